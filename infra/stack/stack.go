@@ -1,0 +1,76 @@
+// Package stack names what a deployed stack tells programs about itself: the
+// stack outputs, and the environment variables of the worker. The Pulumi
+// program writes them, the CLI and the worker read them, and the names exist
+// only here.
+//
+// It is a leaf: it imports the standard library alone.
+package stack
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Environment variables of the worker, its whole configuration.
+const (
+	EnvBucket     = "OUTPUT_BUCKET"   // required
+	EnvGenerators = "GENERATORS_PATH" // default DefaultGenerators
+	EnvQueueURL   = "SQS_QUEUE_URL"   // needed for continuations and retries of SQS messages
+	EnvDLQURL     = "SQS_DLQ_URL"     // needed for permanent failures of SQS messages
+	EnvRegion     = "AWS_REGION"      // default DefaultRegion
+
+	DefaultGenerators = "/opt/generators"
+	DefaultRegion     = "us-east-2"
+)
+
+// Local is the name of the local stack.
+const Local = "local"
+
+// Outputs are the stack outputs. The last four exist for the local stack only.
+type Outputs struct {
+	QueueURL             string `json:"queueUrl"`
+	DLQURL               string `json:"dlqUrl"`
+	QueueARN             string `json:"queueArn"`
+	DLQARN               string `json:"dlqArn"`
+	BucketName           string `json:"bucketName"`
+	FunctionName         string `json:"functionName"`
+	FunctionARN          string `json:"functionArn"`
+	ImageURI             string `json:"imageUri"`
+	RepositoryURL        string `json:"repositoryUrl"`
+	LogGroupName         string `json:"logGroupName"`
+	EventSourceMappingID string `json:"eventSourceMappingId"`
+	DashboardURL         string `json:"dashboardUrl"`
+	Region               string `json:"region"`
+	AccountID            string `json:"accountId"`
+	Architecture         string `json:"architecture"`
+	MemoryMB             int    `json:"memoryMB"`
+	DataPrefix           string `json:"dataPrefix"`
+
+	SQSEndpoint     string `json:"sqsEndpoint,omitempty"`
+	S3Endpoint      string `json:"s3Endpoint,omitempty"`
+	AccessKeyID     string `json:"accessKeyId,omitempty"`
+	SecretAccessKey string `json:"secretAccessKey,omitempty"`
+}
+
+// Parse reads the outputs from `pulumi stack output --json`. What the CLI
+// cannot do without must be there: a stack that was never deployed answers {}
+// with exit status 0.
+func Parse(text []byte) (Outputs, error) {
+	var o Outputs
+	if err := json.Unmarshal(text, &o); err != nil {
+		return Outputs{}, fmt.Errorf("stack outputs are not the JSON of this project: %w", err)
+	}
+	var missing []string
+	for _, required := range []struct{ name, value string }{
+		{"queueUrl", o.QueueURL}, {"dlqUrl", o.DLQURL}, {"bucketName", o.BucketName}, {"region", o.Region},
+	} {
+		if required.value == "" {
+			missing = append(missing, required.name)
+		}
+	}
+	if len(missing) > 0 {
+		return Outputs{}, fmt.Errorf("stack outputs lack %s: was the stack deployed?", strings.Join(missing, ", "))
+	}
+	return o, nil
+}

@@ -1,0 +1,119 @@
+package generator
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Index is what a worker knows of generators: index.json in its generators path.
+type Index struct {
+	Image      string      `json:"image,omitempty"` // digest of the image it was baked into
+	Generators []Generator `json:"generators"`
+}
+
+// IndexFile is the index's name in the folder that LoadIndex is given.
+const IndexFile = "index.json"
+
+// UnknownError says that there is no generator of a name, and which is nearest.
+type UnknownError struct{ Name, Nearest string }
+
+func (e *UnknownError) Error() string {
+	if e.Nearest == "" {
+		return fmt.Sprintf("there is no generator %q", e.Name)
+	}
+	return fmt.Sprintf("there is no generator %q; did you mean %s?", e.Name, e.Nearest)
+}
+
+// LoadIndex reads the index in a folder.
+func LoadIndex(dir string) (*Index, error) {
+	text, err := os.ReadFile(filepath.Join(dir, IndexFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no generators are installed in %s: it has no %s", dir, IndexFile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the index of generators: %w", err)
+	}
+	x := &Index{}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(x); err != nil {
+		return nil, fmt.Errorf("read the index of generators in %s: %w", dir, err)
+	}
+	return x, nil
+}
+
+// write replaces the index in one step: a worker may be reading it.
+func (x *Index) write(dir string) error {
+	text, err := json.MarshalIndent(x, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, IndexFile+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(append(text, '\n'))
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), filepath.Join(dir, IndexFile))
+}
+
+// Find returns the generator of a name, or an *UnknownError.
+func (x *Index) Find(name string) (*Generator, error) {
+	var names []string
+	for i := range x.Generators {
+		if x.Generators[i].Name == name {
+			return &x.Generators[i], nil
+		}
+		names = append(names, x.Generators[i].Name)
+	}
+	return nil, &UnknownError{Name: name, Nearest: Nearest(name, names)}
+}
+
+// Nearest returns the known name with the fewest edits from name, or "" when
+// none is near: more than half of it would have to change.
+func Nearest(name string, known []string) string {
+	best, least := "", len(name)/2+1
+	for _, k := range known {
+		if d := distance(name, k); d < least {
+			best, least = k, d
+		}
+	}
+	if best != "" {
+		return best
+	}
+	for _, k := range known { // "chess" for chess-task-data-generator
+		if len(name) >= 3 && len(k) > len(name) && bytes.Contains([]byte(k), []byte(name)) {
+			return k
+		}
+	}
+	return ""
+}
+
+// distance is the Levenshtein distance in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

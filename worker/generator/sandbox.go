@@ -1,0 +1,120 @@
+package generator
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+)
+
+// launchVariable tells a process that it is to be the sandbox of a generator,
+// and of which.
+const launchVariable = "VM_DATASET_SANDBOX"
+
+// launch is what a sandbox is told.
+type launch struct {
+	Argv     []string `json:"argv"`
+	Dir      string   `json:"dir"`
+	Env      []string `json:"env"`
+	Scratch  string   `json:"scratch"`  // the one folder it may write to
+	Readable []string `json:"readable"` // what it may read beside the system
+}
+
+// status is what a sandbox says at its end.
+type status struct {
+	Exit    int    `json:"exit"`
+	Signal  string `json:"signal,omitempty"`
+	Problem string `json:"problem,omitempty"` // the generator could not be started
+}
+
+// Descriptors that a sandbox inherits.
+const (
+	statusDescriptor = 3
+	aliveDescriptor  = 4
+)
+
+// Main turns this process into the sandbox of a generator if Run has started it
+// as one, and does not return then. Every program that calls Run must call it
+// first.
+//
+// The sandbox is a process between worker and generator. Orphans of the
+// generator become its children, so that it finds and kills every last one,
+// whatever they did to hide; and it ends, with all of them, when the worker does.
+func Main() {
+	order, ok := os.LookupEnv(launchVariable)
+	if !ok {
+		return
+	}
+	runtime.LockOSThread() // some of what is set up belongs to the thread
+	syscall.CloseOnExec(statusDescriptor)
+	syscall.CloseOnExec(aliveDescriptor)
+	var l launch
+	end := status{Exit: 127}
+	if err := json.Unmarshal([]byte(order), &l); err != nil {
+		end.Problem = err.Error()
+	} else {
+		end = l.run()
+	}
+	if err := json.NewEncoder(os.NewFile(statusDescriptor, "status")).Encode(end); err != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func (l launch) run() status {
+	if err := confine(l.Scratch, l.Readable); err != nil {
+		return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
+	}
+	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
+	cmd.Dir, cmd.Env = l.Dir, l.Env
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = childAttributes()
+
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	if err := cmd.Start(); err != nil {
+		return status{Exit: 127, Problem: fmt.Sprintf("its interpreter could not be started: %v", err)}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	gone := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.NewFile(aliveDescriptor, "alive")) // ends when the worker does
+		close(gone)
+	}()
+	select {
+	case <-ended:
+	case <-stop:
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+	case <-gone:
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+	}
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	killOrphans()
+	s := status{Exit: cmd.ProcessState.ExitCode()}
+	if w, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		s.Signal = w.Signal().String()
+	}
+	return s
+}
+
+// readable are the folders a generator must read beside the system's own: its
+// environment, the interpreter that was made from, itself and what stands beside
+// it, because generators may share code.
+func readable(g *Generator) []string {
+	dirs := []string{filepath.Dir(filepath.Dir(g.Python)), filepath.Dir(g.Dir)}
+	if real, err := filepath.EvalSymlinks(g.Python); err == nil {
+		dirs = append(dirs, filepath.Dir(filepath.Dir(real)))
+	}
+	if real, err := filepath.EvalSymlinks(g.Dir); err == nil {
+		dirs = append(dirs, real)
+	}
+	return dirs
+}

@@ -1,0 +1,182 @@
+package generator
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	"golang.org/x/sys/unix"
+)
+
+// Harden keeps other processes of the same user, generators above all, from
+// reading the worker's memory and environment through /proc, and makes orphans
+// of a sandbox that was killed the worker's children.
+func Harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make the worker undumpable: %w", err)
+	}
+	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+}
+
+// confine restricts this process and all it starts, as far as the kernel can:
+// Landlock has come with Linux 5.13, and Lambda's is older.
+func confine(scratch string, dirs []string) error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return err
+	}
+	// When memory is short the generator goes, not the worker. Raising the score needs no right.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
+	system := []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys", "/dev", "/var/cache/fontconfig", "/var/lib/fonts"}
+	return landlock.V5.BestEffort().RestrictPaths(
+		landlock.RODirs(append(system, dirs...)...).IgnoreIfMissing(),
+		landlock.RWDirs(scratch),
+		landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty").IgnoreIfMissing(),
+		landlock.RWDirs("/dev/shm").IgnoreIfMissing(),
+	)
+}
+
+// childAttributes put the generator into a session of its own and let it die
+// with its sandbox.
+func childAttributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// killOrphans kills and reaps the children of this process until there are none.
+func killOrphans() {
+	for {
+		for pid, p := range processes() {
+			if p.parent == os.Getpid() {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if _, err := syscall.Wait4(-1, nil, 0, nil); err != nil && err != syscall.EINTR {
+			return // ECHILD
+		}
+	}
+}
+
+// killStrays kills the processes of a sandbox that was itself killed. They are
+// known by their temporary folder.
+func killStrays(scratch string) {
+	mark := []byte("TMPDIR=" + filepath.Join(scratch, "tmp") + "\x00")
+	for range 10 { // a process may start another one before it is killed
+		found := false
+		for pid := range processes() {
+			if pid == os.Getpid() {
+				continue
+			}
+			if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil && bytes.Contains(env, mark) {
+				found = true
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+				_, _ = syscall.Wait4(pid, nil, 0, nil)
+			}
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+type process struct {
+	parent int
+	rss    int64 // bytes
+}
+
+// processes reads the process table.
+func processes() map[int]process {
+	table := map[int]process{}
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		// The name, in parentheses, may hold anything: what follows it is counted.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) < 22 {
+			continue
+		}
+		parent, _ := strconv.Atoi(fields[1])
+		pages, _ := strconv.ParseInt(fields[21], 10, 64)
+		table[pid] = process{parent, pages * int64(os.Getpagesize())}
+	}
+	return table
+}
+
+func peakRSS(state *os.ProcessState) int64 {
+	if usage, ok := state.SysUsage().(*syscall.Rusage); ok {
+		return usage.Maxrss << 10 // Linux counts kibibytes
+	}
+	return 0
+}
+
+func freeDisk(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * s.Bsize, nil
+}
+
+// watch looks at disk and memory ten times a second.
+type watch struct {
+	seen Watched
+	done chan struct{}
+	wait sync.WaitGroup
+}
+
+func startWatch(r Request, pid int) *watch {
+	w := &watch{done: make(chan struct{})}
+	if !r.Watch {
+		return w
+	}
+	w.wait.Go(func() {
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if free, err := freeDisk(r.Scratch); err == nil && (w.seen.MinFreeDisk == 0 || free < w.seen.MinFreeDisk) {
+				w.seen.MinFreeDisk = max(free, 1)
+			}
+			w.seen.PeakGroupRSS = max(w.seen.PeakGroupRSS, rssBelow(pid, processes()))
+			select {
+			case <-tick.C:
+			case <-w.done:
+				return
+			}
+		}
+	})
+	return w
+}
+
+func (w *watch) stop() Watched {
+	close(w.done)
+	w.wait.Wait()
+	return w.seen
+}
+
+func rssBelow(root int, table map[int]process) int64 {
+	var sum int64
+	for pid, p := range table {
+		for up, steps := pid, 0; up > 1 && steps < 64; up, steps = table[up].parent, steps+1 {
+			if up == root {
+				sum += p.rss
+				break
+			}
+		}
+	}
+	return sum
+}

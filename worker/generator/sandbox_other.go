@@ -1,0 +1,42 @@
+//go:build !linux
+
+package generator
+
+import (
+	"os"
+	"syscall"
+)
+
+// Harden does nothing here: there is no /proc to read a worker's environment from.
+func Harden() error { return nil }
+
+// Outside Linux a generator is confined by its process group and its working
+// folder alone.
+func confine(string, []string) error { return nil }
+
+func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+func killOrphans() {}
+
+func killStrays(string) {}
+
+func peakRSS(state *os.ProcessState) int64 {
+	if usage, ok := state.SysUsage().(*syscall.Rusage); ok {
+		return int64(usage.Maxrss) // macOS counts bytes
+	}
+	return 0
+}
+
+func freeDisk(dir string) (int64, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * int64(s.Bsize), nil
+}
+
+type watch struct{}
+
+func startWatch(Request, int) watch { return watch{} }
+
+func (watch) stop() Watched { return Watched{} }

@@ -1,0 +1,38 @@
+package worker
+
+import (
+	"context"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// Start configures a worker from the environment and serves the Lambda runtime
+// API that AWS_LAMBDA_RUNTIME_API names. It returns only on an error of the
+// configuration; when the runtime API is gone, the process ends.
+func Start() error {
+	c, err := ConfigFromEnv()
+	if err != nil {
+		return err
+	}
+	if err := generator.Harden(); err != nil {
+		return err
+	}
+	cfg, err := config.LoadDefaultConfig(context.Background(), config.WithRegion(c.Region))
+	if err != nil {
+		return err
+	}
+	st := store.New(s3.NewFromConfig(cfg, store.ClientOptions), c.Bucket)
+	h, err := New(c, st, sqs.NewFromConfig(cfg), os.Stdout)
+	if err != nil {
+		return err
+	}
+	lambda.Start(h.Handle)
+	return nil
+}

@@ -1,0 +1,250 @@
+package store
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"mime"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// PutFiles stores the files of samples as one object each. The store is given
+// every file's SHA-256 and refuses bytes that do not fit it.
+func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample.Sample) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for _, item := range samples {
+		for _, f := range item.Files {
+			group.Go(func() error { return s.putFile(ctx, task.FileKey(generator, item.ID, f.Name), f) })
+		}
+	}
+	return group.Wait()
+}
+
+func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
+	body, err := os.Open(f.Path)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	sum, err := hex.DecodeString(f.SHA256)
+	if err != nil {
+		return err
+	}
+	_, err = s.client.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: &s.bucket, Key: &key, Body: body, ContentLength: &f.Size, ContentType: aws.String(contentType(f.Name)),
+		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum)),
+	})
+	return fail("put", key, err)
+}
+
+// contentType goes by the extension and not by what the machine has installed.
+func contentType(name string) string {
+	switch path.Ext(name) {
+	case ".png":
+		return "image/png"
+	case ".mp4":
+		return "video/mp4"
+	case ".txt":
+		return "text/plain; charset=utf-8"
+	case ".json":
+		return "application/json"
+	}
+	if t := mime.TypeByExtension(path.Ext(name)); t != "" {
+		return t
+	}
+	return "application/octet-stream"
+}
+
+// partSize is how much of a shard is in memory at a time. S3 takes parts of
+// 5 MiB and more, 10,000 at most.
+const partSize = 8 << 20
+
+// PutShard stores samples as one tar.gz, streamed in parts as it is made. The
+// same samples always give the same bytes: members are sorted and carry neither
+// time nor owner.
+func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, samples []sample.Sample) (Object, error) {
+	u := &upload{store: s, ctx: ctx, key: task.ShardKey(generator, c), hash: sha256.New()}
+	if err := writeShard(u, samples); err != nil {
+		u.abort()
+		return Object{}, err
+	}
+	if err := u.finish(); err != nil {
+		u.abort()
+		return Object{}, err
+	}
+	return Object{Key: u.key, Size: u.size, SHA256: hex.EncodeToString(u.hash.Sum(nil))}, nil
+}
+
+func writeShard(to io.Writer, samples []sample.Sample) error {
+	// Pictures and video do not compress: any level above the fastest only costs CPU.
+	packed, err := gzip.NewWriterLevel(to, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	archive := tar.NewWriter(packed)
+	sorted := slices.SortedFunc(slices.Values(samples), func(a, b sample.Sample) int { return strings.Compare(a.ID, b.ID) })
+	for _, item := range sorted {
+		for _, f := range item.Files {
+			if err := writeMember(archive, item.ID+"/"+f.Name, f); err != nil {
+				return err
+			}
+		}
+	}
+	if err := archive.Close(); err != nil {
+		return err
+	}
+	return packed.Close()
+}
+
+func writeMember(archive *tar.Writer, name string, f sample.File) error {
+	body, err := os.Open(f.Path)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: f.Size, Mode: 0o644, ModTime: time.Unix(0, 0)}); err != nil {
+		return err
+	}
+	_, err = io.Copy(archive, body)
+	return err
+}
+
+// upload is an object that is written before its size is known. What fits into
+// one part is put as one object; more becomes a multipart upload, which shows
+// nothing until it is complete.
+type upload struct {
+	store *Store
+	ctx   context.Context
+	key   string
+	hash  interface {
+		io.Writer
+		Sum([]byte) []byte
+	}
+	size  int64
+	part  bytes.Buffer
+	id    *string
+	parts []types.CompletedPart
+}
+
+func (u *upload) Write(p []byte) (int, error) {
+	written := len(p)
+	_, _ = u.hash.Write(p)
+	u.size += int64(written)
+	for len(p) > 0 {
+		n := min(len(p), partSize-u.part.Len())
+		u.part.Write(p[:n])
+		p = p[n:]
+		if u.part.Len() == partSize {
+			if err := u.send(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return written, nil
+}
+
+func (u *upload) send() error {
+	if u.id == nil {
+		out, err := u.store.client.CreateMultipartUpload(u.ctx, &s3.CreateMultipartUploadInput{
+			Bucket: &u.store.bucket, Key: &u.key, ContentType: aws.String("application/gzip"),
+		})
+		if err != nil {
+			return fail("put", u.key, err)
+		}
+		u.id = out.UploadId
+	}
+	number := int32(len(u.parts) + 1)
+	out, err := u.store.client.UploadPart(u.ctx, &s3.UploadPartInput{
+		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id, PartNumber: &number, Body: bytes.NewReader(u.part.Bytes()),
+	})
+	if err != nil {
+		return fail("put", u.key, err)
+	}
+	u.parts = append(u.parts, types.CompletedPart{PartNumber: &number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32})
+	u.part.Reset()
+	return nil
+}
+
+func (u *upload) finish() error {
+	if u.id == nil {
+		_, err := u.store.client.PutObject(u.ctx, &s3.PutObjectInput{
+			Bucket: &u.store.bucket, Key: &u.key, Body: bytes.NewReader(u.part.Bytes()), ContentType: aws.String("application/gzip"),
+			ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(u.hash.Sum(nil))),
+		})
+		return fail("put", u.key, err)
+	}
+	if u.part.Len() > 0 {
+		if err := u.send(); err != nil {
+			return err
+		}
+	}
+	_, err := u.store.client.CompleteMultipartUpload(u.ctx, &s3.CompleteMultipartUploadInput{
+		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id, MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
+	})
+	return fail("put", u.key, err)
+}
+
+// abort drops the parts of an upload that failed. A lifecycle rule does it for
+// those whose worker was killed.
+func (u *upload) abort() {
+	if u.id == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), 5*time.Second)
+	defer cancel()
+	_, _ = u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id})
+}
+
+// Sweep deletes the data objects of a chunk's indices that are not in keep: what
+// a killed or replaced writer left behind. It costs one listing.
+func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chunk, keep []string) error {
+	var stale []string
+	note := func(key string) {
+		if !slices.Contains(keep, key) {
+			stale = append(stale, key)
+		}
+	}
+	wanted := map[string]bool{}
+	for _, index := range c.Kept() {
+		wanted[task.SampleID(domain, index)] = true
+	}
+	prefix := task.DataPrefix + generator + "/"
+	last := prefix + task.SampleID(domain, c.Keep.End-1) + "/\xff"
+	for o, err := range s.List(ctx, prefix+domain+"_", prefix+task.SampleID(domain, c.Keep.Start)) {
+		if err != nil {
+			return err
+		}
+		if o.Key > last {
+			break
+		}
+		if id, _, ok := strings.Cut(strings.TrimPrefix(o.Key, prefix), "/"); ok && wanted[id] {
+			note(o.Key)
+		}
+	}
+	if shard := task.ShardKey(generator, c); !slices.Contains(keep, shard) {
+		stale = append(stale, shard) // deleting what is not there is no error
+	}
+	if err := s.Delete(ctx, stale); err != nil {
+		return fmt.Errorf("sweep samples %s: %w", c.Keep, err)
+	}
+	return nil
+}

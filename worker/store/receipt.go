@@ -1,0 +1,232 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Receipt commits a chunk: it is written after its objects, and what has no
+// receipt does not count. Where two overlap, the one with the higher claim
+// number describes what is stored.
+type Receipt struct {
+	Version      int             `json:"version"`
+	Generator    string          `json:"generator"`
+	Commit       string          `json:"commit,omitempty"`
+	Image        string          `json:"image,omitempty"`
+	RunID        string          `json:"run_id,omitempty"`
+	RunSeed      int             `json:"run_seed"`
+	ChunkSize    int             `json:"chunk_size"`
+	ChunkStart   int             `json:"chunk_start"` // first index of the cell
+	Seed         int             `json:"seed"`        // that the generator was given
+	Attempt      int             `json:"attempt"`
+	Command      []string        `json:"command"`
+	Start        int             `json:"start"` // of the kept range
+	End          int             `json:"end"`   // exclusive
+	Indices      []int           `json:"indices,omitempty"`
+	Claim        int             `json:"claim"`
+	Format       task.Format     `json:"output_format"`
+	Domain       string          `json:"domain"`
+	Samples      []ReceiptSample `json:"samples"`
+	Shard        *Object         `json:"shard,omitempty"`
+	CPUSeconds   float64         `json:"cpu_seconds"`
+	WallSeconds  float64         `json:"wall_seconds"`
+	PeakRSSBytes int64           `json:"peak_rss_bytes"`
+	RequestID    string          `json:"request_id,omitempty"`
+	MessageID    string          `json:"message_id,omitempty"`
+	Receives     int             `json:"receives,omitempty"`
+	Committed    time.Time       `json:"committed"`
+}
+
+// ReceiptSample is one sample of a receipt.
+type ReceiptSample struct {
+	ID          string        `json:"id"`
+	Index       int           `json:"index"`
+	Fingerprint string        `json:"fingerprint"`
+	Files       []ReceiptFile `json:"files"`
+}
+
+// ReceiptFile is one file of a sample.
+type ReceiptFile struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size"`   // bytes
+	SHA256 string `json:"sha256"` // hexadecimal
+}
+
+// Described returns a sample as a receipt has it.
+func Described(s sample.Sample) ReceiptSample {
+	d := ReceiptSample{ID: s.ID, Index: s.Index, Fingerprint: s.Fingerprint}
+	for _, f := range s.Files {
+		d.Files = append(d.Files, ReceiptFile{Name: f.Name, Size: f.Size, SHA256: f.SHA256})
+	}
+	return d
+}
+
+// Range returns the kept range.
+func (r Receipt) Range() task.Range { return task.Range{Start: r.Start, End: r.End} }
+
+// chunk is the part of the chunk that makes its names.
+func (r Receipt) chunk() task.Chunk {
+	return task.Chunk{Keep: r.Range(), Indices: r.Indices, Attempt: r.Attempt}
+}
+
+// Key returns where the receipt stands.
+func (r Receipt) Key() string { return task.ReceiptKey(r.Generator, r.chunk()) }
+
+// ObjectKeys returns the data objects the receipt vouches for.
+func (r Receipt) ObjectKeys() []string {
+	if r.Shard != nil {
+		return []string{r.Shard.Key}
+	}
+	var keys []string
+	for _, s := range r.Samples {
+		for _, f := range s.Files {
+			keys = append(keys, task.FileKey(r.Generator, s.ID, f.Name))
+		}
+	}
+	return keys
+}
+
+// Bytes returns the size of the samples' files, as they are unpacked.
+func (r Receipt) Bytes() int64 {
+	var n int64
+	for _, s := range r.Samples {
+		for _, f := range s.Files {
+			n += f.Size
+		}
+	}
+	return n
+}
+
+// Part returns the receipt of the samples of r that lie in a range.
+func (r Receipt) Part(keep task.Range) Receipt {
+	r.Start, r.End = max(r.Start, keep.Start), min(r.End, keep.End)
+	r.Samples = slices.DeleteFunc(slices.Clone(r.Samples), func(s ReceiptSample) bool { return s.Index < r.Start || s.Index >= r.End })
+	return r
+}
+
+// PutReceipt commits a chunk. It fails with ErrExists when another receipt
+// stands under its key.
+func (s *Store) PutReceipt(ctx context.Context, r Receipt) error {
+	r.Version = 1
+	body, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return s.put(ctx, r.Key(), body, true)
+}
+
+// DeleteReceipt takes back what stands under r's key.
+func (s *Store) DeleteReceipt(ctx context.Context, r Receipt) error {
+	return s.Delete(ctx, []string{r.Key()})
+}
+
+// Receipt reads one receipt, or returns ErrNotFound.
+func (s *Store) Receipt(ctx context.Context, key string) (Receipt, error) {
+	var r Receipt
+	err := s.readJSON(ctx, key, &r)
+	return r, err
+}
+
+// ReceiptName is what the key of a receipt tells.
+type ReceiptName struct {
+	Key    string
+	Range  task.Range
+	Repair bool // only some indices of the range
+}
+
+// ReceiptNames lists the receipts of a generator in the order of their ranges,
+// without reading them.
+func (s *Store) ReceiptNames(ctx context.Context, generator string) iter.Seq2[ReceiptName, error] {
+	return s.receiptNames(ctx, generator, "")
+}
+
+func (s *Store) receiptNames(ctx context.Context, generator, after string) iter.Seq2[ReceiptName, error] {
+	return func(yield func(ReceiptName, error) bool) {
+		for o, err := range s.List(ctx, task.ReceiptsPrefix(generator), after) {
+			if err != nil {
+				yield(ReceiptName{}, err)
+				return
+			}
+			if r, repair, ok := task.ReceiptRange(o.Key); ok && !yield(ReceiptName{o.Key, r, repair}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Receipts returns the receipts that overlap a range, lowest claim first.
+//
+// The range of an ordinary receipt has at most task.MaxSamples indices, so one
+// listing that begins that much before r finds them all. A repair may reach
+// further: those that begin earlier are not returned, and nothing depends on
+// them, because a repair never settles a range (see worker.undone) and readers
+// of a whole dataset list all names.
+func (s *Store) Receipts(ctx context.Context, generator string, r task.Range) ([]Receipt, error) {
+	after := ""
+	if from := r.Start - task.MaxSamples; from > 0 {
+		after = fmt.Sprintf("%s%08d", task.ReceiptsPrefix(generator), from)
+	}
+	var names []ReceiptName
+	for name, err := range s.receiptNames(ctx, generator, after) {
+		if err != nil {
+			return nil, err
+		}
+		if name.Range.Start >= r.End {
+			break
+		}
+		if name.Range.Overlaps(r) {
+			names = append(names, name)
+		}
+	}
+	var list []Receipt
+	for receipt, err := range s.ReadReceipts(ctx, names) {
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, receipt)
+	}
+	slices.SortStableFunc(list, func(a, b Receipt) int { return a.Claim - b.Claim })
+	return list, nil
+}
+
+// ReadReceipts reads receipts in the order of their names, some at a time, so
+// that a caller which drops them as they come needs little memory. One that was
+// deleted since it was listed is left out.
+func (s *Store) ReadReceipts(ctx context.Context, names []ReceiptName) iter.Seq2[Receipt, error] {
+	return func(yield func(Receipt, error) bool) {
+		for part := range slices.Chunk(names, 2*parallel) {
+			receipts := make([]*Receipt, len(part))
+			group, ctx := errgroup.WithContext(ctx)
+			group.SetLimit(parallel)
+			for i, name := range part {
+				group.Go(func() error {
+					r, err := s.Receipt(ctx, name.Key)
+					if errors.Is(err, ErrNotFound) {
+						return nil
+					}
+					receipts[i] = &r
+					return err
+				})
+			}
+			if err := group.Wait(); err != nil {
+				yield(Receipt{}, err)
+				return
+			}
+			for _, r := range receipts {
+				if r != nil && !yield(*r, nil) {
+					return
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,218 @@
+// Package store keeps what the pipeline makes in the bucket: samples as objects
+// or shards, and the claims, receipts and failure reports that say what is
+// whole. Workers and the CLI reach the bucket through it alone.
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"golang.org/x/sync/errgroup"
+)
+
+var (
+	// ErrExists says that an object which may be written only once is there.
+	ErrExists = errors.New("exists already")
+	// ErrNotFound says that there is no such object.
+	ErrNotFound = errors.New("not found")
+)
+
+// Error says what the bucket did not do. Errors of other origin (the disk, an
+// ended context) are returned as they are.
+type Error struct {
+	Op  string
+	Key string
+	Err error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s %s: %v", e.Op, e.Key, e.Err) }
+func (e *Error) Unwrap() error { return e.Err }
+
+// parallel is how many requests one call keeps in flight: enough to hide 30 ms
+// of latency behind a chunk's hundred files, few enough for Lambda's 1,024 open
+// files.
+const parallel = 32
+
+// Store is one bucket. It is safe for concurrent use.
+type Store struct {
+	client *s3.Client
+	bucket string
+}
+
+// New returns the store of a bucket. Give the client ClientOptions.
+func New(client *s3.Client, bucket string) *Store { return &Store{client: client, bucket: bucket} }
+
+// ClientOptions sets what every S3 client of the pipeline needs: patient
+// retries, and path-style addresses where an endpoint of its own is configured,
+// which has no name per bucket.
+func ClientOptions(o *s3.Options) {
+	o.UsePathStyle = o.BaseEndpoint != nil
+	o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts = 8 })
+	o.DisableLogOutputChecksumValidationSkipped = true // a shard uploaded in parts has no checksum of the whole
+}
+
+// Bucket returns the bucket's name.
+func (s *Store) Bucket() string { return s.bucket }
+
+// Object is one object of the bucket.
+type Object struct {
+	Key    string `json:"key"`
+	Size   int64  `json:"size"`             // bytes
+	SHA256 string `json:"sha256,omitempty"` // hexadecimal
+}
+
+// fail wraps an error of a request. What the context's end caused stays
+// recognisable by errors.Is.
+func fail(op, key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Op: op, Key: key, Err: err}
+}
+
+func status(err error) int {
+	var response *awshttp.ResponseError
+	if errors.As(err, &response) {
+		return response.HTTPStatusCode()
+	}
+	return 0
+}
+
+// put stores a small object. With once, an object that is there already makes
+// it fail with ErrExists.
+//
+// The answer to a conditional request can be lost and the request sent again,
+// by us or by the SDK: then the second one finds the object the first has
+// written. So a refusal is resolved by reading: if our own bytes are there, the
+// put has succeeded. Claims and receipts name the invocation and are unique.
+func (s *Store) put(ctx context.Context, key string, body []byte, once bool) error {
+	sum := sha256.Sum256(body)
+	in := &s3.PutObjectInput{
+		Bucket: &s.bucket, Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("application/json"),
+		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum[:])),
+	}
+	if once {
+		in.IfNoneMatch = aws.String("*")
+	}
+	_, err := s.client.PutObject(ctx, in)
+	if err == nil || !once {
+		return fail("put", key, err)
+	}
+	there, readErr := s.read(ctx, key)
+	switch {
+	case readErr == nil && bytes.Equal(there, body):
+		return nil
+	case readErr == nil && (status(err) == http.StatusPreconditionFailed || status(err) == http.StatusConflict):
+		return fmt.Errorf("%s: %w", key, ErrExists)
+	}
+	return fail("put", key, err)
+}
+
+// read returns a small object, or ErrNotFound.
+func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
+	body, _, err := s.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	text, err := io.ReadAll(body)
+	return text, fail("get", key, err)
+}
+
+func (s *Store) readJSON(ctx context.Context, key string, to any) error {
+	text, err := s.read(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, to); err != nil {
+		return fail("read", key, fmt.Errorf("it is not what was written there: %w", err))
+	}
+	return nil
+}
+
+// Get opens an object, or returns ErrNotFound. The size is the store's word, the
+// hash is empty unless the store knows it.
+func (s *Store) Get(ctx context.Context, key string) (io.ReadCloser, Object, error) {
+	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key})
+	if err != nil {
+		var none *types.NoSuchKey
+		if errors.As(err, &none) || status(err) == http.StatusNotFound {
+			return nil, Object{}, fmt.Errorf("%s: %w", key, ErrNotFound)
+		}
+		return nil, Object{}, fail("get", key, err)
+	}
+	o := Object{Key: key, Size: aws.ToInt64(out.ContentLength)}
+	if sum, err := base64.StdEncoding.DecodeString(aws.ToString(out.ChecksumSHA256)); err == nil && len(sum) == sha256.Size {
+		o.SHA256 = hex.EncodeToString(sum)
+	}
+	return out.Body, o, nil
+}
+
+// List returns the objects below a prefix in the order of their keys, those
+// after a key if one is given. It asks for 1,000 at a time.
+func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix}
+		if after != "" {
+			in.StartAfter = &after
+		}
+		pages := s3.NewListObjectsV2Paginator(s.client, in)
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				yield(Object{}, fail("list", prefix, err))
+				return
+			}
+			for _, o := range page.Contents {
+				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size)}, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Folders returns the names that stand directly below a prefix: the generators
+// below task.DataPrefix, for example.
+func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
+	var names []string
+	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fail("list", prefix, err)
+		}
+		for _, p := range page.CommonPrefixes {
+			names = append(names, strings.TrimSuffix(strings.TrimPrefix(aws.ToString(p.Prefix), prefix), "/"))
+		}
+	}
+	return names, nil
+}
+
+// Delete deletes objects; one that is not there is no error.
+func (s *Store) Delete(ctx context.Context, keys []string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for _, key := range keys {
+		group.Go(func() error {
+			_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key})
+			return fail("delete", key, err)
+		})
+	}
+	return group.Wait()
+}

@@ -1,0 +1,84 @@
+package task
+
+import (
+	"fmt"
+	"time"
+)
+
+// Run is what one `ops submit` wrote down: with the generators' commits and the
+// image it defines the dataset. It is stored under RunKey before the first
+// task is sent.
+type Run struct {
+	ID         string         `json:"id"`
+	Created    time.Time      `json:"created"`
+	Seed       int            `json:"seed"`
+	Start      int            `json:"start"`   // first index of every generator
+	Samples    int            `json:"samples"` // per generator
+	Batch      int            `json:"batch"`
+	ChunkSize  int            `json:"chunk_size"`
+	Format     Format         `json:"output_format"`
+	Overwrite  bool           `json:"overwrite,omitempty"`
+	Missing    bool           `json:"missing,omitempty"` // only what had no receipt was sent
+	Generators []RunGenerator `json:"generators"`
+	Image      string         `json:"image,omitempty"`
+	Version    string         `json:"version,omitempty"` // of ops
+}
+
+// RunGenerator is one generator of a run.
+type RunGenerator struct {
+	Name      string  `json:"name"`
+	Commit    string  `json:"commit,omitempty"`
+	ChunkSize int     `json:"chunk_size,omitempty"` // where the catalogue sets its own
+	Missing   []Range `json:"missing,omitempty"`    // with Run.Missing: the ranges that were sent
+}
+
+// NewRunID returns an id that sorts by time, which is how an overwrite knows
+// what came later: the UTC time to the millisecond and a random part.
+func NewRunID(now time.Time, random uint32) string {
+	return fmt.Sprintf("%s-%08x", now.UTC().Format("20060102t150405.000"), random)
+}
+
+// Range returns the indices each generator of the run covers.
+func (r Run) Range() Range { return Range{r.Start, r.Start + r.Samples} }
+
+// Chunk returns the chunk size a generator of the run uses.
+func (r Run) Chunk(g RunGenerator) int {
+	if g.ChunkSize > 0 {
+		return g.ChunkSize
+	}
+	return r.ChunkSize
+}
+
+// Plan cuts the run into its tasks. They follow the order of the generators in
+// rounds, so that a run makes progress on every generator from the start and a
+// generator that fails shows early. The same run always gives the same list:
+// a task is known by its place in it.
+func (r Run) Plan() []Task {
+	perGenerator := make([][]Task, len(r.Generators))
+	rounds := 0
+	for i, g := range r.Generators {
+		ranges := []Range{r.Range()}
+		if r.Missing {
+			ranges = g.Missing
+		}
+		for _, whole := range ranges {
+			for start := whole.Start; start < whole.End; start += r.Batch {
+				part := Range{start, min(start+r.Batch, whole.End)}
+				perGenerator[i] = append(perGenerator[i], Task{
+					Generator: g.Name, StartIndex: part.Start, NumSamples: part.Len(), Seed: r.Seed,
+					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g), Overwrite: r.Overwrite,
+				})
+			}
+		}
+		rounds = max(rounds, len(perGenerator[i]))
+	}
+	var tasks []Task
+	for n := range rounds {
+		for _, list := range perGenerator {
+			if n < len(list) {
+				tasks = append(tasks, list[n])
+			}
+		}
+	}
+	return tasks
+}
