@@ -1,0 +1,149 @@
+package sqsserver
+
+import (
+	"container/heap"
+	"time"
+)
+
+// message is one message in one queue.
+type message struct {
+	ID         string               `json:"id"`
+	Body       string               `json:"body"`
+	Attributes map[string]Attribute `json:"attributes,omitempty"` // the sender's
+	Sent       time.Time            `json:"sent"`
+	First      time.Time            `json:"first,omitzero"` // received first
+	Receives   int                  `json:"receives,omitempty"`
+	Source     string               `json:"source,omitempty"` // ARN of the queue it was redriven from
+	Visible    time.Time            `json:"visible"`          // from when on it can be received
+	Handle     string               `json:"handle,omitempty"` // of the last receive, if that is in flight
+	Order      uint64               `json:"order"`            // of sending
+
+	place int // in the heap
+}
+
+func (m *message) inFlight(now time.Time) bool { return m.Handle != "" && m.Visible.After(now) }
+
+// Attribute is a message attribute as the protocol has it.
+type Attribute struct {
+	DataType    string  `json:"DataType"`
+	StringValue *string `json:"StringValue,omitempty"`
+	BinaryValue []byte  `json:"BinaryValue,omitempty"`
+}
+
+// Queue says what a queue is like. Zero values are SQS's defaults.
+type Queue struct {
+	Name        string        `json:"name"`
+	Visibility  time.Duration `json:"visibility"`  // default 30 s
+	Retention   time.Duration `json:"retention"`   // default 4 days
+	Delay       time.Duration `json:"delay"`       // default none
+	DeadLetter  string        `json:"dead_letter"` // name of the queue that failed messages go to
+	MaxReceives int           `json:"max_receives"`
+}
+
+// queue is the state of one queue: every message, ordered by the moment from
+// which it can be received.
+type queue struct {
+	Queue
+	messages map[string]*message
+	byHandle map[string]*message
+	ready    readyHeap
+	changed  chan struct{} // closed and replaced when a message may have become visible
+	purged   time.Time
+}
+
+func newQueue(q Queue) *queue {
+	if q.Visibility == 0 {
+		q.Visibility = 30 * time.Second
+	}
+	if q.Retention == 0 {
+		q.Retention = 4 * 24 * time.Hour
+	}
+	return &queue{Queue: q, messages: map[string]*message{}, byHandle: map[string]*message{}, changed: make(chan struct{})}
+}
+
+// put adds a message, or takes over a new state of it.
+func (q *queue) put(m message) {
+	old := q.messages[m.ID]
+	if old == nil {
+		old = &message{}
+		*old = m
+		q.messages[m.ID] = old
+		heap.Push(&q.ready, old)
+	} else {
+		delete(q.byHandle, old.Handle)
+		m.place = old.place
+		*old = m
+		heap.Fix(&q.ready, old.place)
+	}
+	if m.Handle != "" {
+		q.byHandle[m.Handle] = old
+	}
+}
+
+func (q *queue) remove(id string) {
+	m := q.messages[id]
+	if m == nil {
+		return
+	}
+	delete(q.messages, id)
+	delete(q.byHandle, m.Handle)
+	heap.Remove(&q.ready, m.place)
+}
+
+func (q *queue) wake() {
+	close(q.changed)
+	q.changed = make(chan struct{})
+}
+
+// next returns the message that can be received now, or nil and when the first
+// one can (zero if there is none).
+func (q *queue) next(now time.Time) (*message, time.Time) {
+	if len(q.ready) == 0 {
+		return nil, time.Time{}
+	}
+	if m := q.ready[0]; m.Visible.After(now) {
+		return nil, m.Visible
+	}
+	return q.ready[0], time.Time{}
+}
+
+func (q *queue) counts(now time.Time) (visible, inFlight, delayed int) {
+	for _, m := range q.messages {
+		switch {
+		case !m.Visible.After(now):
+			visible++
+		case m.Handle != "":
+			inFlight++
+		default:
+			delayed++
+		}
+	}
+	return visible, inFlight, delayed
+}
+
+// readyHeap orders messages by visibility, then by sending.
+type readyHeap []*message
+
+func (h readyHeap) Len() int { return len(h) }
+func (h readyHeap) Less(i, j int) bool {
+	if c := h[i].Visible.Compare(h[j].Visible); c != 0 {
+		return c < 0
+	}
+	return h[i].Order < h[j].Order
+}
+func (h readyHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+func (h *readyHeap) Push(x any) {
+	m := x.(*message) //nolint:forcetypeassert // only put pushes
+	m.place = len(*h)
+	*h = append(*h, m)
+}
+func (h *readyHeap) Pop() any {
+	last := len(*h) - 1
+	m := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return m
+}

@@ -1,0 +1,380 @@
+// Package sqsserver is an SQS endpoint for one machine: the operations that
+// workers, the CLI and other people's SDKs use, on queues that survive the
+// death of the process. It serves the AWS JSON protocol over HTTP and the same
+// queues to the process it is in.
+package sqsserver
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Options are the parts of a queue's URL and ARN. BaseURL may be set by SetURL
+// before the first request instead.
+type Options struct {
+	BaseURL   string // http://127.0.0.1:4100
+	Region    string // default us-east-2
+	AccountID string // default 000000000000
+	Now       func() time.Time
+}
+
+// Server holds the queues of one folder. It is safe for concurrent use.
+type Server struct {
+	options Options
+	mu      sync.Mutex
+	queues  map[string]*queue
+	journal *journal
+	order   uint64
+	moves   map[string]*move
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
+	context context.Context
+}
+
+// Open reads the queues in a folder, which no other process may have open.
+// Every acknowledged send is there, every acknowledged delete is gone, and
+// receive counts are kept, however the last process ended.
+func Open(dir string, o Options) (*Server, error) {
+	if o.Region == "" {
+		o.Region = "us-east-2"
+	}
+	if o.AccountID == "" {
+		o.AccountID = "000000000000"
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Server{options: o, queues: map[string]*queue{}, moves: map[string]*move{}}
+	s.context, s.stop = context.WithCancel(context.Background())
+	j, err := openJournal(dir, s.apply)
+	if err != nil {
+		return nil, err
+	}
+	s.journal = j
+	if err := j.rewrite(s.snapshot()); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// SetURL sets the base of the queues' URLs.
+func (s *Server) SetURL(base string) { s.options.BaseURL = base }
+
+// Close ends background work and writes the journal to the disk.
+func (s *Server) Close() error {
+	s.stop()
+	s.stopped.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.journal.close()
+}
+
+func (s *Server) apply(c change) {
+	if c.Define != nil {
+		if q := s.queues[c.Queue]; q != nil {
+			q.Queue = *c.Define
+		} else {
+			s.queues[c.Queue] = newQueue(*c.Define)
+		}
+	}
+	if c.Drop {
+		delete(s.queues, c.Queue)
+	}
+	q := s.queues[c.Queue]
+	if q == nil {
+		return
+	}
+	if c.Put != nil {
+		q.put(*c.Put)
+		s.order = max(s.order, c.Put.Order)
+	}
+	if c.Remove != "" {
+		q.remove(c.Remove)
+	}
+}
+
+func (s *Server) snapshot() []change {
+	var changes []change
+	for _, name := range slices.Sorted(maps.Keys(s.queues)) {
+		q := s.queues[name]
+		changes = append(changes, change{Queue: name, Define: &q.Queue})
+		for _, m := range q.messages {
+			changes = append(changes, change{Queue: name, Put: m})
+		}
+	}
+	return changes
+}
+
+// commit writes changes to the journal and then makes them. The lock is held.
+func (s *Server) commit(changes ...change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	if err := s.journal.append(changes); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		s.apply(c)
+		if q := s.queues[c.Queue]; q != nil && c.Put != nil {
+			q.wake()
+		}
+	}
+	if s.journal.all > 10_000 && s.journal.all > 8*s.live() {
+		_ = s.journal.rewrite(s.snapshot()) // the long journal is as good; the next change tries again
+	}
+	return nil
+}
+
+func (s *Server) live() int {
+	n := 0
+	for _, q := range s.queues {
+		n += len(q.messages) + 1
+	}
+	return n
+}
+
+// CreateQueue makes a queue, or gives an existing one these properties.
+func (s *Server) CreateQueue(q Queue) (url string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q = newQueue(q).Queue
+	return s.url(q.Name), s.commit(change{Queue: q.Name, Define: &q})
+}
+
+func (s *Server) url(name string) string {
+	return s.options.BaseURL + "/" + s.options.AccountID + "/" + name
+}
+
+func (s *Server) arn(name string) string {
+	return "arn:aws:sqs:" + s.options.Region + ":" + s.options.AccountID + ":" + name
+}
+
+func (s *Server) now() time.Time { return s.options.Now().Truncate(time.Millisecond) }
+
+// Delivery is one receive of a message, as an event source mapping sees it.
+type Delivery struct {
+	MessageID         string
+	ReceiptHandle     string
+	Body              string
+	Attributes        map[string]string // SQS's own: ApproximateReceiveCount and so on
+	MessageAttributes map[string]Attribute
+	Receives          int
+}
+
+// Receive waits for a message of a queue and receives it.
+func (s *Server) Receive(ctx context.Context, name string) (*Delivery, error) {
+	list, err := s.receive(ctx, name, 1, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, ctx.Err()
+	}
+	return s.delivery(list[0]), nil
+}
+
+func (s *Server) delivery(m message) *Delivery {
+	d := &Delivery{MessageID: m.ID, ReceiptHandle: m.Handle, Body: m.Body, MessageAttributes: m.Attributes, Receives: m.Receives,
+		Attributes: map[string]string{
+			"SenderId":                         s.options.AccountID,
+			"SentTimestamp":                    strconv.FormatInt(m.Sent.UnixMilli(), 10),
+			"ApproximateReceiveCount":          strconv.Itoa(m.Receives),
+			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.First.UnixMilli(), 10),
+		}}
+	if m.Source != "" {
+		d.Attributes["DeadLetterQueueSourceArn"] = m.Source
+	}
+	return d
+}
+
+// receive takes up to limit messages, waiting for the first until ctx ends.
+func (s *Server) receive(ctx context.Context, name string, limit int, visibility *time.Duration) ([]message, error) {
+	for {
+		s.mu.Lock()
+		q := s.queues[name]
+		if q == nil {
+			s.mu.Unlock()
+			return nil, errNoQueue
+		}
+		taken, due, err := s.take(q, limit, visibility)
+		changed := q.changed
+		s.mu.Unlock()
+		if err != nil || len(taken) > 0 {
+			return taken, err
+		}
+		var timer <-chan time.Time
+		if !due.IsZero() {
+			timer = time.After(due.Sub(s.now()) + time.Millisecond)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil
+		case <-s.context.Done():
+			return nil, nil
+		case <-changed:
+		case <-timer:
+		}
+	}
+}
+
+// take receives what is visible. Messages that were received too often go to the
+// dead letter queue, those past their retention are dropped.
+func (s *Server) take(q *queue, limit int, visibility *time.Duration) (taken []message, due time.Time, err error) {
+	now := s.now()
+	hide := q.Visibility
+	if visibility != nil {
+		hide = *visibility
+	}
+	seen := map[string]bool{}
+	for len(taken) < limit {
+		m, next := q.next(now)
+		if m == nil {
+			due = next
+			break
+		}
+		if seen[m.ID] { // a visibility of zero leaves it in front
+			break
+		}
+		seen[m.ID] = true
+		c, out := s.step(q, *m, now, hide)
+		if out != nil {
+			taken = append(taken, *out)
+		}
+		if err := s.commit(c...); err != nil {
+			return nil, time.Time{}, err
+		}
+	}
+	return taken, due, nil
+}
+
+// step decides what a receive does to one visible message.
+func (s *Server) step(q *queue, m message, now time.Time, hide time.Duration) ([]change, *message) {
+	if now.Sub(m.Sent) > q.Retention {
+		return []change{{Queue: q.Name, Remove: m.ID}}, nil
+	}
+	if dead := s.queues[q.DeadLetter]; dead != nil && q.MaxReceives > 0 && m.Receives >= q.MaxReceives {
+		m.Source, m.Handle, m.Visible = s.arn(q.Name), "", now
+		return []change{{Queue: dead.Name, Put: &m}, {Queue: q.Name, Remove: m.ID}}, nil
+	}
+	m.Receives++
+	if m.First.IsZero() {
+		m.First = now
+	}
+	m.Handle = q.Name + "." + m.ID + "." + token()
+	m.Visible = now.Add(hide)
+	return []change{{Queue: q.Name, Put: &m}}, &m
+}
+
+// MD5 returns the digest of the body, which SDKs check.
+func (d *Delivery) MD5() string { return md5Hex([]byte(d.Body)) }
+
+// Delete deletes a received message. A handle that is not the last one deletes
+// nothing and is no error: SQS asks for the most recent handle.
+func (s *Server) Delete(name, handle string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queues[name]
+	if q == nil {
+		return errNoQueue
+	}
+	if m := q.byHandle[handle]; m != nil {
+		return s.commit(change{Queue: name, Remove: m.ID})
+	}
+	return nil
+}
+
+// Return gives a delivery back at once. If it does not count, the receive is
+// taken back: the message was not at fault.
+func (s *Server) Return(name, handle string, counts bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queues[name]
+	if q == nil {
+		return errNoQueue
+	}
+	m := q.byHandle[handle]
+	if m == nil {
+		return nil
+	}
+	return s.commit(change{Queue: name, Put: s.returned(*m, counts)})
+}
+
+func (s *Server) returned(m message, counts bool) *message {
+	m.Handle, m.Visible = "", s.now()
+	if !counts {
+		m.Receives--
+	}
+	return &m
+}
+
+// changeVisibility sets from when on a message in flight is visible again.
+func (s *Server) changeVisibility(q *queue, handle string, d time.Duration) (change, *apiError) {
+	now := s.now()
+	m := q.byHandle[handle]
+	if m == nil {
+		return change{}, errBadHandle
+	}
+	if !m.inFlight(now) {
+		return change{}, errNotInFlight
+	}
+	next := *m
+	next.Visible = now.Add(d)
+	if d == 0 {
+		next.Handle = ""
+	}
+	return change{Queue: q.Name, Put: &next}, nil
+}
+
+// InFlight returns the deliveries of a queue that are in flight: at the start of
+// a process, those its predecessor had.
+func (s *Server) InFlight(name string) []Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Delivery
+	if q := s.queues[name]; q != nil {
+		for _, m := range q.byHandle {
+			if m.inFlight(s.now()) {
+				list = append(list, *s.delivery(*m))
+			}
+		}
+	}
+	return list
+}
+
+// Counts returns how many messages of a queue can be received, are in flight,
+// and are delayed.
+func (s *Server) Counts(name string) (visible, inFlight, delayed int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if q := s.queues[name]; q != nil {
+		return q.counts(s.now())
+	}
+	return 0, 0, 0
+}
+
+func token() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// NewID returns a random id of the form that SQS and Lambda use.
+func NewID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func md5Hex(b []byte) string {
+	sum := md5.Sum(b) // the protocol's own check, no secret
+	return hex.EncodeToString(sum[:])
+}

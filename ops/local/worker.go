@@ -1,0 +1,328 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// workerVariable tells a process that it is to be a worker of the local stack.
+const workerVariable = "VM_DATASET_WORKER"
+
+// lockDescriptor is where a worker inherits the stack's lock.
+const lockDescriptor = 3
+
+// Main turns this process into whatever part of the local stack it was started
+// as, and does not return then: a worker, the S3 gateway, or the sandbox of a
+// generator. Every program that calls Up must call it first.
+func Main() {
+	generator.Main()
+	s3server.Main()
+	if _, ok := os.LookupEnv(workerVariable); !ok {
+		return
+	}
+	syscall.CloseOnExec(lockDescriptor)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the stack
+		os.Exit(1)
+	}()
+	if err := worker.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "worker:", err)
+	}
+	os.Exit(1)
+}
+
+// instance is one worker process after the other, and the Lambda runtime API
+// that they ask for work.
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
+type instance struct {
+	stack   *Stack
+	number  int
+	address string
+	idle    chan struct{}    // the process has asked for its next invocation
+	next    chan *invocation // and gets it here
+	mu      sync.Mutex
+	current *invocation
+}
+
+// invocation is one message being worked on.
+type invocation struct {
+	id       string
+	payload  []byte
+	deadline time.Time
+	answer   chan answer
+}
+
+type answer struct {
+	failed bool // of the function itself
+	body   []byte
+}
+
+func newWorker(s *Stack, number int) (*instance, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	w := &instance{stack: s, number: number, address: l.Addr().String(), idle: make(chan struct{}), next: make(chan *invocation)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", w.serveNext)
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/response", func(rw http.ResponseWriter, r *http.Request) { w.serveAnswer(rw, r, false) })
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/error", func(rw http.ResponseWriter, r *http.Request) { w.serveAnswer(rw, r, true) })
+	mux.HandleFunc("POST /2018-06-01/runtime/init/error", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) })
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	s.workers.Go(func() { _ = server.Serve(l) })
+	context.AfterFunc(s.context, func() { _ = server.Close() })
+	return w, nil
+}
+
+func (w *instance) serveNext(rw http.ResponseWriter, r *http.Request) {
+	select {
+	case w.idle <- struct{}{}:
+	case <-r.Context().Done():
+		return
+	}
+	select {
+	case inv := <-w.next:
+		h := rw.Header()
+		h.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
+		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(inv.deadline.UnixMilli(), 10))
+		h.Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:"+stack.DefaultRegion+":"+accountID+":function:vm-dataset-worker")
+		h.Set("Content-Type", "application/json")
+		_, _ = rw.Write(inv.payload)
+	case <-r.Context().Done():
+	}
+}
+
+func (w *instance) serveAnswer(rw http.ResponseWriter, r *http.Request, failed bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(rw, r.Body, 6<<20)) // Lambda's own limit
+	w.mu.Lock()
+	inv := w.current
+	w.mu.Unlock()
+	if err != nil || inv == nil || inv.id != r.PathValue("id") {
+		rw.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	select {
+	case inv.answer <- answer{failed, body}:
+	default:
+	}
+	rw.WriteHeader(http.StatusAccepted)
+}
+
+// process is a running worker process.
+type process struct {
+	cmd   *exec.Cmd
+	alive io.Closer
+	done  chan struct{}
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+func (w *instance) start() (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	dir := w.stack.config.Dir
+	scratch := filepath.Join(dir, "scratch", strconv.Itoa(w.number))
+	if err := os.MkdirAll(scratch, 0o700); err != nil {
+		return nil, err
+	}
+	log, err := openLog(dir, fmt.Sprintf("worker-%d", w.number))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	o := w.stack.outputs
+	cmd := exec.Command(self)
+	cmd.Env = []string{
+		workerVariable + "=1",
+		"PATH=" + os.Getenv("PATH"), "HOME=" + scratch, "TMPDIR=" + scratch,
+		"GOMAXPROCS=" + strconv.Itoa(max(1, runtime.NumCPU()/w.stack.config.Workers)), // the workers share the CPUs
+		stack.EnvBucket + "=" + o.BucketName, stack.EnvGenerators + "=" + generatorsDir(dir),
+		stack.EnvQueueURL + "=" + o.QueueURL, stack.EnvDLQURL + "=" + o.DLQURL, stack.EnvRegion + "=" + o.Region,
+		"AWS_ENDPOINT_URL_SQS=" + o.SQSEndpoint, "AWS_ENDPOINT_URL_S3=" + o.S3Endpoint,
+		"AWS_ACCESS_KEY_ID=" + o.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + o.SecretAccessKey,
+		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_LAMBDA_RUNTIME_API=" + w.address, "AWS_LAMBDA_FUNCTION_NAME=" + o.FunctionName,
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{w.stack.lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the stack to handle
+	alive, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, alive: alive, done: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// maxQuickDeaths is how many times in a row a worker may end before it asked for
+// work: then it never will.
+const maxQuickDeaths = 5
+
+// loop keeps a worker process running and gives it one message at a time.
+func (w *instance) loop(ctx context.Context) {
+	for deaths := 0; ctx.Err() == nil; deaths++ {
+		if deaths == maxQuickDeaths {
+			w.stack.fail(fmt.Errorf("worker %d ends as soon as it is started: see %s", w.number, filepath.Join(w.stack.config.Dir, "logs", fmt.Sprintf("worker-%d.log", w.number))))
+			return
+		}
+		p, err := w.start()
+		if err != nil {
+			w.stack.fail(fmt.Errorf("start worker %d: %w", w.number, err))
+			return
+		}
+		for w.serveOne(ctx, p) {
+			deaths = 0
+		}
+		p.kill()
+	}
+}
+
+// serveOne waits until the process is idle, takes a message and sees it through.
+// It reports whether the process can be given another one.
+func (w *instance) serveOne(ctx context.Context, p *process) bool {
+	select {
+	case <-w.idle:
+	case <-p.done:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.done:
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	d, err := w.stack.queue.Receive(waiting, tasksQueue)
+	if err != nil {
+		if ctx.Err() == nil && waiting.Err() == nil { // a full disk: it may have room later
+			w.stack.say("receive a task: %v", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+		return false
+	}
+	inv := &invocation{id: sqsserver.NewID(), deadline: time.Now().Add(w.stack.config.Timeout), answer: make(chan answer, 1)}
+	inv.payload, err = json.Marshal(events.SQSEvent{Records: []events.SQSMessage{record(d, w.stack.outputs)}})
+	if err != nil {
+		w.stack.fail(err)
+		return false
+	}
+	w.mu.Lock()
+	w.current = inv
+	w.mu.Unlock()
+	select {
+	case w.next <- inv:
+	case <-p.done:
+		w.giveBack(d, inv, false)
+		return false
+	case <-ctx.Done():
+		w.giveBack(d, inv, false)
+		return false
+	}
+	timeout := time.NewTimer(w.stack.config.Timeout)
+	defer timeout.Stop()
+	select {
+	case a := <-inv.answer:
+		w.settle(d, a)
+		return true
+	case <-p.done:
+		select {
+		case a := <-inv.answer: // it answered before it ended
+			w.settle(d, a)
+		default:
+			w.stack.say("worker %d was killed: its task is delivered again", w.number)
+			w.giveBack(d, inv, true)
+		}
+		return false
+	case <-timeout.C:
+		p.kill()
+		w.stack.say("worker %d was still at work after %s and was killed: its task is delivered again", w.number, w.stack.config.Timeout)
+		w.giveBack(d, inv, true)
+		return false
+	case <-ctx.Done():
+		p.kill()
+		w.giveBack(d, inv, false)
+		return false
+	}
+}
+
+// settle does with a message what Lambda's event source mapping does: it deletes
+// one that succeeded, and leaves one that failed to its visibility timeout,
+// which the worker may have changed.
+func (w *instance) settle(d *sqsserver.Delivery, a answer) {
+	var response events.SQSEventResponse
+	if a.failed || json.Unmarshal(a.body, &response) != nil {
+		return
+	}
+	for _, f := range response.BatchItemFailures {
+		if f.ItemIdentifier == d.MessageID || f.ItemIdentifier == "" {
+			return
+		}
+	}
+	if err := w.stack.queue.Delete(tasksQueue, d.ReceiptHandle); err != nil {
+		w.stack.say("delete a finished task: %v (it is delivered again and found done)", err)
+	}
+}
+
+// giveBack returns the message of a dead worker, and its claims, at once. A
+// worker that the stack stopped itself is not held against the message.
+func (w *instance) giveBack(d *sqsserver.Delivery, inv *invocation, counts bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := w.stack.releaseClaims(ctx, d, inv.id); err != nil {
+		w.stack.say("%v (the next start does it)", err)
+	}
+	if err := w.stack.queue.Return(tasksQueue, d.ReceiptHandle, counts); err != nil {
+		w.stack.say("give a task back: %v (it comes back after its visibility timeout)", err)
+	}
+}
+
+// record is a message as it stands in a Lambda event.
+func record(d *sqsserver.Delivery, o stack.Outputs) events.SQSMessage {
+	m := events.SQSMessage{
+		MessageId: d.MessageID, ReceiptHandle: d.ReceiptHandle, Body: d.Body, Md5OfBody: d.MD5(), Attributes: d.Attributes,
+		MessageAttributes: map[string]events.SQSMessageAttribute{}, EventSource: "aws:sqs", EventSourceARN: o.QueueARN, AWSRegion: o.Region,
+	}
+	for name, a := range d.MessageAttributes {
+		m.MessageAttributes[name] = events.SQSMessageAttribute{StringValue: a.StringValue, BinaryValue: a.BinaryValue, DataType: a.DataType}
+	}
+	return m
+}
