@@ -1,0 +1,14 @@
+"""Make sudoku samples. See --help."""
+
+import sys
+from pathlib import Path
+
+# resolve(): a worker runs this through a folder of links to the real files.
+HERE = Path(__file__).resolve()
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
+
+from sudoku_drawing import illustrate  # noqa: E402
+from sudoku_puzzle import parameters, sample  # noqa: E402
+from puzzlekit.cli import run  # noqa: E402
+
+sys.exit(run("sudoku", HERE.parents[1].name, sample, parameters, illustrate))
