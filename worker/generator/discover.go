@@ -6,13 +6,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
+	"syscall"
 
 	"go.yaml.in/yaml/v3"
 
@@ -78,21 +79,45 @@ func readCatalogue(root string) (map[string]override, error) {
 	var catalogue map[string]override
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
-	if err := d.Decode(&catalogue); err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(root, Catalogue), err)
+	if err := d.Decode(&catalogue); err != nil && !errors.Is(err, io.EOF) { // an empty file overrides nothing
+		// The decoder's words name a Go type where the reader needs the field.
+		said := unknownFieldPattern.ReplaceAllString(err.Error(), "unknown field $1")
+		said = goTypePattern.ReplaceAllString(said, "")
+		return nil, fmt.Errorf("read %s: %s", filepath.Join(root, Catalogue), strings.TrimPrefix(said, "yaml: "))
 	}
 	for name, o := range catalogue {
-		if err := task.CheckName(name); err != nil {
-			return nil, fmt.Errorf("read %s: name %w", filepath.Join(root, Catalogue), err)
-		}
-		if o.Entry != "" && !filepath.IsLocal(o.Entry) {
-			return nil, fmt.Errorf("read %s: %s: entry %s leaves the generator's folder", filepath.Join(root, Catalogue), name, o.Entry)
-		}
-		if o.ChunkSize < 0 || o.ChunkSize > task.MaxSamples {
-			return nil, fmt.Errorf("read %s: %s: chunk_size must be from 1 to %d", filepath.Join(root, Catalogue), name, task.MaxSamples)
+		if err := o.check(name); err != nil {
+			return nil, fmt.Errorf("read %s: %w", filepath.Join(root, Catalogue), err)
 		}
 	}
 	return catalogue, nil
+}
+
+var (
+	unknownFieldPattern = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	goTypePattern       = regexp.MustCompile(` into (map\[string\])?generator\.\w+`)
+	longFlagPattern     = regexp.MustCompile(`^--[a-z][a-z0-9-]*$`)
+)
+
+func (o override) check(name string) error {
+	if err := task.CheckName(name); err != nil {
+		return fmt.Errorf("name %w", err)
+	}
+	if o.Entry != "" && !filepath.IsLocal(filepath.FromSlash(o.Entry)) {
+		return fmt.Errorf("%s: entry %q leaves the generator's folder", name, o.Entry)
+	}
+	if o.OutputFlag != "" && !longFlagPattern.MatchString(o.OutputFlag) {
+		return fmt.Errorf("%s: output_flag %q must be a long flag such as --output", name, o.OutputFlag)
+	}
+	if o.ChunkSize < 0 || o.ChunkSize > task.MaxSamples {
+		return fmt.Errorf("%s: chunk_size is %d, it must be from 1 to %d", name, o.ChunkSize, task.MaxSamples)
+	}
+	for _, file := range o.Required {
+		if file == "" || file == "." || file == ".." || strings.ContainsAny(file, `/\`) {
+			return fmt.Errorf("%s: required %q must be the name of a file", name, file)
+		}
+	}
+	return nil
 }
 
 // Discover finds the generators in a folder: every folder in it that has an
@@ -112,6 +137,12 @@ func Discover(root string) ([]Generator, error) {
 	if err != nil {
 		return nil, err
 	}
+	var shared []string // packages that generators import from beside them
+	for _, e := range entries {
+		if _, err := os.Stat(filepath.Join(root, e.Name(), "__init__.py")); err == nil {
+			shared = append(shared, filepath.Join(root, e.Name()))
+		}
+	}
 	var list []Generator
 	for _, e := range entries {
 		o := catalogue[e.Name()]
@@ -121,18 +152,21 @@ func Discover(root string) ([]Generator, error) {
 			g.Entry = o.Entry
 		}
 		source, err := os.ReadFile(filepath.Join(g.Dir, filepath.FromSlash(g.Entry)))
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			continue // no generator
 		}
+		unreadable := err
 		g.Flags = flagsOf(source)
 		if o.OutputFlag != "" {
 			g.Flags.Output = o.OutputFlag
 		}
 		g.Flags.Seed = g.Flags.Seed && !o.Seedless
-		g.Commit = commitOf(g.Dir)
+		g.Commit = commitOf(g.Dir, shared)
 		if err := task.CheckName(g.Name); err != nil {
 			g.Problem = "its name " + err.Error()
-		} else if g.Requirements, err = readRequirements(g.Dir, "requirements.txt", 0); err != nil {
+		} else if unreadable != nil {
+			g.Problem = unreadable.Error()
+		} else if g.Requirements, err = readRequirements(g.Dir, requirementsFile, 0); err != nil {
 			g.Problem = err.Error()
 		}
 		g.Requirements = append(g.Requirements, o.Requirements...)
@@ -141,14 +175,21 @@ func Discover(root string) ([]Generator, error) {
 	return list, nil
 }
 
-var flagPattern = regexp.MustCompile(`["'](--[a-z][a-z0-9-]*)["']`)
+var (
+	argumentPattern = regexp.MustCompile(`add_argument\(\s*((?:["'][^"'\n]*["']\s*,?\s*)+)`)
+	flagPattern     = regexp.MustCompile(`["'](--[a-z][a-z0-9-]*)["']`)
+)
 
-// flagsOf reads the flags from the source of the entry point. Where the source
-// does not define the command line itself, the contract's is assumed.
+// flagsOf reads the flags from the source of the entry point: the names that
+// stand first in its calls of add_argument, not those its help text mentions.
+// Where the source does not define the command line itself, the contract's is
+// assumed.
 func flagsOf(source []byte) Flags {
 	has := map[string]bool{}
-	for _, m := range flagPattern.FindAllSubmatch(source, -1) {
-		has[string(m[1])] = true
+	for _, call := range argumentPattern.FindAllSubmatch(source, -1) {
+		for _, flag := range flagPattern.FindAllSubmatch(call[1], -1) {
+			has[string(flag[1])] = true
+		}
 	}
 	if !has["--num-samples"] {
 		return Flags{Output: "--output", Seed: true}
@@ -166,71 +207,37 @@ func flagsOf(source []byte) Flags {
 	return f
 }
 
-// readRequirements returns the lines of a requirements file for pip, those of
-// the files it includes in their place. Included files must lie in the folder.
-func readRequirements(dir, name string, depth int) ([]string, error) {
-	if !filepath.IsLocal(name) || depth > 5 {
-		return nil, fmt.Errorf("requirements file %s leaves the generator's folder", name)
-	}
-	text, err := os.ReadFile(filepath.Join(dir, name))
-	if errors.Is(err, fs.ErrNotExist) && depth == 0 {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for line := range strings.Lines(strings.ReplaceAll(string(text), "\\\n", " ")) {
-		if i := strings.Index(line, " #"); i >= 0 {
-			line = line[:i]
-		}
-		line = strings.Join(strings.Fields(line), " ")
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if included, ok := cutAny(line, "-r ", "--requirement "); ok {
-			more, err := readRequirements(dir, filepath.Join(filepath.Dir(name), included), depth+1)
-			if err != nil {
-				return nil, err
+// commitOf returns the git commit of a folder: its own clone's, or that of the
+// repository it stands in, with "-dirty" when it differs from it; in the second
+// case the packages it shares with others count as well. It is "" where
+// there is no git, and where git does not know the folder (a fetched copy that
+// is ignored has nothing to do with the commit around it).
+func commitOf(dir string, shared []string) string {
+	git := func(args ...string) (string, error) {
+		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)
+		for _, v := range os.Environ() {
+			// Set inside a git hook, these point at the repository of the hook.
+			if !strings.HasPrefix(v, "GIT_DIR=") && !strings.HasPrefix(v, "GIT_WORK_TREE=") && !strings.HasPrefix(v, "GIT_INDEX_FILE=") {
+				cmd.Env = append(cmd.Env, v)
 			}
-			lines = append(lines, more...)
-			continue
 		}
-		if target, ok := cutAny(line, "-e ", "--editable "); ok || strings.HasPrefix(line, ".") || strings.HasPrefix(line, "/") || strings.HasPrefix(line, "file:") {
-			if !ok {
-				target = line
-			}
-			if !filepath.IsLocal(target) {
-				return nil, fmt.Errorf("requirement %q leaves the generator's folder", line)
-			}
-			line = filepath.Join(dir, target)
-		}
-		lines = append(lines, line)
+		out, err := cmd.Output()
+		return strings.TrimSpace(string(out)), err
 	}
-	slices.Sort(lines)
-	return slices.Compact(lines), nil
-}
-
-func cutAny(line string, prefixes ...string) (string, bool) {
-	for _, p := range prefixes {
-		if rest, ok := strings.CutPrefix(line, p); ok {
-			return strings.TrimSpace(rest), true
-		}
-	}
-	return "", false
-}
-
-// commitOf returns the git commit of a folder, with "-dirty" when it differs
-// from it, or "" where there is no git.
-func commitOf(dir string) string {
-	head, err := exec.Command("git", "-C", dir, "rev-parse", "HEAD").Output()
+	commit, err := git("rev-parse", "--verify", "--quiet", "HEAD")
 	if err != nil {
 		return ""
 	}
-	commit := strings.TrimSpace(string(head))
-	changes, err := exec.Command("git", "-C", dir, "status", "--porcelain", "--", ".").Output()
-	if err != nil || len(bytes.TrimSpace(changes)) > 0 {
-		commit += "-dirty"
+	watched := []string{"status", "--porcelain", "--", "."}
+	if prefix, err := git("rev-parse", "--show-prefix"); err == nil && prefix != "" {
+		watched = append(watched, shared...)
+	}
+	changes, err := git(watched...)
+	if err != nil || changes != "" {
+		return commit + "-dirty"
+	}
+	if _, err := git("rev-parse", "--verify", "--quiet", "HEAD:./"); err != nil {
+		return ""
 	}
 	return commit
 }

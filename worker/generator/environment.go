@@ -5,226 +5,285 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Builder finds the generators below Root, makes the Python environments they
 // need, and writes the index that workers read. Generators with the same
 // requirements share an environment; one that is there already is used again.
 type Builder struct {
-	Root     string       // the generators' folder
+	Root     string       // the generators' folder; default "generators"
 	Dir      string       // where the index and the environments go
-	Progress func(string) // is told a line at a time; may be nil
+	Python   string       // interpreter the environments are made from; default the first on the PATH that is new enough
+	Image    string       // digest of the image this is baked into, for the index
+	Names    []string     // generators whose environments are made; nil for all
+	Parallel int          // environments made at once; default 1, because disk and network are what it takes
+	Progress func(string) // is told what happens, a line at a time; may be nil
+	Events   func(Event)  // the same for programs, one event at a time; may be nil
 }
 
-// Build makes what is missing and returns the new index. A generator whose
-// requirements cannot be installed is in it with its Problem; the error is for
-// what concerns all of them.
+// DefaultRoot is the generators' folder of the repository.
+const DefaultRoot = "generators"
+
+// Stage says how far an environment is.
+type Stage string
+
+// The stages of an environment. Reused, Ready and Failed are final.
+const (
+	Waiting    Stage = "waiting"    // another process makes it
+	Making     Stage = "making"     // it was not there
+	Installing Stage = "installing" // Detail is a line of the installer
+	Ready      Stage = "ready"      // it was made
+	Reused     Stage = "reused"     // it was there
+	Failed     Stage = "failed"     // Detail says why
+)
+
+// Event is one step in the making of an environment.
+type Event struct {
+	Environment string   // its id
+	Generators  []string // that run in it
+	Stage       Stage
+	Detail      string
+}
+
+// String is one line for people.
+func (e Event) String() string {
+	line := "environment " + e.Environment + " " + string(e.Stage)
+	if e.Stage != Installing {
+		line += " for " + strings.Join(e.Generators, ", ")
+	}
+	if e.Detail != "" {
+		line += ": " + e.Detail
+	}
+	return line
+}
+
+var installerStep = regexp.MustCompile(`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed) `)
+
+// worthTelling leaves out most of what an installer says and what takes no time.
+func (e Event) worthTelling() bool {
+	return e.Stage != Reused && (e.Stage != Installing || installerStep.MatchString(e.Detail))
+}
+
+// NotBuilt is the Problem of a generator whose environment was not asked for.
+const NotBuilt = "its environment has not been made yet"
+
+// Build makes what is missing and returns the new index, which it has written
+// to Dir. A generator whose requirements cannot be installed is in it with its
+// Problem; the error is for what concerns all of them, an *UnknownError for a
+// name that is none, or ctx's. An interrupted Build leaves nothing that a later
+// one would take for whole.
 func (b *Builder) Build(ctx context.Context) (*Index, error) {
-	list, err := Discover(b.Root)
+	root := b.Root
+	if root == "" {
+		root = DefaultRoot
+	}
+	list, err := Discover(root)
 	if err != nil {
 		return nil, err
+	}
+	x := &Index{Image: b.Image, Generators: list}
+	for _, name := range b.Names {
+		if _, err := x.Find(name); err != nil {
+			return nil, err
+		}
 	}
 	dir, err := filepath.Abs(b.Dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("build environments: %w", err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "environments"), 0o755); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("build environments: %w", err)
 	}
-	python, version, err := findPython(ctx)
+	python, err := findPython(ctx, b.Python)
 	if err != nil {
 		return nil, err
 	}
-	problems := map[string]string{}
+	var group errgroup.Group
+	group.SetLimit(max(b.Parallel, 1))
+	var mu sync.Mutex
+	for _, members := range environmentsOf(list, dir, python) {
+		group.Go(func() error {
+			say := func(stage Stage, detail string) {
+				mu.Lock()
+				defer mu.Unlock()
+				e := Event{Environment: members.environment.id, Generators: members.names(), Stage: stage, Detail: detail}
+				if b.Events != nil {
+					b.Events(e)
+				}
+				if b.Progress != nil && e.worthTelling() {
+					b.Progress(e.String())
+				}
+			}
+			if b.Names != nil && !slices.ContainsFunc(members.names(), func(name string) bool { return slices.Contains(b.Names, name) }) {
+				if members.environment.whole() {
+					members.set("")
+				} else {
+					members.set(NotBuilt)
+				}
+				return nil
+			}
+			err := members.environment.ensure(ctx, say)
+			switch {
+			case ctx.Err() != nil:
+				return fmt.Errorf("build environments: %w", context.Cause(ctx))
+			case err != nil:
+				say(Failed, err.Error())
+				members.set(err.Error())
+			default:
+				members.set("")
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if err := x.write(dir); err != nil {
+		return nil, fmt.Errorf("write the index of generators: %w", err)
+	}
+	return x, nil
+}
+
+// members are the generators that share an environment.
+type members struct {
+	environment environment
+	generators  []*Generator
+}
+
+func (m members) names() []string {
+	var names []string
+	for _, g := range m.generators {
+		names = append(names, g.Name)
+	}
+	return names
+}
+
+func (m members) set(problem string) {
+	for _, g := range m.generators {
+		if g.Problem = problem; problem == "" {
+			g.Python = m.environment.interpreter()
+		}
+	}
+}
+
+// environmentsOf groups the generators that have no problem yet, in order.
+func environmentsOf(list []Generator, dir string, python interpreter) []members {
+	var groups []members
 	for i := range list {
 		g := &list[i]
 		if g.Problem != "" {
 			continue
 		}
-		e := environment{dir: dir, python: python, version: version, requirements: g.Requirements}
-		g.Environment = e.id()
-		if _, tried := problems[e.id()]; !tried {
-			err := e.ensure(ctx, b.say)
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			problems[e.id()] = ""
-			if err != nil {
-				problems[e.id()] = err.Error()
-				b.say(fmt.Sprintf("environment of %s: %v", g.Name, err))
-			}
+		e := newEnvironment(dir, python, g)
+		g.Environment = e.id
+		at := slices.IndexFunc(groups, func(m members) bool { return m.environment.id == e.id })
+		if at < 0 {
+			groups = append(groups, members{environment: e})
+			at = len(groups) - 1
 		}
-		if g.Problem = problems[e.id()]; g.Problem == "" {
-			g.Python = e.interpreter()
-		}
+		groups[at].generators = append(groups[at].generators, g)
 	}
-	x := &Index{Generators: list}
-	return x, x.write(dir)
-}
-
-func (b *Builder) say(line string) {
-	if b.Progress != nil {
-		b.Progress(line)
-	}
-}
-
-// oldest is the oldest Python the generators are written for.
-const oldestMinor = 11
-
-// findPython returns the newest interpreter on the PATH and its version.
-func findPython(ctx context.Context) (path, version string, err error) {
-	found := ""
-	for _, name := range []string{"python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			continue
-		}
-		out, err := exec.CommandContext(ctx, path, "-c", "import sys, platform; print(*sys.version_info[:3], sep='.'); print(platform.machine())").Output()
-		if err != nil {
-			continue
-		}
-		version := strings.Join(strings.Fields(string(out)), "-")
-		var major, minor int
-		if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && major == 3 && minor >= oldestMinor {
-			return path, version, nil
-		}
-		found = version
-	}
-	if found != "" {
-		return "", "", fmt.Errorf("the generators need Python 3.%d or newer and the PATH has only %s: install a newer one", oldestMinor, found)
-	}
-	return "", "", fmt.Errorf("the generators need Python 3.%d or newer and there is no python3 on the PATH: install it", oldestMinor)
+	return groups
 }
 
 // environment is one Python environment: an interpreter and a requirement set.
 type environment struct {
-	dir, python, version string
-	requirements         []string
+	id           string
+	path         string
+	python       interpreter
+	requirements []string // as the first of its generators writes them
+	of           string   // folder of that generator, from which relative paths count
 }
 
 // layout is part of every id, so that environments made in another way by
 // another version of this code are not taken for these.
-const layout = "1"
+const layout = "2"
 
-func (e environment) id() string {
-	sum := sha256.Sum256([]byte(strings.Join(append([]string{layout, e.version}, e.requirements...), "\n")))
-	return fmt.Sprintf("%x", sum[:6])
+func newEnvironment(dir string, python interpreter, g *Generator) environment {
+	parts := append([]string{layout, python.Version, python.Machine, python.Prefix}, normalise(g.Requirements)...)
+	id := fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))[:12]
+	return environment{id: id, path: filepath.Join(dir, "environments", id), python: python, requirements: g.Requirements, of: g.Dir}
 }
 
-func (e environment) path() string        { return filepath.Join(e.dir, "environments", e.id()) }
-func (e environment) interpreter() string { return filepath.Join(e.path(), "bin", "python") }
+func (e environment) interpreter() string { return filepath.Join(e.path, "bin", "python") }
 
-// complete is written last: an environment without it is half-made.
-func (e environment) complete() string { return filepath.Join(e.path(), "complete") }
+// marker is written last: an environment without it is half-made.
+func (e environment) marker() string { return filepath.Join(e.path, "complete") }
+
+// whole reports whether the environment can be used. One whose interpreter was
+// removed from the machine since cannot.
+func (e environment) whole() bool {
+	_, err := os.Stat(e.marker())
+	_, err2 := os.Stat(e.interpreter())
+	return err == nil && err2 == nil
+}
 
 // ensure makes the environment unless it is there. A lock keeps two processes
-// from making the same one; what an interrupted one left is removed first.
-func (e environment) ensure(ctx context.Context, say func(string)) error {
-	lock, err := os.OpenFile(e.path()+".lock", os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if err := flock(ctx, lock, say); err != nil {
-		return err
-	}
-	if _, err := os.Stat(e.complete()); err == nil {
+// from making the same one; the system gives it back when its holder is killed.
+// What an interrupted one left is removed first.
+func (e environment) ensure(ctx context.Context, say func(Stage, string)) error {
+	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written
+		say(Reused, "")
 		return nil
 	}
-	if err := os.RemoveAll(e.path()); err != nil {
-		return err
+	lock, err := os.OpenFile(e.path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return fmt.Errorf("lock environment: %w", err)
 	}
+	defer lock.Close()
+	if err := flock(ctx, lock, func() { say(Waiting, "another process makes it") }); err != nil {
+		return fmt.Errorf("lock environment: %w", err)
+	}
+	if e.whole() {
+		say(Reused, "")
+		return nil
+	}
+	if err := os.RemoveAll(e.path); err != nil {
+		return fmt.Errorf("remove half-made environment: %w", err)
+	}
+	say(Making, fmt.Sprintf("%d requirements", len(e.requirements)))
 	began := time.Now()
-	if err := e.make(ctx, say); err != nil {
-		return errors.Join(err, os.RemoveAll(e.path()))
-	}
-	if err := os.WriteFile(e.complete(), []byte(strings.Join(e.requirements, "\n")+"\n"), 0o644); err != nil {
+	if err := e.install(ctx, func(line string) { say(Installing, line) }); err != nil {
+		if left := os.RemoveAll(e.path); left != nil && !errors.Is(left, fs.ErrNotExist) {
+			return fmt.Errorf("%w (and its remains in %s could not be removed: %w)", err, e.path, left)
+		}
 		return err
 	}
-	say(fmt.Sprintf("environment %s ready in %.0f s", e.id(), time.Since(began).Seconds()))
+	if err := os.WriteFile(e.marker(), []byte(strings.Join(e.requirements, "\n")+"\n"), 0o644); err != nil {
+		return fmt.Errorf("finish environment: %w", err)
+	}
+	say(Ready, fmt.Sprintf("made in %.0f s", time.Since(began).Seconds()))
 	return nil
 }
 
-func flock(ctx context.Context, f *os.File, say func(string)) error {
-	for waited := false; ; waited = true {
+// lockPoll is how often a waiting process asks for the lock: flock cannot be
+// interrupted by a context.
+const lockPoll = 200 * time.Millisecond
+
+func flock(ctx context.Context, f *os.File, waiting func()) error {
+	for told := false; ; told = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) {
 			return err
 		}
-		if !waited {
-			say("waiting for another process that makes the same environment")
+		if !told {
+			waiting()
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(lockPoll):
 		}
 	}
-}
-
-func (e environment) make(ctx context.Context, say func(string)) error {
-	wanted := "no packages"
-	if len(e.requirements) > 0 {
-		wanted = strings.Join(e.requirements, ", ")
-	}
-	list := filepath.Join(e.dir, "environments", e.id()+".txt")
-	if err := os.WriteFile(list, []byte(strings.Join(e.requirements, "\n")+"\n"), 0o644); err != nil {
-		return err
-	}
-	uv, err := exec.LookPath("uv")
-	var steps [][]string
-	if err == nil {
-		say(fmt.Sprintf("making Python environment %s with uv: %s", e.id(), wanted))
-		steps = append(steps, []string{uv, "venv", "--quiet", "--python", e.python, e.path()})
-		if len(e.requirements) > 0 {
-			steps = append(steps, []string{uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", e.interpreter(), "-r", list})
-		}
-	} else {
-		say(fmt.Sprintf("making Python environment %s with pip: %s", e.id(), wanted))
-		steps = append(steps, []string{e.python, "-m", "venv", e.path()})
-		if len(e.requirements) > 0 {
-			steps = append(steps, []string{e.interpreter(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "-r", list})
-		}
-	}
-	for _, step := range steps {
-		if err := install(ctx, step); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// install runs one step of an installer in a process group of its own, which is
-// killed when the context ends. The user's settings for pip and uv apply.
-func install(ctx context.Context, argv []string) error {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
-	out := &tail{limit: 4096}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		said := lastLines(out.String(), 3)
-		for _, sign := range []string{"NewConnectionError", "Temporary failure in name resolution", "Connection refused", "ConnectTimeoutError", "error sending request", "dns error", "Failed to fetch", "No matching distribution found"} {
-			if strings.Contains(out.String(), sign) {
-				return fmt.Errorf("the package index could not be reached, or does not have what is asked for: connect to the network, or set PIP_INDEX_URL or PIP_FIND_LINKS, and run again (%s)", said)
-			}
-		}
-		return fmt.Errorf("%s failed: %s", filepath.Base(argv[0]), said)
-	}
-	return nil
-}
-
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "; ")
 }

@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Index is what a worker knows of generators: index.json in its generators path.
@@ -29,7 +33,8 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("there is no generator %q; did you mean %s?", e.Name, e.Nearest)
 }
 
-// LoadIndex reads the index in a folder.
+// LoadIndex reads the index in a folder. It is strict: an index that another
+// version wrote is refused rather than half understood.
 func LoadIndex(dir string) (*Index, error) {
 	text, err := os.ReadFile(filepath.Join(dir, IndexFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -43,6 +48,21 @@ func LoadIndex(dir string) (*Index, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(x); err != nil {
 		return nil, fmt.Errorf("read the index of generators in %s: %w", dir, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read the index of generators in %s: something follows the JSON object", dir)
+	}
+	seen := map[string]bool{}
+	for _, g := range x.Generators {
+		switch {
+		case g.Problem == "" && task.CheckName(g.Name) != nil || g.Name == "":
+			return nil, fmt.Errorf("read the index of generators in %s: %q is no name of a generator", dir, g.Name)
+		case seen[g.Name]:
+			return nil, fmt.Errorf("read the index of generators in %s: %s is in it twice", dir, g.Name)
+		case g.Problem == "" && (!filepath.IsAbs(g.Dir) || !filepath.IsAbs(g.Python) || g.Flags.Output == "" || !filepath.IsLocal(filepath.FromSlash(g.Entry))):
+			return nil, fmt.Errorf("read the index of generators in %s: the entry of %s is not whole", dir, g.Name)
+		}
+		seen[g.Name] = true
 	}
 	return x, nil
 }
@@ -77,25 +97,31 @@ func (x *Index) Find(name string) (*Generator, error) {
 	return nil, &UnknownError{Name: name, Nearest: Nearest(name, names)}
 }
 
-// Nearest returns the known name with the fewest edits from name, or "" when
-// none is near: more than half of it would have to change.
+// Nearest returns the known name that was probably meant: one that begins with
+// name or holds it ("chess" for chess-task-data-generator), else the one with the
+// fewest edits from it. It is "" when none is near: half of name would have to
+// change. Capitals, hyphens and underscores make no difference.
 func Nearest(name string, known []string) string {
+	name = folded(name)
+	if len(name) >= 3 {
+		for _, match := range []func(string, string) bool{strings.HasPrefix, strings.Contains} {
+			for _, k := range known {
+				if match(folded(k), name) {
+					return k
+				}
+			}
+		}
+	}
 	best, least := "", len(name)/2+1
 	for _, k := range known {
-		if d := distance(name, k); d < least {
+		if d := distance(name, folded(k)); d < least {
 			best, least = k, d
 		}
 	}
-	if best != "" {
-		return best
-	}
-	for _, k := range known { // "chess" for chess-task-data-generator
-		if len(name) >= 3 && len(k) > len(name) && bytes.Contains([]byte(k), []byte(name)) {
-			return k
-		}
-	}
-	return ""
+	return best
 }
+
+func folded(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
 
 // distance is the Levenshtein distance in bytes.
 func distance(a, b string) int {

@@ -21,9 +21,10 @@ type Request struct {
 	Generator  *Generator
 	Samples    int
 	Seed       int
-	StartIndex int    // for generators that want to know it
-	Scratch    string // a private, empty folder; absolute
-	Watch      bool   // look at disk and memory while it runs
+	StartIndex int           // for generators that want to know it
+	Scratch    string        // a private, empty folder; absolute
+	Watch      bool          // look at disk and memory while it runs
+	Grace      time.Duration // how long the sandbox has to kill the generator's processes; default 5 s
 }
 
 // Result is what a run took and left.
@@ -59,12 +60,15 @@ func Command(g *Generator, samples, seed, startIndex int) []string {
 // tailSize is how much of a generator's output is kept for a failure report.
 const tailSize = 8 << 10
 
-// grace is how long the sandbox has to kill the generator's processes.
-const grace = 5 * time.Second
+// defaultGrace is enough to kill some thousand processes on a busy machine, and
+// less than the time that a worker keeps back of its invocation.
+const defaultGrace = 5 * time.Second
 
 // Run runs the generator once, in a sandbox, and returns when every process it
 // started is gone. When the context ends they are killed. The error is a
-// *Failure unless the sandbox itself could not be set up.
+// *Failure, unless the context was cancelled (its error, wrapped; a deadline is a
+// Failure) or the scratch folder could not be prepared. Result is filled in as
+// far as known either way.
 //
 // Below Scratch it makes: work, the working folder with links to the generator's
 // files; home, tmp, output.
@@ -74,7 +78,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	work := filepath.Join(r.Scratch, "work")
 	for _, dir := range []string{"home", "tmp", "output"} {
 		if err := os.Mkdir(filepath.Join(r.Scratch, dir), 0o700); err != nil {
-			return result, err
+			return result, fmt.Errorf("prepare generator %s: %w", g.Name, err)
 		}
 	}
 	if err := mirror(g.Dir, work); err != nil {
@@ -95,7 +99,10 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	cmd.Env = []string{launchVariable + "=" + string(order)}
 	cmd.Dir = work
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = grace
+	cmd.WaitDelay = r.Grace
+	if cmd.WaitDelay <= 0 {
+		cmd.WaitDelay = defaultGrace
+	}
 	stdout, stderr := &tail{limit: tailSize}, &tail{limit: tailSize}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for the worker to handle
@@ -116,11 +123,14 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	err = cmd.Start()
 	statusWrite.Close()
 	aliveRead.Close()
-	if err != nil {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return result, &Failure{Cause: task.TimedOut, Detail: "no time was left to start the generator", ExitCode: -1}
+	case err != nil:
 		return result, fmt.Errorf("start sandbox of %s: %w", g.Name, err)
 	}
 	watch := startWatch(r, cmd.Process.Pid)
-	waitErr := cmd.Wait()
+	_ = cmd.Wait() // what it says is in the status, or missing there
 	result.Watched = watch.stop()
 	result.Wall = time.Since(began)
 	result.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
@@ -128,14 +138,14 @@ func Run(ctx context.Context, r Request) (Result, error) {
 
 	var end status
 	if err := json.NewDecoder(statusRead).Decode(&end); err != nil {
-		killStrays(r.Scratch) // the sandbox was killed before it could clean up
-		end = status{Exit: -1, Signal: "killed"}
-		if ctx.Err() == nil && waitErr == nil {
-			end.Signal = ""
-		}
+		killStrays(r.Scratch, cmd.WaitDelay) // the sandbox was killed before it could clean up
+		end = status{Exit: -1, Signal: syscall.SIGKILL.String()}
 	}
-	if ctx.Err() == nil && end.Exit == 0 {
+	switch {
+	case end.finished(): // even if the time was up a moment later: it is whole
 		return result, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return result, fmt.Errorf("run generator %s: %w", g.Name, ctx.Err())
 	}
 	return result, classify(ctx, end, stdout.String(), stderr.String(), r.Scratch)
 }
@@ -146,13 +156,13 @@ func environ(g *Generator, r Request) []string {
 	home, tmp := filepath.Join(r.Scratch, "home"), filepath.Join(r.Scratch, "tmp")
 	return []string{
 		"PATH=" + filepath.Dir(g.Python) + ":/usr/local/bin:/usr/bin:/bin",
-		"HOME=" + home, "TMPDIR=" + tmp, "TEMP=" + tmp, "TMP=" + tmp, "XDG_CACHE_HOME=" + filepath.Join(home, ".cache"),
+		"HOME=" + home, "TMPDIR=" + tmp, "TEMP=" + tmp, "TMP=" + tmp,
 		"LANG=C.UTF-8", "PYTHONUTF8=1", // an ASCII locale crashes on an emoji
 		"PYTHONHASHSEED=" + strconv.Itoa(r.Seed), // some hash strings into their seeds; a constant would make every chunk alike
 		"PYTHONPATH=" + filepath.Join(r.Scratch, "work"), "PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1",
 		"MPLBACKEND=Agg",
 		// Chunks run side by side: a library that takes every CPU only gets in their way.
-		"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1", "OPENCV_FOR_THREADS_NUM=1",
+		"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1", "OPENCV_FOR_THREADS_NUM=1", "VECLIB_MAXIMUM_THREADS=1",
 		// Frame buffers stop being mapped and unmapped: 14 to 29 % less CPU, measured over 26 generators.
 		"MALLOC_MMAP_MAX_=0", "MALLOC_TRIM_THRESHOLD_=-1", "MALLOC_TOP_PAD_=67108864",
 	}
@@ -165,6 +175,10 @@ const maxMirrored = 20_000
 // so that what it writes next to itself stays private and its source unharmed.
 func mirror(from, to string) error {
 	count := 0
+	from, err := filepath.EvalSymlinks(from) // WalkDir does not follow a link
+	if err != nil {
+		return err
+	}
 	return filepath.WalkDir(from, func(file string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -226,11 +240,8 @@ func classify(ctx context.Context, end status, stdout, stderr, scratch string) *
 	if end.Problem != "" {
 		f.Cause, f.Detail = task.Environment, end.Problem
 	}
-	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	if end.Stopped || ctx.Err() != nil && end.Exit < 0 {
 		f.Cause, f.Detail = task.TimedOut, "the generator was still running when its time was up"
-	case ctx.Err() != nil:
-		f.Cause, f.Detail = task.TimedOut, "the generator was stopped: "+ctx.Err().Error()
 	}
 	return f
 }

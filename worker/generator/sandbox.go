@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 )
 
@@ -29,8 +30,11 @@ type launch struct {
 type status struct {
 	Exit    int    `json:"exit"`
 	Signal  string `json:"signal,omitempty"`
+	Stopped bool   `json:"stopped,omitempty"` // the sandbox was told to end it
 	Problem string `json:"problem,omitempty"` // the generator could not be started
 }
+
+func (s status) finished() bool { return s.Exit == 0 && !s.Stopped && s.Problem == "" }
 
 // Descriptors that a sandbox inherits.
 const (
@@ -51,8 +55,7 @@ func Main() {
 		return
 	}
 	runtime.LockOSThread() // some of what is set up belongs to the thread
-	syscall.CloseOnExec(statusDescriptor)
-	syscall.CloseOnExec(aliveDescriptor)
+	keepDescriptors()
 	var l launch
 	end := status{Exit: 127}
 	if err := json.Unmarshal([]byte(order), &l); err != nil {
@@ -64,6 +67,20 @@ func Main() {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// keepDescriptors keeps from the generator every descriptor but the first three:
+// the status, which it could forge, and what the worker inherited from whoever
+// started it.
+func keepDescriptors() {
+	syscall.CloseOnExec(statusDescriptor)
+	syscall.CloseOnExec(aliveDescriptor)
+	entries, _ := os.ReadDir("/dev/fd")
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil && n > aliveDescriptor {
+			syscall.CloseOnExec(n)
+		}
+	}
 }
 
 func (l launch) run() status {
@@ -87,18 +104,21 @@ func (l launch) run() status {
 		_, _ = io.Copy(io.Discard, os.NewFile(aliveDescriptor, "alive")) // ends when the worker does
 		close(gone)
 	}()
+	stopped := false
 	select {
 	case <-ended:
 	case <-stop:
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-ended
+		stopped = true
 	case <-gone:
+		stopped = true
+	}
+	if stopped {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	killOrphans()
-	s := status{Exit: cmd.ProcessState.ExitCode()}
+	s := status{Exit: cmd.ProcessState.ExitCode(), Stopped: stopped}
 	if w, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && w.Signaled() {
 		s.Signal = w.Signal().String()
 	}

@@ -36,12 +36,28 @@ func confine(scratch string, dirs []string) error {
 	}
 	// When memory is short the generator goes, not the worker. Raising the score needs no right.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
+	// The generator shall not steer its sandbox either. Comes after the score:
+	// what /proc shows of an undumpable process belongs to root.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	// Landlock sets this, but only where there is Landlock.
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
 	system := []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys", "/dev", "/var/cache/fontconfig", "/var/lib/fonts"}
-	return landlock.V5.BestEffort().RestrictPaths(
+	// Files, and since V6 signals and abstract sockets: none reach a process
+	// outside. The network is left alone, some generators fetch their material.
+	v6 := landlock.V6
+	restricted, err := landlock.NewConfig(v6.HandledAccessFS, v6.Scoped)
+	if err != nil {
+		return err
+	}
+	return restricted.BestEffort().Restrict(
 		landlock.RODirs(append(system, dirs...)...).IgnoreIfMissing(),
-		landlock.RWDirs(scratch),
+		landlock.RWDirs(scratch).WithRefer(), // to move a file to another folder
 		landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty").IgnoreIfMissing(),
-		landlock.RWDirs("/dev/shm").IgnoreIfMissing(),
+		landlock.RWDirs("/dev/shm").WithRefer().IgnoreIfMissing(),
 	)
 }
 
@@ -67,9 +83,9 @@ func killOrphans() {
 
 // killStrays kills the processes of a sandbox that was itself killed. They are
 // known by their temporary folder.
-func killStrays(scratch string) {
+func killStrays(scratch string, patience time.Duration) {
 	mark := []byte("TMPDIR=" + filepath.Join(scratch, "tmp") + "\x00")
-	for range 10 { // a process may start another one before it is killed
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(strayPoll) { // one may start another before it is killed
 		found := false
 		for pid := range processes() {
 			if pid == os.Getpid() {
@@ -86,6 +102,9 @@ func killStrays(scratch string) {
 		}
 	}
 }
+
+// strayPoll gives a killed process the time to end.
+const strayPoll = 10 * time.Millisecond
 
 type process struct {
 	parent int
@@ -147,16 +166,16 @@ func startWatch(r Request, pid int) *watch {
 	w.wait.Go(func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
-		for {
+		for running := true; running; { // looks once more at the end: what filled the disk is still there
+			select {
+			case <-tick.C:
+			case <-w.done:
+				running = false
+			}
 			if free, err := freeDisk(r.Scratch); err == nil && (w.seen.MinFreeDisk == 0 || free < w.seen.MinFreeDisk) {
 				w.seen.MinFreeDisk = max(free, 1)
 			}
 			w.seen.PeakGroupRSS = max(w.seen.PeakGroupRSS, rssBelow(pid, processes()))
-			select {
-			case <-tick.C:
-			case <-w.done:
-				return
-			}
 		}
 	})
 	return w

@@ -5,6 +5,7 @@ package generator
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 // Harden does nothing here: there is no /proc to read a worker's environment from.
@@ -18,7 +19,7 @@ func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid
 
 func killOrphans() {}
 
-func killStrays(string) {}
+func killStrays(string, time.Duration) {}
 
 func peakRSS(state *os.ProcessState) int64 {
 	if usage, ok := state.SysUsage().(*syscall.Rusage); ok {

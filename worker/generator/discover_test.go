@@ -1,0 +1,176 @@
+package generator
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestDiscover(t *testing.T) {
+	root := t.TempDir()
+	write(t, filepath.Join(root, "b", "examples", "generate.py"), `p.add_argument("--num-samples")`+"\n"+`p.add_argument(
+        '-o', "--output-dir", type=str, help='see "--seed"')`+"\n"+`p.add_argument("--no-video", action="store_true")`)
+	write(t, filepath.Join(root, "a", "examples", "generate.py"), "from kit import main\nmain()\n# add nothing: --start-index")
+	write(t, filepath.Join(root, "c", "run.py"), `p.add_argument("--num-samples"); p.add_argument("--output"); p.add_argument("--start-index"); p.add_argument("--seed")`)
+	write(t, filepath.Join(root, "bad name", "examples", "generate.py"), "")
+	write(t, filepath.Join(root, "library", "code.py"), "")
+	write(t, filepath.Join(root, "a", "requirements.txt"), "numpy==1.26.4\n")
+	write(t, filepath.Join(root, Catalogue), `
+c: {entry: run.py, seedless: true, required: [rubric.txt], videoless: true, files_vary: true, extra_args: [--fast], chunk_size: 100, licence: MIT}
+a: {output_flag: --out, requirements: [scipy]}
+not-fetched-yet: {chunk_size: 7}
+`)
+	got, err := Discover(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) string { return filepath.Join(root, name) }
+	want := []Generator{
+		{Name: "a", Dir: at("a"), Entry: entry, Flags: Flags{Output: "--out", Seed: true}, Requirements: []string{"numpy==1.26.4", "scipy"}},
+		{Name: "b", Dir: at("b"), Entry: entry, Flags: Flags{Output: "--output-dir", NoVideo: "--no-video"}},
+		{Name: "bad name", Dir: at("bad name"), Entry: entry, Flags: Flags{Output: "--output", Seed: true}},
+		{Name: "c", Dir: at("c"), Entry: "run.py", Flags: Flags{Output: "--output", StartIndex: true}, Required: []string{"rubric.txt"},
+			Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"}, ChunkSize: 100, Licence: "MIT"},
+	}
+	if len(got) == len(want) && strings.Contains(got[2].Problem, "letters") {
+		got[2].Problem = ""
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestDiscoverRefusesCatalogue(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"unknown field", "a:\n  chunk_size: 5\n  chunksize: 5\n", "line 3: unknown field chunksize"},
+		{"wrong type", "a:\n  chunk_size: many\n", "line 2"},
+		{"twice", "a: {}\na: {}\n", "line 2"},
+		{"no mapping", "- a\n", "line 1"},
+		{"name", "'a b': {}\n", "letters"},
+		{"entry leaves", "a: {entry: ../x.py}\n", "leaves"},
+		{"flag", "a: {output_flag: output}\n", "long flag"},
+		{"chunk", "a: {chunk_size: 1001}\n", "1000"},
+		{"required is a path", "a: {required: [x/y]}\n", "name of a file"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root := t.TempDir()
+			write(t, filepath.Join(root, Catalogue), test.text)
+			_, err := Discover(root)
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "generator.override") {
+				t.Errorf("got %v, want ...%q...", err, test.want)
+			}
+		})
+	}
+	if list, err := Discover(t.TempDir()); err != nil || len(list) != 0 {
+		t.Errorf("no catalogue: got %v, %v", list, err)
+	}
+	root := t.TempDir()
+	write(t, filepath.Join(root, Catalogue), "# nothing yet\n")
+	if _, err := Discover(root); err != nil {
+		t.Errorf("empty catalogue: %v", err)
+	}
+}
+
+func TestOwnCatalogue(t *testing.T) {
+	all, err := readCatalogue(filepath.Join("..", "..", "generators"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"chess", "maze", "sudoku", "hanoi", "sliding-puzzle"} {
+		got := map[string]bool{}
+		for _, file := range all[name+"-task-data-generator"].Required {
+			got[file] = true
+		}
+		if want := map[string]bool{"rubric.txt": true, "final_frame.png": true, "metadata.json": true}; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s requires %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestCommit(t *testing.T) {
+	root := t.TempDir()
+	git(t, root, "init", "-q")
+	for _, name := range []string{"tracked", "ignored", "changed", "clone"} {
+		write(t, filepath.Join(root, name, "file"), name)
+	}
+	write(t, filepath.Join(root, ".gitignore"), "ignored\nclone\n")
+	git(t, root, "add", ".")
+	git(t, root, "commit", "-qm", "x")
+	write(t, filepath.Join(root, "changed", "file"), "other")
+	write(t, filepath.Join(root, "new", "file"), "")
+	clone := filepath.Join(root, "clone")
+	git(t, clone, "init", "-q")
+	git(t, clone, "add", ".")
+	git(t, clone, "commit", "-qm", "y")
+	head, own := git(t, root, "rev-parse", "HEAD"), git(t, clone, "rev-parse", "HEAD")
+	t.Setenv("GIT_DIR", filepath.Join(t.TempDir(), "elsewhere")) // as inside a git hook
+	outside := t.TempDir()
+	for _, test := range []struct{ dir, want string }{
+		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"}, {filepath.Join(root, "new"), head + "-dirty"},
+		{filepath.Join(root, "ignored"), ""}, {clone, own}, {outside, ""},
+	} {
+		if got := commitOf(test.dir, nil); got != test.want {
+			t.Errorf("%s: got %q, want %q", filepath.Base(test.dir), got, test.want)
+		}
+	}
+	shared := []string{filepath.Join(root, "changed")}
+	if got := commitOf(filepath.Join(root, "tracked"), shared); got != head+"-dirty" {
+		t.Errorf("with a changed package beside it: got %q", got)
+	}
+	if got := commitOf(clone, shared); got != own {
+		t.Errorf("a clone with a changed package beside it: got %q", got)
+	}
+}
+
+func TestRequirements(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "requirements.txt"), "\ufeff# header\r\nNumPy == 1.26.4   # pinned\r\n-r more/other.txt\n--extra-index-url https://example.invalid/simple\nx>=1; python_version < \"3.12\"\n./wheels/y.whl[all]\n-e pkg\n-c limits.txt\nlong==1 \\\n  --hash=sha256:00\nz @ https://example.invalid/z.whl#egg=z\n")
+	write(t, filepath.Join(dir, "more", "other.txt"), "pillow\n--requirement=third.txt")
+	write(t, filepath.Join(dir, "more", "third.txt"), "-f ../wheels\n")
+	got, err := readRequirements(dir, requirementsFile, 0)
+	want := []string{"NumPy == 1.26.4", "pillow", "-f " + dir + "/wheels", "--extra-index-url https://example.invalid/simple", `x>=1; python_version < "3.12"`,
+		dir + "/wheels/y.whl[all]", "-e " + dir + "/pkg", "-c " + dir + "/limits.txt", "long==1    --hash=sha256:00", "z @ https://example.invalid/z.whl#egg=z"}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %q, %v\nwant %q", got, err, want)
+	}
+}
+
+func TestRequirementsRefused(t *testing.T) {
+	for _, line := range []string{"-r ../other.txt", "-r/etc/passwd", "--requirement=../x", "-c ../c.txt", "-e ..", "-e /srv/pkg", "../pkg", "..", "/opt/x.whl", "-f ..",
+		"file:///etc", "x @ file:///etc/x.whl", "x@file:../x.whl", "git+file:///srv/x", "./link/pkg", "-r link/other.txt", "-r requirements.txt"} {
+		t.Run(line, func(t *testing.T) {
+			dir, outside := t.TempDir(), t.TempDir()
+			write(t, filepath.Join(outside, "pkg", "setup.py"), "")
+			write(t, filepath.Join(outside, "other.txt"), "")
+			if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(dir, requirementsFile), line+"\n")
+			if got, err := readRequirements(dir, requirementsFile, 0); err == nil {
+				t.Errorf("accepted as %q", got)
+			}
+		})
+	}
+}
+
+func TestNormalise(t *testing.T) {
+	same := [][]string{
+		{"Pillow==10.4.0", "opencv_python==4.10.0.84", "x >= 1 ; python_version < '3.12'"},
+		{"x>=1; python_version  < '3.12'", "opencv-python == 4.10.0.84", "pillow ==10.4.0", "pillow==10.4.0"},
+	}
+	if a, b := normalise(same[0]), normalise(same[1]); !reflect.DeepEqual(a, b) {
+		t.Errorf("%q\n%q", a, b)
+	}
+	if a, b := normalise([]string{"a==1"}), normalise([]string{"a==2"}); reflect.DeepEqual(a, b) {
+		t.Errorf("both %q", a)
+	}
+	wheel := filepath.Join(t.TempDir(), "x.whl")
+	write(t, wheel, "1")
+	a := normalise([]string{wheel})
+	write(t, wheel, "12")
+	if b := normalise([]string{wheel}); reflect.DeepEqual(a, b) {
+		t.Errorf("a changed wheel is the same: %q", a)
+	}
+}

@@ -1,0 +1,315 @@
+package generator
+
+import (
+	"archive/zip"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// wheelhouse makes a folder with one tiny package and lets the installers see
+// nothing else.
+func wheelhouse(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	const info = "tiny_thing-1.0.dist-info/"
+	for _, f := range []struct{ name, text string }{
+		{"tiny_thing.py", "value = 41 + 1\n"},
+		{info + "METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n"},
+		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
+		{info + "RECORD", "tiny_thing.py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"},
+	} {
+		w, err := z.Create(f.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(w, f.text)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "tiny_thing-1.0-py3-none-any.whl"), b.String())
+	t.Setenv("PIP_FIND_LINKS", dir)
+	t.Setenv("PIP_NO_INDEX", "1")
+}
+
+// recorder collects the events of a build.
+type recorder struct {
+	mu     sync.Mutex
+	events []Event
+	seen   func(Event)
+}
+
+func (r *recorder) record(e Event) {
+	r.mu.Lock()
+	r.events = append(r.events, e)
+	r.mu.Unlock()
+	if r.seen != nil {
+		r.seen(e)
+	}
+}
+
+func (r *recorder) count(s Stage) (n int) {
+	for _, e := range r.events {
+		if e.Stage == s {
+			n++
+		}
+	}
+	return n
+}
+
+func TestBuild(t *testing.T) {
+	wheelhouse(t)
+	root, dir := t.TempDir(), filepath.Join(t.TempDir(), "built")
+	program := preamble + "import tiny_thing\nsave('value.json', tiny_thing.value)\n"
+	for name, requirements := range map[string]string{
+		"a": "tiny-thing==1.0  # small\n", "b": "# same\nTiny_Thing == 1.0", "bad": "tiny-thing==1.0\nno-such-thing==9\n", "bare": "", "outside": "-r ../x.txt\n",
+	} {
+		write(t, filepath.Join(root, name, entry), program)
+		write(t, filepath.Join(root, name, requirementsFile), requirements)
+	}
+	var r recorder
+	builder := &Builder{Root: root, Dir: dir, Image: "sha256:1", Events: r.record}
+	if _, err := builder.Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	index, err := LoadIndex(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if index.Image != "sha256:1" || len(index.Generators) != 5 {
+		t.Errorf("got %+v", index)
+	}
+	find := func(name string) *Generator {
+		g, err := index.Find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	a, b := find("a"), find("b")
+	if a.Problem != "" || a.Environment == "" || a.Environment != b.Environment || a.Python != b.Python {
+		t.Errorf("a %+v\nb %+v", a, b)
+	}
+	if p := find("bad").Problem; !strings.Contains(p, filepath.Join("bad", requirementsFile)) || !strings.Contains(p, "no-such-thing==9") || strings.Contains(p, "\n") {
+		t.Errorf("bad: %q", p)
+	}
+	if p := find("outside").Problem; !strings.Contains(p, "outside") {
+		t.Errorf("outside: %q", p)
+	}
+	if g := find("bare"); g.Problem != "" || g.Environment == a.Environment {
+		t.Errorf("bare: %+v", g)
+	}
+	if r.count(Ready) != 2 || r.count(Failed) != 1 || r.count(Installing) == 0 || r.count(Reused) != 0 {
+		t.Errorf("events %+v", r.events)
+	}
+	if whole, _ := filepath.Glob(filepath.Join(dir, "environments", "*", "complete")); len(whole) != 2 {
+		t.Errorf("whole environments: %v", whole)
+	}
+	if code, _ := filepath.Glob(filepath.Join(dir, "environments", a.Environment, "lib", "python3*", "site-packages", "__pycache__", "tiny_thing.*.pyc")); len(code) != 1 {
+		t.Errorf("byte-code: %v", code)
+	}
+	result, err := Run(t.Context(), Request{Generator: b, Samples: 1, Scratch: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := saved[int](t, result, "value.json"); got != 42 {
+		t.Errorf("the generator saw %d", got)
+	}
+	if _, err := Run(t.Context(), Request{Generator: find("bare"), Samples: 1, Scratch: t.TempDir()}); err == nil {
+		t.Error("a module of another environment was found")
+	}
+
+	r = recorder{}
+	builder.Events, builder.Names = r.record, []string{"a"}
+	again, err := builder.Build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.count(Reused) != 1 || len(r.events) != 1 {
+		t.Errorf("events of the second build %+v", r.events)
+	}
+	for name, problem := range map[string]string{"a": "", "b": "", "bare": "", "bad": NotBuilt} {
+		if g, _ := again.Find(name); g.Problem != problem {
+			t.Errorf("%s: problem %q, want %q", name, g.Problem, problem)
+		}
+	}
+	builder.Names = []string{"aa"}
+	if _, err := builder.Build(t.Context()); err == nil {
+		t.Error("an unknown name was accepted")
+	} else if _, ok := errors.AsType[*UnknownError](err); !ok {
+		t.Error(err)
+	}
+}
+
+// bare makes a root with one generator that requires nothing.
+func bare(t *testing.T, requirements string) string {
+	t.Helper()
+	root := t.TempDir()
+	write(t, filepath.Join(root, "g", entry), preamble)
+	write(t, filepath.Join(root, "g", requirementsFile), requirements)
+	return root
+}
+
+func TestHalfMadeEnvironmentIsRemade(t *testing.T) {
+	root, dir := bare(t, ""), t.TempDir()
+	build := func() (*Generator, *recorder) {
+		var r recorder
+		index, err := (&Builder{Root: root, Dir: dir, Events: r.record}).Build(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &index.Generators[0], &r
+	}
+	g, _ := build()
+	path := filepath.Join(dir, "environments", g.Environment)
+	spoil := map[string]func() error{
+		"without marker": func() error { return os.Remove(filepath.Join(path, "complete")) },
+		"without Python": func() error { return os.Remove(g.Python) },
+		"dangling Python": func() error {
+			return errors.Join(os.Remove(g.Python), os.Symlink(filepath.Join(dir, "gone"), g.Python))
+		},
+	}
+	for name, action := range spoil {
+		write(t, filepath.Join(path, "leftover"), "")
+		if err := action(); err != nil {
+			t.Fatal(err)
+		}
+		_, r := build()
+		if _, err := os.Stat(filepath.Join(path, "leftover")); !errors.Is(err, fs.ErrNotExist) || r.count(Ready) != 1 {
+			t.Errorf("%s: %v, events %+v", name, err, r.events)
+		}
+	}
+	if out, err := exec.Command(g.Python, "-c", "print(1)").CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestTwoBuildersAtOnce(t *testing.T) {
+	root, dir := bare(t, ""), t.TempDir()
+	var r recorder
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			index, err := (&Builder{Root: root, Dir: dir, Events: r.record}).Build(t.Context())
+			if err != nil || index.Generators[0].Problem != "" {
+				t.Errorf("%+v, %v", index, err)
+			}
+		})
+	}
+	group.Wait()
+	if r.count(Making) != 1 || r.count(Ready) != 1 || r.count(Reused) != 3 {
+		t.Errorf("events %+v", r.events)
+	}
+	if _, err := LoadIndex(dir); err != nil {
+		t.Error(err)
+	}
+}
+
+// fakeUV puts a program of the name uv on the PATH: a real process that says it
+// has started and never ends, with a child of its own.
+func fakeUV(t *testing.T, script string) {
+	t.Helper()
+	bin := t.TempDir()
+	path := filepath.Join(bin, "uv")
+	write(t, path, "#!/bin/sh\n"+script)
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+}
+
+func TestInstallerSettings(t *testing.T) {
+	root, dir := bare(t, "x"), t.TempDir()
+	out := filepath.Join(t.TempDir(), "env")
+	t.Setenv("TEST_OUT", out)
+	fakeUV(t, `env > "$TEST_OUT"; echo "error: no" >&2; exit 1`+"\n")
+	for name, value := range map[string]string{"PIP_INDEX_URL": "https://mirror.invalid/simple", "HTTPS_PROXY": "http://proxy.invalid:1", "PIP_FIND_LINKS": "/a /b",
+		"PIP_CERT": "/cert", "PIP_TARGET": "/elsewhere", "PYTHONPATH": "/p", "AWS_SECRET_ACCESS_KEY": "s", "UV_HTTP_RETRIES": "4"} {
+		t.Setenv(name, value)
+	}
+	t.Setenv("SSL_CERT_FILE", "")
+	os.Unsetenv("SSL_CERT_FILE")
+	index, err := (&Builder{Root: root, Dir: dir}).Build(t.Context())
+	if err != nil || !strings.Contains(index.Generators[0].Problem, "uv") {
+		t.Fatalf("%+v, %v", index, err)
+	}
+	text, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := "\n" + string(text)
+	for _, want := range []string{"PIP_INDEX_URL=https://mirror.invalid/simple", "UV_DEFAULT_INDEX=https://mirror.invalid/simple", "HTTPS_PROXY=http://proxy.invalid:1",
+		"UV_FIND_LINKS=/a,/b", "SSL_CERT_FILE=/cert", "UV_HTTP_RETRIES=4", "PIP_RETRIES=1"} {
+		if !strings.Contains(env, "\n"+want+"\n") {
+			t.Errorf("no %s in %s", want, env)
+		}
+	}
+	for _, unwanted := range []string{"PIP_TARGET=", "PYTHONPATH=", "AWS_"} {
+		if strings.Contains(env, "\n"+unwanted) {
+			t.Errorf("%s reached the installer", unwanted)
+		}
+	}
+}
+
+func TestNoNetwork(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	t.Setenv("PIP_INDEX_URL", "http://"+address+"/simple")
+	for _, name := range []string{"PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL", "PIP_RETRIES"} {
+		t.Setenv(name, "")
+		os.Unsetenv(name)
+	}
+	root, dir := bare(t, "tiny-thing==1.0\n"), t.TempDir()
+	began := time.Now()
+	index, err := (&Builder{Root: root, Dir: dir}).Build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := index.Generators[0].Problem
+	if !strings.Contains(p, "connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again") || !strings.Contains(p, filepath.Join("g", requirementsFile)) || strings.Contains(p, "\n") {
+		t.Errorf("problem %q", p)
+	}
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("took %v", took)
+	}
+	t.Log(p)
+}
+
+func TestPythonTooOldOrAbsent(t *testing.T) {
+	root, dir, bin := bare(t, ""), t.TempDir(), t.TempDir()
+	old := filepath.Join(bin, "python3")
+	write(t, old, `#!/bin/sh
+echo '{"path":"/usr/bin/python3","version":"3.8.18","minor":8,"machine":"m","prefix":"/usr"}'
+`)
+	if err := os.Chmod(old, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, path, python, want string }{
+		{"old", bin, "", "3.8.18, which is too old"}, {"absent", t.TempDir(), "", "no python3 on the PATH"},
+		{"asked for, old", os.Getenv("PATH"), old, "3.8.18, which is too old"}, {"asked for, absent", os.Getenv("PATH"), filepath.Join(bin, "none"), "not a Python"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("PATH", test.path)
+			_, err := (&Builder{Root: root, Dir: dir, Python: test.python}).Build(t.Context())
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "install Python 3.11 or newer") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}

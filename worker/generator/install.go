@@ -1,0 +1,223 @@
+package generator
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The oldest Python the generators are written for is 3.11.
+const oldestMinor = 11
+
+// interpreter is a Python that environments are made from.
+type interpreter struct {
+	Path    string `json:"path"`
+	Version string `json:"version"`
+	Minor   int    `json:"minor"` // of Python 3; 0 for Python 2
+	Machine string `json:"machine"`
+	Prefix  string `json:"prefix"` // where it is installed: an environment needs it there
+}
+
+// probe prints an interpreter. It runs on Python 2 as well. _base_executable is
+// the interpreter itself when this one is a virtual environment's.
+const probe = `import sys, json, platform
+print(json.dumps({"path": getattr(sys, "_base_executable", None) or sys.executable, "version": platform.python_version(),
+"minor": sys.version_info[1] if sys.version_info[0] == 3 else 0, "machine": platform.machine(), "prefix": getattr(sys, "base_prefix", sys.prefix)}))`
+
+// findPython returns the interpreter that was asked for, or the first on the
+// PATH that is new enough.
+func findPython(ctx context.Context, asked string) (interpreter, error) {
+	candidates := []string{"python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"}
+	if asked != "" {
+		candidates = []string{asked}
+	}
+	const remedy = "install Python 3.11 or newer, or name one, then run again"
+	found := ""
+	for _, name := range candidates {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			continue
+		}
+		cmd := exec.CommandContext(ctx, path, "-c", probe)
+		cmd.Env = installerEnvironment()
+		out, err := cmd.Output()
+		if ctx.Err() != nil {
+			return interpreter{}, fmt.Errorf("look for Python: %w", context.Cause(ctx))
+		}
+		var p interpreter
+		if err != nil || json.Unmarshal(out, &p) != nil {
+			continue // a stub that only tells how to install it
+		}
+		if p.Minor >= oldestMinor {
+			return p, nil
+		}
+		if found == "" {
+			found = fmt.Sprintf("%s is Python %s", path, p.Version)
+		}
+	}
+	switch {
+	case found != "":
+		return interpreter{}, fmt.Errorf("%s, which is too old for the generators: %s", found, remedy)
+	case asked != "":
+		return interpreter{}, fmt.Errorf("%s is not a Python that runs: %s", asked, remedy)
+	}
+	return interpreter{}, errors.New("there is no python3 on the PATH: " + remedy)
+}
+
+// install makes the environment, with uv where it is on the PATH and else with
+// venv and pip. The error is one sentence with the way out.
+func (e environment) install(ctx context.Context, say func(string)) error {
+	uv, err := exec.LookPath("uv")
+	withUV := err == nil
+	venv := []string{e.python.Path, "-m", "venv", e.path}
+	switch {
+	case withUV:
+		venv = []string{uv, "venv", "--quiet", "--python", e.python.Path, e.path}
+	case len(e.requirements) == 0:
+		venv = []string{e.python.Path, "-m", "venv", "--without-pip", e.path}
+	}
+	if out, err := run(ctx, e.of, venv, say); err != nil {
+		if strings.Contains(out, "ensurepip") {
+			return fmt.Errorf("make a Python environment with %s: it has no ensurepip: install python3-venv or uv, then run again", e.python.Path)
+		}
+		return fmt.Errorf("make a Python environment with %s: %w", e.python.Path, err)
+	}
+	if len(e.requirements) == 0 {
+		return nil
+	}
+	list := filepath.Join(e.path, requirementsFile)
+	if err := os.WriteFile(list, []byte(strings.Join(e.requirements, "\n")+"\n"), 0o644); err != nil {
+		return fmt.Errorf("make a Python environment: %w", err)
+	}
+	install := []string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "-r", list}
+	if withUV {
+		install = []string{uv, "pip", "install", "--python", e.interpreter(), "-r", list}
+	}
+	if out, err := run(ctx, e.of, install, say); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return installError(filepath.Join(e.of, requirementsFile), out)
+	}
+	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
+	// some packages; what cannot be compiled is compiled when it is imported.
+	_, err = run(ctx, e.of, []string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", filepath.Join(e.path, "lib")}, func(string) {})
+	if ctx.Err() != nil {
+		return err
+	}
+	return nil
+}
+
+// What pip and uv say when no index answers.
+var networkPattern = regexp.MustCompile(`NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|` +
+	`Connection refused|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host|` +
+	`(?i:error sending request|dns error|failed to fetch|tcp connect error|operation timed out)`)
+
+// installError says in one sentence what failed and what to do.
+func installError(file, out string) error {
+	reason := ""
+	for line := range strings.Lines(out) {
+		line = strings.TrimSpace(line)
+		for _, mark := range []string{"ERROR: ", "error: ", "cause: ", "╰─▶ "} {
+			if rest, ok := strings.CutPrefix(line, mark); ok {
+				reason = rest
+			}
+		}
+	}
+	if reason == "" {
+		reason = lastLine(out)
+	}
+	if signs := networkPattern.FindString(out); signs != "" {
+		return fmt.Errorf("install %s: no package index could be reached (%s; %s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, signs, reason)
+	}
+	return fmt.Errorf("install %s: %s", file, reason)
+}
+
+// installerTail is how much of an installer's output is looked at for the reason
+// of its failure, which stands at its end.
+const installerTail = 16 << 10
+
+// run runs one step of an installer in a process group of its own, which is
+// killed whole when the context ends: what it leaves behind is thrown away.
+func run(ctx context.Context, dir string, argv []string, say func(string)) (string, error) {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env = dir, installerEnvironment()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second // for a descendant that left the group and holds the pipe
+	out := &lineWriter{tail: tail{limit: installerTail}, say: say}
+	cmd.Stdout, cmd.Stderr = out, out
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return out.String(), context.Cause(ctx)
+	}
+	if err != nil {
+		return out.String(), fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, lastLine(out.String()))
+	}
+	return out.String(), nil
+}
+
+// lineWriter keeps the tail and hands on whole lines.
+type lineWriter struct {
+	tail
+	say  func(string)
+	rest []byte
+}
+
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.rest = append(w.rest, p...)
+	for {
+		end := bytes.IndexByte(w.rest, '\n')
+		if end < 0 {
+			w.rest = w.rest[:min(len(w.rest), installerTail)]
+			return w.tail.Write(p)
+		}
+		if line := strings.TrimSpace(string(w.rest[:end])); line != "" {
+			w.say(toValid(line))
+		}
+		w.rest = w.rest[end+1:]
+	}
+}
+
+// installerEnvironment is the user's environment, in which the settings of pip,
+// uv, proxies and certificates are, without what would lead the installer to
+// another place and without credentials that are no business of a package's
+// setup.py.
+func installerEnvironment() []string {
+	drop := []string{"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV"}
+	var env []string
+	set := map[string]string{}
+	for _, variable := range os.Environ() {
+		name, value, _ := strings.Cut(variable, "=")
+		if slices.Contains(drop, name) || strings.HasPrefix(name, "AWS_") || strings.HasPrefix(name, "PULUMI_") {
+			continue
+		}
+		set[name] = value
+		env = append(env, variable)
+	}
+	defaults := []struct{ name, value string }{
+		{"PIP_USER", "0"}, // a pip.conf may say otherwise, and an environment refuses it
+		// Five retries for each package are minutes without a network.
+		{"PIP_RETRIES", "1"}, {"UV_HTTP_RETRIES", "1"},
+		// uv does not know pip's variables, and the user need not know which of the two is at work.
+		{"UV_DEFAULT_INDEX", cmp.Or(set["UV_INDEX_URL"], set["PIP_INDEX_URL"])}, {"UV_EXTRA_INDEX_URL", set["PIP_EXTRA_INDEX_URL"]},
+		{"UV_FIND_LINKS", strings.Join(strings.Fields(set["PIP_FIND_LINKS"]), ",")}, {"UV_NO_INDEX", set["PIP_NO_INDEX"]}, {"SSL_CERT_FILE", set["PIP_CERT"]},
+	}
+	for _, d := range defaults {
+		if _, given := set[d.name]; !given && d.value != "" {
+			env = append(env, d.name+"="+d.value)
+		}
+	}
+	return env
+}

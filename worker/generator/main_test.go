@@ -1,0 +1,119 @@
+package generator
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// workerVariable turns the test binary into a worker that runs one request, so
+// that tests can kill it or run it as another user.
+const workerVariable = "VM_DATASET_TEST_WORKER"
+
+func TestMain(m *testing.M) {
+	Main()
+	if text, ok := os.LookupEnv(workerVariable); ok {
+		os.Exit(workOnce(text))
+	}
+	os.Exit(m.Run())
+}
+
+func workOnce(text string) int {
+	var r Request
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := Harden(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if _, err := Run(context.Background(), r); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// python is the interpreter on the PATH itself, not a shim that starts it.
+func python(t *testing.T) string {
+	t.Helper()
+	p, err := findPython(t.Context(), "")
+	if err != nil {
+		t.Skip(err)
+	}
+	return p.Path
+}
+
+// preamble is what the test generators have in common.
+const preamble = `import argparse, json, os, signal, sys, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--num-samples", type=int, required=True)
+parser.add_argument("--output", default="data")
+parser.add_argument("--seed", type=int)
+args = parser.parse_args()
+def save(name, value):
+    with open(os.path.join(args.output, name), "w") as f:
+        json.dump(value, f)
+def daemon(body):
+    "a grandchild in a session of its own, whose parent is gone"
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            body()
+            os._exit(0)
+        os._exit(0)
+    os.wait()
+`
+
+// generatorOf writes a generator whose program is the preamble and body.
+func generatorOf(t *testing.T, body string) *Generator {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "generators", "test")
+	write(t, filepath.Join(dir, "examples", "generate.py"), preamble+body)
+	return &Generator{Name: "test", Dir: dir, Entry: entry, Flags: Flags{Output: "--output", Seed: true}, Python: python(t)}
+}
+
+func request(t *testing.T, g *Generator) Request {
+	t.Helper()
+	return Request{Generator: g, Samples: 2, Seed: 7, Scratch: t.TempDir()}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// saved reads what a generator saved under a name.
+func saved[T any](t *testing.T, r Result, name string) T {
+	t.Helper()
+	var v T
+	text, err := os.ReadFile(filepath.Join(r.Output, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,238 @@
+package generator
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// requirementsFile is where a generator says what it needs.
+const requirementsFile = "requirements.txt"
+
+// maxIncludes bounds how deep requirements files may include each other.
+const maxIncludes = 5
+
+// readRequirements returns the lines of a requirements file for pip, as they are
+// written but for two things: the lines of included files stand in their place,
+// and paths are absolute. Files, constraints, link folders and local packages
+// must lie in the generator's folder. A missing file at depth 0 is an empty one.
+func readRequirements(dir, name string, depth int) ([]string, error) {
+	if depth > maxIncludes {
+		return nil, fmt.Errorf("requirements files include each other more than %d deep", maxIncludes)
+	}
+	path, err := inside(dir, dir, name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && depth == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read requirements: %w", err)
+	}
+	var lines []string
+	for _, line := range logicalLines(string(text)) {
+		option, value := cutOption(line)
+		beside := filepath.Dir(path) // pip takes these two from where the file is, local packages from where it runs
+		switch option {
+		case "-r", "--requirement":
+			file, err := inside(dir, beside, value)
+			if err != nil {
+				return nil, err
+			}
+			name, err := filepath.Rel(dir, file)
+			if err != nil {
+				return nil, err
+			}
+			more, err := readRequirements(dir, name, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			lines = append(lines, more...)
+			continue
+		case "-c", "--constraint":
+			file, err := inside(dir, beside, value)
+			if err != nil {
+				return nil, err
+			}
+			line = "-c " + file
+		case "-f", "--find-links":
+			if !isURL(value) {
+				folder, err := inside(dir, beside, value)
+				if err != nil {
+					return nil, err
+				}
+				line = "-f " + folder
+			} else if err := localURL(dir, value); err != nil {
+				return nil, err
+			}
+		case "-e", "--editable":
+			if !isURL(value) && !filepath.IsAbs(value) && !strings.HasPrefix(value, ".") {
+				value = "./" + value // only a path or a URL can be edited
+			}
+			if line, err = localPackage(dir, value); err != nil {
+				return nil, err
+			}
+			line = "-e " + line
+		case "":
+			if line, err = localPackage(dir, line); err != nil {
+				return nil, err
+			}
+		}
+		lines = append(lines, line)
+	}
+	return lines, nil
+}
+
+var commentPattern = regexp.MustCompile(`(^|\s)#.*$`)
+
+// logicalLines joins continued lines and drops comments and empty lines.
+func logicalLines(text string) []string {
+	text = strings.ReplaceAll(strings.TrimPrefix(text, "\ufeff"), "\r\n", "\n")
+	var lines []string
+	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
+		if line = strings.TrimSpace(commentPattern.ReplaceAllString(strings.TrimRight(line, "\r\n"), "")); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// cutOption splits "-r file", "-rfile", "--requirement=file" and the like. The
+// option is "" for a requirement.
+func cutOption(line string) (option, value string) {
+	if !strings.HasPrefix(line, "-") {
+		return "", line
+	}
+	end := strings.IndexAny(line, " \t=")
+	if !strings.HasPrefix(line, "--") && len(line) > 2 {
+		end = 2
+	}
+	if end < 0 {
+		return line, ""
+	}
+	return line[:end], strings.Trim(line[end:], " \t=")
+}
+
+func isURL(s string) bool { return strings.Contains(s, "://") || fileURLPattern.MatchString(s) }
+
+// localPackage makes the path of a requirement absolute, if it is one: "./x",
+// "x/y", ".", "x.whl", with extras or a marker behind it.
+func localPackage(dir, requirement string) (string, error) {
+	if isURL(requirement) {
+		return requirement, localURL(dir, requirement)
+	}
+	end := len(requirement)
+	if i := strings.IndexAny(requirement, ";["); i >= 0 {
+		end = i
+	}
+	path := strings.TrimSpace(requirement[:end])
+	isPath := strings.HasPrefix(path, ".") || strings.Contains(path, "/") || strings.HasSuffix(path, ".whl") || strings.HasSuffix(path, ".tar.gz") || strings.HasSuffix(path, ".zip")
+	if !isPath || strings.Contains(path, "@") {
+		return requirement, nil
+	}
+	absolute, err := inside(dir, dir, path)
+	return absolute + requirement[end:], err
+}
+
+var fileURLPattern = regexp.MustCompile(`\bfile:\S+`)
+
+// localURL refuses file URLs, alone or in "name @ file:...", that do not point
+// into the generator's folder.
+func localURL(dir, requirement string) error {
+	found := fileURLPattern.FindString(requirement)
+	if found == "" {
+		return nil
+	}
+	u, err := url.Parse(found)
+	if err != nil || u.Opaque != "" || u.Host != "" && u.Host != "localhost" {
+		return fmt.Errorf("requirement %q is not a URL of an absolute path", requirement)
+	}
+	_, err = inside(dir, dir, u.Path)
+	return err
+}
+
+// inside returns the absolute path of what a requirements file names, which
+// must be in the generator's folder, by name and after its links.
+func inside(dir, from, name string) (string, error) {
+	path := name
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(from, path)
+	}
+	path = filepath.Clean(path)
+	check := func(root, path string) bool {
+		rel, err := filepath.Rel(root, path)
+		return err == nil && filepath.IsLocal(rel)
+	}
+	ok := check(dir, path)
+	if real, err := filepath.EvalSymlinks(path); ok && err == nil {
+		root, err := filepath.EvalSymlinks(dir)
+		ok = err == nil && check(root, real)
+	}
+	if !ok {
+		return "", fmt.Errorf("its requirements name %q, which is outside of the generator's folder", name)
+	}
+	return path, nil
+}
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
+
+// normalise writes the same requirements in the same way, whatever their order
+// and spacing and the spelling of names, so that generators share environments.
+// What a line reads from the disk is part of it.
+func normalise(lines []string) []string {
+	var list []string
+	for _, line := range lines {
+		option, value := cutOption(line)
+		switch {
+		case option == "" && !isURL(line) && !filepath.IsAbs(line):
+			what, marker, marked := strings.Cut(line, ";")
+			hashes := ""
+			if i := strings.Index(what, " --"); i >= 0 {
+				what, hashes = what[:i], " "+strings.Join(strings.Fields(what[i:]), " ")
+			}
+			what = strings.Join(strings.Fields(what), "")
+			name := namePattern.FindString(what)
+			what = strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name)) + what[len(name):] + hashes
+			if marked {
+				what += "; " + strings.Join(strings.Fields(marker), " ")
+			}
+			line = what
+		case option == "-e" || option == "-c" || option == "-f" || filepath.IsAbs(line):
+			path, _, _ := strings.Cut(value, "[")
+			line = strings.Join(strings.Fields(line), " ") + " " + state(path)
+		default:
+			line = strings.Join(strings.Fields(line), " ")
+		}
+		list = append(list, line)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// state is a hash of what changes when a file or folder does: names, sizes and
+// times of modification. What Python builds beside a package is not counted.
+func state(path string) string {
+	h := sha256.New()
+	_ = filepath.WalkDir(path, func(file string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if name := e.Name(); e.IsDir() && (name == ".git" || name == "__pycache__" || name == "build" || strings.HasSuffix(name, ".egg-info")) {
+			return fs.SkipDir
+		}
+		if info, err := e.Info(); err == nil && !e.IsDir() {
+			fmt.Fprintf(h, "%q %d %d\n", file, info.Size(), info.ModTime().UnixNano())
+		}
+		return nil
+	})
+	return fmt.Sprintf("%x", h.Sum(nil)[:6])
+}
