@@ -399,8 +399,7 @@ func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replac
 	if err := w.store.Delete(ctx, old); err != nil {
 		return err
 	}
-	_, err := w.store.Sweep(ctx, w.task.Generator, r.Domain, c, keep)
-	return err
+	return w.store.Sweep(ctx, w.task.Generator, r.Domain, c, keep)
 }
 
 func (m *made) receipt(w *work, c task.Chunk, claim *store.Claim) store.Receipt {

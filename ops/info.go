@@ -1,0 +1,64 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// InfoCmd shows the stack outputs.
+type InfoCmd struct {
+	Env bool `help:"Print shell exports instead. For the local stack they include its endpoints and placeholder credentials, so that the AWS CLI and SDKs work after eval."`
+}
+
+// Help is the long help.
+func (*InfoCmd) Help() string {
+	return `Examples:
+  ops --stack dev info
+  ops --stack local info --json
+  eval "$(ops --stack local info --env)" && aws sqs list-queues`
+}
+
+// Run prints the outputs.
+func (c *InfoCmd) Run(o *Output, t *Target) error {
+	if c.Env {
+		for _, line := range t.exports() {
+			fmt.Fprintln(o.data, line)
+		}
+		return nil
+	}
+	return o.Print(t.Outputs, func(w io.Writer) {
+		text, _ := json.Marshal(t.Outputs)
+		var all map[string]any
+		_ = json.Unmarshal(text, &all)
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if s := fmt.Sprint(all[name]); s != "" && s != "0" {
+				fmt.Fprintf(w, "%s\t%s\n", name, s)
+			}
+		}
+	})
+}
+
+// exports are the outputs as shell code: what the AWS CLI reads, and names for
+// scripts.
+func (t *Target) exports() []string {
+	pairs := [][2]string{
+		{"AWS_REGION", t.Region}, {"AWS_DEFAULT_REGION", t.Region},
+		{"QUEUE_URL", t.QueueURL}, {"DLQ_URL", t.DLQURL}, {"BUCKET", t.BucketName},
+		{"AWS_ENDPOINT_URL_SQS", t.SQSEndpoint}, {"AWS_ENDPOINT_URL_S3", t.S3Endpoint},
+		{"AWS_ACCESS_KEY_ID", t.AccessKeyID}, {"AWS_SECRET_ACCESS_KEY", t.SecretAccessKey},
+	}
+	var lines []string
+	for _, p := range pairs {
+		if p[1] != "" {
+			lines = append(lines, fmt.Sprintf("export %s='%s'", p[0], strings.ReplaceAll(p[1], "'", `'\''`)))
+		}
+	}
+	if t.SQSEndpoint != "" {
+		lines = append(lines, "unset AWS_PROFILE AWS_SESSION_TOKEN") // they would win over the placeholders
+	}
+	return lines
+}

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// LocalCmd runs the pipeline on this machine.
+type LocalCmd struct {
+	Run_   LocalRunCmd    `cmd:"" name:"run" help:"Make and verify samples, from nothing to the end, with one command."`
+	Up     LocalUpCmd     `cmd:"" help:"Start the local stack and stay; Ctrl-C stops it."`
+	Down   LocalDownCmd   `cmd:"" help:"Stop the local stack."`
+	Status LocalStatusCmd `cmd:"" help:"Show whether the local stack is up, and what it holds."`
+}
+
+// workers are the flags of the local stack.
+type workers struct {
+	Workers    int           `help:"Worker processes. Default: one per CPU." placeholder:"N"`
+	Visibility time.Duration `help:"How long a task stays hidden while a worker has it." default:"960s"`
+	Timeout    time.Duration `help:"How long a worker may take for a task before it is killed." default:"900s"`
+}
+
+func (w *workers) check() error {
+	switch {
+	case w.Workers < 0:
+		return usage("--workers is %d, it must be at least 1", w.Workers)
+	case w.Timeout < time.Second:
+		return usage("--timeout is %s, it must be at least 1s", w.Timeout)
+	case w.Visibility < w.Timeout || w.Visibility > 12*time.Hour:
+		return usage("--visibility is %s, it must be from the timeout of %s to 12h", w.Visibility, w.Timeout)
+	}
+	return nil
+}
+
+func (w *workers) up(ctx context.Context, o *Output) (*local.Stack, *Target, error) {
+	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout, Say: func(m string) { o.Say("%s", m) }})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, &Target{s.Outputs(), stack.Local}, nil
+}
+
+// LocalUpCmd starts the local stack.
+type LocalUpCmd struct {
+	workers
+}
+
+// Help is the long help.
+func (*LocalUpCmd) Help() string {
+	return `Queue, bucket and workers of the cloud on this machine, at addresses that any AWS tool can use. It goes on where it was, however it ended last. Samples are plain files below the local folder while it runs.
+
+Examples:
+  ops local up --workers 4
+  eval "$(ops --stack local info --env)" && aws s3 ls s3://$BUCKET/`
+}
+
+// Validate checks the flags.
+func (c *LocalUpCmd) Validate() error { return c.check() }
+
+// Run starts the stack and waits.
+func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
+	if _, err := known(ctx, o, stack.Local); err != nil {
+		return err
+	}
+	s, t, err := c.up(ctx, o)
+	if err != nil {
+		return err
+	}
+	o.Say("the local stack is up")
+	o.Say("  queue    %s", t.QueueURL)
+	o.Say("  bucket   %s at %s", t.BucketName, t.S3Endpoint)
+	o.Say("  samples  %s", local.SamplesDir(o.LocalDir))
+	o.Say("next, in another terminal: ops --stack local submit --all --samples 20")
+	err = s.Wait(ctx)
+	if err == nil {
+		o.Say("stopping: tasks under way go back to the queue")
+	}
+	return errors.Join(err, s.Down())
+}
+
+// LocalDownCmd stops the local stack.
+type LocalDownCmd struct{}
+
+// Run stops the stack that runs in the local folder.
+func (*LocalDownCmd) Run(ctx context.Context, o *Output) error {
+	pid, err := local.PID(o.LocalDir)
+	if errors.Is(err, local.ErrDown) {
+		o.Say("the local stack is not up")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("stop process %d: %w", pid, err)
+	}
+	for wait := time.NewTicker(50 * time.Millisecond); ; {
+		if _, err := local.PID(o.LocalDir); err != nil {
+			o.Say("the local stack is down; everything is kept in %s", o.LocalDir)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-wait.C:
+		}
+	}
+}
+
+// LocalStatusCmd shows the local stack.
+type LocalStatusCmd struct{}
+
+// LocalStatus is what status prints.
+type LocalStatus struct {
+	Up      bool         `json:"up"`
+	PID     int          `json:"pid,omitempty"`
+	Dir     string       `json:"dir"`
+	Samples string       `json:"samples"` // folder
+	Queue   *queue.Depth `json:"queue,omitempty"`
+	DLQ     *queue.Depth `json:"dlq,omitempty"`
+}
+
+// Run shows the state.
+func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
+	s := LocalStatus{Dir: o.LocalDir, Samples: local.SamplesDir(o.LocalDir)}
+	outputs, err := local.Outputs(o.LocalDir)
+	if err != nil && !errors.Is(err, local.ErrDown) {
+		return err
+	}
+	if s.Up = err == nil; s.Up {
+		s.PID, _ = local.PID(o.LocalDir)
+		q, err := newQueue(ctx, &Target{outputs, stack.Local})
+		if err != nil {
+			return err
+		}
+		depth, err := q.Depth(ctx)
+		if err != nil {
+			return err
+		}
+		dlq, err := q.DLQDepth(ctx)
+		if err != nil {
+			return err
+		}
+		s.Queue, s.DLQ = &depth, &dlq
+	}
+	return o.Print(s, func(w io.Writer) {
+		if !s.Up {
+			fmt.Fprintf(w, "the local stack is not up; what it keeps is in %s\n", s.Dir)
+			return
+		}
+		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID, s.Queue.Waiting, s.Queue.InFlight, s.Queue.Delayed, s.DLQ.Total(), s.Samples)
+	})
+}
+
+// LocalRunCmd makes and verifies samples with one command.
+type LocalRunCmd struct {
+	plan
+	workers
+}
+
+// Help is the long help.
+func (*LocalRunCmd) Help() string {
+	return `Makes the Python environments, starts the local stack, submits, watches, verifies and stops. What was made before with the same seed is not made again, so the same command with more samples extends a dataset. Ctrl-C loses nothing: the same command goes on.
+
+Examples:
+  ops local run --all --samples 20
+  ops local run --generator maze-task-data-generator --samples 1000 --workers 8 --format tar`
+}
+
+// Validate checks the flags.
+func (c *LocalRunCmd) Validate() error { return errors.Join(c.plan.check(), c.workers.check()) }
+
+// LocalResult is what run prints as JSON.
+type LocalResult struct {
+	*Report
+	SamplesDir string  `json:"samples_dir"`
+	Seconds    float64 `json:"seconds"`
+}
+
+// Run goes all the way.
+func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
+	began := time.Now()
+	list, err := known(ctx, o, stack.Local)
+	if err != nil {
+		return err
+	}
+	chosen, err := c.choose(o, list)
+	if err != nil {
+		return err
+	}
+	s, t, err := c.up(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Down()) }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case err := <-s.Failed():
+			cancel(err)
+		case <-ctx.Done():
+		}
+	}()
+	q, err := newQueue(ctx, t)
+	if err != nil {
+		return err
+	}
+	st, err := newStore(ctx, t)
+	if err != nil {
+		return err
+	}
+	report, err := c.make(ctx, o, t, q, st, c.run(chosen))
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	if err != nil {
+		return err
+	}
+	result := LocalResult{report, local.SamplesDir(o.LocalDir), time.Since(began).Seconds()}
+	if err := o.Print(result, func(w io.Writer) {
+		report.table(w)
+		fmt.Fprintf(w, "samples: %s\n", result.SamplesDir)
+		fmt.Fprintf(w, "took %s\n", span(time.Since(began)))
+	}); err != nil {
+		return err
+	}
+	if report.Whole {
+		return nil
+	}
+	return withHint(&statusError{status: exitProblem}, "ops local up, and in another terminal: ops --stack local dlq list")
+}
+
+// make submits what is missing of a run, watches, and verifies.
+func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) (*Report, error) {
+	o.Changing(t)
+	run, err := missing(ctx, o, st, run)
+	if err != nil {
+		return nil, err
+	}
+	if tasks := run.Plan(); len(tasks) > 0 {
+		if err := st.PutRun(ctx, run); err != nil {
+			return nil, err
+		}
+		o.Say("run %s: %s for %s of %s, seed %d", run.ID, plural(len(tasks), "task"), plural(countSamples(tasks), "sample"), plural(len(run.Generators), "generator"), run.Seed)
+		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
+			return nil, err
+		}
+		_, err := watchLines(ctx, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
+			o.Progress("samples", p.Committed, p.Expected)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return verify(ctx, st, run, func(int) {})
+}
+
+func countSamples(tasks []task.Task) int {
+	n := 0
+	for _, t := range tasks {
+		n += t.NumSamples
+	}
+	return n
+}

@@ -1,0 +1,176 @@
+// Command ops submits runs, watches them, verifies and fetches their results,
+// and runs the whole pipeline on one machine.
+//
+// A command is one struct in one file: its fields are its flags, Help is its
+// manual, Run is its story. Run names what it needs as arguments; targets and
+// clients are made only for a command that asks for them (see target.go). To
+// add a command, write its struct and give it a field in CLI.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+)
+
+// Globals are the flags of every command.
+type Globals struct {
+	Stack      string           `help:"Stack to work on: a Pulumi stack, or ${local_stack} for the one on this machine. Default: the selected Pulumi stack." env:"OPS_STACK" placeholder:"NAME"`
+	LocalDir   string           `help:"Where the local stack keeps everything." env:"OPS_LOCAL_DIR" default:".local" type:"path" placeholder:"DIR"`
+	Outputs    string           `help:"Read the stack outputs from a file saved with 'pulumi stack output --json', on machines without Pulumi." type:"existingfile" placeholder:"FILE"`
+	Generators string           `help:"Folder with the generators." env:"OPS_GENERATORS" default:"generators" type:"path" placeholder:"DIR" name:"generators-dir"`
+	JSON       bool             `help:"Print data as JSON."`
+	Yes        bool             `help:"Do what would be asked about without asking." short:"y"`
+	Version    kong.VersionFlag `help:"Print the version."`
+}
+
+// CLI is the whole command line.
+type CLI struct {
+	Globals
+	Local      LocalCmd                  `cmd:"" help:"Run the pipeline on this machine."`
+	Submit     SubmitCmd                 `cmd:"" help:"Plan a run and send its tasks."`
+	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
+	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
+	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
+	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
+	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
+	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show the generators."`
+	Info       InfoCmd                   `cmd:"" help:"Show the stack outputs."`
+	Completion kongcompletion.Completion `cmd:"" help:"Print the code that makes your shell complete ops commands."`
+}
+
+// Exit statuses. Usage errors end with kong's 80.
+const (
+	exitFailed  = 1 // it could not be done
+	exitProblem = 2 // it was done, and found a problem
+	exitUsage   = 80
+)
+
+// statusError is an error with an exit status of its own. With an empty text it
+// only sets the status: what there is to say has been said.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e *statusError) Error() string { return e.text }
+func (e *statusError) ExitCode() int { return e.status }
+
+// problem says that a command ran and found one.
+func problem(format string, args ...any) error {
+	return &statusError{exitProblem, fmt.Sprintf(format, args...)}
+}
+
+// usage says that the flags do not fit together.
+func usage(format string, args ...any) error {
+	return &statusError{exitUsage, fmt.Sprintf(format, args...)}
+}
+
+// hint is an error and the way out of it.
+type hint struct {
+	error
+	way string
+}
+
+func (h *hint) Unwrap() error { return h.error }
+
+func withHint(err error, format string, args ...any) error {
+	return &hint{err, fmt.Sprintf(format, args...)}
+}
+
+func main() {
+	local.Main() // does not return in the processes of the local stack
+	os.Exit(run())
+}
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+
+	var cli CLI
+	out := newOutput(&cli.Globals)
+	parser, err := kong.New(&cli,
+		kong.Name("ops"),
+		kong.Description("Make, check and fetch datasets of video reasoning samples.\n\nStart with 'ops local run --all --samples 20': it needs no cloud account."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.Vars{"version": version(), "local_stack": "local"},
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(&cli.Globals, out),
+		kong.BindSingletonProvider(newTarget),
+		kong.BindSingletonProvider(newStore),
+		kong.BindSingletonProvider(newQueue),
+	)
+	if err != nil {
+		panic(err) // the command line itself is wrong
+	}
+	kongcompletion.Register(parser, kongcompletion.WithPredictor("generator", predictGenerators))
+	command, err := parser.Parse(os.Args[1:])
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "ops: %v\n", err)
+		fmt.Fprintf(os.Stderr, "try: ops %s--help\n", commandOf(os.Args[1:]))
+		return exitUsage
+	}
+	return report(ctx, command.Run())
+}
+
+// report prints an error, if there is one, and returns the exit status.
+func report(ctx context.Context, err error) int {
+	if err == nil {
+		return 0
+	}
+	var h *hint
+	switch text := err.Error(); {
+	case text == "":
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "ops: stopped")
+	default:
+		fmt.Fprintf(os.Stderr, "ops: %s\n", strings.ReplaceAll(text, "\n", "; "))
+	}
+	if errors.As(err, &h) {
+		fmt.Fprintf(os.Stderr, "try: %s\n", h.way)
+	}
+	var s interface{ ExitCode() int }
+	if errors.As(err, &s) {
+		return s.ExitCode()
+	}
+	return exitFailed
+}
+
+// commandOf returns the words before the first flag, for a hint.
+func commandOf(args []string) string {
+	words := ""
+	for _, a := range args {
+		if strings.HasPrefix(a, "-") {
+			break
+		}
+		words += a + " "
+	}
+	return words
+}
+
+// version tells what this binary was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v += " " + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return strings.TrimSpace(v + " " + info.GoVersion)
+}

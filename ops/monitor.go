@@ -1,0 +1,338 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// MonitorCmd shows how far a run is.
+type MonitorCmd struct {
+	Run_     string  `help:"Run to show. Default: the newest." name:"run" placeholder:"ID"`
+	Watch    bool    `help:"Go on until the run is done: a live view on a terminal, a line per look elsewhere." short:"w"`
+	Interval float64 `help:"Seconds between two looks." default:"5"`
+}
+
+// Help is the long help.
+func (*MonitorCmd) Help() string {
+	return `Counts come from the receipts, so they are what is whole in the bucket. With --watch it ends with exit status 0 when the run is whole, and with 2 when nothing is left to do and it is not.
+
+Examples:
+  ops --stack dev monitor
+  ops --stack dev monitor --watch
+  ops --stack dev monitor --run 20260801t101500.000-1f2e3d4c --json`
+}
+
+// Validate checks the flags.
+func (c *MonitorCmd) Validate() error {
+	if c.Interval < 0.1 {
+		return usage("--interval is %g, it must be at least 0.1", c.Interval)
+	}
+	return nil
+}
+
+// Run looks once, or until the run is done.
+func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+	run, err := findRun(ctx, st, c.Run_, t)
+	if err != nil {
+		return err
+	}
+	m := newMonitor(st, q, run)
+	if !c.Watch {
+		p, err := m.look(ctx)
+		if err != nil {
+			return err
+		}
+		return o.Print(p, p.table)
+	}
+	interval := time.Duration(c.Interval * float64(time.Second))
+	p, err := watch(ctx, o, m, interval, t)
+	if err != nil {
+		return err
+	}
+	return p.verdict(t)
+}
+
+// findRun returns a run, the newest if no id is given.
+func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.Run, error) {
+	if id == "" {
+		ids, err := st.Runs(ctx)
+		if err != nil {
+			return task.Run{}, err
+		}
+		if len(ids) == 0 {
+			return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100", t.flags())
+		}
+		id = ids[0]
+	}
+	return st.Run(ctx, id)
+}
+
+// Progress is how far a run is at one moment.
+type Progress struct {
+	Run        string              `json:"run"`
+	Time       time.Time           `json:"time"`
+	Generators []GeneratorProgress `json:"generators"`
+	Committed  int                 `json:"committed"` // samples
+	Expected   int                 `json:"expected"`  // samples
+	Rate       float64             `json:"rate"`      // samples per second, lately
+	ETASeconds float64             `json:"eta_seconds,omitempty"`
+	Queue      queue.Depth         `json:"queue"`
+	DLQ        int                 `json:"dlq"`
+	DLQOldest  float64             `json:"dlq_oldest_seconds,omitempty"`
+	Failures   map[task.Cause]int  `json:"failures,omitempty"` // reports, by cause
+}
+
+// GeneratorProgress is how far one generator is.
+type GeneratorProgress struct {
+	Name      string `json:"name"`
+	Committed int    `json:"committed"`
+	Expected  int    `json:"expected"`
+}
+
+// whole reports whether everything is committed.
+func (p *Progress) whole() bool { return p.Committed >= p.Expected }
+
+// idle reports whether nothing is left that could commit more.
+func (p *Progress) idle() bool { return p.Queue.Total() == 0 }
+
+// monitor looks at a run again and again. A generator that is whole is not
+// listed again, and a failure report is read once.
+type monitor struct {
+	store   *store.Store
+	queue   *queue.Client
+	run     task.Run
+	whole   map[string]bool
+	reports map[string]task.Cause // by key; "" for one of another run
+	past    []observation
+}
+
+type observation struct {
+	time      time.Time
+	committed int
+}
+
+// window is how far back the rate looks.
+const window = 2 * time.Minute
+
+func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
+	return &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
+}
+
+// look counts what is committed and what is left.
+func (m *monitor) look(ctx context.Context) (*Progress, error) {
+	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)), Failures: map[task.Cause]int{}}
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for i, g := range m.run.Generators {
+		expected := m.run.Samples
+		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
+		if m.whole[g.Name] {
+			continue
+		}
+		group.Go(func() error {
+			names, err := receiptNames(limited, m.store, g.Name, m.run.Range())
+			if err != nil {
+				return err
+			}
+			var covered []task.Range
+			for _, n := range names {
+				if !n.Repair {
+					covered = append(covered, n.Range)
+				}
+			}
+			p.Generators[i].Committed = expected - length(gaps(m.run.Range(), covered))
+			return nil
+		})
+	}
+	var dlq queue.Depth
+	group.Go(func() (err error) { p.Queue, err = m.queue.Depth(limited); return err })
+	group.Go(func() (err error) { dlq, err = m.queue.DLQDepth(limited); return err })
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, g := range p.Generators {
+		p.Committed += g.Committed
+		p.Expected += g.Expected
+		m.whole[g.Name] = g.Committed == g.Expected
+	}
+	if p.DLQ = dlq.Total(); p.DLQ > 0 {
+		oldest, err := m.queue.DLQ(ctx, 10)
+		if err != nil {
+			return nil, err
+		}
+		for _, message := range oldest {
+			p.DLQOldest = max(p.DLQOldest, p.Time.Sub(message.Sent).Seconds())
+		}
+	}
+	if err := m.countFailures(ctx, p); err != nil {
+		return nil, err
+	}
+	m.rate(p)
+	return p, nil
+}
+
+func (m *monitor) countFailures(ctx context.Context, p *Progress) error {
+	for _, g := range m.run.Generators {
+		for key, err := range m.store.FailureNames(ctx, g.Name) {
+			if err != nil {
+				return err
+			}
+			cause, known := m.reports[key]
+			if !known {
+				f, err := m.store.Failure(ctx, key)
+				if err != nil && !errors.Is(err, store.ErrNotFound) {
+					return err
+				}
+				if f.RunID == m.run.ID {
+					cause = f.Cause
+				}
+				m.reports[key] = cause
+			}
+			if cause != "" {
+				p.Failures[cause]++
+			}
+		}
+	}
+	return nil
+}
+
+// rate is over the last two minutes of looks.
+func (m *monitor) rate(p *Progress) {
+	m.past = append(m.past, observation{p.Time, p.Committed})
+	for len(m.past) > 2 && p.Time.Sub(m.past[0].time) > window {
+		m.past = m.past[1:]
+	}
+	first := m.past[0]
+	if seconds := p.Time.Sub(first.time).Seconds(); seconds > 0 {
+		p.Rate = float64(p.Committed-first.committed) / seconds
+	}
+	if p.Rate > 0 {
+		p.ETASeconds = float64(p.Expected-p.Committed) / p.Rate
+	}
+}
+
+// watch looks until the run is whole, or nothing is left that could make it so.
+func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration, t *Target) (*Progress, error) {
+	if o.terminal && !o.JSON {
+		return watchLive(ctx, m, interval)
+	}
+	return watchLines(ctx, m, interval, func(p *Progress) error {
+		if o.JSON {
+			return o.Print(p, nil)
+		}
+		o.Say("%s", p.line())
+		return nil
+	})
+}
+
+// watchLines tells each look.
+func watchLines(ctx context.Context, m *monitor, interval time.Duration, tell func(*Progress) error) (*Progress, error) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	still := 0
+	for {
+		p, err := m.look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := tell(p); err != nil {
+			return nil, err
+		}
+		if done(p, &still) {
+			return p, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// done reports whether a watch can end. SQS counts only about, so an empty queue
+// is believed at the second look.
+func done(p *Progress, still *int) bool {
+	if p.whole() {
+		return true
+	}
+	if !p.idle() {
+		*still = 0
+		return false
+	}
+	*still++
+	return *still >= 2
+}
+
+// verdict is the end of a watch: nil for a whole run.
+func (p *Progress) verdict(t *Target) error {
+	if p.whole() {
+		return nil
+	}
+	return withHint(problem("the run is not whole: %s missing, and the queue is empty", plural(p.Expected-p.Committed, "sample")),
+		"ops%s dlq list, then ops%s submit --missing --run %s", t.flags(), t.flags(), p.Run)
+}
+
+// line is a look in one line.
+func (p *Progress) line() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), count(p.Committed), count(p.Expected), p.percent())
+	if p.Rate > 0 {
+		fmt.Fprintf(&b, "  %.1f/s", p.Rate)
+	}
+	if p.ETASeconds > 0 {
+		fmt.Fprintf(&b, "  ETA %s", span(time.Duration(p.ETASeconds*float64(time.Second))))
+	}
+	fmt.Fprintf(&b, "  queue %d waiting %d in flight  dlq %d", p.Queue.Waiting, p.Queue.InFlight+p.Queue.Delayed, p.DLQ)
+	if len(p.Failures) > 0 {
+		fmt.Fprintf(&b, "  failures %s", p.causes())
+	}
+	return b.String()
+}
+
+func (p *Progress) percent() float64 {
+	if p.Expected == 0 {
+		return 100
+	}
+	return 100 * float64(p.Committed) / float64(p.Expected)
+}
+
+// causes lists the failures, most frequent first.
+func (p *Progress) causes() string {
+	var list []string
+	causes := slices.SortedFunc(slices.Values(task.Causes()), func(a, b task.Cause) int { return p.Failures[b] - p.Failures[a] })
+	for _, c := range causes {
+		if n := p.Failures[c]; n > 0 {
+			list = append(list, fmt.Sprintf("%s %d", c, n))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+func (p *Progress) table(w io.Writer) {
+	fmt.Fprintf(w, "run %s\n", p.Run)
+	fmt.Fprintln(w, "GENERATOR\tCOMMITTED\tEXPECTED\t")
+	for _, g := range p.Generators {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, count(g.Committed), count(g.Expected), 100*float64(g.Committed)/float64(max(g.Expected, 1)))
+	}
+	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%\n", count(p.Committed), count(p.Expected), p.percent())
+	fmt.Fprintf(w, "queue\t%d waiting, %d in flight, %d delayed\n", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)
+	if p.DLQ > 0 {
+		fmt.Fprintf(w, "dlq\t%d, the oldest for %s\n", p.DLQ, span(time.Duration(p.DLQOldest*float64(time.Second))))
+	} else {
+		fmt.Fprintf(w, "dlq\t0\n")
+	}
+	if len(p.Failures) > 0 {
+		fmt.Fprintf(w, "failures\t%s\n", p.causes())
+	}
+}

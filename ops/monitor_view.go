@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/lipgloss"
+)
+
+// watchLive shows the looks at a run on the whole screen, until it is done or
+// the person leaves with q or Ctrl-C.
+func watchLive(ctx context.Context, m *monitor, interval time.Duration) (*Progress, error) {
+	v := &view{monitor: m, interval: interval, context: ctx, started: time.Now(), width: 80, height: 24}
+	if _, err := tea.NewProgram(v, tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left {
+		return nil, err
+	}
+	if v.err != nil {
+		return nil, v.err
+	}
+	if v.left || v.progress == nil {
+		return nil, context.Canceled
+	}
+	return v.progress, nil
+}
+
+// view is the live view's state.
+type view struct {
+	monitor       *monitor
+	context       context.Context // bubbletea's commands take none
+	interval      time.Duration
+	started       time.Time
+	progress      *Progress
+	still         int
+	err           error
+	left          bool
+	width, height int
+}
+
+type (
+	looked struct {
+		progress *Progress
+		err      error
+	}
+	again struct{}
+)
+
+func (v *view) look() tea.Msg {
+	p, err := v.monitor.look(v.context)
+	return looked{p, err}
+}
+
+// Init starts the first look.
+func (v *view) Init() tea.Cmd { return v.look }
+
+// Update takes a look's result, a key or a new size.
+func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		v.width, v.height = msg.Width, msg.Height
+	case tea.KeyMsg:
+		switch msg.String() {
+		case "q", "esc", "ctrl+c":
+			v.left = true
+			return v, tea.Quit
+		}
+	case looked:
+		if v.err = msg.err; v.err != nil {
+			return v, tea.Quit
+		}
+		v.progress = msg.progress
+		if done(v.progress, &v.still) {
+			return v, tea.Quit
+		}
+		return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })
+	case again:
+		return v, v.look
+	}
+	return v, nil
+}
+
+var (
+	bold  = lipgloss.NewStyle().Bold(true)
+	faint = lipgloss.NewStyle().Faint(true)
+	good  = lipgloss.NewStyle().Foreground(lipgloss.AdaptiveColor{Light: "28", Dark: "78"})
+	bad   = lipgloss.NewStyle().Foreground(lipgloss.AdaptiveColor{Light: "160", Dark: "203"})
+)
+
+// View draws the state to fit the terminal.
+func (v *view) View() string {
+	p := v.progress
+	if p == nil {
+		return "\n  looking ...\n"
+	}
+	lines := []string{
+		bold.Render("run "+p.Run) + faint.Render("  "+span(time.Since(v.started))),
+		"",
+	}
+	rate := fmt.Sprintf("%s of %s samples", count(p.Committed), count(p.Expected))
+	if p.Rate > 0 {
+		rate += fmt.Sprintf("  %.1f/s", p.Rate)
+	}
+	if p.ETASeconds > 0 {
+		rate += "  ETA " + span(time.Duration(p.ETASeconds*float64(time.Second)))
+	}
+	lines = append(lines, bar(p.Committed, p.Expected, max(10, min(v.width-12, 60)))+fmt.Sprintf(" %5.1f %%", p.percent()), rate, "")
+
+	tail := []string{"", fmt.Sprintf("queue  %d waiting  %d in flight  %d delayed", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)}
+	if p.DLQ > 0 {
+		tail = append(tail, bad.Render(fmt.Sprintf("dlq    %d, the oldest for %s", p.DLQ, span(time.Duration(p.DLQOldest*float64(time.Second))))))
+	}
+	if len(p.Failures) > 0 {
+		tail = append(tail, bad.Render("failures  "+p.causes()))
+	}
+	tail = append(tail, "", faint.Render("q leaves; the run goes on"))
+
+	room := max(1, v.height-len(lines)-len(tail)-1)
+	width := 0
+	for _, g := range p.Generators {
+		width = max(width, len(g.Name))
+	}
+	width = min(width, max(8, v.width-34))
+	shown := p.Generators
+	if len(shown) > room { // those that are not whole come first
+		var open, whole []GeneratorProgress
+		for _, g := range shown {
+			if g.Committed < g.Expected {
+				open = append(open, g)
+			} else {
+				whole = append(whole, g)
+			}
+		}
+		shown = append(open, whole...)[:room]
+	}
+	for _, g := range shown {
+		name := g.Name
+		if len(name) > width {
+			name = name[:width-1] + "…"
+		}
+		lines = append(lines, fmt.Sprintf("%-*s %s %s/%s", width, name, bar(g.Committed, g.Expected, 12), count(g.Committed), count(g.Expected)))
+	}
+	if hidden := len(p.Generators) - len(shown); hidden > 0 {
+		tail = append([]string{faint.Render(fmt.Sprintf("and %d more", hidden))}, tail[1:]...)
+	}
+	return strings.Join(append(lines, tail...), "\n") + "\n"
+}
+
+func bar(done, total, width int) string {
+	full := width
+	if total > 0 {
+		full = min(width, width*done/total)
+	}
+	style := lipgloss.NewStyle()
+	if done >= total {
+		style = good
+	}
+	return style.Render(strings.Repeat("█", full)) + faint.Render(strings.Repeat("░", width-full))
+}

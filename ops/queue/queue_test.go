@@ -1,0 +1,589 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"pgregory.net/rapid"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// endpoint is the local stack's SQS endpoint, with a place to put faults before
+// it.
+type endpoint struct {
+	server *sqsserver.Server
+	client *Client
+	mu     sync.Mutex
+	fault  func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool
+	calls  map[string]int
+}
+
+const (
+	tasks = "tasks"
+	dead  = "dead"
+)
+
+func newEndpoint(t testing.TB, dir string) *endpoint {
+	t.Helper()
+	e := &endpoint{calls: map[string]int{}}
+	web := httptest.NewUnstartedServer(http.HandlerFunc(e.serve))
+	web.Start()
+	t.Cleanup(web.Close)
+	var err error
+	if e.server, err = sqsserver.Open(dir, sqsserver.Options{BaseURL: web.URL}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.server.Close() })
+	deadURL, err := e.server.CreateQueue(sqsserver.Queue{Name: dead, Visibility: 30 * time.Second, Retention: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taskURL, err := e.server.CreateQueue(sqsserver.Queue{Name: tasks, Visibility: 30 * time.Second, Retention: time.Hour, DeadLetter: dead, MaxReceives: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.client = New(sqs.New(sqs.Options{
+		Region: "us-east-2", BaseEndpoint: &web.URL, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+		RetryMaxAttempts: 1, // what is tried again, this package tries again
+	}), taskURL, deadURL)
+	return e
+}
+
+func (e *endpoint) serve(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	_, operation, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	e.mu.Lock()
+	e.calls[operation]++
+	fault := e.fault
+	e.mu.Unlock()
+	if fault != nil && fault(operation, body, e.server, w, r) {
+		return
+	}
+	e.server.ServeHTTP(w, r)
+}
+
+func (e *endpoint) setFault(f func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fault = f
+}
+
+// bodies takes everything out of a queue, as a worker would.
+func (e *endpoint) bodies(t testing.TB, queue string) []string {
+	t.Helper()
+	var list []string
+	for {
+		ctx, cancel := context.WithCancel(t.Context())
+		if visible, _, _ := e.server.Counts(queue); visible == 0 {
+			cancel()
+			return list
+		}
+		d, err := e.server.Receive(ctx, queue)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d == nil {
+			return list
+		}
+		list = append(list, d.Body)
+		if err := e.server.Delete(queue, d.ReceiptHandle); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// bury puts messages into the dead letter queue.
+func (e *endpoint) bury(t testing.TB, bodies ...string) {
+	t.Helper()
+	other := New(e.client.sqs, e.client.dlq, "")
+	for _, b := range bodies {
+		if err := other.SendMessage(t.Context(), b, map[string]Attribute{"cause": {Type: "String", Text: "crashed"}, "receives": {Type: "Number", Text: "3"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func list(n int) []task.Task {
+	var all []task.Task
+	for i := range n {
+		all = append(all, task.Task{Generator: "maze", StartIndex: i * 10, NumSamples: 10, Seed: 7, Format: task.Files, ChunkSize: 10})
+	}
+	return all
+}
+
+func TestSend(t *testing.T) {
+	e := newEndpoint(t, t.TempDir())
+	all := list(257)
+	var acked []int
+	if err := e.client.Send(t.Context(), all, func(place int) error { acked = append(acked, place); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(acked)
+	for i, place := range acked {
+		if i != place {
+			t.Fatalf("acknowledged %v, want each place once", acked)
+		}
+	}
+	got := e.bodies(t, tasks)
+	var want []string
+	for _, x := range all {
+		want = append(want, x.Body())
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%d messages arrived, want %d, each once", len(got), len(want))
+	}
+	if n := e.calls["SendMessageBatch"]; n != 26 {
+		t.Errorf("%d requests for 257 tasks, want 26", n)
+	}
+}
+
+// TestSendWithFaults sends against a queue that fails in every way it can, and
+// whose answers get lost. What was acknowledged must be in the queue, and at
+// the end everything must have been.
+func TestSendWithFaults(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		e := newEndpoint(t, t.TempDir())
+		n := rapid.IntRange(1, 60).Draw(rt, "tasks")
+		// One kind of fault for each of the first requests: the sends themselves
+		// run at once, so only how many of each kind there are is certain.
+		kinds := rapid.SliceOfN(rapid.SampledFrom([]string{"500", "lost", "cut", "partial", "silent", "fine"}), 0, 12).Draw(rt, "faults")
+		var mu sync.Mutex
+		e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
+			mu.Lock()
+			kind := "fine"
+			if len(kinds) > 0 {
+				kind, kinds = kinds[0], kinds[1:]
+			}
+			mu.Unlock()
+			return faulty(kind, body, next, w, r)
+		})
+		acked := map[int]int{}
+		if err := e.client.Send(t.Context(), list(n), func(place int) error { acked[place]++; return nil }); err != nil {
+			rt.Fatal(err)
+		}
+		there := map[string]bool{}
+		for _, b := range e.bodies(t, tasks) {
+			there[b] = true
+		}
+		for i, x := range list(n) {
+			if acked[i] != 1 || !there[x.Body()] {
+				rt.Fatalf("task %d: acknowledged %d times, in the queue: %v", i, acked[i], there[x.Body()])
+			}
+		}
+	})
+}
+
+// faulty plays one fault for a SendMessageBatch.
+func faulty(kind string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
+	switch kind {
+	case "500": // not done
+		http.Error(w, `{"__type":"InternalError"}`, http.StatusInternalServerError)
+	case "lost": // done, but the answer says otherwise
+		next.ServeHTTP(httptest.NewRecorder(), r)
+		http.Error(w, `{"__type":"ServiceUnavailable"}`, http.StatusServiceUnavailable)
+	case "cut": // done, and the connection dies
+		next.ServeHTTP(httptest.NewRecorder(), r)
+		panic(http.ErrAbortHandler)
+	case "partial", "silent": // the first entry is done, the others are not
+		var in struct {
+			QueueUrl string
+			Entries  []map[string]any
+		}
+		_ = json.Unmarshal(body, &in)
+		rest := in.Entries[1:]
+		in.Entries = in.Entries[:1]
+		part, _ := json.Marshal(in)
+		r2 := r.Clone(r.Context())
+		r2.Body, r2.ContentLength = io.NopCloser(bytes.NewReader(part)), int64(len(part))
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r2)
+		var out map[string]any
+		_ = json.Unmarshal(answer.Body.Bytes(), &out)
+		failed := []any{}
+		for _, f := range rest {
+			if kind == "partial" { // the silent one does not say so
+				failed = append(failed, map[string]any{"Id": f["Id"], "Code": "InternalError", "SenderFault": false, "Message": "try again"})
+			}
+		}
+		out["Failed"] = failed
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		_ = json.NewEncoder(w).Encode(out)
+	default:
+		return false
+	}
+	return true
+}
+
+// TestSendRefused names the task that the queue will never take.
+func TestSendRefused(t *testing.T) {
+	e := newEndpoint(t, t.TempDir())
+	e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
+		var in struct{ Entries []map[string]any }
+		_ = json.Unmarshal(body, &in)
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		_ = json.NewEncoder(w).Encode(map[string]any{"Successful": []any{}, "Failed": []any{
+			map[string]any{"Id": in.Entries[len(in.Entries)-1]["Id"], "Code": "InvalidMessageContents", "SenderFault": true, "Message": "bad character"}}})
+		return true
+	})
+	err := e.client.Send(t.Context(), list(3), func(int) error { return nil })
+	for _, want := range []string{"maze", "20 to 29", "InvalidMessageContents", "bad character"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not say %q", err, want)
+		}
+	}
+	if n := e.calls["SendMessageBatch"]; n != 1 {
+		t.Errorf("asked %d times, want once: it is the sender's fault", n)
+	}
+}
+
+// TestSendGivesUp ends when the queue stays broken, and on a request that is
+// wrong at once.
+func TestSendGivesUp(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		shape  string
+		calls  int
+	}{{500, "InternalError", maxTries}, {400, "QueueDoesNotExist", 1}, {403, "AccessDeniedException", 1}} {
+		t.Run(c.shape, func(t *testing.T) {
+			e := newEndpoint(t, t.TempDir())
+			e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
+				w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+				w.WriteHeader(c.status)
+				fmt.Fprintf(w, `{"__type":"com.amazonaws.sqs#%s","message":"no"}`, c.shape)
+				return true
+			})
+			if err := e.client.Send(t.Context(), list(1), func(int) error { return nil }); err == nil {
+				t.Error("no error")
+			}
+			if n := e.calls["SendMessageBatch"]; n != c.calls {
+				t.Errorf("asked %d times, want %d", n, c.calls)
+			}
+		})
+	}
+}
+
+// TestSendStopped sends the rest in a second go, as submit --resume does.
+func TestSendStopped(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		e := newEndpoint(t, t.TempDir())
+		all := list(rapid.IntRange(1, 80).Draw(rt, "tasks"))
+		stopAfter := rapid.IntRange(0, 80).Draw(rt, "stop after")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		acked := map[int]bool{}
+		err := e.client.Send(ctx, all, func(place int) error {
+			acked[place] = true
+			if len(acked) > stopAfter {
+				cancel()
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, context.Canceled) {
+			rt.Fatal(err)
+		}
+		var rest []task.Task
+		for i, x := range all {
+			if !acked[i] {
+				rest = append(rest, x)
+			}
+		}
+		if err := e.client.Send(t.Context(), rest, func(int) error { return nil }); err != nil {
+			rt.Fatal(err)
+		}
+		there := map[string]bool{}
+		for _, b := range e.bodies(t, tasks) {
+			there[b] = true
+		}
+		if len(there) != len(all) {
+			rt.Fatalf("%d different tasks are in the queue, want %d", len(there), len(all))
+		}
+	})
+}
+
+func TestDepth(t *testing.T) {
+	e := newEndpoint(t, t.TempDir())
+	if err := e.client.Send(t.Context(), list(5), func(int) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.server.Receive(t.Context(), tasks); err != nil {
+		t.Fatal(err)
+	}
+	e.bury(t, "x")
+	got, err := e.client.Depth(t.Context())
+	if want := (Depth{Waiting: 4, InFlight: 1}); err != nil || got != want {
+		t.Errorf("Depth = %+v, %v, want %+v", got, err, want)
+	}
+	if got.Total() != 5 {
+		t.Errorf("Total = %d, want 5", got.Total())
+	}
+	if got, err := e.client.DLQDepth(t.Context()); err != nil || got != (Depth{Waiting: 1}) {
+		t.Errorf("DLQDepth = %+v, %v", got, err)
+	}
+	e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
+		fmt.Fprint(w, `{"Attributes":{}}`)
+		return true
+	})
+	if got, err := e.client.Depth(t.Context()); err == nil {
+		t.Errorf("an answer without counts was read as %+v", got)
+	}
+}
+
+// TestPeek looks at one message: the others must not be received, because every
+// receive brings a task nearer to the dead letter queue.
+func TestPeek(t *testing.T) {
+	e := newEndpoint(t, t.TempDir())
+	if err := e.client.Send(t.Context(), list(20), func(int) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.client.Peek(t.Context(), 1)
+	if err != nil || len(got) != 1 {
+		t.Fatalf("Peek = %v, %v, want one message", got, err)
+	}
+	if got[0].Receives != 1 || got[0].Sent.IsZero() || got[0].ID == "" {
+		t.Errorf("message %+v lacks receives, time or id", got[0])
+	}
+	if d, _ := e.client.Depth(t.Context()); d != (Depth{Waiting: 20}) {
+		t.Errorf("depth after a peek is %+v, want all 20 waiting", d)
+	}
+	received := 0
+	for range 20 {
+		d, err := e.server.Receive(t.Context(), tasks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Attributes["ApproximateReceiveCount"] != "1" {
+			received++
+		}
+	}
+	if received != 1 {
+		t.Errorf("a peek at one message counted as a receive of %d", received)
+	}
+}
+
+func TestDLQ(t *testing.T) {
+	for _, n := range []int{0, 1, 10, 11, 95} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			e := newEndpoint(t, t.TempDir())
+			for i := range n {
+				e.bury(t, fmt.Sprintf("message %d", i))
+			}
+			got, err := e.client.DLQ(t.Context(), 0)
+			if err != nil || len(got) != n {
+				t.Fatalf("%d messages, %v, want %d", len(got), err, n)
+			}
+			ids := map[string]bool{}
+			for _, m := range got {
+				ids[m.ID] = true
+				if m.Text("cause") != "crashed" || m.Attributes["receives"] != (Attribute{Type: "Number", Text: "3"}) {
+					t.Fatalf("attributes are %v", m.Attributes)
+				}
+			}
+			if len(ids) != n {
+				t.Errorf("%d different messages, want %d", len(ids), n)
+			}
+			if d, _ := e.client.DLQDepth(t.Context()); d != (Depth{Waiting: n}) {
+				t.Errorf("depth after the look is %+v, want all %d waiting", d, n)
+			}
+		})
+	}
+}
+
+// TestDLQReceivesTwice lists a queue that hands out the same messages again and
+// again, as SQS does when a listing takes longer than they stay hidden.
+func TestDLQReceivesTwice(t *testing.T) {
+	e := newEndpoint(t, t.TempDir())
+	for i := range 40 {
+		e.bury(t, fmt.Sprintf("message %d", i))
+	}
+	var mu sync.Mutex
+	receives := 0
+	var first []byte
+	e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
+		if operation != "ReceiveMessage" {
+			return false
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		receives++
+		switch receives {
+		case 1:
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			first = answer.Body.Bytes()
+		case 2: // the first ten once more
+		default:
+			return false
+		}
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		_, _ = w.Write(first)
+		return true
+	})
+	got, err := e.client.DLQ(t.Context(), 0)
+	if err != nil || len(got) != 40 {
+		t.Errorf("%d messages, %v, want all 40 though ten came twice", len(got), err)
+	}
+}
+
+// again changes nothing: what Replay gets from a command that keeps the seeds.
+func again(m Message) (string, map[string]Attribute, bool, error) {
+	return m.Body, map[string]Attribute{"receives": m.Attributes["receives"]}, true, nil
+}
+
+func TestReplay(t *testing.T) {
+	e := newEndpoint(t, t.TempDir())
+	for i := range 35 {
+		e.bury(t, fmt.Sprintf("message %d", i))
+	}
+	sent, err := e.client.Replay(t.Context(), func(m Message) (string, map[string]Attribute, bool, error) {
+		if m.Body == "message 5" {
+			return "", nil, false, nil
+		}
+		return "new " + m.Body, map[string]Attribute{"receives": m.Attributes["receives"]}, true, nil
+	})
+	if err != nil || sent != 34 {
+		t.Fatalf("Replay = %d, %v, want 34", sent, err)
+	}
+	if left := e.bodies(t, dead); !slices.Equal(left, []string{"message 5"}) {
+		t.Errorf("left in the DLQ: %v, want the one that was not to be sent, visible", left)
+	}
+	d, err := e.server.Receive(t.Context(), tasks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := d.MessageAttributes["receives"]; a.DataType != "Number" || aws.ToString(a.StringValue) != "3" {
+		t.Errorf("attribute receives is %+v", a)
+	}
+	if got := e.bodies(t, tasks); len(got) != 33 || !strings.HasPrefix(got[0], "new message ") {
+		t.Errorf("%d further messages in the queue, want 33 new ones", len(got))
+	}
+}
+
+// TestReplayInterrupted stops a replay at any request, by Ctrl-C, by a fault or
+// as a kill does, and looks where the messages are: each must be in one of the
+// queues at least. Except after a kill, what is in the DLQ must be visible, so
+// that the next replay finds it.
+func TestReplayInterrupted(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		dir := t.TempDir()
+		e := newEndpoint(t, dir)
+		n := rapid.IntRange(1, 30).Draw(rt, "messages")
+		want := map[string]bool{}
+		for i := range n {
+			body := fmt.Sprintf("message %d", i)
+			e.bury(t, body)
+			want[body] = true
+		}
+		at := rapid.IntRange(1, 2*n+4).Draw(rt, "at request")
+		how := rapid.SampledFrom([]string{"cancel before", "cancel after", "refused", "killed before", "killed after"}).Draw(rt, "how")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var mu sync.Mutex
+		requests, gone := 0, false
+		e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
+			mu.Lock()
+			requests++
+			now := requests == at
+			if now && strings.HasPrefix(how, "killed") {
+				gone = true
+			}
+			isGone := gone
+			mu.Unlock()
+			switch {
+			case now && how == "killed after", now && how == "cancel after":
+				next.ServeHTTP(httptest.NewRecorder(), r)
+			}
+			if now && strings.HasPrefix(how, "cancel") {
+				cancel()
+				<-r.Context().Done() // the client has given up waiting
+				return true
+			}
+			if isGone { // a dead process says nothing more
+				panic(http.ErrAbortHandler)
+			}
+			if now && how == "refused" {
+				w.WriteHeader(http.StatusForbidden)
+				fmt.Fprint(w, `{"__type":"com.amazonaws.sqs#AccessDeniedException","message":"no"}`)
+				return true
+			}
+			return false
+		})
+		_, _ = e.client.Replay(ctx, again)
+		e.setFault(nil)
+		if strings.HasPrefix(how, "killed") { // hidden messages come back by and by
+			for _, d := range e.server.InFlight(dead) {
+				if err := e.server.Return(dead, d.ReceiptHandle, true); err != nil {
+					rt.Fatal(err)
+				}
+			}
+		}
+		if _, hidden, _ := e.server.Counts(dead); hidden > 0 && how != "refused" {
+			rt.Fatalf("%d messages of the DLQ are hidden from the next replay", hidden)
+		}
+		for _, d := range e.server.InFlight(dead) {
+			_ = e.server.Return(dead, d.ReceiptHandle, true)
+		}
+		if _, err := e.client.Replay(t.Context(), again); err != nil {
+			rt.Fatalf("second replay: %v", err)
+		}
+		there := map[string]bool{}
+		for _, b := range e.bodies(t, tasks) {
+			there[b] = true
+		}
+		if len(there) != len(want) {
+			rt.Fatalf("%d of %d messages are in the queue after the second replay", len(there), len(want))
+		}
+		if left := e.bodies(t, dead); len(left) > 0 {
+			rt.Fatalf("%v are still in the DLQ", left)
+		}
+	})
+}
+
+func TestPurge(t *testing.T) {
+	e := newEndpoint(t, t.TempDir())
+	e.bury(t, "x")
+	if err := e.client.Send(t.Context(), list(3), func(int) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.client.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d, _ := e.client.Depth(t.Context()); d.Total() != 0 {
+		t.Errorf("%+v after a purge", d)
+	}
+	if d, _ := e.client.DLQDepth(t.Context()); d.Total() != 1 {
+		t.Errorf("the DLQ has %+v after a purge of the queue", d)
+	}
+	if err := e.client.PurgeDLQ(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.Header().Set("X-Amzn-Query-Error", "AWS.SimpleQueueService.PurgeQueueInProgress;Sender")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"__type":"com.amazonaws.sqs#PurgeQueueInProgress","message":"no"}`)
+		return true
+	})
+	if err := e.client.Purge(t.Context()); err == nil || !strings.Contains(err.Error(), "60 seconds") {
+		t.Errorf("a second purge within the minute says %v", err)
+	}
+}

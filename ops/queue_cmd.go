@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+)
+
+// QueueCmd looks at the task queue.
+type QueueCmd struct {
+	Count QueueCountCmd `cmd:"" help:"Count the tasks in the queue."`
+	Peek  QueuePeekCmd  `cmd:"" help:"Show tasks of the queue. Each look counts as a delivery."`
+	Purge QueuePurgeCmd `cmd:"" help:"Delete every task in the queue."`
+}
+
+// QueueCountCmd counts the queue.
+type QueueCountCmd struct{}
+
+// Run counts.
+func (*QueueCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
+	d, err := q.Depth(ctx)
+	if err != nil {
+		return err
+	}
+	return printDepth(o, d)
+}
+
+func printDepth(o *Output, d queue.Depth) error {
+	return o.Print(d, func(w io.Writer) {
+		fmt.Fprintf(w, "waiting\t%s\nin flight\t%s\ndelayed\t%s\n", count(d.Waiting), count(d.InFlight), count(d.Delayed))
+	})
+}
+
+// QueuePeekCmd shows tasks of the queue.
+type QueuePeekCmd struct {
+	Max int `help:"Most tasks to show." default:"1"`
+}
+
+// Help is the long help.
+func (*QueuePeekCmd) Help() string {
+	return `SQS has no way to look at a message without receiving it: each look counts against the three deliveries a task has before it goes to the DLQ. So while workers take tasks, peek refuses unless --yes is given. The count of each task is shown.
+
+Examples:
+  ops --stack dev queue peek --yes
+  ops --stack dev queue peek --max 5 --yes --json`
+}
+
+// Run shows tasks.
+func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
+	if c.Max < 1 {
+		return usage("--max is %d, it must be at least 1", c.Max)
+	}
+	if !o.Yes {
+		return withHint(errors.New("a look counts as a delivery of the task, and workers may be taking tasks"), "ops queue peek --yes, when the workers are paused or you accept the count")
+	}
+	list, err := q.Peek(ctx, c.Max)
+	if err != nil {
+		return err
+	}
+	if list == nil {
+		list = []queue.Message{}
+	}
+	return o.Print(list, func(w io.Writer) {
+		if len(list) == 0 {
+			fmt.Fprintln(w, "no task is waiting")
+		}
+		for _, m := range list {
+			fmt.Fprintf(w, "%s\tdelivery %d\t%s ago\t%s\n", m.ID, m.Receives, span(time.Since(m.Sent)), m.Body)
+		}
+	})
+}
+
+// QueuePurgeCmd empties the queue.
+type QueuePurgeCmd struct{}
+
+// Run empties the queue.
+func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+	d, err := q.Depth(ctx)
+	if err != nil {
+		return err
+	}
+	return purge(o, t, "queue", d, func() error { return q.Purge(ctx) })
+}
+
+func purge(o *Output, t *Target, what string, d queue.Depth, do func() error) error {
+	o.Changing(t)
+	if err := o.Confirm(fmt.Sprintf("Delete all %s in the %s, also those in flight", plural(d.Total(), "message"), what)); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	o.Say("purged: %s", plural(d.Total(), "message"))
+	return nil
+}

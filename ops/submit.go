@@ -1,0 +1,361 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// plan are the flags that say what a run makes.
+type plan struct {
+	choice
+	Samples int    `help:"Samples per generator." placeholder:"N"`
+	Batch   int    `help:"Samples per task, 1 to 1000. A multiple of the chunk size wastes nothing." default:"100"`
+	Chunk   int    `help:"Samples per generator process, the unit of retry and commit, 1 to 1000." default:"20"`
+	Seed    int    `help:"Seed of the run. Equal seeds and chunk sizes give equal samples, so submitting more samples later extends a dataset." default:"42"`
+	Format  string `help:"How samples are stored: one object per file (files), or one tar.gz per chunk (tar)." enum:"files,tar" default:"files"`
+	Start   int    `help:"First sample index." default:"0"`
+}
+
+func (p *plan) check() error {
+	switch {
+	case !p.given():
+		return usage("say which generators: --all, or --generator NAME")
+	case p.Samples < 1:
+		return usage("say how many samples per generator: --samples N, at least 1")
+	case p.Batch < 1 || p.Batch > task.MaxSamples:
+		return usage("--batch is %d, it must be from 1 to %d", p.Batch, task.MaxSamples)
+	case p.Chunk < 1 || p.Chunk > task.MaxSamples:
+		return usage("--chunk is %d, it must be from 1 to %d", p.Chunk, task.MaxSamples)
+	case p.Seed < 0 || p.Seed > task.MaxSeed:
+		return usage("--seed is %d, it must be from 0 to %d", p.Seed, task.MaxSeed)
+	case p.Start < 0 || p.Start+p.Samples > task.MaxIndex:
+		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
+	}
+	return nil
+}
+
+// SubmitCmd plans a run and sends its tasks.
+type SubmitCmd struct {
+	plan
+	DryRun    bool   `help:"Print the plan, send nothing."`
+	Missing   bool   `help:"Send only what has no receipt yet." xor:"existing"`
+	Overwrite bool   `help:"Replace what earlier runs have committed in this range." xor:"existing"`
+	Run_      string `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
+	Resume    string `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
+}
+
+// Help is the long help.
+func (*SubmitCmd) Help() string {
+	return `A run is written down before its first task is sent, and every send that the queue has confirmed is kept in a journal. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; what is sent twice the workers absorb.
+
+A range that is committed with another seed or chunk size is refused unless --missing or --overwrite is given. What is committed with the same ones is not made again.
+
+Examples:
+  ops --stack dev submit --all --samples 10000
+  ops --stack dev submit --generator maze-task-data-generator --samples 500 --format tar --chunk 100
+  ops --stack dev submit --missing --run 20260801t101500.000-1f2e3d4c
+  ops --stack dev submit --all --samples 10000 --dry-run`
+}
+
+// Validate checks the flags.
+func (c *SubmitCmd) Validate() error {
+	if c.Run_ != "" {
+		if err := task.CheckName(c.Run_); err != nil {
+			return usage("--run %v", err)
+		}
+	}
+	if c.Resume != "" || c.Missing && c.Run_ != "" && !c.given() {
+		return nil
+	}
+	return c.check()
+}
+
+// submitted is what submit prints as JSON.
+type submitted struct {
+	Run     task.Run `json:"run"`
+	Tasks   int      `json:"tasks"`
+	Samples int      `json:"samples"`
+	Sent    int      `json:"sent"`
+	DryRun  bool     `json:"dry_run,omitempty"`
+	First   string   `json:"first_task,omitempty"`
+	Last    string   `json:"last_task,omitempty"`
+}
+
+// Run plans, writes the run down, and sends.
+func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+	if c.Resume != "" {
+		o.Changing(t)
+		run, err := st.Run(ctx, c.Resume)
+		if err != nil {
+			return err
+		}
+		return send(ctx, o, t, q, run)
+	}
+	list, err := known(ctx, o, t.Name)
+	if err != nil {
+		return err
+	}
+	run, err := c.newRun(ctx, o, st, list)
+	if err != nil {
+		return err
+	}
+	tasks := run.Plan()
+	if c.DryRun {
+		return c.printPlan(o, t, run, tasks)
+	}
+	o.Changing(t)
+	if len(tasks) == 0 {
+		o.Say("nothing is missing: every sample is committed")
+		return o.Print(submitted{Run: run}, func(io.Writer) {})
+	}
+	if c.Missing {
+		depth, err := q.Depth(ctx)
+		if err != nil {
+			return err
+		}
+		if depth.Total() > 0 {
+			if err := o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", plural(depth.Total(), "task"))); err != nil {
+				return err
+			}
+		}
+	}
+	if err := st.PutRun(ctx, run); err != nil {
+		if errors.Is(err, store.ErrExists) {
+			return withHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s", t.flags(), run.ID)
+		}
+		return err
+	}
+	return send(ctx, o, t, q, run)
+}
+
+// newRun makes the run that the flags describe.
+func (c *SubmitCmd) newRun(ctx context.Context, o *Output, st *store.Store, list []generator.Generator) (task.Run, error) {
+	if c.Missing && c.Run_ != "" {
+		old, err := st.Run(ctx, c.Run_)
+		if err != nil {
+			return task.Run{}, err
+		}
+		run := old
+		run.ID, run.Created = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC()
+		return missing(ctx, o, st, run)
+	}
+	chosen, err := c.choose(o, list)
+	if err != nil {
+		return task.Run{}, err
+	}
+	run := c.run(chosen)
+	run.Overwrite = c.Overwrite
+	if c.Run_ != "" {
+		run.ID = c.Run_
+	}
+	if c.Missing {
+		return missing(ctx, o, st, run)
+	}
+	if !c.Overwrite {
+		return run, checkCommitted(ctx, o, st, run)
+	}
+	return run, nil
+}
+
+// run is the run that the flags and the chosen generators make.
+func (p *plan) run(chosen []generator.Generator) task.Run {
+	now := time.Now().UTC()
+	run := task.Run{
+		ID: task.NewRunID(now, rand.Uint32()), Created: now, Seed: p.Seed, Start: p.Start, Samples: p.Samples,
+		Batch: p.Batch, ChunkSize: p.Chunk, Format: task.Format(p.Format), Version: version(),
+	}
+	for _, g := range chosen {
+		run.Generators = append(run.Generators, task.RunGenerator{Name: g.Name, Commit: g.Commit, ChunkSize: g.ChunkSize})
+	}
+	return run
+}
+
+// receiptNames lists the receipts of a generator that overlap a range.
+func receiptNames(ctx context.Context, st *store.Store, name string, r task.Range) ([]store.ReceiptName, error) {
+	var names []store.ReceiptName
+	for n, err := range st.ReceiptNames(ctx, name) {
+		if err != nil {
+			return nil, err
+		}
+		if n.Range.Start >= r.End {
+			break
+		}
+		if n.Range.Overlaps(r) {
+			names = append(names, n)
+		}
+	}
+	return names, nil
+}
+
+// missing narrows a run to what has no receipt. What is there must have the same
+// seed and chunk size, or the dataset would be a mixture.
+func missing(ctx context.Context, o *Output, st *store.Store, run task.Run) (task.Run, error) {
+	if err := checkCommitted(ctx, o, st, run); err != nil {
+		return run, err
+	}
+	run.Missing = true
+	var left []task.RunGenerator
+	for _, g := range run.Generators {
+		names, err := receiptNames(ctx, st, g.Name, run.Range())
+		if err != nil {
+			return run, err
+		}
+		var covered []task.Range
+		for _, n := range names {
+			if !n.Repair {
+				covered = append(covered, n.Range)
+			}
+		}
+		g.Missing = gaps(run.Range(), covered)
+		left = append(left, g)
+	}
+	run.Generators = left
+	return run, nil
+}
+
+// checkCommitted refuses a run in whose range something is committed with
+// another seed or chunk size, and says what is there already.
+func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Run) error {
+	done := 0
+	for _, g := range run.Generators {
+		names, err := receiptNames(ctx, st, g.Name, run.Range())
+		if err != nil {
+			return err
+		}
+		names = slices.DeleteFunc(names, func(n store.ReceiptName) bool { return n.Repair })
+		for r, err := range st.ReadReceipts(ctx, names) {
+			if err != nil {
+				return err
+			}
+			if r.RunSeed != run.Seed || r.ChunkSize != run.Chunk(g) {
+				return withHint(fmt.Errorf("samples %d to %d of %s are committed with seed %d and chunk size %d", r.Start, r.End-1, g.Name, r.RunSeed, r.ChunkSize),
+					"--seed %d --chunk %d to go on with them, --overwrite to replace them, or another --start", r.RunSeed, r.ChunkSize)
+			}
+			done += len(r.Part(run.Range()).Samples)
+		}
+	}
+	if done > 0 {
+		o.Say("%s of this range are committed already and are not made again", plural(done, "sample"))
+	}
+	return nil
+}
+
+func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task) error {
+	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
+	for _, x := range tasks {
+		p.Samples += x.NumSamples
+	}
+	if len(tasks) > 0 {
+		p.First, p.Last = tasks[0].Body(), tasks[len(tasks)-1].Body()
+	}
+	return o.Print(p, func(w io.Writer) {
+		fmt.Fprintf(w, "%s\n", t)
+		fmt.Fprintf(w, "generators\t%d\n", len(run.Generators))
+		fmt.Fprintf(w, "samples\t%s\n", count(p.Samples))
+		fmt.Fprintf(w, "tasks\t%s\n", count(p.Tasks))
+		fmt.Fprintf(w, "seed\t%d\n", run.Seed)
+		fmt.Fprintf(w, "format\t%s, chunks of %d\n", run.Format, run.ChunkSize)
+		if len(tasks) > 0 {
+			fmt.Fprintf(w, "first task\t%s\nlast task\t%s\n", p.First, p.Last)
+		}
+		fmt.Fprintln(w, "nothing was sent")
+	})
+}
+
+// send sends those tasks of a run that the journal does not have, and prints
+// what to do next.
+func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.Run) error {
+	tasks := run.Plan()
+	j, err := openJournal(o.LocalDir, t.Name, run.ID)
+	if err != nil {
+		return err
+	}
+	defer j.close()
+	var left []task.Task
+	var places []int
+	for place, x := range tasks {
+		if !j.sent[place] {
+			left, places = append(left, x), append(places, place)
+		}
+	}
+	for _, g := range run.Generators {
+		if size := run.Chunk(g); run.Batch%size != 0 {
+			o.Say("note: the batch of %d is no multiple of the chunk size of %d of %s: chunks that two tasks share are made twice", run.Batch, size, g.Name)
+			break
+		}
+	}
+	var sent atomic.Int64
+	err = q.Send(ctx, left, func(i int) error {
+		o.Progress("sending", int(sent.Add(1))+len(tasks)-len(left), len(tasks))
+		return j.add(places[i])
+	})
+	if err != nil {
+		return withHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s", t.flags(), run.ID)
+	}
+	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left)}
+	for _, x := range tasks {
+		s.Samples += x.NumSamples
+	}
+	err = o.Print(s, func(w io.Writer) {
+		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, plural(len(left), "task"), plural(s.Samples, "sample"))
+	})
+	o.Say("next: ops%s monitor --run %s --watch", t.flags(), run.ID)
+	return err
+}
+
+// journal keeps which tasks of a run the queue has confirmed. It lies on the
+// machine that submits; on another one a resume sends all of them again.
+type journal struct {
+	file *os.File
+	sent map[int]bool
+}
+
+func openJournal(localDir, stackName, run string) (*journal, error) {
+	dir := filepath.Join(localDir, "submits", strings.ReplaceAll(stackName, "/", "_"))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, run+".journal")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("run %s is being submitted by another process", run)
+	}
+	j := &journal{file: f, sent: map[int]bool{}}
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// A last line that was cut off could be another number: ";" ends a line.
+		if number, whole := strings.CutSuffix(lines.Text(), ";"); whole {
+			if place, err := strconv.Atoi(number); err == nil {
+				j.sent[place] = true
+			}
+		}
+	}
+	return j, nil
+}
+
+func (j *journal) add(place int) error {
+	_, err := fmt.Fprintf(j.file, "%d;\n", place)
+	return err
+}
+
+func (j *journal) close() { _ = j.file.Close() }

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// Target is the stack that a command works on.
+type Target struct {
+	stack.Outputs
+	Name string
+}
+
+// newTarget finds the stack: the local one, a saved file, or what Pulumi says.
+func newTarget(ctx context.Context, g *Globals) (*Target, error) {
+	if g.Stack == stack.Local {
+		o, err := local.Outputs(g.LocalDir)
+		if errors.Is(err, local.ErrDown) {
+			return nil, withHint(err, "ops local up")
+		}
+		return &Target{o, stack.Local}, err
+	}
+	if g.Outputs != "" {
+		text, err := os.ReadFile(g.Outputs)
+		if err != nil {
+			return nil, err
+		}
+		o, err := stack.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", g.Outputs, err)
+		}
+		name := g.Stack
+		if name == "" {
+			name = "of " + g.Outputs
+		}
+		return &Target{o, name}, nil
+	}
+	return pulumiTarget(ctx, g.Stack)
+}
+
+func pulumiTarget(ctx context.Context, name string) (*Target, error) {
+	pulumi, err := exec.LookPath("pulumi")
+	if err != nil {
+		return nil, withHint(errors.New("there is no pulumi on the PATH to ask for the stack's outputs"),
+			"ops --stack local ..., or --outputs FILE with what 'pulumi stack output --json' printed elsewhere")
+	}
+	args := []string{"stack", "output", "--json", "--non-interactive"}
+	if name != "" {
+		args = append(args, "--stack", name)
+	}
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, pulumi, args...)
+	cmd.Stderr = &said
+	text, err := cmd.Output()
+	if err != nil {
+		return nil, withHint(fmt.Errorf("pulumi stack output: %s", strings.TrimSpace(said.String())), "pulumi stack ls, then ops --stack NAME ...")
+	}
+	o, err := stack.Parse(text)
+	if err != nil {
+		return nil, withHint(err, "pulumi up, then the same again")
+	}
+	if name == "" {
+		out, _ := exec.CommandContext(ctx, pulumi, "stack", "--show-name").Output()
+		name = strings.TrimSpace(string(out))
+	}
+	return &Target{o, name}, nil
+}
+
+// awsConfig is the SDK's own configuration with the region of the stack; the
+// local stack has its own endpoints and placeholder credentials.
+func (t *Target) awsConfig(ctx context.Context) (aws.Config, error) {
+	if t.Name == stack.Local {
+		return local.AWSConfig(t.Outputs), nil
+	}
+	return config.LoadDefaultConfig(ctx, config.WithRegion(t.Region))
+}
+
+func newStore(ctx context.Context, t *Target) (*store.Store, error) {
+	c, err := t.awsConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return store.New(s3.NewFromConfig(c, store.ClientOptions), t.BucketName), nil
+}
+
+func newQueue(ctx context.Context, t *Target) (*queue.Client, error) {
+	c, err := t.awsConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return queue.New(sqs.NewFromConfig(c), t.QueueURL, t.DLQURL), nil
+}
+
+// String says what a command is about to change: stack, account or endpoint,
+// and region.
+func (t *Target) String() string {
+	where := "account " + t.AccountID
+	if t.SQSEndpoint != "" {
+		where = t.SQSEndpoint
+	}
+	return fmt.Sprintf("stack %s · %s · %s", t.Name, where, t.Region)
+}
+
+// flags are what to write behind ops to reach the same stack again.
+func (t *Target) flags() string {
+	if t.Name == "" || strings.HasPrefix(t.Name, "of ") {
+		return ""
+	}
+	return " --stack " + t.Name
+}
