@@ -58,6 +58,8 @@ type Config struct {
 	Visibility time.Duration    // of the task queue
 	Timeout    time.Duration    // of one invocation
 	Say        func(msg string) // is told what a person may want to know; may be nil
+
+	front func(endpoint string) string // tests put a proxy in front of the bucket that workers see
 }
 
 // Stack is a running local stack.

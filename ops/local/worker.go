@@ -156,6 +156,9 @@ func (w *instance) start() (*process, error) {
 	}
 	defer log.Close()
 	o := w.stack.outputs
+	if front := w.stack.config.front; front != nil {
+		o.S3Endpoint = front(o.S3Endpoint)
+	}
 	cmd := exec.Command(self)
 	cmd.Env = []string{
 		workerVariable + "=1",

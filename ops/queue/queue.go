@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"golang.org/x/sync/errgroup"
@@ -23,23 +26,29 @@ const (
 	batchSize = 10 // entries in one request, SQS's limit
 	inFlight  = 16 // requests at once: 5,000 tasks are 500 requests
 	maxTries  = 8  // of one batch before the send is given up
+
+	requestTimeout = 30 * time.Second // of one try: a request without an answer must not hold up the rest
+	lastWords      = 30 * time.Second // for what must still be said after Ctrl-C
 )
 
 // Client is one task queue with its dead letter queue.
 type Client struct {
 	sqs      *sqs.Client
 	url, dlq string
+	pace     time.Duration // before the second try of a batch; doubled for each further one
+	wait     time.Duration // of a receive for messages: from 1 s on, SQS asks all of its servers
 }
 
 // New returns the client of two queues, given by their URLs.
 func New(client *sqs.Client, url, dlq string) *Client {
-	return &Client{sqs: client, url: url, dlq: dlq}
+	return &Client{sqs: client, url: url, dlq: dlq, pace: 100 * time.Millisecond, wait: time.Second}
 }
 
-// Send sends tasks, ten a request and several requests at once. Entries that the
-// queue could not take are sent again. acknowledged is told the place of each
-// task that is safely in the queue, one call at a time. When Send fails, those
-// that were not acknowledged may or may not have been sent.
+// Send sends tasks, ten a request and several requests at once. Requests that
+// got no good answer and entries that the queue could not take are sent again.
+// acknowledged is told the place of each task that is safely in the queue, one
+// call at a time. When Send fails, those that were not acknowledged may or may
+// not have been sent.
 func (c *Client) Send(ctx context.Context, tasks []task.Task, acknowledged func(place int) error) error {
 	var mu sync.Mutex
 	group, limited := errgroup.WithContext(ctx)
@@ -63,45 +72,88 @@ func (c *Client) Send(ctx context.Context, tasks []task.Task, acknowledged func(
 	return ctx.Err()
 }
 
+// sendBatch sends the tasks at the places. Only an entry that the queue names as
+// sent counts as sent.
 func (c *Client) sendBatch(ctx context.Context, tasks []task.Task, places []int, acknowledged func(int) error) error {
-	for try := 0; ; try++ {
+	for try := 1; ; try++ {
 		in := &sqs.SendMessageBatchInput{QueueUrl: &c.url}
 		for _, p := range places {
 			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(p)), MessageBody: aws.String(tasks[p].Body())})
 		}
-		out, err := c.sqs.SendMessageBatch(ctx, in)
-		if err != nil {
+		out, err := c.trySend(ctx, in)
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && (!temporary(err) || try == maxTries) {
 			return fmt.Errorf("send tasks: %w", err)
 		}
-		for _, s := range out.Successful {
-			place, err := strconv.Atoi(aws.ToString(s.Id))
-			if err != nil {
-				return fmt.Errorf("send tasks: the queue answered for an entry %q that was not sent", aws.ToString(s.Id))
+		if err == nil {
+			for _, s := range out.Successful {
+				place, _ := strconv.Atoi(aws.ToString(s.Id))
+				i := slices.Index(places, place)
+				if i < 0 {
+					return fmt.Errorf("send tasks: the queue answered for an entry %q that was not sent", aws.ToString(s.Id))
+				}
+				places = slices.Delete(places, i, i+1)
+				if err := acknowledged(place); err != nil {
+					return err
+				}
 			}
-			if err := acknowledged(place); err != nil {
+			if len(places) == 0 {
+				return nil
+			}
+			if err := refused(tasks, places, out.Failed, try); err != nil {
 				return err
 			}
 		}
-		if len(out.Failed) == 0 {
-			return nil
-		}
-		places = places[:0]
-		for _, f := range out.Failed {
-			place, err := strconv.Atoi(aws.ToString(f.Id))
-			if err != nil || f.SenderFault || try == maxTries {
-				return fmt.Errorf("send task %s: the queue refused it: %s: %s", aws.ToString(f.Id), aws.ToString(f.Code), aws.ToString(f.Message))
-			}
-			places = append(places, place)
-		}
-		if err := pause(ctx, try); err != nil {
+		if err := pause(ctx, c.pace, try-1); err != nil {
 			return err
 		}
 	}
 }
 
-// pause waits before the next try: 0.1 s, doubled each time, up to 10 s.
-func pause(ctx context.Context, try int) error {
-	d := min(100*time.Millisecond<<try, 10*time.Second)
+// trySend is one try. It alone decides about further ones: the SDK's own retries
+// would multiply with these.
+func (c *Client) trySend(ctx context.Context, in *sqs.SendMessageBatchInput) (*sqs.SendMessageBatchOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return c.sqs.SendMessageBatch(ctx, in, func(o *sqs.Options) { o.RetryMaxAttempts = 1 })
+}
+
+// temporary reports whether the same request may pass later: it got no answer in
+// time, or one that does not blame the request.
+func temporary(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary
+}
+
+// refused names a task that the queue will not take: because it is the task's
+// fault, or because there were tries enough.
+func refused(tasks []task.Task, places []int, failed []types.BatchResultErrorEntry, try int) error {
+	why := "no answer for it"
+	for _, f := range failed {
+		place, err := strconv.Atoi(aws.ToString(f.Id))
+		if err != nil || !slices.Contains(places, place) {
+			continue
+		}
+		why = aws.ToString(f.Code) + ": " + aws.ToString(f.Message)
+		if f.SenderFault {
+			return fmt.Errorf("send %s: the queue refused it: %s", name(tasks[place]), why)
+		}
+	}
+	if try == maxTries {
+		return fmt.Errorf("send %s: the queue did not take it in %d tries: %s", name(tasks[places[0]]), maxTries, why)
+	}
+	return nil
+}
+
+func name(t task.Task) string {
+	r := t.Range()
+	return fmt.Sprintf("the task for samples %d to %d of %s", r.Start, r.End-1, t.Generator)
+}
+
+// pause waits before the next try: about pace, doubled each time, at most 10 s.
+func pause(ctx context.Context, pace time.Duration, try int) error {
+	d := min(pace<<try, 10*time.Second)
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -134,15 +186,18 @@ func (c *Client) depth(ctx context.Context, url string) (Depth, error) {
 	if err != nil {
 		return Depth{}, fmt.Errorf("count the queue: %w", err)
 	}
-	number := func(name types.QueueAttributeName) int {
-		n, _ := strconv.Atoi(out.Attributes[string(name)])
-		return n
+	var d Depth
+	for name, to := range map[types.QueueAttributeName]*int{
+		types.QueueAttributeNameApproximateNumberOfMessages:           &d.Waiting,
+		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible: &d.InFlight,
+		types.QueueAttributeNameApproximateNumberOfMessagesDelayed:    &d.Delayed,
+	} {
+		// Taken for 0, a missing count would make a full queue look empty.
+		if *to, err = strconv.Atoi(out.Attributes[string(name)]); err != nil {
+			return Depth{}, fmt.Errorf("count the queue: %s is %q", name, out.Attributes[string(name)])
+		}
 	}
-	return Depth{
-		Waiting:  number(types.QueueAttributeNameApproximateNumberOfMessages),
-		InFlight: number(types.QueueAttributeNameApproximateNumberOfMessagesNotVisible),
-		Delayed:  number(types.QueueAttributeNameApproximateNumberOfMessagesDelayed),
-	}, nil
+	return d, nil
 }
 
 // Message is one message as it was received.
@@ -180,9 +235,13 @@ func read(m types.Message) Message {
 	return r
 }
 
+// receive is not cut short when ctx ends: what it had received would be hidden
+// and nobody would know the handles.
 func (c *Client) receive(ctx context.Context, url string, limit int, hide time.Duration) ([]Message, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
 	out, err := c.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
-		QueueUrl: &url, MaxNumberOfMessages: int32(limit), VisibilityTimeout: int32(hide.Seconds()), WaitTimeSeconds: 1, // asks every server of the queue
+		QueueUrl: &url, MaxNumberOfMessages: int32(limit), VisibilityTimeout: int32(hide.Seconds()), WaitTimeSeconds: int32(c.wait.Seconds()),
 		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll}, MessageAttributeNames: []string{"All"},
 	})
 	if err != nil {
@@ -212,89 +271,127 @@ func (c *Client) DLQ(ctx context.Context, limit int) ([]Message, error) {
 }
 
 func (c *Client) look(ctx context.Context, url string, limit int) (list []Message, err error) {
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-		defer cancel()
-		err = errors.Join(err, c.show(ctx, url, list))
-	}()
-	err = c.drain(ctx, url, func(m Message) (bool, error) {
-		list = append(list, m)
-		return limit == 0 || len(list) < limit, nil
+	err = c.visit(ctx, url, limit, func(fresh []Message) ([]string, error) {
+		list = append(list, fresh...)
+		return nil, nil
 	})
 	return list, err
 }
 
-// drain receives message after message, each once, until there is none or each
-// says to stop.
-func (c *Client) drain(ctx context.Context, url string, each func(Message) (bool, error)) error {
-	seen := map[string]bool{}
-	for {
-		messages, err := c.receive(ctx, url, batchSize, lookVisibility)
+// visit receives messages until there are no more, or as many as the limit if
+// it is not 0, and hands over what each receive brought, every message once. do
+// returns the ids of those it has deleted. At the end, however it comes, all
+// others are visible again.
+func (c *Client) visit(ctx context.Context, url string, limit int, do func(fresh []Message) (deleted []string, err error)) (err error) {
+	seen, hidden := map[string]bool{}, map[string]string{} // hidden: the last handle of each, by id
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		defer cancel()
+		err = errors.Join(err, c.show(ctx, url, slices.Collect(maps.Values(hidden))))
+	}()
+	stale := 0 // messages in a row that had been seen before
+	for ctx.Err() == nil && (limit == 0 || len(seen) < limit) {
+		// Not one more than is wanted: each receive counts against a message.
+		size := batchSize
+		if limit > 0 {
+			size = min(size, limit-len(seen))
+		}
+		messages, err := c.receive(ctx, url, size, lookVisibility)
+		if err != nil || len(messages) == 0 {
+			return err
+		}
+		var fresh []Message
+		for _, m := range messages {
+			hidden[m.ID] = m.handle
+			if seen[m.ID] {
+				stale++ // hidden for too short, or delivered twice
+				continue
+			}
+			seen[m.ID] = true
+			fresh = append(fresh, m)
+		}
+		if len(fresh) == 0 {
+			if stale > len(seen) { // once around
+				return nil
+			}
+			continue
+		}
+		stale = 0
+		if ctx.Err() != nil {
+			break
+		}
+		deleted, err := do(fresh)
+		for _, id := range deleted {
+			delete(hidden, id)
+		}
 		if err != nil {
 			return err
 		}
-		fresh := false
-		var rest []Message
-		more := true
-		for _, m := range messages {
-			if seen[m.ID] || !more {
-				rest = append(rest, m)
-				continue
-			}
-			seen[m.ID], fresh = true, true
-			if more, err = each(m); err != nil {
-				return err
-			}
-		}
-		if err := c.show(ctx, url, rest); err != nil {
-			return err
-		}
-		if !more || !fresh {
-			return nil
-		}
 	}
+	return ctx.Err()
 }
 
-// show makes messages visible again.
-func (c *Client) show(ctx context.Context, url string, list []Message) error {
-	for start := 0; start < len(list); start += batchSize {
+// show makes messages visible again. Those that are so already are no error.
+func (c *Client) show(ctx context.Context, url string, handles []string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(inFlight)
+	for part := range slices.Chunk(handles, batchSize) {
 		in := &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &url}
-		for i, m := range list[start:min(start+batchSize, len(list))] {
-			in.Entries = append(in.Entries, types.ChangeMessageVisibilityBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), ReceiptHandle: aws.String(m.handle), VisibilityTimeout: 0})
+		for i := range part {
+			in.Entries = append(in.Entries, types.ChangeMessageVisibilityBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &part[i], VisibilityTimeout: 0})
 		}
-		if _, err := c.sqs.ChangeMessageVisibilityBatch(ctx, in); err != nil {
-			return fmt.Errorf("make messages visible again: %w", err)
-		}
+		group.Go(func() error {
+			if _, err := c.sqs.ChangeMessageVisibilityBatch(ctx, in); err != nil {
+				return fmt.Errorf("make messages visible again: %w", err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // Replay takes message after message out of the dead letter queue. For each,
 // change returns the body to send to the task queue and whether to send it at
-// all. A message is deleted only after the queue has confirmed the new one, so
-// that an interruption at any point loses nothing; the workers absorb a double.
-// It returns how many were sent.
+// all; it is called for one message at a time. A message is deleted only after
+// the queue has confirmed the new one, so that an interruption at any point
+// loses nothing. What it does to a message in between is sent twice by the next
+// Replay, so change should return the same for the same message: then the
+// workers absorb the double. It returns how many were sent.
 func (c *Client) Replay(ctx context.Context, change func(Message) (body string, attributes map[string]Attribute, send bool, err error)) (sent int, err error) {
-	var kept []Message
-	err = c.drain(ctx, c.dlq, func(m Message) (bool, error) {
-		body, attributes, send, err := change(m)
-		if err != nil || !send {
-			kept = append(kept, m)
-			return err == nil, err
+	err = c.visit(ctx, c.dlq, 0, func(fresh []Message) (deleted []string, err error) {
+		var mu sync.Mutex
+		var group errgroup.Group // as many at once as a receive brings
+		for _, m := range fresh {
+			body, attributes, send, err := change(m)
+			if err != nil {
+				err = errors.Join(err, group.Wait())
+				return deleted, err
+			}
+			if !send {
+				continue
+			}
+			group.Go(func() error {
+				if err := c.SendMessage(ctx, body, attributes); err != nil {
+					return err
+				}
+				// Ctrl-C must not come between: it would make a double.
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+				defer cancel()
+				_, err := c.sqs.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &c.dlq, ReceiptHandle: &m.handle})
+				mu.Lock()
+				defer mu.Unlock()
+				sent++
+				if err != nil {
+					return fmt.Errorf("message %s was sent again but is still in the DLQ: %w", m.ID, err)
+				}
+				deleted = append(deleted, m.ID)
+				return nil
+			})
 		}
-		if err := c.SendMessage(ctx, body, attributes); err != nil {
-			kept = append(kept, m)
-			return false, err
-		}
-		sent++
-		if _, err := c.sqs.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &c.dlq, ReceiptHandle: &m.handle}); err != nil {
-			return false, fmt.Errorf("message %s was sent again but is still in the DLQ: %w", m.ID, err)
-		}
-		return true, nil
+		err = group.Wait()
+		return deleted, err
 	})
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	defer cancel()
-	return sent, errors.Join(err, c.show(ctx, c.dlq, kept))
+	return sent, err
 }
 
 // SendMessage sends one message to the task queue.
@@ -327,6 +424,10 @@ func (c *Client) PurgeDLQ(ctx context.Context) error { return c.purge(ctx, c.dlq
 
 func (c *Client) purge(ctx context.Context, url string) error {
 	if _, err := c.sqs.PurgeQueue(ctx, &sqs.PurgeQueueInput{QueueUrl: &url}); err != nil {
+		var early *types.PurgeQueueInProgress
+		if errors.As(err, &early) {
+			return errors.New("purge the queue: it was purged less than 60 seconds ago, which is as often as SQS does it")
+		}
 		return fmt.Errorf("purge the queue: %w", err)
 	}
 	return nil

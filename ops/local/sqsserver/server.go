@@ -5,6 +5,7 @@
 package sqsserver
 
 import (
+	"container/heap"
 	"context"
 	"crypto/md5"
 	"crypto/rand"
@@ -233,24 +234,27 @@ func (s *Server) take(q *queue, limit int, visibility *time.Duration) (taken []m
 	if visibility != nil {
 		hide = *visibility
 	}
-	seen := map[string]bool{}
+	var changes []change
+	var popped []*message // so that a visibility of zero does not show one twice
 	for len(taken) < limit {
 		m, next := q.next(now)
 		if m == nil {
 			due = next
 			break
 		}
-		if seen[m.ID] { // a visibility of zero leaves it in front
-			break
-		}
-		seen[m.ID] = true
+		popped = append(popped, m)
+		heap.Pop(&q.ready)
 		c, out := s.step(q, *m, now, hide)
+		changes = append(changes, c...)
 		if out != nil {
 			taken = append(taken, *out)
 		}
-		if err := s.commit(c...); err != nil {
-			return nil, time.Time{}, err
-		}
+	}
+	for _, m := range popped {
+		heap.Push(&q.ready, m)
+	}
+	if err := s.commit(changes...); err != nil {
+		return nil, time.Time{}, err
 	}
 	return taken, due, nil
 }

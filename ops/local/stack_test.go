@@ -1,0 +1,772 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+func TestMain(m *testing.M) {
+	Main()
+	os.Exit(m.Run())
+}
+
+// rig is a local stack with generators that go wrong as their names say.
+type rig struct {
+	*Stack
+	t    *testing.T
+	sqs  *sqs.Client
+	dir  string
+	seen *sync.Map // dead messages that were received, by first message id
+}
+
+var behaviours = []string{"good", "restless", "slow", "crash", "crash-odd", "no-module", "usage", "memory", "killed", "hang", "hang-late", "daemon",
+	"noisy", "peek", "shared-tmp", "outside", "full", "few", "many", "none", "link", "no-video", "truncated", "bad-picture"}
+
+// prepared is an index of the generators above, made once.
+var prepared = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "vm-dataset-test-")
+	if err != nil {
+		return "", err
+	}
+	source, err := os.ReadFile("testdata/generate.py")
+	if err != nil {
+		return "", err
+	}
+	for _, name := range behaviours {
+		path := filepath.Join(dir, "source", name, "examples", "generate.py")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, source, 0o644)); err != nil {
+			return "", err
+		}
+	}
+	b := generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "generators")}
+	_, err = b.Build(context.Background())
+	return filepath.Join(dir, "generators", generator.IndexFile), err
+})
+
+// folder makes a stack's folder with the prepared generators.
+func folder(t *testing.T) string {
+	t.Helper()
+	index, err := prepared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := errors.Join(os.MkdirAll(generatorsDir(dir), 0o755), os.WriteFile(filepath.Join(generatorsDir(dir), generator.IndexFile), text, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func up(t *testing.T, dir string, c Config) *rig {
+	t.Helper()
+	c.Dir = dir
+	if c.Workers == 0 {
+		c.Workers = 2
+	}
+	if c.Timeout == 0 {
+		c.Timeout, c.Visibility = DefaultTimeout, DefaultVisibility
+	}
+	c.Say = func(m string) { t.Log(m) }
+	s, err := Up(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Down(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() && testing.Verbose() {
+			logs, _ := filepath.Glob(filepath.Join(dir, "logs", "*"))
+			for _, log := range logs {
+				text, _ := os.ReadFile(log)
+				t.Logf("%s:\n%s", filepath.Base(log), text[max(0, len(text)-4000):])
+			}
+		}
+	})
+	return &rig{Stack: s, t: t, sqs: sqs.NewFromConfig(AWSConfig(s.Outputs())), dir: dir, seen: &sync.Map{}}
+}
+
+// send sends a message body and returns its id.
+func (r *rig) send(body string) string {
+	r.t.Helper()
+	url := r.Outputs().QueueURL
+	out, err := r.sqs.SendMessage(r.t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return aws.ToString(out.MessageId)
+}
+
+func (r *rig) sendTask(t task.Task) string {
+	r.t.Helper()
+	if t.Format == "" {
+		t.Format = task.Files
+	}
+	if t.ChunkSize == 0 {
+		t.ChunkSize = 5
+	}
+	if err := t.Validate(); err != nil {
+		r.t.Fatal(err)
+	}
+	return r.send(t.Body())
+}
+
+// eventually polls until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	limit := time.Now().Add(2 * time.Minute)
+	for !holds() {
+		if time.Now().After(limit) {
+			t.Fatalf("never: %s", what)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (r *rig) idle() {
+	r.t.Helper()
+	eventually(r.t, "the queue is empty", r.Idle)
+}
+
+// dead is the DLQ's message of a first message id, or nil. What is received
+// stays with the rig.
+func (r *rig) dead(id string) map[string]string {
+	r.t.Helper()
+	url := r.Outputs().DLQURL
+	out, err := r.sqs.ReceiveMessage(r.t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 10, VisibilityTimeout: 43200, MessageAttributeNames: []string{"All"}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, m := range out.Messages {
+		found := map[string]string{"body": aws.ToString(m.Body)}
+		for name, a := range m.MessageAttributes {
+			found[name] = aws.ToString(a.StringValue)
+		}
+		r.seen.Store(found[task.AttributeMessageID], found)
+	}
+	found, _ := r.seen.Load(id)
+	d, _ := found.(map[string]string)
+	return d
+}
+
+// failures are the failure reports of a generator.
+func (r *rig) failures(name string) []store.Failure {
+	r.t.Helper()
+	var list []store.Failure
+	for key, err := range r.store.FailureNames(r.t.Context(), name) {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		f, err := r.store.Failure(r.t.Context(), key)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+func (r *rig) receipts(name string) []store.Receipt {
+	r.t.Helper()
+	list, err := r.store.Receipts(r.t.Context(), name, task.Range{Start: 0, End: 1000})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return list
+}
+
+// holds checks that just the samples of a range are committed, that each object
+// is what its receipt says, and that no other object is there.
+func (r *rig) holds(name string, whole task.Range) {
+	r.t.Helper()
+	indices := map[int]bool{}
+	objects := map[string]string{} // key: hash
+	for _, receipt := range r.receipts(name) {
+		for _, s := range receipt.Samples {
+			if indices[s.Index] {
+				r.t.Errorf("%s: index %d is committed twice", name, s.Index)
+			}
+			indices[s.Index] = true
+			for _, f := range s.Files {
+				if receipt.Shard == nil {
+					objects[task.FileKey(name, s.ID, f.Name)] = f.SHA256
+				}
+			}
+		}
+		if receipt.Shard != nil {
+			objects[receipt.Shard.Key] = receipt.Shard.SHA256
+		}
+	}
+	for i := whole.Start; i < whole.End; i++ {
+		if !indices[i] {
+			r.t.Errorf("%s: index %d is missing", name, i)
+		}
+		delete(indices, i)
+	}
+	if len(indices) > 0 {
+		r.t.Errorf("%s: %d indices too many", name, len(indices))
+	}
+	stored := r.stored(name)
+	for key, hash := range objects {
+		if got := sum(stored[key]); got != hash {
+			r.t.Errorf("%s: the hash is %.8s, the receipt says %.8s", key, got, hash)
+		}
+		delete(stored, key)
+	}
+	for key := range stored {
+		r.t.Errorf("%s is there without a receipt", key)
+	}
+}
+
+// stored are the data objects of a generator, read from the plain files.
+func (r *rig) stored(name string) map[string][]byte {
+	r.t.Helper()
+	root := filepath.Join(objectsDir(r.dir), Bucket)
+	all := map[string][]byte{}
+	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(task.DataPrefix), name), func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || e.IsDir() {
+			return err
+		}
+		key, _ := filepath.Rel(root, path)
+		data, err := os.ReadFile(path)
+		all[filepath.ToSlash(key)] = data
+		return err
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return all
+}
+
+// leftovers are what stands in the workers' temporary folders.
+func (r *rig) leftovers() []string {
+	var list []string
+	_ = filepath.WalkDir(filepath.Join(r.dir, "scratch"), func(path string, e fs.DirEntry, err error) error {
+		if name, _ := filepath.Rel(filepath.Join(r.dir, "scratch"), path); err == nil && strings.Count(name, string(filepath.Separator)) > 1 {
+			list = append(list, name)
+		}
+		return nil
+	})
+	return list
+}
+
+// Every way in which a generator goes wrong ends in whole data or in a failure
+// report with the right cause, and leaves nothing in the temporary folders.
+func TestEveryFault(t *testing.T) {
+	r := up(t, folder(t), Config{Workers: 4})
+	for _, test := range []struct {
+		name  string
+		cause task.Cause // "" for whole data
+	}{
+		{"good", ""}, {"restless", ""}, {"crash-odd", ""}, {"daemon", ""}, {"noisy", ""}, {"peek", ""}, {"shared-tmp", ""}, {"outside", ""},
+		{"crash", task.Crashed}, {"no-module", task.Environment}, {"usage", task.Environment}, {"memory", task.OutOfMemory}, {"killed", task.OutOfMemory},
+		{"few", task.IncompleteOutput}, {"many", task.IncompleteOutput}, {"none", task.IncompleteOutput}, {"no-video", task.IncompleteOutput},
+		{"truncated", task.CorruptOutput}, {"bad-picture", task.CorruptOutput}, {"link", task.UnsafeOutput},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := &rig{Stack: r.Stack, t: t, sqs: r.sqs, dir: r.dir, seen: r.seen}
+			id := r.sendTask(task.Task{Generator: test.name, NumSamples: 10, Seed: 7})
+			if test.cause == "" {
+				eventually(t, "both chunks are committed", func() bool { return len(r.receipts(test.name)) == 2 })
+				r.holds(test.name, task.Range{Start: 0, End: 10})
+				return
+			}
+			eventually(t, "there is a failure report", func() bool { return len(r.failures(test.name)) > 0 })
+			for _, f := range r.failures(test.name) {
+				if f.Cause != test.cause || f.Detail == "" || len(f.Command) == 0 {
+					t.Errorf("reported %s (%s), command %v; want %s", f.Cause, f.Detail, f.Command, test.cause)
+				}
+			}
+			if got := r.receipts(test.name); len(got) > 0 {
+				t.Errorf("%d receipts were written", len(got))
+			}
+			if len(r.stored(test.name)) > 0 {
+				t.Errorf("%d objects were stored", len(r.stored(test.name)))
+			}
+			if !test.cause.Policy().Retry {
+				eventually(t, "the task is in the DLQ", func() bool { return r.dead(id) != nil })
+			}
+			// The others take 30 s to get there: crash stands for them.
+			if test.name == "crash" {
+				eventually(t, "the task is in the DLQ", func() bool { return r.dead(id) != nil })
+				d := r.dead(id)
+				if d[task.AttributeCause] != string(test.cause) || d[task.AttributeReceives] != "3" || !strings.Contains(d["detail"], "no puzzle for seed") {
+					t.Errorf("the DLQ has %v", d)
+				}
+				if back, err := task.Parse([]byte(d["body"]), id); err != nil || back.Seed != 7 || back.NumSamples != 10 {
+					t.Errorf("the dead task is %s, %v", d["body"], err)
+				}
+			}
+		})
+	}
+	t.Cleanup(func() {
+		if left := r.leftovers(); len(left) > 0 {
+			t.Errorf("left in the temporary folders: %v", left)
+		}
+		if out, _ := exec.Command("pgrep", "-f", "sleep 765[45]").Output(); len(out) > 0 {
+			t.Errorf("a generator's daemon is alive: %s", out)
+		}
+		if found, _ := filepath.Glob(filepath.Join(r.dir, "*", "outside_task")); len(found) > 0 {
+			t.Errorf("a generator wrote outside its folder: %v", found)
+		}
+	})
+}
+
+// A message that is no task is refused by name on its first delivery and lies in
+// the DLQ as it was sent.
+func TestInvalidTasks(t *testing.T) {
+	r := up(t, folder(t), Config{})
+	bodies := map[string]string{
+		`{"type":"good","num_samples":1,"sed":7}`:                    "sed",
+		`{"type":"../good","num_samples":1}`:                         "type",
+		`{"type":"good","num_samples":-1}`:                           "num_samples",
+		`{"type":"good","num_samples":1,"start_index":99999999999}`:  "start_index",
+		`{"type":"good","num_samples":"1"}`:                          "num_samples",
+		`not JSON`:                                                   "not JSON",
+		`{"type":"nobody","num_samples":1}`:                          "nobody",
+		`{"type":"good","num_samples":1,"seed":1,"overwrite":"yes"}`: "overwrite",
+	}
+	ids := map[string]string{}
+	for body := range bodies {
+		ids[body] = r.send(body)
+	}
+	r.idle()
+	for body, word := range bodies {
+		d := r.dead(ids[body])
+		if d == nil { // there were more than ten
+			d = r.dead(ids[body])
+		}
+		cause := task.InvalidTask
+		if word == "nobody" {
+			cause = task.UnknownGenerator
+		}
+		if d == nil || d[task.AttributeCause] != string(cause) || !strings.Contains(d[task.AttributeDetail], word) || d[task.AttributeReceives] != "1" {
+			t.Errorf("%s lies in the DLQ as %v", body, d)
+		}
+		if cause == task.InvalidTask && d["body"] != body {
+			t.Errorf("%s became %s", body, d["body"])
+		}
+	}
+	if n := len(r.failures(task.InvalidFailure)); n != len(bodies)-1 {
+		t.Errorf("%d reports of invalid tasks, want %d", n, len(bodies)-1)
+	}
+}
+
+// What the same seed and chunk size make is the same bytes, whatever the batch
+// size, the number of workers and what is killed meanwhile.
+func TestSameBytesWhateverHappens(t *testing.T) {
+	for _, format := range []task.Format{task.Files, task.Tar} {
+		t.Run(string(format), func(t *testing.T) {
+			var want map[string][]byte
+			for _, c := range []struct {
+				batch, workers int
+				kill           bool
+			}{{20, 1, false}, {7, 3, false}, {10, 2, true}, {1, 2, false}} {
+				dir := folder(t)
+				r := up(t, dir, Config{Workers: c.workers})
+				for _, x := range (task.Run{ID: "r", Seed: 3, Samples: 20, Batch: c.batch, ChunkSize: 5, Format: format, Generators: []task.RunGenerator{{Name: "slow"}}}).Plan() {
+					r.sendTask(x)
+				}
+				if c.kill {
+					eventually(t, "something is committed", func() bool { return len(r.receipts("slow")) > 0 })
+					if err := r.Down(); err != nil {
+						t.Fatal(err)
+					}
+					r = up(t, dir, Config{Workers: c.workers})
+				}
+				r.idle()
+				r.holds("slow", task.Range{Start: 0, End: 20})
+				got := contents(r, format)
+				if want == nil {
+					want = got
+				}
+				if len(got) != len(want) {
+					t.Errorf("batch %d: %d objects, want %d", c.batch, len(got), len(want))
+				}
+				for key, data := range want {
+					if !bytes.Equal(got[key], data) {
+						t.Errorf("batch %d: %s differs", c.batch, key)
+					}
+				}
+				if err := r.Down(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// contents are the stored objects by key, and for shards their members: the cut
+// of shards follows the batches where these are no multiples of the chunk size.
+func contents(r *rig, format task.Format) map[string][]byte {
+	stored := r.stored("slow")
+	if format == task.Files {
+		return stored
+	}
+	members := map[string][]byte{}
+	for key, data := range stored {
+		for name, content := range unpack(r.t, data) {
+			if members[name] != nil {
+				r.t.Errorf("%s is in two shards, one of them %s", name, key)
+			}
+			members[name] = content
+		}
+	}
+	return members
+}
+
+// Two copies of a task at once, and a task delivered three times, make each
+// sample once, also when the bytes differ each time.
+func TestDoubleDelivery(t *testing.T) {
+	r := up(t, folder(t), Config{Workers: 3})
+	for range 3 {
+		r.sendTask(task.Task{Generator: "restless", NumSamples: 15, Seed: 9, RunID: "r1"})
+		r.sendTask(task.Task{Generator: "slow", NumSamples: 10, Seed: 9, RunID: "r1"})
+	}
+	eventually(t, "all is committed", func() bool { return len(r.receipts("restless")) == 3 && len(r.receipts("slow")) == 2 })
+	r.idle()
+	r.holds("restless", task.Range{Start: 0, End: 15})
+	r.holds("slow", task.Range{Start: 0, End: 10})
+}
+
+// proxy stands between workers and bucket and may swallow requests.
+func proxy(t *testing.T, intercept func(w http.ResponseWriter, r *http.Request) bool) func(string) string {
+	var mu sync.Mutex
+	var server *httptest.Server
+	return func(endpoint string) string {
+		mu.Lock()
+		defer mu.Unlock()
+		if server != nil {
+			return server.URL
+		}
+		target, err := url.Parse(endpoint)
+		if err != nil {
+			t.Error(err)
+			return endpoint
+		}
+		forward := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(target)
+			p.Out.Host = p.In.Host // it is signed
+		}, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { panic(http.ErrAbortHandler) }}
+		server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !intercept(w, r) {
+				forward.ServeHTTP(w, r)
+			}
+		}))
+		t.Cleanup(server.Close)
+		return server.URL
+	}
+}
+
+// A worker that is killed between its objects and its receipt, or half-way
+// through an overwrite, leaves nothing that counts; the next delivery makes it
+// whole.
+func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
+	for _, run := range []struct {
+		name      string
+		overwrite bool
+	}{{"new", false}, {"overwrite", true}} {
+		t.Run(run.name, func(t *testing.T) {
+			var kills atomic.Int32
+			var armed atomic.Bool
+			armed.Store(!run.overwrite)
+			front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
+				if armed.Load() && r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.ReceiptPrefix) && kills.Add(1) <= 2 {
+					killWorkers(t)
+					return true
+				}
+				return false
+			})
+			r := up(t, folder(t), Config{Workers: 1, front: front})
+			x := task.Task{Generator: "restless", NumSamples: 5, Seed: 1, RunID: "r1"}
+			if run.overwrite {
+				r.sendTask(x)
+				r.idle()
+				x.RunID, x.Overwrite, x.Seed = "r2", true, 2
+				armed.Store(true)
+			}
+			r.sendTask(x)
+			eventually(t, "the worker was killed", func() bool { return kills.Load() >= 1 })
+			r.idle()
+			r.holds("restless", task.Range{Start: 0, End: 5})
+			list := r.receipts("restless")
+			if len(list) != 1 || list[0].RunID != x.RunID || list[0].RunSeed != x.Seed || list[0].Claim < 2 {
+				t.Errorf("committed: %+v", list)
+			}
+		})
+	}
+}
+
+// killWorkers kills the worker processes of this test.
+func killWorkers(t *testing.T) {
+	out, _ := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid())).Output()
+	for _, pid := range strings.Fields(string(out)) {
+		env, err := os.ReadFile("/proc/" + pid + "/environ")
+		if err == nil && bytes.Contains(env, []byte(workerVariable+"=")) {
+			var n int
+			_, _ = fmt.Sscan(pid, &n)
+			if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+				t.Log(err)
+			}
+		}
+	}
+}
+
+// An overwrite replaces what earlier runs made, also in another cut and format,
+// and never what a later one did.
+func TestOverwrite(t *testing.T) {
+	r := up(t, folder(t), Config{})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 1, RunID: "r1", Format: task.Tar, ChunkSize: 10})
+	r.idle()
+	r.sendTask(task.Task{Generator: "good", StartIndex: 5, NumSamples: 10, Seed: 2, RunID: "r3", Overwrite: true})
+	r.idle()
+	seeds := func() []int {
+		at := make([]int, 20)
+		for _, receipt := range r.receipts("good") {
+			for _, s := range receipt.Samples {
+				at[s.Index] = receipt.RunSeed
+			}
+		}
+		return at
+	}
+	want := []int{1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1}
+	if got := seeds(); !slices.Equal(got, want) {
+		t.Errorf("seeds %v, want %v", got, want)
+	}
+	// A late delivery of an older overwrite changes nothing.
+	r.sendTask(task.Task{Generator: "good", StartIndex: 5, NumSamples: 10, Seed: 3, RunID: "r2", Overwrite: true})
+	r.idle()
+	if got := seeds(); !slices.Equal(got, want) {
+		t.Errorf("after an older overwrite: seeds %v, want %v", got, want)
+	}
+	// Without overwriting, another seed is a conflict.
+	id := r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 9, RunID: "r4"})
+	r.idle()
+	if d := r.dead(id); d[task.AttributeCause] != string(task.Conflict) {
+		t.Errorf("the DLQ has %v", d)
+	}
+	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 4, RunID: "r5", Overwrite: true, ChunkSize: 20})
+	r.idle()
+	r.holds("good", task.Range{Start: 0, End: 20})
+}
+
+// When the time of an invocation runs out, what is finished is committed and the
+// rest sent on; when nothing is ever finished, the cause is timed_out.
+func TestDeadline(t *testing.T) {
+	r := up(t, folder(t), Config{Workers: 2, Timeout: 5 * time.Second, Visibility: 10 * time.Second})
+	r.sendTask(task.Task{Generator: "slow", NumSamples: 60, Seed: 5, ChunkSize: 2}) // 30 chunks of more than 0.5 s
+	r.sendTask(task.Task{Generator: "hang", NumSamples: 5, Seed: 5})
+	eventually(t, "the hanging chunk is reported", func() bool { return len(r.failures("hang")) > 0 })
+	if f := r.failures("hang")[0]; f.Cause != task.TimedOut {
+		t.Errorf("reported %s: %s", f.Cause, f.Detail)
+	}
+	eventually(t, "every chunk is committed", func() bool { return len(r.receipts("slow")) == 30 })
+	r.holds("slow", task.Range{Start: 0, End: 60})
+	requests := map[string]bool{}
+	for _, receipt := range r.receipts("slow") {
+		requests[receipt.RequestID] = true
+	}
+	if len(requests) < 2 {
+		t.Errorf("all was done in %d invocations of 5 s", len(requests))
+	}
+	if f := r.failures("slow"); len(f) > 0 {
+		t.Errorf("sending the rest on was reported as %s: %s", f[0].Cause, f[0].Detail)
+	}
+}
+
+// A bucket that fails and resets connections changes nothing in the end.
+func TestFaultyBucket(t *testing.T) {
+	var n atomic.Int64
+	front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
+		switch n.Add(1) % 7 {
+		case 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		case 4:
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	r := up(t, folder(t), Config{front: front})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 1})
+	r.sendTask(task.Task{Generator: "restless", NumSamples: 20, Seed: 1, Format: task.Tar})
+	eventually(t, "all is committed", func() bool { return len(r.receipts("good"))+len(r.receipts("restless")) == 8 })
+	r.idle()
+	r.holds("good", task.Range{Start: 0, End: 20})
+	r.holds("restless", task.Range{Start: 0, End: 20})
+}
+
+// The whole stack is killed while it works; the next one goes on.
+func TestStackKilled(t *testing.T) {
+	dir := folder(t)
+	if dir := os.Getenv("VM_DATASET_TEST_STACK"); dir != "" { // the process that is killed
+		s, err := Up(t.Context(), Config{Dir: dir, Workers: 2, Timeout: DefaultTimeout, Visibility: DefaultVisibility})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Fatal(s.Wait(t.Context()))
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 3 {
+		cmd := exec.Command(self, "-test.run", "^TestStackKilled$")
+		cmd.Env = append(os.Environ(), "VM_DATASET_TEST_STACK="+dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the stack is up", func() bool { _, err := Outputs(dir); pid, _ := PID(dir); return err == nil && pid == cmd.Process.Pid })
+		o, err := readOutputs(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &rig{Stack: &Stack{outputs: o}, t: t, sqs: sqs.NewFromConfig(AWSConfig(o)), dir: dir}
+		r.sendTask(task.Task{Generator: "slow", StartIndex: round * 10, NumSamples: 10, Seed: 1, ChunkSize: 2})
+		receipts := filepath.Join(objectsDir(dir), Bucket, task.ReceiptPrefix, "slow", "*.json")
+		eventually(t, "a chunk is committed", func() bool { found, _ := filepath.Glob(receipts); return len(found) > round*5 })
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+	}
+	r := up(t, dir, Config{})
+	r.idle()
+	r.holds("slow", task.Range{Start: 0, End: 30})
+	for _, receipt := range r.receipts("slow") {
+		if receipt.Receives > 1 {
+			t.Errorf("samples %s count %d deliveries, though the stack was at fault", receipt.Range(), receipt.Receives)
+		}
+	}
+}
+
+// A full disk is a failure with that cause, and passes when there is room.
+func TestFullDisk(t *testing.T) {
+	dir := folder(t)
+	scratch := filepath.Join(dir, "scratch")
+	if err := os.MkdirAll(scratch, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", scratch, "tmpfs", 0, "size=24m"); err != nil {
+		t.Skipf("needs the right to mount a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(scratch, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	r := up(t, dir, Config{Workers: 1})
+	r.sendTask(task.Task{Generator: "full", NumSamples: 5, Seed: 1})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 1})
+	eventually(t, "it is reported", func() bool { return len(r.failures("full")) > 0 })
+	if f := r.failures("full")[0]; f.Cause != task.DiskFull {
+		t.Errorf("reported %s: %s", f.Cause, f.Detail)
+	}
+	eventually(t, "the other one is committed", func() bool { return len(r.receipts("good")) == 1 })
+	r.holds("good", task.Range{Start: 0, End: 5})
+	r.holds("full", task.Range{})
+}
+
+// Only one stack may run in a folder, and the folder says which.
+func TestOneStackPerFolder(t *testing.T) {
+	dir := folder(t)
+	if _, err := Outputs(dir); !errors.Is(err, ErrDown) {
+		t.Errorf("before it is up: %v", err)
+	}
+	r := up(t, dir, Config{Workers: 1})
+	if _, err := Up(t.Context(), Config{Dir: dir, Workers: 1, Timeout: time.Minute, Visibility: time.Minute}); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("a second one: %v", err)
+	}
+	o, err := Outputs(dir)
+	if err != nil || o != r.Outputs() {
+		t.Errorf("outputs %+v, %v", o, err)
+	}
+	for _, address := range []string{o.SQSEndpoint, o.S3Endpoint} {
+		if u, err := url.Parse(address); err != nil || u.Hostname() != "127.0.0.1" {
+			t.Errorf("it listens on %s", address)
+		}
+	}
+	response, err := http.Get(o.S3Endpoint + "/" + Bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if body, _ := io.ReadAll(response.Body); response.StatusCode != http.StatusForbidden {
+		t.Errorf("the bucket answers a stranger with %d: %s", response.StatusCode, body)
+	}
+	if err := r.Down(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Outputs(dir); !errors.Is(err, ErrDown) {
+		t.Errorf("after it was up: %v", err)
+	}
+}
+
+// Log lines have the same keys, and the metrics are CloudWatch's format.
+func TestLogs(t *testing.T) {
+	r := up(t, folder(t), Config{Workers: 1})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 1, RunID: "r1"})
+	r.idle()
+	text, err := os.ReadFile(filepath.Join(r.dir, "logs", "worker-0.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, metrics := 0, 0
+	for line := range bytes.Lines(text) {
+		var fields map[string]any
+		if err := json.Unmarshal(line, &fields); err != nil {
+			t.Errorf("no JSON: %s", line)
+			continue
+		}
+		if embedded, ok := fields["_aws"].(map[string]any); ok {
+			metrics++
+			if embedded["Timestamp"] == nil || embedded["CloudWatchMetrics"] == nil {
+				t.Errorf("metric %s", line)
+			}
+			continue
+		}
+		lines++
+		for _, key := range []string{"time", "level", "msg", "request_id", "message_id", "receives", "run_id", "generator", "start", "end"} {
+			if _, ok := fields[key]; !ok {
+				t.Errorf("%s lacks %s", line, key)
+			}
+		}
+	}
+	if lines < 3 || metrics < 1 {
+		t.Errorf("%d lines, %d metrics:\n%s", lines, metrics, text)
+	}
+}
