@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +60,15 @@ func describe(m queue.Message) dead {
 	return d
 }
 
+// receives is how often workers were given the task. Of a message that SQS moved
+// itself only the receives of the DLQ are known, which looks are among.
+func (d dead) receives() string {
+	if n := d.Text(task.AttributeReceives); n != "" {
+		return n
+	}
+	return "?"
+}
+
 // DLQListCmd shows the DLQ.
 type DLQListCmd struct{}
 
@@ -88,13 +96,13 @@ func (*DLQListCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 			fmt.Fprintln(w, "the DLQ is empty")
 			return
 		}
-		fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tAGE\tMESSAGE\tDETAIL")
+		fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
 		for _, d := range list {
 			generator, samples := "?", "?"
 			if d.Task != nil {
 				generator, samples = d.Task.Generator, fmt.Sprintf("%d-%d", d.Task.Range().Start, d.Task.Range().End-1)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, span(time.Since(d.Sent)), d.ID, cut(d.Detail, 120))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, d.receives(), span(time.Since(d.Sent)), d.ID, cut(d.Detail, 120))
 		}
 		fmt.Fprintln(w)
 		for _, c := range task.Causes() {
@@ -166,7 +174,7 @@ Examples:
 // Replayed is the summary of a replay.
 type Replayed struct {
 	Sent   int      `json:"sent"`
-	Left   int      `json:"left"` // in the DLQ, because they are no tasks
+	Left   int      `json:"left"` // where they are, because they are no tasks
 	DryRun bool     `json:"dry_run,omitempty"`
 	Bodies []string `json:"bodies,omitempty"`
 }
@@ -175,19 +183,27 @@ type Replayed struct {
 func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
 	var r Replayed
 	r.DryRun = c.DryRun
+	total := 0 // about, for the progress
+	if c.From == "" {
+		d, err := q.DLQDepth(ctx)
+		if err != nil {
+			return err
+		}
+		total = d.Total()
+	}
 	change := func(m queue.Message) (string, map[string]queue.Attribute, bool, error) {
 		body, err := c.fresh(m)
 		if err != nil {
 			r.Left++
-			o.Say("left in the DLQ: %s: %v", m.ID, err)
+			o.Say("not sent: message %s: %v", m.ID, err)
 			return "", nil, false, nil
 		}
 		if c.DryRun {
 			r.Bodies = append(r.Bodies, body)
 			return "", nil, false, nil
 		}
-		o.Progress("replaying", r.Sent+1, r.Sent+1)
 		r.Sent++
+		o.Progress("replaying", r.Sent, max(total, r.Sent))
 		return body, forwarded(m), true, nil
 	}
 	if !c.DryRun {
@@ -225,7 +241,10 @@ func (c *DLQReplayCmd) fresh(m queue.Message) (string, error) {
 	case t.RunID != "":
 		t.Attempt += task.SeedTries
 	default:
-		t.Seed = rand.IntN(task.MaxSeed + 1)
+		// As good as random, and the same for the same message: what an
+		// interrupted replay has sent already is then absorbed as a double, where
+		// another seed would make it a conflict.
+		t.Seed = task.SeedFromID("replay of " + m.ID)
 	}
 	return t.Body(), t.Validate()
 }
@@ -243,14 +262,22 @@ func forwarded(m queue.Message) map[string]queue.Attribute {
 }
 
 func (c *DLQReplayCmd) fromFolder(ctx context.Context, q *queue.Client, change func(queue.Message) (string, map[string]queue.Attribute, bool, error)) (sent int, err error) {
-	files, err := filepath.Glob(filepath.Join(c.From, "*.json"))
+	entries, err := os.ReadDir(c.From)
 	if err != nil {
 		return 0, err
 	}
-	if len(files) == 0 {
-		return 0, errors.New("there are no saved messages in " + c.From)
-	}
-	for _, file := range files {
+	saved := 0
+	for _, e := range entries {
+		file := filepath.Join(c.From, e.Name())
+		switch filepath.Ext(file) {
+		case ".sent":
+			saved++
+			continue
+		case ".json":
+			saved++
+		default:
+			continue
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return sent, err
@@ -273,6 +300,9 @@ func (c *DLQReplayCmd) fromFolder(ctx context.Context, q *queue.Client, change f
 		if err := os.Rename(file, file+".sent"); err != nil {
 			return sent, err
 		}
+	}
+	if saved == 0 {
+		return 0, errors.New("there are no saved messages in " + c.From)
 	}
 	return sent, nil
 }

@@ -122,7 +122,9 @@ func run() int {
 		fmt.Fprintf(os.Stderr, "try: ops %s--help\n", commandOf(os.Args[1:]))
 		return exitUsage
 	}
-	return report(ctx, command.Run())
+	err = command.Run()
+	out.clear()
+	return report(ctx, err)
 }
 
 // report prints an error, if there is one, and returns the exit status.

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -50,6 +53,7 @@ const (
 type cloud struct {
 	sqs     *sqsserver.Server
 	queue   *queue.Client
+	dead    *queue.Client // sends to the DLQ
 	store   *store.Store
 	outputs string   // file
 	env     []string // that makes the SDK find it
@@ -93,7 +97,8 @@ func newCloud(t testing.TB) *cloud {
 		"AWS_REGION=sa-east-1", // the stack's own must win, or the gateway refuses the signature
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull}
 	key := credentials.NewStaticCredentialsProvider("key", "secret", "")
-	c.queue = queue.New(sqs.New(sqs.Options{Region: o.Region, BaseEndpoint: &web.URL, Credentials: key}), o.QueueURL, o.DLQURL)
+	client := sqs.New(sqs.Options{Region: o.Region, BaseEndpoint: &web.URL, Credentials: key})
+	c.queue, c.dead = queue.New(client, o.QueueURL, o.DLQURL), queue.New(client, o.DLQURL, o.DLQURL)
 	c.store = store.New(s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(objects.URL()), Credentials: key}, store.ClientOptions), testBucket)
 	return c
 }
@@ -121,38 +126,33 @@ func (c *cloud) intercept(before func(operation string, r *http.Request) int) {
 }
 
 // take removes and returns every message that can be received from a queue.
-func (c *cloud) take(t testing.TB, name string) []string {
-	t.Helper()
-	var bodies []string
+func (c *cloud) take(ctx context.Context, name string) (bodies []string, err error) {
 	for {
 		if visible, _, _ := c.sqs.Counts(name); visible == 0 {
-			return bodies
+			return bodies, nil
 		}
-		d, err := c.sqs.Receive(t.Context(), name)
-		if err != nil || d == nil {
-			t.Fatalf("receive from %s: %v, %v", name, d, err)
+		d, err := c.sqs.Receive(ctx, name)
+		if err != nil {
+			return nil, err
 		}
 		bodies = append(bodies, d.Body)
 		if err := c.sqs.Delete(name, d.ReceiptHandle); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
 }
 
 // commit writes the receipt of a chunk that a run with this seed made.
-func (c *cloud) commit(t testing.TB, generator string, r task.Range, seed, chunkSize int) {
-	t.Helper()
+func (c *cloud) commit(ctx context.Context, generator string, r task.Range, seed, chunkSize int) error {
 	receipt := store.Receipt{Generator: generator, RunID: "earlier", RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Claim: 1, Format: task.Files}
 	for i := r.Start; i < r.End; i++ {
 		receipt.Samples = append(receipt.Samples, store.Described(sample.Sample{Index: i, ID: task.SampleID("d", i), Fingerprint: fmt.Sprint(i)}))
 	}
-	if err := c.store.PutReceipt(t.Context(), receipt); err != nil {
-		t.Fatal(err)
-	}
+	return c.store.PutReceipt(ctx, receipt)
 }
 
-// generators makes folders that are found as generators.
-func generators(t testing.TB, dir string, names ...string) {
+// makeGenerators makes folders that are found as generators.
+func makeGenerators(t testing.TB, dir string, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		folder := filepath.Join(dir, name, "examples")
@@ -165,55 +165,54 @@ func generators(t testing.TB, dir string, names ...string) {
 	}
 }
 
-// TestScripts plays the dialogues in testdata/script. Scripts that begin with
-// the word cloud in a comment's first line get one; see newCloud.
+// TestScripts plays the dialogues in testdata/script, where there is no stack,
+// and those in testdata/cloud, where $OUT are the outputs of one.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		Setup: func(e *testscript.Env) error {
-			// Nothing of the machine may reach a script: no pulumi, no credentials,
-			// no selected stack.
-			e.Setenv("PATH", filepath.SplitList(e.Getenv("PATH"))[0]+string(os.PathListSeparator)+e.WorkDir+"/bin"+string(os.PathListSeparator)+"/usr/bin:/bin")
-			e.Setenv("OPS_STACK", "")
-			e.Setenv("HOME", e.WorkDir)
-			generators(e.T().(testing.TB), filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
-			if !strings.HasPrefix(filepath.Base(e.WorkDir), "script-cloud") {
-				return nil
-			}
-			c := newCloud(e.T().(testing.TB))
-			e.Values["cloud"] = c
-			e.Setenv("OUT", c.outputs)
-			for _, pair := range c.env {
-				name, value, _ := strings.Cut(pair, "=")
-				e.Setenv(name, value)
-			}
-			return nil
-		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"status": expectStatus,
-			"send":   func(ts *testscript.TestScript, neg bool, args []string) { sendTo(ts, args) },
-			"commit": commitRange,
-			"holds":  holds,
-		},
-	})
+	for _, folder := range []string{"script", "cloud"} {
+		t.Run(folder, func(t *testing.T) {
+			testscript.Run(t, testscript.Params{
+				Dir:                 filepath.Join("testdata", folder),
+				RequireExplicitExec: true,
+				RequireUniqueNames:  true,
+				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns},
+			})
+		})
+	}
 }
 
-// expectStatus runs ops and compares its exit status: status 80 ops ...
-func expectStatus(ts *testscript.TestScript, neg bool, args []string) {
+func setUp(e *testscript.Env, withCloud bool) error {
+	t := e.T().(testing.TB)
+	// Nothing of this machine may reach a script: no pulumi, no credentials.
+	bin, _, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
+	e.Setenv("PATH", strings.Join([]string{bin, filepath.Join(e.WorkDir, "bin"), "/usr/bin", "/bin"}, string(os.PathListSeparator)))
+	e.Setenv("HOME", e.WorkDir)
+	e.Setenv("LINES", "no\n\tjson")
+	makeGenerators(t, filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
+	if !withCloud {
+		return nil
+	}
+	c := newCloud(t)
+	e.Values["cloud"] = c
+	e.Setenv("OUT", c.outputs)
+	for _, pair := range c.env {
+		name, value, _ := strings.Cut(pair, "=")
+		e.Setenv(name, value)
+	}
+	return nil
+}
+
+// exits runs a program and compares its exit status: exits 80 ops submit --all
+func exits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	err = ts.Exec(args[1], args[2:]...)
 	got := 0
-	if err != nil {
-		var exit interface{ ExitCode() int }
-		if e, ok := err.(interface{ ExitCode() int }); ok {
-			exit = e
-			got = exit.ExitCode()
-		} else {
-			ts.Check(err)
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
 		}
+		got = exit.ExitCode()
 	}
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
@@ -221,16 +220,48 @@ func expectStatus(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // sendTo puts a message into a queue: send dead BODY [attribute=value ...]
-func sendTo(ts *testscript.TestScript, args []string) {
+func sendTo(ts *testscript.TestScript, neg bool, args []string) {
 	c := ts.Value("cloud").(*cloud)
 	attributes := map[string]queue.Attribute{}
 	for _, pair := range args[2:] {
 		name, value, _ := strings.Cut(pair, "=")
 		attributes[name] = queue.Attribute{Type: "String", Text: value}
 	}
-	client := c.queue
-	if args[0] == testDead {
-		client = c.queue.ToDLQ()
+	to := map[string]*queue.Client{testTasks: c.queue, testDead: c.dead}[args[0]]
+	ts.Check(to.SendMessage(context.Background(), args[1], attributes))
+}
+
+// commitRange commits samples: commit GENERATOR FIRST LAST SEED CHUNKSIZE
+func commitRange(ts *testscript.TestScript, neg bool, args []string) {
+	var n [4]int
+	for i := range n {
+		var err error
+		n[i], err = strconv.Atoi(args[i+1])
+		ts.Check(err)
 	}
-	ts.Check(client.SendMessage(ts.Context(), args[1], attributes))
+	ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], task.Range{Start: n[0], End: n[1] + 1}, n[2], n[3]))
+}
+
+// takeFrom prints what can be received from a queue, sorted, and removes it.
+func takeFrom(ts *testscript.TestScript, neg bool, args []string) {
+	list, err := ts.Value("cloud").(*cloud).take(context.Background(), args[0])
+	ts.Check(err)
+	slices.Sort(list)
+	out := ts.Stdout()
+	for _, line := range list {
+		fmt.Fprintln(out, line)
+	}
+}
+
+// countRuns compares the number of runs that are written down, and sets RUN to
+// the newest: runs 1
+func countRuns(ts *testscript.TestScript, neg bool, args []string) {
+	ids, err := ts.Value("cloud").(*cloud).store.Runs(context.Background())
+	ts.Check(err)
+	if strconv.Itoa(len(ids)) != args[0] {
+		ts.Fatalf("%d runs are written down, want %s", len(ids), args[0])
+	}
+	if len(ids) > 0 {
+		ts.Setenv("RUN", ids[0])
+	}
 }

@@ -97,7 +97,7 @@ func (o *Output) Progress(what string, done, total int) {
 	const width = 30
 	full := width
 	if total > 0 {
-		full = width * done / total
+		full = width * min(done, total) / total // totals may be estimates
 	}
 	fmt.Fprintf(o.talk, "\r\033[K%s %s%s %s of %s", what, strings.Repeat("█", full), strings.Repeat("░", width-full), count(done), count(total))
 }

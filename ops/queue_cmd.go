@@ -69,7 +69,7 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, q *queue.Client) erro
 			fmt.Fprintln(w, "no task is waiting")
 		}
 		for _, m := range list {
-			fmt.Fprintf(w, "%s\tdelivery %d\t%s ago\t%s\n", m.ID, m.Receives, span(time.Since(m.Sent)), m.Body)
+			fmt.Fprintf(w, "%s\tdelivery %d\t%s ago\t%s\n", m.ID, m.Receives, span(time.Since(m.Sent)), cut(m.Body, 1000)) // --json has all of it
 		}
 	})
 }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +45,7 @@ func (p *plan) check() error {
 		return usage("--chunk is %d, it must be from 1 to %d", p.Chunk, task.MaxSamples)
 	case p.Seed < 0 || p.Seed > task.MaxSeed:
 		return usage("--seed is %d, it must be from 0 to %d", p.Seed, task.MaxSeed)
-	case p.Start < 0 || p.Start+p.Samples > task.MaxIndex:
+	case p.Start < 0 || p.Samples > task.MaxIndex || p.Start > task.MaxIndex-p.Samples:
 		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
 	}
 	return nil
@@ -81,11 +81,24 @@ func (c *SubmitCmd) Validate() error {
 			return usage("--run %v", err)
 		}
 	}
-	if c.Resume != "" || c.Missing && c.Run_ != "" && !c.given() {
+	if c.Resume != "" {
+		if err := task.CheckName(c.Resume); err != nil {
+			return usage("--resume %v", err)
+		}
+		if c.given() || c.Run_ != "" || c.Missing || c.Overwrite || c.DryRun {
+			return usage("--resume stands alone: the run says what it makes")
+		}
+		return nil
+	}
+	if c.completes() {
 		return nil
 	}
 	return c.check()
 }
+
+// completes reports whether the flags name an earlier run to complete, and not
+// what to make.
+func (c *SubmitCmd) completes() bool { return c.Missing && c.Run_ != "" && !c.given() }
 
 // submitted is what submit prints as JSON.
 type submitted struct {
@@ -106,9 +119,15 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 		if err != nil {
 			return err
 		}
-		return send(ctx, o, t, q, run)
+		return send(ctx, o, t, q, run, true)
 	}
-	list, err := known(ctx, o, t.Name)
+	var list []generator.Generator
+	var err error
+	if c.DryRun {
+		list, err = discover(o.Globals) // makes no environments
+	} else {
+		list, err = known(ctx, o, t.Name)
+	}
 	if err != nil {
 		return err
 	}
@@ -142,12 +161,12 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 		}
 		return err
 	}
-	return send(ctx, o, t, q, run)
+	return send(ctx, o, t, q, run, false)
 }
 
 // newRun makes the run that the flags describe.
 func (c *SubmitCmd) newRun(ctx context.Context, o *Output, st *store.Store, list []generator.Generator) (task.Run, error) {
-	if c.Missing && c.Run_ != "" {
+	if c.completes() {
 		old, err := st.Run(ctx, c.Run_)
 		if err != nil {
 			return task.Run{}, err
@@ -281,13 +300,16 @@ func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.T
 
 // send sends those tasks of a run that the journal does not have, and prints
 // what to do next.
-func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.Run) error {
+func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.Run, resumed bool) error {
 	tasks := run.Plan()
 	j, err := openJournal(o.LocalDir, t.Name, run.ID)
 	if err != nil {
 		return err
 	}
 	defer j.close()
+	if resumed && len(j.sent) == 0 {
+		o.Say("no journal of run %s is here: all its tasks are sent, and the workers absorb what was sent before", run.ID)
+	}
 	var left []task.Task
 	var places []int
 	for place, x := range tasks {
@@ -342,19 +364,32 @@ func openJournal(localDir, stackName, run string) (*journal, error) {
 		return nil, fmt.Errorf("run %s is being submitted by another process", run)
 	}
 	j := &journal{file: f, sent: map[int]bool{}}
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// A last line that was cut off could be another number: ";" ends a line.
-		if number, whole := strings.CutSuffix(lines.Text(), ";"); whole {
-			if place, err := strconv.Atoi(number); err == nil {
-				j.sent[place] = true
-			}
-		}
+	if err := j.read(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("read the journal of run %s: %w", run, err)
 	}
 	return j, nil
 }
 
+// read reads what was sent. A last line that was cut off could be the beginning
+// of another number, and what is appended to it would be: it is removed.
+func (j *journal) read() error {
+	text, err := io.ReadAll(j.file)
+	if err != nil {
+		return err
+	}
+	whole := text[:bytes.LastIndexByte(text, '\n')+1]
+	for line := range strings.Lines(string(whole)) {
+		// What a power cut made of a line is no number: its task is sent again.
+		if place, err := strconv.Atoi(strings.TrimSuffix(line, "\n")); err == nil {
+			j.sent[place] = true
+		}
+	}
+	return j.file.Truncate(int64(len(whole)))
+}
+
 func (j *journal) add(place int) error {
-	_, err := fmt.Fprintf(j.file, "%d;\n", place)
+	_, err := fmt.Fprintf(j.file, "%d\n", place)
 	return err
 }
 

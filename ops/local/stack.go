@@ -240,7 +240,7 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 	}
 	start := func(address string) (*s3server.Server, error) {
 		return s3server.Start(ctx, s3server.Config{
-			Dir: objectsDir(s.config.Dir), Meta: filepath.Join(s.config.Dir, "s3-metadata"), Address: address, Bucket: Bucket,
+			Dir: objectsDir(s.config.Dir), Meta: filepath.Join(s.config.Dir, "object-metadata"), Address: address, Bucket: Bucket,
 			Region: stack.DefaultRegion, AccessKey: accessKey, SecretKey: secretKey, Inherit: s.lock,
 		}, log)
 	}

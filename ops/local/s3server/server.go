@@ -22,7 +22,7 @@ import (
 // Config says what to serve and where.
 type Config struct {
 	Dir       string   // objects are files below Dir/<bucket>/<key>
-	Meta      string   // folder for metadata where the filesystem has no extended attributes
+	Meta      string   // folder for metadata where the filesystem has no extended attributes; its path must not begin with Dir
 	Address   string   // loopback host and port; port 0 takes a free one
 	Bucket    string   // made if it is not there
 	Region    string   // that clients sign for
@@ -107,7 +107,7 @@ func Start(ctx context.Context, c Config, log io.Writer) (*Server, error) {
 	defer stop()
 	if _, err := io.ReadFull(readyRead, make([]byte, 1)); err != nil {
 		_ = s.Close()
-		return nil, fmt.Errorf("start S3 endpoint on %s: it ended at once (%v); is there another program on the port?", address, s.err)
+		return nil, fmt.Errorf("start S3 endpoint on %s: is there another program on the port? %w", address, s.Err())
 	}
 	return s, ctx.Err()
 }

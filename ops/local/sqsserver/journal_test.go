@@ -1,0 +1,240 @@
+package sqsserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// model is what a queue must hold: receives by body.
+type model map[string]int
+
+// Whatever is done, and wherever the journal was cut off behind the last
+// acknowledged change, the queue holds what it must when it is opened again.
+func TestSurvivesTheEndOfTheProcess(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "journal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		now := time.Unix(1_800_000_000, 0)
+		open := func() *Server {
+			s, err := Open(dir, Options{Now: func() time.Time { return now }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.CreateQueue(Queue{Name: "q", Visibility: time.Minute, DeadLetter: "d", MaxReceives: 3}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.CreateQueue(Queue{Name: "d"}); err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		s := open()
+		m, dead := model{}, 0
+		held := map[string]*Delivery{} // by body
+		at := map[string]time.Time{}   // when it was received
+		next := 0
+		t.Repeat(map[string]func(*rapid.T){
+			"send": func(t *rapid.T) {
+				next++
+				body := string(rune('a'+next%26)) + time.Duration(next).String()
+				in := &request{QueueUrl: "/q", MessageBody: &body}
+				if _, err := s.apiSend(context.Background(), in); err != nil {
+					t.Fatal(err)
+				}
+				m[body] = 0
+			},
+			"receive": func(t *rapid.T) {
+				list, err := s.receive(ended(), "q", 1, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, x := range list {
+					if h := held[x.Body]; h != nil && now.Sub(at[x.Body]) < time.Minute {
+						t.Fatalf("%s was delivered while it was hidden", x.Body)
+					}
+					n, there := m[x.Body]
+					if !there || x.Receives != n+1 || x.Receives > 3 {
+						t.Fatalf("%s was delivered for the %d. time, the model has %d (%v)", x.Body, x.Receives, n, there)
+					}
+					m[x.Body], held[x.Body], at[x.Body] = x.Receives, s.delivery(x), now
+				}
+			},
+			"delete": func(t *rapid.T) {
+				for body, d := range held {
+					if err := s.Delete("q", d.ReceiptHandle); err != nil {
+						t.Fatal(err)
+					}
+					delete(m, body)
+					delete(held, body)
+					return
+				}
+			},
+			"return": func(t *rapid.T) {
+				for body, d := range held {
+					counts := rapid.Bool().Draw(t, "counts")
+					if err := s.Return("q", d.ReceiptHandle, counts); err != nil {
+						t.Fatal(err)
+					}
+					if !counts {
+						m[body]--
+					}
+					delete(held, body)
+					return
+				}
+			},
+			"time passes": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(1, 90).Draw(t, "seconds")) * time.Second)
+				for body := range held {
+					if now.Sub(at[body]) >= time.Minute {
+						delete(held, body)
+					}
+				}
+			},
+			"the process ends": func(t *rapid.T) {
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				// A write that was never acknowledged may be there in part.
+				f, err := os.OpenFile(filepath.Join(dir, journalName), os.O_APPEND|os.O_WRONLY, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var line bytes.Buffer
+				if err := encode(&line, change{Queue: "q", Put: &message{ID: "never", Body: "never"}}); err != nil {
+					t.Fatal(err)
+				}
+				_, _ = f.Write(line.Bytes()[:rapid.IntRange(0, line.Len()-1).Draw(t, "cut")])
+				f.Close()
+				s = open()
+			},
+			"": func(t *rapid.T) {
+				if n := len(s.queues["q"].messages); n+len(s.queues["d"].messages) != len(m) {
+					t.Fatalf("%d in the queue and %d in the DLQ, the model has %d", n, len(s.queues["d"].messages), len(m))
+				}
+				if n := len(s.queues["d"].messages); n < dead {
+					t.Fatalf("the DLQ went from %d to %d", dead, n)
+				}
+				dead = len(s.queues["d"].messages)
+			},
+		})
+		_ = s.Close()
+	})
+}
+
+// ended is a context that lets a receive take what is there and wait for nothing.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
+// full is a file on a disk that gets full.
+type full struct {
+	file
+	room int
+}
+
+func (f *full) Write(p []byte) (int, error) {
+	n := min(len(p), f.room)
+	f.room -= n
+	written, err := f.file.Write(p[:n])
+	if err == nil && n < len(p) {
+		err = syscall.ENOSPC
+	}
+	return written, err
+}
+
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateQueue(Queue{Name: "q"}); err != nil {
+		t.Fatal(err)
+	}
+	disk := &full{file: s.journal.file, room: 2000}
+	s.journal.file = disk
+	sent := 0
+	post := func() error {
+		body := "a message"
+		_, err := s.apiSend(t.Context(), &request{QueueUrl: "/q", MessageBody: &body})
+		return err
+	}
+	for err = nil; err == nil; {
+		if err = post(); err == nil {
+			sent++
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) || sent == 0 {
+		t.Fatalf("after %d messages: %v", sent, err)
+	}
+	disk.room = 1 << 20
+	if err := post(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(dir, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if visible, _, _ := s.Counts("q"); visible != sent+1 {
+		t.Errorf("%d messages, want %d", visible, sent+1)
+	}
+}
+
+func FuzzJournal(f *testing.F) {
+	var line bytes.Buffer
+	_ = encode(&line, change{Queue: "q", Define: &Queue{Name: "q"}})
+	_ = encode(&line, change{Queue: "q", Put: &message{ID: "1", Body: "x"}})
+	f.Add(line.Bytes())
+	f.Fuzz(func(t *testing.T, text []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, journalName), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(dir, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// BenchmarkSend sends batches of ten through the same code as HTTP requests.
+func BenchmarkSend(b *testing.B) {
+	s, err := Open(b.TempDir(), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.CreateQueue(Queue{Name: "q"}); err != nil {
+		b.Fatal(err)
+	}
+	body := `{"type":"maze-task-data-generator","num_samples":100,"seed":42}`
+	in := &request{QueueUrl: "/q"}
+	for i := range 10 {
+		in.Entries = append(in.Entries, entry{Id: string(rune('a' + i)), MessageBody: &body})
+	}
+	for b.Loop() {
+		if _, err := s.apiSendBatch(b.Context(), in); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(10*b.N)/b.Elapsed().Seconds(), "messages/s")
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// process runs ops in a folder with three generators and returns it started.
+func (c *cloud) process(t *testing.T, dir string, args ...string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "ops", append([]string{"--outputs", c.outputs}, args...)...)
+	said := &bytes.Buffer{}
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), c.env...), said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, said
+}
+
+// TestSubmitStopped stops a submit in one of its requests, before or after the
+// queue has done it, by kill -9 or Ctrl-C. After submit --resume each task must
+// have been sent, and few of them twice.
+func TestSubmitStopped(t *testing.T) {
+	const tasks = 300 // 30 requests
+	for _, how := range []os.Signal{syscall.SIGKILL, os.Interrupt} {
+		for _, at := range []int{1, 2, 17, 30} {
+			for _, done := range []bool{false, true} {
+				name := how.String() + " before"
+				if done {
+					name = how.String() + " after"
+				}
+				t.Run(name, func(t *testing.T) {
+					c, dir := newCloud(t), t.TempDir()
+					makeGenerators(t, filepath.Join(dir, "generators"), "maze-task")
+					var mu sync.Mutex
+					requests := 0
+					reached, stopped := make(chan struct{}), make(chan struct{})
+					c.intercept(func(operation string, r *http.Request) int {
+						mu.Lock()
+						requests++
+						now := requests
+						mu.Unlock()
+						if now < at {
+							return 0
+						}
+						if now == at {
+							if done {
+								c.sqs.ServeHTTP(httptest.NewRecorder(), r)
+							}
+							close(reached)
+						}
+						<-stopped
+						return http.StatusServiceUnavailable
+					})
+					cmd, said := c.process(t, dir, "submit", "--all", "--samples", "3000", "--batch", "10", "--chunk", "10", "--run", "stopped")
+					<-reached
+					if err := cmd.Process.Signal(how); err != nil {
+						t.Fatal(err)
+					}
+					_ = cmd.Wait()
+					close(stopped)
+					c.intercept(nil)
+					if how == os.Interrupt {
+						if code := cmd.ProcessState.ExitCode(); code != 1 {
+							t.Errorf("exit status %d, want 1", code)
+						}
+						if !strings.Contains(said.String(), "submit --resume stopped\n") {
+							t.Errorf("it does not say how to go on: %s", said)
+						}
+					}
+					again, said := c.process(t, dir, "submit", "--resume", "stopped")
+					if err := again.Wait(); err != nil {
+						t.Fatalf("resume: %v: %s", err, said)
+					}
+					bodies, err := c.take(t.Context(), testTasks)
+					if err != nil {
+						t.Fatal(err)
+					}
+					different := map[string]bool{}
+					for _, b := range bodies {
+						different[b] = true
+					}
+					if len(different) != tasks {
+						t.Errorf("%d different tasks were sent, want %d", len(different), tasks)
+					}
+					if twice := len(bodies) - tasks; twice > 10*16 {
+						t.Errorf("%d tasks were sent twice, more than were in flight", twice)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestSubmitTwice refuses a resume while the run is being sent.
+func TestSubmitTwice(t *testing.T) {
+	c, dir := newCloud(t), t.TempDir()
+	makeGenerators(t, filepath.Join(dir, "generators"), "maze-task")
+	reached, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	c.intercept(func(string, *http.Request) int {
+		once.Do(func() { close(reached) })
+		<-release
+		return 0
+	})
+	first, _ := c.process(t, dir, "submit", "--all", "--samples", "10", "--run", "busy")
+	<-reached
+	second, said := c.process(t, dir, "submit", "--resume", "busy")
+	if err := second.Wait(); err == nil || !strings.Contains(said.String(), "is being submitted by another process") {
+		t.Errorf("the second submit ended with %v and said %s", err, said)
+	}
+	close(release)
+	if err := first.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestJournal cuts a journal off anywhere, as a full disk or a dead machine
+// does, goes on writing, and reads: it may have forgotten, but it must not name
+// a task that was never sent.
+func TestJournal(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "submits", "dev", "r1.journal")
+		written := map[int]bool{}
+		for range rapid.IntRange(1, 4).Draw(rt, "sessions") {
+			j, err := openJournal(dir, "dev", "r1")
+			if err != nil {
+				rt.Fatal(err)
+			}
+			for place := range j.sent {
+				if !written[place] {
+					rt.Fatalf("task %d is in the journal and was never sent", place)
+				}
+			}
+			for _, place := range rapid.SliceOfN(rapid.IntRange(0, 9999), 0, 5).Draw(rt, "places") {
+				if err := j.add(place); err != nil {
+					rt.Fatal(err)
+				}
+				written[place] = true
+			}
+			j.close()
+			info, err := os.Stat(path)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if err := os.Truncate(path, rapid.Int64Range(0, info.Size()).Draw(rt, "size")); err != nil {
+				rt.Fatal(err)
+			}
+		}
+	})
+	dir := t.TempDir()
+	j, err := openJournal(dir, "a/b", "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for place := range 5 {
+		if err := j.add(place); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.close()
+	if j, err = openJournal(dir, "a/b", "r1"); err != nil || len(j.sent) != 5 {
+		t.Errorf("a whole journal is read as %v, %v", j, err)
+	}
+}
+
+// TestReplayStopped kills a replay in one of its requests. After a second one
+// every task is in the queue, and those that are there twice are the same task,
+// which workers absorb.
+func TestReplayStopped(t *testing.T) {
+	const tasks = 25
+	for _, at := range []int{2, 3, 9, 15, 24, 40} {
+		t.Run(fmt.Sprintf("at request %d", at), func(t *testing.T) {
+			t.Parallel() // they wait more than they work
+			c, dir := newCloud(t), t.TempDir()
+			for i := range tasks {
+				body := task.Task{Generator: "maze-task", StartIndex: i, NumSamples: 1, Seed: 3, Format: task.Files, ChunkSize: 1}.Body()
+				if err := c.dead.SendMessage(t.Context(), body, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var mu sync.Mutex
+			requests := 0
+			reached, stopped := make(chan struct{}), make(chan struct{})
+			c.intercept(func(operation string, r *http.Request) int {
+				mu.Lock()
+				requests++
+				now := requests
+				mu.Unlock()
+				if now < at {
+					return 0
+				}
+				if now == at {
+					c.sqs.ServeHTTP(httptest.NewRecorder(), r)
+					close(reached)
+				}
+				<-stopped
+				return http.StatusServiceUnavailable
+			})
+			cmd, _ := c.process(t, dir, "dlq", "replay")
+			<-reached
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			close(stopped)
+			c.intercept(nil)
+			for _, d := range c.sqs.InFlight(testDead) { // they come back by and by
+				if err := c.sqs.Return(testDead, d.ReceiptHandle, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			again, said := c.process(t, dir, "dlq", "replay")
+			if err := again.Wait(); err != nil {
+				t.Fatalf("second replay: %v: %s", err, said)
+			}
+			bodies, err := c.take(t.Context(), testTasks)
+			if err != nil {
+				t.Fatal(err)
+			}
+			different := map[string]bool{}
+			for _, b := range bodies {
+				different[b] = true
+			}
+			if len(different) != tasks {
+				t.Errorf("%d different tasks in the queue, want %d", len(different), tasks)
+			}
+			if left, _ := c.take(t.Context(), testDead); len(left) > 0 {
+				t.Errorf("%v are still in the DLQ", left)
+			}
+		})
+	}
+}
+
+// TestFresh gives a dead task seeds that it has not tried.
+func TestFresh(t *testing.T) {
+	attributes := map[string]queue.Attribute{}
+	for _, c := range []struct {
+		name, body string
+		keep       bool
+		want       string // "" if it is not sent
+		differs    bool   // the seed must be another
+	}{
+		{"of a run", `{"type":"m","num_samples":1,"seed":5,"run_id":"r","attempt":2}`, false, `{"type":"m","num_samples":1,"seed":5,"output_format":"files","run_id":"r","chunk_size":20,"attempt":5}`, false},
+		{"of a run, kept", `{"type":"m","num_samples":1,"seed":5,"run_id":"r"}`, true, `{"type":"m","num_samples":1,"seed":5,"output_format":"files","run_id":"r","chunk_size":20}`, false},
+		{"of none", `{"type":"m","num_samples":1,"seed":5}`, false, "", true},
+		{"of none and seedless", `{"type":"m","num_samples":1}`, false, "", true},
+		{"no more attempts", `{"type":"m","num_samples":1,"run_id":"r","attempt":1000000000}`, false, "", false},
+		{"no task", `{}`, false, "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := queue.Message{ID: "id", Body: c.body, Attributes: attributes}
+			r := &DLQReplayCmd{KeepSeed: c.keep}
+			got, err := r.fresh(m)
+			again, _ := r.fresh(m)
+			if got != again {
+				t.Errorf("%s, then %s: what an interrupted replay sends twice would conflict", got, again)
+			}
+			if c.differs {
+				before, _ := task.Parse([]byte(c.body), m.ID)
+				after, err := task.Parse([]byte(got), "other")
+				if err != nil || after.Seed == before.Seed {
+					t.Errorf("seed %d is kept: %s, %v", before.Seed, got, err)
+				}
+				return
+			}
+			if (err == nil) != (c.want != "") || err == nil && got != c.want {
+				t.Errorf("fresh = %s, %v, want %s", got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestProgressBeyondTotal(t *testing.T) {
+	o := &Output{Globals: &Globals{}, talk: io.Discard, terminal: true}
+	for _, c := range [][2]int{{0, 0}, {1, 0}, {7, 5}, {5, 5}} {
+		o.Progress("counting", c[0], c[1]) // an estimate is too low: no panic
+	}
+}
