@@ -92,7 +92,7 @@ func status(err error) int {
 func TestBehaviour(t *testing.T) {
 	for _, sidecar := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sidecar %v", sidecar), func(t *testing.T) {
-			suite(t, store{client(start(t, Config{Sidecar: sidecar}).URL()), "bucket"})
+			suite(t, store{client(start(t, Config{Sidecar: sidecar}).URL()), "bucket"}, false)
 		})
 	}
 }
@@ -107,10 +107,12 @@ func TestBehaviourOfMoto(t *testing.T) {
 	if _, err := s.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &s.bucket, CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: "us-east-2"}}); err != nil {
 		t.Fatal(err)
 	}
-	suite(t, s)
+	suite(t, s, true)
 }
 
-func suite(t *testing.T, s store) {
+// suite checks a bucket. moto neither verifies nor returns checksums; what
+// depends on them is not asked of it.
+func suite(t *testing.T, s store, moto bool) {
 	t.Run("put, get, head, delete", func(t *testing.T) {
 		for _, key := range []string{"a/b c+d/é%.txt", "empty", "a/b/c/d/e/f/g"} {
 			body := []byte("content of " + key)
@@ -128,7 +130,7 @@ func suite(t *testing.T, s store) {
 				t.Fatal(err)
 			}
 			sum := sha256.Sum256(body)
-			if aws.ToInt64(head.ContentLength) != int64(len(body)) || aws.ToString(head.ETag) == "" || aws.ToString(head.ChecksumSHA256) != base64.StdEncoding.EncodeToString(sum[:]) {
+			if aws.ToInt64(head.ContentLength) != int64(len(body)) || aws.ToString(head.ETag) == "" || !moto && aws.ToString(head.ChecksumSHA256) != base64.StdEncoding.EncodeToString(sum[:]) {
 				t.Errorf("%s: head %v %v %v", key, aws.ToInt64(head.ContentLength), aws.ToString(head.ETag), aws.ToString(head.ChecksumSHA256))
 			}
 			for range 2 { // the second one deletes nothing, and is no error
@@ -157,6 +159,9 @@ func suite(t *testing.T, s store) {
 		}
 	})
 	t.Run("wrong checksums store nothing", func(t *testing.T) {
+		if moto {
+			t.Skip("not compared: moto verifies no checksums")
+		}
 		wrong := sha256.Sum256([]byte("other"))
 		_, err := s.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String("wrong"), Body: strings.NewReader("body"), ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(wrong[:]))})
 		if status(err) != http.StatusBadRequest {

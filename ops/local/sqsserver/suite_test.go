@@ -25,13 +25,11 @@ type check struct {
 
 // notMoto are the checks that moto does not pass, and why.
 var notMoto = map[string]string{
-	"move task takes dead messages back":     "moto has no message move tasks",
-	"an old handle deletes nothing":          "moto deletes by any handle",
-	"limits are refused by name":             "moto does not check the size of a batch",
-	"visibility is changed only in flight":   "moto answers another error",
-	"peeking leaves the message visible":     "moto hides a message received with a visibility of zero",
-	"a message counts while it is hidden":    "moto moves a message to the DLQ one receive later",
-	"purge empties the queue, once a minute": "moto purges as often as it is asked",
+	"move task takes dead messages back":   "moto has no message move tasks",
+	"an old handle deletes nothing":        "moto deletes by any handle",
+	"limits are refused by name":           "moto takes control characters",
+	"visibility is changed only in flight": "moto changes the visibility of any message",
+	"attributes are set and read":          "moto takes unknown attributes",
 }
 
 func client(url string) *sqs.Client {
