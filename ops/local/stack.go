@@ -39,10 +39,13 @@ import (
 // Names and numbers of the local stack. Visibility, timeout and receives are
 // those of the cloud stack.
 const (
-	Bucket            = "vm-dataset"
-	tasksQueue        = "vm-dataset-tasks"
-	dlqQueue          = "vm-dataset-dlq"
-	accountID         = "000000000000"
+	Bucket     = "vm-dataset"
+	tasksQueue = "vm-dataset-tasks"
+	dlqQueue   = "vm-dataset-dlq"
+	accountID  = "000000000000"
+	// region is none of AWS's: for those, the AWS CLI of version 1 sends SQS
+	// requests to AWS whatever endpoint its environment names.
+	region            = "local"
 	accessKey         = "local"
 	secretKey         = "local-placeholder-secret"
 	DefaultVisibility = 960 * time.Second
@@ -207,7 +210,7 @@ func (s *Stack) serveQueue() error {
 		return err
 	}
 	url := "http://" + l.Addr().String()
-	s.queue, err = sqsserver.Open(filepath.Join(s.config.Dir, "queue"), sqsserver.Options{BaseURL: url, Region: stack.DefaultRegion, AccountID: accountID})
+	s.queue, err = sqsserver.Open(filepath.Join(s.config.Dir, "queue"), sqsserver.Options{BaseURL: url, Region: region, AccountID: accountID})
 	if err != nil {
 		l.Close()
 		return err
@@ -224,10 +227,10 @@ func (s *Stack) serveQueue() error {
 	}
 	s.http = &http.Server{Handler: s.queue, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.http.Serve(l) }()
-	arn := "arn:aws:sqs:" + stack.DefaultRegion + ":" + accountID + ":"
+	arn := "arn:aws:sqs:" + region + ":" + accountID + ":"
 	s.outputs = stack.Outputs{
 		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
-		FunctionName: "vm-dataset-worker", Region: stack.DefaultRegion, AccountID: accountID, Architecture: runtime.GOARCH,
+		FunctionName: "vm-dataset-worker", Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
 		DataPrefix: task.DataPrefix, SQSEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey,
 	}
 	return nil
@@ -241,7 +244,7 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 	start := func(address string) (*s3server.Server, error) {
 		return s3server.Start(ctx, s3server.Config{
 			Dir: objectsDir(s.config.Dir), Meta: filepath.Join(s.config.Dir, "object-metadata"), Address: address, Bucket: Bucket,
-			Region: stack.DefaultRegion, AccessKey: accessKey, SecretKey: secretKey, Inherit: s.lock,
+			Region: region, AccessKey: accessKey, SecretKey: secretKey, Inherit: s.lock,
 		}, log)
 	}
 	last, _ := strings.CutPrefix(s.outputs.S3Endpoint, "http://")

@@ -105,7 +105,7 @@ func (w *instance) serveNext(rw http.ResponseWriter, r *http.Request) {
 		h := rw.Header()
 		h.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
 		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(inv.deadline.UnixMilli(), 10))
-		h.Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:"+stack.DefaultRegion+":"+accountID+":function:vm-dataset-worker")
+		h.Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:"+region+":"+accountID+":function:vm-dataset-worker")
 		h.Set("Content-Type", "application/json")
 		_, _ = rw.Write(inv.payload)
 	case <-r.Context().Done():

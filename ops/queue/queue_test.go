@@ -339,7 +339,7 @@ func TestReplayInterrupted(t *testing.T) {
 			}
 			return false
 		})
-		_, _ = e.client.Replay(ctx, again)
+		_, stopped := e.client.Replay(ctx, again)
 		e.setFault(nil)
 		if strings.HasPrefix(how, "killed") { // hidden messages come back by and by
 			for _, d := range e.server.InFlight(dead) {
@@ -349,7 +349,7 @@ func TestReplayInterrupted(t *testing.T) {
 			}
 		}
 		if _, hidden, _ := e.server.Counts(dead); hidden > 0 && how != "refused" {
-			rt.Fatalf("%d messages of the DLQ are hidden from the next replay", hidden)
+			rt.Fatalf("%d messages of the DLQ are hidden from the next replay; the first said %v", hidden, stopped)
 		}
 		for _, d := range e.server.InFlight(dead) {
 			_ = e.server.Return(dead, d.ReceiptHandle, true)
