@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -127,6 +128,8 @@ func run() int {
 	return report(ctx, err)
 }
 
+var providerPrefix = regexp.MustCompile(`^(\*[a-z]+\.[A-Z][A-Za-z]+: )+`)
+
 // report prints an error, if there is one, and returns the exit status.
 func report(ctx context.Context, err error) int {
 	if err == nil {
@@ -138,6 +141,8 @@ func report(ctx context.Context, err error) int {
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "ops: stopped")
 	default:
+		// kong puts the type in front of what a provider says.
+		text = providerPrefix.ReplaceAllString(text, "")
 		fmt.Fprintf(os.Stderr, "ops: %s\n", strings.ReplaceAll(text, "\n", "; "))
 	}
 	if errors.As(err, &h) {

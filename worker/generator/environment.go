@@ -58,14 +58,23 @@ type Event struct {
 
 // String is one line for people.
 func (e Event) String() string {
-	line := "environment " + e.Environment + " " + string(e.Stage)
-	if e.Stage != Installing {
-		line += " for " + strings.Join(e.Generators, ", ")
+	detail, _, _ := strings.Cut(e.Detail, " (from ") // pip tells the file that asked
+	if e.Stage == Installing {
+		return "  " + detail
 	}
-	if e.Detail != "" {
-		line += ": " + e.Detail
+	line := "Python environment " + e.Environment + " " + string(e.Stage) + " for " + e.who()
+	if detail != "" {
+		line += ": " + detail
 	}
 	return line
+}
+
+// who names the generators, or counts them when they are many.
+func (e Event) who() string {
+	if len(e.Generators) > 2 {
+		return fmt.Sprintf("%d generators", len(e.Generators))
+	}
+	return strings.Join(e.Generators, ", ")
 }
 
 var installerStep = regexp.MustCompile(`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed) `)

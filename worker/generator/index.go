@@ -114,7 +114,9 @@ func Nearest(name string, known []string) string {
 	}
 	best, least := "", len(name)/2+1
 	for _, k := range known {
-		if d := distance(name, folded(k)); d < least {
+		whole := folded(k)
+		beginning := whole[:min(len(whole), len(name))] // mase is near maze-task-data-generator
+		if d := min(distance(name, whole), distance(name, beginning)+1); d < least {
 			best, least = k, d
 		}
 	}
