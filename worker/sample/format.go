@@ -179,6 +179,9 @@ func checkTrack(track *mp4.TrakBox, size int64) error {
 	if table.Stsz == nil || table.Stsc == nil || table.Stsz.SampleNumber == 0 {
 		return broken("is an MP4 without frames")
 	}
+	if int64(table.Stsz.SampleNumber) > size {
+		return broken("is a damaged MP4: %d frames in %d bytes", table.Stsz.SampleNumber, size)
+	}
 	var offsets []uint64
 	switch {
 	case table.Stco != nil:

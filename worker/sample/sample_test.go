@@ -170,11 +170,11 @@ func TestCollectSwapsNames(t *testing.T) {
 func TestCollectRefuses(t *testing.T) {
 	const good = "maze_task/maze_1/"
 	for _, test := range []struct {
-		name   string
+		name  string
 		spoil func(t *testing.T, dir string)
-		rules  Rules
-		cause  task.Cause
-		word   string
+		rules Rules
+		cause task.Cause
+		word  string
 	}{
 		{"nothing", func(t *testing.T, dir string) { remove(t, dir, "maze_task") }, Rules{}, task.IncompleteOutput, "no sample"},
 		{"one too few", func(t *testing.T, dir string) { remove(t, dir, good) }, Rules{}, task.IncompleteOutput, "2 samples"},
@@ -405,7 +405,11 @@ func TestVideo(t *testing.T) {
 	stsz := bytes.Index(good, []byte("stsz"))
 	huge := slices.Clone(good)
 	copy(huge[stsz+12:], "\x7f\xff\xff\xff") // the number of frames
+	endless := slices.Clone(good)            // four thousand million frames of no byte
+	copy(endless[stsz+12:], "\xff\xff\xff\xff")
+	copy(endless[bytes.Index(good, []byte("stsc"))+16:], "\xff\xff\xff\xff")
 	for name, data := range map[string][]byte{
+		"endless":           endless,
 		"no index":          slices.Concat(good[:moov], good[mdat:]),
 		"no frames":         video(t),
 		"a table too large": huge,
