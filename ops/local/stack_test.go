@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,9 +32,63 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
+// stackDir makes the test binary a local stack in that folder, which tests kill.
+const stackDir, stackWorkers = "VM_DATASET_TEST_STACK", "VM_DATASET_TEST_WORKERS"
+
 func TestMain(m *testing.M) {
 	Main()
-	os.Exit(m.Run())
+	if dir := os.Getenv(stackDir); dir != "" {
+		n, _ := strconv.Atoi(os.Getenv(stackWorkers))
+		s, err := Up(context.Background(), Config{Dir: dir, Workers: n, Timeout: DefaultTimeout, Visibility: DefaultVisibility})
+		if err == nil {
+			err = s.Wait(context.Background())
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(shared())
+	os.Exit(code)
+}
+
+// shared is a folder for what tests make once.
+var shared = sync.OnceValue(func() string {
+	dir, err := os.MkdirTemp("", "vm-dataset-test-")
+	if err != nil {
+		panic(err)
+	}
+	return dir
+})
+
+// upElsewhere starts a stack in a process of its own, and returns what kills
+// that process.
+func upElsewhere(t *testing.T, dir string, workers int) (r *rig, kill func()) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), stackDir+"="+dir, stackWorkers+"="+strconv.Itoa(workers))
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	t.Cleanup(kill)
+	eventually(t, "the stack is up", func() bool {
+		_, err := Outputs(dir)
+		pid, _ := PID(dir)
+		return err == nil && pid == cmd.Process.Pid
+	})
+	o, err := readOutputs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{Stack: &Stack{outputs: o}, t: t, sqs: sqs.NewFromConfig(AWSConfig(o)), dir: dir}, kill
 }
 
 // rig is a local stack with generators that go wrong as their names say.
@@ -50,10 +105,7 @@ var behaviours = []string{"good", "restless", "slow", "crash", "crash-odd", "no-
 
 // prepared is an index of the generators above, made once.
 var prepared = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "vm-dataset-test-")
-	if err != nil {
-		return "", err
-	}
+	dir := filepath.Join(shared(), "behaviours")
 	source, err := os.ReadFile("testdata/generate.py")
 	if err != nil {
 		return "", err
@@ -66,11 +118,16 @@ var prepared = sync.OnceValues(func() (string, error) {
 	}
 	b := generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "generators")}
 	_, err = b.Build(context.Background())
-	return filepath.Join(dir, "generators", generator.IndexFile), err
+	return filepath.Join(b.Dir, generator.IndexFile), err
 })
 
 // folder makes a stack's folder with the prepared generators.
 func folder(t *testing.T) string {
+	t.Helper()
+	return folderWith(t, prepared)
+}
+
+func folderWith(t *testing.T, prepared func() (string, error)) string {
 	t.Helper()
 	index, err := prepared()
 	if err != nil {
@@ -349,6 +406,7 @@ func TestEveryFault(t *testing.T) {
 // A message that is no task is refused by name on its first delivery and lies in
 // the DLQ as it was sent.
 func TestInvalidTasks(t *testing.T) {
+	t.Parallel()
 	r := up(t, folder(t), Config{})
 	bodies := map[string]string{
 		`{"type":"good","num_samples":1,"sed":7}`:                    "sed",
@@ -386,72 +444,10 @@ func TestInvalidTasks(t *testing.T) {
 	}
 }
 
-// What the same seed and chunk size make is the same bytes, whatever the batch
-// size, the number of workers and what is killed meanwhile.
-func TestSameBytesWhateverHappens(t *testing.T) {
-	for _, format := range []task.Format{task.Files, task.Tar} {
-		t.Run(string(format), func(t *testing.T) {
-			var want map[string][]byte
-			for _, c := range []struct {
-				batch, workers int
-				kill           bool
-			}{{20, 1, false}, {7, 3, false}, {10, 2, true}, {1, 2, false}} {
-				dir := folder(t)
-				r := up(t, dir, Config{Workers: c.workers})
-				for _, x := range (task.Run{ID: "r", Seed: 3, Samples: 20, Batch: c.batch, ChunkSize: 5, Format: format, Generators: []task.RunGenerator{{Name: "slow"}}}).Plan() {
-					r.sendTask(x)
-				}
-				if c.kill {
-					eventually(t, "something is committed", func() bool { return len(r.receipts("slow")) > 0 })
-					if err := r.Down(); err != nil {
-						t.Fatal(err)
-					}
-					r = up(t, dir, Config{Workers: c.workers})
-				}
-				r.idle()
-				r.holds("slow", task.Range{Start: 0, End: 20})
-				got := contents(r, format)
-				if want == nil {
-					want = got
-				}
-				if len(got) != len(want) {
-					t.Errorf("batch %d: %d objects, want %d", c.batch, len(got), len(want))
-				}
-				for key, data := range want {
-					if !bytes.Equal(got[key], data) {
-						t.Errorf("batch %d: %s differs", c.batch, key)
-					}
-				}
-				if err := r.Down(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		})
-	}
-}
-
-// contents are the stored objects by key, and for shards their members: the cut
-// of shards follows the batches where these are no multiples of the chunk size.
-func contents(r *rig, format task.Format) map[string][]byte {
-	stored := r.stored("slow")
-	if format == task.Files {
-		return stored
-	}
-	members := map[string][]byte{}
-	for key, data := range stored {
-		for name, content := range unpack(r.t, data) {
-			if members[name] != nil {
-				r.t.Errorf("%s is in two shards, one of them %s", name, key)
-			}
-			members[name] = content
-		}
-	}
-	return members
-}
-
 // Two copies of a task at once, and a task delivered three times, make each
 // sample once, also when the bytes differ each time.
 func TestDoubleDelivery(t *testing.T) {
+	t.Parallel()
 	r := up(t, folder(t), Config{Workers: 3})
 	for range 3 {
 		r.sendTask(task.Task{Generator: "restless", NumSamples: 15, Seed: 9, RunID: "r1"})
@@ -501,17 +497,19 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 		overwrite bool
 	}{{"new", false}, {"overwrite", true}} {
 		t.Run(run.name, func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t)
 			var kills atomic.Int32
 			var armed atomic.Bool
 			armed.Store(!run.overwrite)
 			front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
 				if armed.Load() && r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.ReceiptPrefix) && kills.Add(1) <= 2 {
-					killWorkers(t)
+					killWorkers(t, dir)
 					return true
 				}
 				return false
 			})
-			r := up(t, folder(t), Config{Workers: 1, front: front})
+			r := up(t, dir, Config{Workers: 1, front: front})
 			x := task.Task{Generator: "restless", NumSamples: 5, Seed: 1, RunID: "r1"}
 			if run.overwrite {
 				r.sendTask(x)
@@ -531,12 +529,12 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 	}
 }
 
-// killWorkers kills the worker processes of this test.
-func killWorkers(t *testing.T) {
+// killWorkers kills the worker processes of the stack in a folder.
+func killWorkers(t *testing.T, dir string) {
 	out, _ := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid())).Output()
 	for _, pid := range strings.Fields(string(out)) {
 		env, err := os.ReadFile("/proc/" + pid + "/environ")
-		if err == nil && bytes.Contains(env, []byte(workerVariable+"=")) {
+		if err == nil && bytes.Contains(env, []byte(workerVariable+"=")) && bytes.Contains(env, []byte(dir+"/")) {
 			var n int
 			_, _ = fmt.Sscan(pid, &n)
 			if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
@@ -549,6 +547,7 @@ func killWorkers(t *testing.T) {
 // An overwrite replaces what earlier runs made, also in another cut and format,
 // and never what a later one did.
 func TestOverwrite(t *testing.T) {
+	t.Parallel()
 	r := up(t, folder(t), Config{})
 	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 1, RunID: "r1", Format: task.Tar, ChunkSize: 10})
 	r.idle()
@@ -610,6 +609,7 @@ func TestDeadline(t *testing.T) {
 
 // A bucket that fails and resets connections changes nothing in the end.
 func TestFaultyBucket(t *testing.T) {
+	t.Parallel()
 	var n atomic.Int64
 	front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
 		switch n.Add(1) % 7 {
@@ -632,37 +632,14 @@ func TestFaultyBucket(t *testing.T) {
 
 // The whole stack is killed while it works; the next one goes on.
 func TestStackKilled(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
-	if dir := os.Getenv("VM_DATASET_TEST_STACK"); dir != "" { // the process that is killed
-		s, err := Up(t.Context(), Config{Dir: dir, Workers: 2, Timeout: DefaultTimeout, Visibility: DefaultVisibility})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Fatal(s.Wait(t.Context()))
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for round := range 3 {
-		cmd := exec.Command(self, "-test.run", "^TestStackKilled$")
-		cmd.Env = append(os.Environ(), "VM_DATASET_TEST_STACK="+dir)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "the stack is up", func() bool { _, err := Outputs(dir); pid, _ := PID(dir); return err == nil && pid == cmd.Process.Pid })
-		o, err := readOutputs(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := &rig{Stack: &Stack{outputs: o}, t: t, sqs: sqs.NewFromConfig(AWSConfig(o)), dir: dir}
+		r, kill := upElsewhere(t, dir, 2)
 		r.sendTask(task.Task{Generator: "slow", StartIndex: round * 10, NumSamples: 10, Seed: 1, ChunkSize: 2})
 		receipts := filepath.Join(objectsDir(dir), Bucket, task.ReceiptPrefix, "slow", "*.json")
 		eventually(t, "a chunk is committed", func() bool { found, _ := filepath.Glob(receipts); return len(found) > round*5 })
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait()
+		kill()
 	}
 	r := up(t, dir, Config{})
 	r.idle()
@@ -674,35 +651,9 @@ func TestStackKilled(t *testing.T) {
 	}
 }
 
-// A full disk is a failure with that cause, and passes when there is room.
-func TestFullDisk(t *testing.T) {
-	dir := folder(t)
-	scratch := filepath.Join(dir, "scratch")
-	if err := os.MkdirAll(scratch, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", scratch, "tmpfs", 0, "size=24m"); err != nil {
-		t.Skipf("needs the right to mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(scratch, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	r := up(t, dir, Config{Workers: 1})
-	r.sendTask(task.Task{Generator: "full", NumSamples: 5, Seed: 1})
-	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 1})
-	eventually(t, "it is reported", func() bool { return len(r.failures("full")) > 0 })
-	if f := r.failures("full")[0]; f.Cause != task.DiskFull {
-		t.Errorf("reported %s: %s", f.Cause, f.Detail)
-	}
-	eventually(t, "the other one is committed", func() bool { return len(r.receipts("good")) == 1 })
-	r.holds("good", task.Range{Start: 0, End: 5})
-	r.holds("full", task.Range{})
-}
-
 // Only one stack may run in a folder, and the folder says which.
 func TestOneStackPerFolder(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	if _, err := Outputs(dir); !errors.Is(err, ErrDown) {
 		t.Errorf("before it is up: %v", err)
@@ -738,6 +689,7 @@ func TestOneStackPerFolder(t *testing.T) {
 
 // Log lines have the same keys, and the metrics are CloudWatch's format.
 func TestLogs(t *testing.T) {
+	t.Parallel()
 	r := up(t, folder(t), Config{Workers: 1})
 	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 1, RunID: "r1"})
 	r.idle()

@@ -1,0 +1,107 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// maze is the real generator of the property below, with its environment.
+const maze = "maze-task-data-generator"
+
+var preparedMaze = sync.OnceValues(func() (string, error) {
+	b := generator.Builder{Root: filepath.Join("..", "..", "generators"), Dir: filepath.Join(shared(), "real")}
+	_, err := b.Build(context.Background())
+	return filepath.Join(b.Dir, generator.IndexFile), err
+})
+
+// What the same seed and chunk size make is the same bytes, whatever the batch
+// size, the number of workers and what is killed meanwhile.
+func TestSameBytesWhateverHappens(t *testing.T) {
+	const chunkSize, samples, trials = 3, 12, 3
+	for _, format := range []task.Format{task.Files, task.Tar} {
+		t.Run(string(format), func(t *testing.T) {
+			t.Parallel()
+			seed := time.Now().UnixNano()
+			random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // repeatable
+			var want map[string][]byte
+			for trial := range 1 + trials {
+				batch, workers, kills := samples, 1, 0 // the first one is not disturbed
+				if trial > 0 {
+					batch, workers, kills = 2+random.IntN(samples), 1+random.IntN(3), 1+random.IntN(2)
+				}
+				run := task.Run{ID: "r", Seed: 3, Samples: samples, Batch: batch, ChunkSize: chunkSize, Format: format, Generators: []task.RunGenerator{{Name: maze}}}
+				t.Logf("batch %d, %d workers, %d kills (seed %d)", batch, workers, kills, seed)
+
+				dir := folderWith(t, preparedMaze)
+				for n := range kills {
+					r, kill := upElsewhere(t, dir, workers)
+					if n == 0 {
+						for _, x := range run.Plan() {
+							r.sendTask(x)
+						}
+					}
+					committed := random.IntN(3) + n
+					eventually(t, "some chunks are committed", func() bool {
+						found, _ := filepath.Glob(filepath.Join(objectsDir(dir), Bucket, task.ReceiptPrefix, maze, "*.json"))
+						return len(found) >= committed
+					})
+					time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond) // anywhere in the next chunk
+					kill()
+				}
+				r := up(t, dir, Config{Workers: workers})
+				if kills == 0 {
+					for _, x := range run.Plan() {
+						r.sendTask(x)
+					}
+				}
+				r.idle()
+				r.holds(maze, task.Range{Start: 0, End: samples})
+				if d := r.failures(maze); len(d) > 0 {
+					t.Errorf("reported %s: %s", d[0].Cause, d[0].Detail)
+				}
+				got := contents(r, maze, format)
+				if want == nil {
+					want = got
+				}
+				if len(got) != len(want) || len(got) < 5*samples {
+					t.Errorf("%d objects, want %d", len(got), len(want))
+				}
+				for key, data := range want {
+					if !bytes.Equal(got[key], data) {
+						t.Errorf("%s differs", key)
+					}
+				}
+				if err := r.Down(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// contents are the stored objects by key, and for shards their members: the cut
+// of shards follows the batches where these are no multiples of the chunk size.
+func contents(r *rig, generator string, format task.Format) map[string][]byte {
+	stored := r.stored(generator)
+	if format == task.Files {
+		return stored
+	}
+	members := map[string][]byte{}
+	for key, data := range stored {
+		for name, content := range unpack(r.t, data) {
+			if members[name] != nil {
+				r.t.Errorf("%s is in two shards, one of them %s", name, key)
+			}
+			members[name] = content
+		}
+	}
+	return members
+}
