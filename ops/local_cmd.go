@@ -244,8 +244,14 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 // make submits what is missing of a run, watches, and verifies.
 func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) (*Report, error) {
 	o.Changing(t)
-	run, err := missing(ctx, o, st, run)
+	err := checkCommitted(ctx, o, st, run, false)
+	if m, ok := errors.AsType[*mixtureError](err); ok {
+		return nil, withHint(err, "--seed %d --chunk %d to go on with them, another --start, or another --local-dir", m.seed, m.chunkSize)
+	}
 	if err != nil {
+		return nil, err
+	}
+	if run, err = missing(ctx, st, run); err != nil {
 		return nil, err
 	}
 	if tasks := run.Plan(); len(tasks) > 0 {

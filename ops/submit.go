@@ -173,7 +173,10 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, st *store.Store, list
 		}
 		run := old
 		run.ID, run.Created = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC()
-		return missing(ctx, o, st, run)
+		if err := checkCommitted(ctx, o, st, run, true); err != nil {
+			return run, err
+		}
+		return missing(ctx, st, run)
 	}
 	chosen, err := c.choose(o, list)
 	if err != nil {
@@ -184,11 +187,18 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, st *store.Store, list
 	if c.Run_ != "" {
 		run.ID = c.Run_
 	}
-	if c.Missing {
-		return missing(ctx, o, st, run)
+	if c.Overwrite {
+		return run, nil
 	}
-	if !c.Overwrite {
-		return run, checkCommitted(ctx, o, st, run)
+	err = checkCommitted(ctx, o, st, run, c.Missing)
+	if m, ok := errors.AsType[*mixtureError](err); ok {
+		return run, withHint(err, "--seed %d --chunk %d to go on with them, --missing to fill the gaps, --overwrite to replace them, or another --start", m.seed, m.chunkSize)
+	}
+	if err != nil {
+		return run, err
+	}
+	if c.Missing {
+		return missing(ctx, st, run)
 	}
 	return run, nil
 }
@@ -223,12 +233,8 @@ func receiptNames(ctx context.Context, st *store.Store, name string, r task.Rang
 	return names, nil
 }
 
-// missing narrows a run to what has no receipt. What is there must have the same
-// seed and chunk size, or the dataset would be a mixture.
-func missing(ctx context.Context, o *Output, st *store.Store, run task.Run) (task.Run, error) {
-	if err := checkCommitted(ctx, o, st, run); err != nil {
-		return run, err
-	}
+// missing narrows a run to what has no receipt.
+func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
 	run.Missing = true
 	var left []task.RunGenerator
 	for _, g := range run.Generators {
@@ -249,9 +255,23 @@ func missing(ctx context.Context, o *Output, st *store.Store, run task.Run) (tas
 	return run, nil
 }
 
-// checkCommitted refuses a run in whose range something is committed with
-// another seed or chunk size, and says what is there already.
-func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Run) error {
+// mixtureError says that a range is committed with another seed or chunk size
+// than a run has.
+type mixtureError struct {
+	generator string
+	committed task.Range
+	seed      int
+	chunkSize int
+}
+
+func (e *mixtureError) Error() string {
+	return fmt.Sprintf("samples %d to %d of %s are committed with seed %d and chunk size %d", e.committed.Start, e.committed.End-1, e.generator, e.seed, e.chunkSize)
+}
+
+// checkCommitted says what of a run's range is committed already. With another
+// seed or chunk size that is a *mixtureError, or where gaps are to be filled all
+// the same, a note for each generator.
+func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Run, mix bool) error {
 	done := 0
 	for _, g := range run.Generators {
 		names, err := receiptNames(ctx, st, g.Name, run.Range())
@@ -259,13 +279,20 @@ func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Ru
 			return err
 		}
 		names = slices.DeleteFunc(names, func(n store.ReceiptName) bool { return n.Repair })
+		noted := false
 		for r, err := range st.ReadReceipts(ctx, names) {
 			if err != nil {
 				return err
 			}
 			if r.RunSeed != run.Seed || r.ChunkSize != run.Chunk(g) {
-				return withHint(fmt.Errorf("samples %d to %d of %s are committed with seed %d and chunk size %d", r.Start, r.End-1, g.Name, r.RunSeed, r.ChunkSize),
-					"--seed %d --chunk %d to go on with them, --overwrite to replace them, or another --start", r.RunSeed, r.ChunkSize)
+				e := &mixtureError{g.Name, r.Range(), r.RunSeed, r.ChunkSize}
+				if !mix {
+					return e
+				}
+				if !noted {
+					o.Say("note: %v; the gaps are filled with seed %d and chunk size %d", e, run.Seed, run.Chunk(g))
+				}
+				noted = true
 			}
 			done += len(r.Part(run.Range()).Samples)
 		}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// fetch downloads into a folder and returns the summary and the error.
+func fetch(t *testing.T, c *cloud, to string, unpack bool, generators ...string) (string, error) {
+	t.Helper()
+	var said bytes.Buffer
+	o := &Output{Globals: &Globals{JSON: true}, data: &said, talk: io.Discard}
+	err := (&ResultsDownloadCmd{To: to, Unpack: unpack, Generator: generators}).Run(t.Context(), o, c.store)
+	return said.String(), err
+}
+
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	var list []string
+	must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			name, _ := filepath.Rel(dir, path)
+			list = append(list, filepath.ToSlash(name))
+		}
+		return err
+	}))
+	return list
+}
+
+// A download holds every file a receipt names, and again costs nothing.
+func TestDownload(t *testing.T) {
+	c := newCloud(t)
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, 1, "")
+	stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, 1, "")
+	stored(t, c.store, "chess", task.Range{Start: 0, End: 3}, task.Files, 1, "")
+	to := filepath.Join(t.TempDir(), "new", "folder")
+	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 17`) {
+		t.Errorf("%s %v", said, err)
+	}
+	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009.tar.gz") || !slices.Contains(got, "chess/d_00000002/prompt.txt") {
+		t.Errorf("%v", got)
+	}
+	// One is damaged here: it alone is fetched again.
+	must(t, os.WriteFile(filepath.Join(to, "chess", "d_00000001", "prompt.txt"), []byte("chess 1 " + "!")[:8], 0o600))
+	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) || !strings.Contains(said, `"present": 16`) {
+		t.Errorf("%s %v", said, err)
+	}
+	if text, _ := os.ReadFile(filepath.Join(to, "chess", "d_00000001", "prompt.txt")); string(text) != "chess 1 " {
+		t.Errorf("it holds %q", text)
+	}
+	// Unpacked, the shard's samples lie as the others do.
+	flat := t.TempDir()
+	if said, err := fetch(t, c, flat, true, "maze"); err != nil || !strings.Contains(said, `"files": 20`) {
+		t.Errorf("%s %v", said, err)
+	}
+	if got := files(t, flat); len(got) != 20 || slices.ContainsFunc(got, func(s string) bool { return strings.HasSuffix(s, ".tar.gz") || strings.HasSuffix(s, ".part") }) {
+		t.Errorf("%v", got)
+	}
+	if said, err := fetch(t, c, flat, true, "maze"); err != nil || !strings.Contains(said, `"files": 0,`) {
+		t.Errorf("%s %v", said, err)
+	}
+	if _, err := fetch(t, c, flat, true, "mazes"); err == nil || !strings.Contains(err.Error(), "maze") {
+		t.Errorf("an unknown generator: %v", err)
+	}
+}
+
+// What was replaced is not downloaded, neither as files nor out of shards.
+func TestDownloadSuperseded(t *testing.T) {
+	c := newCloud(t)
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 10}, task.Tar, 1, "old")
+	stored(t, c.store, "maze", task.Range{Start: 4, End: 6}, task.Files, 2, "new")
+	to := t.TempDir()
+	if said, err := fetch(t, c, to, true); err != nil {
+		t.Errorf("%s %v", said, err)
+	}
+	for i := range 10 {
+		want := map[bool]string{true: "new", false: "old"}[i == 4 || i == 5]
+		text, err := os.ReadFile(filepath.Join(to, "maze", task.SampleID("d", i), "prompt.txt"))
+		if err != nil || !strings.HasSuffix(string(text), want) {
+			t.Errorf("%d holds %q, %v", i, text, err)
+		}
+	}
+}
+
+// What does not fit its receipt is named and not kept.
+func TestDownloadDamaged(t *testing.T) {
+	c := newCloud(t)
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, 1, "")
+	place(t, c.store, "maze", 2, "prompt.txt", "maze 3 ") // as long as what it was
+	must(t, c.store.Delete(t.Context(), []string{task.FileKey("maze", "d_00000004", "prompt.txt")}))
+	to := t.TempDir()
+	said, err := fetch(t, c, to, false)
+	var status *statusError
+	if !errors.As(err, &status) || status.status != exitProblem {
+		t.Errorf("%v", err)
+	}
+	for _, word := range []string{"maze/d_00000002/prompt.txt is not what its receipt says", "maze/d_00000004/prompt.txt is not in the bucket"} {
+		if !strings.Contains(said, word) {
+			t.Errorf("%q is not in %s", word, said)
+		}
+	}
+	if got := files(t, to); len(got) != 8 || slices.Contains(got, "maze/d_00000002/prompt.txt") {
+		t.Errorf("kept are %v", got)
+	}
+}
+
+type member struct {
+	tar.Header
+	body string
+}
+
+func archive(members ...member) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	a := tar.NewWriter(z)
+	for _, m := range members {
+		h := m.Header
+		if h.Typeflag == 0 {
+			h.Typeflag = tar.TypeReg
+		}
+		h.Size, h.Mode = int64(len(m.body)), 0o644
+		if err := errors.Join(a.WriteHeader(&h), func() error { _, err := io.WriteString(a, m.body); return err }()); err != nil {
+			panic(err)
+		}
+	}
+	_ = a.Close()
+	_ = z.Close()
+	return b.Bytes()
+}
+
+// A shard that is not what its receipt says is refused, and nothing is written
+// that a receipt does not vouch for.
+func TestHostileArchives(t *testing.T) {
+	body := "the right text"
+	sum := sha256.Sum256([]byte(body))
+	samples := []store.ReceiptSample{{ID: "d_00000000", Files: []store.ReceiptFile{
+		{Name: "prompt.txt", Size: int64(len(body)), SHA256: hex.EncodeToString(sum[:])},
+	}}}
+	good := member{tar.Header{Name: "d_00000000/prompt.txt"}, body}
+	for name, test := range map[string]struct {
+		archive []byte
+		word    string // "" if it is taken
+		files   int
+	}{
+		"good":              {archive(good), "", 1},
+		"nothing":           {archive(), "lacks", 0},
+		"no gzip":           {[]byte("hello"), "no gzip", 0},
+		"cut off":           {archive(good)[:60], "damaged", 0},
+		"leaves the folder": {archive(good, member{tar.Header{Name: "../../escaped"}, "x"}), "does not name", 1},
+		"absolute":          {archive(good, member{tar.Header{Name: "/tmp/escaped"}, "x"}), "does not name", 1},
+		"symbolic link":     {archive(member{tar.Header{Name: "d_00000000", Typeflag: tar.TypeSymlink, Linkname: "/etc"}, ""}, good), "no plain file", 0},
+		"hard link":         {archive(member{tar.Header{Name: "d_00000000/prompt.txt", Typeflag: tar.TypeLink, Linkname: "/etc/passwd"}, ""}), "no plain file", 0},
+		"device":            {archive(member{tar.Header{Name: "d_00000000/prompt.txt", Typeflag: tar.TypeChar}, ""}), "no plain file", 0},
+		"twice":             {archive(good, good), "twice", 1},
+		"other text":        {archive(member{good.Header, "the wrong text"}), "not what its receipt says", 0},
+		"too long":          {archive(member{good.Header, strings.Repeat("x", 1<<20)}), "bytes", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			to := filepath.Join(t.TempDir(), "inner", "to")
+			must(t, os.MkdirAll(to, 0o755))
+			root, err := os.OpenRoot(to)
+			must(t, err)
+			defer root.Close()
+			d := &download{root: root, unpack: true}
+			err = d.untar(bytes.NewReader(test.archive), store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples}, samples)
+			said := fmt.Sprint(err, d.problems)
+			if fine := err == nil && len(d.problems) == 0; fine != (test.word == "") || !strings.Contains(said, test.word) {
+				t.Errorf("%s; want %q", said, test.word)
+			}
+			if got := files(t, filepath.Dir(filepath.Dir(to))); len(got) != test.files {
+				t.Errorf("written are %v", got)
+			}
+		})
+	}
+}
+
+// A receipt that names a path out of the folder writes nothing there, nor does a
+// link that somebody put into the folder.
+func TestDownloadStaysInside(t *testing.T) {
+	c := newCloud(t)
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 1}, task.Files, 1, "")
+	outside := t.TempDir()
+	to := t.TempDir()
+	must(t, os.Symlink(outside, filepath.Join(to, "maze")))
+	if said, err := fetch(t, c, to, false); err == nil {
+		t.Errorf("through a link: %s", said)
+	}
+	if got := files(t, outside); len(got) > 0 {
+		t.Errorf("written through a link: %v", got)
+	}
+	root, err := os.OpenRoot(filepath.Join(to))
+	must(t, err)
+	defer root.Close()
+	d := &download{root: root}
+	if err := d.save("../escaped", strings.NewReader("x"), 1, ""); err == nil {
+		t.Error("../escaped was saved")
+	}
+}
