@@ -174,7 +174,8 @@ Examples:
 // Replayed is the summary of a replay.
 type Replayed struct {
 	Sent   int      `json:"sent"`
-	Left   int      `json:"left"` // where they are, because they are no tasks
+	Left   int      `json:"left"`   // where they are, because they are no tasks
+	Hidden int      `json:"hidden"` // in the DLQ, but another look has them for up to two minutes
 	DryRun bool     `json:"dry_run,omitempty"`
 	Bodies []string `json:"bodies,omitempty"`
 }
@@ -218,6 +219,11 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 	if err != nil {
 		return withHint(fmt.Errorf("%s sent again, then: %w", plural(r.Sent, "task"), err), "the same command: it goes on with what is left")
 	}
+	if c.From == "" {
+		if d, err := q.DLQDepth(ctx); err == nil {
+			r.Hidden = d.InFlight
+		}
+	}
 	return o.Print(r, func(w io.Writer) {
 		for _, body := range r.Bodies {
 			fmt.Fprintln(w, body)
@@ -226,6 +232,9 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 			fmt.Fprintf(w, "%s would be sent again; nothing was sent\n", plural(len(r.Bodies), "task"))
 		} else {
 			fmt.Fprintf(w, "%s sent again\n", plural(r.Sent, "task"))
+		}
+		if r.Hidden > 0 {
+			fmt.Fprintf(w, "another look at the DLQ has about %s: they come back within two minutes, then run the same again\n", plural(r.Hidden, "message"))
 		}
 	})
 }

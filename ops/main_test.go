@@ -97,9 +97,9 @@ func newCloud(t testing.TB) *cloud {
 		"AWS_REGION=sa-east-1", // the stack's own must win, or the gateway refuses the signature
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull}
 	key := credentials.NewStaticCredentialsProvider("key", "secret", "")
-	client := sqs.New(sqs.Options{Region: o.Region, BaseEndpoint: &web.URL, Credentials: key})
+	client := sqs.New(sqs.Options{Region: o.Region, BaseEndpoint: &web.URL, Credentials: key, HTTPClient: store.HTTPClient(nil)})
 	c.queue, c.dead = queue.New(client, o.QueueURL, o.DLQURL), queue.New(client, o.DLQURL, o.DLQURL)
-	c.store = store.New(s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(objects.URL()), Credentials: key}, store.ClientOptions), testBucket)
+	c.store = store.New(s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(objects.URL()), Credentials: key, HTTPClient: store.HTTPClient(nil)}, store.ClientOptions), testBucket)
 	return c
 }
 
@@ -175,7 +175,7 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp},
 			})
 		})
 	}
@@ -189,6 +189,17 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	e.Setenv("HOME", e.WorkDir)
 	e.Setenv("LINES", "no\n\tjson")
 	makeGenerators(t, filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
+	// One that works, and one whose name makes it fail.
+	source, err := os.ReadFile(filepath.Join("local", "testdata", "generate.py"))
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"real/lights", "broken/usage"} {
+		makeGenerators(t, e.WorkDir, name)
+		if err := os.WriteFile(filepath.Join(e.WorkDir, name, "examples", "generate.py"), source, 0o644); err != nil {
+			return err
+		}
+	}
 	if !withCloud {
 		return nil
 	}
@@ -263,5 +274,18 @@ func countRuns(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if len(ids) > 0 {
 		ts.Setenv("RUN", ids[0])
+	}
+}
+
+// waitUp waits until the local stack of the script's folder is up.
+func waitUp(ts *testscript.TestScript, neg bool, args []string) {
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		_, err := local.Outputs(ts.MkAbs(".local"))
+		if err == nil {
+			return
+		}
+		if time.Now().After(limit) {
+			ts.Fatalf("the local stack is not up: %v", err)
+		}
 	}
 }

@@ -122,6 +122,9 @@ type observation struct {
 	committed int
 }
 
+// looks is how many requests a look has in flight.
+const looks = 16
+
 // window is how far back the rate looks.
 const window = 2 * time.Minute
 
@@ -133,7 +136,7 @@ func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)), Failures: map[task.Cause]int{}}
 	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(16)
+	group.SetLimit(looks)
 	for i, g := range m.run.Generators {
 		expected := m.run.Samples
 		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
@@ -182,26 +185,51 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	return p, nil
 }
 
+// countFailures counts the failure reports of the run by cause. Listing goes
+// generator by generator side by side; then the new reports are read.
 func (m *monitor) countFailures(ctx context.Context, p *Progress) error {
-	for _, g := range m.run.Generators {
-		for key, err := range m.store.FailureNames(ctx, g.Name) {
-			if err != nil {
-				return err
-			}
-			cause, known := m.reports[key]
-			if !known {
-				f, err := m.store.Failure(ctx, key)
-				if err != nil && !errors.Is(err, store.ErrNotFound) {
+	keys := make([][]string, len(m.run.Generators))
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(looks)
+	for i, g := range m.run.Generators {
+		group.Go(func() error {
+			for key, err := range m.store.FailureNames(limited, g.Name) {
+				if err != nil {
 					return err
 				}
-				if f.RunID == m.run.ID {
-					cause = f.Cause
-				}
-				m.reports[key] = cause
+				keys[i] = append(keys[i], key)
 			}
-			if cause != "" {
-				p.Failures[cause]++
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	unread := slices.DeleteFunc(slices.Concat(keys...), func(key string) bool { _, known := m.reports[key]; return known })
+	causes := make([]task.Cause, len(unread))
+	group, limited = errgroup.WithContext(ctx)
+	group.SetLimit(looks)
+	for i, key := range unread {
+		group.Go(func() error {
+			f, err := m.store.Failure(limited, key)
+			if f.RunID == m.run.ID {
+				causes[i] = f.Cause
 			}
+			if errors.Is(err, store.ErrNotFound) {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, key := range unread {
+		m.reports[key] = causes[i]
+	}
+	for _, key := range slices.Concat(keys...) {
+		if cause := m.reports[key]; cause != "" {
+			p.Failures[cause]++
 		}
 	}
 	return nil

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,15 +90,16 @@ var (
 	bad   = lipgloss.NewStyle().Foreground(lipgloss.AdaptiveColor{Light: "160", Dark: "203"})
 )
 
-// View draws the state to fit the terminal.
+// View draws the state to fit the terminal: a low one has no empty lines and
+// shows fewer generators.
 func (v *view) View() string {
 	p := v.progress
 	if p == nil {
 		return "\n  looking ...\n"
 	}
-	lines := []string{
-		bold.Render("run "+p.Run) + faint.Render("  "+span(time.Since(v.started))),
-		"",
+	var gap []string
+	if v.height >= 16 {
+		gap = []string{""}
 	}
 	rate := fmt.Sprintf("%s of %s samples", count(p.Committed), count(p.Expected))
 	if p.Rate > 0 {
@@ -105,46 +108,50 @@ func (v *view) View() string {
 	if p.ETASeconds > 0 {
 		rate += "  ETA " + span(time.Duration(p.ETASeconds*float64(time.Second)))
 	}
-	lines = append(lines, bar(p.Committed, p.Expected, max(10, min(v.width-12, 60)))+fmt.Sprintf(" %5.1f %%", p.percent()), rate, "")
-
-	tail := []string{"", fmt.Sprintf("queue  %d waiting  %d in flight  %d delayed", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)}
+	head := slices.Concat(
+		[]string{bold.Render("run "+p.Run) + faint.Render("  "+span(time.Since(v.started)))}, gap,
+		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate}, gap)
+	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed", count(p.Queue.Waiting), count(p.Queue.InFlight), count(p.Queue.Delayed))})
 	if p.DLQ > 0 {
-		tail = append(tail, bad.Render(fmt.Sprintf("dlq    %d, the oldest for %s", p.DLQ, span(time.Duration(p.DLQOldest*float64(time.Second))))))
+		tail = append(tail, bad.Render(fmt.Sprintf("dlq    %s, the oldest for %s", count(p.DLQ), span(time.Duration(p.DLQOldest*float64(time.Second))))))
 	}
 	if len(p.Failures) > 0 {
 		tail = append(tail, bad.Render("failures  "+p.causes()))
 	}
-	tail = append(tail, "", faint.Render("q leaves; the run goes on"))
+	tail = slices.Concat(tail, gap, []string{faint.Render("q leaves; the run goes on")})
 
-	room := max(1, v.height-len(lines)-len(tail)-1)
-	width := 0
-	for _, g := range p.Generators {
-		width = max(width, len(g.Name))
+	lines := slices.Concat(head, v.generators(max(1, v.height-len(head)-len(tail)-1)), tail)
+	fit := lipgloss.NewStyle().MaxWidth(v.width)
+	for i, line := range lines {
+		lines[i] = fit.Render(line)
 	}
-	width = min(width, max(8, v.width-34))
-	shown := p.Generators
-	if len(shown) > room { // those that are not whole come first
-		var open, whole []GeneratorProgress
-		for _, g := range shown {
-			if g.Committed < g.Expected {
-				open = append(open, g)
-			} else {
-				whole = append(whole, g)
-			}
-		}
-		shown = append(open, whole...)[:room]
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// generators are the lines of the generators, at most room of them. Where not
+// all have one, those that are not whole come first.
+func (v *view) generators(room int) []string {
+	shown := slices.Clone(v.progress.Generators)
+	if len(shown) > room {
+		slices.SortStableFunc(shown, func(a, b GeneratorProgress) int {
+			return cmp.Compare(a.Committed/max(a.Expected, 1), b.Committed/max(b.Expected, 1))
+		})
+		shown = shown[:room-1]
 	}
+	name, number := 0, 0
 	for _, g := range shown {
-		name := g.Name
-		if len(name) > width {
-			name = name[:width-1] + "…"
-		}
-		lines = append(lines, fmt.Sprintf("%-*s %s %s/%s", width, name, bar(g.Committed, g.Expected, 12), count(g.Committed), count(g.Expected)))
+		name, number = max(name, len(g.Name)), max(number, len(count(g.Expected)))
 	}
-	if hidden := len(p.Generators) - len(shown); hidden > 0 {
-		tail = append([]string{faint.Render(fmt.Sprintf("and %d more", hidden))}, tail[1:]...)
+	const barWidth = 12
+	name = min(name, max(8, v.width-barWidth-2*number-3))
+	var lines []string
+	for _, g := range shown {
+		lines = append(lines, fmt.Sprintf("%-*s %s %*s/%s", name, cut(g.Name, name), bar(g.Committed, g.Expected, barWidth), number, count(g.Committed), count(g.Expected)))
 	}
-	return strings.Join(append(lines, tail...), "\n") + "\n"
+	if hidden := len(v.progress.Generators) - len(shown); hidden > 0 {
+		lines = append(lines, faint.Render(fmt.Sprintf("and %d more", hidden)))
+	}
+	return lines
 }
 
 func bar(done, total, width int) string {

@@ -56,7 +56,7 @@ func TestDownload(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	// One is damaged here: it alone is fetched again.
-	must(t, os.WriteFile(filepath.Join(to, "chess", "d_00000001", "prompt.txt"), []byte("chess 1 " + "!")[:8], 0o600))
+	must(t, os.WriteFile(filepath.Join(to, "chess", "d_00000001", "prompt.txt"), []byte("damaged!"), 0o600))
 	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) || !strings.Contains(said, `"present": 16`) {
 		t.Errorf("%s %v", said, err)
 	}

@@ -213,12 +213,18 @@ func TestReplayStopped(t *testing.T) {
 				<-stopped
 				return http.StatusServiceUnavailable
 			})
-			cmd, _ := c.process(t, dir, "dlq", "replay")
-			<-reached
+			cmd, said := c.process(t, dir, "dlq", "replay")
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			select {
+			case <-reached:
+			case err := <-ended:
+				t.Fatalf("the replay ended after %d requests: %v: %s", requests, err, said)
+			}
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			_ = cmd.Wait()
+			<-ended
 			close(stopped)
 			c.intercept(nil)
 			for _, d := range c.sqs.InFlight(testDead) { // they come back by and by

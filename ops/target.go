@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
@@ -87,7 +86,7 @@ func (t *Target) awsConfig(ctx context.Context) (aws.Config, error) {
 	if t.Name == stack.Local {
 		return local.AWSConfig(t.Outputs), nil
 	}
-	return config.LoadDefaultConfig(ctx, config.WithRegion(t.Region))
+	return store.LoadConfig(ctx, t.Region)
 }
 
 func newStore(ctx context.Context, t *Target) (*store.Store, error) {

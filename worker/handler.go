@@ -281,9 +281,9 @@ func worst(failures []Failed) *Failed {
 }
 
 // reserve is what is kept of an invocation's time to kill generators, to commit
-// what is finished and to answer: a tenth of it, at least 1 s and at most 30 s.
+// what is finished and to answer: a tenth of it, at least 2 s and at most 30 s.
 func reserve(total time.Duration) time.Duration {
-	return min(max(total/10, time.Second), 30*time.Second)
+	return min(max(total/10, 2*time.Second), 30*time.Second)
 }
 
 // delivery is one receipt of one message, or one direct invocation.

@@ -5,7 +5,6 @@ import (
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
@@ -24,7 +23,7 @@ func Start() error {
 	if err := generator.Harden(); err != nil {
 		return err
 	}
-	cfg, err := config.LoadDefaultConfig(context.Background(), config.WithRegion(c.Region))
+	cfg, err := store.LoadConfig(context.Background(), c.Region)
 	if err != nil {
 		return err
 	}

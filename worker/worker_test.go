@@ -70,7 +70,7 @@ func TestDirectInvocation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
 	st := store.New(client, "bucket")
 	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: install(t, "good", "crash")}, st, nil, &bytes.Buffer{})
 	if err != nil {
@@ -116,8 +116,8 @@ func TestAgainstMoto(t *testing.T) {
 	}
 	t.Setenv("TMPDIR", t.TempDir())
 	creds := credentials.NewStaticCredentialsProvider("a", "b", "")
-	objects := s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", Credentials: creds}, store.ClientOptions)
-	queues := sqs.New(sqs.Options{BaseEndpoint: &endpoint, Region: "us-east-2", Credentials: creds})
+	objects := s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: creds}, store.ClientOptions)
+	queues := sqs.New(sqs.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: creds})
 	unique := fmt.Sprint(time.Now().UnixNano())
 	bucket := "worker-" + unique
 	if _, err := objects.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &bucket, CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: "us-east-2"}}); err != nil {

@@ -586,21 +586,21 @@ func TestOverwrite(t *testing.T) {
 // When the time of an invocation runs out, what is finished is committed and the
 // rest sent on; when nothing is ever finished, the cause is timed_out.
 func TestDeadline(t *testing.T) {
-	r := up(t, folder(t), Config{Workers: 2, Timeout: 5 * time.Second, Visibility: 10 * time.Second})
-	r.sendTask(task.Task{Generator: "slow", NumSamples: 60, Seed: 5, ChunkSize: 2}) // 30 chunks of more than 0.5 s
+	r := up(t, folder(t), Config{Workers: 2, Timeout: 10 * time.Second, Visibility: 15 * time.Second})
+	r.sendTask(task.Task{Generator: "slow", NumSamples: 80, Seed: 5, ChunkSize: 2}) // 40 chunks of more than 0.5 s
 	r.sendTask(task.Task{Generator: "hang", NumSamples: 5, Seed: 5})
 	eventually(t, "the hanging chunk is reported", func() bool { return len(r.failures("hang")) > 0 })
 	if f := r.failures("hang")[0]; f.Cause != task.TimedOut {
 		t.Errorf("reported %s: %s", f.Cause, f.Detail)
 	}
-	eventually(t, "every chunk is committed", func() bool { return len(r.receipts("slow")) == 30 })
-	r.holds("slow", task.Range{Start: 0, End: 60})
+	eventually(t, "every chunk is committed", func() bool { return len(r.receipts("slow")) == 40 })
+	r.holds("slow", task.Range{Start: 0, End: 80})
 	requests := map[string]bool{}
 	for _, receipt := range r.receipts("slow") {
 		requests[receipt.RequestID] = true
 	}
 	if len(requests) < 2 {
-		t.Errorf("all was done in %d invocations of 5 s", len(requests))
+		t.Errorf("all was done in %d invocations of 10 s", len(requests))
 	}
 	if f := r.failures("slow"); len(f) > 0 {
 		t.Errorf("sending the rest on was reported as %s: %s", f[0].Cause, f[0].Detail)

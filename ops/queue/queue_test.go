@@ -19,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -59,6 +60,7 @@ func newEndpoint(t testing.TB, dir string) *endpoint {
 	e.client = New(sqs.New(sqs.Options{
 		Region: "us-east-2", BaseEndpoint: &web.URL, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
 		RetryMaxAttempts: 1, // a fault is one fault
+		HTTPClient:       store.HTTPClient(nil),
 	}), taskURL, deadURL)
 	e.client.pace, e.client.wait = time.Millisecond, 0 // this queue is exact without waiting
 	return e

@@ -23,6 +23,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	workerstore "github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
 func TestMain(m *testing.M) {
@@ -47,7 +49,7 @@ func start(t *testing.T, c Config) *Server {
 }
 
 func client(url string) *s3.Client {
-	return s3.New(s3.Options{BaseEndpoint: &url, UsePathStyle: true, Region: "us-east-2", Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""), RetryMaxAttempts: 1})
+	return s3.New(s3.Options{BaseEndpoint: &url, UsePathStyle: true, Region: "us-east-2", Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""), RetryMaxAttempts: 1, HTTPClient: workerstore.HTTPClient(nil)})
 }
 
 // store is a client and its bucket.

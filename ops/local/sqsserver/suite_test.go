@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
 // check is one behaviour of SQS, on fresh queues.
@@ -33,7 +35,7 @@ var notMoto = map[string]string{
 }
 
 func client(url string) *sqs.Client {
-	return sqs.New(sqs.Options{BaseEndpoint: &url, Region: "us-east-2", Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), RetryMaxAttempts: 1})
+	return sqs.New(sqs.Options{BaseEndpoint: &url, Region: "us-east-2", Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), RetryMaxAttempts: 1, HTTPClient: store.HTTPClient(nil)})
 }
 
 func TestBehaviour(t *testing.T) {
