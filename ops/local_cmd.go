@@ -224,6 +224,9 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
+	if errors.Is(err, context.Canceled) {
+		return withHint(err, "the same command: it goes on where it was")
+	}
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"regexp"
@@ -19,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/aws/smithy-go"
 	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
@@ -143,16 +145,42 @@ func report(ctx context.Context, err error) int {
 	default:
 		// kong puts the type in front of what a provider says.
 		text = providerPrefix.ReplaceAllString(text, "")
+		text = plain(text, err)
 		fmt.Fprintf(os.Stderr, "ops: %s\n", strings.ReplaceAll(text, "\n", "; "))
 	}
-	if errors.As(err, &h) {
+	switch {
+	case errors.As(err, &h):
 		fmt.Fprintf(os.Stderr, "try: %s\n", h.way)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		fmt.Fprintln(os.Stderr, "try: the same when the stack is up again; for the local one, ops local up")
 	}
 	var s interface{ ExitCode() int }
 	if errors.As(err, &s) {
 		return s.ExitCode()
 	}
 	return exitFailed
+}
+
+// plain replaces what the AWS SDK says of a failed request, which names each of
+// its layers, by the service, the operation and the reason.
+func plain(text string, err error) string {
+	var request *smithy.OperationError
+	if !errors.As(err, &request) {
+		return text
+	}
+	reason := request.Err
+	var answer smithy.APIError
+	if errors.As(err, &answer) {
+		reason = fmt.Errorf("%s: %s", answer.ErrorCode(), answer.ErrorMessage())
+	} else {
+		for next := reason; next != nil; next = errors.Unwrap(next) {
+			reason = next
+			if _, network := next.(*net.OpError); network { //nolint:errorlint // it is looked for layer by layer
+				break
+			}
+		}
+	}
+	return strings.Replace(text, request.Error(), fmt.Sprintf("%s %s: %v", request.ServiceID, request.OperationName, reason), 1)
 }
 
 // commandOf returns the words before the first flag, for a hint.

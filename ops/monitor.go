@@ -253,7 +253,11 @@ func (m *monitor) rate(p *Progress) {
 // watch looks until the run is whole, or nothing is left that could make it so.
 func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration, t *Target) (*Progress, error) {
 	if o.terminal && !o.JSON {
-		return watchLive(ctx, m, interval)
+		p, err := watchLive(ctx, m, interval)
+		if err != nil {
+			return nil, err
+		}
+		return p, o.Print(p, p.table) // the live view leaves nothing behind
 	}
 	return watchLines(ctx, m, interval, func(p *Progress) error {
 		if o.JSON {
