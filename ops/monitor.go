@@ -115,6 +115,7 @@ type monitor struct {
 	whole   map[string]bool
 	reports map[string]task.Cause // by key; "" for one of another run
 	past    []observation
+	failing time.Time // since when looks fail; zero while they succeed
 }
 
 type observation struct {
@@ -127,6 +128,23 @@ const looks = 16
 
 // window is how far back the rate looks.
 const window = 2 * time.Minute
+
+// patience is how long a watch goes on while looks fail. A run takes hours, and
+// neither a network that is away for a moment nor a local stack that is killed
+// and started again is the end of it.
+const patience = 3 * time.Minute
+
+// forgives reports whether a watch goes on after a look that failed. The first
+// one may not fail: then more is wrong than a moment mends.
+func (m *monitor) forgives(ctx context.Context) bool {
+	if len(m.past) == 0 || ctx.Err() != nil {
+		return false
+	}
+	if m.failing.IsZero() {
+		m.failing = time.Now()
+	}
+	return time.Since(m.failing) < patience
+}
 
 func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 	return &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
@@ -182,6 +200,7 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 		return nil, err
 	}
 	m.rate(p)
+	m.failing = time.Time{}
 	return p, nil
 }
 
@@ -259,7 +278,7 @@ func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration, t
 		}
 		return p, o.Print(p, p.table) // the live view leaves nothing behind
 	}
-	return watchLines(ctx, m, interval, func(p *Progress) error {
+	return watchLines(ctx, o, m, interval, func(p *Progress) error {
 		if o.JSON {
 			return o.Print(p, nil)
 		}
@@ -269,20 +288,24 @@ func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration, t
 }
 
 // watchLines tells each look.
-func watchLines(ctx context.Context, m *monitor, interval time.Duration, tell func(*Progress) error) (*Progress, error) {
+func watchLines(ctx context.Context, o *Output, m *monitor, interval time.Duration, tell func(*Progress) error) (*Progress, error) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	still := 0
 	for {
 		p, err := m.look(ctx)
-		if err != nil {
+		switch {
+		case err == nil:
+			if err := tell(p); err != nil {
+				return nil, err
+			}
+			if done(p, &still) {
+				return p, nil
+			}
+		case m.forgives(ctx):
+			o.Say("no look: %s; trying again", plain(err.Error(), err))
+		default:
 			return nil, err
-		}
-		if err := tell(p); err != nil {
-			return nil, err
-		}
-		if done(p, &still) {
-			return p, nil
 		}
 		select {
 		case <-ctx.Done():
