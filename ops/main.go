@@ -170,14 +170,15 @@ func plain(text string, err error) string {
 	}
 	reason := request.Err
 	var answer smithy.APIError
-	if errors.As(err, &answer) {
+	var network *net.OpError
+	switch {
+	case errors.As(err, &answer):
 		reason = fmt.Errorf("%s: %s", answer.ErrorCode(), answer.ErrorMessage())
-	} else {
+	case errors.As(err, &network):
+		reason = network
+	default:
 		for next := reason; next != nil; next = errors.Unwrap(next) {
 			reason = next
-			if _, network := next.(*net.OpError); network { //nolint:errorlint // it is looked for layer by layer
-				break
-			}
 		}
 	}
 	return strings.Replace(text, request.Error(), fmt.Sprintf("%s %s: %v", request.ServiceID, request.OperationName, reason), 1)

@@ -122,7 +122,7 @@ func (v *view) View() string {
 		tail = append(tail, bad.Render("failures  "+p.causes()))
 	}
 	if v.err != nil {
-		tail = append(tail, bad.Render("no look, trying again: "+plain(v.err.Error(), v.err)))
+		tail = append(tail, bad.Render(cut("no look, trying again: "+plain(v.err.Error(), v.err), 300)))
 	}
 	tail = slices.Concat(tail, gap, []string{faint.Render("q leaves; the run goes on")})
 
