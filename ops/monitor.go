@@ -63,19 +63,25 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 	return p.verdict(t)
 }
 
-// findRun returns a run, the newest if no id is given.
+// findRun returns a run, the newest if no id is given. For an id that is none it
+// names the newest ones.
 func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.Run, error) {
-	if id == "" {
-		ids, err := st.Runs(ctx)
-		if err != nil {
-			return task.Run{}, err
+	if id != "" {
+		run, err := st.Run(ctx, id)
+		if !errors.Is(err, store.ErrNotFound) {
+			return run, err
 		}
-		if len(ids) == 0 {
-			return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100", t.flags())
-		}
-		id = ids[0]
 	}
-	return st.Run(ctx, id)
+	ids, err := st.Runs(ctx)
+	switch {
+	case err != nil:
+		return task.Run{}, err
+	case len(ids) == 0:
+		return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100", t.flags())
+	case id != "":
+		return task.Run{}, withHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", shorten(ids[:min(len(ids), 3)]))
+	}
+	return st.Run(ctx, ids[0])
 }
 
 // Progress is how far a run is at one moment.
