@@ -113,8 +113,8 @@ func (o override) check(name string) error {
 		return fmt.Errorf("%s: chunk_size is %d, it must be from 1 to %d", name, o.ChunkSize, task.MaxSamples)
 	}
 	for _, file := range o.Required {
-		if file == "" || file == "." || file == ".." || strings.ContainsAny(file, `/\`) {
-			return fmt.Errorf("%s: required %q must be the name of a file", name, file)
+		if err := task.CheckFile(file); err != nil {
+			return fmt.Errorf("%s: required %w", name, err)
 		}
 	}
 	return nil
