@@ -23,7 +23,8 @@ import (
 // Config is the configuration of one stack. It comes from the stack's settings
 // file; the README has the table of its keys.
 type Config struct {
-	Name string // beginning of the names of all resources: project and stack
+	Stack string
+	Name  string // beginning of the names of all resources: project and stack
 
 	MemoryMB           int
 	TimeoutSeconds     int // of one invocation
@@ -80,7 +81,7 @@ var logRetentions = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 5
 // key with its value and what is allowed, a line each.
 func LoadConfig(ctx *pulumi.Context) (*Config, error) {
 	c := &Config{
-		Name:     ctx.Project() + "-" + ctx.Stack(),
+		Stack: ctx.Stack(), Name: ctx.Project() + "-" + ctx.Stack(),
 		MemoryMB: maxMemoryMB, TimeoutSeconds: maxTimeoutSeconds, EphemeralStorageMB: 2048,
 		MaxConcurrency: 10, // what a new account may have at once
 		Architecture:   X86,

@@ -102,27 +102,30 @@ func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *
 
 // workerRights is what the worker may do with its bucket, its queue, its DLQ
 // and its log group, whose ARNs come in this order: what worker/store and
-// worker/messages.go call, and what Lambda does in its name.
+// worker/messages.go call, and what Lambda does in the worker's name.
 func workerRights(arns []string) []statement {
 	bucket, queue, dlq, logs := arns[0], arns[1], arns[2], arns[3]
-	below := func(prefixes ...string) (resources []string) {
+	below := func(base string, prefixes ...string) (all []string) {
 		for _, p := range prefixes {
-			resources = append(resources, bucket+"/"+p+"*")
+			all = append(all, base+p+"*")
 		}
-		return resources
+		return all
 	}
+	objects := bucket + "/"
 	return []statement{
-		{Sid: "Read", Effect: allow, Action: []string{"s3:GetObject"}, Resource: below(task.DataPrefix, task.ClaimPrefix, task.ReceiptPrefix, task.FailurePrefix)},
-		{Sid: "Write", Effect: allow, Action: []string{"s3:PutObject"}, Resource: below(task.DataPrefix, task.ClaimPrefix, task.ReceiptPrefix, task.FailurePrefix)},
-		// Claims and failure reports are never taken back.
-		{Sid: "Replace", Effect: allow, Action: []string{"s3:DeleteObject"}, Resource: below(task.DataPrefix, task.ReceiptPrefix)},
-		{Sid: "Abort", Effect: allow, Action: []string{"s3:AbortMultipartUpload"}, Resource: below(task.DataPrefix)},
-		{Sid: "List", Effect: allow, Action: []string{"s3:ListBucket"}, Resource: []string{bucket},
-			Condition: map[string]map[string][]string{"StringLike": {"s3:prefix": {task.DataPrefix + "*", task.ClaimPrefix + "*", task.ReceiptPrefix + "*", task.FailurePrefix + "*"}}}},
-		{Sid: "Queue", Effect: allow, Resource: []string{queue}, Action: []string{
+		{Sid: "Write", Effect: allow, Action: []string{"s3:PutObject"},
+			Resource: below(objects, task.DataPrefix, task.ClaimPrefix, task.ReceiptPrefix, task.FailurePrefix)},
+		// The worker never looks at what it has stored, and claims and reports are never taken back.
+		{Sid: "Read", Effect: allow, Action: []string{"s3:GetObject"}, Resource: below(objects, task.ClaimPrefix, task.ReceiptPrefix)},
+		{Sid: "Replace", Effect: allow, Action: []string{"s3:DeleteObject"}, Resource: below(objects, task.DataPrefix, task.ReceiptPrefix)},
+		{Sid: "GiveUpShard", Effect: allow, Action: []string{"s3:AbortMultipartUpload"}, Resource: below(objects, task.DataPrefix)},
+		{Sid: "List", Effect: allow, Action: []string{"s3:ListBucket"}, Resource: []string{bucket}, Condition: map[string]map[string][]string{
+			"StringLike": {"s3:prefix": below("", task.DataPrefix, task.ClaimPrefix, task.ReceiptPrefix)},
+		}},
+		{Sid: "Take", Effect: allow, Resource: []string{queue}, Action: []string{
 			"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:SendMessage",
 		}},
-		{Sid: "DLQ", Effect: allow, Action: []string{"sqs:SendMessage"}, Resource: []string{dlq}},
-		{Sid: "Logs", Effect: allow, Action: []string{"logs:CreateLogStream", "logs:PutLogEvents"}, Resource: []string{logs + ":*"}},
+		{Sid: "Bury", Effect: allow, Action: []string{"sqs:SendMessage"}, Resource: []string{dlq}},
+		{Sid: "Log", Effect: allow, Action: []string{"logs:CreateLogStream", "logs:PutLogEvents"}, Resource: []string{logs + ":*"}},
 	}
 }

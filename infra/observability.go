@@ -80,7 +80,7 @@ type alarm struct {
 func alarms(q *Queue, f *Function, c *Config) []alarm {
 	return []alarm{
 		{
-			name: "dead", means: "Tasks are in the DLQ: ops --stack " + "NAME dlq list says why.",
+			name: "dead", means: "Tasks are in the DLQ: ops --stack " + c.Stack + " dlq list says why.",
 			namespace: sqsNamespace, metric: queueVisible, statistic: "Maximum", dimensions: pulumi.StringMap{queueName: q.DLQ.Name},
 			above: 0, points: 1, of: 1,
 		},
