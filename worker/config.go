@@ -15,6 +15,7 @@ type Config struct {
 	QueueURL   string // where continuations go and whose messages are put off; needed for SQS events
 	DLQURL     string // where tasks go that can never pass; needed for SQS events
 	Region     string // AWS region
+	Image      string // repository@digest of the image it runs in, for receipts; may be ""
 }
 
 // ConfigFromEnv reads the configuration. It fails when OUTPUT_BUCKET is not set.
@@ -25,6 +26,7 @@ func ConfigFromEnv() (Config, error) {
 		QueueURL:   os.Getenv(stack.EnvQueueURL),
 		DLQURL:     os.Getenv(stack.EnvDLQURL),
 		Region:     os.Getenv(stack.EnvRegion),
+		Image:      os.Getenv(stack.EnvImage),
 	}
 	if c.Bucket == "" {
 		return Config{}, fmt.Errorf("%s is not set: it names the bucket the samples go to", stack.EnvBucket)

@@ -207,11 +207,12 @@ func flagsOf(source []byte) Flags {
 	return f
 }
 
-// commitOf returns the git commit of a folder: its own clone's, or that of the
-// repository it stands in, with "-dirty" when it differs from it; in the second
-// case the packages it shares with others count as well. It is "" where
-// there is no git, and where git does not know the folder (a fetched copy that
-// is ignored has nothing to do with the commit around it).
+// commitOf returns the git commit of a generator's folder. For a clone of its own
+// it is what is checked out. In a larger repository it is the last commit that
+// touched the folder or the packages it shares with others, so that other commits
+// change no dataset and no image. It ends in "-dirty" when what is there differs.
+// It is "" where there is no git, and where git does not know the folder (a fetched
+// copy that is ignored has nothing to do with the repository around it).
 func commitOf(dir string, shared []string) string {
 	git := func(args ...string) (string, error) {
 		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)
@@ -224,20 +225,30 @@ func commitOf(dir string, shared []string) string {
 		out, err := cmd.Output()
 		return strings.TrimSpace(string(out)), err
 	}
-	commit, err := git("rev-parse", "--verify", "--quiet", "HEAD")
+	prefix, err := git("rev-parse", "--show-prefix")
 	if err != nil {
 		return ""
 	}
-	watched := []string{"status", "--porcelain", "--", "."}
-	if prefix, err := git("rev-parse", "--show-prefix"); err == nil && prefix != "" {
-		watched = append(watched, shared...)
+	paths := []string{"--", "."}
+	if prefix != "" {
+		paths = append(paths, shared...)
 	}
-	changes, err := git(watched...)
-	if err != nil || changes != "" {
-		return commit + "-dirty"
-	}
-	if _, err := git("rev-parse", "--verify", "--quiet", "HEAD:./"); err != nil {
+	changes, err := git(append([]string{"status", "--porcelain"}, paths...)...)
+	dirty := err != nil || changes != ""
+	if _, err := git("rev-parse", "--verify", "--quiet", "HEAD:./"); err != nil && !dirty {
 		return ""
+	}
+	commit, err := git("rev-parse", "--verify", "--quiet", "HEAD")
+	if err != nil {
+		return "" // nothing was ever committed
+	}
+	if prefix != "" {
+		if last, err := git(append([]string{"rev-list", "-1", "HEAD"}, paths...)...); err == nil && last != "" {
+			commit = last
+		}
+	}
+	if dirty {
+		commit += "-dirty"
 	}
 	return commit
 }

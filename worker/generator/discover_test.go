@@ -100,16 +100,21 @@ func TestCommit(t *testing.T) {
 	git(t, root, "commit", "-qm", "x")
 	write(t, filepath.Join(root, "changed", "file"), "other")
 	write(t, filepath.Join(root, "new", "file"), "")
+	head := git(t, root, "rev-parse", "HEAD")
+	write(t, filepath.Join(root, "later", "file"), "")
+	git(t, root, "add", "later")
+	git(t, root, "commit", "-qm", "other folders keep their commits")
+	later := git(t, root, "rev-parse", "HEAD")
 	clone := filepath.Join(root, "clone")
 	git(t, clone, "init", "-q")
 	git(t, clone, "add", ".")
 	git(t, clone, "commit", "-qm", "y")
-	head, own := git(t, root, "rev-parse", "HEAD"), git(t, clone, "rev-parse", "HEAD")
+	own := git(t, clone, "rev-parse", "HEAD")
 	t.Setenv("GIT_DIR", filepath.Join(t.TempDir(), "elsewhere")) // as inside a git hook
 	outside := t.TempDir()
 	for _, test := range []struct{ dir, want string }{
-		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"}, {filepath.Join(root, "new"), head + "-dirty"},
-		{filepath.Join(root, "ignored"), ""}, {clone, own}, {outside, ""},
+		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"}, {filepath.Join(root, "new"), later + "-dirty"},
+		{filepath.Join(root, "later"), later}, {filepath.Join(root, "ignored"), ""}, {clone, own}, {outside, ""},
 	} {
 		if got := commitOf(test.dir, nil); got != test.want {
 			t.Errorf("%s: got %q, want %q", filepath.Base(test.dir), got, test.want)
@@ -118,6 +123,9 @@ func TestCommit(t *testing.T) {
 	shared := []string{filepath.Join(root, "changed")}
 	if got := commitOf(filepath.Join(root, "tracked"), shared); got != head+"-dirty" {
 		t.Errorf("with a changed package beside it: got %q", got)
+	}
+	if got := commitOf(filepath.Join(root, "tracked"), []string{filepath.Join(root, "later")}); got != later {
+		t.Errorf("with a package beside it that was committed later: got %q, want %q", got, later)
 	}
 	if got := commitOf(clone, shared); got != own {
 		t.Errorf("a clone with a changed package beside it: got %q", got)

@@ -16,7 +16,6 @@ import (
 
 // Index is what a worker knows of generators: index.json in its generators path.
 type Index struct {
-	Image      string      `json:"image,omitempty"` // digest of the image it was baked into
 	Generators []Generator `json:"generators"`
 }
 
