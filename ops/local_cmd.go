@@ -29,6 +29,7 @@ type workers struct {
 	Workers    int           `help:"Worker processes. Default: one per CPU." placeholder:"N"`
 	Visibility time.Duration `help:"How long a task stays hidden while a worker has it." default:"960s"`
 	Timeout    time.Duration `help:"How long a worker may take for a task before it is killed." default:"900s"`
+	Require    []string      `help:"Files that every sample must have beyond the generator's own: rubric.txt, for example." placeholder:"FILE"`
 	Image      string        `help:"Run the workers in containers of this image, with the limits of AWS Lambda. Linux only; needs Docker, and no Python." placeholder:"REF"`
 	Memory     int           `help:"Memory of each container in MB." default:"${local_memory}" placeholder:"MB"`
 	Tmp        int           `help:"Size of /tmp in each container in MB." default:"${local_tmp}" placeholder:"MB"`
@@ -61,12 +62,17 @@ func (w *workers) check() error {
 	case w.Visibility < w.Timeout || w.Visibility > 12*time.Hour:
 		return usage("--visibility is %s, it must be from the timeout of %s to 12h", w.Visibility, w.Timeout)
 	}
+	for _, file := range w.Require {
+		if err := task.CheckFile(file); err != nil {
+			return usage("--require %v", err)
+		}
+	}
 	return nil
 }
 
 func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *Target, error) {
 	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout,
-		Image: image, Memory: w.Memory, Tmp: w.Tmp, Say: func(m string) { o.Say("%s", m) }})
+		Required: w.Require, Image: image, Memory: w.Memory, Tmp: w.Tmp, Say: func(m string) { o.Say("%s", m) }})
 	if err != nil {
 		return nil, nil, err
 	}

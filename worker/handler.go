@@ -69,7 +69,7 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	}
 	cpus := int64(runtime.GOMAXPROCS(0))
 	return &Handler{
-		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out},
+		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
 		scratch: dir, cpus: cpus, slots: semaphore.NewWeighted(cpus),
 	}, nil
 }

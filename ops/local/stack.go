@@ -61,6 +61,7 @@ type Config struct {
 	Workers    int              // worker processes; 0 is one per CPU
 	Visibility time.Duration    // of the task queue
 	Timeout    time.Duration    // of one invocation
+	Required   []string         // files that every sample must have beyond the generator's own
 	Image      *Image           // whose workers are to run, in containers; nil for processes of this program
 	Memory     int              // MB of such a container; 0 is DefaultMemory
 	Tmp        int              // MB of its /tmp; 0 is DefaultTmp

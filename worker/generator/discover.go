@@ -113,8 +113,8 @@ func (o override) check(name string) error {
 		return fmt.Errorf("%s: chunk_size is %d, it must be from 1 to %d", name, o.ChunkSize, task.MaxSamples)
 	}
 	for _, file := range o.Required {
-		if file == "" || file == "." || file == ".." || strings.ContainsAny(file, `/\`) {
-			return fmt.Errorf("%s: required %q must be the name of a file", name, file)
+		if err := task.CheckFile(file); err != nil {
+			return fmt.Errorf("%s: required %w", name, err)
 		}
 	}
 	return nil
@@ -207,12 +207,12 @@ func flagsOf(source []byte) Flags {
 	return f
 }
 
-// commitOf returns the git commit of a generator's folder. For a clone of its own
-// it is what is checked out. In a larger repository it is the last commit that
-// touched the folder or the packages it shares with others, so that other commits
-// change no dataset and no image. It ends in "-dirty" when what is there differs.
-// It is "" where there is no git, and where git does not know the folder (a fetched
-// copy that is ignored has nothing to do with the repository around it).
+// commitOf returns the git commit of a folder: its own clone's, or the last one
+// that changed it in the repository it stands in, with "-dirty" when it differs
+// from it; in the second case the packages it shares with others count as well.
+// So a commit that has nothing to do with a generator does not give it another
+// one. It is "" where there is no git, and where git does not know the folder (a
+// fetched copy that is ignored has nothing to do with the commit around it).
 func commitOf(dir string, shared []string) string {
 	git := func(args ...string) (string, error) {
 		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)
@@ -225,30 +225,23 @@ func commitOf(dir string, shared []string) string {
 		out, err := cmd.Output()
 		return strings.TrimSpace(string(out)), err
 	}
-	prefix, err := git("rev-parse", "--show-prefix")
-	if err != nil {
-		return ""
-	}
-	paths := []string{"--", "."}
-	if prefix != "" {
-		paths = append(paths, shared...)
-	}
-	changes, err := git(append([]string{"status", "--porcelain"}, paths...)...)
-	dirty := err != nil || changes != ""
-	if _, err := git("rev-parse", "--verify", "--quiet", "HEAD:./"); err != nil && !dirty {
-		return ""
-	}
 	commit, err := git("rev-parse", "--verify", "--quiet", "HEAD")
 	if err != nil {
-		return "" // nothing was ever committed
+		return ""
 	}
-	if prefix != "" {
-		if last, err := git(append([]string{"rev-list", "-1", "HEAD"}, paths...)...); err == nil && last != "" {
+	watched := []string{"."}
+	if prefix, err := git("rev-parse", "--show-prefix"); err == nil && prefix != "" {
+		watched = append(watched, shared...)
+		if last, err := git(append([]string{"rev-list", "-1", "HEAD", "--"}, watched...)...); err == nil && last != "" {
 			commit = last
 		}
 	}
-	if dirty {
-		commit += "-dirty"
+	changes, err := git(append([]string{"status", "--porcelain", "--"}, watched...)...)
+	if err != nil || changes != "" {
+		return commit + "-dirty"
+	}
+	if _, err := git("rev-parse", "--verify", "--quiet", "HEAD:./"); err != nil {
+		return ""
 	}
 	return commit
 }
