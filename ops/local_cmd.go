@@ -43,8 +43,11 @@ func (w *workers) find(ctx context.Context, o *Output) (*local.Image, []generato
 		return nil, list, err
 	}
 	image, err := local.FindImage(ctx, w.Image)
-	if err != nil {
+	if errors.Is(err, local.ErrNoImage) {
 		return nil, nil, withHint(err, "docker build -t %s . in the checkout, or docker pull %[1]s", w.Image)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	return image, image.Generators, nil
 }

@@ -170,7 +170,7 @@ func (w *instance) start() (*process, error) {
 	var cmd *exec.Cmd
 	if image := w.stack.config.Image; image != nil {
 		p.container = "vm-dataset-worker-" + sqsserver.NewID()
-		cmd = image.command(p.container, w.stack.config.Memory, w.stack.config.Tmp, env)
+		cmd = image.command(p.container, w.stack.config, env)
 	} else if cmd, err = w.command(env); err != nil {
 		return nil, err
 	}
