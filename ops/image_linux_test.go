@@ -162,7 +162,7 @@ func TestImageRuns(t *testing.T) {
 	built := build(t, repo, string(text))
 	t.Logf("image: %d MB", built.Size/1e6)
 	logs(t, dir)
-	out, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--all", "--samples", "40", "--json")
+	out, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--all", "--samples", "20", "--json")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
@@ -324,16 +324,15 @@ func TestImageRefused(t *testing.T) {
 func TestImageStackKilled(t *testing.T) {
 	built, dir := build(t, checkout(t), "{}"), t.TempDir()
 	logs(t, dir)
-	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--generator", "maze-task-data-generator", "--samples", "200"}
+	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--generator", "maze-task-data-generator", "--samples", "100"}
 	cmd := exec.CommandContext(t.Context(), "ops", run...)
 	cmd.Dir = dir
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	limit := time.Now().Add(2 * time.Minute)
 	await := func(what string, holds func() bool) {
 		t.Helper()
-		for ; !holds(); time.Sleep(20 * time.Millisecond) {
+		for limit := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(limit) {
 				t.Fatalf("never: %s", what)
 			}
@@ -349,7 +348,7 @@ func TestImageStackKilled(t *testing.T) {
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	out, said, err := ops(t, dir, run...)
-	if err != nil || !strings.Contains(out, "whole: 1 generator, 200 samples") {
+	if err != nil || !strings.Contains(out, "whole: 1 generator, 100 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	await("the containers are gone", func() bool { return containers(t, dir) == "" })
