@@ -7,7 +7,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -239,7 +238,7 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 		return o.failAll(t, task.Storage, err.Error())
 	}
 
-	w := &work{Handler: h, task: t, delivery: d, generator: gen, image: cmp.Or(h.config.Image, index.Image), outcome: o}
+	w := &work{Handler: h, task: t, delivery: d, generator: gen, outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve(time.Until(d.deadline)))
 	var todo []todo
 	for _, c := range t.Chunks() {
