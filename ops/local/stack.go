@@ -231,7 +231,8 @@ func (s *Stack) serveQueue() error {
 	s.outputs = stack.Outputs{
 		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
 		FunctionName: "vm-dataset-worker", Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
-		DataPrefix: task.DataPrefix, SQSEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey,
+		DataPrefix: task.DataPrefix,
+		Endpoints:  stack.Endpoints{SQSEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey},
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -663,7 +664,7 @@ func TestOneStackPerFolder(t *testing.T) {
 		t.Errorf("a second one: %v", err)
 	}
 	o, err := Outputs(dir)
-	if err != nil || o != r.Outputs() {
+	if err != nil || !reflect.DeepEqual(o, r.Outputs()) {
 		t.Errorf("outputs %+v, %v", o, err)
 	}
 	for _, address := range []string{o.SQSEndpoint, o.S3Endpoint} {
