@@ -47,7 +47,7 @@ func (w *workers) up(ctx context.Context, o *Output) (*local.Stack, *Target, err
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, &Target{s.Outputs(), stack.Local}, nil
+	return s, &Target{Outputs: s.Outputs(), Name: stack.Local}, nil
 }
 
 // LocalUpCmd starts the local stack.
@@ -69,7 +69,7 @@ func (c *LocalUpCmd) Validate() error { return c.check() }
 
 // Run starts the stack and waits.
 func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
-	if _, err := known(ctx, o, stack.Local); err != nil {
+	if _, err := known(ctx, o, &Target{Name: stack.Local}); err != nil {
 		return err
 	}
 	s, t, err := c.up(ctx, o)
@@ -139,7 +139,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	}
 	if s.Up = err == nil; s.Up {
 		s.PID, _ = local.PID(o.LocalDir)
-		q, err := newQueue(ctx, &Target{outputs, stack.Local})
+		q, err := newQueue(ctx, &Target{Outputs: outputs, Name: stack.Local})
 		if err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ type LocalResult struct {
 // Run goes all the way.
 func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	began := time.Now()
-	list, err := known(ctx, o, stack.Local)
+	list, err := known(ctx, o, &Target{Name: stack.Local})
 	if err != nil {
 		return err
 	}
