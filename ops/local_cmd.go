@@ -28,6 +28,7 @@ type workers struct {
 	Workers    int           `help:"Worker processes. Default: one per CPU." placeholder:"N"`
 	Visibility time.Duration `help:"How long a task stays hidden while a worker has it." default:"960s"`
 	Timeout    time.Duration `help:"How long a worker may take for a task before it is killed." default:"900s"`
+	Require    []string      `help:"Files that every sample must have beyond the generator's own: rubric.txt, for example." placeholder:"FILE"`
 }
 
 func (w *workers) check() error {
@@ -39,11 +40,16 @@ func (w *workers) check() error {
 	case w.Visibility < w.Timeout || w.Visibility > 12*time.Hour:
 		return usage("--visibility is %s, it must be from the timeout of %s to 12h", w.Visibility, w.Timeout)
 	}
+	for _, file := range w.Require {
+		if err := task.CheckFile(file); err != nil {
+			return usage("--require %v", err)
+		}
+	}
 	return nil
 }
 
 func (w *workers) up(ctx context.Context, o *Output) (*local.Stack, *Target, error) {
-	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout, Say: func(m string) { o.Say("%s", m) }})
+	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout, Required: w.Require, Say: func(m string) { o.Say("%s", m) }})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -61,6 +61,7 @@ type Config struct {
 	Workers    int              // worker processes; 0 is one per CPU
 	Visibility time.Duration    // of the task queue
 	Timeout    time.Duration    // of one invocation
+	Required   []string         // files that every sample must have beyond the generator's own
 	Say        func(msg string) // is told what a person may want to know; may be nil
 
 	front func(endpoint string) string // tests put a proxy in front of the bucket that workers see
