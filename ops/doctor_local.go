@@ -31,7 +31,7 @@ func examineLocal(ctx context.Context, o *Output) ([]Finding, error) {
 		}},
 		{"generators", func(context.Context) (string, error) { return checkGenerators(o.Globals) }},
 		{"environments", func(context.Context) (string, error) { return checkEnvironments(o.Globals) }},
-		{"disk", func(context.Context) (string, error) { return checkDisk(o.LocalDir) }},
+		{"disk", func(context.Context) (string, error) { return checkDisk(o.LocalDir, leastRoom) }},
 	}
 	outputs, err := local.Outputs(o.LocalDir)
 	if errors.Is(err, local.ErrDown) {
@@ -104,8 +104,9 @@ func checkEnvironments(g *Globals) (string, error) {
 	return says, nil
 }
 
-// checkDisk looks at the disk that the local stack writes to, or will.
-func checkDisk(dir string) (string, error) {
+// checkDisk looks whether the disk that the local stack writes to, or will, has
+// so many bytes left.
+func checkDisk(dir string, least int64) (string, error) {
 	var room syscall.Statfs_t
 	at := dir
 	err := syscall.Statfs(at, &room)
@@ -117,8 +118,8 @@ func checkDisk(dir string) (string, error) {
 		return "", fmt.Errorf("look at the disk of %s: %w", dir, err)
 	}
 	free := int64(room.Bavail) * int64(room.Bsize) //nolint:unconvert // other types on other systems
-	if free < leastRoom {
-		return "", withHint(fmt.Errorf("%s has %s left, a run needs %s to start with", at, size(free), size(leastRoom)), "make room, or another disk with --local-dir")
+	if free < least {
+		return "", withHint(fmt.Errorf("%s has %s left, a run needs %s to start with", at, size(free), size(least)), "make room, or another disk with --local-dir")
 	}
 	return size(free) + " left", nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -77,9 +78,14 @@ const (
 	pulumiNoStack     = 6
 )
 
+const (
+	noProject  = "there is no Pulumi project in $folder or above it"
+	projectWay = "run ops in the checkout, name its folder with --project DIR or OPS_PROJECT, or give the stack's full name: --stack ORGANIZATION/PROJECT/STACK"
+)
+
 // refusals are what the Pulumi CLI says when it does not give the outputs, and
 // what that means here. The words are those of v3.230.0. $1 is what the pattern
-// catches, or else the name of the stack.
+// catches, or else the name of the stack; $folder is where Pulumi was asked.
 var refusals = []struct {
 	status int // says the same in other words; 0 for none
 	says   *regexp.Regexp
@@ -95,9 +101,8 @@ var refusals = []struct {
 	{0, regexp.MustCompile(`no stack selected`),
 		"no Pulumi stack is selected",
 		"ops --stack NAME ..., or pulumi stack select NAME; ops --stack local for this machine"},
-	{0, regexp.MustCompile(`no Pulumi\.yaml project file found \(searching upwards from (.*?)\)`),
-		"there is no Pulumi project in $1 or above it",
-		"run ops in the checkout, name its folder with --project DIR or OPS_PROJECT, or give the full name: --stack ORGANIZATION/PROJECT/STACK"},
+	{0, regexp.MustCompile(`no Pulumi\.yaml project file found`), noProject, projectWay},
+	{0, regexp.MustCompile(`pass the fully qualified name`), noProject, projectWay},
 	{0, regexp.MustCompile(`passphrase must be set`),
 		"the stack is locked with a passphrase, and neither PULUMI_CONFIG_PASSPHRASE nor PULUMI_CONFIG_PASSPHRASE_FILE is set",
 		"export PULUMI_CONFIG_PASSPHRASE=... (may be empty), as for pulumi up, then the same again"},
@@ -124,7 +129,11 @@ func pulumiRefusal(g *Globals, status int, said string) error {
 		if len(found) > 1 {
 			caught = found[1]
 		}
-		fill := func(s string) string { return strings.ReplaceAll(s, "$1", caught) }
+		folder, err := filepath.Abs(g.Project)
+		if err != nil {
+			return err
+		}
+		fill := strings.NewReplacer("$1", caught, "$folder", folder).Replace
 		return withHint(errors.New(fill(r.means)), "%s", fill(r.way))
 	}
 	if place := pulumiError.FindStringIndex(said); place != nil {

@@ -14,7 +14,7 @@ import (
 // Names of the function and of its event source mapping.
 const (
 	functionName = "vm-dataset-worker"
-	mappingID    = "local"
+	mappingID    = "10ca1000-0000-4000-8000-000000000000" // AWS SDKs want a UUID
 )
 
 // mapping is the local stack's event source mapping: while it is enabled, the
