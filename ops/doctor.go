@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/aws/smithy-go"
@@ -86,19 +87,16 @@ func (*DoctorCmd) Run(ctx context.Context, o *Output) error {
 // examine makes checks side by side and returns what they found, in their order.
 func examine(ctx context.Context, checks []check) ([]Finding, error) {
 	findings := make([]Finding, len(checks))
-	done := make(chan struct{})
+	var group sync.WaitGroup
 	for i, c := range checks {
-		go func() {
-			defer func() { done <- struct{}{} }()
+		group.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 			defer cancel()
 			says, err := c.run(ctx)
 			findings[i] = finding(c.name, says, err)
-		}()
+		})
 	}
-	for range checks {
-		<-done
-	}
+	group.Wait()
 	return findings, ctx.Err()
 }
 

@@ -323,7 +323,7 @@ func (d *doctor) concurrency(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if account.AccountLimit == nil {
-		return "", errors.New("Lambda does not say what the account may run")
+		return "", errors.New("the answer does not say how many the account may run")
 	}
 	limit := account.AccountLimit.ConcurrentExecutions
 	room, whose := int(aws.ToInt32(account.AccountLimit.UnreservedConcurrentExecutions)), "the account has room for"

@@ -16,7 +16,7 @@ import (
 
 // pulumiTarget asks the Pulumi CLI for the outputs of a stack, as a person would
 // in the project's folder. A name without a project ("dev") needs that folder;
-// a full one ("organization/vm-dataset-pipeline/dev") does not.
+// a full one ("organization/vm-dataset/dev") does not.
 func pulumiTarget(ctx context.Context, g *Globals) (*Target, error) {
 	args := []string{"stack", "output", "--json", "--non-interactive"}
 	if g.Stack != "" {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -10,11 +11,14 @@ import (
 )
 
 // TestPulumiScripts plays the dialogues in testdata/pulumi with the real Pulumi
-// CLI, which PULUMI_CLI names.
+// CLI.
 func TestPulumiScripts(t *testing.T) {
-	cli := os.Getenv("PULUMI_CLI")
-	if cli == "" {
-		t.Skip("PULUMI_CLI is not set: no Pulumi CLI to ask")
+	cli, err := exec.LookPath("pulumi")
+	switch {
+	case err != nil && os.Getenv("CI") != "":
+		t.Fatal("pulumi is not on the PATH, and CI must have it")
+	case err != nil:
+		t.Skip("pulumi is not on the PATH: there is no Pulumi CLI to ask")
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "pulumi"), RequireExplicitExec: true, RequireUniqueNames: true,
@@ -38,7 +42,7 @@ func setState(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(ts.Exec("pulumi", "stack", "export", "--stack", args[0], "--file", "state.json"))
 	var state map[string]any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("state.json")), &state))
-	const project = "vm-dataset-pipeline"
+	const project = "vm-dataset"
 	state["deployment"].(map[string]any)["resources"] = []map[string]any{{
 		"urn": "urn:pulumi:" + args[0] + "::" + project + "::pulumi:pulumi:Stack::" + project + "-" + args[0], "type": "pulumi:pulumi:Stack", "outputs": json.RawMessage(args[1]),
 	}}
