@@ -68,7 +68,7 @@ func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
 	}
 	rest := []check{{"queue", d.queue}, {"dlq", d.dlq}, {"bucket", d.bucket}, {"function", d.function}, {"image", d.image},
 		{"mapping", d.mapping}, {"concurrency", d.concurrency}, {"logs", d.logGroup}}
-	if first[2].State != "ok" {
+	if first[len(first)-1].State != "ok" { // the credentials
 		for i := range rest {
 			rest[i].run = func(context.Context) (string, error) { return "", skipped("needs credentials of the stack's account") }
 		}
