@@ -39,7 +39,7 @@ type workers struct {
 // image, or those on this machine.
 func (w *workers) find(ctx context.Context, o *Output) (*local.Image, []generator.Generator, error) {
 	if w.Image == "" {
-		list, err := known(ctx, o, stack.Local)
+		list, err := known(ctx, o, &Target{Name: stack.Local})
 		return nil, list, err
 	}
 	image, err := local.FindImage(ctx, w.Image)
@@ -79,7 +79,7 @@ func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, &Target{s.Outputs(), stack.Local}, nil
+	return s, &Target{Outputs: s.Outputs(), Name: stack.Local}, nil
 }
 
 // LocalUpCmd starts the local stack.
@@ -176,7 +176,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	}
 	if s.Up = err == nil; s.Up {
 		s.PID, _ = local.PID(o.LocalDir)
-		q, err := newQueue(ctx, &Target{outputs, stack.Local})
+		q, err := newQueue(ctx, &Target{Outputs: outputs, Name: stack.Local})
 		if err != nil {
 			return err
 		}
