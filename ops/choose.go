@@ -44,10 +44,18 @@ func (c *choice) names(known []string) ([]string, error) {
 }
 
 // known returns the generators that a run on the target can use. For the local
-// stack their environments are made first if they are not there.
+// stack their environments are made first if they are not there, unless its
+// workers run in an image that has them.
 func known(ctx context.Context, o *Output, stackName string) ([]generator.Generator, error) {
 	if stackName != stack.Local {
 		return discover(o.Globals)
+	}
+	if up, err := local.Outputs(o.LocalDir); err == nil && up.ImageURI != "" {
+		image, err := local.FindImage(ctx, up.ImageURI)
+		if err != nil {
+			return nil, err
+		}
+		return image.Generators, nil
 	}
 	if _, err := discover(o.Globals); err != nil {
 		return nil, err

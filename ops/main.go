@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -108,7 +109,8 @@ func run() int {
 		kong.Description("Make, check and fetch datasets of video reasoning samples.\n\nStart with 'ops local run --all --samples 20': it needs no cloud account."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
-		kong.Vars{"version": version(), "local_stack": "local"},
+		kong.Vars{"version": version(), "local_stack": "local",
+			"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)},
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&cli.Globals, out),
 		kong.BindSingletonProvider(newTarget),

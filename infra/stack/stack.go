@@ -15,13 +15,15 @@ import (
 
 // Environment variables of the worker, its whole configuration.
 const (
-	EnvBucket        = "OUTPUT_BUCKET"   // required
-	EnvGenerators    = "GENERATORS_PATH" // default DefaultGenerators
-	EnvQueueURL      = "SQS_QUEUE_URL"   // needed for continuations and retries of SQS messages
-	EnvDLQURL        = "SQS_DLQ_URL"     // needed for permanent failures of SQS messages
-	EnvRegion        = "AWS_REGION"      // default DefaultRegion; Lambda sets it itself
-	EnvImage         = "IMAGE_URI"       // repository@digest of the image the worker runs in; receipts record it
-	EnvRequiredFiles = "REQUIRED_FILES"  // files that every sample must have beyond those of the contract, separated by commas
+	EnvBucket        = "OUTPUT_BUCKET"            // required
+	EnvGenerators    = "GENERATORS_PATH"          // default DefaultGenerators
+	EnvQueueURL      = "SQS_QUEUE_URL"            // needed for continuations and retries of SQS messages
+	EnvDLQURL        = "SQS_DLQ_URL"              // needed for permanent failures of SQS messages
+	EnvRegion        = "AWS_REGION"               // default DefaultRegion; Lambda sets it itself
+	EnvFunction      = "AWS_LAMBDA_FUNCTION_NAME" // Lambda sets it; a dimension of the worker's metrics
+	EnvAlive         = "END_WITH_STDIN"           // set where the worker is to end when its standard input does: on the local stack
+	EnvImage         = "IMAGE_URI"                // repository@digest of the image the worker runs in; receipts record it
+	EnvRequiredFiles = "REQUIRED_FILES"           // files that every sample must have beyond those of the contract, separated by commas
 
 	DefaultGenerators = "/opt/generators"
 	DefaultRegion     = "us-east-2"
@@ -29,6 +31,28 @@ const (
 
 // Local is the name of the local stack.
 const Local = "local"
+
+// Names of the outputs of a deployed stack: those of Outputs.
+const (
+	OutQueueURL             = "queueUrl"
+	OutDLQURL               = "dlqUrl"
+	OutQueueARN             = "queueArn"
+	OutDLQARN               = "dlqArn"
+	OutBucketName           = "bucketName"
+	OutFunctionName         = "functionName"
+	OutFunctionARN          = "functionArn"
+	OutImageURI             = "imageUri"
+	OutRepositoryURL        = "repositoryUrl"
+	OutLogGroupName         = "logGroupName"
+	OutEventSourceMappingID = "eventSourceMappingId"
+	OutDashboardURL         = "dashboardUrl"
+	OutRegion               = "region"
+	OutAccountID            = "accountId"
+	OutArchitecture         = "architecture"
+	OutMemoryMB             = "memoryMB"
+	OutDataPrefix           = "dataPrefix"
+	OutGenerators           = "generators"
+)
 
 // Outputs are the stack outputs.
 type Outputs struct {
@@ -84,7 +108,7 @@ func Parse(text []byte) (Outputs, error) {
 	}
 	var missing []string
 	for _, required := range []struct{ name, value string }{
-		{"queueUrl", o.QueueURL}, {"dlqUrl", o.DLQURL}, {"bucketName", o.BucketName}, {"region", o.Region},
+		{OutQueueURL, o.QueueURL}, {OutDLQURL, o.DLQURL}, {OutBucketName, o.BucketName}, {OutRegion, o.Region},
 	} {
 		if required.value == "" {
 			missing = append(missing, required.name)

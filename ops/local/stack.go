@@ -8,6 +8,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,6 +61,10 @@ type Config struct {
 	Workers    int              // worker processes; 0 is one per CPU
 	Visibility time.Duration    // of the task queue
 	Timeout    time.Duration    // of one invocation
+	Required   []string         // files that every sample must have beyond the generator's own
+	Image      *Image           // whose workers are to run, in containers; nil for processes of this program
+	Memory     int              // MB of such a container; 0 is DefaultMemory
+	Tmp        int              // MB of its /tmp; 0 is DefaultTmp
 	Say        func(msg string) // is told what a person may want to know; may be nil
 
 	front func(endpoint string) string // tests put a proxy in front of the bucket that workers see
@@ -106,6 +111,7 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if c.Workers == 0 {
 		c.Workers = runtime.NumCPU()
 	}
+	c.Memory, c.Tmp = cmp.Or(c.Memory, DefaultMemory), cmp.Or(c.Tmp, DefaultTmp)
 	if c.Timeout > c.Visibility {
 		return nil, fmt.Errorf("the timeout of %s is longer than the visibility of %s: a task would be delivered again while it runs", c.Timeout, c.Visibility)
 	}
@@ -233,6 +239,12 @@ func (s *Stack) serveQueue() error {
 		FunctionName: "vm-dataset-worker", Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
 		DataPrefix: task.DataPrefix,
 		Endpoints:  stack.Endpoints{SQSEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey},
+	}
+	if image := s.config.Image; image != nil {
+		s.outputs.ImageURI, s.outputs.MemoryMB, s.outputs.Generators = image.URI, s.config.Memory, map[string]string{}
+		for _, g := range image.Generators {
+			s.outputs.Generators[g.Name] = g.Commit
+		}
 	}
 	return nil
 }

@@ -406,6 +406,17 @@ func TestEveryFault(t *testing.T) {
 
 // A message that is no task is refused by name on its first delivery and lies in
 // the DLQ as it was sent.
+// A stack can require more of samples than their generators do.
+func TestRequiredFiles(t *testing.T) {
+	t.Parallel()
+	r := up(t, folder(t), Config{Workers: 1, Required: []string{"rubric.txt"}})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 7})
+	eventually(t, "there is a failure report", func() bool { return len(r.failures("good")) > 0 })
+	if f := r.failures("good")[0]; f.Cause != task.IncompleteOutput || !strings.Contains(f.Detail, "has no rubric.txt") {
+		t.Errorf("reported %s (%s)", f.Cause, f.Detail)
+	}
+}
+
 func TestInvalidTasks(t *testing.T) {
 	t.Parallel()
 	r := up(t, folder(t), Config{})
