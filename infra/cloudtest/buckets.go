@@ -145,20 +145,26 @@ func bucketTypes() map[tokens.Type]resourceType {
 				args: argsOf[pulumis3.BucketPolicyArgs](), state: reflect.TypeFor[pulumis3.BucketPolicy](),
 				required: []string{"policy"}, rules: map[string]rule{"bucket": bucketName, "policy": isPolicy},
 			},
+			// moto knows no conditions: it would take a policy that refuses plain HTTP
+			// for one that refuses everybody.
 			func(ctx context.Context, c *Cloud, bucket string, in props) error {
-				_, err := c.s3.PutBucketPolicy(ctx, &s3.PutBucketPolicyInput{Bucket: &bucket, Policy: aws.String(jsonText(in.get("policy")))})
+				_, err := c.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket})
+				c.kept.Store(bucket, jsonText(in.get("policy")))
 				return err
 			},
 			func(ctx context.Context, c *Cloud, bucket string) (map[string]any, error) {
-				out, err := c.s3.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: &bucket})
-				if err != nil {
+				if _, err := c.s3.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket}); err != nil {
 					return nil, err
 				}
-				return map[string]any{"policy": *out.Policy}, nil
+				text, ok := c.kept.Load(bucket)
+				if !ok {
+					return nil, errGone
+				}
+				return map[string]any{"policy": text}, nil
 			},
-			func(ctx context.Context, c *Cloud, bucket string) error {
-				_, err := c.s3.DeleteBucketPolicy(ctx, &s3.DeleteBucketPolicyInput{Bucket: &bucket})
-				return err
+			func(_ context.Context, c *Cloud, bucket string) error {
+				c.kept.Delete(bucket)
+				return nil
 			}),
 	}
 }
@@ -269,8 +275,7 @@ func readEncryption(ctx context.Context, c *Cloud, bucket string) (map[string]an
 }
 
 // checkLifecycle allows the rules that cleaning up needs: a prefix, and what
-// expires when. A rule that does nothing, or that S3 would take for the whole
-// bucket because it has no filter, is refused.
+// expires when. A rule that does nothing is refused.
 func checkLifecycle(in props) error {
 	var ids []any
 	for _, r := range in.objects("rules") {
@@ -278,8 +283,8 @@ func checkLifecycle(in props) error {
 		if !r.has("expiration") && !r.has("abortIncompleteMultipartUpload") {
 			return fmt.Errorf("lifecycle rule %s does nothing", r.text("id"))
 		}
-		if !r.has("filter") {
-			return fmt.Errorf("lifecycle rule %s has no filter", r.text("id"))
+		if !r.has("filter") || !r.object("filter").has("prefix") {
+			return fmt.Errorf("lifecycle rule %s has no prefix, which may be empty", r.text("id"))
 		}
 		for _, name := range []string{"transitions", "noncurrentVersionTransitions", "noncurrentVersionExpiration", "prefix"} {
 			if r.has(name) {
@@ -306,7 +311,7 @@ func putLifecycle(ctx context.Context, c *Cloud, bucket string, in props) error 
 			Filter: &types.LifecycleRuleFilter{Prefix: aws.String(r.object("filter").text("prefix"))},
 		}
 		if e := r.object("expiration"); r.has("expiration") {
-			rule.Expiration = &types.LifecycleExpiration{Days: e.numberPtr("days"), ExpiredObjectDeleteMarker: nil}
+			rule.Expiration = &types.LifecycleExpiration{Days: e.numberPtr("days")}
 		}
 		if a := r.object("abortIncompleteMultipartUpload"); r.has("abortIncompleteMultipartUpload") {
 			rule.AbortIncompleteMultipartUpload = &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: a.numberPtr("daysAfterInitiation")}
@@ -324,9 +329,9 @@ func readLifecycle(ctx context.Context, c *Cloud, bucket string) (map[string]any
 	}
 	var rules []any
 	for _, r := range out.Rules {
-		rule := map[string]any{"id": aws.ToString(r.ID), "status": string(r.Status), "filter": map[string]any{}}
-		if r.Filter != nil && aws.ToString(r.Filter.Prefix) != "" {
-			rule["filter"] = map[string]any{"prefix": *r.Filter.Prefix}
+		rule := map[string]any{"id": aws.ToString(r.ID), "status": string(r.Status), "filter": map[string]any{"prefix": ""}}
+		if r.Filter != nil {
+			rule["filter"] = map[string]any{"prefix": aws.ToString(r.Filter.Prefix)}
 		}
 		if r.Expiration != nil && r.Expiration.Days != nil {
 			rule["expiration"] = map[string]any{"days": int(*r.Expiration.Days)}

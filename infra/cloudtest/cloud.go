@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/schemas"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -29,6 +30,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sns"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/transport/http/protocol/awsjson"
 	pulumiaws "github.com/pulumi/pulumi-aws/sdk/v6/go/aws"
 	pulumidocker "github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
@@ -57,16 +59,15 @@ const (
 type Options struct {
 	Endpoint string // of a moto server
 	Registry string // host:port of a registry on loopback without a password
-	Dir      string // of the Pulumi program, where its relative paths begin
 }
 
-// Cloud is what the providers make resources in.
+// Cloud is what the providers make resources in. Relative paths of a program
+// begin at this process's working directory, as they do for Pulumi's plugins.
 type Cloud struct {
 	Region  string
 	Account string
 
 	endpoint   string
-	dir        string
 	dockerPath string
 	config     aws.Config
 	sqs        *sqs.Client
@@ -78,26 +79,22 @@ type Cloud struct {
 	cloudwatch *cloudwatch.Client
 	sns        *sns.Client
 	registry   *registry
-	recursion  sync.Map // function -> recursive loop
+	kept       sync.Map // what moto has no room for, by the id of its resource
 	providers  string   // as PULUMI_DEBUG_PROVIDERS takes it
 	stop       chan bool
 }
 
 // Start serves the providers. Close ends them.
 func Start(ctx context.Context, o Options) (*Cloud, error) {
-	dir, err := filepath.Abs(o.Dir)
-	if err != nil {
-		return nil, err
-	}
 	docker, err := exec.LookPath("docker")
 	if err != nil {
 		return nil, err
 	}
 	config := aws.Config{Region: stack.DefaultRegion, BaseEndpoint: &o.Endpoint, Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""), HTTPClient: store.HTTPClient(nil)}
 	c := &Cloud{
-		Region: config.Region, endpoint: o.Endpoint, dir: dir, dockerPath: docker, config: config, stop: make(chan bool),
+		Region: config.Region, endpoint: o.Endpoint, dockerPath: docker, config: config, stop: make(chan bool),
 		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config), iam: iam.NewFromConfig(config), lambda: lambda.NewFromConfig(config),
-		logs: cloudwatchlogs.NewFromConfig(config), cloudwatch: cloudwatch.NewFromConfig(config), sns: sns.NewFromConfig(config),
+		logs: cloudwatchlogs.NewFromConfig(config), cloudwatch: cloudwatch.NewFromConfig(config, cloudwatchJSON), sns: sns.NewFromConfig(config),
 	}
 	who, err := sts.NewFromConfig(config).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
@@ -123,6 +120,11 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	}
 	c.providers = fmt.Sprintf("aws:%d,docker:%d", awsPort, dockerPort)
 	return c, nil
+}
+
+// cloudwatchJSON has CloudWatch's client speak JSON: moto cannot read CBOR.
+func cloudwatchJSON(o *cloudwatch.Options) {
+	o.Protocol = awsjson.New10(schemas.GraniteServiceVersion20100801)
 }
 
 func (c *Cloud) serve(p *provider) (port int, err error) {

@@ -64,7 +64,7 @@ func functionTypes() map[tokens.Type]resourceType {
 				return id, putRecursion(ctx, c, id, in.text("recursiveLoop"))
 			},
 			read: func(ctx context.Context, c *Cloud, id string, _ props) (props, error) {
-				v, ok := c.recursion.Load(id)
+				v, ok := c.kept.Load(id)
 				if _, err := c.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &id}); err != nil || !ok {
 					return props{}, errors.Join(lambdaGone(err), errGone)
 				}
@@ -74,7 +74,7 @@ func functionTypes() map[tokens.Type]resourceType {
 				return putRecursion(ctx, c, id, in.text("recursiveLoop"))
 			},
 			remove: func(_ context.Context, c *Cloud, id string, _ props) error {
-				c.recursion.Delete(id)
+				c.kept.Delete(id)
 				return nil
 			},
 		},
@@ -219,19 +219,12 @@ func updateFunction(ctx context.Context, c *Cloud, id string, old, in props) err
 		return err
 	}
 	arn := "arn:aws:lambda:" + c.Region + ":" + c.Account + ":function:" + id
-	tags := in.textMap("tags")
-	var gone []string
-	for key := range old.textMap("tags") {
-		if _, ok := tags[key]; !ok {
-			gone = append(gone, key)
-		}
-	}
-	if len(gone) > 0 {
+	if gone := goneTags(old, in); len(gone) > 0 {
 		if _, err := c.lambda.UntagResource(ctx, &lambda.UntagResourceInput{Resource: &arn, TagKeys: gone}); err != nil {
 			return err
 		}
 	}
-	if len(tags) > 0 {
+	if tags := in.textMap("tags"); len(tags) > 0 {
 		_, err = c.lambda.TagResource(ctx, &lambda.TagResourceInput{Resource: &arn, Tags: tags})
 	}
 	return err
@@ -242,7 +235,7 @@ func putRecursion(ctx context.Context, c *Cloud, function, loop string) error {
 	if _, err := c.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &function}); err != nil {
 		return err
 	}
-	c.recursion.Store(function, loop)
+	c.kept.Store(function, loop)
 	return nil
 }
 

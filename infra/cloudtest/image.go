@@ -3,7 +3,6 @@ package cloudtest
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -54,7 +53,7 @@ func (c *Cloud) imageTypes() map[tokens.Type]resourceType {
 			},
 			prepare: func(in resource.PropertyMap) error {
 				build := in["build"].ObjectValue()
-				digest, err := c.hashContext(build["context"].StringValue(), build["dockerfile"].StringValue())
+				digest, err := hashContext(build["context"].StringValue(), build["dockerfile"].StringValue())
 				build[contextDigest] = resource.NewStringProperty(digest)
 				return err
 			},
@@ -89,14 +88,13 @@ func isRelative(v any) string {
 
 // hashContext hashes what Docker would send to the builder: names, modes and
 // contents of the files that .dockerignore leaves.
-func (c *Cloud) hashContext(dir, dockerfile string) (string, error) {
-	root := filepath.Join(c.dir, dir)
-	recipe, err := os.ReadFile(filepath.Join(c.dir, dockerfile))
+func hashContext(dir, dockerfile string) (string, error) {
+	recipe, err := os.ReadFile(dockerfile)
 	if err != nil {
 		return "", fmt.Errorf("could not open dockerfile: %w", err)
 	}
 	var patterns []string
-	f, err := os.Open(filepath.Join(root, ".dockerignore"))
+	f, err := os.Open(filepath.Join(dir, ".dockerignore"))
 	if err == nil {
 		patterns, err = ignorefile.ReadAll(f)
 		f.Close()
@@ -110,8 +108,8 @@ func (c *Cloud) hashContext(dir, dockerfile string) (string, error) {
 	}
 	sum := sha256.New()
 	sum.Write(recipe)
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		name, _ := filepath.Rel(root, path)
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		name, _ := filepath.Rel(dir, path)
 		if err != nil || name == "." {
 			return err
 		}
@@ -152,30 +150,29 @@ func (c *Cloud) hashContext(dir, dockerfile string) (string, error) {
 // the credentials among it, and nothing that the machine is logged in to.
 func (c *Cloud) buildImage(ctx context.Context, _ *Cloud, in props) (string, error) {
 	name, build := in.text("imageName"), in.object("build")
-	login, err := dockerLogin(in.object("registry"))
+	r := in.object("registry")
+	server, _, _ := strings.Cut(r.text("server"), "/")
+	login, err := dockerLogin(server, r.text("username"), r.text("password"))
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(login)
-	args := []string{"build", "--quiet", "--tag", name, "--platform", build.text("platform"), "--file", filepath.Join(c.dir, build.text("dockerfile"))}
+	args := []string{"build", "--quiet", "--tag", name, "--platform", build.text("platform"), "--file", build.text("dockerfile")}
 	for key, v := range build.textMap("args") {
 		args = append(args, "--build-arg", key+"="+v)
 	}
-	if err := c.docker(ctx, login, append(args, filepath.Join(c.dir, build.text("context")))...); err != nil {
+	if err := c.docker(ctx, login, append(args, build.text("context"))...); err != nil {
 		return "", err
 	}
 	return name, c.docker(ctx, login, "push", "--quiet", name)
 }
 
 // dockerLogin makes a configuration folder of the docker client with one login.
-func dockerLogin(r props) (dir string, err error) {
+func dockerLogin(server, user, password string) (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "cloudtest-docker-"); err != nil {
 		return "", err
 	}
-	server, _, _ := strings.Cut(r.text("server"), "/")
-	text, err := json.Marshal(map[string]any{"auths": map[string]any{server: map[string]string{
-		"auth": base64.StdEncoding.EncodeToString([]byte(r.text("username") + ":" + r.text("password"))),
-	}}})
+	text, err := json.Marshal(map[string]any{"auths": map[string]any{server: map[string]string{"auth": basicAuth(user, password)}}})
 	if err != nil {
 		return "", err
 	}

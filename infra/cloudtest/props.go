@@ -109,3 +109,15 @@ func elem(t reflect.Type, name string) reflect.Type {
 	}
 	return ft
 }
+
+// goneTags are the tags that a resource had and is to have no longer.
+func goneTags(old, in props) []string {
+	tags := in.textMap("tags")
+	var gone []string
+	for key := range old.textMap("tags") {
+		if _, ok := tags[key]; !ok {
+			gone = append(gone, key)
+		}
+	}
+	return gone
+}

@@ -64,34 +64,21 @@ func queueTypes() map[tokens.Type]resourceType {
 				return *out.QueueUrl, nil
 			},
 			read: readQueue,
-			update: func(ctx context.Context, c *Cloud, id string, _, in props) error {
+			update: func(ctx context.Context, c *Cloud, id string, old, in props) error {
 				if in.has("redrivePolicy") {
 					if err := dlqAllows(ctx, c, in.get("redrivePolicy"), id); err != nil {
 						return err
 					}
 				}
-				if _, err := c.sqs.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: &id, Attributes: queueAttributes(in)}); err != nil {
+				if err := setQueueAttributes(ctx, c, id, queueAttributes(in)); err != nil {
 					return err
 				}
-				old, err := c.sqs.ListQueueTags(ctx, &sqs.ListQueueTagsInput{QueueUrl: &id})
-				if err != nil {
-					return err
-				}
-				tags := in.textMap("tags")
-				var gone []string
-				for key := range old.Tags {
-					if _, ok := tags[key]; !ok {
-						gone = append(gone, key)
-					}
-				}
-				if len(gone) > 0 {
+				if gone := goneTags(old, in); len(gone) > 0 {
 					if _, err := c.sqs.UntagQueue(ctx, &sqs.UntagQueueInput{QueueUrl: &id, TagKeys: gone}); err != nil {
 						return err
 					}
 				}
-				if len(tags) > 0 {
-					_, err = c.sqs.TagQueue(ctx, &sqs.TagQueueInput{QueueUrl: &id, Tags: tags})
-				}
+				_, err := c.sqs.TagQueue(ctx, &sqs.TagQueueInput{QueueUrl: &id, Tags: in.textMap("tags")})
 				return err
 			},
 			remove: func(ctx context.Context, c *Cloud, id string, _ props) error {
@@ -99,11 +86,11 @@ func queueTypes() map[tokens.Type]resourceType {
 				return queueGone(err)
 			},
 		},
-		"aws:sqs/queuePolicy:QueuePolicy": queueAttribute("policy", "Policy", schema{
+		"aws:sqs/queuePolicy:QueuePolicy": queueAttribute("policy", policyAttribute, schema{
 			args: argsOf[pulumisqs.QueuePolicyArgs](), state: reflect.TypeFor[pulumisqs.QueuePolicy](),
 			required: []string{"policy"}, rules: map[string]rule{"policy": isPolicy, "queueUrl": matches(`https?://.+`, 500)},
 		}, nil),
-		"aws:sqs/redriveAllowPolicy:RedriveAllowPolicy": queueAttribute("redriveAllowPolicy", "RedriveAllowPolicy", schema{
+		"aws:sqs/redriveAllowPolicy:RedriveAllowPolicy": queueAttribute("redriveAllowPolicy", allowAttribute, schema{
 			args: argsOf[pulumisqs.RedriveAllowPolicyArgs](), state: reflect.TypeFor[pulumisqs.RedriveAllowPolicy](),
 			rules: map[string]rule{"redriveAllowPolicy": isRedriveAllowPolicy, "queueUrl": matches(`https?://.+`, 500)},
 		}, nil),
@@ -171,8 +158,7 @@ func queueAttribute(input, attribute string, s schema, allowed func(ctx context.
 				return err
 			}
 		}
-		_, err := c.sqs.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: &id, Attributes: map[string]string{attribute: jsonText(in.get(input))}})
-		return err
+		return setQueueAttribute(ctx, c, id, attribute, jsonText(in.get(input)))
 	}
 	return resourceType{
 		schema: s, fixed: []string{"queueUrl"},
@@ -181,11 +167,10 @@ func queueAttribute(input, attribute string, s schema, allowed func(ctx context.
 			return id, set(ctx, c, id, in)
 		},
 		read: func(ctx context.Context, c *Cloud, id string, _ props) (props, error) {
-			out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &id, AttributeNames: []types.QueueAttributeName{"All"}})
+			v, err := getQueueAttribute(ctx, c, id, attribute)
 			if err != nil {
 				return props{}, queueGone(err)
 			}
-			v := out.Attributes[attribute]
 			if v == "" {
 				return props{}, errGone
 			}
@@ -193,10 +178,52 @@ func queueAttribute(input, attribute string, s schema, allowed func(ctx context.
 		},
 		update: func(ctx context.Context, c *Cloud, id string, _, in props) error { return set(ctx, c, id, in) },
 		remove: func(ctx context.Context, c *Cloud, id string, _ props) error {
-			_, err := c.sqs.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: &id, Attributes: map[string]string{attribute: ""}})
-			return queueGone(err)
+			return queueGone(setQueueAttribute(ctx, c, id, attribute, ""))
 		},
 	}
+}
+
+const (
+	policyAttribute = "Policy"
+	// allowAttribute says which queues may use a queue as their dead letter queue.
+	// moto has no room for it.
+	allowAttribute = "RedriveAllowPolicy"
+)
+
+func setQueueAttribute(ctx context.Context, c *Cloud, url, name, value string) error {
+	if name == allowAttribute {
+		_, err := getQueueAttribute(ctx, c, url, "QueueArn") // the queue is there
+		c.kept.Store(url, value)
+		return err
+	}
+	return setQueueAttributes(ctx, c, url, map[string]string{name: value})
+}
+
+// setQueueAttributes sets the policy each time: moto forgets it when any other
+// attribute is set.
+func setQueueAttributes(ctx context.Context, c *Cloud, url string, attributes map[string]string) error {
+	if _, ok := attributes[policyAttribute]; !ok {
+		text, err := getQueueAttribute(ctx, c, url, policyAttribute)
+		if err != nil {
+			return err
+		}
+		if text != "" {
+			attributes[policyAttribute] = text
+		}
+	}
+	_, err := c.sqs.SetQueueAttributes(ctx, &sqs.SetQueueAttributesInput{QueueUrl: &url, Attributes: attributes})
+	return err
+}
+
+func getQueueAttribute(ctx context.Context, c *Cloud, url, name string) (string, error) {
+	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{"All"}})
+	if err != nil {
+		return "", err
+	}
+	if v, ok := c.kept.Load(url); ok && name == allowAttribute {
+		return v.(string), nil
+	}
+	return out.Attributes[name], nil
 }
 
 func queueGone(err error) error {
@@ -257,14 +284,7 @@ func dlqAllows(ctx context.Context, c *Cloud, policy any, queue string) error {
 	if err != nil {
 		return fmt.Errorf("dead letter queue %s: %w", name, err)
 	}
-	get := func(url, attribute string) (string, error) {
-		out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{"All"}})
-		if err != nil {
-			return "", err
-		}
-		return out.Attributes[attribute], nil
-	}
-	text, err := get(*dlq.QueueUrl, "RedriveAllowPolicy")
+	text, err := getQueueAttribute(ctx, c, *dlq.QueueUrl, allowAttribute)
 	if err != nil || text == "" {
 		return err
 	}
@@ -274,7 +294,7 @@ func dlqAllows(ctx context.Context, c *Cloud, policy any, queue string) error {
 	}
 	source := ""
 	if queue != "" {
-		if source, err = get(queue, "QueueArn"); err != nil {
+		if source, err = getQueueAttribute(ctx, c, queue, "QueueArn"); err != nil {
 			return err
 		}
 	}

@@ -109,10 +109,15 @@ func refuse(rw http.ResponseWriter, status int, code, message string) {
 }
 
 // login makes a new password, as ECR does each time it is asked.
-func (r *registry) login() (password, token string) {
+func (r *registry) login() (password string) {
 	password = rand.Text()
 	r.tokens.Store(password, true)
-	return password, base64.StdEncoding.EncodeToString([]byte(registryUser + ":" + password))
+	return password
+}
+
+// basicAuth is a login as HTTP and Docker's configuration file have it.
+func basicAuth(user, password string) string {
+	return base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 }
 
 func (r *registry) admits(q *http.Request) bool {

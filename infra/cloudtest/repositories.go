@@ -143,9 +143,9 @@ func invokes() map[tokens.ModuleMember]invokeType {
 				if id := in.text("registryId"); id != "" && id != c.Account {
 					return props{}, fmt.Errorf("the registry %s is not that of account %s", id, c.Account)
 				}
-				password, token := c.registry.login()
+				password := c.registry.login()
 				return outputs(map[string]any{
-					"userName": registryUser, "password": password, "authorizationToken": token, "proxyEndpoint": "http://" + c.registry.address,
+					"userName": registryUser, "password": password, "authorizationToken": basicAuth(registryUser, password), "proxyEndpoint": "http://" + c.registry.address,
 					"registryId": c.Account, "id": c.Account, "expiresAt": time.Now().Add(12 * time.Hour).UTC().Format(time.RFC3339),
 				}), nil
 			},

@@ -72,20 +72,13 @@ func roleTypes() map[tokens.Type]resourceType {
 				if _, err := c.iam.UpdateRole(ctx, &iam.UpdateRoleInput{RoleName: &id, Description: aws.String(in.text("description")), MaxSessionDuration: in.numberPtr("maxSessionDuration")}); err != nil {
 					return err
 				}
-				tags := in.textMap("tags")
-				var gone []string
-				for key := range old.textMap("tags") {
-					if _, ok := tags[key]; !ok {
-						gone = append(gone, key)
-					}
-				}
-				if len(gone) > 0 {
+				if gone := goneTags(old, in); len(gone) > 0 {
 					if _, err := c.iam.UntagRole(ctx, &iam.UntagRoleInput{RoleName: &id, TagKeys: gone}); err != nil {
 						return err
 					}
 				}
 				var set []types.Tag
-				for key, v := range tags {
+				for key, v := range in.textMap("tags") {
 					set = append(set, types.Tag{Key: aws.String(key), Value: aws.String(v)})
 				}
 				if len(set) == 0 {
