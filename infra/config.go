@@ -163,7 +163,7 @@ func (c *Config) check(r *reader) {
 		}
 	}
 	if !slices.Contains(logRetentions, c.LogRetentionDays) {
-		r.refuse("logRetentionDays", c.LogRetentionDays, "CloudWatch keeps logs for %s days", strings.Trim(strings.ReplaceAll(fmt.Sprint(logRetentions), " ", ", "), "[]"))
+		r.refuse("logRetentionDays", c.LogRetentionDays, "it must be one of those that CloudWatch takes: %s", strings.Trim(strings.ReplaceAll(fmt.Sprint(logRetentions), " ", ", "), "[]"))
 	}
 	if a, err := mail.ParseAddress(c.AlarmEmail); c.AlarmEmail != "" && (err != nil || a.Address != c.AlarmEmail) {
 		r.refuse("alarmEmail", c.AlarmEmail, "it must be an address such as team@example.com")
@@ -210,8 +210,14 @@ type reader struct {
 	errs   []error
 }
 
+// refuse notes that a value is not what is allowed. A string is quoted, unless
+// it is JSON.
 func (r *reader) refuse(key string, value any, format string, args ...any) {
-	r.errs = append(r.errs, fmt.Errorf("%s%s is %v, "+format, append([]any{r.prefix, key, value}, args...)...))
+	text := fmt.Sprint(value)
+	if s, ok := value.(string); ok && !json.Valid([]byte(s)) {
+		text = strconv.Quote(s)
+	}
+	r.errs = append(r.errs, fmt.Errorf("%s%s is %s, "+format, append([]any{r.prefix, key, text}, args...)...))
 }
 
 func (r *reader) get(key string) (string, bool) {
@@ -232,7 +238,7 @@ func (r *reader) integer(key string, to *int, low, high int) {
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < low || n > high {
-		r.refuse(key, strconv.Quote(v), "it must be an integer from %d to %d", low, high)
+		r.refuse(key, v, "it must be an integer from %d to %d", low, high)
 		return
 	}
 	*to = n
@@ -244,13 +250,13 @@ func (r *reader) boolean(key string, to *bool) {
 	case v == "true" || v == "false":
 		*to = v == "true"
 	default:
-		r.refuse(key, strconv.Quote(v), "it must be true or false")
+		r.refuse(key, v, "it must be true or false")
 	}
 }
 
 func (r *reader) list(key string, to *[]string) {
 	if v, ok := r.get(key); ok && json.Unmarshal([]byte(v), to) != nil {
-		r.refuse(key, strconv.Quote(v), "it must be a list of strings: pulumi config set --path '%s[0]' VALUE", key)
+		r.refuse(key, v, "it must be a list of strings: pulumi config set --path '%s[0]' VALUE", key)
 	}
 }
 
@@ -263,7 +269,7 @@ func (r *reader) table(key string, to map[string]string) {
 	}
 	var table map[string]json.RawMessage
 	if json.Unmarshal([]byte(v), &table) != nil {
-		r.refuse(key, strconv.Quote(v), "it must be a table: pulumi config set --path %s.NAME VALUE", key)
+		r.refuse(key, v, "it must be a table: pulumi config set --path %s.NAME VALUE", key)
 		return
 	}
 	for name, raw := range table {
@@ -302,6 +308,6 @@ func (r *reader) unknown() {
 		if near := generator.Nearest(key, r.keys); near != "" {
 			hint = "did you mean " + near + "?"
 		}
-		r.refuse(key, strconv.Quote(all[full]), "but there is no such key; %s", hint)
+		r.refuse(key, all[full], "but there is no such key; %s", hint)
 	}
 }

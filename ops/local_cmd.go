@@ -164,6 +164,9 @@ type LocalStatus struct {
 	DLQ     *queue.Depth `json:"dlq,omitempty"`
 }
 
+// Help is the long help.
+func (*LocalStatusCmd) Help() string { return "Exit status 0: it is up. 2: it is not." }
+
 // Run shows the state.
 func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	s := LocalStatus{Dir: o.LocalDir, Samples: local.SamplesDir(o.LocalDir)}
@@ -187,13 +190,17 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 		}
 		s.Queue, s.DLQ = &depth, &dlq
 	}
-	return o.Print(s, func(w io.Writer) {
+	err = o.Print(s, func(w io.Writer) {
 		if !s.Up {
 			fmt.Fprintf(w, "the local stack is not up; what it keeps is in %s\n", s.Dir)
 			return
 		}
 		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID, s.Queue.Waiting, s.Queue.InFlight, s.Queue.Delayed, s.DLQ.Total(), s.Samples)
 	})
+	if err == nil && !s.Up {
+		return &statusError{status: exitProblem}
+	}
+	return err
 }
 
 // LocalRunCmd makes and verifies samples with one command.
@@ -299,7 +306,7 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.C
 		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
 			return nil, err
 		}
-		_, err := watchLines(ctx, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
+		_, err := watchLines(ctx, o, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
 			o.Progress("samples", p.Committed, p.Expected)
 			return nil
 		})

@@ -175,7 +175,7 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair},
 			})
 		})
 	}
@@ -189,12 +189,12 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	e.Setenv("HOME", e.WorkDir)
 	e.Setenv("LINES", "no\n\tjson")
 	makeGenerators(t, filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
-	// One that works, and one whose name makes it fail.
+	// Some that work, and some whose name makes them fail.
 	source, err := os.ReadFile(filepath.Join("local", "testdata", "generate.py"))
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"real/lights", "broken/usage"} {
+	for _, name := range []string{"real/lights", "broken/usage", "faulty/good", "faulty/restless", "faulty/few", "faulty/truncated", "faulty/link", "faulty/no-module"} {
 		makeGenerators(t, e.WorkDir, name)
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name, "examples", "generate.py"), source, 0o644); err != nil {
 			return err
@@ -288,4 +288,10 @@ func waitUp(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the local stack is not up: %v", err)
 		}
 	}
+}
+
+// repair makes the test generator in a file do nothing wrong.
+func repair(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile(args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = Path", "fault = \"good\" or Path", 1)), 0o644))
 }
