@@ -47,7 +47,9 @@ func (w *work) all(ctx context.Context, list []todo) {
 		}
 		list = busy
 		if waited += claimPoll; waited > claimWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*claimPoll {
-			w.outcome.busy = true
+			for _, item := range list {
+				w.outcome.held = append(w.outcome.held, item.chunk.Keep)
+			}
 			return
 		}
 		select {

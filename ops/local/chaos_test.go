@@ -21,7 +21,7 @@ var (
 	chaosSchedules = flag.Int("chaos.schedules", 2, "schedules, at least")
 	chaosFor       = flag.Duration("chaos.for", 0, "go on with further schedules for so long")
 	chaosAtOnce    = flag.Int("chaos.parallel", 4, "schedules side by side: they mostly wait")
-	chaosKeep      = flag.Bool("chaos.keep", false, "keep the folders of failed schedules")
+	chaosKeep      = flag.Bool("chaos.keep", false, "keep the folders of all schedules, and tell all that happened")
 )
 
 // TestChaos runs the pipeline while everything that can end or fail does, at
@@ -376,7 +376,7 @@ func (c *chaos) wait(what string, holds func() bool) {
 
 // report tells of a schedule that failed all that is needed to understand it.
 func (c *chaos) report() {
-	if !c.t.Failed() {
+	if !c.t.Failed() && !*chaosKeep {
 		_ = os.RemoveAll(c.dir)
 		return
 	}
