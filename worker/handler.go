@@ -31,14 +31,15 @@ import (
 // Handler computes tasks. It is safe for concurrent use, though Lambda gives a
 // worker one invocation at a time.
 type Handler struct {
-	config   Config
-	store    *store.Store
-	messages *messages
-	log      *slog.Logger
-	metrics  *metrics
-	scratch  *scratch
-	cpus     int64
-	slots    *semaphore.Weighted // one per generator process
+	config    Config
+	store     *store.Store
+	messages  *messages
+	log       *slog.Logger
+	metrics   *metrics
+	scratch   *scratch
+	cpus      int64
+	slots     *semaphore.Weighted                                                // one per generator process
+	generator func(context.Context, generator.Request) (generator.Result, error) // generator.Run, but in tests of the protocol
 }
 
 // Summary is the answer to a direct invocation, and what is logged of a task.
@@ -72,6 +73,7 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	return &Handler{
 		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out},
 		scratch: dir, cpus: cpus, slots: semaphore.NewWeighted(cpus),
+		generator: generator.Run,
 	}, nil
 }
 
