@@ -35,7 +35,7 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	var replaced []store.Receipt
 	for _, r := range stored {
 		switch {
-		case !r.Range().Overlaps(c.Keep):
+		case !r.Range().Overlaps(c.Keep) || r.Indices != nil && len(r.Part(c.Keep).Samples) == 0:
 		case t.Overwrite && r.RunID < t.RunID:
 			replaced = append(replaced, r)
 		case r.Indices != nil: // a repair settles nothing: what it repaired does
@@ -64,6 +64,12 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	}
 	return parts, nil
 }
+
+// changedError says that what is left to make of a chunk is not what it was when
+// the task was cut: it is to be tried again like this.
+type changedError struct{ parts []todo }
+
+func (*changedError) Error() string { return "others committed a part of the range meanwhile" }
 
 func orNone(id string) string {
 	if id == "" {

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"os"
 	"path"
@@ -247,4 +248,65 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 		return fmt.Errorf("sweep samples %s: %w", c.Keep, err)
 	}
 	return nil
+}
+
+// SweepShards deletes the shards that overlap a range and that no receipt names,
+// but for the one to keep, whose receipt is not written yet. It is for the holder
+// of the range's claim: nobody else has a shard there whose receipt is still to
+// come. Shards of repairs are left alone.
+func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range, keep string) error {
+	stale := map[string]bool{}
+	whole := r
+	prefix := task.DataPrefix + generator + "/" + generator + "_"
+	end := fmt.Sprintf("%s%08d", prefix, r.End)
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")} // samples' folders may be named alike
+	if from := r.Start - task.MaxSamples; from > 0 {
+		in.StartAfter = aws.String(fmt.Sprintf("%s%08d", prefix, from))
+	}
+	for pages := s3.NewListObjectsV2Paginator(s.client, in); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return fail("list", prefix, err)
+		}
+		for _, o := range page.Contents {
+			key := aws.ToString(o.Key)
+			name, isShard := strings.CutSuffix(key, ".tar.gz")
+			of, repair, ok := task.ReceiptRange(strings.TrimPrefix(name, prefix) + ".json")
+			if isShard && ok && !repair && of.Overlaps(r) && key != keep {
+				stale[key] = true
+				whole.Start, whole.End = min(whole.Start, of.Start), max(whole.End, of.End)
+			}
+		}
+		if last := lastName(page); last >= end {
+			break
+		}
+	}
+	if len(stale) == 0 {
+		return nil
+	}
+	receipts, err := s.Receipts(ctx, generator, whole)
+	if err != nil {
+		return err
+	}
+	for _, other := range receipts {
+		if other.Shard != nil {
+			delete(stale, other.Shard.Key)
+		}
+	}
+	if err := s.Delete(ctx, slices.Collect(maps.Keys(stale))); err != nil {
+		return fmt.Errorf("sweep shards of samples %s: %w", r, err)
+	}
+	return nil
+}
+
+// lastName is the last key or folder of a page.
+func lastName(page *s3.ListObjectsV2Output) string {
+	last := ""
+	if n := len(page.Contents); n > 0 {
+		last = aws.ToString(page.Contents[n-1].Key)
+	}
+	if n := len(page.CommonPrefixes); n > 0 {
+		last = max(last, aws.ToString(page.CommonPrefixes[n-1].Prefix))
+	}
+	return last
 }

@@ -114,6 +114,35 @@ func (r Receipt) Part(keep task.Range) Receipt {
 	return r
 }
 
+// Cut returns the receipts that take r's place when it is to end at the edges of a
+// range: one for what lies before it, in it and behind it, where there is
+// something. A repair becomes two, in the range and outside.
+func (r Receipt) Cut(at task.Range) []Receipt {
+	var pieces []Receipt
+	if r.Indices == nil {
+		for _, part := range []task.Range{{Start: r.Start, End: min(r.End, at.Start)}, {Start: max(r.Start, at.Start), End: min(r.End, at.End)}, {Start: max(r.Start, at.End), End: r.End}} {
+			if part.Len() > 0 {
+				pieces = append(pieces, r.Part(part))
+			}
+		}
+		return pieces
+	}
+	for _, inside := range []bool{true, false} {
+		piece := r
+		piece.Indices, piece.Samples = nil, nil
+		for _, s := range r.Samples {
+			if (s.Index >= at.Start && s.Index < at.End) == inside {
+				piece.Indices, piece.Samples = append(piece.Indices, s.Index), append(piece.Samples, s)
+			}
+		}
+		if n := len(piece.Indices); n > 0 {
+			piece.Start, piece.End = piece.Indices[0], piece.Indices[n-1]+1
+			pieces = append(pieces, piece)
+		}
+	}
+	return pieces
+}
+
 // PutReceipt commits a chunk. It fails with ErrExists when another receipt
 // stands under its key.
 func (s *Store) PutReceipt(ctx context.Context, r Receipt) error {

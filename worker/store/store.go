@@ -184,6 +184,22 @@ func (s *Store) Get(ctx context.Context, key string) (io.ReadCloser, Object, err
 // after a key if one is given. It asks for 1,000 at a time.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
+		for page, err := range s.pages(ctx, prefix, after) {
+			if err != nil {
+				yield(Object{}, err)
+				return
+			}
+			for _, o := range page.Contents {
+				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size)}, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *Store) pages(ctx context.Context, prefix, after string) iter.Seq2[*s3.ListObjectsV2Output, error] {
+	return func(yield func(*s3.ListObjectsV2Output, error) bool) {
 		in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix}
 		if after != "" {
 			in.StartAfter = &after
@@ -191,14 +207,8 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object
 		pages := s3.NewListObjectsV2Paginator(s.client, in)
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield(Object{}, fail("list", prefix, err))
+			if !yield(page, fail("list", prefix, err)) || err != nil {
 				return
-			}
-			for _, o := range page.Contents {
-				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size)}, nil) {
-					return
-				}
 			}
 		}
 	}

@@ -47,6 +47,12 @@ func ClaimNumber(key string) (int, bool) {
 	return n, ok && err == nil && n > 0
 }
 
+// ClaimRange reads the cell, or the range of a repair, back from where its claims
+// stand.
+func ClaimRange(place string) (r Range, repair, ok bool) {
+	return ReceiptRange(strings.TrimSuffix(place, "/") + ".json")
+}
+
 // ReceiptsPrefix is where the receipts of a generator stand.
 func ReceiptsPrefix(generator string) string { return ReceiptPrefix + generator + "/" }
 
