@@ -149,7 +149,9 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 	for _, r := range item.replaces {
 		above = max(above, r.Claim)
 	}
-	if c.Indices != nil {
+	if c.Indices != nil && item.restores == nil {
+		// A repair stands above everything that holds its samples, and leaves room below.
+		above = 1
 		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
 		if err != nil {
 			return nil, w.storage(ctx, c, err)
@@ -197,8 +199,8 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 		return nil, err
 	}
 	slot.release() // the next generator may start while this one's samples are stored
-	r := made.receipt(w, c, claim)
-	if err := w.commit(ctx, c, &r, made, parts[0].replaces); err != nil {
+	r := made.receipt(w, parts[0], claim)
+	if err := w.commit(ctx, parts[0], &r, made, claim.Number > 1); err != nil {
 		return nil, w.storage(ctx, c, err)
 	}
 	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "claim", r.Claim,
@@ -316,103 +318,24 @@ func (w *work) short(seen generator.Watched) task.Cause {
 	return ""
 }
 
-// commit stores the samples and then, last, the receipt. What it replaces loses
-// its receipt first, so that no receipt ever vouches for bytes that are gone.
-func (w *work) commit(ctx context.Context, c task.Chunk, r *store.Receipt, m *made, replaces []store.Receipt) error {
-	if err := w.retract(ctx, c, replaces); err != nil {
-		return err
-	}
-	if r.Format == task.Tar {
-		shard, err := w.store.PutShard(ctx, w.task.Generator, c, m.samples)
-		if err != nil {
-			return err
-		}
-		r.Shard = &shard
-	} else if err := w.store.PutFiles(ctx, w.task.Generator, m.samples); err != nil {
-		return err
-	}
-	if r.Claim > 1 || len(replaces) > 0 || c.Indices != nil {
-		// Somebody was here before and may have left other objects behind.
-		if err := w.clear(ctx, c, r, replaces); err != nil {
-			return err
-		}
-	}
-	err := w.store.PutReceipt(ctx, *r)
-	if !errors.Is(err, store.ErrExists) {
-		return err
-	}
-	// The holder of an older claim came through at the last moment. Its receipt
-	// describes what we have just written over: ours is the one that is true.
-	stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
-	if err != nil {
-		return err
-	}
-	for _, other := range stored {
-		if other.Key() == r.Key() && other.Claim > r.Claim {
-			return fmt.Errorf("claim %d of samples %s was overtaken by claim %d", r.Claim, c.Keep, other.Claim)
-		}
-	}
-	if err := w.store.DeleteReceipt(ctx, *r); err != nil {
-		return err
-	}
-	return w.store.PutReceipt(ctx, *r)
-}
-
-// retract takes back the receipts that are replaced. Where one reaches beyond
-// the chunk, the rest of it is committed anew under its own range first.
-func (w *work) retract(ctx context.Context, c task.Chunk, replaces []store.Receipt) error {
-	for _, old := range replaces {
-		for _, rest := range []task.Range{{Start: old.Start, End: min(old.End, c.Keep.Start)}, {Start: max(old.Start, c.Keep.End), End: old.End}} {
-			if rest.Len() == 0 || old.Indices != nil {
-				continue
-			}
-			if err := w.store.PutReceipt(ctx, old.Part(rest)); err != nil && !errors.Is(err, store.ErrExists) {
-				return err
-			}
-		}
-		if err := w.store.DeleteReceipt(ctx, old); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// clear deletes the objects of the chunk's samples that the new receipt does
-// not name: those of replaced receipts, and those of a writer that was killed.
-func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replaces []store.Receipt) error {
-	keep := r.ObjectKeys()
-	named := map[string]bool{}
-	for _, key := range keep {
-		named[key] = true
-	}
-	var old []string
-	for _, o := range replaces {
-		if o.Shard != nil && !c.Keep.Contains(o.Range()) {
-			continue // the rest of it still needs the shard
-		}
-		for _, key := range o.Part(c.Keep).ObjectKeys() {
-			if !named[key] {
-				old = append(old, key)
-			}
-		}
-	}
-	if err := w.store.Delete(ctx, old); err != nil {
-		return err
-	}
-	return w.store.Sweep(ctx, w.task.Generator, r.Domain, c, keep)
-}
-
-func (m *made) receipt(w *work, c task.Chunk, claim *store.Claim) store.Receipt {
+func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
+	c := x.chunk
 	r := store.Receipt{
 		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.image, RunID: w.task.RunID,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
-		Claim: claim.Number, Format: w.task.Format, Domain: m.domain,
+		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,
 		CPUSeconds: m.result.CPU.Seconds(), WallSeconds: m.result.Wall.Seconds(), PeakRSSBytes: m.result.PeakRSS,
 		RequestID: w.delivery.requestID, MessageID: w.delivery.firstID, Receives: w.delivery.earlier + w.delivery.receives,
 		Committed: time.Now().UTC(),
 	}
+	if c.Indices != nil {
+		r.FirstAttempt = c.Attempt
+	}
 	for _, s := range m.samples {
+		if x.restores != nil && !holds(*x.restores, []int{s.Index}) {
+			continue // overwritten since
+		}
 		r.Samples = append(r.Samples, store.Described(s))
 	}
 	return r

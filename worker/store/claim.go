@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -18,13 +19,15 @@ type Holder struct {
 	Deadline  time.Time `json:"deadline"` // after it the platform has killed the holder
 }
 
-// Claim is the right of one worker to write a chunk.
+// Claim is the right of one worker to write a chunk: an object for each cell of
+// the grid that the chunk writes to, which is one, and several for a repair.
 type Claim struct {
 	Holder
-	Key      string `json:"-"`
 	Number   int    `json:"number"`
 	Nonce    uint64 `json:"nonce"` // tells two claims of one request apart
 	Released bool   `json:"released,omitempty"`
+
+	keys []string
 }
 
 // BusyError says that another worker owns a chunk.
@@ -37,19 +40,10 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("claimed by request %s until %s", e.Holder.RequestID, e.Until.UTC().Format(time.RFC3339))
 }
 
-// claimsPrefix is where the claims of a chunk's cell stand. A repair is claimed
-// under its own name.
-func claimsPrefix(generator string, c task.Chunk) string {
-	if c.Indices != nil {
-		return task.ClaimPrefix + generator + "/" + c.Name() + "/"
-	}
-	return task.ClaimsPrefix(generator, c.Cell)
-}
-
-// last returns the claim with the highest number, or nil.
-func (s *Store) last(ctx context.Context, generator string, c task.Chunk) (*Claim, error) {
+// last returns the claim of a cell with the highest number, or nil.
+func (s *Store) last(ctx context.Context, generator string, cell task.Range) (*Claim, error) {
 	key, number := "", 0
-	for o, err := range s.List(ctx, claimsPrefix(generator, c), "") {
+	for o, err := range s.List(ctx, task.ClaimsPrefix(generator, cell), "") {
 		if err != nil {
 			return nil, err
 		}
@@ -64,38 +58,57 @@ func (s *Store) last(ctx context.Context, generator string, c task.Chunk) (*Clai
 	if err := s.readJSON(ctx, key, claim); err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
-	claim.Key, claim.Number = key, number
+	claim.keys, claim.Number = []string{key}, number
 	return claim, nil
 }
 
-// Claim takes the chunk's cell for the holder. The claim's number is higher than
-// every claim before it and than above, the highest claim of the receipts it
-// would replace. It fails with a *BusyError while another worker's claim is
-// valid at now, or when another worker was quicker.
+// Claim takes the chunk's cells for the holder, all of them or none. The claim's
+// number is higher than every claim of them before it and than above, the highest
+// claim of the receipts it would replace. It fails with a *BusyError while another
+// worker's claim is valid at now, or when another worker was quicker.
 func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Holder, above int, now time.Time) (*Claim, error) {
-	last, err := s.last(ctx, generator, c)
-	if err != nil {
+	cells := c.Cells()
+	lasts := make([]*Claim, len(cells))
+	if err := each(ctx, len(cells), func(ctx context.Context, i int) (err error) {
+		lasts[i], err = s.last(ctx, generator, cells[i])
+		return err
+	}); err != nil {
 		return nil, err
 	}
-	if last != nil {
+	for _, last := range lasts {
+		if last == nil {
+			continue
+		}
 		if last.Deadline.After(now) {
 			return nil, &BusyError{Until: last.Deadline, Holder: last.Holder}
 		}
 		above = max(above, last.Number)
 	}
 	claim := &Claim{Holder: h, Number: above + 1, Nonce: rand.Uint64()}
-	claim.Key = fmt.Sprintf("%s%08d.json", claimsPrefix(generator, c), claim.Number)
 	body, err := json.Marshal(claim)
 	if err != nil {
 		return nil, err
 	}
-	switch err := s.put(ctx, claim.Key, body, true); {
-	case errors.Is(err, ErrExists): // somebody was quicker: their deadline is not known here
-		return nil, &BusyError{Until: now.Add(time.Second)}
-	case err != nil:
-		return nil, err
+	put := make([]string, len(cells))
+	err = each(ctx, len(cells), func(ctx context.Context, i int) error {
+		key := task.ClaimKey(generator, cells[i], claim.Number)
+		err := s.put(ctx, key, body, true)
+		if err == nil {
+			put[i] = key
+		}
+		return err
+	})
+	claim.keys = slices.DeleteFunc(put, func(key string) bool { return key == "" })
+	if err == nil {
+		return claim, nil
 	}
-	return claim, nil
+	if len(claim.keys) > 0 { // what cannot be released ends with its deadline
+		_ = s.Release(context.WithoutCancel(ctx), claim)
+	}
+	if errors.Is(err, ErrExists) { // somebody was quicker: their deadline is not known here
+		return nil, &BusyError{Until: now.Add(time.Second)}
+	}
+	return nil, err
 }
 
 // Release gives a claim up before its deadline. Its number stays taken: numbers
@@ -107,16 +120,19 @@ func (s *Store) Release(ctx context.Context, claim *Claim) error {
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, claim.Key, body, false)
+	return each(ctx, len(claim.keys), func(ctx context.Context, i int) error { return s.put(ctx, claim.keys[i], body, false) })
 }
 
-// ReleaseHeldBy releases the claim of a chunk's cell if a request holds it, or
-// whoever holds it if requestID is empty. It is for who knows that the holder is
+// ReleaseHeldBy releases the claims of a chunk's cells that a request holds, or
+// whoever holds them if requestID is empty. It is for who knows that the holder is
 // dead: the local stack.
 func (s *Store) ReleaseHeldBy(ctx context.Context, generator string, c task.Chunk, requestID string) error {
-	last, err := s.last(ctx, generator, c)
-	if err != nil || last == nil || last.Released || requestID != "" && last.RequestID != requestID {
-		return err
-	}
-	return s.Release(ctx, last)
+	cells := c.Cells()
+	return each(ctx, len(cells), func(ctx context.Context, i int) error {
+		last, err := s.last(ctx, generator, cells[i])
+		if err != nil || last == nil || last.Released || requestID != "" && last.RequestID != requestID {
+			return err
+		}
+		return s.Release(ctx, last)
+	})
 }

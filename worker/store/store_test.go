@@ -259,12 +259,26 @@ func TestClaimDeadline(t *testing.T) {
 	if _, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{Start: 20, End: 40}}, holder("b", time.Minute), 0, now); err != nil {
 		t.Errorf("another cell: %v", err)
 	}
-	repair := task.Chunk{Keep: task.Range{Start: 3, End: 9}, Indices: []int{3, 8}, Attempt: 1}
-	if _, err := s.Claim(t.Context(), "maze", repair, holder("b", time.Minute), 0, now); err != nil {
-		t.Errorf("a repair: %v", err)
+	// A repair takes every cell it writes to, or none.
+	repair := task.Chunk{Keep: task.Range{Start: 3, End: 49}, Indices: []int{3, 45, 48}, Attempt: 1, Size: 20}
+	if _, err = s.Claim(t.Context(), "maze", repair, holder("b", time.Minute), 0, now); !errors.As(err, &busy) || busy.Holder.RequestID != "a" {
+		t.Errorf("a repair beside the holder of one of its cells: %v", err)
 	}
+	if _, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{Start: 40, End: 60}}, holder("b", time.Second), 0, now); err != nil {
+		t.Errorf("a cell that the repair did not get: %v", err)
+	}
+	both, err := s.Claim(t.Context(), "maze", repair, holder("r", 3*time.Minute), 0, now.Add(2*time.Minute))
+	if err != nil || both.Number != 43 {
+		t.Errorf("a repair of two free cells: %+v, %v", both, err)
+	}
+	for _, start := range []int{0, 40} {
+		if _, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{Start: start, End: start + 20}}, holder("b", time.Minute), 0, now.Add(2*time.Minute)); !errors.As(err, &busy) || busy.Holder.RequestID != "r" {
+			t.Errorf("a cell of the repair, %d: %v", start, err)
+		}
+	}
+	check(t, s.Release(t.Context(), both))
 	next, err := s.Claim(t.Context(), "maze", chunk, holder("b", 3*time.Minute), 0, now.Add(2*time.Minute))
-	if err != nil || next.Number != 43 {
+	if err != nil || next.Number != 44 {
 		t.Errorf("after the deadline: %+v, %v", next, err)
 	}
 	// Who holds it no more cannot release it for the one who does.
@@ -283,10 +297,13 @@ func TestReceiptsProperty(t *testing.T) {
 	s, _ := newStore(t)
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
 	var all []store.Receipt
-	for i := range 60 {
-		start := random.IntN(3000)
-		r := receipt(start, start+1+random.IntN([]int{5, 50, task.MaxSamples}[i%3]), random.IntN(5))
+	for i := range 80 {
+		start := random.IntN(13_000)
+		r := receipt(start, start+1+random.IntN([]int{5, 50, task.MaxSamples, task.MaxSpan}[i%4]), random.IntN(5))
 		r.Samples = nil
+		if i%4 == 3 { // a repair
+			r.Indices, r.FirstAttempt = []int{r.Start, r.End - 1}, i
+		}
 		switch err := s.PutReceipt(t.Context(), r); {
 		case errors.Is(err, store.ErrExists):
 		case err != nil:
@@ -299,7 +316,7 @@ func TestReceiptsProperty(t *testing.T) {
 	other.Generator = "maze-2" // its name begins alike
 	check(t, s.PutReceipt(t.Context(), other))
 	for range 100 {
-		from := random.IntN(3500)
+		from := random.IntN(14_000)
 		whole := task.Range{Start: from, End: from + random.IntN(200)}
 		got, err := s.Receipts(t.Context(), "maze", whole)
 		check(t, err)
@@ -453,7 +470,7 @@ func TestSweep(t *testing.T) {
 	before := keys(t, s, "")
 
 	keep := []string{task.FileKey("maze", "maze_00000005", "file0.bin")}
-	check(t, s.Sweep(t.Context(), "maze", "maze", chunk, keep))
+	check(t, s.Sweep(t.Context(), "maze", "maze", chunk, chunk.Kept(), keep))
 	want := slices.DeleteFunc(before, func(key string) bool {
 		if slices.Contains(keep, key) {
 			return false
@@ -470,7 +487,7 @@ func TestSweep(t *testing.T) {
 	}
 	// A repair's sweep is of its indices alone.
 	repair := task.Chunk{Keep: task.Range{Start: 0, End: 12}, Indices: []int{0, 11}, Attempt: 3}
-	check(t, s.Sweep(t.Context(), "maze", "maze", repair, nil))
+	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), nil))
 	for _, key := range keys(t, s, task.DataPrefix+"maze/") {
 		if strings.Contains(key, "_00000000/") || strings.Contains(key, "_00000011/") {
 			t.Errorf("left is %s", key)
