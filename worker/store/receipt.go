@@ -46,6 +46,8 @@ type Receipt struct {
 	MessageID    string          `json:"message_id,omitempty"`
 	Receives     int             `json:"receives,omitempty"`
 	Committed    time.Time       `json:"committed"`
+
+	ReadFrom string `json:"-"` // the key it was read from, which should be its Key
 }
 
 // ReceiptSample is one sample of a receipt.
@@ -154,7 +156,7 @@ func (s *Store) DeleteReceipt(ctx context.Context, r Receipt) error {
 
 // Receipt reads one receipt, or returns ErrNotFound.
 func (s *Store) Receipt(ctx context.Context, key string) (Receipt, error) {
-	var r Receipt
+	r := Receipt{ReadFrom: key}
 	err := s.readJSON(ctx, key, &r)
 	return r, err
 }

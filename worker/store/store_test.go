@@ -337,7 +337,7 @@ func TestReceiptsProperty(t *testing.T) {
 	}
 	// A receipt comes back as it was written.
 	got, err := s.Receipt(t.Context(), other.Key())
-	other.Version = 1
+	other.Version, other.ReadFrom = 1, other.Key()
 	if err != nil || !reflect.DeepEqual(got, other) {
 		t.Errorf("%+v, %v", got, err)
 	}
