@@ -155,7 +155,9 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 	for _, r := range item.replaces {
 		above = max(above, r.Claim)
 	}
-	if c.Indices != nil {
+	if c.Indices != nil && item.restores == nil {
+		// A repair stands above everything that holds its samples, and leaves room below.
+		above = 1
 		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
 		if err != nil {
 			return nil, w.storage(ctx, c, err)
@@ -207,8 +209,8 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 		return nil, err
 	}
 	slot.release() // the next generator may start while this one's samples are stored
-	r := made.receipt(w, c, claim)
-	if err := w.commit(ctx, c, &r, made, parts[0].replaces, claim.First); err != nil {
+	r := made.receipt(w, parts[0], claim)
+	if err := w.commit(ctx, parts[0], &r, made, claim.First); err != nil {
 		clean = false // one of its requests may still be executed
 		return nil, w.storage(ctx, c, err)
 	}
@@ -327,17 +329,24 @@ func (w *work) short(seen generator.Watched) task.Cause {
 	return ""
 }
 
-func (m *made) receipt(w *work, c task.Chunk, claim *store.Claim) store.Receipt {
+func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
+	c := x.chunk
 	r := store.Receipt{
 		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
-		Claim: claim.Number, Format: w.task.Format, Domain: m.domain,
+		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,
 		CPUSeconds: m.result.CPU.Seconds(), WallSeconds: m.result.Wall.Seconds(), PeakRSSBytes: m.result.PeakRSS,
 		RequestID: w.delivery.requestID, MessageID: w.delivery.firstID, Receives: w.delivery.earlier + w.delivery.receives,
 		Committed: time.Now().UTC(),
 	}
+	if c.Indices != nil {
+		r.FirstAttempt = c.Attempt
+	}
 	for _, s := range m.samples {
+		if x.restores != nil && !holds(*x.restores, []int{s.Index}) {
+			continue // overwritten since
+		}
 		r.Samples = append(r.Samples, store.Described(s))
 	}
 	return r

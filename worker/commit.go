@@ -7,16 +7,20 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // commit stores the samples and then, last, the receipt. What it replaces loses
-// its receipt first, so that no receipt ever vouches for bytes that are gone. The
-// replaced receipts lie within the chunk: cut has seen to that.
-func (w *work) commit(ctx context.Context, c task.Chunk, r *store.Receipt, m *made, replaces []store.Receipt, first bool) error {
-	for _, old := range replaces {
-		if err := w.store.DeleteReceipt(ctx, old); err != nil {
+// its receipt first, so that no receipt ever vouches for bytes that are gone; cut
+// has seen to it that this lies within the chunk, but for repairs. What it
+// restores keeps its receipt meanwhile: it is false already, and the one to find
+// the work by if this is interrupted. First says that nobody was here before.
+func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, first bool) error {
+	c, taken := x.chunk, x.taken()
+	for _, old := range x.replaces {
+		if err := w.retract(ctx, c, old); err != nil {
 			return err
 		}
 	}
@@ -26,14 +30,20 @@ func (w *work) commit(ctx context.Context, c task.Chunk, r *store.Receipt, m *ma
 			return err
 		}
 		r.Shard = &shard
-	} else if err := w.store.PutFiles(ctx, w.task.Generator, m.samples); err != nil {
-		return err
-	}
-	if !first || len(replaces) > 0 || c.Indices != nil {
-		// Somebody was here before and may have left other objects behind.
-		if err := w.clear(ctx, c, r, replaces); err != nil {
+	} else {
+		free := slices.DeleteFunc(slices.Clone(m.samples), func(s sample.Sample) bool { return taken[s.Index] })
+		if err := w.store.PutFiles(ctx, w.task.Generator, free); err != nil {
 			return err
 		}
+	}
+	if !first || len(x.replaces) > 0 || x.restores != nil || c.Indices != nil {
+		// Somebody was here before and may have left other objects behind.
+		if err := w.clear(ctx, x, r, taken); err != nil {
+			return err
+		}
+	}
+	if x.restores != nil {
+		return w.store.ReplaceReceipt(ctx, *r)
 	}
 	err := w.store.PutReceipt(ctx, *r)
 	if !errors.Is(err, store.ErrExists) {
@@ -56,29 +66,73 @@ func (w *work) commit(ctx context.Context, c task.Chunk, r *store.Receipt, m *ma
 	return w.store.PutReceipt(ctx, *r)
 }
 
+// retract takes back what a replaced receipt holds of the chunk. A repair may
+// hold samples of other cells, whose writers take theirs back at the same time.
+func (w *work) retract(ctx context.Context, c task.Chunk, old store.Receipt) error {
+	if old.Indices == nil {
+		return w.store.DeleteReceipt(ctx, old)
+	}
+	for limit := time.Now().Add(lockTime); ; {
+		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
+			rest := now.Without(c.Keep)
+			if len(rest.Samples) == 0 {
+				return w.store.DeleteReceipt(ctx, now)
+			}
+			return w.store.ReplaceReceipt(ctx, rest)
+		})
+		if held, ok := errors.AsType[*store.BusyError](err); !ok || time.Now().After(limit) {
+			if ok {
+				return fmt.Errorf("take samples %s out of a repair: %s", c.Keep, held)
+			}
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(claimPoll):
+		}
+	}
+}
+
 // clear deletes the objects of the chunk's samples that the new receipt does
 // not name: those of replaced receipts, and those of a writer that was killed.
-func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replaces []store.Receipt) error {
-	keep := r.ObjectKeys()
+func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[int]bool) error {
+	c, keep := x.chunk, r.ObjectKeys()
 	named := map[string]bool{}
 	for _, key := range keep {
 		named[key] = true
 	}
+	gone := x.replaces
+	if x.restores != nil {
+		gone = []store.Receipt{*x.restores}
+	}
 	var old []string
-	for _, o := range replaces {
-		if o.Shard != nil && o.Indices == nil {
-			continue // what is left of its range may still need the shard
+	for _, o := range gone {
+		if o.Shard != nil {
+			if !named[o.Shard.Key] {
+				needed, err := w.needed(ctx, o.Shard.Key, r)
+				if err != nil {
+					return err
+				}
+				if !needed {
+					old = append(old, o.Shard.Key)
+				}
+			}
+			continue
 		}
-		for _, key := range o.ObjectKeys() {
-			if !named[key] {
-				old = append(old, key)
+		for _, s := range o.Part(c.Keep).Samples {
+			for _, f := range s.Files {
+				if key := task.FileKey(o.Generator, s.ID, f.Name); !named[key] && !taken[s.Index] {
+					old = append(old, key)
+				}
 			}
 		}
 	}
 	if err := w.store.Delete(ctx, old); err != nil {
 		return err
 	}
-	if err := w.store.Sweep(ctx, w.task.Generator, r.Domain, c, keep); err != nil {
+	free := slices.DeleteFunc(slices.Clone(c.Kept()), func(index int) bool { return taken[index] })
+	if err := w.store.Sweep(ctx, w.task.Generator, r.Domain, c, free, keep); err != nil {
 		return err
 	}
 	if c.Indices != nil {
@@ -91,45 +145,62 @@ func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replac
 	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard)
 }
 
-// sticksOut reports whether a receipt reaches beyond a range.
-func sticksOut(r store.Receipt, keep task.Range) bool {
-	if r.Indices != nil {
-		return slices.ContainsFunc(r.Samples, func(s store.ReceiptSample) bool { return s.Index < keep.Start || s.Index >= keep.End })
+// needed reports whether a receipt other than r names a shard.
+func (w *work) needed(ctx context.Context, shard string, r *store.Receipt) (bool, error) {
+	whole, ok := task.ShardRange(shard)
+	if !ok {
+		return false, nil
 	}
-	return !keep.Contains(r.Range())
+	stored, err := w.store.Receipts(ctx, w.task.Generator, whole)
+	return slices.ContainsFunc(stored, func(o store.Receipt) bool { return o.Shard != nil && o.Shard.Key == shard && o.Key() != r.Key() }), err
 }
 
-// cutTime is how long a cut may take: some requests. Others that want to cut the
-// same receipt wait for it.
-const cutTime = 20 * time.Second
+// sticksOut reports whether a receipt is to be cut before a chunk replaces its
+// part of it. Repairs are not cut: retract takes single samples out of them.
+func sticksOut(r store.Receipt, keep task.Range) bool {
+	return r.Indices == nil && !keep.Contains(r.Range())
+}
+
+// lockTime is how long a change of a receipt may take: some requests. Others that
+// want to change the same one wait for it.
+const lockTime = 20 * time.Second
 
 // cut makes the receipts that a chunk will replace end at the chunk's edges, so
 // that it can take its part back alone. Chunks on a finer grid may want to cut
-// the same receipt at once: who does holds the claim of the receipt's own cell,
-// and looks at the receipt again under it. What is committed anew describes the
-// same bytes, with the same claim, so a cut that ends half-way does no harm.
+// the same receipt at once, so it is done under the receipt's lock. What is
+// committed anew describes the same bytes, with the same claim, so a cut that ends
+// half-way does no harm.
 func (w *work) cut(ctx context.Context, c task.Chunk, replaces []store.Receipt) error {
 	for _, old := range replaces {
 		if !sticksOut(old, c.Keep) {
 			continue
 		}
-		if err := w.cutOne(ctx, c.Keep, old); err != nil {
+		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
+			for _, piece := range now.Cut(c.Keep) {
+				if err := w.store.PutReceipt(ctx, piece); err != nil && !errors.Is(err, store.ErrExists) {
+					return err
+				}
+			}
+			return w.store.DeleteReceipt(ctx, now)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *work) cutOne(ctx context.Context, keep task.Range, old store.Receipt) (err error) {
-	deadline := time.Now().Add(cutTime)
+// locked holds the lock of a receipt while it is changed, and hands over the
+// receipt as it then is. It does nothing if somebody has replaced it meanwhile,
+// and fails with a *store.BusyError if another worker has the lock.
+func (w *work) locked(ctx context.Context, old store.Receipt, change func(context.Context, store.Receipt) error) (err error) {
+	deadline := time.Now().Add(lockTime)
 	if w.delivery.deadline.Before(deadline) {
 		deadline = w.delivery.deadline
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	place := task.Chunk{Cell: task.Range{Start: old.ChunkStart, End: old.ChunkStart + old.ChunkSize}, Keep: old.Range(), Indices: old.Indices, Attempt: old.Attempt}
-	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: deadline}
-	lock, err := w.store.Lock(ctx, w.task.Generator, place, holder, old.Claim)
+	lock, err := w.store.LockReceipt(ctx, old, store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: deadline})
 	if err != nil {
 		return err
 	}
@@ -141,15 +212,10 @@ func (w *work) cutOne(ctx context.Context, keep task.Range, old store.Receipt) (
 	}()
 	now, err := w.store.Receipt(ctx, old.Key())
 	if errors.Is(err, store.ErrNotFound) || err == nil && now.Claim != old.Claim {
-		return nil // somebody has cut or replaced it meanwhile
+		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, piece := range now.Cut(keep) {
-		if err := w.store.PutReceipt(ctx, piece); err != nil && !errors.Is(err, store.ErrExists) {
-			return err
-		}
-	}
-	return w.store.DeleteReceipt(ctx, now)
+	return change(ctx, now)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -24,15 +25,16 @@ type Holder struct {
 	Deadline  time.Time `json:"deadline"` // after it the platform has killed the holder; in a claim, by the bucket's clock and with claimGrace
 }
 
-// Claim is the right of one worker to write a chunk.
+// Claim is the right of one worker to write a chunk: an object for each cell of
+// the grid that the chunk writes to, which is one, and several for a repair.
 type Claim struct {
 	Holder
-	Key      string `json:"-"`
 	Number   int    `json:"number"`
 	Nonce    uint64 `json:"nonce"` // tells two claims of one request apart
 	Released bool   `json:"released,omitempty"`
 
-	First bool      `json:"-"` // nobody has claimed a part of the cell before: there is nothing to clear away
+	First bool      `json:"-"` // nobody has claimed a part of the cells before: there is nothing to clear away
+	keys  []string  // where it stands
 	taken time.Time // when, by the worker's clock
 	at    time.Time // and by the bucket's
 }
@@ -58,17 +60,7 @@ func (c *Claim) busy(now time.Time) *BusyError {
 	return &BusyError{Until: time.Now().Add(c.Deadline.Sub(now)), Holder: c.Holder}
 }
 
-// claimsPrefix is where the claims of a chunk's cell stand. A repair is claimed
-// under its own name.
-func claimsPrefix(generator string, c task.Chunk) string {
-	if c.Indices != nil {
-		return task.ClaimPrefix + generator + "/" + c.Name() + "/"
-	}
-	return task.ClaimsPrefix(generator, c.Cell)
-}
-
-// claims are the highest numbers by the places where claims stand (those of cells,
-// and of repairs), and what the bucket's clock showed when they were listed.
+// claims are the highest numbers by the places where claims stand, and what the bucket's clock showed when they were listed.
 type claims struct {
 	highest map[string]int
 	now     time.Time
@@ -109,43 +101,45 @@ func (s *Store) readClaim(ctx context.Context, place string, number int) (*Claim
 	if err := s.readJSON(ctx, key, claim); err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
-	claim.Key, claim.Number = key, number
+	claim.keys, claim.Number = []string{key}, number
 	return claim, nil
 }
 
 func claimKey(place string, number int) string { return fmt.Sprintf("%s%08d.json", place, number) }
 
-// Claim takes the chunk's cell for the holder. The claim's number is higher than
-// every claim of the cell before it and than above, the highest claim of the
-// receipts it would replace. It fails with a *BusyError while another worker's
-// claim of the cell, or of one on another grid that overlaps it, is valid, or
-// when another worker was quicker.
+// Claim takes the chunk's cells for the holder, all of them or none. The claim's
+// number is higher than every claim of the cells before it and than above, the
+// highest claim of the receipts it would replace. It fails with a *BusyError while
+// another worker's claim of one of the cells, or of one on another grid that
+// overlaps them, is valid, or when another worker was quicker.
 //
 // Whether a claim is valid goes by the bucket's clock alone: workers' clocks may
 // differ by any amount. What is taken from the worker's clock is how long the
 // holder has left, and that before anything is asked, so that a slow answer makes
 // the claim longer and not shorter.
 func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Holder, above int) (*Claim, error) {
-	if c.Indices != nil {
-		return s.Lock(ctx, generator, c, h, above)
-	}
 	left := time.Until(h.Deadline)
-	around, err := s.listAround(ctx, generator, c.Cell)
+	cells := c.Cells()
+	around, err := s.listAround(ctx, generator, cells)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkOthers(ctx, c.Cell, around); err != nil {
+	if err := s.checkOthers(ctx, cells, around); err != nil {
 		return nil, err
 	}
-	claim, err := s.take(ctx, claimsPrefix(generator, c), around, h, left, above)
+	var places []string
+	for _, cell := range cells {
+		places = append(places, task.ClaimsPrefix(generator, cell))
+	}
+	claim, err := s.take(ctx, places, around, h, left, above)
 	if err != nil {
 		return nil, err
 	}
 	// Who claims an overlapping cell lists after its own put as well, so at least
 	// one of two sees the other.
-	again, err := s.listAround(ctx, generator, c.Cell)
+	again, err := s.listAround(ctx, generator, cells)
 	if err == nil {
-		err = s.checkOthers(ctx, c.Cell, again)
+		err = s.checkOthers(ctx, cells, again)
 	}
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
@@ -156,27 +150,27 @@ func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Hol
 	return claim, nil
 }
 
-// listAround lists the claims of a cell and of the cells on other grids that
-// overlap it. No cell has more than task.MaxSamples indices.
-func (s *Store) listAround(ctx context.Context, generator string, cell task.Range) (claims, error) {
+// listAround lists the claims of cells, which are in order, and of the cells on
+// other grids that overlap them. No cell has more than task.MaxSamples indices.
+func (s *Store) listAround(ctx context.Context, generator string, cells []task.Range) (claims, error) {
 	after := ""
 	prefix := task.ClaimPrefix + generator + "/"
-	if from := cell.Start - task.MaxSamples; from > 0 {
+	if from := cells[0].Start - task.MaxSamples; from > 0 {
 		after = fmt.Sprintf("%s%08d", prefix, from)
 	}
-	list, err := s.listClaims(ctx, prefix, after, fmt.Sprintf("%s%08d", prefix, cell.End))
+	list, err := s.listClaims(ctx, prefix, after, fmt.Sprintf("%s%08d", prefix, cells[len(cells)-1].End))
 	maps.DeleteFunc(list.highest, func(place string, _ int) bool {
-		other, repair, ok := task.ClaimRange(place)
-		return !ok || repair || !other.Overlaps(cell)
+		other, isCell := task.ClaimRange(place)
+		return !isCell || !slices.ContainsFunc(cells, other.Overlaps)
 	})
 	return list, err
 }
 
 // checkOthers fails with a *BusyError if one of the claims, of another cell than
-// this one, is valid.
-func (s *Store) checkOthers(ctx context.Context, cell task.Range, list claims) error {
+// these, is valid.
+func (s *Store) checkOthers(ctx context.Context, cells []task.Range, list claims) error {
 	for _, place := range slices.Sorted(maps.Keys(list.highest)) {
-		if other, _, _ := task.ClaimRange(place); other == cell {
+		if other, _ := task.ClaimRange(place); slices.Contains(cells, other) {
 			continue
 		}
 		claim, err := s.readClaim(ctx, place, list.highest[place])
@@ -190,45 +184,76 @@ func (s *Store) checkOthers(ctx context.Context, cell task.Range, list claims) e
 	return nil
 }
 
-// Lock takes the claim of a chunk's place as Claim does, but does not look at
-// cells of other grids. It is for what is done to receipts and not to objects.
-func (s *Store) Lock(ctx context.Context, generator string, c task.Chunk, h Holder, above int) (*Claim, error) {
+// LockReceipt takes the right to change a receipt, not its objects: for a repair
+// a claim under its own name, else that of its cell. It does not look at the cells
+// of other grids.
+func (s *Store) LockReceipt(ctx context.Context, r Receipt, h Holder) (*Claim, error) {
 	left := time.Until(h.Deadline)
-	place := claimsPrefix(generator, c)
+	place := task.ClaimsPrefix(r.Generator, task.Range{Start: r.ChunkStart, End: r.ChunkStart + r.ChunkSize})
+	if r.Indices != nil {
+		place = task.ClaimPrefix + r.Generator + "/" + r.chunk().Name() + "/"
+	}
 	list, err := s.listClaims(ctx, place, "", "")
 	if err != nil {
 		return nil, err
 	}
-	return s.take(ctx, place, list, h, left, above)
+	return s.take(ctx, []string{place}, list, h, left, r.Claim)
 }
 
-// take puts the next claim of a place, if the last one is over.
-func (s *Store) take(ctx context.Context, place string, list claims, h Holder, left time.Duration, above int) (*Claim, error) {
+// take puts the next claim of each place, if the last ones are over.
+func (s *Store) take(ctx context.Context, places []string, list claims, h Holder, left time.Duration, above int) (*Claim, error) {
 	claim := &Claim{Holder: h, Nonce: rand.Uint64(), taken: time.Now(), at: list.now}
-	if n := list.highest[place]; n > 0 {
-		last, err := s.readClaim(ctx, place, n)
-		if err != nil {
-			return nil, err
+	lasts := make([]*Claim, len(places))
+	if err := each(ctx, len(places), func(ctx context.Context, i int) (err error) {
+		if n := list.highest[places[i]]; n > 0 {
+			lasts[i], err = s.readClaim(ctx, places[i], n)
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	for _, last := range lasts {
+		if last == nil {
+			continue
 		}
 		if last.Deadline.After(list.now) {
 			return nil, last.busy(list.now)
 		}
-		above = max(above, n)
+		above = max(above, last.Number)
 	}
 	claim.Number = above + 1
-	claim.Key = claimKey(place, claim.Number)
 	claim.Deadline = list.now.Add(left + claimGrace)
 	body, err := json.Marshal(claim)
 	if err != nil {
 		return nil, err
 	}
-	switch err := s.put(ctx, claim.Key, body, true); {
-	case errors.Is(err, ErrExists): // somebody was quicker: their deadline is not known here
-		return nil, &BusyError{Until: time.Now().Add(time.Second)}
-	case err != nil:
-		return nil, err
+	put := make([]string, len(places))
+	var group errgroup.Group // a put that is given up half-way may still be executed: each is waited for
+	group.SetLimit(parallel)
+	for i, place := range places {
+		group.Go(func() error {
+			key := claimKey(place, claim.Number)
+			err := s.put(ctx, key, body, true)
+			if err == nil {
+				put[i] = key
+			}
+			return err
+		})
 	}
-	return claim, nil
+	err = group.Wait()
+	claim.keys = slices.DeleteFunc(put, func(key string) bool { return key == "" })
+	if err == nil {
+		return claim, nil
+	}
+	if len(claim.keys) > 0 { // what cannot be released ends with its deadline
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
+		defer cancel()
+		_ = s.Release(ctx, claim, true)
+	}
+	if errors.Is(err, ErrExists) { // somebody was quicker: their deadline is not known here
+		return nil, &BusyError{Until: time.Now().Add(time.Second)}
+	}
+	return nil, err
 }
 
 // Release gives a claim up before its deadline. Its number stays taken: numbers
@@ -249,21 +274,24 @@ func (s *Store) Release(ctx context.Context, claim *Claim, clean bool) error {
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, claim.Key, body, false)
+	return each(ctx, len(claim.keys), func(ctx context.Context, i int) error { return s.put(ctx, claim.keys[i], body, false) })
 }
 
-// ReleaseHeldBy releases the claim of a chunk's cell if a request holds it, or
-// whoever holds it if requestID is empty. It is for who knows that the holder is
+// ReleaseHeldBy releases the claims of a chunk's cells that a request holds, or
+// whoever holds them if requestID is empty. It is for who knows that the holder is
 // dead: the local stack.
 func (s *Store) ReleaseHeldBy(ctx context.Context, generator string, c task.Chunk, requestID string) error {
-	place := claimsPrefix(generator, c)
-	list, err := s.listClaims(ctx, place, "", "")
-	if err != nil || list.highest[place] == 0 {
-		return err
-	}
-	last, err := s.readClaim(ctx, place, list.highest[place])
-	if err != nil || last.Released || requestID != "" && last.RequestID != requestID {
-		return err
-	}
-	return s.Release(ctx, last, true)
+	cells := c.Cells()
+	return each(ctx, len(cells), func(ctx context.Context, i int) error {
+		place := task.ClaimsPrefix(generator, cells[i])
+		list, err := s.listClaims(ctx, place, "", "")
+		if err != nil || list.highest[place] == 0 {
+			return err
+		}
+		last, err := s.readClaim(ctx, place, list.highest[place])
+		if err != nil || last.Released || requestID != "" && last.RequestID != requestID {
+			return err
+		}
+		return s.Release(ctx, last, true)
+	})
 }

@@ -16,6 +16,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -215,36 +216,57 @@ func (u *upload) abort() {
 	_, _ = u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id})
 }
 
-// Sweep deletes the data objects of a chunk's indices that are not in keep: what
-// a killed or replaced writer left behind. It costs one listing.
-func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chunk, keep []string) error {
-	var stale []string
-	note := func(key string) {
-		if !slices.Contains(keep, key) {
-			stale = append(stale, key)
-		}
+// Sweep deletes the data objects of indices of a chunk that are not in keep: what
+// a killed or replaced writer left behind. It costs one listing, or for a repair
+// one for each index, which may be far apart.
+func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chunk, indices []int, keep []string) error {
+	if len(indices) == 0 {
+		return nil
+	}
+	kept := map[string]bool{}
+	for _, key := range keep {
+		kept[key] = true
 	}
 	wanted := map[string]bool{}
-	for _, index := range c.Kept() {
+	for _, index := range indices {
 		wanted[task.SampleID(domain, index)] = true
 	}
 	prefix := task.DataPrefix + generator + "/"
-	last := prefix + task.SampleID(domain, c.Keep.End-1) + "/\xff"
-	for o, err := range s.List(ctx, prefix+domain+"_", prefix+task.SampleID(domain, c.Keep.Start)) {
-		if err != nil {
-			return err
+	var mu sync.Mutex
+	var stale []string
+	list := func(ctx context.Context, below, after, last string) error {
+		for o, err := range s.List(ctx, below, after) {
+			if err != nil {
+				return err
+			}
+			if o.Key > last {
+				break
+			}
+			if id, _, ok := strings.Cut(strings.TrimPrefix(o.Key, prefix), "/"); ok && wanted[id] && !kept[o.Key] {
+				mu.Lock()
+				stale = append(stale, o.Key)
+				mu.Unlock()
+			}
 		}
-		if o.Key > last {
-			break
-		}
-		if id, _, ok := strings.Cut(strings.TrimPrefix(o.Key, prefix), "/"); ok && wanted[id] {
-			note(o.Key)
-		}
+		return nil
 	}
-	if shard := task.ShardKey(generator, c); !slices.Contains(keep, shard) {
+	folder := func(index int) string { return prefix + task.SampleID(domain, index) + "/" }
+	first, last := folder(indices[0]), folder(indices[len(indices)-1])
+	var err error
+	if c.Indices == nil {
+		err = list(ctx, prefix+domain+"_", first, last+"\xff")
+	} else {
+		err = each(ctx, len(indices), func(ctx context.Context, i int) error {
+			return list(ctx, folder(indices[i]), "", folder(indices[i])+"\xff")
+		})
+	}
+	if shard := task.ShardKey(generator, c); err == nil && !kept[shard] {
 		stale = append(stale, shard) // deleting what is not there is no error
 	}
-	if err := s.Delete(ctx, stale); err != nil {
+	if err == nil {
+		err = s.Delete(ctx, stale)
+	}
+	if err != nil {
 		return fmt.Errorf("sweep samples %s: %w", c.Keep, err)
 	}
 	return nil
