@@ -305,7 +305,7 @@ func waitUp(ts *testscript.TestScript, neg bool, args []string) {
 // repair makes the test generator in a file do nothing wrong.
 func repair(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile(args[0])
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = Path", "fault = \"good\" or Path", 1)), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = mood", "fault = \"good\"  # mood", 1)), 0o644))
 }
 
 // setOutput changes an output of the stack: output generators '{"maze-task":"c1"}'
