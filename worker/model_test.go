@@ -164,7 +164,7 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 
 // calm lets everything run undisturbed until the queue is empty.
 func (w *world) calm(ctx context.Context, t *rapid.T) {
-	for range 5000 {
+	for range 40_000 { // a worker that waits for a claim lists two keys at a time, for a minute
 		w.rest()
 		waiting := w.waiting(true)
 		visible, hidden, delayed := w.queue.Counts("tasks")

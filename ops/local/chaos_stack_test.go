@@ -170,10 +170,12 @@ func (k *keeper) signal(s syscall.Signal, pause time.Duration) {
 	}
 }
 
-// calm restarts the stack in good order, with clocks that are right.
-func (k *keeper) calm() {
+// calm restarts the stack in good order, with clocks that are right and so much
+// time for an invocation.
+func (k *keeper) calm(timeout time.Duration) {
 	k.mu.Lock()
 	k.order.Behind = nil
+	k.order.Timeout, k.order.Visibility = timeout, timeout+2*time.Second
 	k.mu.Unlock()
 	k.signal(syscall.SIGTERM, 0)
 }
