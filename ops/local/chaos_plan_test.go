@@ -42,7 +42,7 @@ func (e event) String() string {
 const (
 	chaosChunk   = 2
 	realSamples  = 4
-	moodySamples = 14
+	moodySamples = 12
 
 	// Of an invocation while things happen, and afterwards. What is still to be
 	// made then must be made on a busy machine, too.
