@@ -66,8 +66,8 @@ func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replac
 	}
 	var old []string
 	for _, o := range replaces {
-		if o.Shard != nil && o.Indices == nil {
-			continue // what is left of its range may still need the shard
+		if o.Shard != nil {
+			continue // what is left of it elsewhere may still need the shard
 		}
 		for _, key := range o.ObjectKeys() {
 			if !named[key] {
@@ -88,7 +88,7 @@ func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replac
 	if r.Shard != nil {
 		shard = r.Shard.Key
 	}
-	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard)
+	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard, w.briefly())
 }
 
 // sticksOut reports whether a receipt reaches beyond a range.
@@ -99,9 +99,17 @@ func sticksOut(r store.Receipt, keep task.Range) bool {
 	return !keep.Contains(r.Range())
 }
 
-// cutTime is how long a cut may take: some requests. Others that want to cut the
-// same receipt wait for it.
-const cutTime = 20 * time.Second
+// briefTime is for what takes some requests only. Others may have to wait for it.
+const briefTime = 20 * time.Second
+
+// briefly is the holder of a claim that is held for no longer.
+func (w *work) briefly() store.Holder {
+	h := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: time.Now().Add(briefTime)}
+	if w.delivery.deadline.Before(h.Deadline) {
+		h.Deadline = w.delivery.deadline
+	}
+	return h
+}
 
 // cut makes the receipts that a chunk will replace end at the chunk's edges, so
 // that it can take its part back alone. Chunks on a finer grid may want to cut
@@ -121,14 +129,10 @@ func (w *work) cut(ctx context.Context, c task.Chunk, replaces []store.Receipt) 
 }
 
 func (w *work) cutOne(ctx context.Context, keep task.Range, old store.Receipt) (err error) {
-	deadline := time.Now().Add(cutTime)
-	if w.delivery.deadline.Before(deadline) {
-		deadline = w.delivery.deadline
-	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	holder := w.briefly()
+	ctx, cancel := context.WithDeadline(ctx, holder.Deadline)
 	defer cancel()
 	place := task.Chunk{Cell: task.Range{Start: old.ChunkStart, End: old.ChunkStart + old.ChunkSize}, Keep: old.Range(), Indices: old.Indices, Attempt: old.Attempt}
-	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: deadline}
 	lock, err := w.store.Lock(ctx, w.task.Generator, place, holder, old.Claim)
 	if err != nil {
 		return err

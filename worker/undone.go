@@ -25,7 +25,8 @@ type todo struct {
 func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	if c.Indices != nil {
 		for _, r := range stored {
-			if r.Key() == task.ReceiptKey(t.Generator, c) {
+			// Its attempt is later than the task's where the first seeds failed.
+			if r.RunSeed == t.Seed && r.Attempt >= t.Attempt && slices.Equal(r.Indices, c.Indices) {
 				return nil, nil
 			}
 		}

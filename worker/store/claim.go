@@ -193,8 +193,11 @@ func (s *Store) checkOthers(ctx context.Context, cell task.Range, list claims) e
 // Lock takes the claim of a chunk's place as Claim does, but does not look at
 // cells of other grids. It is for what is done to receipts and not to objects.
 func (s *Store) Lock(ctx context.Context, generator string, c task.Chunk, h Holder, above int) (*Claim, error) {
+	return s.lock(ctx, claimsPrefix(generator, c), h, above)
+}
+
+func (s *Store) lock(ctx context.Context, place string, h Holder, above int) (*Claim, error) {
 	left := time.Until(h.Deadline)
-	place := claimsPrefix(generator, c)
 	list, err := s.listClaims(ctx, place, "", "")
 	if err != nil {
 		return nil, err
