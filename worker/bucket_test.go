@@ -22,6 +22,7 @@ type bucket struct {
 	objects  map[string][]byte
 	pageSize int
 	ahead    time.Duration // its clock
+	repaired map[int]bool  // indices of which receipts may be wrong for a while
 }
 
 type listing struct {

@@ -72,7 +72,7 @@ func (w *work) retract(ctx context.Context, c task.Chunk, old store.Receipt) err
 	if old.Indices == nil {
 		return w.store.DeleteReceipt(ctx, old)
 	}
-	for limit := time.Now().Add(lockTime); ; {
+	for limit := time.Now().Add(briefTime); ; {
 		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
 			rest := now.Without(c.Keep)
 			if len(rest.Samples) == 0 {
@@ -109,16 +109,7 @@ func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[in
 	var old []string
 	for _, o := range gone {
 		if o.Shard != nil {
-			if !named[o.Shard.Key] {
-				needed, err := w.needed(ctx, o.Shard.Key, r)
-				if err != nil {
-					return err
-				}
-				if !needed {
-					old = append(old, o.Shard.Key)
-				}
-			}
-			continue
+			continue // what is left of it elsewhere may still need the shard
 		}
 		for _, s := range o.Part(c.Keep).Samples {
 			for _, f := range s.Files {
@@ -142,17 +133,7 @@ func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[in
 	if r.Shard != nil {
 		shard = r.Shard.Key
 	}
-	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard)
-}
-
-// needed reports whether a receipt other than r names a shard.
-func (w *work) needed(ctx context.Context, shard string, r *store.Receipt) (bool, error) {
-	whole, ok := task.ShardRange(shard)
-	if !ok {
-		return false, nil
-	}
-	stored, err := w.store.Receipts(ctx, w.task.Generator, whole)
-	return slices.ContainsFunc(stored, func(o store.Receipt) bool { return o.Shard != nil && o.Shard.Key == shard && o.Key() != r.Key() }), err
+	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard, w.briefly())
 }
 
 // sticksOut reports whether a receipt is to be cut before a chunk replaces its
@@ -161,9 +142,17 @@ func sticksOut(r store.Receipt, keep task.Range) bool {
 	return r.Indices == nil && !keep.Contains(r.Range())
 }
 
-// lockTime is how long a change of a receipt may take: some requests. Others that
-// want to change the same one wait for it.
-const lockTime = 20 * time.Second
+// briefTime is for what takes some requests only. Others may have to wait for it.
+const briefTime = 20 * time.Second
+
+// briefly is the holder of a claim that is held for no longer.
+func (w *work) briefly() store.Holder {
+	h := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: time.Now().Add(briefTime)}
+	if w.delivery.deadline.Before(h.Deadline) {
+		h.Deadline = w.delivery.deadline
+	}
+	return h
+}
 
 // cut makes the receipts that a chunk will replace end at the chunk's edges, so
 // that it can take its part back alone. Chunks on a finer grid may want to cut
@@ -194,13 +183,10 @@ func (w *work) cut(ctx context.Context, c task.Chunk, replaces []store.Receipt) 
 // receipt as it then is. It does nothing if somebody has replaced it meanwhile,
 // and fails with a *store.BusyError if another worker has the lock.
 func (w *work) locked(ctx context.Context, old store.Receipt, change func(context.Context, store.Receipt) error) (err error) {
-	deadline := time.Now().Add(lockTime)
-	if w.delivery.deadline.Before(deadline) {
-		deadline = w.delivery.deadline
-	}
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	holder := w.briefly()
+	ctx, cancel := context.WithDeadline(ctx, holder.Deadline)
 	defer cancel()
-	lock, err := w.store.LockReceipt(ctx, old, store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: deadline})
+	lock, err := w.store.LockReceipt(ctx, old, holder)
 	if err != nil {
 		return err
 	}

@@ -11,9 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,14 +91,69 @@ func oneCase(ctx context.Context, t *rapid.T, dir string) {
 			w.send(x)
 		}
 	}
+	w.disturb(ctx, t, runs)
+	w.settle(ctx, t, runs)
+	w.check(t, runs)
+	if rapid.Bool().Draw(t, "repair") {
+		w.repair(ctx, t, runs)
+	}
+	if rapid.Bool().Draw(t, "overwrite at the end") {
+		last := drawRun(t, len(runs))
+		last.Overwrite = true
+		runs = append(runs, last)
+		for _, x := range last.Plan() {
+			w.send(x)
+		}
+		w.disturb(ctx, t, runs)
+		w.settle(ctx, t, runs)
+		w.check(t, runs)
+	}
+}
+
+// disturb lets things happen for a while.
+func (w *world) disturb(ctx context.Context, t *rapid.T, runs []task.Run) {
 	for range rapid.IntRange(0, 120).Draw(t, "steps") {
 		w.step(ctx, t, runs)
 		if w.broken != nil {
 			t.Fatalf("%v", w.broken)
 		}
 	}
+}
+
+// repair replaces some of the samples. Until its receipt is there, the older ones
+// vouch for samples that it may have written over: so says the contract.
+func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
+	var x task.Task
+	there := map[int]bool{}
+	for _, r := range w.bucket.receipts() {
+		x = task.Task{Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r1", ChunkSize: r.ChunkSize, Attempt: 1}
+		for _, s := range r.Samples {
+			there[s.Index] = true
+		}
+	}
+	w.bucket.repaired = map[int]bool{}
+	for _, i := range slices.Sorted(maps.Keys(there)) {
+		if rapid.Bool().Draw(t, fmt.Sprintf("index %d", i)) {
+			x.Indices = append(x.Indices, i)
+			w.bucket.repaired[i] = true
+		}
+	}
+	if len(x.Indices) == 0 {
+		return
+	}
+	for range rapid.IntRange(1, 2).Draw(t, "copies") {
+		w.send(x)
+	}
+	w.disturb(ctx, t, runs)
 	w.settle(ctx, t, runs)
+	w.bucket.repaired = nil
 	w.check(t, runs)
+	for _, r := range w.bucket.receipts() {
+		if slices.Equal(r.Indices, x.Indices) {
+			return
+		}
+	}
+	t.Fatalf("there is no receipt of the repair")
 }
 
 // drawRuns are what an operator might submit over one another, in the order of
@@ -104,21 +161,25 @@ func oneCase(ctx context.Context, t *rapid.T, dir string) {
 func drawRuns(t *rapid.T) []task.Run {
 	var runs []task.Run
 	for n := range rapid.IntRange(1, 3).Draw(t, "runs") {
-		r := task.Run{ID: fmt.Sprintf("r%d", n+1), Seed: 1, ChunkSize: 2, Format: task.Files, Generators: []task.RunGenerator{{Name: "model"}}}
-		r.Samples = rapid.IntRange(1, 5).Draw(t, "samples")
-		r.Batch = rapid.IntRange(1, 5).Draw(t, "batch")
-		if rapid.Bool().Draw(t, "tar") {
-			r.Format = task.Tar
-		}
-		if n > 0 {
-			r.Start = rapid.IntRange(0, 3).Draw(t, "start")
-			r.ChunkSize = rapid.IntRange(1, 4).Draw(t, "chunk")
-			r.Seed = rapid.IntRange(1, 2).Draw(t, "seed")
-			r.Overwrite = rapid.Bool().Draw(t, "overwrite")
-		}
-		runs = append(runs, r)
+		runs = append(runs, drawRun(t, n))
 	}
 	return runs
+}
+
+func drawRun(t *rapid.T, n int) task.Run {
+	r := task.Run{ID: fmt.Sprintf("r%d", n+1), Seed: 1, ChunkSize: 2, Format: task.Files, Generators: []task.RunGenerator{{Name: "model"}}}
+	r.Samples = rapid.IntRange(1, 5).Draw(t, "samples")
+	r.Batch = rapid.IntRange(1, 5).Draw(t, "batch")
+	if rapid.Bool().Draw(t, "tar") {
+		r.Format = task.Tar
+	}
+	if n > 0 {
+		r.Start = rapid.IntRange(0, 3).Draw(t, "start")
+		r.ChunkSize = rapid.IntRange(1, 4).Draw(t, "chunk")
+		r.Seed = rapid.IntRange(1, 2).Draw(t, "seed")
+		r.Overwrite = rapid.Bool().Draw(t, "overwrite")
+	}
+	return r
 }
 
 func (w *world) send(x task.Task) {
@@ -164,7 +225,7 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 
 // calm lets everything run undisturbed until the queue is empty.
 func (w *world) calm(ctx context.Context, t *rapid.T) {
-	for range 5000 {
+	for range 40_000 { // a worker that waits for a claim lists two keys at a time, for a minute
 		w.rest()
 		waiting := w.waiting(true)
 		visible, hidden, delayed := w.queue.Counts("tasks")
@@ -237,7 +298,8 @@ func (w *world) settle(ctx context.Context, t *rapid.T, runs []task.Run) {
 // receipts are the receipts in the bucket.
 func (b *bucket) receipts() []store.Receipt {
 	var list []store.Receipt
-	for key, data := range b.objects {
+	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
+		data := b.objects[key]
 		if !strings.HasPrefix(key, task.ReceiptPrefix) {
 			continue
 		}
@@ -285,7 +347,7 @@ func (b *bucket) truthful() error {
 	}
 	for _, r := range list {
 		for _, s := range r.Samples {
-			if r.Claim < top[s.Index] {
+			if r.Claim < top[s.Index] || b.repaired[s.Index] {
 				continue
 			}
 			files, err := b.files(r, s)
@@ -346,6 +408,12 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 		t.Errorf("%v", err)
 	}
 	named := map[string]bool{}
+	superseded := map[int]int{}
+	for _, r := range w.bucket.receipts() {
+		for _, s := range r.Samples {
+			superseded[s.Index] = max(superseded[s.Index], r.Claim)
+		}
+	}
 	at := map[int]store.Receipt{}
 	for _, r := range w.bucket.receipts() {
 		for _, key := range r.ObjectKeys() {
@@ -353,12 +421,20 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 		}
 		for _, s := range r.Samples {
 			if other, twice := at[s.Index]; twice {
-				t.Errorf("index %d is in %s and in %s", s.Index, other.Key(), r.Key())
+				if other.Claim == r.Claim || other.Indices == nil && r.Indices == nil {
+					t.Errorf("index %d is in %s and in %s", s.Index, other.Key(), r.Key())
+				}
+				if other.Claim > r.Claim {
+					continue
+				}
 			}
 			at[s.Index] = r
 			files, err := w.bucket.files(r, s)
 			if err != nil {
 				continue // told above
+			}
+			if r.Indices != nil || superseded[s.Index] > r.Claim {
+				continue
 			}
 			attempt := 0
 			for crashes(task.Seed("model", r.RunSeed, r.ChunkSize, r.ChunkStart/r.ChunkSize, attempt)) {
@@ -377,7 +453,7 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 	}
 	for i := range 10 {
 		r, there := at[i]
-		if may := acceptable(runs, i); there != (len(may) > 0) || there && !may[r.RunID] {
+		if may := acceptable(runs, i); there != (len(may) > 0) || there && r.Indices == nil && !may[r.RunID] {
 			t.Errorf("index %d was made by run %q, want one of %v", i, r.RunID, may)
 		}
 	}

@@ -63,8 +63,12 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	}
 	if c.Indices != nil {
 		for _, r := range stored {
+			switch {
+			// Its attempt is later than the task's where the first seeds failed.
+			case r.Indices != nil && r.RunSeed == t.Seed && r.Attempt >= t.Attempt && slices.Equal(r.Indices, c.Indices):
+				return nil, nil
 			// A later run has looked at these samples again: what it made stays.
-			if r.Key() == task.ReceiptKey(t.Generator, c) || t.RunID != "" && r.Indices != nil && r.RunID > t.RunID && holds(r, c.Indices) {
+			case r.Indices != nil && t.RunID != "" && r.RunID > t.RunID && holds(r, c.Indices):
 				return nil, nil
 			}
 		}

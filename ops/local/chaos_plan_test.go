@@ -19,6 +19,7 @@ type schedule struct {
 	dateSkew  time.Duration
 	behind    []time.Duration // the workers' clocks
 	overwrite bool            // a second run replaces the first while that is still under way
+	late      bool            // the generator is mended only when the queue has become empty
 	length    time.Duration   // of the part in which things happen
 	events    []event
 	submits   []time.Duration // how long each call of ops submit lives; those after them are left alone
@@ -41,8 +42,12 @@ func (e event) String() string {
 const (
 	chaosChunk   = 2
 	realSamples  = 4
-	moodySamples = 14
-	chaosTimeout = 9 * time.Second // of an invocation
+	moodySamples = 12
+
+	// Of an invocation while things happen, and afterwards. What is still to be
+	// made then must be made on a busy machine, too.
+	chaosTimeout = 9 * time.Second
+	calmTimeout  = time.Minute
 )
 
 // newSchedule draws a schedule.
@@ -54,7 +59,7 @@ func newSchedule(seed uint64) schedule {
 		seed: seed, workers: 2 + random.IntN(2), batch: 2 + random.IntN(5),
 		format: []task.Format{task.Files, task.Tar}[random.IntN(2)],
 		rate:   pick(0, 0.05, 0.15, 0.3), overwrite: random.IntN(4) == 0,
-		length: some(5*time.Second, 12*time.Second),
+		length: some(5*time.Second, 12*time.Second), late: random.IntN(3) == 0,
 	}
 	if random.IntN(2) == 0 {
 		s.dateSkew = some(-10*time.Minute, 10*time.Minute).Round(time.Second)

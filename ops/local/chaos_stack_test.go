@@ -103,6 +103,8 @@ type keeper struct {
 	cmd    *exec.Cmd
 	down   time.Duration // how long it stays down when it ends next
 	wanted bool
+	asked  int // for how many changes of the order
+	served int // how many of them the stack that is up knows
 	ended  sync.WaitGroup
 	stderr bytes.Buffer
 }
@@ -125,6 +127,7 @@ func (k *keeper) once() bool {
 	}
 	cmd, alive, err := k.order.start()
 	k.cmd = cmd
+	knows := k.asked
 	k.mu.Unlock()
 	if err != nil {
 		k.log("start the stack: %v", err)
@@ -140,6 +143,9 @@ func (k *keeper) once() bool {
 		if pid, err := PID(k.order.Dir); err == nil && pid == cmd.Process.Pid {
 			if o, err := Outputs(k.order.Dir); err == nil {
 				k.front.outputs.Store(&o)
+				k.mu.Lock()
+				k.served = knows
+				k.mu.Unlock()
 				k.log("the stack is up, process %d", pid)
 				break
 			}
@@ -170,12 +176,20 @@ func (k *keeper) signal(s syscall.Signal, pause time.Duration) {
 	}
 }
 
-// calm restarts the stack in good order, with clocks that are right.
-func (k *keeper) calm() {
+// calm restarts the stack in good order, with clocks that are right and so much
+// time for an invocation, and waits until it is up.
+func (k *keeper) calm(timeout time.Duration) {
 	k.mu.Lock()
 	k.order.Behind = nil
+	k.order.Timeout, k.order.Visibility = timeout, timeout+2*time.Second
+	k.asked++
 	k.mu.Unlock()
 	k.signal(syscall.SIGTERM, 0)
+	for up := false; !up; time.Sleep(20 * time.Millisecond) {
+		k.mu.Lock()
+		up = k.served == k.asked
+		k.mu.Unlock()
+	}
 }
 
 // stop ends the stack for good.

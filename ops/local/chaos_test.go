@@ -81,7 +81,7 @@ func undisturbed(t *testing.T) map[int]content {
 	for _, r := range []result{{1, task.Files}, {1, task.Tar}, {2, task.Files}, {2, task.Tar}} {
 		group.Go(func() {
 			t.Run(fmt.Sprintf("undisturbed %s with seed %d", r.format, r.seed), func(t *testing.T) {
-				c := newChaos(t, schedule{workers: 2, batch: moodySamples, format: r.format})
+				c := newChaos(t, schedule{workers: 2, batch: moodySamples, format: r.format, late: true})
 				c.list = []task.Run{c.s.run("r1", realGenerators, realSamples, 1), c.s.run("r2", []string{moody}, moodySamples, r.seed)}
 				made := c.run()
 				mu.Lock()
@@ -154,14 +154,19 @@ func (c *chaos) run() content {
 	defer c.stack.stop()
 	c.wait("the stack is up", func() bool { return c.front.outputs.Load() != nil })
 
-	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 15*time.Minute)
 	defer cancel()
 	c.disturb(ctx)
 	c.front.on.Store(false)
 	c.log("the disturbance is over: %v", c.front.hits)
-	if c.s.events != nil {
-		c.stack.calm()
+	if c.s.late {
+		c.stack.calm(chaosTimeout)
+		c.drained(ctx)
 	}
+	if err := mend(c.dir); err != nil {
+		c.t.Fatal(err)
+	}
+	c.stack.calm(calmTimeout)
 	c.settle(ctx)
 	c.refuseConflict(ctx)
 	return c.check(ctx)
@@ -278,19 +283,20 @@ func (c *chaos) submit(ctx context.Context, r task.Run, n int) {
 	c.t.Errorf("run %s could not be submitted", r.ID)
 }
 
-// settle does what an operator does when the trouble is over: mends what is
-// broken, replays the dead tasks and sends what is missing, until all is there.
+// drained waits until the task queue is empty.
+func (c *chaos) drained(ctx context.Context) {
+	c.t.Helper()
+	c.wait("the task queue is empty", func() bool {
+		tasks, _, err := c.depth(ctx)
+		return err == nil && tasks == 0
+	})
+}
+
+// settle does what an operator does when the trouble is over: replays the dead
+// tasks and sends what is missing, until all is there.
 func (c *chaos) settle(ctx context.Context) {
-	for round := range 10 {
-		c.wait("the task queue is empty", func() bool {
-			tasks, _, err := c.depth(ctx)
-			return err == nil && tasks == 0
-		})
-		if round == 0 {
-			if err := mend(c.dir); err != nil {
-				c.t.Fatal(err)
-			}
-		}
+	for range 10 {
+		c.drained(ctx)
 		found, err := c.clear(ctx, string(task.InvalidTask), string(task.UnknownGenerator), string(task.Conflict))
 		if err != nil {
 			c.t.Fatal(err)
@@ -325,10 +331,7 @@ func (c *chaos) refuseConflict(ctx context.Context) {
 	if err := c.send(ctx, x.Body()); err != nil {
 		c.t.Fatal(err)
 	}
-	c.wait("the task queue is empty", func() bool {
-		tasks, _, err := c.depth(ctx)
-		return err == nil && tasks == 0
-	})
+	c.drained(ctx)
 	found, err := c.clear(ctx, string(task.Conflict))
 	if err != nil || found[string(task.Conflict)] != 1 {
 		c.t.Errorf("a conflicting task: the DLQ has %v, %v", found, err)
@@ -367,7 +370,7 @@ func (c *chaos) check(ctx context.Context) content {
 // wait polls until a condition holds.
 func (c *chaos) wait(what string, holds func() bool) {
 	c.t.Helper()
-	for limit := time.Now().Add(3 * time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
+	for limit := time.Now().Add(8 * time.Minute); !holds(); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(limit) {
 			c.t.Fatalf("never: %s", what)
 		}

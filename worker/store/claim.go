@@ -26,7 +26,8 @@ type Holder struct {
 }
 
 // Claim is the right of one worker to write a chunk: an object for each cell of
-// the grid that the chunk writes to, which is one, and several for a repair.
+// the grid that the chunk writes to, which is one; for a repair several, and one
+// under its own name.
 type Claim struct {
 	Holder
 	Number   int    `json:"number"`
@@ -119,27 +120,23 @@ func claimKey(place string, number int) string { return fmt.Sprintf("%s%08d.json
 // the claim longer and not shorter.
 func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Holder, above int) (*Claim, error) {
 	left := time.Until(h.Deadline)
-	cells := c.Cells()
-	around, err := s.listAround(ctx, generator, cells)
+	own := places(generator, c)
+	around, err := s.listAround(ctx, generator, c)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkOthers(ctx, cells, around); err != nil {
+	if err := s.checkOthers(ctx, own, around); err != nil {
 		return nil, err
 	}
-	var places []string
-	for _, cell := range cells {
-		places = append(places, task.ClaimsPrefix(generator, cell))
-	}
-	claim, err := s.take(ctx, places, around, h, left, above)
+	claim, err := s.take(ctx, own, around, h, left, above)
 	if err != nil {
 		return nil, err
 	}
 	// Who claims an overlapping cell lists after its own put as well, so at least
 	// one of two sees the other.
-	again, err := s.listAround(ctx, generator, cells)
+	again, err := s.listAround(ctx, generator, c)
 	if err == nil {
-		err = s.checkOthers(ctx, cells, again)
+		err = s.checkOthers(ctx, own, again)
 	}
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
@@ -150,10 +147,23 @@ func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Hol
 	return claim, nil
 }
 
-// listAround lists the claims of cells, which are in order, and of the cells on
-// other grids that overlap them. No cell has more than task.MaxSamples indices.
-func (s *Store) listAround(ctx context.Context, generator string, cells []task.Range) (claims, error) {
+// places are where the claims of a chunk stand.
+func places(generator string, c task.Chunk) []string {
+	var list []string
+	for _, cell := range c.Cells() {
+		list = append(list, task.ClaimsPrefix(generator, cell))
+	}
+	if c.Indices != nil {
+		list = append(list, repairPlace(generator, c.Name()))
+	}
+	return list
+}
+
+// listAround lists the claims of a chunk and those of cells on other grids that
+// overlap its own. No cell has more than task.MaxSamples indices.
+func (s *Store) listAround(ctx context.Context, generator string, c task.Chunk) (claims, error) {
 	after := ""
+	cells, own := c.Cells(), places(generator, c)
 	prefix := task.ClaimPrefix + generator + "/"
 	if from := cells[0].Start - task.MaxSamples; from > 0 {
 		after = fmt.Sprintf("%s%08d", prefix, from)
@@ -161,16 +171,16 @@ func (s *Store) listAround(ctx context.Context, generator string, cells []task.R
 	list, err := s.listClaims(ctx, prefix, after, fmt.Sprintf("%s%08d", prefix, cells[len(cells)-1].End))
 	maps.DeleteFunc(list.highest, func(place string, _ int) bool {
 		other, isCell := task.ClaimRange(place)
-		return !isCell || !slices.ContainsFunc(cells, other.Overlaps)
+		return !slices.Contains(own, place) && !(isCell && slices.ContainsFunc(cells, other.Overlaps))
 	})
 	return list, err
 }
 
-// checkOthers fails with a *BusyError if one of the claims, of another cell than
-// these, is valid.
-func (s *Store) checkOthers(ctx context.Context, cells []task.Range, list claims) error {
+// checkOthers fails with a *BusyError if one of the claims, of another place than
+// the chunk's own, is valid.
+func (s *Store) checkOthers(ctx context.Context, own []string, list claims) error {
 	for _, place := range slices.Sorted(maps.Keys(list.highest)) {
-		if other, _ := task.ClaimRange(place); slices.Contains(cells, other) {
+		if slices.Contains(own, place) {
 			continue
 		}
 		claim, err := s.readClaim(ctx, place, list.highest[place])
@@ -184,20 +194,30 @@ func (s *Store) checkOthers(ctx context.Context, cells []task.Range, list claims
 	return nil
 }
 
-// LockReceipt takes the right to change a receipt, not its objects: for a repair
-// a claim under its own name, else that of its cell. It does not look at the cells
-// of other grids.
+// LockReceipt takes the right to change a receipt, not its objects: the claim of
+// its cell, or for a repair the one under its own name. It does not look at the
+// cells of other grids.
 func (s *Store) LockReceipt(ctx context.Context, r Receipt, h Holder) (*Claim, error) {
-	left := time.Until(h.Deadline)
 	place := task.ClaimsPrefix(r.Generator, task.Range{Start: r.ChunkStart, End: r.ChunkStart + r.ChunkSize})
 	if r.Indices != nil {
-		place = task.ClaimPrefix + r.Generator + "/" + r.chunk().Name() + "/"
+		place = repairPlace(r.Generator, r.chunk().Name())
 	}
+	return s.lock(ctx, place, h, r.Claim)
+}
+
+func (s *Store) lock(ctx context.Context, place string, h Holder, above int) (*Claim, error) {
+	left := time.Until(h.Deadline)
 	list, err := s.listClaims(ctx, place, "", "")
 	if err != nil {
 		return nil, err
 	}
-	return s.take(ctx, []string{place}, list, h, left, r.Claim)
+	return s.take(ctx, []string{place}, list, h, left, above)
+}
+
+// repairPlace is where the claims of a repair itself stand, beside those of its
+// cells: of its receipt and its shard.
+func repairPlace(generator, name string) string {
+	return task.ClaimPrefix + generator + "/" + name + "/"
 }
 
 // take puts the next claim of each place, if the last ones are over.
@@ -277,13 +297,13 @@ func (s *Store) Release(ctx context.Context, claim *Claim, clean bool) error {
 	return each(ctx, len(claim.keys), func(ctx context.Context, i int) error { return s.put(ctx, claim.keys[i], body, false) })
 }
 
-// ReleaseHeldBy releases the claims of a chunk's cells that a request holds, or
+// ReleaseHeldBy releases the claims of a chunk that a request holds, or
 // whoever holds them if requestID is empty. It is for who knows that the holder is
 // dead: the local stack.
 func (s *Store) ReleaseHeldBy(ctx context.Context, generator string, c task.Chunk, requestID string) error {
-	cells := c.Cells()
-	return each(ctx, len(cells), func(ctx context.Context, i int) error {
-		place := task.ClaimsPrefix(generator, cells[i])
+	own := places(generator, c)
+	return each(ctx, len(own), func(ctx context.Context, i int) error {
+		place := own[i]
 		list, err := s.listClaims(ctx, place, "", "")
 		if err != nil || list.highest[place] == 0 {
 			return err

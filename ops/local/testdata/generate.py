@@ -7,7 +7,6 @@ import json
 import os
 import random
 import struct
-import subprocess
 import sys
 import time
 import zlib
@@ -94,6 +93,8 @@ if fault == "hang" or fault == "hang-late" and args.seed % 3 == 0:
     while True:
         time.sleep(1)
 if fault == "daemon":
+    import subprocess
+
     subprocess.Popen(["sleep", "7654"], start_new_session=True)
     if os.fork() == 0:
         os.setsid()
