@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,6 +70,10 @@ func (d dead) receives() string {
 	return "?"
 }
 
+// firstID is the id by which the logs know the task: that of the message it came
+// with, before a worker moved it here.
+func (d dead) firstID() string { return cmp.Or(d.Text(task.AttributeMessageID), d.ID) }
+
 // DLQListCmd shows the DLQ.
 type DLQListCmd struct{}
 
@@ -102,7 +107,7 @@ func (*DLQListCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 			if d.Task != nil {
 				generator, samples = d.Task.Generator, fmt.Sprintf("%d-%d", d.Task.Range().Start, d.Task.Range().End-1)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, d.receives(), span(time.Since(d.Sent)), d.ID, cut(d.Detail, 120))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, d.receives(), span(time.Since(d.Sent)), d.firstID(), cut(d.Detail, 120))
 		}
 		fmt.Fprintln(w)
 		for _, c := range task.Causes() {
@@ -192,7 +197,11 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 		}
 		total = d.Total()
 	}
+	again := map[string]bool{} // first ids of what was sent: a task may be back in the DLQ before the replay is through
 	change := func(m queue.Message) (string, map[string]queue.Attribute, bool, error) {
+		if again[firstID(m)] {
+			return "", nil, false, nil
+		}
 		body, err := c.fresh(m)
 		if err != nil {
 			r.Left++
@@ -204,6 +213,7 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 			return "", nil, false, nil
 		}
 		r.Sent++
+		again[firstID(m)] = true
 		o.Progress("replaying", r.Sent, max(total, r.Sent))
 		return body, forwarded(m), true, nil
 	}
@@ -258,6 +268,15 @@ func (c *DLQReplayCmd) fresh(m queue.Message) (string, error) {
 	return t.Body(), t.Validate()
 }
 
+// firstID is the id of the message that a dead task was first. One that SQS moved
+// by itself has not been given it as an attribute.
+func firstID(m queue.Message) string {
+	if id := m.Text(task.AttributeMessageID); id != "" {
+		return id
+	}
+	return m.ID
+}
+
 // forwarded are the attributes that stay with a task: all but those that say why
 // it died.
 func forwarded(m queue.Message) map[string]queue.Attribute {
@@ -266,6 +285,9 @@ func forwarded(m queue.Message) map[string]queue.Attribute {
 		if name != task.AttributeCause && name != task.AttributeDetail && name != task.AttributeReport {
 			kept[name] = a
 		}
+	}
+	if len(kept) < queue.MaxAttributes {
+		kept[task.AttributeMessageID] = queue.Attribute{Type: "String", Text: firstID(m)}
 	}
 	return kept
 }

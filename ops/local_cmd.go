@@ -39,12 +39,15 @@ type workers struct {
 // image, or those on this machine.
 func (w *workers) find(ctx context.Context, o *Output) (*local.Image, []generator.Generator, error) {
 	if w.Image == "" {
-		list, err := known(ctx, o, stack.Local)
+		list, err := known(ctx, o, &Target{Name: stack.Local})
 		return nil, list, err
 	}
 	image, err := local.FindImage(ctx, w.Image)
-	if err != nil {
+	if errors.Is(err, local.ErrNoImage) {
 		return nil, nil, withHint(err, "docker build -t %s . in the checkout, or docker pull %[1]s", w.Image)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	return image, image.Generators, nil
 }
@@ -76,7 +79,7 @@ func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, &Target{s.Outputs(), stack.Local}, nil
+	return s, &Target{Outputs: s.Outputs(), Name: stack.Local}, nil
 }
 
 // LocalUpCmd starts the local stack.
@@ -161,6 +164,9 @@ type LocalStatus struct {
 	DLQ     *queue.Depth `json:"dlq,omitempty"`
 }
 
+// Help is the long help.
+func (*LocalStatusCmd) Help() string { return "Exit status 0: it is up. 2: it is not." }
+
 // Run shows the state.
 func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	s := LocalStatus{Dir: o.LocalDir, Samples: local.SamplesDir(o.LocalDir)}
@@ -170,7 +176,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	}
 	if s.Up = err == nil; s.Up {
 		s.PID, _ = local.PID(o.LocalDir)
-		q, err := newQueue(ctx, &Target{outputs, stack.Local})
+		q, err := newQueue(ctx, &Target{Outputs: outputs, Name: stack.Local})
 		if err != nil {
 			return err
 		}
@@ -184,13 +190,17 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 		}
 		s.Queue, s.DLQ = &depth, &dlq
 	}
-	return o.Print(s, func(w io.Writer) {
+	err = o.Print(s, func(w io.Writer) {
 		if !s.Up {
 			fmt.Fprintf(w, "the local stack is not up; what it keeps is in %s\n", s.Dir)
 			return
 		}
 		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID, s.Queue.Waiting, s.Queue.InFlight, s.Queue.Delayed, s.DLQ.Total(), s.Samples)
 	})
+	if err == nil && !s.Up {
+		return &statusError{status: exitProblem}
+	}
+	return err
 }
 
 // LocalRunCmd makes and verifies samples with one command.
@@ -296,7 +306,7 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.C
 		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
 			return nil, err
 		}
-		_, err := watchLines(ctx, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
+		_, err := watchLines(ctx, o, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
 			o.Progress("samples", p.Committed, p.Expected)
 			return nil
 		})

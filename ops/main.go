@@ -27,17 +27,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 )
 
-// Globals are the flags of every command.
-type Globals struct {
-	Stack      string           `help:"Stack to work on: a Pulumi stack, or ${local_stack} for the one on this machine. Default: the selected Pulumi stack." env:"OPS_STACK" placeholder:"NAME"`
-	LocalDir   string           `help:"Where the local stack keeps everything." env:"OPS_LOCAL_DIR" default:".local" type:"path" placeholder:"DIR"`
-	Outputs    string           `help:"Read the stack outputs from a file saved with 'pulumi stack output --json', on machines without Pulumi." type:"existingfile" placeholder:"FILE"`
-	Generators string           `help:"Folder with the generators." env:"OPS_GENERATORS" default:"generators" type:"path" placeholder:"DIR" name:"generators-dir"`
-	JSON       bool             `help:"Print data as JSON."`
-	Yes        bool             `help:"Do what would be asked about without asking." short:"y"`
-	Version    kong.VersionFlag `help:"Print the version."`
-}
-
 // CLI is the whole command line.
 type CLI struct {
 	Globals
@@ -49,6 +38,10 @@ type CLI struct {
 	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
 	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show the generators."`
+	Pause      PauseCmd                  `cmd:"" help:"Let no worker take a further task."`
+	Resume     ResumeCmd                 `cmd:"" help:"Let workers take tasks again."`
+	Logs       LogsCmd                   `cmd:"" help:"Show what the workers log."`
+	Doctor     DoctorCmd                 `cmd:"" help:"Check that a stack can do its work, and say what to do where it cannot."`
 	Info       InfoCmd                   `cmd:"" help:"Show the stack outputs."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print the code that makes your shell complete ops commands."`
 }
@@ -116,6 +109,7 @@ func run() int {
 		kong.BindSingletonProvider(newTarget),
 		kong.BindSingletonProvider(newStore),
 		kong.BindSingletonProvider(newQueue),
+		kong.BindSingletonProvider(newLambda),
 	)
 	if err != nil {
 		panic(err) // the command line itself is wrong
@@ -124,7 +118,7 @@ func run() int {
 	command, err := parser.Parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "ops: %v\n", err)
-		fmt.Fprintf(os.Stderr, "try: ops %s--help\n", commandOf(os.Args[1:]))
+		fmt.Fprintf(os.Stderr, "try: %s --help\n", commandOf(err))
 		return exitUsage
 	}
 	err = command.Run()
@@ -172,29 +166,26 @@ func plain(text string, err error) string {
 	}
 	reason := request.Err
 	var answer smithy.APIError
-	if errors.As(err, &answer) {
+	var network *net.OpError
+	switch {
+	case errors.As(err, &answer):
 		reason = fmt.Errorf("%s: %s", answer.ErrorCode(), answer.ErrorMessage())
-	} else {
+	case errors.As(err, &network):
+		reason = network
+	default:
 		for next := reason; next != nil; next = errors.Unwrap(next) {
 			reason = next
-			if _, network := next.(*net.OpError); network { //nolint:errorlint // it is looked for layer by layer
-				break
-			}
 		}
 	}
 	return strings.Replace(text, request.Error(), fmt.Sprintf("%s %s: %v", request.ServiceID, request.OperationName, reason), 1)
 }
 
-// commandOf returns the words before the first flag, for a hint.
-func commandOf(args []string) string {
-	words := ""
-	for _, a := range args {
-		if strings.HasPrefix(a, "-") {
-			break
-		}
-		words += a + " "
+// commandOf returns the command that was being parsed, for a hint.
+func commandOf(err error) string {
+	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil && p.Context.Selected() != nil {
+		return p.Context.Selected().FullPath()
 	}
-	return words
+	return "ops"
 }
 
 // version tells what this binary was built from.

@@ -175,7 +175,7 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair, "output": setOutput},
 			})
 		})
 	}
@@ -189,12 +189,12 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	e.Setenv("HOME", e.WorkDir)
 	e.Setenv("LINES", "no\n\tjson")
 	makeGenerators(t, filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
-	// One that works, and one whose name makes it fail.
+	// Some that work, and some whose name makes them fail.
 	source, err := os.ReadFile(filepath.Join("local", "testdata", "generate.py"))
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"real/lights", "broken/usage"} {
+	for _, name := range []string{"real/lights", "broken/usage", "faulty/good", "faulty/restless", "faulty/few", "faulty/truncated", "faulty/link", "faulty/no-module"} {
 		makeGenerators(t, e.WorkDir, name)
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name, "examples", "generate.py"), source, 0o644); err != nil {
 			return err
@@ -288,4 +288,21 @@ func waitUp(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the local stack is not up: %v", err)
 		}
 	}
+}
+
+// repair makes the test generator in a file do nothing wrong.
+func repair(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile(args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = Path", "fault = \"good\" or Path", 1)), 0o644))
+}
+
+// setOutput changes an output of the stack: output generators '{"maze-task":"c1"}'
+func setOutput(ts *testscript.TestScript, neg bool, args []string) {
+	file := ts.Getenv("OUT")
+	var all map[string]json.RawMessage
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &all))
+	all[args[0]] = json.RawMessage(args[1])
+	text, err := json.Marshal(all)
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, text, 0o644))
 }

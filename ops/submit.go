@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -115,7 +116,7 @@ type submitted struct {
 func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
 	if c.Resume != "" {
 		o.Changing(t)
-		run, err := st.Run(ctx, c.Resume)
+		run, err := findRun(ctx, st, c.Resume, t)
 		if err != nil {
 			return err
 		}
@@ -123,15 +124,15 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	}
 	var list []generator.Generator
 	var err error
-	if c.DryRun {
+	if c.DryRun && t.Name == stack.Local {
 		list, err = discover(o.Globals) // makes no environments
 	} else {
-		list, err = known(ctx, o, t.Name)
+		list, err = known(ctx, o, t)
 	}
 	if err != nil {
 		return err
 	}
-	run, err := c.newRun(ctx, o, st, list)
+	run, err := c.newRun(ctx, o, t, st, list)
 	if err != nil {
 		return err
 	}
@@ -165,9 +166,9 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 }
 
 // newRun makes the run that the flags describe.
-func (c *SubmitCmd) newRun(ctx context.Context, o *Output, st *store.Store, list []generator.Generator) (task.Run, error) {
+func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.Store, list []generator.Generator) (task.Run, error) {
 	if c.completes() {
-		old, err := st.Run(ctx, c.Run_)
+		old, err := findRun(ctx, st, c.Run_, t)
 		if err != nil {
 			return task.Run{}, err
 		}

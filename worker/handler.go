@@ -328,7 +328,7 @@ func (d delivery) attrs(t task.Task) []any {
 	if t.Generator != "" {
 		r = t.Range()
 	}
-	return []any{"request_id", d.requestID, "message_id", d.messageID, "receives", d.receives,
+	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives", d.receives,
 		"run_id", t.RunID, "generator", t.Generator, "start", r.Start, "end", r.End}
 }
 

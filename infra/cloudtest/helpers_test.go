@@ -226,15 +226,3 @@ func same(t *testing.T, what string, got []string, want ...string) {
 		t.Errorf("%s:\ngot  %s\nwant %s", what, strings.Join(got, "\n     "), strings.Join(want, "\n     "))
 	}
 }
-
-// run runs a program in a folder and returns what it printed on standard output.
-func run(ctx context.Context, t *testing.T, dir string, env []string, name string, args ...string) (string, error) {
-	t.Helper()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = dir, env
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	t.Logf("%s %s: %v\n%s%s", filepath.Base(name), strings.Join(args, " "), err, stdout.String(), stderr.String())
-	return stdout.String(), err
-}

@@ -82,6 +82,7 @@ type Outputs struct {
 type Endpoints struct {
 	SQSEndpoint     string `json:"sqsEndpoint,omitempty"`
 	S3Endpoint      string `json:"s3Endpoint,omitempty"`
+	LambdaEndpoint  string `json:"lambdaEndpoint,omitempty"`
 	AccessKeyID     string `json:"accessKeyId,omitempty"`
 	SecretAccessKey string `json:"secretAccessKey,omitempty"`
 }

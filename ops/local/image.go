@@ -30,10 +30,16 @@ type Image struct {
 	id string
 }
 
-// FindImage looks an image up and reads the index of the generators in it. It
-// runs the docker command line, and pulls nothing.
+// ErrNoImage says that an image is not on this machine.
+var ErrNoImage = errors.New("it is not on this machine")
+
+// FindImage looks an image up and reads the index of the generators in it, or
+// returns ErrNoImage. It runs the docker command line, and pulls nothing.
 func FindImage(ctx context.Context, ref string) (*Image, error) {
 	out, err := docker(ctx, "image", "inspect", "--format", `{"ID":{{json .Id}},"RepoDigests":{{json .RepoDigests}}}`, ref)
+	if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such image") {
+		err = ErrNoImage
+	}
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, err)
 	}
@@ -71,9 +77,8 @@ func docker(ctx context.Context, args ...string) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		last := said.String()
-		last = strings.TrimSpace(last[strings.LastIndex(strings.TrimSpace(last), "\n")+1:])
-		return nil, fmt.Errorf("docker %s: %s", args[0], strings.TrimPrefix(last, "Error: "))
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return nil, fmt.Errorf("docker %s: %s", args[0], lines[len(lines)-1])
 	}
 	return out, nil
 }
@@ -85,14 +90,14 @@ func docker(ctx context.Context, args ...string) ([]byte, error) {
 //
 // The client process inherits the stack's lock, and its standard input is the
 // worker's: when the stack is gone, so is the container, and then the lock.
-func (i *Image) command(name string, memory, tmp int, env []string) *exec.Cmd {
-	args := []string{"run", "--rm", "--interactive", "--name=" + name,
-		"--user=993:990", "--read-only", fmt.Sprintf("--tmpfs=/tmp:exec,mode=1777,size=%dm", tmp), "--ipc=none",
-		"--ulimit=nofile=1024:1024", "--pids-limit=1024", fmt.Sprintf("--memory=%dm", memory), fmt.Sprintf("--memory-swap=%dm", memory),
+func (i *Image) command(name string, c Config, env []string) *exec.Cmd {
+	args := []string{"run", "--rm", "--interactive", "--name=" + name, "--label=vm-dataset.local=" + c.Dir, "--log-driver=none",
+		"--user=993:990", "--read-only", fmt.Sprintf("--tmpfs=/tmp:exec,mode=1777,size=%dm", c.Tmp), "--ipc=none",
+		"--ulimit=nofile=1024:1024", "--pids-limit=1024", fmt.Sprintf("--memory=%dm", c.Memory), fmt.Sprintf("--memory-swap=%dm", c.Memory),
 		"--cap-drop=ALL", "--security-opt=no-new-privileges",
 		"--network=host", // the endpoints are on loopback
 	}
-	for _, variable := range append(env, stack.EnvImage+"="+i.URI, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.Itoa(memory)) {
+	for _, variable := range append(env, stack.EnvImage+"="+i.URI, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.Itoa(c.Memory)) {
 		args = append(args, "--env="+variable)
 	}
 	cmd := exec.Command("docker", append(args, i.id)...)

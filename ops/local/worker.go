@@ -57,6 +57,7 @@ type instance struct {
 	address string
 	idle    chan struct{}    // the process has asked for its next invocation
 	next    chan *invocation // and gets it here
+	ready   bool             // the process has asked for work since it was started
 	mu      sync.Mutex
 	current *invocation
 }
@@ -102,7 +103,7 @@ func (w *instance) serveNext(rw http.ResponseWriter, r *http.Request) {
 		h := rw.Header()
 		h.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
 		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(inv.deadline.UnixMilli(), 10))
-		h.Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:"+region+":"+accountID+":function:vm-dataset-worker")
+		h.Set("Lambda-Runtime-Invoked-Function-Arn", w.stack.outputs.FunctionARN)
 		h.Set("Content-Type", "application/json")
 		_, _ = rw.Write(inv.payload)
 	case <-r.Context().Done():
@@ -170,7 +171,7 @@ func (w *instance) start() (*process, error) {
 	var cmd *exec.Cmd
 	if image := w.stack.config.Image; image != nil {
 		p.container = "vm-dataset-worker-" + sqsserver.NewID()
-		cmd = image.command(p.container, w.stack.config.Memory, w.stack.config.Tmp, env)
+		cmd = image.command(p.container, w.stack.config, env)
 	} else if cmd, err = w.command(env); err != nil {
 		return nil, err
 	}
@@ -228,6 +229,18 @@ func (w *instance) loop(ctx context.Context) {
 			deaths = 0
 		}
 		p.kill()
+		w.setReady(false)
+	}
+}
+
+func (w *instance) setReady(ready bool) {
+	if w.ready == ready {
+		return
+	}
+	if w.ready = ready; ready {
+		w.stack.ready.Add(1)
+	} else {
+		w.stack.ready.Add(-1)
 	}
 }
 
@@ -240,6 +253,7 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 			w.stack.say("worker %d asked for work %.1f s after the start of its container", w.number, time.Since(p.began).Seconds())
 		}
 		p.asked = true
+		w.setReady(true)
 	case <-p.done:
 		return false
 	case <-ctx.Done():
@@ -254,7 +268,7 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 		case <-waiting.Done():
 		}
 	}()
-	d, err := w.stack.queue.Receive(waiting, tasksQueue)
+	d, err := w.stack.mapping.receive(waiting, w.stack.queue)
 	if err != nil {
 		if ctx.Err() == nil && waiting.Err() == nil { // a full disk: it may have room later
 			w.stack.say("receive a task: %v", err)

@@ -210,6 +210,10 @@ type Message struct {
 	handle     string
 }
 
+// MaxAttributes is how many attributes SQS takes with a message.
+// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html
+const MaxAttributes = 10
+
 // Attribute is a message attribute.
 type Attribute struct {
 	Type   string `json:"type"`

@@ -22,9 +22,11 @@ func (f *Failure) Error() string { return string(f.Cause) + ": " + f.Detail }
 // warning further up that mentions an ImportError, say, was survived.
 func causeOf(end status, stderr string) (task.Cause, string) {
 	last := lastLine(stderr)
-	said := "it said nothing"
-	if last != "" {
-		said = "its last words: " + last
+	because := func(what string) string {
+		if last == "" {
+			return what + "; it said nothing"
+		}
+		return what + ": " + last
 	}
 	exception, _, _ := strings.Cut(last, ":")
 	if i := strings.LastIndex(exception, "."); i >= 0 { // socket.gaierror, cv2.error
@@ -32,25 +34,25 @@ func causeOf(end status, stderr string) (task.Cause, string) {
 	}
 	switch {
 	case strings.Contains(last, "No space left on device") || strings.Contains(last, "[Errno 28]"):
-		return task.DiskFull, "the generator found the disk full; " + said
+		return task.DiskFull, because("the disk was full")
 	case exception == "MemoryError" || exception == "_ArrayMemoryError" || strings.Contains(last, "Cannot allocate memory"):
-		return task.OutOfMemory, "the generator got no more memory; " + said
+		return task.OutOfMemory, because("the generator got no more memory")
 	case end.Signal == "killed" || end.Exit == 137:
-		return task.OutOfMemory, "the generator was killed (SIGKILL), which is how a system short of memory ends a process; " + said
+		return task.OutOfMemory, because("the generator was killed (SIGKILL), as a system short of memory does")
 	case end.Signal != "":
-		return task.Crashed, fmt.Sprintf("the generator died of a signal (%s); %s", end.Signal, said)
+		return task.Crashed, because(fmt.Sprintf("the generator died of a signal (%s)", end.Signal))
 	case exception == "ModuleNotFoundError" || exception == "ImportError":
-		return task.Environment, "the generator's environment lacks a module; " + said
+		return task.Environment, because("a module is missing")
 	case strings.Contains(last, "cannot open shared object file"):
-		return task.Environment, "the machine lacks a library; " + said
+		return task.Environment, because("a library is missing on the machine")
 	case exception == "gaierror" || exception == "URLError" || exception == "ConnectionError" || exception == "NewConnectionError" || exception == "ConnectError":
-		return task.Environment, "the generator wanted the network; " + said
+		return task.Environment, because("the generator wanted the network")
 	case end.Exit == 2 && strings.Contains(stderr, "usage:"):
-		return task.Environment, "the generator does not understand its command line; " + said
+		return task.Environment, because("the generator does not understand its command line")
 	case end.Exit == 126 || end.Exit == 127:
-		return task.Environment, "the interpreter could not be started; " + said
+		return task.Environment, because("the interpreter could not be started")
 	}
-	return task.Crashed, fmt.Sprintf("the generator ended with exit status %d; %s", end.Exit, said)
+	return task.Crashed, because(fmt.Sprintf("exit status %d", end.Exit))
 }
 
 func lastLine(text string) string {

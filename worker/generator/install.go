@@ -75,6 +75,13 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 	return interpreter{}, errors.New("there is no python3 on the PATH: " + remedy)
 }
 
+// Interpreter finds the Python that environments are made from, and its version.
+// The error says what to install.
+func Interpreter(ctx context.Context) (path, version string, err error) {
+	p, err := findPython(ctx, "")
+	return p.Path, p.Version, err
+}
+
 // install makes the environment, with uv where it is on the PATH and else with
 // venv and pip. The error is one sentence with the way out.
 func (e environment) install(ctx context.Context, say func(string)) error {

@@ -92,7 +92,7 @@ func Collect(output, staging string, want int, places []Place, rules Rules) (dom
 		}
 	}
 	if len(folders) != want {
-		return "", nil, refuse(task.IncompleteOutput, "%d samples were written, %d were asked for", len(folders), want)
+		return "", nil, refuse(task.IncompleteOutput, "%d written of %d samples asked for", len(folders), want)
 	}
 	keep := make(map[int]int, len(places))
 	for n, p := range places {

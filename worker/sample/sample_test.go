@@ -177,8 +177,8 @@ func TestCollectRefuses(t *testing.T) {
 		word  string
 	}{
 		{"nothing", func(t *testing.T, dir string) { remove(t, dir, "maze_task") }, Rules{}, task.IncompleteOutput, "no sample"},
-		{"one too few", func(t *testing.T, dir string) { remove(t, dir, good) }, Rules{}, task.IncompleteOutput, "2 samples"},
-		{"one too many", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "maze_task/maze_9"), whole(t, 9)) }, Rules{}, task.IncompleteOutput, "4 samples"},
+		{"one too few", func(t *testing.T, dir string) { remove(t, dir, good) }, Rules{}, task.IncompleteOutput, "2 written of 3"},
+		{"one too many", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "maze_task/maze_9"), whole(t, 9)) }, Rules{}, task.IncompleteOutput, "4 written of 3"},
 		{"two domains", func(t *testing.T, dir string) {
 			remove(t, dir, good)
 			write(t, filepath.Join(dir, "chess_task/chess_1"), whole(t, 1))
