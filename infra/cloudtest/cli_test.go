@@ -92,28 +92,34 @@ func TestCommandLine(t *testing.T) {
 	}
 	u.does(0, "pulumi", "up", "--stack", "dev", "--yes", "--non-interactive", "--expect-no-changes")
 
-	ops := filepath.Join(t.TempDir(), "ops")
-	u.does(0, "go", "build", "-o", ops, "./ops")
-	u.reads(u.does(0, ops, "--stack", "dev", "info"), o.QueueURL, o.BucketName)
-	u.does(0, ops, "--stack", "dev", "submit", "--generator", "chess-task-data-generator", "--generator", "maze-task-data-generator", "--samples", "40", "--batch", "20")
+	binary := filepath.Join(t.TempDir(), "ops")
+	u.does(0, "go", "build", "-o", binary, "./ops")
+	ops := func(status int, args ...string) string {
+		t.Helper()
+		return u.does(status, binary, append([]string{"--stack", "dev"}, args...)...)
+	}
+	u.reads(ops(0, "info"), o.QueueURL, o.BucketName)
+	ops(0, "doctor")
+	ops(0, "pause")
+	ops(0, "submit", "--generator", "chess-task-data-generator", "--generator", "maze-task-data-generator", "--samples", "40", "--batch", "20")
 	lose(t, a, o.QueueURL, o.DLQURL)
 
 	working, stop := context.WithCancel(t.Context())
 	defer stop()
-	var log bytes.Buffer
 	ended := make(chan error, 1)
-	go func() { ended <- c.RunFunction(working, o.EventSourceMappingID, &log) }()
-	u.does(2, ops, "--stack", "dev", "monitor", "--watch", "--interval", "1")
-	u.does(2, ops, "--stack", "dev", "verify")
-	u.reads(u.does(0, ops, "--stack", "dev", "dlq", "list"), "lost")
-	u.reads(u.does(0, ops, "--stack", "dev", "dlq", "replay", "--yes"), "1 task sent again")
-	u.does(0, ops, "--stack", "dev", "monitor", "--watch", "--interval", "1")
-	u.reads(u.does(0, ops, "--stack", "dev", "verify"), "whole: 2 generators, 80 samples")
+	go func() { ended <- c.RunFunction(working, o.EventSourceMappingID) }()
+	ops(0, "resume")
+	ops(2, "monitor", "--watch", "--interval", "1")
+	ops(2, "verify")
+	u.reads(ops(0, "dlq", "list"), "lost")
+	u.reads(ops(0, "dlq", "replay", "--yes"), "1 task sent again")
+	ops(0, "monitor", "--watch", "--interval", "1")
+	u.reads(ops(0, "verify"), "whole: 2 generators, 80 samples")
+	u.reads(ops(0, "logs", "--since", "30m", "--generator", "maze-task-data-generator"), "maze-task-data-generator")
 	stop()
 	if err := <-ended; err != nil {
-		t.Errorf("the function: %v\n%s", err, log.String())
+		t.Errorf("the function: %v", err)
 	}
-	u.reads(log.String(), `"samples"`)
 
 	u.does(0, "pulumi", "refresh", "--stack", "dev", "--yes", "--non-interactive", "--expect-no-changes")
 	u.does(0, "pulumi", "destroy", "--stack", "dev", "--yes", "--non-interactive")
