@@ -146,23 +146,25 @@ type stack struct {
 	t *testing.T
 }
 
-func newStack(t *testing.T, c *cloudtest.Cloud, name string, config map[string]string) *stack {
+// pipeline does what main.go does.
+func pipeline(ctx *pulumi.Context) error {
+	c, err := infra.LoadConfig(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := infra.NewPipeline(ctx, c.Name, ".", c)
+	if err != nil {
+		return err
+	}
+	for name, value := range p.Outputs {
+		ctx.Export(name, value)
+	}
+	return nil
+}
+
+func newStack(t *testing.T, c *cloudtest.Cloud, name string, program pulumi.RunFunc, config map[string]string) *stack {
 	t.Helper()
 	state := t.TempDir()
-	program := func(ctx *pulumi.Context) error { // what main.go does
-		c, err := infra.LoadConfig(ctx)
-		if err != nil {
-			return err
-		}
-		p, err := infra.NewPipeline(ctx, c.Name, ".", c)
-		if err != nil {
-			return err
-		}
-		for name, value := range p.Outputs {
-			ctx.Export(name, value)
-		}
-		return nil
-	}
 	s, err := auto.UpsertStackInlineSource(t.Context(), name, project, program, auto.WorkDir(t.TempDir()), auto.EnvVars(c.Environment(state)))
 	if err != nil {
 		t.Fatal(err)
