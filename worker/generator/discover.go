@@ -47,9 +47,11 @@ type Generator struct {
 	empty   bool            // its entry has no source: it only stands for one
 }
 
-// entry is the contract's command: every generator has it unless the catalogue
-// says otherwise.
-const entry = "examples/generate.py"
+// DefaultEntry is the contract's program, below a generator's folder: every
+// generator has it unless the catalogue says otherwise.
+const DefaultEntry = "examples/generate.py"
+
+const entry = DefaultEntry
 
 // Catalogue is the file in the generators' folder that says what cannot be found
 // out by looking at a generator.
