@@ -108,7 +108,7 @@ func examine(ctx context.Context, dir, entry string) (notes []string, err error)
 			// A link that leads nowhere does no harm; one that leads out of the folder
 			// would be followed by everything that reads the generator.
 			if _, err := root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, fmt.Errorf("its link %s leads out of its folder", name)
+				return nil, fmt.Errorf("its link %s cannot be followed within its folder", name)
 			}
 		case "160000":
 			notes = append(notes, "its submodule "+name+" is not fetched")
@@ -179,7 +179,7 @@ func replaceable(ctx context.Context, dir, head string) error {
 	if refs != head+" "+pinned {
 		return occupied("%s has branches or commits of its own, and is not at the commit of the catalogue: move it away", dir)
 	}
-	ignored, err := git(ctx, dir, false, "status", "--porcelain", "--ignored")
+	ignored, err := git(ctx, dir, false, "status", "--porcelain", "--untracked-files=all", "--ignored=matching")
 	if err != nil {
 		return err
 	}
@@ -198,11 +198,11 @@ func replaceable(ctx context.Context, dir, head string) error {
 func between(ctx context.Context, scratch, url, from, to string) int {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
-	dir := filepath.Join(scratch, "history")
-	defer os.RemoveAll(dir)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	dir, err := os.MkdirTemp(scratch, "history-")
+	if err != nil {
 		return -1
 	}
+	defer os.RemoveAll(dir)
 	for _, args := range [][]string{
 		{"init", "--quiet", "--bare", "--template="},
 		{"config", "remote.origin.url", url},
