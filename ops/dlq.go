@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,6 +70,10 @@ func (d dead) receives() string {
 	return "?"
 }
 
+// firstID is the id by which the logs know the task: that of the message it came
+// with, before a worker moved it here.
+func (d dead) firstID() string { return cmp.Or(d.Text(task.AttributeMessageID), d.ID) }
+
 // DLQListCmd shows the DLQ.
 type DLQListCmd struct{}
 
@@ -102,7 +107,7 @@ func (*DLQListCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 			if d.Task != nil {
 				generator, samples = d.Task.Generator, fmt.Sprintf("%d-%d", d.Task.Range().Start, d.Task.Range().End-1)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, d.receives(), span(time.Since(d.Sent)), d.ID, cut(d.Detail, 120))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, d.receives(), span(time.Since(d.Sent)), d.firstID(), cut(d.Detail, 120))
 		}
 		fmt.Fprintln(w)
 		for _, c := range task.Causes() {

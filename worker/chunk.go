@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -23,7 +24,6 @@ type work struct {
 	task              task.Task
 	delivery          delivery
 	generator         *generator.Generator
-	image             string
 	generatorDeadline time.Time // when generators are killed
 	outcome           *outcome
 }
@@ -129,7 +129,7 @@ func (s *slot) resize(ctx context.Context, n int64) error {
 func (w *work) late(c task.Chunk) *failure {
 	seed := c.Seed(w.task, w.task.Attempt)
 	return &failure{chunk: c, cause: task.TimedOut, detail: "no time was left to start the generator", seed: seed, attempt: w.task.Attempt,
-		commit: w.generator.Commit, image: w.image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
+		commit: w.generator.Commit, image: w.config.Image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
 }
 
 // make computes one chunk from claim to receipt. The receipt is nil when the
@@ -255,7 +255,7 @@ func (w *work) generate(ctx context.Context, c task.Chunk, dir string, slot *slo
 // try runs the generator once and checks what it wrote.
 func (w *work) try(ctx context.Context, c task.Chunk, scratch string, attempt int, alone bool) (*made, *failure) {
 	m := &made{seed: c.Seed(w.task, attempt), attempt: attempt}
-	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.image}
+	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.config.Image}
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		return nil, w.disk(c, err)
 	}
@@ -290,7 +290,7 @@ func (w *work) try(ctx context.Context, c task.Chunk, scratch string, attempt in
 	}
 	staging := filepath.Join(scratch, "staging")
 	m.domain, m.samples, err = sample.Collect(m.result.Output, staging, c.Count(), places,
-		sample.Rules{Required: w.generator.Required, Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
+		sample.Rules{Required: slices.Concat(w.generator.Required, w.config.Required), Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
 	if err != nil {
 		var bad *sample.Error
 		if errors.As(err, &bad) {
@@ -404,7 +404,7 @@ func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replac
 
 func (m *made) receipt(w *work, c task.Chunk, claim *store.Claim) store.Receipt {
 	r := store.Receipt{
-		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.image, RunID: w.task.RunID,
+		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
 		Claim: claim.Number, Format: w.task.Format, Domain: m.domain,

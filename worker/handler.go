@@ -69,7 +69,7 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	}
 	cpus := int64(runtime.GOMAXPROCS(0))
 	return &Handler{
-		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out},
+		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
 		scratch: dir, cpus: cpus, slots: semaphore.NewWeighted(cpus),
 	}, nil
 }
@@ -238,7 +238,7 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 		return o.failAll(t, task.Storage, err.Error())
 	}
 
-	w := &work{Handler: h, task: t, delivery: d, generator: gen, image: index.Image, outcome: o}
+	w := &work{Handler: h, task: t, delivery: d, generator: gen, outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve(time.Until(d.deadline)))
 	var todo []todo
 	for _, c := range t.Chunks() {
@@ -328,7 +328,7 @@ func (d delivery) attrs(t task.Task) []any {
 	if t.Generator != "" {
 		r = t.Range()
 	}
-	return []any{"request_id", d.requestID, "message_id", d.messageID, "receives", d.receives,
+	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives", d.receives,
 		"run_id", t.RunID, "generator", t.Generator, "start", r.Start, "end", r.End}
 }
 

@@ -33,13 +33,13 @@ left-out: {skip: it needs Blender}
 	}
 	at := func(name string) string { return filepath.Join(root, name) }
 	want := []Generator{
-		{Name: "a", Dir: at("a"), Entry: entry, Flags: Flags{Output: "--out", Seed: true, From: FromContract}, Requirements: []string{"numpy==1.26.4", "scipy"}},
-		{Name: "b", Dir: at("b"), Entry: entry, Flags: Flags{Output: "--output-dir", NoVideo: "--no-video", From: FromSource}, Repository: "org/b"},
-		{Name: "bad name", Dir: at("bad name"), Entry: entry, Flags: Flags{Output: "--output", Seed: true, From: FromContract}},
+		{Name: "a", Dir: at("a"), Entry: DefaultEntry, Flags: Flags{Output: "--out", Seed: true, From: FromContract}, Requirements: []string{"numpy==1.26.4", "scipy"}},
+		{Name: "b", Dir: at("b"), Entry: DefaultEntry, Flags: Flags{Output: "--output-dir", NoVideo: "--no-video", From: FromSource}, Repository: "org/b"},
+		{Name: "bad name", Dir: at("bad name"), Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true, From: FromContract}},
 		{Name: "c", Dir: at("c"), Entry: "run.py", Flags: Flags{Output: "--output", StartIndex: true, From: FromSource}, Required: []string{"rubric.txt"},
 			Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"}, ChunkSize: 100, Licence: "MIT"},
-		{Name: "narrow", Dir: at("narrow"), Entry: entry, Flags: Flags{Output: "--into", From: FromSource},
-			Problem: "its command line has no --into (known from its source): catalog.yaml can name another entry or output_flag"},
+		{Name: "narrow", Dir: at("narrow"), Entry: DefaultEntry, Flags: Flags{Output: "--into", From: FromSource},
+			Problem: "its command line has no --into (known from its source): catalog.yaml can name another DefaultEntry or output_flag"},
 	}
 	for i := range got {
 		got[i].says, got[i].defined, got[i].empty = Entry{}, nil, false
@@ -111,17 +111,21 @@ func TestCommit(t *testing.T) {
 	write(t, filepath.Join(root, ".gitignore"), "ignored\nclone\n")
 	git(t, root, "add", ".")
 	git(t, root, "commit", "-qm", "x")
+	head := git(t, root, "rev-parse", "HEAD")
+	write(t, filepath.Join(root, "README.md"), "of no generator")
+	git(t, root, "add", ".")
+	git(t, root, "commit", "-qm", "unrelated")
 	write(t, filepath.Join(root, "changed", "file"), "other")
 	write(t, filepath.Join(root, "new", "file"), "")
 	clone := filepath.Join(root, "clone")
 	git(t, clone, "init", "-q")
 	git(t, clone, "add", ".")
 	git(t, clone, "commit", "-qm", "y")
-	head, own := git(t, root, "rev-parse", "HEAD"), git(t, clone, "rev-parse", "HEAD")
+	latest, own := git(t, root, "rev-parse", "HEAD"), git(t, clone, "rev-parse", "HEAD")
 	t.Setenv("GIT_DIR", filepath.Join(t.TempDir(), "elsewhere")) // as inside a git hook
 	outside := t.TempDir()
 	for _, test := range []struct{ dir, want string }{
-		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"}, {filepath.Join(root, "new"), head + "-dirty"},
+		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"}, {filepath.Join(root, "new"), latest + "-dirty"},
 		{filepath.Join(root, "ignored"), ""}, {clone, own}, {outside, ""},
 	} {
 		if got := commitOf(test.dir, nil); got != test.want {

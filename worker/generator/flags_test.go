@@ -106,7 +106,7 @@ def flags(*names):
 		"incapable": "import no_such_module\nno_such_module.main()",
 		"stands-in": "",
 	} {
-		write(t, filepath.Join(root, name, entry), source)
+		write(t, filepath.Join(root, name, DefaultEntry), source)
 		write(t, filepath.Join(root, name, "cli.py"), cli)
 	}
 	write(t, filepath.Join(root, Catalogue), "hides-too: {seedless: true}\n")
@@ -152,7 +152,7 @@ def flags(*names):
 	if g, _ := build().Find("elsewhere"); g.Flags.Output != "--kept" {
 		t.Errorf("asked again without need: %+v", g.Flags)
 	}
-	write(t, filepath.Join(root, "elsewhere", entry), "import cli\ncli.flags('--num-samples', '--output', '--seed')")
+	write(t, filepath.Join(root, "elsewhere", DefaultEntry), "import cli\ncli.flags('--num-samples', '--output', '--seed')")
 	if g, _ := build().Find("elsewhere"); g.Flags != (Flags{Output: "--output", Seed: true, From: FromHelp}) {
 		t.Errorf("not asked again: %+v", g.Flags)
 	}

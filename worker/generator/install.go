@@ -75,6 +75,13 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 	return interpreter{}, errors.New("there is no python3 on the PATH: " + remedy)
 }
 
+// Interpreter finds the Python that environments are made from, and its version.
+// The error says what to install.
+func Interpreter(ctx context.Context) (path, version string, err error) {
+	p, err := findPython(ctx, "")
+	return p.Path, p.Version, err
+}
+
 // installer puts packages into environments: uv, or pip where uv is "".
 type installer struct {
 	uv    string
@@ -181,7 +188,7 @@ func (e environment) install(ctx context.Context, in installer, say func(string)
 	}
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
 	// some packages; what cannot be compiled is compiled when it is imported.
-	_, _ = run([]string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", filepath.Join(e.path, "lib")}, func(string) {})
+	_, _ = run([]string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", filepath.Join(e.path, "lib")}, func(string) {})
 	return context.Cause(ctx)
 }
 
