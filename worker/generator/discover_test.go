@@ -39,7 +39,7 @@ left-out: {skip: it needs Blender}
 		{Name: "c", Dir: at("c"), Entry: "run.py", Flags: Flags{Output: "--output", StartIndex: true, From: FromSource}, Required: []string{"rubric.txt"},
 			Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"}, ChunkSize: 100, Licence: "MIT"},
 		{Name: "narrow", Dir: at("narrow"), Entry: DefaultEntry, Flags: Flags{Output: "--into", From: FromSource},
-			Problem: "its command line has no --into (known from its source): catalog.yaml can name another DefaultEntry or output_flag"},
+			Problem: "its command line has no --into (known from its source): catalog.yaml can name another entry or output_flag"},
 	}
 	for i := range got {
 		got[i].says, got[i].defined, got[i].empty = Entry{}, nil, false

@@ -30,7 +30,7 @@ func TestIndexRoundTrip(t *testing.T) {
 }
 
 func TestLoadIndexRefuses(t *testing.T) {
-	whole := `{"name":"a","dir":"/a","DefaultEntry":"g.py","flags":{"output":"--output","seed":true},"python":"/p"}`
+	whole := `{"name":"a","dir":"/a","entry":"g.py","flags":{"output":"--output","seed":true},"python":"/p"}`
 	for _, test := range []struct{ name, text, want string }{
 		{"cut off", `{"generators":[`, "EOF"},
 		{"unknown field", `{"generators":[],"extra":1}`, "extra"},
