@@ -212,6 +212,18 @@ func setUp(e *testscript.Env, withCloud bool) error {
 			return err
 		}
 	}
+	// Of GitHub there is one organisation, whose repositories a script makes.
+	github := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/orgs/makers/repos" {
+			http.Error(w, `{"message":"Not Found"}`, http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, `[{"name":"towers","full_name":"makers/towers","size":1,"license":{"spdx_id":"MIT"}},{"name":"website","full_name":"makers/website","size":1},
+			{"name":"maze-task","full_name":"makers/maze-task","size":1},{"name":"form","full_name":"makers/form","size":1,"is_template":true}]`)
+	}))
+	t.Cleanup(github.Close)
+	e.Setenv("GITHUB_API_URL", github.URL)
+	e.Setenv("GITHUB_SERVER_URL", "file://"+filepath.Join(e.WorkDir, "github"))
 	if !withCloud {
 		return nil
 	}

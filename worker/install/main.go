@@ -25,7 +25,10 @@ import (
 // commits: an image's build context has no git history.
 const commitsVariable = "GENERATOR_COMMITS"
 
-func main() { os.Exit(run()) }
+func main() {
+	generator.Main() // becomes the sandbox launcher of a generator if it was started as one
+	os.Exit(run())
+}
 
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
