@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -36,9 +33,9 @@ const (
 	claimPoll = 500 * time.Millisecond
 )
 
-// all makes the chunks, as many at once as there are CPUs, and comes back to
-// those that another worker holds for as long as claimWait.
-func (w *work) all(ctx context.Context, list []todo) {
+// all makes the cells, as many at once as there are CPUs and memory for, and comes
+// back to those that another worker holds for as long as claimWait.
+func (w *work) all(ctx context.Context, list []cell) {
 	var waited time.Duration
 	for {
 		busy := w.once(ctx, list)
@@ -57,43 +54,29 @@ func (w *work) all(ctx context.Context, list []todo) {
 	}
 }
 
-// once tries each chunk and returns those that another worker holds.
-func (w *work) once(ctx context.Context, list []todo) (busy []todo) {
+// once tries each cell and returns those that another worker holds.
+func (w *work) once(ctx context.Context, list []cell) (busy []cell) {
 	var group sync.WaitGroup
-	o := w.outcome
 	for _, item := range list {
-		if err := w.slots.Acquire(ctx, 1); err != nil {
-			o.mu.Lock()
-			o.unfinished = append(o.unfinished, *w.late(item.chunk))
-			o.mu.Unlock()
+		if err := w.slots.Acquire(ctx, oneCPU); err != nil {
+			for _, part := range item {
+				w.outcome.add(part.chunk, nil, w.late(part.chunk), 0)
+			}
 			continue
 		}
-		slot := &slot{work: w, held: 1}
+		slot := &slot{work: w, held: oneCPU}
 		group.Go(func() {
 			defer slot.release()
-			began := time.Now()
-			receipt, err := w.make(ctx, item, slot)
+			held := w.make(ctx, item, slot)
+			if held == nil {
+				return
+			}
+			o := w.outcome
 			o.mu.Lock()
 			defer o.mu.Unlock()
-			var failed *failure
-			var held *store.BusyError
-			switch {
-			case err == nil && receipt == nil: // somebody else committed it meanwhile
-				o.skipped += len(item.chunk.Kept())
-			case err == nil:
-				o.receipts = append(o.receipts, *receipt)
-				o.longest = max(o.longest, time.Since(began))
-			case errors.As(err, &held):
-				busy = append(busy, item)
-				if held.Until.After(o.busyUntil) {
-					o.busyUntil = held.Until
-				}
-			case errors.As(err, &failed) && failed.cause != task.TimedOut:
-				o.failures = append(o.failures, *failed)
-			case failed != nil:
-				o.unfinished = append(o.unfinished, *failed)
-			default: // the invocation ended under a request
-				o.unfinished = append(o.unfinished, *w.late(item.chunk))
+			busy = append(busy, item)
+			if held.Until.After(o.busyUntil) {
+				o.busyUntil = held.Until
 			}
 		})
 	}
@@ -132,37 +115,26 @@ func (w *work) late(c task.Chunk) *failure {
 		commit: w.generator.Commit, image: w.image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
 }
 
-// make computes one chunk from claim to receipt. The receipt is nil when the
-// chunk was committed by somebody else. The error is a *failure, a
-// *store.BusyError, or that of a context that ended.
-func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.Receipt, err error) {
-	c := item.chunk
-	w.outcome.mu.Lock()
-	expected := w.outcome.longest
-	w.outcome.mu.Unlock()
-	if left := time.Until(w.generatorDeadline); left <= 0 || left < expected {
-		return nil, w.late(c)
+// make claims a cell and computes what is left to make of it. What becomes of
+// each part is noted in the outcome, except that another worker holds the cell.
+func (w *work) make(ctx context.Context, item cell, slot *slot) *store.BusyError {
+	first := item[0].chunk
+	if w.isLate() {
+		w.unfinished(item, 0, first, w.late(first))
+		return nil
 	}
-	log := w.log.With(w.delivery.attrs(w.task)...).With("chunk", c.Name())
-
-	above := 0
-	for _, r := range item.replaces {
-		above = max(above, r.Claim)
-	}
-	if c.Indices != nil {
-		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
-		if err != nil {
-			return nil, w.storage(ctx, c, err)
-		}
-		for _, r := range stored {
-			above = max(above, r.Claim)
-		}
-	}
-	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
-	claim, err := w.store.Claim(ctx, w.task.Generator, c, holder, above, time.Now())
+	claim, err := w.claim(ctx, item)
 	if err != nil {
-		return nil, w.storage(ctx, c, err)
+		var busy *store.BusyError
+		if errors.As(err, &busy) {
+			return busy
+		}
+		for _, part := range item {
+			w.outcome.add(part.chunk, nil, w.storage(ctx, part.chunk, err), 0)
+		}
+		return nil
 	}
+	log := w.log.With(w.delivery.attrs(w.task)...)
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
 		defer cancel()
@@ -170,7 +142,75 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 			log.Error("release claim", "claim", claim.Number, "error", e)
 		}
 	}()
+	for n, part := range item {
+		for _, c := range w.task.Parts(part.chunk) {
+			if w.isLate() {
+				w.unfinished(item, n, c, w.late(c))
+				return nil
+			}
+			began := time.Now()
+			receipt, err := w.makePart(ctx, c, claim, slot, log.With("chunk", c.Name()))
+			var failed *failure
+			if errors.As(err, &failed) && failed.cause == task.TimedOut || err != nil && failed == nil {
+				w.unfinished(item, n, c, err)
+				return nil
+			}
+			w.outcome.add(c, receipt, err, time.Since(began))
+		}
+	}
+	return nil
+}
 
+// isLate reports whether no chunk can be finished any more.
+func (w *work) isLate() bool {
+	w.outcome.mu.Lock()
+	defer w.outcome.mu.Unlock()
+	left := time.Until(w.generatorDeadline)
+	return left <= 0 || left < w.outcome.longest
+}
+
+// unfinished notes what was not made of a cell: chunk c of its n-th part, because
+// of err, and all that follows.
+func (w *work) unfinished(item cell, n int, c task.Chunk, err error) {
+	var failed *failure
+	if !errors.As(err, &failed) {
+		failed = w.late(c) // the invocation ended under a request
+	}
+	for _, part := range item[n:] {
+		rest := *failed
+		rest.chunk = part.chunk
+		rest.chunk.Keep.Start = max(c.Keep.Start, part.chunk.Keep.Start)
+		w.outcome.add(rest.chunk, nil, &rest, 0)
+	}
+}
+
+// claim takes the cell, with a number above those of the receipts that it
+// replaces.
+func (w *work) claim(ctx context.Context, item cell) (*store.Claim, error) {
+	c := item[0].chunk
+	above := 0
+	for _, part := range item {
+		for _, r := range part.replaces {
+			above = max(above, r.Claim)
+		}
+	}
+	if c.Indices != nil {
+		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range stored {
+			above = max(above, r.Claim)
+		}
+	}
+	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
+	return w.store.Claim(ctx, w.task.Generator, c, holder, above, time.Now())
+}
+
+// makePart computes one chunk of a claimed cell, or one part of it, to the
+// receipt. The receipt is nil when it was committed by somebody else. The error
+// is a *failure, or that of a context that ended.
+func (w *work) makePart(ctx context.Context, c task.Chunk, claim *store.Claim, slot *slot, log *slog.Logger) (*store.Receipt, error) {
 	// Between the look at the receipts and the claim, another worker may have
 	// committed this very range.
 	stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
@@ -204,116 +244,6 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "claim", r.Claim,
 		"cpu_seconds", r.CPUSeconds, "wall_seconds", r.WallSeconds, "peak_rss_bytes", r.PeakRSSBytes)
 	return &r, nil
-}
-
-// made is what one successful generator process left.
-type made struct {
-	domain  string
-	samples []sample.Sample
-	result  generator.Result
-	seed    int
-	attempt int
-}
-
-// generate runs the generator until its output is whole. When the generator
-// itself fails it is run again alone; if it fails in the same way and neither
-// disk nor memory were short, the next attempt's seed is tried, three seeds in
-// all. So a disturbance never changes which seed makes a chunk.
-func (w *work) generate(ctx context.Context, c task.Chunk, dir string, slot *slot, log *slog.Logger) (*made, error) {
-	var failed *failure
-	for try := range 2 * task.SeedTries {
-		attempt := w.task.Attempt + try/2
-		alone := try%2 == 1
-		size := int64(1)
-		if alone {
-			size = w.cpus
-		}
-		if err := slot.resize(ctx, size); err != nil {
-			return nil, err
-		}
-		scratch := filepath.Join(dir, fmt.Sprint(try))
-		m, f := w.try(ctx, c, scratch, attempt, alone)
-		if f == nil {
-			return m, nil
-		}
-		w.scratch.Remove(scratch, log)
-		log.Warn("generator failed", "attempt", attempt, "seed", f.seed, "alone", alone, "cause", f.cause, "detail", f.detail)
-		if !f.cause.Policy().NextSeed || alone && f.cause != failed.cause {
-			return nil, f
-		}
-		if alone {
-			if cause := w.short(f.result.Watched); cause != "" {
-				f.cause, f.detail = cause, "while the machine was short of it: "+f.detail
-				return nil, f
-			}
-		}
-		failed = f
-	}
-	return nil, failed
-}
-
-// try runs the generator once and checks what it wrote.
-func (w *work) try(ctx context.Context, c task.Chunk, scratch string, attempt int, alone bool) (*made, *failure) {
-	m := &made{seed: c.Seed(w.task, attempt), attempt: attempt}
-	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.image}
-	if err := os.Mkdir(scratch, 0o700); err != nil {
-		return nil, w.disk(c, err)
-	}
-	limited, cancel := context.WithDeadline(ctx, w.generatorDeadline)
-	defer cancel()
-	var err error
-	m.result, err = generator.Run(limited, generator.Request{
-		Generator: w.generator, Samples: c.Count(), Seed: m.seed, StartIndex: c.Cell.Start, Scratch: scratch, Watch: alone,
-	})
-	f.result, f.command = m.result, m.result.Command
-	if err != nil {
-		var g *generator.Failure
-		if errors.As(err, &g) {
-			f.cause, f.detail, f.stdout, f.stderr = g.Cause, g.Detail, g.Stdout, g.Stderr
-			f.exitCode, f.signal = g.ExitCode, g.Signal
-		} else {
-			d := w.disk(c, err)
-			f.cause, f.detail = d.cause, d.detail
-		}
-		if limited.Err() != nil {
-			f.cause = task.TimedOut
-		}
-		return nil, f
-	}
-	var places []sample.Place
-	for n, index := range c.Kept() {
-		offset := n
-		if c.Indices == nil {
-			offset = index - c.Cell.Start
-		}
-		places = append(places, sample.Place{Offset: offset, Index: index})
-	}
-	staging := filepath.Join(scratch, "staging")
-	m.domain, m.samples, err = sample.Collect(m.result.Output, staging, c.Count(), places,
-		sample.Rules{Required: w.generator.Required, Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
-	if err != nil {
-		var bad *sample.Error
-		if errors.As(err, &bad) {
-			f.cause, f.detail = bad.Cause, bad.Detail
-			return nil, f
-		}
-		d := w.disk(c, err)
-		f.cause, f.detail = d.cause, d.detail
-		return nil, f
-	}
-	return m, nil
-}
-
-// short says which resource was short while a generator ran alone.
-func (w *work) short(seen generator.Watched) task.Cause {
-	const little = 16 << 20 // bytes: less than a chunk's videos take
-	switch {
-	case seen.MinFreeDisk > 0 && seen.MinFreeDisk < little:
-		return task.DiskFull
-	case memoryLimit() > 0 && seen.PeakGroupRSS > memoryLimit()*9/10:
-		return task.OutOfMemory
-	}
-	return ""
 }
 
 // commit stores the samples and then, last, the receipt. What it replaces loses
@@ -400,22 +330,6 @@ func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replac
 		return err
 	}
 	return w.store.Sweep(ctx, w.task.Generator, r.Domain, c, keep)
-}
-
-func (m *made) receipt(w *work, c task.Chunk, claim *store.Claim) store.Receipt {
-	r := store.Receipt{
-		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.image, RunID: w.task.RunID,
-		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, ChunkStart: c.Cell.Start, Seed: m.seed,
-		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
-		Claim: claim.Number, Format: w.task.Format, Domain: m.domain,
-		CPUSeconds: m.result.CPU.Seconds(), WallSeconds: m.result.Wall.Seconds(), PeakRSSBytes: m.result.PeakRSS,
-		RequestID: w.delivery.requestID, MessageID: w.delivery.firstID, Receives: w.delivery.earlier + w.delivery.receives,
-		Committed: time.Now().UTC(),
-	}
-	for _, s := range m.samples {
-		r.Samples = append(r.Samples, store.Described(s))
-	}
-	return r
 }
 
 // storage turns an error of the bucket into what it means for the chunk.

@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 )
@@ -15,6 +16,7 @@ type Config struct {
 	QueueURL   string // where continuations go and whose messages are put off; needed for SQS events
 	DLQURL     string // where tasks go that can never pass; needed for SQS events
 	Region     string // AWS region
+	Limits     Limits
 }
 
 // ConfigFromEnv reads the configuration. It fails when OUTPUT_BUCKET is not set.
@@ -25,6 +27,10 @@ func ConfigFromEnv() (Config, error) {
 		QueueURL:   os.Getenv(stack.EnvQueueURL),
 		DLQURL:     os.Getenv(stack.EnvDLQURL),
 		Region:     os.Getenv(stack.EnvRegion),
+	}
+	// Lambda tells its limit here, and not in cgroups.
+	if megabytes, err := strconv.ParseInt(os.Getenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"), 10, 64); err == nil {
+		c.Limits.Memory = megabytes << 20
 	}
 	if c.Bucket == "" {
 		return Config{}, fmt.Errorf("%s is not set: it names the bucket the samples go to", stack.EnvBucket)

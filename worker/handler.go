@@ -9,6 +9,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -36,8 +37,11 @@ type Handler struct {
 	log      *slog.Logger
 	metrics  *metrics
 	scratch  *scratch
-	cpus     int64
-	slots    *semaphore.Weighted // one per generator process
+	limits   Limits
+	guard    *generator.Guard
+	seen     *seen
+	capacity int64               // oneCPU for each CPU
+	slots    *semaphore.Weighted // of that size; what generators hold says weight
 }
 
 // Summary is the answer to a direct invocation, and what is logged of a task.
@@ -59,7 +63,7 @@ type Failed struct {
 }
 
 // New returns a handler that runs as many generator processes at once as Go
-// may use CPUs (GOMAXPROCS). It takes a scratch folder in the temporary folder
+// may use CPUs (GOMAXPROCS), or fewer where they need more memory. It takes a scratch folder in the temporary folder
 // and removes what an earlier worker left there. Logs and metrics go to out, a
 // JSON object a line.
 func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler, error) {
@@ -67,10 +71,11 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	if err != nil {
 		return nil, err
 	}
-	cpus := int64(runtime.GOMAXPROCS(0))
+	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
+	limits := c.Limits.filled()
 	return &Handler{
 		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out},
-		scratch: dir, cpus: cpus, slots: semaphore.NewWeighted(cpus),
+		scratch: dir, limits: limits, guard: limits.guard(), seen: newSeen(), capacity: capacity, slots: semaphore.NewWeighted(capacity),
 	}, nil
 }
 
@@ -204,6 +209,25 @@ type outcome struct {
 	longest    time.Duration // that a chunk took from claim to receipt
 }
 
+// add notes what became of a chunk: committed with a receipt, committed by
+// somebody else if that is nil, or a failure.
+func (o *outcome) add(c task.Chunk, receipt *store.Receipt, err error, took time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var failed *failure
+	switch {
+	case errors.As(err, &failed) && failed.cause == task.TimedOut:
+		o.unfinished = append(o.unfinished, *failed)
+	case failed != nil:
+		o.failures = append(o.failures, *failed)
+	case receipt == nil:
+		o.skipped += len(c.Kept())
+	default:
+		o.receipts = append(o.receipts, *receipt)
+		o.longest = max(o.longest, took)
+	}
+}
+
 // rest is the task for what was not finished. Chunks in between that are
 // committed are skipped by whoever takes it, so it always has fewer to do.
 func (o *outcome) rest(t task.Task) task.Task {
@@ -240,7 +264,8 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 
 	w := &work{Handler: h, task: t, delivery: d, generator: gen, image: index.Image, outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve(time.Until(d.deadline)))
-	var todo []todo
+	h.seen.receipts(w.kind(t.Parts(t.Chunks()[0])[0]), stored)
+	var todo []cell
 	for _, c := range t.Chunks() {
 		parts, err := undone(t, c, stored)
 		if err != nil {
@@ -252,7 +277,9 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 			left += len(p.chunk.Kept())
 		}
 		o.skipped += len(c.Kept()) - left
-		todo = append(todo, parts...)
+		if len(parts) > 0 {
+			todo = append(todo, parts)
+		}
 	}
 	w.all(ctx, todo)
 	if len(o.unfinished) > 0 && len(o.receipts) == 0 && len(o.failures) == 0 {
