@@ -28,6 +28,7 @@ type workers struct {
 	Workers    int           `help:"Worker processes. Default: one per CPU." placeholder:"N"`
 	Visibility time.Duration `help:"How long a task stays hidden while a worker has it." default:"960s"`
 	Timeout    time.Duration `help:"How long a worker may take for a task before it is killed." default:"900s"`
+	Require    []string      `help:"Files that every sample must have beyond the generator's own: rubric.txt, for example." placeholder:"FILE"`
 }
 
 func (w *workers) check() error {
@@ -39,11 +40,16 @@ func (w *workers) check() error {
 	case w.Visibility < w.Timeout || w.Visibility > 12*time.Hour:
 		return usage("--visibility is %s, it must be from the timeout of %s to 12h", w.Visibility, w.Timeout)
 	}
+	for _, file := range w.Require {
+		if err := task.CheckFile(file); err != nil {
+			return usage("--require %v", err)
+		}
+	}
 	return nil
 }
 
 func (w *workers) up(ctx context.Context, o *Output) (*local.Stack, *Target, error) {
-	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout, Say: func(m string) { o.Say("%s", m) }})
+	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout, Required: w.Require, Say: func(m string) { o.Say("%s", m) }})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -130,6 +136,9 @@ type LocalStatus struct {
 	DLQ     *queue.Depth `json:"dlq,omitempty"`
 }
 
+// Help is the long help.
+func (*LocalStatusCmd) Help() string { return "Exit status 0: it is up. 2: it is not." }
+
 // Run shows the state.
 func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	s := LocalStatus{Dir: o.LocalDir, Samples: local.SamplesDir(o.LocalDir)}
@@ -153,13 +162,17 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 		}
 		s.Queue, s.DLQ = &depth, &dlq
 	}
-	return o.Print(s, func(w io.Writer) {
+	err = o.Print(s, func(w io.Writer) {
 		if !s.Up {
 			fmt.Fprintf(w, "the local stack is not up; what it keeps is in %s\n", s.Dir)
 			return
 		}
 		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID, s.Queue.Waiting, s.Queue.InFlight, s.Queue.Delayed, s.DLQ.Total(), s.Samples)
 	})
+	if err == nil && !s.Up {
+		return &statusError{status: exitProblem}
+	}
+	return err
 }
 
 // LocalRunCmd makes and verifies samples with one command.
@@ -265,7 +278,7 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.C
 		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
 			return nil, err
 		}
-		_, err := watchLines(ctx, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
+		_, err := watchLines(ctx, o, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
 			o.Progress("samples", p.Committed, p.Expected)
 			return nil
 		})

@@ -122,7 +122,7 @@ func run() int {
 	command, err := parser.Parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "ops: %v\n", err)
-		fmt.Fprintf(os.Stderr, "try: ops %s--help\n", commandOf(os.Args[1:]))
+		fmt.Fprintf(os.Stderr, "try: %s --help\n", commandOf(err))
 		return exitUsage
 	}
 	err = command.Run()
@@ -170,29 +170,26 @@ func plain(text string, err error) string {
 	}
 	reason := request.Err
 	var answer smithy.APIError
-	if errors.As(err, &answer) {
+	var network *net.OpError
+	switch {
+	case errors.As(err, &answer):
 		reason = fmt.Errorf("%s: %s", answer.ErrorCode(), answer.ErrorMessage())
-	} else {
+	case errors.As(err, &network):
+		reason = network
+	default:
 		for next := reason; next != nil; next = errors.Unwrap(next) {
 			reason = next
-			if _, network := next.(*net.OpError); network { //nolint:errorlint // it is looked for layer by layer
-				break
-			}
 		}
 	}
 	return strings.Replace(text, request.Error(), fmt.Sprintf("%s %s: %v", request.ServiceID, request.OperationName, reason), 1)
 }
 
-// commandOf returns the words before the first flag, for a hint.
-func commandOf(args []string) string {
-	words := ""
-	for _, a := range args {
-		if strings.HasPrefix(a, "-") {
-			break
-		}
-		words += a + " "
+// commandOf returns the command that was being parsed, for a hint.
+func commandOf(err error) string {
+	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil && p.Context.Selected() != nil {
+		return p.Context.Selected().FullPath()
 	}
-	return words
+	return "ops"
 }
 
 // version tells what this binary was built from.

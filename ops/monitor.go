@@ -63,19 +63,25 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 	return p.verdict(t)
 }
 
-// findRun returns a run, the newest if no id is given.
+// findRun returns a run, the newest if no id is given. For an id that is none it
+// names the newest ones.
 func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.Run, error) {
-	if id == "" {
-		ids, err := st.Runs(ctx)
-		if err != nil {
-			return task.Run{}, err
+	if id != "" {
+		run, err := st.Run(ctx, id)
+		if !errors.Is(err, store.ErrNotFound) {
+			return run, err
 		}
-		if len(ids) == 0 {
-			return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100", t.flags())
-		}
-		id = ids[0]
 	}
-	return st.Run(ctx, id)
+	ids, err := st.Runs(ctx)
+	switch {
+	case err != nil:
+		return task.Run{}, err
+	case len(ids) == 0:
+		return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100", t.flags())
+	case id != "":
+		return task.Run{}, withHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", shorten(ids[:min(len(ids), 3)]))
+	}
+	return st.Run(ctx, ids[0])
 }
 
 // Progress is how far a run is at one moment.
@@ -115,6 +121,7 @@ type monitor struct {
 	whole   map[string]bool
 	reports map[string]task.Cause // by key; "" for one of another run
 	past    []observation
+	failing time.Time // since when looks fail; zero while they succeed
 }
 
 type observation struct {
@@ -127,6 +134,23 @@ const looks = 16
 
 // window is how far back the rate looks.
 const window = 2 * time.Minute
+
+// patience is how long a watch goes on while looks fail. A run takes hours, and
+// neither a network that is away for a moment nor a local stack that is killed
+// and started again is the end of it.
+const patience = 3 * time.Minute
+
+// forgives reports whether a watch goes on after a look that failed. The first
+// one may not fail: then more is wrong than a moment mends.
+func (m *monitor) forgives(ctx context.Context) bool {
+	if len(m.past) == 0 || ctx.Err() != nil {
+		return false
+	}
+	if m.failing.IsZero() {
+		m.failing = time.Now()
+	}
+	return time.Since(m.failing) < patience
+}
 
 func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 	return &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
@@ -182,6 +206,7 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 		return nil, err
 	}
 	m.rate(p)
+	m.failing = time.Time{}
 	return p, nil
 }
 
@@ -259,7 +284,7 @@ func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration, t
 		}
 		return p, o.Print(p, p.table) // the live view leaves nothing behind
 	}
-	return watchLines(ctx, m, interval, func(p *Progress) error {
+	return watchLines(ctx, o, m, interval, func(p *Progress) error {
 		if o.JSON {
 			return o.Print(p, nil)
 		}
@@ -269,20 +294,24 @@ func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration, t
 }
 
 // watchLines tells each look.
-func watchLines(ctx context.Context, m *monitor, interval time.Duration, tell func(*Progress) error) (*Progress, error) {
+func watchLines(ctx context.Context, o *Output, m *monitor, interval time.Duration, tell func(*Progress) error) (*Progress, error) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	still := 0
 	for {
 		p, err := m.look(ctx)
-		if err != nil {
+		switch {
+		case err == nil:
+			if err := tell(p); err != nil {
+				return nil, err
+			}
+			if done(p, &still) {
+				return p, nil
+			}
+		case m.forgives(ctx):
+			o.Say("no look: %s; trying again", plain(err.Error(), err))
+		default:
 			return nil, err
-		}
-		if err := tell(p); err != nil {
-			return nil, err
-		}
-		if done(p, &still) {
-			return p, nil
 		}
 		select {
 		case <-ctx.Done():

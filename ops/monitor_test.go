@@ -79,7 +79,7 @@ q leaves; the run goes on
 }
 
 // The view looks again after each look, and ends when there is nothing to wait
-// for, when a look fails, and when the person leaves.
+// for, when looks fail for long, and when the person leaves.
 func TestViewEnds(t *testing.T) {
 	quits := func(cmd tea.Cmd) bool {
 		if cmd == nil {
@@ -88,7 +88,7 @@ func TestViewEnds(t *testing.T) {
 		_, quit := cmd().(tea.QuitMsg)
 		return quit
 	}
-	v := &view{interval: time.Millisecond}
+	v := &view{interval: time.Millisecond, context: t.Context(), monitor: &monitor{}}
 	if _, cmd := v.Update(looked{progress: midway()}); quits(cmd) {
 		t.Error("it ends midway")
 	}
@@ -101,7 +101,15 @@ func TestViewEnds(t *testing.T) {
 		t.Error("it goes on when the run is whole")
 	}
 	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); !quits(cmd) || v.err == nil {
-		t.Error("it goes on when a look failed")
+		t.Error("it goes on when the first look failed")
+	}
+	v.monitor.past = []observation{{time.Now(), 5}}
+	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); quits(cmd) || !strings.Contains(v.View(), "trying again") {
+		t.Errorf("it ends when a later look failed, or does not say so:\n%s", v.View())
+	}
+	v.monitor.failing = time.Now().Add(-patience)
+	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); !quits(cmd) {
+		t.Error("it goes on when looks fail for long")
 	}
 }
 

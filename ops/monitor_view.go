@@ -19,11 +19,11 @@ func watchLive(ctx context.Context, m *monitor, interval time.Duration) (*Progre
 	if _, err := tea.NewProgram(v, tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left {
 		return nil, err
 	}
+	if v.left || ctx.Err() != nil {
+		return nil, context.Canceled
+	}
 	if v.err != nil {
 		return nil, v.err
-	}
-	if v.left || v.progress == nil {
-		return nil, context.Canceled
 	}
 	return v.progress, nil
 }
@@ -36,7 +36,7 @@ type view struct {
 	started       time.Time
 	progress      *Progress
 	still         int
-	err           error
+	err           error // of the last look
 	left          bool
 	width, height int
 }
@@ -70,7 +70,10 @@ func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case looked:
 		if v.err = msg.err; v.err != nil {
-			return v, tea.Quit
+			if !v.monitor.forgives(v.context) {
+				return v, tea.Quit
+			}
+			return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })
 		}
 		v.progress = msg.progress
 		if done(v.progress, &v.still) {
@@ -117,6 +120,9 @@ func (v *view) View() string {
 	}
 	if len(p.Failures) > 0 {
 		tail = append(tail, bad.Render("failures  "+p.causes()))
+	}
+	if v.err != nil {
+		tail = append(tail, bad.Render(cut("no look, trying again: "+plain(v.err.Error(), v.err), 300)))
 	}
 	tail = slices.Concat(tail, gap, []string{faint.Render("q leaves; the run goes on")})
 

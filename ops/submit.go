@@ -115,7 +115,7 @@ type submitted struct {
 func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
 	if c.Resume != "" {
 		o.Changing(t)
-		run, err := st.Run(ctx, c.Resume)
+		run, err := findRun(ctx, st, c.Resume, t)
 		if err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	if err != nil {
 		return err
 	}
-	run, err := c.newRun(ctx, o, st, list)
+	run, err := c.newRun(ctx, o, t, st, list)
 	if err != nil {
 		return err
 	}
@@ -165,9 +165,9 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 }
 
 // newRun makes the run that the flags describe.
-func (c *SubmitCmd) newRun(ctx context.Context, o *Output, st *store.Store, list []generator.Generator) (task.Run, error) {
+func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.Store, list []generator.Generator) (task.Run, error) {
 	if c.completes() {
-		old, err := st.Run(ctx, c.Run_)
+		old, err := findRun(ctx, st, c.Run_, t)
 		if err != nil {
 			return task.Run{}, err
 		}

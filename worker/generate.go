@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -111,7 +112,7 @@ func (w *work) try(ctx context.Context, c task.Chunk, kind kind, scratch string,
 	}
 	staging := filepath.Join(scratch, "staging")
 	m.domain, m.samples, err = sample.Collect(m.result.Output, staging, c.Count(), places,
-		sample.Rules{Required: w.generator.Required, Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
+		sample.Rules{Required: slices.Concat(w.generator.Required, w.config.Required), Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
 	if err != nil {
 		var bad *sample.Error
 		if errors.As(err, &bad) {

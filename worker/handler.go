@@ -7,6 +7,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,7 +75,7 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
 	limits := c.Limits.filled()
 	return &Handler{
-		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out},
+		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
 		scratch: dir, limits: limits, guard: limits.guard(), seen: newSeen(), capacity: capacity, slots: semaphore.NewWeighted(capacity),
 	}, nil
 }
@@ -262,7 +263,7 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 		return o.failAll(t, task.Storage, err.Error())
 	}
 
-	w := &work{Handler: h, task: t, delivery: d, generator: gen, image: index.Image, outcome: o}
+	w := &work{Handler: h, task: t, delivery: d, generator: gen, image: cmp.Or(h.config.Image, index.Image), outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve(time.Until(d.deadline)))
 	h.seen.receipts(w.kind(t.Parts(t.Chunks()[0])[0]), stored)
 	var todo []cell

@@ -60,6 +60,7 @@ type Config struct {
 	Workers    int              // worker processes; 0 is one per CPU
 	Visibility time.Duration    // of the task queue
 	Timeout    time.Duration    // of one invocation
+	Required   []string         // files that every sample must have beyond the generator's own
 	Say        func(msg string) // is told what a person may want to know; may be nil
 
 	front func(endpoint string) string // tests put a proxy in front of the bucket that workers see
@@ -231,7 +232,8 @@ func (s *Stack) serveQueue() error {
 	s.outputs = stack.Outputs{
 		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
 		FunctionName: "vm-dataset-worker", Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
-		DataPrefix: task.DataPrefix, SQSEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey,
+		DataPrefix: task.DataPrefix,
+		Endpoints:  stack.Endpoints{SQSEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey},
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -405,6 +406,17 @@ func TestEveryFault(t *testing.T) {
 
 // A message that is no task is refused by name on its first delivery and lies in
 // the DLQ as it was sent.
+// A stack can require more of samples than their generators do.
+func TestRequiredFiles(t *testing.T) {
+	t.Parallel()
+	r := up(t, folder(t), Config{Workers: 1, Required: []string{"rubric.txt"}})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 7})
+	eventually(t, "there is a failure report", func() bool { return len(r.failures("good")) > 0 })
+	if f := r.failures("good")[0]; f.Cause != task.IncompleteOutput || !strings.Contains(f.Detail, "has no rubric.txt") {
+		t.Errorf("reported %s (%s)", f.Cause, f.Detail)
+	}
+}
+
 func TestInvalidTasks(t *testing.T) {
 	t.Parallel()
 	r := up(t, folder(t), Config{})
@@ -663,7 +675,7 @@ func TestOneStackPerFolder(t *testing.T) {
 		t.Errorf("a second one: %v", err)
 	}
 	o, err := Outputs(dir)
-	if err != nil || o != r.Outputs() {
+	if err != nil || !reflect.DeepEqual(o, r.Outputs()) {
 		t.Errorf("outputs %+v, %v", o, err)
 	}
 	for _, address := range []string{o.SQSEndpoint, o.S3Endpoint} {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -166,10 +167,12 @@ func (w *instance) start() (*process, error) {
 		"GOMAXPROCS=" + strconv.Itoa(max(1, runtime.NumCPU()/w.stack.config.Workers)), // the workers share the CPUs
 		stack.EnvBucket + "=" + o.BucketName, stack.EnvGenerators + "=" + generatorsDir(dir),
 		stack.EnvQueueURL + "=" + o.QueueURL, stack.EnvDLQURL + "=" + o.DLQURL, stack.EnvRegion + "=" + o.Region,
+		stack.EnvRequiredFiles + "=" + strings.Join(w.stack.config.Required, ","),
 		"AWS_ENDPOINT_URL_SQS=" + o.SQSEndpoint, "AWS_ENDPOINT_URL_S3=" + o.S3Endpoint,
 		"AWS_ACCESS_KEY_ID=" + o.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + o.SecretAccessKey,
 		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_LAMBDA_RUNTIME_API=" + w.address, "AWS_LAMBDA_FUNCTION_NAME=" + o.FunctionName,
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.FormatInt(worker.MachineMemory()/int64(w.stack.config.Workers)>>20, 10), // and the memory
+		"AWS_LAMBDA_RUNTIME_API=" + w.address, stack.EnvFunction + "=" + o.FunctionName,
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{w.stack.lock}

@@ -113,8 +113,8 @@ func (o override) check(name string) error {
 		return fmt.Errorf("%s: chunk_size is %d, it must be from 1 to %d", name, o.ChunkSize, task.MaxSamples)
 	}
 	for _, file := range o.Required {
-		if file == "" || file == "." || file == ".." || strings.ContainsAny(file, `/\`) {
-			return fmt.Errorf("%s: required %q must be the name of a file", name, file)
+		if err := task.CheckFile(file); err != nil {
+			return fmt.Errorf("%s: required %w", name, err)
 		}
 	}
 	return nil
@@ -207,11 +207,12 @@ func flagsOf(source []byte) Flags {
 	return f
 }
 
-// commitOf returns the git commit of a folder: its own clone's, or that of the
-// repository it stands in, with "-dirty" when it differs from it; in the second
-// case the packages it shares with others count as well. It is "" where
-// there is no git, and where git does not know the folder (a fetched copy that
-// is ignored has nothing to do with the commit around it).
+// commitOf returns the git commit of a folder: its own clone's, or the last one
+// that changed it in the repository it stands in, with "-dirty" when it differs
+// from it; in the second case the packages it shares with others count as well.
+// So a commit that has nothing to do with a generator does not give it another
+// one. It is "" where there is no git, and where git does not know the folder (a
+// fetched copy that is ignored has nothing to do with the commit around it).
 func commitOf(dir string, shared []string) string {
 	git := func(args ...string) (string, error) {
 		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)
@@ -228,11 +229,14 @@ func commitOf(dir string, shared []string) string {
 	if err != nil {
 		return ""
 	}
-	watched := []string{"status", "--porcelain", "--", "."}
+	watched := []string{"."}
 	if prefix, err := git("rev-parse", "--show-prefix"); err == nil && prefix != "" {
 		watched = append(watched, shared...)
+		if last, err := git(append([]string{"log", "-1", "--format=%H", "--"}, watched...)...); err == nil && last != "" {
+			commit = last
+		}
 	}
-	changes, err := git(watched...)
+	changes, err := git(append([]string{"status", "--porcelain", "--"}, watched...)...)
 	if err != nil || changes != "" {
 		return commit + "-dirty"
 	}

@@ -98,17 +98,21 @@ func TestCommit(t *testing.T) {
 	write(t, filepath.Join(root, ".gitignore"), "ignored\nclone\n")
 	git(t, root, "add", ".")
 	git(t, root, "commit", "-qm", "x")
+	head := git(t, root, "rev-parse", "HEAD")
+	write(t, filepath.Join(root, "README.md"), "of no generator")
+	git(t, root, "add", ".")
+	git(t, root, "commit", "-qm", "unrelated")
 	write(t, filepath.Join(root, "changed", "file"), "other")
 	write(t, filepath.Join(root, "new", "file"), "")
 	clone := filepath.Join(root, "clone")
 	git(t, clone, "init", "-q")
 	git(t, clone, "add", ".")
 	git(t, clone, "commit", "-qm", "y")
-	head, own := git(t, root, "rev-parse", "HEAD"), git(t, clone, "rev-parse", "HEAD")
+	latest, own := git(t, root, "rev-parse", "HEAD"), git(t, clone, "rev-parse", "HEAD")
 	t.Setenv("GIT_DIR", filepath.Join(t.TempDir(), "elsewhere")) // as inside a git hook
 	outside := t.TempDir()
 	for _, test := range []struct{ dir, want string }{
-		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"}, {filepath.Join(root, "new"), head + "-dirty"},
+		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"}, {filepath.Join(root, "new"), latest + "-dirty"},
 		{filepath.Join(root, "ignored"), ""}, {clone, own}, {outside, ""},
 	} {
 		if got := commitOf(test.dir, nil); got != test.want {

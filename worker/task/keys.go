@@ -84,6 +84,15 @@ func InvalidFailureKey(messageID string, receives int) string {
 	return fmt.Sprintf("%s%s/%s-%d.json", FailurePrefix, InvalidFailure, SafeName(messageID), receives)
 }
 
+// CheckFile reports what is wrong with the name of a file that samples must
+// have, or nil. A comma separates such names where a list is one string.
+func CheckFile(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, `/\,`) {
+		return fmt.Errorf("%.60q must be the name of a file, without '/', '\\' and ','", name)
+	}
+	return nil
+}
+
 // RunKey is the key of a run.
 func RunKey(id string) string { return RunPrefix + id + ".json" }
 
