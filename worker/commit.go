@@ -132,7 +132,8 @@ func (w *work) cutOne(ctx context.Context, keep task.Range, old store.Receipt) (
 	holder := w.briefly()
 	ctx, cancel := context.WithDeadline(ctx, holder.Deadline)
 	defer cancel()
-	place := task.Chunk{Cell: task.Range{Start: old.ChunkStart, End: old.ChunkStart + old.ChunkSize}, Keep: old.Range(), Indices: old.Indices, Attempt: old.Attempt}
+	start := old.ChunkStart / old.ChunkSize * old.ChunkSize
+	place := task.Chunk{Cell: task.Range{Start: start, End: start + old.ChunkSize}, Keep: old.Range(), Indices: old.Indices, Attempt: old.Attempt}
 	lock, err := w.store.Lock(ctx, w.task.Generator, place, holder, old.Claim)
 	if err != nil {
 		return err

@@ -14,15 +14,19 @@ type todo struct {
 	replaces []store.Receipt
 }
 
+// cell is what is left to make of one cell of the grid: what one claim is for.
+type cell []todo
+
 // undone returns what is left to make of a chunk, given the receipts that
 // overlap it: usually the whole chunk or nothing, but where a range was
 // committed in other cuts it may be several parts.
 //
-// A receipt of the same seed and chunk size settles its range. One of another
+// A receipt of the same seed and chunk size settles its range, also where it was
+// made in parts: the grid is the same. One of another
 // seed or chunk size is a conflict, unless the task overwrites: then what
 // earlier runs committed is replaced, and what this run or a later one
 // committed settles its range.
-func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
+func undone(t task.Task, c task.Chunk, stored []store.Receipt) (cell, error) {
 	if c.Indices != nil {
 		for _, r := range stored {
 			// Its attempt is later than the task's where the first seeds failed.
@@ -30,7 +34,7 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 				return nil, nil
 			}
 		}
-		return []todo{{chunk: c, replaces: nil}}, nil
+		return cell{{chunk: c}}, nil
 	}
 	var settled []task.Range
 	var replaced []store.Receipt
@@ -48,7 +52,7 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 		}
 	}
 	slices.SortFunc(settled, func(a, b task.Range) int { return a.Start - b.Start })
-	var parts []todo
+	var parts cell
 	at := c.Keep.Start
 	for _, s := range append(settled, task.Range{Start: c.Keep.End, End: c.Keep.End}) {
 		if gap := (task.Range{Start: at, End: min(s.Start, c.Keep.End)}); gap.Len() > 0 {
@@ -65,12 +69,6 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	}
 	return parts, nil
 }
-
-// changedError says that what is left to make of a chunk is not what it was when
-// the task was cut: it is to be tried again like this.
-type changedError struct{ parts []todo }
-
-func (*changedError) Error() string { return "others committed a part of the range meanwhile" }
 
 func orNone(id string) string {
 	if id == "" {

@@ -26,8 +26,9 @@ type Receipt struct {
 	RunID        string          `json:"run_id,omitempty"`
 	RunSeed      int             `json:"run_seed"`
 	ChunkSize    int             `json:"chunk_size"`
-	ChunkStart   int             `json:"chunk_start"` // first index of the cell
-	Seed         int             `json:"seed"`        // that the generator was given
+	PartSize     int             `json:"part_size,omitempty"` // of the chunk, that one process made; 0 is all of it
+	ChunkStart   int             `json:"chunk_start"`         // first index that the process made
+	Seed         int             `json:"seed"`                // that the generator was given
 	Attempt      int             `json:"attempt"`
 	Command      []string        `json:"command"`
 	Start        int             `json:"start"` // of the kept range
@@ -105,6 +106,17 @@ func (r Receipt) Bytes() int64 {
 		}
 	}
 	return n
+}
+
+// Made returns how many samples the generator was asked for.
+func (r Receipt) Made() int {
+	switch {
+	case r.Indices != nil:
+		return len(r.Indices)
+	case r.PartSize > 0:
+		return r.PartSize
+	}
+	return r.ChunkSize
 }
 
 // Part returns the receipt of the samples of r that lie in a range.
