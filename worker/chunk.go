@@ -210,7 +210,8 @@ func (w *work) look(ctx context.Context, item cell) (cell, error) {
 func (w *work) parts(x todo) []todo {
 	var list []todo
 	for _, c := range w.task.Parts(x.chunk) {
-		part := todo{chunk: c}
+		part := x
+		part.chunk, part.replaces = c, nil
 		for _, r := range x.replaces {
 			if r.Range().Overlaps(c.Keep) {
 				part.replaces = append(part.replaces, r)
@@ -266,7 +267,9 @@ func (w *work) claim(ctx context.Context, item cell) (*store.Claim, error) {
 			above = max(above, r.Claim)
 		}
 	}
-	if c.Indices != nil {
+	if c.Indices != nil && item[0].restores == nil {
+		// A repair stands above everything that holds its samples, and leaves room below.
+		above = 1
 		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
 		if err != nil {
 			return nil, err
@@ -301,8 +304,8 @@ func (w *work) makePart(ctx context.Context, x todo, claim *store.Claim, slot *s
 		return nil, true, err
 	}
 	slot.release() // the next generator may start while this one's samples are stored
-	r := made.receipt(w, c, claim)
-	if err := w.commit(ctx, c, &r, made, x.replaces, claim.First); err != nil {
+	r := made.receipt(w, x, claim)
+	if err := w.commit(ctx, x, &r, made, claim.First); err != nil {
 		return nil, false, w.storage(ctx, c, err)
 	}
 	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "claim", r.Claim,

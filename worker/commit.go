@@ -7,18 +7,20 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // commit stores the samples and then, last, the receipt. What it replaces loses
-// its receipt first, so that no receipt ever vouches for bytes that are gone. The
-// replaced receipts lie within the chunk: cut has seen to that.
-func (w *work) commit(ctx context.Context, c task.Chunk, r *store.Receipt, m *made, replaces []store.Receipt, first bool) error {
-	for _, old := range replaces {
-		if err := w.store.DeleteReceipt(ctx, old); err != nil {
-			return err
-		}
+// its receipt first, so that no receipt ever vouches for bytes that are gone. What
+// it restores keeps its receipt meanwhile: it is false already, and the one to
+// find the work by if this is interrupted.
+func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, first bool) error {
+	c, taken := x.chunk, x.taken()
+	emptied, err := w.retract(ctx, c, x.replaces)
+	if err != nil {
+		return err
 	}
 	if r.Format == task.Tar {
 		shard, err := w.store.PutShard(ctx, w.task.Generator, c, m.samples)
@@ -26,15 +28,36 @@ func (w *work) commit(ctx context.Context, c task.Chunk, r *store.Receipt, m *ma
 			return err
 		}
 		r.Shard = &shard
-	} else if err := w.store.PutFiles(ctx, w.task.Generator, m.samples); err != nil {
-		return err
-	}
-	if !first || len(replaces) > 0 || c.Indices != nil {
-		// Somebody was here before and may have left other objects behind.
-		if err := w.clear(ctx, c, r, replaces); err != nil {
+	} else {
+		free := slices.DeleteFunc(slices.Clone(m.samples), func(s sample.Sample) bool { return taken[s.Index] })
+		if err := w.store.PutFiles(ctx, w.task.Generator, free); err != nil {
 			return err
 		}
 	}
+	if !first || len(x.replaces) > 0 || x.restores != nil || c.Indices != nil {
+		// Somebody was here before and may have left other objects behind.
+		if err := w.clear(ctx, x, r, taken); err != nil {
+			return err
+		}
+	}
+	if x.restores != nil {
+		return w.store.ReplaceReceipt(ctx, *r)
+	}
+	if err := w.put(ctx, c, r); err != nil {
+		return err
+	}
+	for _, old := range emptied {
+		if err := w.deleteShard(ctx, old); err != nil {
+			return err
+		}
+		if err := w.store.DeleteReceipt(ctx, old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *work) put(ctx context.Context, c task.Chunk, r *store.Receipt) error {
 	err := w.store.PutReceipt(ctx, *r)
 	if !errors.Is(err, store.ErrExists) {
 		return err
@@ -56,29 +79,76 @@ func (w *work) commit(ctx context.Context, c task.Chunk, r *store.Receipt, m *ma
 	return w.store.PutReceipt(ctx, *r)
 }
 
+// retract takes back the receipts that are replaced. They lie within the chunk:
+// cut has seen to that. Of repairs, which may hold samples of other chunks too, it
+// takes back what lies in the chunk. One that has nothing left is returned: it
+// keeps its receipt until the new one is there, so that its shard is not forgotten.
+func (w *work) retract(ctx context.Context, c task.Chunk, replaces []store.Receipt) (emptied []store.Receipt, err error) {
+	for _, old := range replaces {
+		if old.Indices == nil {
+			if err := w.store.DeleteReceipt(ctx, old); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, old := range replaces {
+		if old.Indices == nil {
+			continue
+		}
+		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
+			rest := now.Without(c.Keep)
+			if len(rest.Samples) == 0 {
+				emptied = append(emptied, rest)
+			}
+			if len(rest.Samples) == len(now.Samples) {
+				return nil
+			}
+			return w.store.ReplaceReceipt(ctx, rest)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return emptied, nil
+}
+
 // clear deletes the objects of the chunk's samples that the new receipt does
 // not name: those of replaced receipts, and those of a writer that was killed.
-func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replaces []store.Receipt) error {
-	keep := r.ObjectKeys()
+// Shards of replaced receipts may still be needed for what is left of them
+// elsewhere: they are swept when nobody names them any more.
+func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[int]bool) error {
+	c, keep := x.chunk, r.ObjectKeys()
 	named := map[string]bool{}
 	for _, key := range keep {
 		named[key] = true
 	}
-	var old []string
-	for _, o := range replaces {
-		if o.Shard != nil {
-			continue // what is left of it elsewhere may still need the shard
+	gone := x.replaces
+	if x.restores != nil {
+		gone = []store.Receipt{*x.restores}
+		if old := x.restores.Shard; old != nil && !named[old.Key] {
+			if err := w.deleteShard(ctx, *x.restores); err != nil {
+				return err
+			}
 		}
-		for _, key := range o.ObjectKeys() {
-			if !named[key] {
-				old = append(old, key)
+	}
+	var old []string
+	for _, o := range gone {
+		if o.Shard != nil {
+			continue
+		}
+		for _, s := range o.Part(c.Keep).Samples {
+			for _, f := range s.Files {
+				if key := task.FileKey(o.Generator, s.ID, f.Name); !named[key] && !taken[s.Index] {
+					old = append(old, key)
+				}
 			}
 		}
 	}
 	if err := w.store.Delete(ctx, old); err != nil {
 		return err
 	}
-	if err := w.store.Sweep(ctx, w.task.Generator, r.Domain, c, keep); err != nil {
+	free := slices.DeleteFunc(slices.Clone(c.Kept()), func(index int) bool { return taken[index] })
+	if err := w.store.Sweep(ctx, w.task.Generator, r.Domain, c, free, keep); err != nil {
 		return err
 	}
 	if c.Indices != nil {
@@ -88,15 +158,29 @@ func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replac
 	if r.Shard != nil {
 		shard = r.Shard.Key
 	}
-	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard, w.briefly())
+	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard)
 }
 
-// sticksOut reports whether a receipt reaches beyond a range.
-func sticksOut(r store.Receipt, keep task.Range) bool {
-	if r.Indices != nil {
-		return slices.ContainsFunc(r.Samples, func(s store.ReceiptSample) bool { return s.Index < keep.Start || s.Index >= keep.End })
+// deleteShard deletes the shard of a receipt unless another one names it.
+func (w *work) deleteShard(ctx context.Context, r store.Receipt) error {
+	if r.Shard == nil {
+		return nil
 	}
-	return !keep.Contains(r.Range())
+	whole, ok := task.ShardRange(r.Shard.Key)
+	if !ok {
+		return nil
+	}
+	stored, err := w.store.Receipts(ctx, w.task.Generator, whole)
+	if err != nil || slices.ContainsFunc(stored, func(o store.Receipt) bool { return o.Shard != nil && o.Shard.Key == r.Shard.Key && o.Key() != r.Key() }) {
+		return err
+	}
+	return w.store.Delete(ctx, []string{r.Shard.Key})
+}
+
+// sticksOut reports whether a receipt must be cut before a range of it can be
+// replaced. A repair need not be: samples are taken from it one by one.
+func sticksOut(r store.Receipt, keep task.Range) bool {
+	return r.Indices == nil && !keep.Contains(r.Range())
 }
 
 // briefTime is for what takes some requests only. Others may have to wait for it.
@@ -121,20 +205,36 @@ func (w *work) cut(ctx context.Context, c task.Chunk, replaces []store.Receipt) 
 		if !sticksOut(old, c.Keep) {
 			continue
 		}
-		if err := w.cutOne(ctx, c.Keep, old); err != nil {
+		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
+			for _, piece := range now.Cut(c.Keep) {
+				if err := w.store.PutReceipt(ctx, piece); err != nil && !errors.Is(err, store.ErrExists) {
+					return err
+				}
+			}
+			return w.store.DeleteReceipt(ctx, now)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *work) cutOne(ctx context.Context, keep task.Range, old store.Receipt) (err error) {
+// locked does something to a receipt under its lock, unless it has been cut or
+// replaced meanwhile. It waits a little for others that do so.
+func (w *work) locked(ctx context.Context, old store.Receipt, do func(ctx context.Context, now store.Receipt) error) (err error) {
 	holder := w.briefly()
 	ctx, cancel := context.WithDeadline(ctx, holder.Deadline)
 	defer cancel()
-	start := old.ChunkStart / old.ChunkSize * old.ChunkSize
-	place := task.Chunk{Cell: task.Range{Start: start, End: start + old.ChunkSize}, Keep: old.Range(), Indices: old.Indices, Attempt: old.Attempt}
-	lock, err := w.store.Lock(ctx, w.task.Generator, place, holder, old.Claim)
+	lock, err := w.store.LockReceipt(ctx, old, holder)
+	var busy *store.BusyError
+	for errors.As(err, &busy) && ctx.Err() == nil && old.Indices != nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(claimPoll):
+		}
+		lock, err = w.store.LockReceipt(ctx, old, holder)
+	}
 	if err != nil {
 		return err
 	}
@@ -146,15 +246,10 @@ func (w *work) cutOne(ctx context.Context, keep task.Range, old store.Receipt) (
 	}()
 	now, err := w.store.Receipt(ctx, old.Key())
 	if errors.Is(err, store.ErrNotFound) || err == nil && now.Claim != old.Claim {
-		return nil // somebody has cut or replaced it meanwhile
+		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, piece := range now.Cut(keep) {
-		if err := w.store.PutReceipt(ctx, piece); err != nil && !errors.Is(err, store.ErrExists) {
-			return err
-		}
-	}
-	return w.store.DeleteReceipt(ctx, now)
+	return do(ctx, now)
 }

@@ -139,17 +139,24 @@ func (w *work) short(during generator.Watched) task.Cause {
 	return ""
 }
 
-func (m *made) receipt(w *work, c task.Chunk, claim *store.Claim) store.Receipt {
+func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
+	c := x.chunk
 	r := store.Receipt{
 		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
-		Claim: claim.Number, Format: w.task.Format, Domain: m.domain,
+		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,
 		CPUSeconds: m.result.CPU.Seconds(), WallSeconds: m.result.Wall.Seconds(), PeakRSSBytes: m.result.PeakRSS,
 		RequestID: w.delivery.requestID, MessageID: w.delivery.firstID, Receives: w.delivery.earlier + w.delivery.receives,
 		Committed: time.Now().UTC(),
 	}
+	if c.Indices != nil {
+		r.FirstAttempt = c.Attempt
+	}
 	for _, s := range m.samples {
+		if x.restores != nil && !holds(*x.restores, []int{s.Index}) {
+			continue // overwritten since
+		}
 		r.Samples = append(r.Samples, store.Described(s))
 	}
 	return r

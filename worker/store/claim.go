@@ -24,15 +24,16 @@ type Holder struct {
 	Deadline  time.Time `json:"deadline"` // after it the platform has killed the holder; in a claim, by the bucket's clock and with claimGrace
 }
 
-// Claim is the right of one worker to write a chunk.
+// Claim is the right of one worker to write a chunk: an object for each cell of
+// the grid that the chunk writes to, which is one, and several for a repair.
 type Claim struct {
 	Holder
-	Key      string `json:"-"`
 	Number   int    `json:"number"`
 	Nonce    uint64 `json:"nonce"` // tells two claims of one request apart
 	Released bool   `json:"released,omitempty"`
 
-	First bool      `json:"-"` // nobody has claimed a part of the cell before: there is nothing to clear away
+	First bool      `json:"-"` // nobody has claimed a part of the cells before: there is nothing to clear away
+	keys  []string  // of the objects
 	taken time.Time // when, by the worker's clock
 	at    time.Time // and by the bucket's
 }
@@ -56,15 +57,6 @@ func (e *BusyError) Error() string {
 // busy says how long a claim lives, given the bucket's clock.
 func (c *Claim) busy(now time.Time) *BusyError {
 	return &BusyError{Until: time.Now().Add(c.Deadline.Sub(now)), Holder: c.Holder}
-}
-
-// claimsPrefix is where the claims of a chunk's cell stand. A repair is claimed
-// under its own name.
-func claimsPrefix(generator string, c task.Chunk) string {
-	if c.Indices != nil {
-		return task.ClaimPrefix + generator + "/" + c.Name() + "/"
-	}
-	return task.ClaimsPrefix(generator, c.Cell)
 }
 
 // claims are the highest numbers by the places where claims stand (those of cells,
@@ -109,129 +101,137 @@ func (s *Store) readClaim(ctx context.Context, place string, number int) (*Claim
 	if err := s.readJSON(ctx, key, claim); err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
-	claim.Key, claim.Number = key, number
+	claim.keys, claim.Number = []string{key}, number
 	return claim, nil
 }
 
 func claimKey(place string, number int) string { return fmt.Sprintf("%s%08d.json", place, number) }
 
-// Claim takes the chunk's cell for the holder. The claim's number is higher than
-// every claim of the cell before it and than above, the highest claim of the
-// receipts it would replace. It fails with a *BusyError while another worker's
-// claim of the cell, or of one on another grid that overlaps it, is valid, or
-// when another worker was quicker.
+// Claim takes the chunk's cells for the holder, all of them or none. The claim's
+// number is higher than every claim of them before it and than above, the highest
+// claim of the receipts it would replace. It fails with a *BusyError while another
+// worker's claim of one of them, or of a cell on another grid that overlaps one,
+// is valid, or when another worker was quicker.
 //
 // Whether a claim is valid goes by the bucket's clock alone: workers' clocks may
 // differ by any amount. What is taken from the worker's clock is how long the
 // holder has left, and that before anything is asked, so that a slow answer makes
 // the claim longer and not shorter.
 func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Holder, above int) (*Claim, error) {
-	if c.Indices != nil {
-		return s.Lock(ctx, generator, c, h, above)
-	}
 	left := time.Until(h.Deadline)
-	around, err := s.listAround(ctx, generator, c.Cell)
+	cells := c.Cells()
+	around, err := s.listAround(ctx, generator, cells)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkOthers(ctx, c.Cell, around); err != nil {
+	if err := s.checkFree(ctx, around); err != nil {
 		return nil, err
 	}
-	claim, err := s.take(ctx, claimsPrefix(generator, c), around, h, left, above)
+	own := map[string]bool{}
+	for _, cell := range cells {
+		place := task.ClaimsPrefix(generator, cell)
+		own[place] = true
+		above = max(above, around.highest[place])
+	}
+	claim, err := s.take(ctx, slices.Sorted(maps.Keys(own)), above+1, around.now, h, left)
 	if err != nil {
 		return nil, err
 	}
 	// Who claims an overlapping cell lists after its own put as well, so at least
 	// one of two sees the other.
-	again, err := s.listAround(ctx, generator, c.Cell)
+	again, err := s.listAround(ctx, generator, cells)
 	if err == nil {
-		err = s.checkOthers(ctx, c.Cell, again)
+		maps.DeleteFunc(again.highest, func(place string, _ int) bool { return own[place] })
+		err = s.checkFree(ctx, again)
 	}
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
-		defer cancel()
-		return nil, errors.Join(err, s.Release(ctx, claim, true))
+		return nil, errors.Join(err, s.giveUp(ctx, claim))
 	}
 	claim.First = len(around.highest) == 0
 	return claim, nil
 }
 
-// listAround lists the claims of a cell and of the cells on other grids that
-// overlap it. No cell has more than task.MaxSamples indices.
-func (s *Store) listAround(ctx context.Context, generator string, cell task.Range) (claims, error) {
+// listAround lists the claims of cells and of cells on other grids that overlap
+// them. No cell has more than task.MaxSamples indices.
+func (s *Store) listAround(ctx context.Context, generator string, cells []task.Range) (claims, error) {
 	after := ""
 	prefix := task.ClaimPrefix + generator + "/"
-	if from := cell.Start - task.MaxSamples; from > 0 {
+	if from := cells[0].Start - task.MaxSamples; from > 0 {
 		after = fmt.Sprintf("%s%08d", prefix, from)
 	}
-	list, err := s.listClaims(ctx, prefix, after, fmt.Sprintf("%s%08d", prefix, cell.End))
+	list, err := s.listClaims(ctx, prefix, after, fmt.Sprintf("%s%08d", prefix, cells[len(cells)-1].End))
 	maps.DeleteFunc(list.highest, func(place string, _ int) bool {
-		other, repair, ok := task.ClaimRange(place)
-		return !ok || repair || !other.Overlaps(cell)
+		other, lock, ok := task.ClaimRange(place)
+		return !ok || lock || !slices.ContainsFunc(cells, other.Overlaps)
 	})
 	return list, err
 }
 
-// checkOthers fails with a *BusyError if one of the claims, of another cell than
-// this one, is valid.
-func (s *Store) checkOthers(ctx context.Context, cell task.Range, list claims) error {
-	for _, place := range slices.Sorted(maps.Keys(list.highest)) {
-		if other, _, _ := task.ClaimRange(place); other == cell {
-			continue
-		}
-		claim, err := s.readClaim(ctx, place, list.highest[place])
-		if err != nil {
-			return err
-		}
-		if claim.Deadline.After(list.now) {
+// checkFree fails with a *BusyError if one of the claims is valid.
+func (s *Store) checkFree(ctx context.Context, list claims) error {
+	places := slices.Sorted(maps.Keys(list.highest))
+	return each(ctx, len(places), func(ctx context.Context, i int) error {
+		claim, err := s.readClaim(ctx, places[i], list.highest[places[i]])
+		if err == nil && claim.Deadline.After(list.now) {
 			return claim.busy(list.now)
 		}
-	}
-	return nil
+		return err
+	})
 }
 
-// Lock takes the claim of a chunk's place as Claim does, but does not look at
-// cells of other grids. It is for what is done to receipts and not to objects.
-func (s *Store) Lock(ctx context.Context, generator string, c task.Chunk, h Holder, above int) (*Claim, error) {
-	return s.lock(ctx, claimsPrefix(generator, c), h, above)
-}
-
-func (s *Store) lock(ctx context.Context, place string, h Holder, above int) (*Claim, error) {
+// LockReceipt takes, for what is done to a receipt and not to objects, the claim of
+// the cell it was made in, or for a repair one in its own name. It does not look
+// at other grids.
+func (s *Store) LockReceipt(ctx context.Context, r Receipt, h Holder) (*Claim, error) {
 	left := time.Until(h.Deadline)
+	start := r.ChunkStart / max(r.ChunkSize, 1) * r.ChunkSize
+	place := task.ClaimsPrefix(r.Generator, task.Range{Start: start, End: start + r.ChunkSize})
+	if r.Indices != nil {
+		place = task.ClaimPrefix + r.Generator + "/" + r.chunk().Name() + "/"
+	}
 	list, err := s.listClaims(ctx, place, "", "")
 	if err != nil {
 		return nil, err
 	}
-	return s.take(ctx, place, list, h, left, above)
+	if err := s.checkFree(ctx, list); err != nil {
+		return nil, err
+	}
+	return s.take(ctx, []string{place}, max(list.highest[place], r.Claim)+1, list.now, h, left)
 }
 
-// take puts the next claim of a place, if the last one is over.
-func (s *Store) take(ctx context.Context, place string, list claims, h Holder, left time.Duration, above int) (*Claim, error) {
-	claim := &Claim{Holder: h, Nonce: rand.Uint64(), taken: time.Now(), at: list.now}
-	if n := list.highest[place]; n > 0 {
-		last, err := s.readClaim(ctx, place, n)
-		if err != nil {
-			return nil, err
-		}
-		if last.Deadline.After(list.now) {
-			return nil, last.busy(list.now)
-		}
-		above = max(above, n)
-	}
-	claim.Number = above + 1
-	claim.Key = claimKey(place, claim.Number)
-	claim.Deadline = list.now.Add(left + claimGrace)
+// take puts a claim in all places or in none.
+func (s *Store) take(ctx context.Context, places []string, number int, now time.Time, h Holder, left time.Duration) (*Claim, error) {
+	claim := &Claim{Holder: h, Number: number, Nonce: rand.Uint64(), taken: time.Now(), at: now}
+	claim.Deadline = now.Add(left + claimGrace)
 	body, err := json.Marshal(claim)
 	if err != nil {
 		return nil, err
 	}
-	switch err := s.put(ctx, claim.Key, body, true); {
+	put := make([]string, len(places))
+	err = each(ctx, len(places), func(ctx context.Context, i int) error {
+		key := claimKey(places[i], number)
+		err := s.put(ctx, key, body, true)
+		if err == nil {
+			put[i] = key
+		}
+		return err
+	})
+	claim.keys = slices.DeleteFunc(put, func(key string) bool { return key == "" })
+	switch {
 	case errors.Is(err, ErrExists): // somebody was quicker: their deadline is not known here
-		return nil, &BusyError{Until: time.Now().Add(time.Second)}
+		return nil, errors.Join(&BusyError{Until: time.Now().Add(time.Second)}, s.giveUp(ctx, claim))
 	case err != nil:
-		return nil, err
+		return nil, errors.Join(err, s.giveUp(ctx, claim))
 	}
 	return claim, nil
+}
+
+// giveUp releases a claim of which no use was made. What cannot be released ends
+// with its deadline.
+func (s *Store) giveUp(ctx context.Context, claim *Claim) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
+	defer cancel()
+	return s.Release(ctx, claim, true)
 }
 
 // Release gives a claim up before its deadline. Its number stays taken: numbers
@@ -252,21 +252,24 @@ func (s *Store) Release(ctx context.Context, claim *Claim, clean bool) error {
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, claim.Key, body, false)
+	return each(ctx, len(claim.keys), func(ctx context.Context, i int) error { return s.put(ctx, claim.keys[i], body, false) })
 }
 
-// ReleaseHeldBy releases the claim of a chunk's cell if a request holds it, or
-// whoever holds it if requestID is empty. It is for who knows that the holder is
+// ReleaseHeldBy releases the claims of a chunk's cells that a request holds, or
+// whoever holds them if requestID is empty. It is for who knows that the holder is
 // dead: the local stack.
 func (s *Store) ReleaseHeldBy(ctx context.Context, generator string, c task.Chunk, requestID string) error {
-	place := claimsPrefix(generator, c)
-	list, err := s.listClaims(ctx, place, "", "")
-	if err != nil || list.highest[place] == 0 {
-		return err
-	}
-	last, err := s.readClaim(ctx, place, list.highest[place])
-	if err != nil || last.Released || requestID != "" && last.RequestID != requestID {
-		return err
-	}
-	return s.Release(ctx, last, true)
+	cells := c.Cells()
+	return each(ctx, len(cells), func(ctx context.Context, i int) error {
+		place := task.ClaimsPrefix(generator, cells[i])
+		list, err := s.listClaims(ctx, place, "", "")
+		if err != nil || list.highest[place] == 0 {
+			return err
+		}
+		last, err := s.readClaim(ctx, place, list.highest[place])
+		if err != nil || last.Released || requestID != "" && last.RequestID != requestID {
+			return err
+		}
+		return s.Release(ctx, last, true)
+	})
 }

@@ -278,12 +278,29 @@ func TestClaimDeadline(t *testing.T) {
 			if _, err := claim(task.Chunk{Cell: task.Range{Start: 20, End: 40}}, "b", time.Minute, 0); err != nil {
 				t.Errorf("another cell: %v", err)
 			}
-			if _, err := claim(task.Chunk{Keep: task.Range{Start: 3, End: 9}, Indices: []int{3, 8}, Attempt: 1}, "b", time.Minute, 0); err != nil {
-				t.Errorf("a repair: %v", err)
+			// A repair takes every cell it writes to, or none.
+			repair := task.Chunk{Keep: task.Range{Start: 3, End: 69}, Indices: []int{3, 65, 68}, Attempt: 1, Size: 20}
+			if _, err = claim(repair, "b", time.Minute, 0); !errors.As(err, &busy) || busy.Holder.RequestID != "a" {
+				t.Errorf("a repair beside the holder of one of its cells: %v", err)
+			}
+			if c, err := claim(task.Chunk{Cell: task.Range{Start: 60, End: 80}}, "b", time.Second, 0); err != nil {
+				t.Errorf("a cell that the repair did not get: %v", err)
+			} else {
+				check(t, s.Release(t.Context(), c, true))
 			}
 			n.clock(skew + 2*time.Minute)
+			both, err := claim(repair, "r", 3*time.Minute, 0)
+			if err != nil || both.Number != 43 {
+				t.Fatalf("a repair of two free cells: %+v, %v", both, err)
+			}
+			for _, start := range []int{0, 60} {
+				if _, err := claim(task.Chunk{Cell: task.Range{Start: start, End: start + 20}}, "b", time.Minute, 0); !errors.As(err, &busy) || busy.Holder.RequestID != "r" {
+					t.Errorf("a cell of the repair, %d: %v", start, err)
+				}
+			}
+			check(t, s.Release(t.Context(), both, true))
 			next, err := claim(chunk, "b", 3*time.Minute, 0)
-			if err != nil || next.Number != 43 || next.First {
+			if err != nil || next.Number != 44 || next.First {
 				t.Errorf("after the deadline: %+v, %v", next, err)
 			}
 			// Who holds it no more cannot release it for the one who does.
@@ -341,7 +358,7 @@ func TestClaimsOfTwoGrids(t *testing.T) {
 		}
 		group.Wait()
 		if len(won) > 1 {
-			t.Fatalf("claimed at once: %s and %s", won[0].Key, won[1].Key)
+			t.Fatalf("claimed at once: numbers %d and %d", won[0].Number, won[1].Number)
 		}
 		for _, c := range won {
 			check(t, s.Release(t.Context(), c, true))
@@ -352,7 +369,7 @@ func TestClaimsOfTwoGrids(t *testing.T) {
 		c, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: cell, Keep: cell}, store.Holder{Deadline: time.Now().Add(time.Hour)}, 0)
 		check(t, err)
 		if c.First {
-			t.Errorf("%s takes itself for the first", c.Key)
+			t.Errorf("%s takes itself for the first", cell)
 		}
 		check(t, s.Release(t.Context(), c, true))
 	}
@@ -363,10 +380,13 @@ func TestReceiptsProperty(t *testing.T) {
 	s, _ := newStore(t)
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
 	var all []store.Receipt
-	for i := range 60 {
-		start := random.IntN(3000)
-		r := receipt(start, start+1+random.IntN([]int{5, 50, task.MaxSamples}[i%3]), random.IntN(5))
+	for i := range 80 {
+		start := random.IntN(13_000)
+		r := receipt(start, start+1+random.IntN([]int{5, 50, task.MaxSamples, task.MaxSpan}[i%4]), random.IntN(5))
 		r.Samples = nil
+		if i%4 == 3 { // a repair
+			r.Indices, r.FirstAttempt = []int{r.Start, r.End - 1}, i
+		}
 		switch err := s.PutReceipt(t.Context(), r); {
 		case errors.Is(err, store.ErrExists):
 		case err != nil:
@@ -379,7 +399,7 @@ func TestReceiptsProperty(t *testing.T) {
 	other.Generator = "maze-2" // its name begins alike
 	check(t, s.PutReceipt(t.Context(), other))
 	for range 100 {
-		from := random.IntN(3500)
+		from := random.IntN(14_000)
 		whole := task.Range{Start: from, End: from + random.IntN(200)}
 		got, err := s.Receipts(t.Context(), "maze", whole)
 		check(t, err)
@@ -400,7 +420,7 @@ func TestReceiptsProperty(t *testing.T) {
 	}
 	// A receipt comes back as it was written.
 	got, err := s.Receipt(t.Context(), other.Key())
-	other.Version = 1
+	other.Version, other.ReadFrom = 1, other.Key()
 	if err != nil || !reflect.DeepEqual(got, other) {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -533,7 +553,7 @@ func TestSweep(t *testing.T) {
 	before := keys(t, s, "")
 
 	keep := []string{task.FileKey("maze", "maze_00000005", "file0.bin")}
-	check(t, s.Sweep(t.Context(), "maze", "maze", chunk, keep))
+	check(t, s.Sweep(t.Context(), "maze", "maze", chunk, chunk.Kept(), keep))
 	want := slices.DeleteFunc(before, func(key string) bool {
 		if slices.Contains(keep, key) {
 			return false
@@ -550,7 +570,7 @@ func TestSweep(t *testing.T) {
 	}
 	// A repair's sweep is of its indices alone.
 	repair := task.Chunk{Keep: task.Range{Start: 0, End: 12}, Indices: []int{0, 11}, Attempt: 3}
-	check(t, s.Sweep(t.Context(), "maze", "maze", repair, nil))
+	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), nil))
 	for _, key := range keys(t, s, task.DataPrefix+"maze/") {
 		if strings.Contains(key, "_00000000/") || strings.Contains(key, "_00000011/") {
 			t.Errorf("left is %s", key)

@@ -77,6 +77,18 @@ func ReceiptRange(key string) (r Range, repair, ok bool) {
 	return Range{start, last + 1}, len(parts) > 2, true
 }
 
+// ShardRange reads the range of samples back from a shard's key.
+func ShardRange(key string) (r Range, ok bool) {
+	parts := strings.Split(strings.TrimPrefix(key, DataPrefix), "/")
+	if len(parts) != 2 {
+		return Range{}, false
+	}
+	name, shard := strings.CutSuffix(parts[1], ".tar.gz")
+	name, named := strings.CutPrefix(name, parts[0]+"_")
+	r, _, ok = ReceiptRange(name + ".json")
+	return r, shard && named && ok
+}
+
 // FailuresPrefix is where the failure reports of a generator stand.
 func FailuresPrefix(generator string) string { return FailurePrefix + generator + "/" }
 
