@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -275,16 +274,15 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 // SweepShards deletes the shards that overlap a range and that no receipt names,
 // but for the one to keep, whose receipt is not written yet. It is for the holder
 // of the range's claim: nobody else has a shard there whose receipt is still to
-// come, except repairs, which have claims of their own. h takes those for a
-// moment.
-func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range, keep string, h Holder) error {
+// come. Those of repairs are left alone: they may hold other indices.
+func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range, keep string) error {
 	prefix := task.DataPrefix + generator + "/" + generator + "_"
 	end := fmt.Sprintf("%s%08d", prefix, r.End)
 	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")} // samples' folders may be named alike
-	if from := r.Start - task.MaxSpan; from > 0 {
+	if from := r.Start - task.MaxSamples; from > 0 {
 		in.StartAfter = aws.String(fmt.Sprintf("%s%08d", prefix, from))
 	}
-	var shards, repairs []string
+	var stale []string
 	whole := r
 	for pages := s3.NewListObjectsV2Paginator(s.client, in); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
@@ -293,77 +291,30 @@ func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range,
 		}
 		for _, o := range page.Contents {
 			key := aws.ToString(o.Key)
-			name, isShard := strings.CutSuffix(key, shardSuffix)
-			of, repair, ok := task.ReceiptRange(strings.TrimPrefix(name, prefix) + ".json")
-			switch {
-			case !isShard || !ok || !of.Overlaps(r) || key == keep:
-				continue
-			case repair:
-				repairs = append(repairs, key)
-			default:
-				shards = append(shards, key)
+			of, ok := task.ShardRange(key)
+			if repair := strings.Contains(strings.TrimPrefix(key, prefix), "_r"); ok && !repair && of.Overlaps(r) && key != keep {
+				stale = append(stale, key)
+				whole.Start, whole.End = min(whole.Start, of.Start), max(whole.End, of.End)
 			}
-			whole.Start, whole.End = min(whole.Start, of.Start), max(whole.End, of.End)
 		}
 		if last := lastName(page); last >= end {
 			break
 		}
 	}
-	if len(shards)+len(repairs) == 0 {
+	if len(stale) == 0 {
 		return nil
 	}
-	named, err := s.namedShards(ctx, generator, whole)
+	receipts, err := s.Receipts(ctx, generator, whole)
 	if err != nil {
 		return err
 	}
-	isNamed := func(key string) bool { return named[key] }
-	if err := s.Delete(ctx, slices.DeleteFunc(shards, isNamed)); err != nil {
+	stale = slices.DeleteFunc(stale, func(key string) bool {
+		return slices.ContainsFunc(receipts, func(o Receipt) bool { return o.Shard != nil && o.Shard.Key == key })
+	})
+	if err := s.Delete(ctx, stale); err != nil {
 		return fmt.Errorf("sweep shards of samples %s: %w", r, err)
 	}
-	for _, key := range slices.DeleteFunc(repairs, isNamed) {
-		if err := s.sweepRepair(ctx, generator, key, whole, h); err != nil {
-			return fmt.Errorf("sweep shards of samples %s: %w", r, err)
-		}
-	}
 	return nil
-}
-
-const shardSuffix = ".tar.gz"
-
-// namedShards are the keys of the shards that the receipts over a range name.
-func (s *Store) namedShards(ctx context.Context, generator string, r task.Range) (map[string]bool, error) {
-	receipts, err := s.Receipts(ctx, generator, r)
-	named := map[string]bool{}
-	for _, other := range receipts {
-		if other.Shard != nil {
-			named[other.Shard.Key] = true
-		}
-	}
-	return named, err
-}
-
-// sweepRepair deletes the shard of a repair unless a receipt names it or the
-// repair is under way.
-func (s *Store) sweepRepair(ctx context.Context, generator, key string, whole task.Range, h Holder) (err error) {
-	name := strings.TrimSuffix(strings.TrimPrefix(key, task.DataPrefix+generator+"/"+generator+"_"), shardSuffix)
-	lock, err := s.lock(ctx, repairPlace(generator, name), h, 0)
-	var busy *BusyError
-	if errors.As(err, &busy) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
-		defer cancel()
-		err = errors.Join(err, s.Release(ctx, lock, err == nil))
-	}()
-	named, err := s.namedShards(ctx, generator, whole)
-	if err != nil || named[key] {
-		return err
-	}
-	return s.Delete(ctx, []string{key})
 }
 
 // lastName is the last key or folder of a page.
