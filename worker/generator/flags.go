@@ -42,7 +42,7 @@ var (
 	flagPattern     = regexp.MustCompile(`["'](--[a-zA-Z][a-zA-Z0-9_-]*)["']`)
 	parserPattern   = regexp.MustCompile(`(\w+)\s*=\s*(?:argparse\.)?ArgumentParser\(`)
 	// Signs that flags are defined in other places too.
-	elsewherePattern = regexp.MustCompile(`\bparents\s*=|\badd_subparsers\(|\bparse_known_args\(`)
+	elsewherePattern = regexp.MustCompile(`ArgumentParser\([^)]*\bparents\s*=|\badd_subparsers\(|\bparse_known_args\(`)
 )
 
 // definedFlags reads the flags from the source of the entry point: the names that
