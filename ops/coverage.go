@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"slices"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -27,4 +30,37 @@ func length(ranges []task.Range) int {
 		n += r.Len()
 	}
 	return n
+}
+
+// repaired keeps which repairs of a run were seen committed.
+type repaired map[string]bool
+
+// left counts the samples of a run's repairs that are not committed yet, given the
+// receipts that are there. A task that restores is done when the receipt is the
+// run's; a repair when its receipt is there.
+func (d repaired) left(ctx context.Context, st *store.Store, run string, repairs []task.Task, names []store.ReceiptName) (int, error) {
+	there := map[string]bool{}
+	for _, n := range names {
+		there[n.Key] = true
+	}
+	left := 0
+	for _, t := range repairs {
+		key := task.ReceiptKey(t.Generator, t.Chunks()[0])
+		switch {
+		case d[key]:
+		case !there[key]:
+			left += t.Count()
+		case t.Restore:
+			r, err := st.Receipt(ctx, key)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return 0, err
+			}
+			if d[key] = r.RunID == run; !d[key] {
+				left += t.Count()
+			}
+		default:
+			d[key] = true
+		}
+	}
+	return left, nil
 }

@@ -168,7 +168,7 @@ type DLQReplayCmd struct {
 
 // Help is the long help.
 func (*DLQReplayCmd) Help() string {
-	return `A task gets fresh seeds: one of a run starts three attempts further on, so that the dataset stays a function of the run's seed; one without a run gets a new random seed. Each message is deleted from the DLQ only after the queue has confirmed the new one. An interruption loses nothing, and what is sent twice the workers absorb. Messages that are no tasks stay in the DLQ.
+	return `A task whose generator failed on its seeds gets fresh ones: one of a run starts three attempts further on, so that the dataset stays a function of the run's seed; one without a run gets a new random seed. What died of something else (no time, no memory, the bucket, the environment) is sent with the seed it had, so that it becomes what it would have been. Each message is deleted from the DLQ only after the queue has confirmed the new one. An interruption loses nothing, and what is sent twice the workers absorb. Messages that are no tasks stay in the DLQ.
 
 Examples:
   ops --stack dev dlq replay --dry-run
@@ -197,9 +197,10 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 		}
 		total = d.Total()
 	}
-	again := map[string]bool{} // first ids of what was sent: a task may be back in the DLQ before the replay is through
+	again := map[string][]task.Range{} // what was sent, by first id: a task may be back in the DLQ, whole or in parts, before the replay is through
 	change := func(m queue.Message) (string, map[string]queue.Attribute, bool, error) {
-		if again[firstID(m)] {
+		t := describe(m).Task
+		if t != nil && slices.ContainsFunc(again[firstID(m)], func(r task.Range) bool { return r.Contains(t.Range()) }) {
 			return "", nil, false, nil
 		}
 		body, err := c.fresh(m)
@@ -213,7 +214,7 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 			return "", nil, false, nil
 		}
 		r.Sent++
-		again[firstID(m)] = true
+		again[firstID(m)] = append(again[firstID(m)], t.Range())
 		o.Progress("replaying", r.Sent, max(total, r.Sent))
 		return body, forwarded(m), true, nil
 	}
@@ -249,14 +250,15 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 	})
 }
 
-// fresh is the body of a dead task with seeds that it has not tried.
+// fresh is the body of a dead task, with seeds that it has not tried if those it
+// had were to blame.
 func (c *DLQReplayCmd) fresh(m queue.Message) (string, error) {
 	t, err := task.Parse([]byte(m.Body), m.ID)
 	if err != nil {
 		return "", err
 	}
 	switch {
-	case c.KeepSeed:
+	case c.KeepSeed || !describe(m).Cause.Policy().NextSeed:
 	case t.RunID != "":
 		t.Attempt += task.SeedTries
 	default:

@@ -77,8 +77,8 @@ func edit(t *testing.T, path, from, to string) {
 	put(t, path, changed)
 }
 
-// image is a built image.
-type image struct {
+// builtImage is a built image.
+type builtImage struct {
 	ID     string `json:"Id"`
 	Size   int64
 	RootFS struct{ Layers []string }
@@ -95,11 +95,11 @@ func bases() (args []string) {
 }
 
 // build builds the image of a checkout.
-func build(t *testing.T, dir, commits string) image {
+func build(t *testing.T, dir, commits string) builtImage {
 	t.Helper()
 	began := time.Now()
 	id := docker(t, append([]string{"build", "--quiet", "--build-arg=GENERATOR_COMMITS=" + commits, dir}, bases()...)...)
-	var i []image
+	var i []builtImage
 	if err := json.Unmarshal([]byte(docker(t, "image", "inspect", id)), &i); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -223,7 +224,7 @@ func (c *LocalRunCmd) Validate() error { return errors.Join(c.plan.check(), c.wo
 
 // LocalResult is what run prints as JSON.
 type LocalResult struct {
-	*Report
+	*dataset.Report
 	SamplesDir string  `json:"samples_dir"`
 	Seconds    float64 `json:"seconds"`
 }
@@ -273,7 +274,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	}
 	result := LocalResult{report, local.SamplesDir(o.LocalDir), time.Since(began).Seconds()}
 	if err := o.Print(result, func(w io.Writer) {
-		report.table(w)
+		printReport(w, report)
 		fmt.Fprintf(w, "samples: %s\n", result.SamplesDir)
 		fmt.Fprintf(w, "took %s\n", span(time.Since(began)))
 	}); err != nil {
@@ -286,7 +287,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 }
 
 // make submits what is missing of a run, watches, and verifies.
-func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) (*Report, error) {
+func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) (*dataset.Report, error) {
 	o.Changing(t)
 	err := checkCommitted(ctx, o, st, run, false)
 	if m, ok := errors.AsType[*mixtureError](err); ok {
@@ -314,13 +315,13 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.C
 			return nil, err
 		}
 	}
-	return verify(ctx, st, run, func(int) {})
+	return verify(ctx, &dataset.Checker{Store: st}, run)
 }
 
 func countSamples(tasks []task.Task) int {
 	n := 0
 	for _, t := range tasks {
-		n += t.NumSamples
+		n += t.Count()
 	}
 	return n
 }

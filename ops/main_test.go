@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,7 +32,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -55,6 +56,8 @@ type cloud struct {
 	queue   *queue.Client
 	dead    *queue.Client // sends to the DLQ
 	store   *store.Store
+	s3      *s3.Client
+	objects string   // folder in which the objects lie as plain files
 	outputs string   // file
 	env     []string // that makes the SDK find it
 	mu      sync.Mutex
@@ -80,6 +83,7 @@ func newCloud(t testing.TB) *cloud {
 	if o.QueueURL, err = c.sqs.CreateQueue(sqsserver.Queue{Name: testTasks, Retention: time.Hour, DeadLetter: testDead, MaxReceives: 3}); err != nil {
 		t.Fatal(err)
 	}
+	c.objects = filepath.Join(dir, "s3", testBucket)
 	objects, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "s3"), Meta: filepath.Join(dir, "meta"),
 		Address: "127.0.0.1:0", Bucket: testBucket, Region: o.Region, AccessKey: "key", SecretKey: "secret"}, io.Discard)
 	if err != nil {
@@ -99,7 +103,8 @@ func newCloud(t testing.TB) *cloud {
 	key := credentials.NewStaticCredentialsProvider("key", "secret", "")
 	client := sqs.New(sqs.Options{Region: o.Region, BaseEndpoint: &web.URL, Credentials: key, HTTPClient: store.HTTPClient(nil)})
 	c.queue, c.dead = queue.New(client, o.QueueURL, o.DLQURL), queue.New(client, o.DLQURL, o.DLQURL)
-	c.store = store.New(s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(objects.URL()), Credentials: key, HTTPClient: store.HTTPClient(nil)}, store.ClientOptions), testBucket)
+	c.s3 = s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(objects.URL()), Credentials: key, HTTPClient: store.HTTPClient(nil)}, store.ClientOptions)
+	c.store = store.New(c.s3, testBucket)
 	return c
 }
 
@@ -142,11 +147,18 @@ func (c *cloud) take(ctx context.Context, name string) (bodies []string, err err
 	}
 }
 
-// commit writes the receipt of a chunk that a run with this seed made.
+// commit stores a chunk that a run with this seed made.
 func (c *cloud) commit(ctx context.Context, generator string, r task.Range, seed, chunkSize int) error {
-	receipt := store.Receipt{Generator: generator, RunID: "earlier", RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Claim: 1, Format: task.Files}
+	receipt := store.Receipt{Generator: generator, RunID: "earlier", RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Claim: 1, Format: task.Files, Domain: "d"}
 	for i := r.Start; i < r.End; i++ {
-		receipt.Samples = append(receipt.Samples, store.Described(sample.Sample{Index: i, ID: task.SampleID("d", i), Fingerprint: fmt.Sprint(i)}))
+		text := fmt.Sprint(generator, i)
+		sum := sha256.Sum256([]byte(text))
+		f := store.ReceiptFile{Name: "prompt.txt", Size: int64(len(text)), SHA256: hex.EncodeToString(sum[:])}
+		receipt.Samples = append(receipt.Samples, store.ReceiptSample{Index: i, ID: task.SampleID("d", i), Fingerprint: text, Files: []store.ReceiptFile{f}})
+		key := task.FileKey(generator, task.SampleID("d", i), f.Name)
+		if _, err := c.s3.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &key, Body: strings.NewReader(text)}); err != nil {
+			return err
+		}
 	}
 	return c.store.PutReceipt(ctx, receipt)
 }
@@ -305,7 +317,7 @@ func waitUp(ts *testscript.TestScript, neg bool, args []string) {
 // repair makes the test generator in a file do nothing wrong.
 func repair(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile(args[0])
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = Path", "fault = \"good\" or Path", 1)), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = mood", "fault = \"good\"  # mood", 1)), 0o644))
 }
 
 // setOutput changes an output of the stack: output generators '{"maze-task":"c1"}'

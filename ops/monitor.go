@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -115,13 +116,14 @@ func (p *Progress) idle() bool { return p.Queue.Total() == 0 }
 // monitor looks at a run again and again. A generator that is whole is not
 // listed again, and a failure report is read once.
 type monitor struct {
-	store   *store.Store
-	queue   *queue.Client
-	run     task.Run
-	whole   map[string]bool
-	reports map[string]task.Cause // by key; "" for one of another run
-	past    []observation
-	failing time.Time // since when looks fail; zero while they succeed
+	store    *store.Store
+	queue    *queue.Client
+	run      task.Run
+	whole    map[string]bool
+	reports  map[string]task.Cause // by key; "" for one of another run
+	past     []observation
+	repaired []repaired // by place of the generator
+	failing  time.Time  // since when looks fail; zero while they succeed
 }
 
 type observation struct {
@@ -153,7 +155,11 @@ func (m *monitor) forgives(ctx context.Context) bool {
 }
 
 func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
-	return &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
+	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
+	for range run.Generators {
+		m.repaired = append(m.repaired, repaired{})
+	}
+	return m
 }
 
 // look counts what is committed and what is left.
@@ -168,7 +174,7 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 			continue
 		}
 		group.Go(func() error {
-			names, err := receiptNames(limited, m.store, g.Name, m.run.Range())
+			names, err := dataset.Names(limited, m.store, g.Name, m.run.Range())
 			if err != nil {
 				return err
 			}
@@ -178,8 +184,9 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 					covered = append(covered, n.Range)
 				}
 			}
-			p.Generators[i].Committed = expected - length(gaps(m.run.Range(), covered))
-			return nil
+			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
+			p.Generators[i].Committed = max(0, expected-length(gaps(m.run.Range(), covered))-left)
+			return err
 		})
 	}
 	var dlq queue.Depth

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -51,12 +52,11 @@ func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 	}
 	list := []Listed{}
 	for _, name := range names {
-		l := Listed{Generator: name, First: -1}
+		l := Listed{Generator: name}
+		view := dataset.NewView(name, task.Range{End: task.MaxIndex})
 		err := eachReceipt(ctx, st, name, func(r store.Receipt) error {
-			if l.First < 0 {
-				l.First = r.Start
-			}
-			l.Samples, l.Chunks, l.Last, l.Bytes = l.Samples+len(r.Samples), l.Chunks+1, max(l.Last, r.End-1), l.Bytes+r.Bytes()
+			view.Add(r)
+			l.Chunks++
 			if f := string(r.Format); !slices.Contains(l.Formats, f) {
 				l.Formats = append(l.Formats, f)
 			}
@@ -65,6 +65,8 @@ func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 		if err != nil {
 			return err
 		}
+		l.Samples, l.Bytes = view.Samples(), view.Bytes()
+		l.First, l.Last = view.Bounds()
 		list = append(list, l)
 	}
 	return o.Print(list, func(w io.Writer) {
@@ -192,13 +194,11 @@ func (d *download) note(format string, args ...any) {
 // generator downloads what the receipts of a generator vouch for. Where two
 // receipts hold an index, the one with the higher claim describes it.
 func (d *download) generator(ctx context.Context, o *Output, name string) error {
-	newest := map[int]int{} // index: claim
+	view := dataset.NewView(name, task.Range{End: task.MaxIndex})
 	chunks := 0
 	err := eachReceipt(ctx, d.store, name, func(r store.Receipt) error {
 		chunks++
-		for _, s := range r.Samples {
-			newest[s.Index] = max(newest[s.Index], r.Claim)
-		}
+		view.Add(r)
 		return nil
 	})
 	if err != nil {
@@ -210,7 +210,7 @@ func (d *download) generator(ctx context.Context, o *Output, name string) error 
 	err = eachReceipt(limited, d.store, name, func(r store.Receipt) error {
 		done++
 		o.Progress(name, done, chunks)
-		current := slices.DeleteFunc(slices.Clone(r.Samples), func(s store.ReceiptSample) bool { return newest[s.Index] > r.Claim })
+		current := slices.DeleteFunc(slices.Clone(r.Samples), func(s store.ReceiptSample) bool { return !view.Describes(r, s.Index) })
 		if r.Shard != nil {
 			if len(current) > 0 {
 				group.Go(func() error { return d.shard(limited, r, current) })

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
@@ -177,7 +179,8 @@ func TestHostileArchives(t *testing.T) {
 			must(t, err)
 			defer root.Close()
 			d := &download{root: root, unpack: true}
-			err = d.untar(bytes.NewReader(test.archive), store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples}, samples)
+			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples, Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000.tar.gz"}}
+			err = d.untar(bytes.NewReader(test.archive), r, samples)
 			said := fmt.Sprint(err, d.problems)
 			if fine := err == nil && len(d.problems) == 0; fine != (test.word == "") || !strings.Contains(said, test.word) {
 				t.Errorf("%s; want %q", said, test.word)
@@ -210,4 +213,30 @@ func TestDownloadStaysInside(t *testing.T) {
 	if err := d.save("../escaped", strings.NewReader("x"), 1, ""); err == nil {
 		t.Error("../escaped was saved")
 	}
+}
+
+// members reads an archive back.
+func members(t testing.TB, data []byte) []member {
+	t.Helper()
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	must(t, err)
+	var list []member
+	for a := tar.NewReader(z); ; {
+		h, err := a.Next()
+		if errors.Is(err, io.EOF) {
+			return list
+		}
+		must(t, err)
+		body, err := io.ReadAll(a)
+		must(t, err)
+		list = append(list, member{tar.Header{Name: h.Name, Typeflag: h.Typeflag}, string(body)})
+	}
+}
+
+// repairCRC sets the checksum of a PNG's last data chunk right.
+func repairCRC(data []byte) []byte {
+	at := bytes.Index(data, []byte("IDAT"))
+	length := int(binary.BigEndian.Uint32(data[at-4:]))
+	binary.BigEndian.PutUint32(data[at+4+length:], crc32.ChecksumIEEE(data[at:at+4+length]))
+	return data
 }

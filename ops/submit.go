@@ -1,22 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -55,11 +50,14 @@ func (p *plan) check() error {
 // SubmitCmd plans a run and sends its tasks.
 type SubmitCmd struct {
 	plan
-	DryRun    bool   `help:"Print the plan, send nothing."`
-	Missing   bool   `help:"Send only what has no receipt yet." xor:"existing"`
-	Overwrite bool   `help:"Replace what earlier runs have committed in this range." xor:"existing"`
-	Run_      string `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
-	Resume    string `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
+	DryRun     bool    `help:"Print the plan, send nothing."`
+	Missing    bool    `help:"Send only what has no receipt yet." xor:"existing"`
+	Overwrite  bool    `help:"Replace what earlier runs have committed in this range; with --repair-plan, only what the plan names." xor:"existing"`
+	RepairPlan string  `help:"Mend what 'ops verify --deep' found. With --missing: the gaps, and objects that are gone. With --overwrite: also what is wrong or should not be there." type:"existingfile" placeholder:"FILE"`
+	Duplicates bool    `help:"With --missing: replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
+	MaxDraws   float64 `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
+	Run_       string  `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
+	Resume     string  `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
 }
 
 // Help is the long help.
@@ -68,10 +66,16 @@ func (*SubmitCmd) Help() string {
 
 A range that is committed with another seed or chunk size is refused unless --missing or --overwrite is given. What is committed with the same ones is not made again.
 
+To mend a dataset: 'ops verify --deep' writes a repair plan and prints the command that carries it out. Samples whose objects are gone or damaged are made again with the seeds of their receipts, so a deterministic generator gives the bytes that were there; nothing else is touched. With --overwrite, what no receipt names is removed, and a sample that its generator wrote broken is replaced by another draw.
+
+To make samples distinct: --missing --duplicates fills the gaps, waits, replaces the later ones of equal samples, waits, and looks again. It stops at a generator that has fewer puzzles than samples are wanted, and says how many it has. It can be interrupted: the same command goes on.
+
 Examples:
   ops --stack dev submit --all --samples 10000
   ops --stack dev submit --generator maze-task-data-generator --samples 500 --format tar --chunk 100
   ops --stack dev submit --missing --run 20260801t101500.000-1f2e3d4c
+  ops --stack dev submit --overwrite --repair-plan plan.json
+  ops --stack dev submit --missing --duplicates --run 20260801t101500.000-1f2e3d4c
   ops --stack dev submit --all --samples 10000 --dry-run`
 }
 
@@ -86,12 +90,25 @@ func (c *SubmitCmd) Validate() error {
 		if err := task.CheckName(c.Resume); err != nil {
 			return usage("--resume %v", err)
 		}
-		if c.given() || c.Run_ != "" || c.Missing || c.Overwrite || c.DryRun {
+		if c.given() || c.Run_ != "" || c.Missing || c.Overwrite || c.DryRun || c.RepairPlan != "" || c.Duplicates {
 			return usage("--resume stands alone: the run says what it makes")
 		}
 		return nil
 	}
-	if c.completes() {
+	switch {
+	case c.RepairPlan != "" && !c.Missing && !c.Overwrite:
+		return usage("--repair-plan needs --missing, for gaps and objects that are gone, or --overwrite, for all that is wrong")
+	case c.RepairPlan != "" && (c.given() || c.Run_ != "" || c.Duplicates):
+		return usage("--repair-plan says what to make: leave --all, --generator, --run and --duplicates out")
+	case c.RepairPlan != "":
+		return nil
+	case c.Duplicates && !c.Missing:
+		return usage("--duplicates needs --missing: duplicates are replaced when nothing is missing")
+	case c.Duplicates && c.DryRun:
+		return usage("--duplicates has no --dry-run: each round depends on the one before; ops verify counts them")
+	case c.Duplicates && !(c.MaxDraws >= 1):
+		return usage("--max-draws is %g, it must be at least 1", c.MaxDraws)
+	case c.completes():
 		return nil
 	}
 	return c.check()
@@ -107,6 +124,7 @@ type submitted struct {
 	Tasks   int      `json:"tasks"`
 	Samples int      `json:"samples"`
 	Sent    int      `json:"sent"`
+	Removed int      `json:"removed,omitempty"` // objects, with a repair plan
 	DryRun  bool     `json:"dry_run,omitempty"`
 	First   string   `json:"first_task,omitempty"`
 	Last    string   `json:"last_task,omitempty"`
@@ -114,13 +132,16 @@ type submitted struct {
 
 // Run plans, writes the run down, and sends.
 func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
-	if c.Resume != "" {
+	switch {
+	case c.Resume != "":
 		o.Changing(t)
 		run, err := findRun(ctx, st, c.Resume, t)
 		if err != nil {
 			return err
 		}
 		return send(ctx, o, t, q, run, true)
+	case c.RepairPlan != "":
+		return c.mend(ctx, o, t, q, st)
 	}
 	var list []generator.Generator
 	var err error
@@ -136,6 +157,14 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	if err != nil {
 		return err
 	}
+	if c.Duplicates {
+		return c.replaceDuplicates(ctx, o, t, q, st, run)
+	}
+	return c.submit(ctx, o, t, q, st, run)
+}
+
+// submit writes a run down and sends it, or prints it.
+func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) error {
 	tasks := run.Plan()
 	if c.DryRun {
 		return c.printPlan(o, t, run, tasks)
@@ -145,15 +174,9 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 		o.Say("nothing is missing: every sample is committed")
 		return o.Print(submitted{Run: run}, func(io.Writer) {})
 	}
-	if c.Missing {
-		depth, err := q.Depth(ctx)
-		if err != nil {
+	if run.Missing {
+		if err := c.confirmQueue(ctx, o, q); err != nil {
 			return err
-		}
-		if depth.Total() > 0 {
-			if err := o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", plural(depth.Total(), "task"))); err != nil {
-				return err
-			}
 		}
 	}
 	if err := st.PutRun(ctx, run); err != nil {
@@ -165,6 +188,15 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	return send(ctx, o, t, q, run, false)
 }
 
+// confirmQueue asks before something is sent that may be in the queue already.
+func (c *SubmitCmd) confirmQueue(ctx context.Context, o *Output, q *queue.Client) error {
+	depth, err := q.Depth(ctx)
+	if err != nil || depth.Total() == 0 {
+		return err
+	}
+	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", plural(depth.Total(), "task")))
+}
+
 // newRun makes the run that the flags describe.
 func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.Store, list []generator.Generator) (task.Run, error) {
 	if c.completes() {
@@ -172,8 +204,7 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.
 		if err != nil {
 			return task.Run{}, err
 		}
-		run := old
-		run.ID, run.Created = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC()
+		run := follow(old)
 		if err := checkCommitted(ctx, o, st, run, true); err != nil {
 			return run, err
 		}
@@ -204,6 +235,17 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.
 	return run, nil
 }
 
+// follow returns a new run that makes what an earlier one does, and nothing yet.
+func follow(old task.Run) task.Run {
+	run := old
+	run.ID, run.Created, run.Missing, run.Overwrite = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC(), true, false
+	run.Generators = slices.Clone(old.Generators)
+	for i := range run.Generators {
+		run.Generators[i].Missing, run.Generators[i].Repairs = nil, nil
+	}
+	return run
+}
+
 // run is the run that the flags and the chosen generators make.
 func (p *plan) run(chosen []generator.Generator) task.Run {
 	now := time.Now().UTC()
@@ -217,29 +259,12 @@ func (p *plan) run(chosen []generator.Generator) task.Run {
 	return run
 }
 
-// receiptNames lists the receipts of a generator that overlap a range.
-func receiptNames(ctx context.Context, st *store.Store, name string, r task.Range) ([]store.ReceiptName, error) {
-	var names []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, name) {
-		if err != nil {
-			return nil, err
-		}
-		if n.Range.Start >= r.End {
-			break
-		}
-		if n.Range.Overlaps(r) {
-			names = append(names, n)
-		}
-	}
-	return names, nil
-}
-
 // missing narrows a run to what has no receipt.
 func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
 	run.Missing = true
 	var left []task.RunGenerator
 	for _, g := range run.Generators {
-		names, err := receiptNames(ctx, st, g.Name, run.Range())
+		names, err := dataset.Names(ctx, st, g.Name, run.Range())
 		if err != nil {
 			return run, err
 		}
@@ -275,7 +300,7 @@ func (e *mixtureError) Error() string {
 func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Run, mix bool) error {
 	done := 0
 	for _, g := range run.Generators {
-		names, err := receiptNames(ctx, st, g.Name, run.Range())
+		names, err := dataset.Names(ctx, st, g.Name, run.Range())
 		if err != nil {
 			return err
 		}
@@ -306,9 +331,7 @@ func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Ru
 
 func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
-	for _, x := range tasks {
-		p.Samples += x.NumSamples
-	}
+	p.Samples = countSamples(tasks)
 	if len(tasks) > 0 {
 		p.First, p.Last = tasks[0].Body(), tasks[len(tasks)-1].Body()
 	}
@@ -359,66 +382,10 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 	if err != nil {
 		return withHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s", t.flags(), run.ID)
 	}
-	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left)}
-	for _, x := range tasks {
-		s.Samples += x.NumSamples
-	}
+	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left), Samples: countSamples(tasks)}
 	err = o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, plural(len(left), "task"), plural(s.Samples, "sample"))
 	})
 	o.Say("next: ops%s monitor --run %s --watch", t.flags(), run.ID)
 	return err
 }
-
-// journal keeps which tasks of a run the queue has confirmed. It lies on the
-// machine that submits; on another one a resume sends all of them again.
-type journal struct {
-	file *os.File
-	sent map[int]bool
-}
-
-func openJournal(localDir, stackName, run string) (*journal, error) {
-	dir := filepath.Join(localDir, "submits", strings.ReplaceAll(stackName, "/", "_"))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, run+".journal")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("run %s is being submitted by another process", run)
-	}
-	j := &journal{file: f, sent: map[int]bool{}}
-	if err := j.read(); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("read the journal of run %s: %w", run, err)
-	}
-	return j, nil
-}
-
-// read reads what was sent. A last line that was cut off could be the beginning
-// of another number, and what is appended to it would be: it is removed.
-func (j *journal) read() error {
-	text, err := io.ReadAll(j.file)
-	if err != nil {
-		return err
-	}
-	whole := text[:bytes.LastIndexByte(text, '\n')+1]
-	for line := range strings.Lines(string(whole)) {
-		// What a power cut made of a line is no number: its task is sent again.
-		if place, err := strconv.Atoi(strings.TrimSuffix(line, "\n")); err == nil {
-			j.sent[place] = true
-		}
-	}
-	return j.file.Truncate(int64(len(whole)))
-}
-
-func (j *journal) add(place int) error {
-	_, err := fmt.Fprintf(j.file, "%d\n", place)
-	return err
-}
-
-func (j *journal) close() { _ = j.file.Close() }

@@ -56,10 +56,10 @@ func (d *download) untar(from io.Reader, r store.Receipt, samples []store.Receip
 		seen[h.Name] = true
 		f := wanted[h.Name]
 		if f == nil {
-			if !inReceipt[h.Name] && r.End-r.Start == r.ChunkSize {
+			if !inReceipt[h.Name] && r.OwnsShard() {
 				return &archiveError{fmt.Sprintf("holds %q, which its receipt does not name", h.Name)}
 			}
-			continue // replaced since, or beside the part of the chunk that this receipt is for
+			continue // replaced since, or beside the part of the shard that this receipt is for
 		}
 		if h.Size != f.Size {
 			return &archiveError{fmt.Sprintf("holds %q with %d bytes, its receipt says %d", h.Name, h.Size, f.Size)}

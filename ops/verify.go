@@ -2,12 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
-	"iter"
+	"path/filepath"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -15,307 +16,221 @@ import (
 // VerifyCmd checks that a run is whole.
 type VerifyCmd struct {
 	choice
-	Run_    string `help:"Run to verify. Default: the newest." name:"run" placeholder:"ID"`
-	Samples int    `help:"With --all or --generator: samples per generator that must be there." placeholder:"N"`
-	Start   int    `help:"With --samples: first index." default:"0"`
+	Run_       string `help:"Run to verify. Default: the newest." name:"run" placeholder:"ID"`
+	Samples    int    `help:"With --all or --generator: samples per generator that must be there." placeholder:"N"`
+	Start      int    `help:"With --samples: first index." default:"0"`
+	Deep       bool   `help:"Also look into every object: its hash, every pixel of a picture, the frames of a video, the members of a shard."`
+	RepairPlan string `help:"With --deep: where to write what has to be mended, for ops submit. Default: below the local folder." type:"path" placeholder:"FILE"`
+	Read       bool   `help:"With --deep: read every byte, also where the store's own SHA-256 would do."`
+	Fresh      bool   `help:"With --deep: begin anew and don't go on where an interrupted one was."`
 }
 
 // Help is the long help.
 func (*VerifyCmd) Help() string {
-	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, no object may be there without a receipt, and no two samples of a generator may be the same puzzle.
+	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, and no object may be there without a receipt. Where several receipts hold an index, the one with the highest claim counts.
 
-Exit status 0: whole. 2: something is missing, or objects do not fit their receipts. Duplicates are reported and do not change the status: some generators draw from a small pool.
+With --deep the contents are checked too. Pictures are decoded, videos must have their frames, shards must hold just their samples. For what need not be decoded (text, videos that were checked when they were made) the SHA-256 that S3 checked at the upload and keeps is compared with the receipt, without a download; the local stack's files can be changed behind its back, so there, and with --read, every byte is read.
+
+A --deep that was interrupted goes on where it was: it trusts that objects which it has found whole within the last seven days, whose receipts are the same to the last byte and whose sizes are still right, are still whole. --fresh trusts nothing.
+
+What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt, index_twice. The command that mends it is printed at the end.
+
+Exit status 0: whole. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops submit --missing --duplicates' replaces them as far as it can.
 
 Examples:
   ops --stack dev verify
+  ops --stack dev verify --deep
+  ops --stack dev verify --deep --repair-plan plan.json
   ops --stack dev verify --all --samples 10000 --json`
 }
 
 // Validate checks the flags.
 func (c *VerifyCmd) Validate() error {
-	if c.given() && c.Samples < 1 {
+	switch {
+	case c.given() && c.Samples < 1:
 		return usage("say how many samples per generator must be there: --samples N")
-	}
-	if c.given() && c.Run_ != "" {
+	case c.given() && c.Run_ != "":
 		return usage("--run says which generators: leave --all and --generator out")
-	}
-	if !c.given() && c.Samples > 0 {
+	case !c.given() && c.Samples > 0:
 		return usage("say which generators: --all, or --generator NAME")
+	case c.given() && (c.Start < 0 || c.Samples > task.MaxIndex || c.Start > task.MaxIndex-c.Samples):
+		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
+	case !c.Deep && (c.RepairPlan != "" || c.Read || c.Fresh):
+		return usage("--repair-plan, --read and --fresh belong to --deep")
 	}
 	return nil
 }
 
 // Run verifies and prints the report.
 func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
-	var run task.Run
-	if c.given() {
-		list, err := discover(o.Globals)
-		if err != nil {
-			return err
-		}
-		var all []string
-		for _, g := range list {
-			all = append(all, g.Name)
-		}
-		names, err := c.names(all)
-		if err != nil {
-			return err
-		}
-		run = task.Run{Start: c.Start, Samples: c.Samples}
-		for _, name := range names {
-			run.Generators = append(run.Generators, task.RunGenerator{Name: name})
-		}
-	} else {
-		var err error
-		if run, err = findRun(ctx, st, c.Run_, t); err != nil {
-			return err
-		}
-	}
-	report, err := verify(ctx, st, run, func(done int) { o.Progress("verifying", done, len(run.Generators)) })
+	run, err := c.run(ctx, o, t, st)
 	if err != nil {
 		return err
 	}
-	if err := o.Print(report, report.table); err != nil {
+	check := &dataset.Checker{Store: st, Deep: c.Deep, Trust: !c.Read && t.S3Endpoint == "", Progress: o.Progress}
+	if c.Deep {
+		about := fmt.Sprintf("%s %d-%d trust=%t", st.Bucket(), run.Start, run.Start+run.Samples, check.Trust)
+		path := c.file(o, t, run, "journal")
+		if check.Journal, err = dataset.OpenJournal(path, about, c.Fresh); err != nil {
+			return err
+		}
+	}
+	report, err := verify(ctx, check, run)
+	if err := errors.Join(err, check.Journal.Close(err == nil)); err != nil {
+		if c.Deep && ctx.Err() != nil {
+			return withHint(err, "the same command: it goes on where it was")
+		}
+		return err
+	}
+	if err := o.Print(report, func(w io.Writer) { printReport(w, report) }); err != nil {
 		return err
 	}
 	if report.Whole {
 		return nil
 	}
-	if run.ID == "" {
-		return &statusError{status: exitProblem}
+	return c.advise(o, t, st, run, report)
+}
+
+// run is the run that is verified, or what the flags describe.
+func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Store) (task.Run, error) {
+	if !c.given() {
+		return findRun(ctx, st, c.Run_, t)
 	}
-	return withHint(&statusError{status: exitProblem}, "ops%s submit --missing --run %s", t.flags(), run.ID)
+	list, err := discover(o.Globals)
+	if err != nil {
+		return task.Run{}, err
+	}
+	var all []string
+	for _, g := range list {
+		all = append(all, g.Name)
+	}
+	names, err := c.names(all)
+	run := task.Run{Start: c.Start, Samples: c.Samples}
+	for _, name := range names {
+		run.Generators = append(run.Generators, task.RunGenerator{Name: name})
+	}
+	return run, err
 }
 
-// Report is what verify found.
-type Report struct {
-	Run        string            `json:"run,omitempty"`
-	Whole      bool              `json:"whole"`
-	Samples    int               `json:"samples"` // that are committed in the range
-	Bytes      int64             `json:"bytes"`   // of their files
-	Generators []GeneratorReport `json:"generators"`
+// file is where what belongs to this check is kept on this machine.
+func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string {
+	name := run.ID
+	if name == "" {
+		name = fmt.Sprintf("%d-%d", run.Start, run.Start+run.Samples-1)
+	}
+	return filepath.Join(o.LocalDir, "verify", strings.ReplaceAll(t.Name, "/", "_"), name+"."+what)
 }
 
-// GeneratorReport is what verify found of one generator.
-type GeneratorReport struct {
-	Name       string      `json:"name"`
-	Whole      bool        `json:"whole"`
-	Expected   int         `json:"expected"`
-	Samples    int         `json:"samples"`
-	Bytes      int64       `json:"bytes"`
-	Missing    []string    `json:"missing,omitempty"`    // ranges, first and last index
-	Duplicates []Duplicate `json:"duplicates,omitempty"` // later samples that equal an earlier one
-	Problems   []string    `json:"problems,omitempty"`   // objects that do not fit the receipts
-	Seeds      []int       `json:"seeds"`                // run seeds that made it; more than one is a mixture
+// advise writes the repair plan and says which command carries it out.
+func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, report *dataset.Report) error {
+	wrong := &statusError{status: exitProblem}
+	again := "--run " + run.ID
+	if run.ID == "" {
+		again = fmt.Sprintf("%s --samples %d --start %d", c.words(), c.Samples, c.Start)
+	}
+	plan := report.Plan(st.Bucket())
+	damaged := plan.Overwrites() || plan.Restores()
+	switch {
+	case damaged && !c.Deep:
+		return withHint(wrong, "ops%s verify --deep %s", t.flags(), again)
+	case !c.Deep || !damaged && c.RepairPlan == "":
+		return withHint(wrong, "ops%s submit --missing %s", t.flags(), again)
+	}
+	path := c.RepairPlan
+	if path == "" {
+		path = c.file(o, t, run, "plan.json")
+	}
+	if err := plan.Write(path); err != nil {
+		return err
+	}
+	o.Say("repair plan: %s", path)
+	how := "--missing"
+	if plan.Overwrites() {
+		how = "--overwrite"
+	}
+	if len(plan.Gaps()) > 0 && run.ID == "" {
+		return withHint(wrong, "ops%s submit %s --repair-plan %s, and for the gaps ops%s submit --missing %s", t.flags(), how, path, t.flags(), again)
+	}
+	return withHint(wrong, "ops%s submit %s --repair-plan %s", t.flags(), how, path)
 }
 
-// Duplicate is a sample that is the same puzzle as an earlier one.
-type Duplicate struct {
-	Index int `json:"index"`
-	Of    int `json:"of"`
+// words are the flags that chose the generators.
+func (c *choice) words() string {
+	if c.All {
+		return "--all"
+	}
+	return "--generator " + strings.Join(c.Generator, " --generator ")
 }
-
-// maxProblems bounds the problems named per generator; there is always a count.
-const maxProblems = 20
 
 // verify checks the generators of a run one after the other.
-func verify(ctx context.Context, st *store.Store, run task.Run, progress func(done int)) (*Report, error) {
-	report := &Report{Run: run.ID, Whole: true}
-	for i, g := range run.Generators {
-		r, err := verifyGenerator(ctx, st, g.Name, run.Range())
+func verify(ctx context.Context, c *dataset.Checker, run task.Run) (*dataset.Report, error) {
+	report := &dataset.Report{Run: run.ID, Deep: c.Deep, Whole: true}
+	for _, g := range run.Generators {
+		r, err := c.Generator(ctx, g.Name, run.Range())
 		if err != nil {
 			return nil, fmt.Errorf("verify %s: %w", g.Name, err)
 		}
-		report.Generators = append(report.Generators, *r)
+		report.Generators = append(report.Generators, r)
 		report.Whole = report.Whole && r.Whole
 		report.Samples += r.Samples
 		report.Bytes += r.Bytes
-		progress(i + 1)
 	}
 	return report, nil
 }
 
-// held is what is known of one index while a generator is verified.
-type held struct {
-	claim int
-	mark  [16]byte // of the fingerprint
-}
-
-func verifyGenerator(ctx context.Context, st *store.Store, name string, whole task.Range) (*GeneratorReport, error) {
-	r := &GeneratorReport{Name: name, Expected: whole.Len(), Seeds: []int{}}
-	var names []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, name) {
-		if err != nil {
-			return nil, err
+func printReport(w io.Writer, r *dataset.Report) {
+	verdict := func(whole bool) string {
+		if whole {
+			return "whole"
 		}
-		if n.Range.Overlaps(whole) {
-			names = append(names, n)
-		}
+		return "NOT whole"
 	}
-	indices := make(map[int]held, whole.Len())
-	objects := map[string]expected{}
-	seeds := map[int]bool{}
-	for receipt, err := range st.ReadReceipts(ctx, names) {
-		if err != nil {
-			return nil, err
-		}
-		if !seeds[receipt.RunSeed] {
-			seeds[receipt.RunSeed] = true
-			r.Seeds = append(r.Seeds, receipt.RunSeed)
-		}
-		if receipt.Shard != nil {
-			objects[receipt.Shard.Key] = expected{receipt.Shard.Size, receipt.Claim}
-		}
-		for _, s := range receipt.Samples {
-			if s.Index < whole.Start || s.Index >= whole.End {
-				continue
-			}
-			if before, there := indices[s.Index]; there && before.claim > receipt.Claim {
-				continue // superseded
-			}
-			h := held{claim: receipt.Claim}
-			mark, err := hex.DecodeString(s.Fingerprint)
-			if err != nil || len(mark) < len(h.mark) {
-				mark = []byte(fmt.Sprintf("%-16s", s.Fingerprint))
-			}
-			copy(h.mark[:], mark)
-			indices[s.Index] = h
-			r.Samples++
-			for _, f := range s.Files {
-				r.Bytes += f.Size
-				key := task.FileKey(name, s.ID, f.Name)
-				if receipt.Shard == nil && objects[key].claim <= receipt.Claim {
-					objects[key] = expected{f.Size, receipt.Claim}
-				}
-			}
-		}
-	}
-	r.Samples = len(indices)
-	r.missing(whole, indices)
-	r.duplicates(whole, indices)
-	if err := r.objects(st.List(ctx, task.DataPrefix+name+"/", ""), objects, whole); err != nil {
-		return nil, err
-	}
-	r.Whole = len(r.Missing) == 0 && len(r.Problems) == 0
-	return r, nil
-}
-
-type expected struct {
-	size  int64
-	claim int
-}
-
-func (r *GeneratorReport) missing(whole task.Range, indices map[int]held) {
-	start := -1
-	for i := whole.Start; i <= whole.End; i++ {
-		_, there := indices[i]
-		switch {
-		case i < whole.End && !there && start < 0:
-			start = i
-		case (i == whole.End || there) && start >= 0:
-			r.Missing = append(r.Missing, fmt.Sprintf("%d-%d", start, i-1))
-			start = -1
-		}
-	}
-}
-
-func (r *GeneratorReport) duplicates(whole task.Range, indices map[int]held) {
-	first := make(map[[16]byte]int, len(indices))
-	for i := whole.Start; i < whole.End; i++ {
-		h, there := indices[i]
-		if !there {
-			continue
-		}
-		if of, again := first[h.mark]; again {
-			r.Duplicates = append(r.Duplicates, Duplicate{Index: i, Of: of})
-		} else {
-			first[h.mark] = i
-		}
-	}
-}
-
-// objects compares what is stored with what the receipts say. Objects of
-// indices outside the range are not looked at.
-func (r *GeneratorReport) objects(stored iter.Seq2[store.Object, error], want map[string]expected, whole task.Range) error {
-	problems := 0
-	note := func(format string, args ...any) {
-		if problems++; problems <= maxProblems {
-			r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
-		}
-	}
-	for o, err := range stored {
-		if err != nil {
-			return err
-		}
-		e, there := want[o.Key]
-		switch {
-		case there && e.size != o.Size:
-			note("%s has %d bytes, its receipt says %d", o.Key, o.Size, e.size)
-		case !there && inRange(o.Key, whole):
-			note("%s is there without a receipt", o.Key)
-		}
-		delete(want, o.Key)
-	}
-	for key := range want {
-		note("%s is not there, a receipt says it is", key)
-	}
-	if problems > maxProblems {
-		r.Problems = append(r.Problems, fmt.Sprintf("and %d more", problems-maxProblems))
-	}
-	return nil
-}
-
-// inRange reports whether a data object is one of a sample or shard in a range.
-func inRange(key string, whole task.Range) bool {
-	parts := strings.Split(strings.TrimPrefix(key, task.DataPrefix), "/")
-	switch len(parts) {
-	case 2: // a shard: <generator>/<generator>_<start>_<end>.tar.gz
-		name := strings.TrimPrefix(strings.TrimSuffix(parts[1], ".tar.gz"), parts[0]+"_")
-		r, _, ok := task.ReceiptRange(name + ".json")
-		return !ok || whole.Overlaps(r)
-	case 3: // a file: <generator>/<domain>_<index>/<file>
-		var index int
-		id := parts[1]
-		if _, err := fmt.Sscanf(id[strings.LastIndex(id, "_")+1:], "%d", &index); err != nil {
-			return true
-		}
-		return whole.Start <= index && index < whole.End
-	}
-	return true
-}
-
-func (r *Report) table(w io.Writer) {
-	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tMISSING\tDUPLICATES\tSIZE\t")
+	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tMISSING\tDAMAGED\tDUPLICATES\tSIZE\t")
 	for _, g := range r.Generators {
-		verdict := "whole"
-		if !g.Whole {
-			verdict = "NOT whole"
+		damaged := 0
+		for _, n := range g.Damaged {
+			damaged += n
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, count(g.Samples), count(g.Expected-g.Samples), count(len(g.Duplicates)), size(g.Bytes), verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, count(g.Samples), count(g.Expected-g.Samples), count(damaged), count(g.Duplicates), size(g.Bytes), verdict(g.Whole))
 	}
 	for _, g := range r.Generators {
 		if len(g.Missing) > 0 {
 			fmt.Fprintf(w, "%s: missing %s\n", g.Name, shorten(g.Missing))
 		}
-		for _, p := range g.Problems {
-			fmt.Fprintf(w, "%s: %s\n", g.Name, p)
+		for _, kind := range dataset.Kinds() {
+			if n := g.Damaged[kind]; n > 0 {
+				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, count(n), kind, kind.Means())
+			}
+			shown := 0
+			for _, d := range g.Examples {
+				if d.Kind == kind {
+					fmt.Fprintf(w, "    %s\n", strings.TrimSuffix(d.Key+": "+d.Detail, ": "))
+					shown++
+				}
+			}
+			if more := g.Damaged[kind] - shown; more > 0 {
+				fmt.Fprintf(w, "    and %s more\n", count(more))
+			}
 		}
 		if len(g.Seeds) > 1 {
 			fmt.Fprintf(w, "%s: made with the seeds %v\n", g.Name, g.Seeds)
 		}
-		var pairs []string
-		for _, d := range g.Duplicates {
-			pairs = append(pairs, fmt.Sprintf("%d = %d", d.Index, d.Of))
+		if len(g.Commits) > 1 {
+			fmt.Fprintf(w, "%s: made by %d commits of the generator: %s\n", g.Name, len(g.Commits), shorten(g.Commits))
 		}
-		if len(pairs) > 0 {
-			fmt.Fprintf(w, "%s: duplicates %s\n", g.Name, shorten(pairs))
+		if g.Duplicates > 0 {
+			var pairs []string
+			for _, d := range g.First {
+				pairs = append(pairs, fmt.Sprintf("%d = %d", d.Index, d.Of))
+			}
+			more := ""
+			if n := len(pairs); n < g.Duplicates {
+				more = fmt.Sprintf(" and %s more", count(g.Duplicates-n))
+			}
+			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, count(g.Distinct), count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
 		}
 	}
-	verdict := "whole"
-	if !r.Whole {
-		verdict = "NOT whole"
-	}
-	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict, plural(len(r.Generators), "generator"), plural(r.Samples, "sample"), size(r.Bytes))
+	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), plural(len(r.Generators), "generator"), plural(r.Samples, "sample"), size(r.Bytes))
 }
 
 // shorten joins the first ten of a list.

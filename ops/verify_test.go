@@ -1,139 +1,97 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
+// video is the one that the test generator writes: three frames.
+var video = sync.OnceValue(func() []byte {
+	source, err := os.ReadFile(filepath.Join("local", "testdata", "generate.py"))
+	if err != nil {
+		panic(err)
+	}
+	text := regexp.MustCompile(`(?s)VIDEO = base64.b64decode\(\s*"""(.*?)"""`).FindSubmatch(source)
+	data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(text[1])), ""))
+	if err != nil {
+		panic(err)
+	}
+	return data
+})
+
+// picture is a PNG whose pixels are a text's.
+func picture(text string) []byte {
+	sum := sha256.Sum256([]byte(text))
+	m := image.NewNRGBA(image.Rect(0, 0, 4, 2))
+	for i := range 8 {
+		m.Set(i%4, i/4, color.NRGBA{sum[3*i], sum[3*i+1], sum[3*i+2], 255})
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, m); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
+
+func hashOf(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
 // stored commits samples for real: their files or shard, then the receipt. The
 // text of a sample is name, index and what.
-func stored(t testing.TB, st *store.Store, generator string, r task.Range, format task.Format, claim int, what string) store.Receipt {
+func stored(t testing.TB, st *store.Store, generator string, r task.Range, format task.Format, claim int, what string, edits ...func(index int, files map[string][]byte)) store.Receipt {
 	t.Helper()
 	receipt := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: r.Len(), ChunkStart: r.Start, Start: r.Start, End: r.End, Claim: claim, Format: format, Domain: "d"}
 	dir := t.TempDir()
 	var list []sample.Sample
 	for i := r.Start; i < r.End; i++ {
 		text := fmt.Sprintf("%s %d %s", generator, i, what)
-		sum := sha256.Sum256([]byte(text))
-		hash := hex.EncodeToString(sum[:])
-		s := sample.Sample{Index: i, ID: task.SampleID("d", i), Fingerprint: hash}
-		for _, name := range []string{"first_frame.png", "prompt.txt"} {
+		files := map[string][]byte{"first_frame.png": picture(text), "prompt.txt": []byte(text)}
+		for _, edit := range edits {
+			edit(i, files)
+		}
+		s := sample.Sample{Index: i, ID: task.SampleID("d", i), Fingerprint: hashOf([]byte(text))}
+		for _, name := range slices.Sorted(maps.Keys(files)) {
 			file := filepath.Join(dir, fmt.Sprint(i)+name)
-			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			s.Files = append(s.Files, sample.File{Name: name, Path: file, Size: int64(len(text)), SHA256: hash})
+			must(t, os.WriteFile(file, files[name], 0o600))
+			s.Files = append(s.Files, sample.File{Name: name, Path: file, Size: int64(len(files[name])), SHA256: hashOf(files[name])})
 		}
 		list = append(list, s)
 		receipt.Samples = append(receipt.Samples, store.Described(s))
 	}
 	if format == task.Tar {
 		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, list)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		receipt.Shard = &shard
-	} else if err := st.PutFiles(t.Context(), generator, list); err != nil {
-		t.Fatal(err)
+	} else {
+		must(t, st.PutFiles(t.Context(), generator, list))
 	}
-	if err := st.PutReceipt(t.Context(), receipt); err != nil {
-		t.Fatal(err)
-	}
+	must(t, st.PutReceipt(t.Context(), receipt))
 	return receipt
-}
-
-// Verify names what is wrong with a bucket, and finds nothing wrong with a
-// healthy one.
-func TestVerify(t *testing.T) {
-	c := newCloud(t)
-	file := func(name string, index int) string {
-		return task.FileKey(name, task.SampleID("d", index), "prompt.txt")
-	}
-	for _, test := range []struct {
-		name       string
-		sabotage   func(t *testing.T, name string, chunks []store.Receipt)
-		format     task.Format
-		samples    int
-		missing    []string
-		problems   []string // a word of each
-		duplicates []Duplicate
-	}{
-		{name: "healthy", format: task.Files, samples: 20},
-		{name: "healthy-shards", format: task.Tar, samples: 20},
-		{name: "object-deleted", format: task.Files, samples: 20, problems: []string{"is not there"}, sabotage: func(t *testing.T, name string, _ []store.Receipt) {
-			must(t, c.store.Delete(t.Context(), []string{file(name, 3)}))
-		}},
-		{name: "shard-deleted", format: task.Tar, samples: 20, problems: []string{"is not there"}, sabotage: func(t *testing.T, name string, chunks []store.Receipt) {
-			must(t, c.store.Delete(t.Context(), []string{chunks[1].Shard.Key}))
-		}},
-		{name: "object-cut", format: task.Files, samples: 20, problems: []string{"has 1 bytes"}, sabotage: func(t *testing.T, name string, _ []store.Receipt) {
-			place(t, c.store, name, 7, "prompt.txt", "x")
-		}},
-		{name: "object-too-many", format: task.Files, samples: 20, problems: []string{"without a receipt"}, sabotage: func(t *testing.T, name string, _ []store.Receipt) {
-			place(t, c.store, name, 7, "extra.txt", "x")
-		}},
-		{name: "sample-outside", format: task.Files, samples: 20, sabotage: func(t *testing.T, name string, _ []store.Receipt) {
-			place(t, c.store, name, 25, "prompt.txt", "x") // not in the range that is verified
-		}},
-		{name: "receipt-deleted", format: task.Files, samples: 15, missing: []string{"5-9"}, problems: slices.Repeat([]string{"without a receipt"}, 10), sabotage: func(t *testing.T, name string, chunks []store.Receipt) {
-			must(t, c.store.DeleteReceipt(t.Context(), chunks[1]))
-		}},
-		{name: "shard-without-receipt", format: task.Tar, samples: 15, missing: []string{"15-19"}, problems: []string{"without a receipt"}, sabotage: func(t *testing.T, name string, chunks []store.Receipt) {
-			must(t, c.store.DeleteReceipt(t.Context(), chunks[3]))
-		}},
-		{name: "two-gaps", format: task.Files, samples: 10, missing: []string{"0-4", "10-14"}, sabotage: func(t *testing.T, name string, chunks []store.Receipt) {
-			for _, n := range []int{0, 2} {
-				must(t, c.store.DeleteReceipt(t.Context(), chunks[n]))
-				must(t, c.store.Delete(t.Context(), chunks[n].ObjectKeys()))
-			}
-		}},
-		{name: "duplicates", format: task.Files, samples: 20, duplicates: []Duplicate{{6, 3}, {19, 3}}, sabotage: func(t *testing.T, name string, chunks []store.Receipt) {
-			mark := chunks[0].Samples[3].Fingerprint
-			for n, at := range map[int]int{1: 1, 3: 4} {
-				must(t, c.store.DeleteReceipt(t.Context(), chunks[n]))
-				chunks[n].Samples[at].Fingerprint = mark
-				must(t, c.store.PutReceipt(t.Context(), chunks[n]))
-			}
-		}},
-		{name: "superseded", format: task.Files, samples: 20, sabotage: func(t *testing.T, name string, _ []store.Receipt) {
-			stored(t, c.store, name, task.Range{Start: 8, End: 12}, task.Files, 2, "longer than before")
-		}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			var chunks []store.Receipt
-			for start := 0; start < 20; start += 5 {
-				chunks = append(chunks, stored(t, c.store, test.name, task.Range{Start: start, End: start + 5}, test.format, 1, ""))
-			}
-			if test.sabotage != nil {
-				test.sabotage(t, test.name, chunks)
-			}
-			report, err := verify(t.Context(), c.store, task.Run{Samples: 20, Generators: []task.RunGenerator{{Name: test.name}}}, func(int) {})
-			must(t, err)
-			g := report.Generators[0]
-			if g.Samples != test.samples || !slices.Equal(g.Missing, test.missing) || !slices.Equal(g.Duplicates, test.duplicates) || len(g.Problems) != len(test.problems) {
-				t.Errorf("%+v", g)
-			}
-			for i, word := range test.problems {
-				if !strings.Contains(g.Problems[i], word) || !strings.Contains(g.Problems[i], test.name) {
-					t.Errorf("%s", g.Problems[i])
-				}
-			}
-			whole := len(test.missing)+len(test.problems) == 0
-			if g.Whole != whole || report.Whole != whole {
-				t.Errorf("whole is %v", g.Whole)
-			}
-		})
-	}
 }
 
 func must(t testing.TB, err error) {
@@ -148,7 +106,309 @@ func place(t *testing.T, st *store.Store, generator string, index int, name, tex
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(path, []byte(text), 0o600))
-	sum := sha256.Sum256([]byte(text))
-	f := sample.File{Name: name, Path: path, Size: int64(len(text)), SHA256: hex.EncodeToString(sum[:])}
+	f := sample.File{Name: name, Path: path, Size: int64(len(text)), SHA256: hashOf([]byte(text))}
 	must(t, st.PutFiles(t.Context(), generator, []sample.Sample{{ID: task.SampleID("d", index), Files: []sample.File{f}}}))
+}
+
+// bucket is the bucket for who tampers with it.
+type bucket struct {
+	t *testing.T
+	*cloud
+	name   string // of the generator
+	chunks []store.Receipt
+}
+
+func (b *bucket) get(key string) []byte {
+	b.t.Helper()
+	body, _, err := b.store.Get(b.t.Context(), key)
+	must(b.t, err)
+	defer body.Close()
+	data, err := io.ReadAll(body)
+	must(b.t, err)
+	return data
+}
+
+func (b *bucket) put(key string, data []byte) {
+	b.t.Helper()
+	_, err := b.s3.PutObject(b.t.Context(), &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &key, Body: bytes.NewReader(data)})
+	must(b.t, err)
+}
+
+func (b *bucket) remove(key string) {
+	b.t.Helper()
+	must(b.t, b.store.Delete(b.t.Context(), []string{key}))
+}
+func (b *bucket) truncate(key string) {
+	b.t.Helper()
+	data := b.get(key)
+	b.put(key, data[:len(data)-1])
+}
+
+// flip changes one bit in the middle.
+func (b *bucket) flip(key string) {
+	b.t.Helper()
+	data := b.get(key)
+	data[len(data)/2] ^= 4
+	b.put(key, data)
+}
+
+// flipOnDisk changes one bit behind the store's back.
+func (b *bucket) flipOnDisk(key string) {
+	b.t.Helper()
+	path := filepath.Join(b.objects, filepath.FromSlash(key))
+	data, err := os.ReadFile(path)
+	must(b.t, err)
+	data[len(data)/2] ^= 4
+	must(b.t, os.WriteFile(path, data, 0o600))
+}
+
+func (b *bucket) copy(from, to string) { b.t.Helper(); b.put(to, b.get(from)) }
+func (b *bucket) rename(from, to string) {
+	b.t.Helper()
+	b.copy(from, to)
+	b.remove(from)
+}
+
+func (b *bucket) swap(one, other string) {
+	b.t.Helper()
+	first, second := b.get(one), b.get(other)
+	b.put(one, second)
+	b.put(other, first)
+}
+
+// file is the key of a file of a sample.
+func (b *bucket) file(index int, name string) string {
+	return task.FileKey(b.name, task.SampleID("d", index), name)
+}
+
+// edit changes a receipt's text.
+func (b *bucket) edit(r store.Receipt, old, new string) {
+	b.t.Helper()
+	text := string(b.get(r.Key()))
+	if !strings.Contains(text, old) {
+		b.t.Fatalf("%q is not in %s", old, text)
+	}
+	b.put(r.Key(), []byte(strings.Replace(text, old, new, 1)))
+}
+
+// rebuild writes a shard anew from other members, and a receipt that has its hash.
+func (b *bucket) rebuild(r store.Receipt, change func(members []member) []member) {
+	b.t.Helper()
+	data := archive(change(members(b.t, b.get(r.Shard.Key)))...)
+	b.put(r.Shard.Key, data)
+	r.Shard = &store.Object{Key: r.Shard.Key, Size: int64(len(data)), SHA256: hashOf(data)}
+	must(b.t, b.store.ReplaceReceipt(b.t.Context(), r))
+}
+
+// Each way to damage a bucket is found, and named for what it is; in a healthy
+// bucket nothing is found. Both formats, every kind.
+func TestSabotage(t *testing.T) {
+	c := newCloud(t)
+	const (
+		missing, longer, hash, undecodable = dataset.MissingObject, dataset.WrongSize, dataset.WrongHash, dataset.Undecodable
+		badShard, stray, badReceipt, twice = dataset.BadShard, dataset.StrayObject, dataset.BadReceipt, dataset.IndexTwice
+	)
+	broken := func(name string, data []byte) func(int, map[string][]byte) {
+		return func(index int, files map[string][]byte) {
+			if index == 6 {
+				files[name] = data
+			}
+		}
+	}
+	// A PNG whose checksums are right and whose pixels cannot be had.
+	noPixels := func() []byte {
+		data := picture("x")
+		at := bytes.Index(data, []byte("IDAT"))
+		return repairCRC(append(slices.Clone(data[:at+4]), append(bytes.Repeat([]byte{9}, len(data)-at-4-16), data[len(data)-16:]...)...))
+	}()
+	noFrames := bytes.Replace(video(), []byte("stsz\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03"), []byte("stsz\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 1)
+	both := []task.Format{task.Files, task.Tar}
+	type found map[string]dataset.Kind // by key; %f 7 x is file x of sample 7, %s 1 the shard of chunk 1, %r 1 its receipt
+	for _, test := range []struct {
+		name     string
+		formats  []task.Format
+		make     func(int, map[string][]byte) // what the generator did wrong
+		sabotage func(b *bucket)
+		missing  []string
+		found    found
+		shallow  bool // found without --deep
+	}{
+		{name: "healthy", formats: both, sabotage: func(*bucket) {}, shallow: true},
+
+		{name: "delete a picture", formats: both[:1], sabotage: func(b *bucket) { b.remove(b.file(3, "first_frame.png")) }, found: found{"%f 3 first_frame.png": missing}, shallow: true},
+		{name: "delete a sample", formats: both[:1], sabotage: func(b *bucket) {
+			for _, name := range []string{"first_frame.png", "prompt.txt", "ground_truth.mp4"} {
+				b.remove(b.file(3, name))
+			}
+		}, found: found{"%f 3 first_frame.png": missing, "%f 3 prompt.txt": missing, "%f 3 ground_truth.mp4": missing}, shallow: true},
+		{name: "delete a shard", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].Shard.Key) }, found: found{"%s 1": missing}, shallow: true},
+
+		{name: "truncate a picture", formats: both[:1], sabotage: func(b *bucket) { b.truncate(b.file(3, "first_frame.png")) }, found: found{"%f 3 first_frame.png": longer}, shallow: true},
+		{name: "truncate a video", formats: both[:1], sabotage: func(b *bucket) { b.truncate(b.file(0, "ground_truth.mp4")) }, found: found{"%f 0 ground_truth.mp4": longer}, shallow: true},
+		{name: "empty a text", formats: both[:1], sabotage: func(b *bucket) { b.put(b.file(19, "prompt.txt"), nil) }, found: found{"%f 19 prompt.txt": longer}, shallow: true},
+		{name: "lengthen a text", formats: both[:1], sabotage: func(b *bucket) { b.put(b.file(19, "prompt.txt"), make([]byte, 100)) }, found: found{"%f 19 prompt.txt": longer}, shallow: true},
+		{name: "truncate a shard", formats: both[1:], sabotage: func(b *bucket) { b.truncate(b.chunks[3].Shard.Key) }, found: found{"%s 3": longer}, shallow: true},
+
+		{name: "flip a bit of a picture", formats: both[:1], sabotage: func(b *bucket) { b.flip(b.file(3, "first_frame.png")) }, found: found{"%f 3 first_frame.png": hash}},
+		{name: "flip a bit of a video", formats: both[:1], sabotage: func(b *bucket) { b.flip(b.file(3, "ground_truth.mp4")) }, found: found{"%f 3 ground_truth.mp4": hash}},
+		{name: "flip a bit of a text", formats: both[:1], sabotage: func(b *bucket) { b.flip(b.file(3, "prompt.txt")) }, found: found{"%f 3 prompt.txt": hash}},
+		{name: "flip a bit of a shard", formats: both[1:], sabotage: func(b *bucket) { b.flip(b.chunks[0].Shard.Key) }, found: found{"%s 0": hash}},
+		{name: "flip bits on the disk", formats: both[:1], sabotage: func(b *bucket) {
+			b.flipOnDisk(b.file(3, "prompt.txt"))
+			b.flipOnDisk(b.file(4, "first_frame.png"))
+			b.flipOnDisk(b.file(5, "ground_truth.mp4"))
+		}, found: found{"%f 3 prompt.txt": hash, "%f 4 first_frame.png": hash, "%f 5 ground_truth.mp4": hash}},
+		{name: "flip a bit of a shard on the disk", formats: both[1:], sabotage: func(b *bucket) { b.flipOnDisk(b.chunks[2].Shard.Key) }, found: found{"%s 2": hash}},
+
+		{name: "swap texts of one length", formats: both[:1], sabotage: func(b *bucket) { b.swap(b.file(3, "prompt.txt"), b.file(7, "prompt.txt")) }, found: found{"%f 3 prompt.txt": hash, "%f 7 prompt.txt": hash}},
+		{name: "swap a text and a video", formats: both[:1], sabotage: func(b *bucket) { b.swap(b.file(3, "prompt.txt"), b.file(3, "ground_truth.mp4")) }, found: found{"%f 3 prompt.txt": longer, "%f 3 ground_truth.mp4": longer}, shallow: true},
+
+		{name: "rename a file", formats: both[:1], sabotage: func(b *bucket) { b.rename(b.file(3, "prompt.txt"), b.file(3, "promt.txt")) }, found: found{"%f 3 prompt.txt": missing, "%f 3 promt.txt": stray}, shallow: true},
+		{name: "rename a shard", formats: both[1:], sabotage: func(b *bucket) {
+			b.rename(b.chunks[1].Shard.Key, strings.Replace(b.chunks[1].Shard.Key, "_00000009.", "_00000010.", 1))
+		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010.tar.gz": stray}, shallow: true},
+		{name: "duplicate a file", formats: both[:1], sabotage: func(b *bucket) { b.copy(b.file(3, "prompt.txt"), b.file(4, "copy of prompt.txt")) }, found: found{"%f 4 copy of prompt.txt": stray}, shallow: true},
+		{name: "duplicate files to other places", formats: both, sabotage: func(b *bucket) {
+			from := b.chunks[0].ObjectKeys()[0]
+			b.copy(from, "data/v1/"+b.name+"/e_00000004/prompt.txt")
+			b.copy(from, "data/v1/"+b.name+"/notes.txt")
+			b.copy(from, "data/v1/"+b.name+"/d_00000004/deeper/prompt.txt")
+			b.copy(from, "data/v1/"+b.name+"/d_4/prompt.txt")
+		}, found: found{"data/v1/NAME/e_00000004/prompt.txt": stray, "data/v1/NAME/notes.txt": stray, "data/v1/NAME/d_00000004/deeper/prompt.txt": stray, "data/v1/NAME/d_4/prompt.txt": stray}, shallow: true},
+		{name: "duplicate a shard", formats: both[1:], sabotage: func(b *bucket) {
+			b.copy(b.chunks[0].Shard.Key, "data/v1/"+b.name+"/"+b.name+"_00000000_00000003.tar.gz")
+		}, found: found{"data/v1/NAME/NAME_00000000_00000003.tar.gz": stray}, shallow: true},
+		{name: "a file beside shards", formats: both[1:], sabotage: func(b *bucket) { b.put(b.file(3, "prompt.txt"), []byte("x")) }, found: found{"%f 3 prompt.txt": stray}, shallow: true},
+		{name: "what is beyond the range is not looked at", formats: both, sabotage: func(b *bucket) {
+			b.put(b.file(20, "prompt.txt"), []byte("x"))
+			b.copy(b.chunks[0].Key(), strings.Replace(b.chunks[0].Key(), "00000000_00000004", "00000020_00000024", 1))
+		}, shallow: true},
+
+		{name: "delete a receipt", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].Key()) }, missing: []string{"5-9"}, found: found{"%s 1": stray}, shallow: true},
+		{name: "truncate a receipt", formats: both[1:], sabotage: func(b *bucket) { b.truncate(b.chunks[1].Key()) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "flip a bit of a receipt on the disk", formats: both[1:], sabotage: func(b *bucket) { b.flipOnDisk(b.chunks[1].Key()) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "empty a receipt", formats: both[1:], sabotage: func(b *bucket) { b.put(b.chunks[1].Key(), nil) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "swap receipts", formats: both[1:], sabotage: func(b *bucket) { b.swap(b.chunks[1].Key(), b.chunks[2].Key()) }, missing: []string{"5-14"}, found: found{"%s 1": stray, "%s 2": stray, "%r 1": badReceipt, "%r 2": badReceipt}, shallow: true},
+		{name: "rename a receipt", formats: both[1:], sabotage: func(b *bucket) {
+			b.rename(b.chunks[1].Key(), strings.Replace(b.chunks[1].Key(), "00000009", "00000008", 1))
+		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/00000005_00000008.json": badReceipt}, shallow: true},
+		{name: "rename a receipt to something else", formats: both[1:], sabotage: func(b *bucket) { b.rename(b.chunks[1].Key(), "receipts/v1/"+b.name+"/old.json") }, missing: []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/old.json": badReceipt}, shallow: true},
+		{name: "duplicate a receipt", formats: both, sabotage: func(b *bucket) {
+			b.copy(b.chunks[1].Key(), strings.Replace(b.chunks[1].Key(), "00000009", "00000008", 1))
+			b.copy(b.chunks[1].Key(), "receipts/v1/"+b.name+"/copy of 00000005_00000009.json")
+		}, found: found{"receipts/v1/NAME/00000005_00000008.json": badReceipt, "receipts/v1/NAME/copy of 00000005_00000009.json": badReceipt}, shallow: true},
+		{name: "a receipt with a hash that is not the file's", formats: both[:1], sabotage: func(b *bucket) {
+			h := b.chunks[0].Samples[2].Files[0].SHA256
+			b.edit(b.chunks[0], h, h[:63]+map[bool]string{true: "1", false: "0"}[h[63] == '0'])
+		}, found: found{"%f 2 first_frame.png": hash}},
+		{name: "a receipt of another generator", formats: both[1:], sabotage: func(b *bucket) { b.edit(b.chunks[1], `"generator":"`+b.name, `"generator":"maze`) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "a receipt that lacks a sample", formats: both[1:], sabotage: func(b *bucket) {
+			r := b.chunks[1]
+			r.Samples = r.Samples[:4]
+			must(b.t, b.store.ReplaceReceipt(b.t.Context(), r))
+		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "a receipt with a sample twice", formats: both[1:], sabotage: func(b *bucket) {
+			r := b.chunks[1]
+			r.Samples[4] = r.Samples[3]
+			must(b.t, b.store.ReplaceReceipt(b.t.Context(), r))
+		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "two receipts of one claim", formats: both[:1], sabotage: func(b *bucket) {
+			r := b.chunks[1].Part(task.Range{Start: 7, End: 8})
+			must(b.t, b.store.PutReceipt(b.t.Context(), r))
+		}, found: found{"%r 1": twice}, shallow: true},
+
+		{name: "a member is left out", formats: both[1:], sabotage: func(b *bucket) { b.rebuild(b.chunks[1], func(m []member) []member { return m[1:] }) }, found: found{"%s 1": badShard}},
+		{name: "a member is added", formats: both[1:], sabotage: func(b *bucket) {
+			b.rebuild(b.chunks[1], func(m []member) []member { x := m[0]; x.Name += "x"; return append(m, x) })
+		}, found: found{"%s 1": badShard}},
+		{name: "a member is there twice", formats: both[1:], sabotage: func(b *bucket) { b.rebuild(b.chunks[1], func(m []member) []member { return append(m, m[0]) }) }, found: found{"%s 1": badShard}},
+		{name: "members are swapped", formats: both[1:], sabotage: func(b *bucket) {
+			b.rebuild(b.chunks[1], func(m []member) []member { m[0].Name, m[3].Name = m[3].Name, m[0].Name; return m })
+		}, found: found{"%s 1": badShard}},
+		{name: "a member is a link", formats: both[1:], sabotage: func(b *bucket) {
+			b.rebuild(b.chunks[1], func(m []member) []member { m[0].Typeflag, m[0].Linkname, m[0].body = '2', "/etc/passwd", ""; return m })
+		}, found: found{"%s 1": badShard}},
+
+		{name: "the generator's picture has no pixels", formats: both, make: broken("first_frame.png", noPixels), sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
+		{name: "the generator's picture is none", formats: both, make: broken("first_frame.png", []byte("hello")), sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
+		{name: "the generator's video has no frames", formats: both, make: broken("ground_truth.mp4", noFrames), sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
+		{name: "the generator's video is cut off", formats: both, make: broken("ground_truth.mp4", video()[:len(video())-40]), sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
+
+		{name: "superseded", formats: both, sabotage: func(b *bucket) {
+			// With other files, in the other format, and in other cuts: what they replace counts no more.
+			for n, format := range []task.Format{task.Files, task.Tar, task.Files} {
+				stored(b.t, b.store, b.name, task.Range{Start: 8 - n, End: 12}, format, n+2, strings.Repeat("longer", n))
+				if format == task.Tar {
+					for i := 7; i < 12; i++ {
+						must(b.t, b.store.Delete(b.t.Context(), []string{b.file(i, "first_frame.png"), b.file(i, "prompt.txt"), b.file(i, "ground_truth.mp4")}))
+					}
+				}
+			}
+			for i := 6; i < 12; i++ {
+				b.remove(b.file(i, "ground_truth.mp4"))
+			}
+		}, shallow: true},
+	} {
+		for _, format := range test.formats {
+			name := strings.ReplaceAll(test.name, " ", "-") + "-" + string(format)
+			name = strings.NewReplacer("'", "", ",", "").Replace(name)
+			t.Run(name, func(t *testing.T) {
+				b := &bucket{t: t, cloud: c, name: name}
+				edits := []func(int, map[string][]byte){func(_ int, files map[string][]byte) { files["ground_truth.mp4"] = video() }}
+				if test.make != nil {
+					edits = append(edits, test.make)
+				}
+				for start := 0; start < 20; start += 5 {
+					b.chunks = append(b.chunks, stored(t, c.store, name, task.Range{Start: start, End: start + 5}, format, 1, "", edits...))
+				}
+				test.sabotage(b)
+				want := map[string]dataset.Kind{}
+				for key, kind := range test.found {
+					want[b.spell(key, format)] = kind
+				}
+				for _, deep := range []bool{false, true} {
+					check := &dataset.Checker{Store: c.store, Deep: deep}
+					report, err := verify(t.Context(), check, task.Run{Samples: 20, Generators: []task.RunGenerator{{Name: name}}})
+					must(t, err)
+					g := report.Generators[0]
+					got := map[string]dataset.Kind{}
+					for _, d := range g.Examples {
+						got[d.Key] = d.Kind
+					}
+					expected := want
+					if !deep && !test.shallow {
+						expected = map[string]dataset.Kind{}
+					}
+					if !maps.Equal(got, expected) || !slices.Equal(g.Missing, test.missing) {
+						t.Errorf("deep %v: found %v, missing %v", deep, g.Examples, g.Missing)
+					}
+					if whole := len(expected)+len(test.missing) == 0; g.Whole != whole || report.Whole != whole {
+						t.Errorf("deep %v: whole is %v", deep, g.Whole)
+					}
+					if expected := 20 - 5*len(test.missing); len(test.missing) < 2 && g.Samples != expected && test.name != "swap receipts" {
+						t.Errorf("deep %v: %d samples, want %d", deep, g.Samples, expected)
+					}
+				}
+			})
+		}
+	}
+}
+
+// spell writes out a key of the table.
+func (b *bucket) spell(key string, format task.Format) string {
+	var n int
+	var name string
+	if got, _ := fmt.Sscanf(key, "%%f %d %s", &n, &name); got == 2 {
+		if _, rest, _ := strings.Cut(key, fmt.Sprintf("%d ", n)); format == task.Files || strings.HasPrefix(rest, "prompt") {
+			return b.file(n, rest)
+		}
+		return b.chunks[n/5].Shard.Key
+	}
+	if got, _ := fmt.Sscanf(key, "%%s %d", &n); got == 1 {
+		return b.chunks[n].Shard.Key
+	}
+	if got, _ := fmt.Sscanf(key, "%%r %d", &n); got == 1 {
+		return b.chunks[n].Key()
+	}
+	return strings.ReplaceAll(key, "NAME", b.name)
 }

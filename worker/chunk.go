@@ -40,6 +40,7 @@ const (
 // those that another worker holds for as long as claimWait.
 func (w *work) all(ctx context.Context, list []todo) {
 	var waited time.Duration
+	own := time.Duration(task.SeedFromID(w.delivery.requestID)) % claimPoll
 	for {
 		busy := w.once(ctx, list)
 		if len(busy) == 0 {
@@ -47,12 +48,14 @@ func (w *work) all(ctx context.Context, list []todo) {
 		}
 		list = busy
 		if waited += claimPoll; waited > claimWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*claimPoll {
-			w.outcome.busy = true
+			for _, item := range list {
+				w.outcome.held = append(w.outcome.held, item.chunk.Keep)
+			}
 			return
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(claimPoll):
+		case <-time.After(claimPoll/2 + own): // two that are in each other's way must not stay in step
 		}
 	}
 }
@@ -77,6 +80,7 @@ func (w *work) once(ctx context.Context, list []todo) (busy []todo) {
 			defer o.mu.Unlock()
 			var failed *failure
 			var held *store.BusyError
+			var changed *changedError
 			switch {
 			case err == nil && receipt == nil: // somebody else committed it meanwhile
 				o.skipped += len(item.chunk.Kept())
@@ -88,6 +92,8 @@ func (w *work) once(ctx context.Context, list []todo) (busy []todo) {
 				if held.Until.After(o.busyUntil) {
 					o.busyUntil = held.Until
 				}
+			case errors.As(err, &changed):
+				busy = append(busy, changed.parts...)
 			case errors.As(err, &failed) && failed.cause != task.TimedOut:
 				o.failures = append(o.failures, *failed)
 			case failed != nil:
@@ -149,7 +155,9 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 	for _, r := range item.replaces {
 		above = max(above, r.Claim)
 	}
-	if c.Indices != nil {
+	if c.Indices != nil && item.restores == nil {
+		// A repair stands above everything that holds its samples, and leaves room below.
+		above = 1
 		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
 		if err != nil {
 			return nil, w.storage(ctx, c, err)
@@ -158,15 +166,19 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 			above = max(above, r.Claim)
 		}
 	}
+	if err := w.cut(ctx, c, item.replaces); err != nil {
+		return nil, w.storage(ctx, c, err)
+	}
 	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
-	claim, err := w.store.Claim(ctx, w.task.Generator, c, holder, above, time.Now())
+	claim, err := w.store.Claim(ctx, w.task.Generator, c, holder, above)
 	if err != nil {
 		return nil, w.storage(ctx, c, err)
 	}
+	clean := true
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
 		defer cancel()
-		if e := w.store.Release(ctx, claim); e != nil {
+		if e := w.store.Release(ctx, claim, clean); e != nil {
 			log.Error("release claim", "claim", claim.Number, "error", e)
 		}
 	}()
@@ -183,8 +195,8 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 		return nil, &failure{chunk: c, cause: task.Conflict, detail: err.Error()}
 	case len(parts) == 0:
 		return nil, nil
-	case len(parts) > 1 || parts[0].chunk.Keep != c.Keep:
-		return nil, &failure{chunk: c, cause: task.Conflict, detail: "part of the range was committed while the task ran"}
+	case len(parts) > 1 || parts[0].chunk.Keep != c.Keep || slices.ContainsFunc(parts[0].replaces, func(r store.Receipt) bool { return sticksOut(r, c.Keep) || r.Claim >= claim.Number }):
+		return nil, &changedError{parts}
 	}
 
 	dir, err := w.scratch.Folder()
@@ -197,8 +209,9 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 		return nil, err
 	}
 	slot.release() // the next generator may start while this one's samples are stored
-	r := made.receipt(w, c, claim)
-	if err := w.commit(ctx, c, &r, made, parts[0].replaces); err != nil {
+	r := made.receipt(w, parts[0], claim)
+	if err := w.commit(ctx, parts[0], &r, made, claim.First); err != nil {
+		clean = false // one of its requests may still be executed
 		return nil, w.storage(ctx, c, err)
 	}
 	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "claim", r.Claim,
@@ -262,7 +275,7 @@ func (w *work) try(ctx context.Context, c task.Chunk, scratch string, attempt in
 	limited, cancel := context.WithDeadline(ctx, w.generatorDeadline)
 	defer cancel()
 	var err error
-	m.result, err = generator.Run(limited, generator.Request{
+	m.result, err = w.Handler.generator(limited, generator.Request{
 		Generator: w.generator, Samples: c.Count(), Seed: m.seed, StartIndex: c.Cell.Start, Scratch: scratch, Watch: alone,
 	})
 	f.result, f.command = m.result, m.result.Command
@@ -316,103 +329,24 @@ func (w *work) short(seen generator.Watched) task.Cause {
 	return ""
 }
 
-// commit stores the samples and then, last, the receipt. What it replaces loses
-// its receipt first, so that no receipt ever vouches for bytes that are gone.
-func (w *work) commit(ctx context.Context, c task.Chunk, r *store.Receipt, m *made, replaces []store.Receipt) error {
-	if err := w.retract(ctx, c, replaces); err != nil {
-		return err
-	}
-	if r.Format == task.Tar {
-		shard, err := w.store.PutShard(ctx, w.task.Generator, c, m.samples)
-		if err != nil {
-			return err
-		}
-		r.Shard = &shard
-	} else if err := w.store.PutFiles(ctx, w.task.Generator, m.samples); err != nil {
-		return err
-	}
-	if r.Claim > 1 || len(replaces) > 0 || c.Indices != nil {
-		// Somebody was here before and may have left other objects behind.
-		if err := w.clear(ctx, c, r, replaces); err != nil {
-			return err
-		}
-	}
-	err := w.store.PutReceipt(ctx, *r)
-	if !errors.Is(err, store.ErrExists) {
-		return err
-	}
-	// The holder of an older claim came through at the last moment. Its receipt
-	// describes what we have just written over: ours is the one that is true.
-	stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
-	if err != nil {
-		return err
-	}
-	for _, other := range stored {
-		if other.Key() == r.Key() && other.Claim > r.Claim {
-			return fmt.Errorf("claim %d of samples %s was overtaken by claim %d", r.Claim, c.Keep, other.Claim)
-		}
-	}
-	if err := w.store.DeleteReceipt(ctx, *r); err != nil {
-		return err
-	}
-	return w.store.PutReceipt(ctx, *r)
-}
-
-// retract takes back the receipts that are replaced. Where one reaches beyond
-// the chunk, the rest of it is committed anew under its own range first.
-func (w *work) retract(ctx context.Context, c task.Chunk, replaces []store.Receipt) error {
-	for _, old := range replaces {
-		for _, rest := range []task.Range{{Start: old.Start, End: min(old.End, c.Keep.Start)}, {Start: max(old.Start, c.Keep.End), End: old.End}} {
-			if rest.Len() == 0 || old.Indices != nil {
-				continue
-			}
-			if err := w.store.PutReceipt(ctx, old.Part(rest)); err != nil && !errors.Is(err, store.ErrExists) {
-				return err
-			}
-		}
-		if err := w.store.DeleteReceipt(ctx, old); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// clear deletes the objects of the chunk's samples that the new receipt does
-// not name: those of replaced receipts, and those of a writer that was killed.
-func (w *work) clear(ctx context.Context, c task.Chunk, r *store.Receipt, replaces []store.Receipt) error {
-	keep := r.ObjectKeys()
-	named := map[string]bool{}
-	for _, key := range keep {
-		named[key] = true
-	}
-	var old []string
-	for _, o := range replaces {
-		if o.Shard != nil && !c.Keep.Contains(o.Range()) {
-			continue // the rest of it still needs the shard
-		}
-		for _, key := range o.Part(c.Keep).ObjectKeys() {
-			if !named[key] {
-				old = append(old, key)
-			}
-		}
-	}
-	if err := w.store.Delete(ctx, old); err != nil {
-		return err
-	}
-	return w.store.Sweep(ctx, w.task.Generator, r.Domain, c, keep)
-}
-
-func (m *made) receipt(w *work, c task.Chunk, claim *store.Claim) store.Receipt {
+func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
+	c := x.chunk
 	r := store.Receipt{
 		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
-		Claim: claim.Number, Format: w.task.Format, Domain: m.domain,
+		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,
 		CPUSeconds: m.result.CPU.Seconds(), WallSeconds: m.result.Wall.Seconds(), PeakRSSBytes: m.result.PeakRSS,
 		RequestID: w.delivery.requestID, MessageID: w.delivery.firstID, Receives: w.delivery.earlier + w.delivery.receives,
 		Committed: time.Now().UTC(),
 	}
+	if c.Indices != nil {
+		r.FirstAttempt = c.Attempt
+	}
 	for _, s := range m.samples {
+		if x.restores != nil && !holds(*x.restores, []int{s.Index}) {
+			continue // overwritten since
+		}
 		r.Samples = append(r.Samples, store.Described(s))
 	}
 	return r

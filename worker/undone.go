@@ -8,10 +8,40 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// todo is a part of a chunk that has to be made, and the receipts it replaces.
+// todo is a part of a chunk that has to be made.
 type todo struct {
 	chunk    task.Chunk
-	replaces []store.Receipt
+	replaces []store.Receipt // what they hold of the chunk is taken back
+	restores *store.Receipt  // its bytes are made again, in its place
+	above    []store.Receipt // what they hold of the chunk stays as it is
+}
+
+// taken returns the indices of the chunk that are not to be written.
+func (x todo) taken() map[int]bool {
+	taken := map[int]bool{}
+	if x.restores != nil { // of a repair some of whose samples were overwritten since
+		for _, index := range x.chunk.Kept() {
+			taken[index] = !holds(*x.restores, []int{index})
+		}
+	}
+	for _, r := range x.above {
+		for _, s := range r.Samples {
+			taken[s.Index] = true
+		}
+	}
+	return taken
+}
+
+// order is the claim number that the receipt gets, for a claim that was taken:
+// below everything that stays as it is.
+func (x todo) order(claim int) int {
+	if x.restores != nil {
+		return x.restores.Claim
+	}
+	for _, r := range x.above {
+		claim = min(claim, r.Claim-1)
+	}
+	return claim
 }
 
 // undone returns what is left to make of a chunk, given the receipts that
@@ -21,24 +51,38 @@ type todo struct {
 // A receipt of the same seed and chunk size settles its range. One of another
 // seed or chunk size is a conflict, unless the task overwrites: then what
 // earlier runs committed is replaced, and what this run or a later one
-// committed settles its range.
+// committed settles its range. A repair settles no range, because others count
+// on a receipt for it, but what makes one leaves the repaired samples alone.
 func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
+	if t.Restore {
+		for i, r := range stored {
+			if r.Key() == task.ReceiptKey(t.Generator, c) && r.RunSeed == t.Seed && r.ChunkSize == t.ChunkSize {
+				return restored(t, c, stored, i), nil
+			}
+		}
+	}
 	if c.Indices != nil {
 		for _, r := range stored {
-			if r.Key() == task.ReceiptKey(t.Generator, c) {
+			switch {
+			// Its attempt is later than the task's where the first seeds failed.
+			case r.Indices != nil && r.RunSeed == t.Seed && r.Attempt >= t.Attempt && slices.Equal(r.Indices, c.Indices):
+				return nil, nil
+			// A later run has looked at these samples again: what it made stays.
+			case r.Indices != nil && t.RunID != "" && r.RunID > t.RunID && holds(r, c.Indices):
 				return nil, nil
 			}
 		}
-		return []todo{{chunk: c, replaces: nil}}, nil
+		return []todo{{chunk: c}}, nil
 	}
 	var settled []task.Range
-	var replaced []store.Receipt
+	var replaced, repairs []store.Receipt
 	for _, r := range stored {
 		switch {
-		case !r.Range().Overlaps(c.Keep):
+		case !r.Range().Overlaps(c.Keep) || r.Indices != nil && len(r.Part(c.Keep).Samples) == 0:
 		case t.Overwrite && r.RunID < t.RunID:
 			replaced = append(replaced, r)
-		case r.Indices != nil: // a repair settles nothing: what it repaired does
+		case r.Indices != nil:
+			repairs = append(repairs, r)
 		case t.Overwrite || r.RunSeed == t.Seed && r.ChunkSize == t.ChunkSize:
 			settled = append(settled, r.Range())
 		default:
@@ -58,11 +102,46 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 					part.replaces = append(part.replaces, r)
 				}
 			}
+			for _, r := range repairs {
+				if holds(r, part.chunk.Kept()) {
+					part.above = append(part.above, r)
+				}
+			}
 			parts = append(parts, part)
 		}
 		at = max(at, s.End)
 	}
 	return parts, nil
+}
+
+// changedError says that what is left to make of a chunk is not what it was when
+// the task was cut: it is to be tried again like this.
+type changedError struct{ parts []todo }
+
+func (*changedError) Error() string { return "others committed a part of the range meanwhile" }
+
+// restored is what is left to make when a task restores one of the stored
+// receipts: nothing when its run has done so already.
+func restored(t task.Task, c task.Chunk, stored []store.Receipt, place int) []todo {
+	r := stored[place]
+	if r.RunID == t.RunID {
+		return nil
+	}
+	x := todo{chunk: c, restores: &r}
+	for _, other := range stored {
+		if other.Claim > r.Claim && holds(other, c.Kept()) {
+			x.above = append(x.above, other)
+		}
+	}
+	return []todo{x}
+}
+
+// holds reports whether a receipt describes one of the indices, which are sorted.
+func holds(r store.Receipt, indices []int) bool {
+	return slices.ContainsFunc(r.Samples, func(s store.ReceiptSample) bool {
+		_, found := slices.BinarySearch(indices, s.Index)
+		return found
+	})
 }
 
 func orNone(id string) string {

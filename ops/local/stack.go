@@ -68,7 +68,8 @@ type Config struct {
 	Tmp        int              // MB of its /tmp; 0 is DefaultTmp
 	Say        func(msg string) // is told what a person may want to know; may be nil
 
-	front func(endpoint string) string // tests put a proxy in front of the bucket that workers see
+	front  func(o stack.Outputs) stack.Outputs // tests put proxies in front of the endpoints that workers see
+	behind func(worker int) time.Duration      // tests set a worker's clock back, as seen from here
 }
 
 // Stack is a running local stack.

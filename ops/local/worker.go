@@ -102,12 +102,21 @@ func (w *instance) serveNext(rw http.ResponseWriter, r *http.Request) {
 	case inv := <-w.next:
 		h := rw.Header()
 		h.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
-		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(inv.deadline.UnixMilli(), 10))
+		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(w.told(inv.deadline).UnixMilli(), 10))
 		h.Set("Lambda-Runtime-Invoked-Function-Arn", w.stack.outputs.FunctionARN)
 		h.Set("Content-Type", "application/json")
 		_, _ = rw.Write(inv.payload)
 	case <-r.Context().Done():
 	}
+}
+
+// told is the deadline as the worker is told it. To a worker whose clock is
+// behind, a moment looks as much later.
+func (w *instance) told(deadline time.Time) time.Time {
+	if behind := w.stack.config.behind; behind != nil {
+		return deadline.Add(behind(w.number))
+	}
+	return deadline
 }
 
 func (w *instance) serveAnswer(rw http.ResponseWriter, r *http.Request, failed bool) {
@@ -155,7 +164,7 @@ func (w *instance) start() (*process, error) {
 	defer log.Close()
 	o := w.stack.outputs
 	if front := w.stack.config.front; front != nil {
-		o.S3Endpoint = front(o.S3Endpoint)
+		o = front(o)
 	}
 	env := []string{
 		stack.EnvAlive + "=1",

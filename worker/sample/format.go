@@ -19,6 +19,16 @@ func (e *formatError) Error() string { return e.reason }
 
 func broken(format string, args ...any) error { return &formatError{fmt.Sprintf(format, args...)} }
 
+// Whole checks a file of a sample as Collect does, and returns what is wrong with
+// it, or "".
+func Whole(name string, f io.ReadSeeker, size int64) (wrong string, err error) {
+	err = checkFile(name, f, size)
+	if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare
+		return bad.reason, nil
+	}
+	return "", err
+}
+
 // checkFile checks that a file is whole, by its extension. The checks read the
 // structure and the checksums of a file and decode no pixel: decoding would cost
 // more CPU than the worker is allowed beside the generator.

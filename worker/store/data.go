@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -15,6 +16,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -214,37 +216,164 @@ func (u *upload) abort() {
 	_, _ = u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id})
 }
 
-// Sweep deletes the data objects of a chunk's indices that are not in keep: what
-// a killed or replaced writer left behind. It costs one listing.
-func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chunk, keep []string) error {
-	var stale []string
-	note := func(key string) {
-		if !slices.Contains(keep, key) {
-			stale = append(stale, key)
-		}
+// Sweep deletes the data objects of indices of a chunk that are not in keep: what
+// a killed or replaced writer left behind. It costs one listing, or for a repair
+// one for each index, which may be far apart.
+func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chunk, indices []int, keep []string) error {
+	if len(indices) == 0 {
+		return nil
+	}
+	kept := map[string]bool{}
+	for _, key := range keep {
+		kept[key] = true
 	}
 	wanted := map[string]bool{}
-	for _, index := range c.Kept() {
+	for _, index := range indices {
 		wanted[task.SampleID(domain, index)] = true
 	}
 	prefix := task.DataPrefix + generator + "/"
-	last := prefix + task.SampleID(domain, c.Keep.End-1) + "/\xff"
-	for o, err := range s.List(ctx, prefix+domain+"_", prefix+task.SampleID(domain, c.Keep.Start)) {
-		if err != nil {
-			return err
+	var mu sync.Mutex
+	var stale []string
+	list := func(ctx context.Context, below, after, last string) error {
+		for o, err := range s.List(ctx, below, after) {
+			if err != nil {
+				return err
+			}
+			if o.Key > last {
+				break
+			}
+			if id, _, ok := strings.Cut(strings.TrimPrefix(o.Key, prefix), "/"); ok && wanted[id] && !kept[o.Key] {
+				mu.Lock()
+				stale = append(stale, o.Key)
+				mu.Unlock()
+			}
 		}
-		if o.Key > last {
-			break
-		}
-		if id, _, ok := strings.Cut(strings.TrimPrefix(o.Key, prefix), "/"); ok && wanted[id] {
-			note(o.Key)
-		}
+		return nil
 	}
-	if shard := task.ShardKey(generator, c); !slices.Contains(keep, shard) {
+	folder := func(index int) string { return prefix + task.SampleID(domain, index) + "/" }
+	first, last := folder(indices[0]), folder(indices[len(indices)-1])
+	var err error
+	if c.Indices == nil {
+		err = list(ctx, prefix+domain+"_", first, last+"\xff")
+	} else {
+		err = each(ctx, len(indices), func(ctx context.Context, i int) error {
+			return list(ctx, folder(indices[i]), "", folder(indices[i])+"\xff")
+		})
+	}
+	if shard := task.ShardKey(generator, c); err == nil && !kept[shard] {
 		stale = append(stale, shard) // deleting what is not there is no error
 	}
-	if err := s.Delete(ctx, stale); err != nil {
+	if err == nil {
+		err = s.Delete(ctx, stale)
+	}
+	if err != nil {
 		return fmt.Errorf("sweep samples %s: %w", c.Keep, err)
 	}
 	return nil
+}
+
+// SweepShards deletes the shards that overlap a range and that no receipt names,
+// but for the one to keep, whose receipt is not written yet. It is for the holder
+// of the range's claim: nobody else has a shard there whose receipt is still to
+// come, except repairs, which have claims of their own. h takes those for a
+// moment.
+func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range, keep string, h Holder) error {
+	prefix := task.DataPrefix + generator + "/" + generator + "_"
+	end := fmt.Sprintf("%s%08d", prefix, r.End)
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")} // samples' folders may be named alike
+	if from := r.Start - task.MaxSpan; from > 0 {
+		in.StartAfter = aws.String(fmt.Sprintf("%s%08d", prefix, from))
+	}
+	var shards, repairs []string
+	whole := r
+	for pages := s3.NewListObjectsV2Paginator(s.client, in); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return fail("list", prefix, err)
+		}
+		for _, o := range page.Contents {
+			key := aws.ToString(o.Key)
+			name, isShard := strings.CutSuffix(key, shardSuffix)
+			of, repair, ok := task.ReceiptRange(strings.TrimPrefix(name, prefix) + ".json")
+			switch {
+			case !isShard || !ok || !of.Overlaps(r) || key == keep:
+				continue
+			case repair:
+				repairs = append(repairs, key)
+			default:
+				shards = append(shards, key)
+			}
+			whole.Start, whole.End = min(whole.Start, of.Start), max(whole.End, of.End)
+		}
+		if last := lastName(page); last >= end {
+			break
+		}
+	}
+	if len(shards)+len(repairs) == 0 {
+		return nil
+	}
+	named, err := s.namedShards(ctx, generator, whole)
+	if err != nil {
+		return err
+	}
+	isNamed := func(key string) bool { return named[key] }
+	if err := s.Delete(ctx, slices.DeleteFunc(shards, isNamed)); err != nil {
+		return fmt.Errorf("sweep shards of samples %s: %w", r, err)
+	}
+	for _, key := range slices.DeleteFunc(repairs, isNamed) {
+		if err := s.sweepRepair(ctx, generator, key, whole, h); err != nil {
+			return fmt.Errorf("sweep shards of samples %s: %w", r, err)
+		}
+	}
+	return nil
+}
+
+const shardSuffix = ".tar.gz"
+
+// namedShards are the keys of the shards that the receipts over a range name.
+func (s *Store) namedShards(ctx context.Context, generator string, r task.Range) (map[string]bool, error) {
+	receipts, err := s.Receipts(ctx, generator, r)
+	named := map[string]bool{}
+	for _, other := range receipts {
+		if other.Shard != nil {
+			named[other.Shard.Key] = true
+		}
+	}
+	return named, err
+}
+
+// sweepRepair deletes the shard of a repair unless a receipt names it or the
+// repair is under way.
+func (s *Store) sweepRepair(ctx context.Context, generator, key string, whole task.Range, h Holder) (err error) {
+	name := strings.TrimSuffix(strings.TrimPrefix(key, task.DataPrefix+generator+"/"+generator+"_"), shardSuffix)
+	lock, err := s.lock(ctx, repairPlace(generator, name), h, 0)
+	var busy *BusyError
+	if errors.As(err, &busy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
+		defer cancel()
+		err = errors.Join(err, s.Release(ctx, lock, err == nil))
+	}()
+	named, err := s.namedShards(ctx, generator, whole)
+	if err != nil || named[key] {
+		return err
+	}
+	return s.Delete(ctx, []string{key})
+}
+
+// lastName is the last key or folder of a page.
+func lastName(page *s3.ListObjectsV2Output) string {
+	last := ""
+	if n := len(page.Contents); n > 0 {
+		last = aws.ToString(page.Contents[n-1].Key)
+	}
+	if n := len(page.CommonPrefixes); n > 0 {
+		last = max(last, aws.ToString(page.CommonPrefixes[n-1].Prefix))
+	}
+	return last
 }

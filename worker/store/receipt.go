@@ -26,9 +26,10 @@ type Receipt struct {
 	RunID        string          `json:"run_id,omitempty"`
 	RunSeed      int             `json:"run_seed"`
 	ChunkSize    int             `json:"chunk_size"`
-	ChunkStart   int             `json:"chunk_start"` // first index of the cell
-	Seed         int             `json:"seed"`        // that the generator was given
-	Attempt      int             `json:"attempt"`
+	ChunkStart   int             `json:"chunk_start"`             // first index of the cell
+	Seed         int             `json:"seed"`                    // that the generator was given
+	Attempt      int             `json:"attempt"`                 // whose seed it was
+	FirstAttempt int             `json:"first_attempt,omitempty"` // of a repair: what its task began with, and its name says
 	Command      []string        `json:"command"`
 	Start        int             `json:"start"` // of the kept range
 	End          int             `json:"end"`   // exclusive
@@ -45,6 +46,8 @@ type Receipt struct {
 	MessageID    string          `json:"message_id,omitempty"`
 	Receives     int             `json:"receives,omitempty"`
 	Committed    time.Time       `json:"committed"`
+
+	ReadFrom string `json:"-"` // the key it was read from, which should be its Key
 }
 
 // ReceiptSample is one sample of a receipt.
@@ -76,7 +79,7 @@ func (r Receipt) Range() task.Range { return task.Range{Start: r.Start, End: r.E
 
 // chunk is the part of the chunk that makes its names.
 func (r Receipt) chunk() task.Chunk {
-	return task.Chunk{Keep: r.Range(), Indices: r.Indices, Attempt: r.Attempt}
+	return task.Chunk{Keep: r.Range(), Indices: r.Indices, Attempt: r.FirstAttempt}
 }
 
 // Key returns where the receipt stands.
@@ -114,15 +117,49 @@ func (r Receipt) Part(keep task.Range) Receipt {
 	return r
 }
 
+// Cut returns the receipts that take r's place when it is to end at the edges of a
+// range: one for what lies before it, in it and behind it, where there is
+// something. It is not for repairs.
+func (r Receipt) Cut(at task.Range) []Receipt {
+	var pieces []Receipt
+	for _, part := range []task.Range{{Start: r.Start, End: min(r.End, at.Start)}, {Start: max(r.Start, at.Start), End: min(r.End, at.End)}, {Start: max(r.Start, at.End), End: r.End}} {
+		if part.Len() > 0 {
+			pieces = append(pieces, r.Part(part))
+		}
+	}
+	return pieces
+}
+
+// Without returns a repair's receipt without its samples in a range. Indices stay:
+// they say what the generator was asked for, and they name it.
+func (r Receipt) Without(gone task.Range) Receipt {
+	r.Samples = slices.DeleteFunc(slices.Clone(r.Samples), func(s ReceiptSample) bool { return gone.Start <= s.Index && s.Index < gone.End })
+	return r
+}
+
+// OwnsShard reports whether the receipt's shard was written for just its samples.
+// The shard of a part holds others as well.
+func (r Receipt) OwnsShard() bool {
+	return r.Shard != nil && r.Shard.Key == task.ShardKey(r.Generator, r.chunk()) && (r.Indices == nil || len(r.Indices) == len(r.Samples))
+}
+
 // PutReceipt commits a chunk. It fails with ErrExists when another receipt
 // stands under its key.
-func (s *Store) PutReceipt(ctx context.Context, r Receipt) error {
+func (s *Store) PutReceipt(ctx context.Context, r Receipt) error { return s.putReceipt(ctx, r, true) }
+
+// ReplaceReceipt writes a receipt in the place of the one under its key. Only the
+// holder of the claims of its cells may.
+func (s *Store) ReplaceReceipt(ctx context.Context, r Receipt) error {
+	return s.putReceipt(ctx, r, false)
+}
+
+func (s *Store) putReceipt(ctx context.Context, r Receipt, once bool) error {
 	r.Version = 1
 	body, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, r.Key(), body, true)
+	return s.put(ctx, r.Key(), body, once)
 }
 
 // DeleteReceipt takes back what stands under r's key.
@@ -132,7 +169,7 @@ func (s *Store) DeleteReceipt(ctx context.Context, r Receipt) error {
 
 // Receipt reads one receipt, or returns ErrNotFound.
 func (s *Store) Receipt(ctx context.Context, key string) (Receipt, error) {
-	var r Receipt
+	r := Receipt{ReadFrom: key}
 	err := s.readJSON(ctx, key, &r)
 	return r, err
 }
@@ -166,14 +203,11 @@ func (s *Store) receiptNames(ctx context.Context, generator, after string) iter.
 
 // Receipts returns the receipts that overlap a range, lowest claim first.
 //
-// The range of an ordinary receipt has at most task.MaxSamples indices, so one
-// listing that begins that much before r finds them all. A repair may reach
-// further: those that begin earlier are not returned, and nothing depends on
-// them, because a repair never settles a range (see worker.undone) and readers
-// of a whole dataset list all names.
+// The range of no receipt, repairs included, is longer than task.MaxSpan, so one
+// listing that begins that much before r finds them all.
 func (s *Store) Receipts(ctx context.Context, generator string, r task.Range) ([]Receipt, error) {
 	after := ""
-	if from := r.Start - task.MaxSamples; from > 0 {
+	if from := r.Start - task.MaxSpan; from > 0 {
 		after = fmt.Sprintf("%s%08d", task.ReceiptsPrefix(generator), from)
 	}
 	var names []ReceiptName
@@ -201,29 +235,40 @@ func (s *Store) Receipts(ctx context.Context, generator string, r task.Range) ([
 
 // ReadReceipts reads receipts in the order of their names, some at a time, so
 // that a caller which drops them as they come needs little memory. One that was
-// deleted since it was listed is left out.
+// deleted since it was listed is left out. One that cannot be understood is an
+// *Error of ErrDamaged, with its key; a caller may go on to the next. Any other
+// error is the end.
 func (s *Store) ReadReceipts(ctx context.Context, names []ReceiptName) iter.Seq2[Receipt, error] {
+	type answer struct {
+		receipt *Receipt
+		damage  error
+	}
 	return func(yield func(Receipt, error) bool) {
 		for part := range slices.Chunk(names, 2*parallel) {
-			receipts := make([]*Receipt, len(part))
+			answers := make([]answer, len(part))
 			group, ctx := errgroup.WithContext(ctx)
 			group.SetLimit(parallel)
 			for i, name := range part {
 				group.Go(func() error {
 					r, err := s.Receipt(ctx, name.Key)
-					if errors.Is(err, ErrNotFound) {
+					switch {
+					case errors.Is(err, ErrNotFound):
 						return nil
+					case errors.Is(err, ErrDamaged):
+						r, answers[i].damage = Receipt{}, err
+					case err != nil:
+						return err
 					}
-					receipts[i] = &r
-					return err
+					answers[i].receipt = &r
+					return nil
 				})
 			}
 			if err := group.Wait(); err != nil {
 				yield(Receipt{}, err)
 				return
 			}
-			for _, r := range receipts {
-				if r != nil && !yield(*r, nil) {
+			for _, a := range answers {
+				if a.receipt != nil && !yield(*a.receipt, a.damage) {
 					return
 				}
 			}

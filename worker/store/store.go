@@ -32,6 +32,8 @@ var (
 	ErrExists = errors.New("exists already")
 	// ErrNotFound says that there is no such object.
 	ErrNotFound = errors.New("not found")
+	// ErrDamaged says that an object is there and is not what was written.
+	ErrDamaged = errors.New("it is not what was written there")
 )
 
 // Error says what the bucket did not do. Errors of other origin (the disk, an
@@ -140,15 +142,26 @@ func (s *Store) put(ctx context.Context, key string, body []byte, once bool) err
 	return fail("put", key, err)
 }
 
-// read returns a small object, or ErrNotFound.
+// read returns a small object, checked against the store's checksum, or
+// ErrNotFound or ErrDamaged.
 func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
-	body, _, err := s.Get(ctx, key)
-	if err != nil {
-		return nil, err
+	var text []byte
+	for range 2 { // damage may have happened on the way
+		body, o, err := s.get(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		text, err = io.ReadAll(body)
+		body.Close()
+		switch {
+		case err == nil:
+			return text, nil
+		case ctx.Err() != nil || int64(len(text)) != o.Size:
+			return nil, fail("get", key, err)
+		}
+		// All of it came, so the error is of the checksum: the SDK has no type for it.
 	}
-	defer body.Close()
-	text, err := io.ReadAll(body)
-	return text, fail("get", key, err)
+	return nil, fail("read", key, ErrDamaged)
 }
 
 func (s *Store) readJSON(ctx context.Context, key string, to any) error {
@@ -157,15 +170,19 @@ func (s *Store) readJSON(ctx context.Context, key string, to any) error {
 		return err
 	}
 	if err := json.Unmarshal(text, to); err != nil {
-		return fail("read", key, fmt.Errorf("it is not what was written there: %w", err))
+		return fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
 	}
 	return nil
 }
 
-// Get opens an object, or returns ErrNotFound. The size is the store's word, the
-// hash is empty unless the store knows it.
+// Get opens an object, or returns ErrNotFound. The size is the store's word. What
+// is read is not checked: the caller has a hash of its own.
 func (s *Store) Get(ctx context.Context, key string) (io.ReadCloser, Object, error) {
-	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key})
+	return s.get(ctx, key, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
+}
+
+func (s *Store) get(ctx context.Context, key string, options ...func(*s3.Options)) (io.ReadCloser, Object, error) {
+	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key}, options...)
 	if err != nil {
 		var none *types.NoSuchKey
 		if errors.As(err, &none) || status(err) == http.StatusNotFound {
@@ -173,17 +190,47 @@ func (s *Store) Get(ctx context.Context, key string) (io.ReadCloser, Object, err
 		}
 		return nil, Object{}, fail("get", key, err)
 	}
+	return out.Body, Object{Key: key, Size: aws.ToInt64(out.ContentLength)}, nil
+}
+
+// Head asks for an object without reading it, or returns ErrNotFound. The hash is
+// what the store checked when the object was put; it is empty for one that came
+// in parts.
+func (s *Store) Head(ctx context.Context, key string) (Object, error) {
+	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key, ChecksumMode: types.ChecksumModeEnabled})
+	if err != nil {
+		if status(err) == http.StatusNotFound {
+			return Object{}, fmt.Errorf("%s: %w", key, ErrNotFound)
+		}
+		return Object{}, fail("head", key, err)
+	}
 	o := Object{Key: key, Size: aws.ToInt64(out.ContentLength)}
 	if sum, err := base64.StdEncoding.DecodeString(aws.ToString(out.ChecksumSHA256)); err == nil && len(sum) == sha256.Size {
 		o.SHA256 = hex.EncodeToString(sum)
 	}
-	return out.Body, o, nil
+	return o, nil
 }
 
 // List returns the objects below a prefix in the order of their keys, those
 // after a key if one is given. It asks for 1,000 at a time.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
+		for page, err := range s.pages(ctx, prefix, after) {
+			if err != nil {
+				yield(Object{}, err)
+				return
+			}
+			for _, o := range page.Contents {
+				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size)}, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *Store) pages(ctx context.Context, prefix, after string) iter.Seq2[*s3.ListObjectsV2Output, error] {
+	return func(yield func(*s3.ListObjectsV2Output, error) bool) {
 		in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix}
 		if after != "" {
 			in.StartAfter = &after
@@ -191,14 +238,8 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object
 		pages := s3.NewListObjectsV2Paginator(s.client, in)
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield(Object{}, fail("list", prefix, err))
+			if !yield(page, fail("list", prefix, err)) || err != nil {
 				return
-			}
-			for _, o := range page.Contents {
-				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size)}, nil) {
-					return
-				}
 			}
 		}
 	}
@@ -223,13 +264,18 @@ func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 
 // Delete deletes objects; one that is not there is no error.
 func (s *Store) Delete(ctx context.Context, keys []string) error {
+	return each(ctx, len(keys), func(ctx context.Context, i int) error {
+		_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &keys[i]})
+		return fail("delete", keys[i], err)
+	})
+}
+
+// each calls do for 0 to n-1, some at a time, and returns the first error.
+func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
-	for _, key := range keys {
-		group.Go(func() error {
-			_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key})
-			return fail("delete", key, err)
-		})
+	for i := range n {
+		group.Go(func() error { return do(ctx, i) })
 	}
 	return group.Wait()
 }

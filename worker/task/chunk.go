@@ -25,8 +25,24 @@ type Chunk struct {
 	Number  int   // place on the grid
 	Cell    Range // what the generator makes: [Number*size, (Number+1)*size)
 	Keep    Range // what the task asked for of it; most often the whole cell
-	Indices []int // a repair: the places its samples take; Number and Cell mean nothing then
+	Indices []int // a repair: the places its samples take; Number means nothing then, and Cell is what they span
 	Attempt int   // of a repair: part of its name
+	Size    int   // of the grid's cells
+}
+
+// Cells returns the cells of the grid that the chunk writes to.
+func (c Chunk) Cells() []Range {
+	if c.Indices == nil {
+		return []Range{c.Cell}
+	}
+	var cells []Range
+	for _, index := range c.Indices {
+		start := index / c.Size * c.Size
+		if len(cells) == 0 || cells[len(cells)-1].Start != start {
+			cells = append(cells, Range{start, start + c.Size})
+		}
+	}
+	return cells
 }
 
 // Count is the number of samples the generator is asked for.
@@ -72,14 +88,14 @@ func (c Chunk) Seed(t Task, attempt int) int {
 func (t Task) Chunks() []Chunk {
 	if t.Indices != nil {
 		r := t.Range()
-		return []Chunk{{Cell: r, Keep: r, Indices: t.Indices, Attempt: t.Attempt}}
+		return []Chunk{{Cell: r, Keep: r, Indices: t.Indices, Attempt: t.Attempt, Size: t.ChunkSize}}
 	}
 	all := t.Range()
 	var chunks []Chunk
 	for k := all.Start / t.ChunkSize; k*t.ChunkSize < all.End; k++ {
 		cell := Range{k * t.ChunkSize, (k + 1) * t.ChunkSize}
 		keep := Range{max(cell.Start, all.Start), min(cell.End, all.End)}
-		chunks = append(chunks, Chunk{Number: k, Cell: cell, Keep: keep})
+		chunks = append(chunks, Chunk{Number: k, Cell: cell, Keep: keep, Size: t.ChunkSize})
 	}
 	return chunks
 }

@@ -47,6 +47,13 @@ func ClaimNumber(key string) (int, bool) {
 	return n, ok && err == nil && n > 0
 }
 
+// ClaimRange reads the cell back from where its claims stand. It is not ok for
+// the claim of a repair's receipt.
+func ClaimRange(place string) (cell Range, ok bool) {
+	cell, repair, ok := ReceiptRange(strings.TrimSuffix(place, "/") + ".json")
+	return cell, ok && !repair
+}
+
 // ReceiptsPrefix is where the receipts of a generator stand.
 func ReceiptsPrefix(generator string) string { return ReceiptPrefix + generator + "/" }
 
@@ -69,6 +76,18 @@ func ReceiptRange(key string) (r Range, repair, ok bool) {
 		return Range{}, false, false
 	}
 	return Range{start, last + 1}, len(parts) > 2, true
+}
+
+// ShardRange reads the range of samples back from a shard's key.
+func ShardRange(key string) (r Range, ok bool) {
+	parts := strings.Split(strings.TrimPrefix(key, DataPrefix), "/")
+	if len(parts) != 2 {
+		return Range{}, false
+	}
+	name, shard := strings.CutSuffix(parts[1], ".tar.gz")
+	name, named := strings.CutPrefix(name, parts[0]+"_")
+	r, _, ok = ReceiptRange(name + ".json")
+	return r, shard && named && ok
 }
 
 // FailuresPrefix is where the failure reports of a generator stand.

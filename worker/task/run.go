@@ -30,6 +30,7 @@ type RunGenerator struct {
 	Commit    string  `json:"commit,omitempty"`
 	ChunkSize int     `json:"chunk_size,omitempty"` // where the catalogue sets its own
 	Missing   []Range `json:"missing,omitempty"`    // with Run.Missing: the ranges that were sent
+	Repairs   []Task  `json:"repairs,omitempty"`    // sent beside them: repair tasks, and tasks that restore
 }
 
 // NewRunID returns an id that sorts by time, which is how an overwrite knows
@@ -69,6 +70,10 @@ func (r Run) Plan() []Task {
 					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g), Overwrite: r.Overwrite,
 				})
 			}
+		}
+		for _, t := range g.Repairs {
+			t.RunID = r.ID
+			perGenerator[i] = append(perGenerator[i], t)
 		}
 		rounds = max(rounds, len(perGenerator[i]))
 	}

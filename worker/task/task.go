@@ -24,6 +24,7 @@ import (
 const (
 	MaxIndex         = 100_000_000   // exclusive upper bound of a sample index
 	MaxSamples       = 1000          // samples in one task, and indices in one repair task
+	MaxSpan          = 10_000        // from the first to the last index of a repair task: who looks for receipts starts that much earlier
 	MaxSeed          = 1<<31 - 1     // largest seed: what numpy.random.seed and C's int both take
 	MaxAttempt       = 1_000_000_000 // largest attempt
 	DefaultBatch     = 100           // samples per task
@@ -54,6 +55,7 @@ type Task struct {
 	RunID      string `json:"run_id,omitempty"`
 	ChunkSize  int    `json:"chunk_size,omitempty"`
 	Overwrite  bool   `json:"overwrite,omitempty"`
+	Restore    bool   `json:"restore,omitempty"` // make again what one receipt describes, in its place
 	Indices    []int  `json:"indices,omitempty"`
 	Attempt    int    `json:"attempt,omitempty"`
 }
@@ -116,6 +118,7 @@ func Parse(body []byte, messageID string) (Task, error) {
 		"run_id":        func(v json.RawMessage) error { return readString(v, &t.RunID) },
 		"chunk_size":    func(v json.RawMessage) error { return readInt(v, 1, MaxSamples, &t.ChunkSize) },
 		"overwrite":     func(v json.RawMessage) error { return readBool(v, &t.Overwrite) },
+		"restore":       func(v json.RawMessage) error { return readBool(v, &t.Restore) },
 		"indices":       func(v json.RawMessage) error { return readIndices(v, &t.Indices) },
 		"attempt":       func(v json.RawMessage) error { return readInt(v, 0, MaxAttempt, &t.Attempt) },
 		// The Python predecessor's own submitter also wrote these two, always
@@ -170,6 +173,9 @@ func (t Task) Validate() error {
 	if t.Overwrite && t.RunID == "" {
 		return invalid("overwrite", "needs a run_id, which says what it may replace")
 	}
+	if t.Restore && (t.RunID == "" || t.Overwrite) {
+		return invalid("restore", "needs a run_id, which says who has done it, and stands beside no overwrite")
+	}
 	if t.Seed < 0 || t.Seed > MaxSeed {
 		return invalid("seed", "is %d, it must be from 0 to %d", t.Seed, MaxSeed)
 	}
@@ -190,6 +196,9 @@ func (t Task) Validate() error {
 			if i > 0 && index <= t.Indices[i-1] {
 				return invalid("indices", "must be sorted and without repeats, but %d follows %d", index, t.Indices[i-1])
 			}
+		}
+		if r := t.Range(); r.Len() > MaxSpan {
+			return invalid("indices", "reach from %d to %d, they must lie within %d", r.Start, r.End-1, MaxSpan)
 		}
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +22,7 @@ func TestParse(t *testing.T) {
 		{"predecessor's submitter", `{"type":"chess-task-data-generator","num_samples":100,"start_index":0,"seed":42,"output_format":"files","output_bucket":null,"dedup":false}`, whole},
 		{"no seed", `{"type":"g","num_samples":1}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1"), Format: Files, ChunkSize: 20}},
 		{"null seed", `{"type":"g","num_samples":1,"seed":null}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1"), Format: Files, ChunkSize: 20}},
+		{"restore", `{"type":"g","indices":[0,9999],"seed":1,"run_id":"r","restore":true}`, Task{Generator: "g", Indices: []int{0, 9999}, Seed: 1, RunID: "r", Restore: true, Format: Files, ChunkSize: 20}},
 		{"repair", `{"type":"g","indices":[3,9,27],"seed":0,"attempt":4,"output_format":"tar"}`, Task{Generator: "g", Indices: []int{3, 9, 27}, Attempt: 4, Format: Tar, ChunkSize: 20}},
 		{"overwrite", `{"type":"g","start_index":99999900,"num_samples":100,"seed":2147483647,"run_id":"r1","overwrite":true,"chunk_size":1000}`,
 			Task{Generator: "g", StartIndex: 99999900, NumSamples: 100, Seed: MaxSeed, RunID: "r1", Overwrite: true, ChunkSize: 1000, Format: Files}},
@@ -72,6 +74,9 @@ func TestParseRefuses(t *testing.T) {
 		{"run id", `{"type":"g","num_samples":1,"run_id":"a b"}`, "run_id", "letters"},
 		{"chunk", `{"type":"g","num_samples":1,"chunk_size":0}`, "chunk_size", "0"},
 		{"overwrite alone", `{"type":"g","num_samples":1,"overwrite":true}`, "overwrite", "run_id"},
+		{"restore alone", `{"type":"g","num_samples":1,"restore":true}`, "restore", "run_id"},
+		{"restore and overwrite", `{"type":"g","num_samples":1,"run_id":"r","restore":true,"overwrite":true}`, "restore", "no overwrite"},
+		{"indices far apart", `{"type":"g","indices":[1,10001]}`, "indices", "within 10000"},
 		{"overwrite is text", `{"type":"g","num_samples":1,"overwrite":"true"}`, "overwrite", "true or false"},
 		{"indices and range", `{"type":"g","num_samples":1,"indices":[1]}`, "indices", "in place of"},
 		{"no indices", `{"type":"g","indices":[]}`, "indices", "holds 0"},
@@ -197,7 +202,7 @@ func TestChunksCoverWhateverTheBatch(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	chunk := Task{Generator: "g", StartIndex: 10, NumSamples: 25, ChunkSize: 20}.Chunks()[1]
-	repair := Task{Generator: "g", Indices: []int{3, 9}, Attempt: 2}.Chunks()[0]
+	repair := Task{Generator: "g", Indices: []int{3, 9}, Attempt: 2, ChunkSize: 5}.Chunks()[0]
 	for _, test := range []struct{ got, want string }{
 		{FileKey("g", SampleID("maze", 7), "prompt.txt"), "data/v1/g/maze_00000007/prompt.txt"},
 		{ShardKey("g", chunk), "data/v1/g/g_00000020_00000034.tar.gz"},
@@ -217,6 +222,17 @@ func TestKeys(t *testing.T) {
 	}
 	if r, repaired, ok := ReceiptRange(ReceiptKey("g", chunk)); !ok || repaired || r != chunk.Keep {
 		t.Errorf("receipt reads as %v, %v, %v", r, repaired, ok)
+	}
+	for key, want := range map[string]Range{ShardKey("g", chunk): chunk.Keep, ShardKey("g", repair): {3, 10}, FileKey("g", SampleID("maze", 7), "a.tar.gz"): {}, "data/v1/g/h_00000000_00000004.tar.gz": {}} {
+		if r, ok := ShardRange(key); ok != (want.Len() > 0) || ok && r != want {
+			t.Errorf("%s reads as %v, %v", key, r, ok)
+		}
+	}
+	if got := chunk.Cells(); !slices.Equal(got, []Range{{20, 40}}) {
+		t.Errorf("cells of a chunk: %v", got)
+	}
+	if got := (Task{Generator: "g", Indices: []int{3, 4, 5, 27}, ChunkSize: 5}).Chunks()[0].Cells(); !slices.Equal(got, []Range{{0, 5}, {5, 10}, {25, 30}}) {
+		t.Errorf("cells of a repair: %v", got)
 	}
 	if n, ok := ClaimNumber(ClaimKey("g", chunk.Cell, 12)); !ok || n != 12 {
 		t.Errorf("claim number reads as %d, %v", n, ok)
@@ -240,7 +256,8 @@ func TestEveryCauseHasAPolicy(t *testing.T) {
 }
 
 func TestRunIsJSON(t *testing.T) {
-	run := Run{ID: "r", Seed: 1, Samples: 2, Batch: 1, ChunkSize: 1, Format: Tar, Generators: []RunGenerator{{Name: "g", Missing: []Range{{0, 1}}}}}
+	run := Run{ID: "r", Seed: 1, Samples: 2, Batch: 1, ChunkSize: 1, Format: Tar, Missing: true,
+		Generators: []RunGenerator{{Name: "g", Missing: []Range{{0, 1}}, Repairs: []Task{{Generator: "g", Indices: []int{0, 1}, Seed: 1, Attempt: 1000, ChunkSize: 1, Format: Tar}}}}}
 	text, err := json.Marshal(run)
 	if err != nil {
 		t.Fatal(err)
@@ -248,5 +265,10 @@ func TestRunIsJSON(t *testing.T) {
 	var back Run
 	if err := json.Unmarshal(text, &back); err != nil || !reflect.DeepEqual(run, back) {
 		t.Errorf("%s came back as %+v, %v", text, back, err)
+	}
+	// The plan is what is missing and the repairs, all of them the run's.
+	plan := back.Plan()
+	if len(plan) != 2 || plan[0].Range() != (Range{0, 1}) || !slices.Equal(plan[1].Indices, []int{0, 1}) || plan[1].RunID != "r" || plan[1].Attempt != 1000 {
+		t.Errorf("its plan is %+v", plan)
 	}
 }

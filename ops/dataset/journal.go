@@ -1,0 +1,121 @@
+package dataset
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// JournalAge is how long what an interrupted check has read counts as read.
+const JournalAge = 7 * 24 * time.Hour
+
+// Journal keeps which receipts a check of contents has found whole, a line for
+// each, so that an interrupted check goes on where it was. A line stands for the
+// receipt to its last byte and for the samples that it described; a receipt that
+// was changed, or describes more since, is read again. It trusts that nobody has
+// changed objects of the same size meanwhile.
+type Journal struct {
+	mu   sync.Mutex
+	file *os.File
+	done map[string]bool
+}
+
+// ErrBusy says that another process uses a journal.
+var ErrBusy = errors.New("another check of the same samples is running")
+
+// OpenJournal opens or begins the journal in a file. What is in it counts unless
+// fresh is wanted, if it was begun for the same thing, in the same words, and less
+// than JournalAge ago.
+func OpenJournal(path, about string, fresh bool) (*Journal, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{file: f, done: map[string]bool{}}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, ErrBusy
+	}
+	if err := j.read(about, fresh); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return j, nil
+}
+
+func (j *Journal) read(about string, fresh bool) error {
+	text, err := io.ReadAll(j.file)
+	if err != nil {
+		return err
+	}
+	text = text[:bytes.LastIndexByte(text, '\n')+1] // a line that was cut off never counted
+	first, rest, _ := strings.Cut(string(text), "\n")
+	began, of, _ := strings.Cut(first, " ")
+	if at, err := time.Parse(time.RFC3339, began); err != nil || fresh || of != about || time.Since(at) > JournalAge || time.Until(at) > 0 {
+		if err := j.file.Truncate(0); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(j.file, "%s %s\n", time.Now().UTC().Format(time.RFC3339), about)
+		return err
+	}
+	for line := range strings.Lines(rest) {
+		j.done[strings.TrimSuffix(line, "\n")] = true
+	}
+	return j.file.Truncate(int64(len(text)))
+}
+
+// journalEntry stands for a receipt and the samples that it describes.
+func journalEntry(r store.Receipt, live []store.ReceiptSample) string {
+	h := sha256.New()
+	fmt.Fprintln(h, r.Key(), digest(r))
+	for _, s := range live {
+		fmt.Fprintln(h, s.Index)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func (j *Journal) has(entry string) bool {
+	if j == nil {
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.done[entry]
+}
+
+func (j *Journal) add(entry string) error {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.done[entry] = true
+	_, err := fmt.Fprintln(j.file, entry)
+	return err
+}
+
+// Close keeps what was done for the next time, unless the check has finished.
+func (j *Journal) Close(finished bool) error {
+	if j == nil {
+		return nil
+	}
+	var err error
+	if finished {
+		err = os.Remove(j.file.Name())
+	}
+	return errors.Join(err, j.file.Close())
+}

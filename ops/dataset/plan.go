@@ -1,0 +1,225 @@
+package dataset
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Plan is what a check found to be mended. It names objects and receipts; how
+// they were made is read from the receipts when the plan is carried out, and what
+// has changed since is left alone.
+type Plan struct {
+	Version    int             `json:"version"`
+	Made       time.Time       `json:"made"`
+	Bucket     string          `json:"bucket"`
+	Run        string          `json:"run,omitempty"` // whose gaps are to be filled
+	Deep       bool            `json:"deep"`
+	Generators []GeneratorPlan `json:"generators"`
+}
+
+// GeneratorPlan is what is to be mended of one generator.
+type GeneratorPlan struct {
+	Name    string       `json:"name"`
+	Missing []task.Range `json:"missing,omitempty"` // has no receipt; looked up again when the plan is carried out
+	Gone    []Ref        `json:"gone,omitempty"`    // receipts with objects that are not there
+	Corrupt []Ref        `json:"corrupt,omitempty"` // receipts with objects that are wrong
+	Replace []int        `json:"replace,omitempty"` // indices whose samples another draw must replace
+	Remove  []string     `json:"remove,omitempty"`  // objects that no receipt names, and receipts that cannot be trusted
+}
+
+// Ref names a receipt as it was.
+type Ref struct {
+	Key    string `json:"key"`
+	Digest string `json:"digest"`
+}
+
+// Plan returns what the report found to be mended, or nil if there is nothing.
+func (r *Report) Plan(bucket string) *Plan {
+	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: bucket, Run: r.Run, Deep: r.Deep}
+	for _, g := range r.Generators {
+		if !g.Whole {
+			p.Generators = append(p.Generators, g.plan)
+		}
+	}
+	if p.Generators == nil {
+		return nil
+	}
+	return p
+}
+
+// Overwrites reports whether the plan has more than gaps and objects that are not
+// there: it would write over objects, or remove some.
+func (p *Plan) Overwrites() bool {
+	return slices.ContainsFunc(p.Generators, func(g GeneratorPlan) bool { return len(g.Corrupt)+len(g.Replace)+len(g.Remove) > 0 })
+}
+
+// Restores reports whether receipts stand whose objects are not there or wrong.
+func (p *Plan) Restores() bool {
+	return slices.ContainsFunc(p.Generators, func(g GeneratorPlan) bool { return len(g.Gone)+len(g.Corrupt) > 0 })
+}
+
+// Gaps are the ranges without a receipt, over all generators.
+func (p *Plan) Gaps() []task.Range {
+	var gaps []task.Range
+	for _, g := range p.Generators {
+		gaps = append(gaps, g.Missing...)
+	}
+	return gaps
+}
+
+// Write writes the plan to a file, in one step.
+func (p *Plan) Write(path string) error {
+	text, err := json.MarshalIndent(p, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+// ReadPlan reads a plan and checks that it is for a bucket.
+func ReadPlan(path, bucket string) (*Plan, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(p); err != nil {
+		return nil, fmt.Errorf("%s is no repair plan: %w", path, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) || p.Version != 1 {
+		return nil, fmt.Errorf("%s is no repair plan of this version", path)
+	}
+	if p.Bucket != bucket {
+		return nil, fmt.Errorf("%s is a plan for the bucket %s, this stack's is %s", path, p.Bucket, bucket)
+	}
+	for _, g := range p.Generators {
+		if err := task.CheckName(g.Name); err != nil {
+			return nil, fmt.Errorf("%s: generator %w", path, err)
+		}
+	}
+	return p, nil
+}
+
+// Restorations returns the tasks that make the referred receipts' objects again. A
+// receipt that is gone or was changed since is left out and counted.
+func Restorations(ctx context.Context, st *store.Store, generator string, refs []Ref) (tasks []task.Task, changed int, err error) {
+	for _, ref := range refs {
+		r, err := st.Receipt(ctx, ref.Key)
+		switch {
+		case errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged):
+			changed++
+			continue
+		case err != nil:
+			return nil, 0, err
+		}
+		if digest(r) != ref.Digest || contradiction(r, generator) != "" {
+			changed++
+			continue
+		}
+		t := task.Task{Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, Restore: true, Attempt: r.Attempt}
+		if r.Indices != nil {
+			t.Indices, t.Attempt = r.Indices, r.FirstAttempt
+		} else {
+			t.StartIndex, t.NumSamples = r.Start, r.Range().Len()
+		}
+		tasks = append(tasks, t)
+	}
+	return tasks, changed, nil
+}
+
+// Removable returns those of the keys to remove that still are what the plan took
+// them for: objects that no receipt names, and receipts that cannot be trusted.
+func Removable(ctx context.Context, st *store.Store, generator string, keys []string) ([]string, error) {
+	var removable, objects []string
+	var places []int // indices that the objects look like
+	for _, key := range keys {
+		if !strings.HasPrefix(key, task.ReceiptsPrefix(generator)) {
+			if !strings.HasPrefix(key, task.DataPrefix+generator+"/") {
+				return nil, fmt.Errorf("%s is no object of %s", key, generator)
+			}
+			objects = append(objects, key)
+			places = append(places, indicesOf(key)...)
+			continue
+		}
+		r, err := st.Receipt(ctx, key)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+		case errors.Is(err, store.ErrDamaged) || err == nil && contradiction(r, generator) != "":
+			removable = append(removable, key)
+		case err != nil:
+			return nil, err
+		}
+	}
+	slices.Sort(places)
+	var near []store.ReceiptName
+	for n, err := range st.ReceiptNames(ctx, generator) {
+		if err != nil {
+			return nil, err
+		}
+		if at, _ := slices.BinarySearch(places, n.Range.Start); at < len(places) && places[at] < n.Range.End {
+			near = append(near, n)
+		}
+	}
+	named := map[string]bool{}
+	view := NewView(generator, task.Range{End: task.MaxIndex})
+	for _, take := range []func(store.Receipt){
+		func(r store.Receipt) { view.add(r, nil) },
+		func(r store.Receipt) {
+			if r.Shard != nil {
+				named[r.Shard.Key] = true
+				return
+			}
+			for _, s := range r.Samples {
+				for _, f := range s.Files {
+					if view.Describes(r, s.Index) {
+						named[task.FileKey(generator, s.ID, f.Name)] = true
+					}
+				}
+			}
+		},
+	} {
+		for r, err := range st.ReadReceipts(ctx, near) {
+			if errors.Is(err, store.ErrDamaged) || err == nil && contradiction(r, generator) != "" {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			take(r)
+		}
+	}
+	return append(removable, slices.DeleteFunc(objects, func(key string) bool { return named[key] })...), nil
+}
+
+// indicesOf returns the indices of samples that a data object may be of.
+func indicesOf(key string) []int {
+	if r, ok := task.ShardRange(key); ok {
+		return task.Chunk{Keep: r}.Kept()
+	}
+	parts := strings.Split(key, "/")
+	if _, index, ok := parseID(parts[len(parts)-2]); ok {
+		return []int{index}
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package dataset
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Kind says what is wrong with an object. The set is closed.
+type Kind string
+
+// The kinds of damage.
+const (
+	MissingObject Kind = "missing_object" // a receipt names it and it is not there
+	WrongSize     Kind = "wrong_size"     // it is longer or shorter than its receipt says
+	WrongHash     Kind = "wrong_hash"     // it has the right size and other bytes
+	Undecodable   Kind = "undecodable"    // the bytes are the receipt's, and no picture or video comes of them
+	BadShard      Kind = "bad_shard"      // the bytes are the receipt's, and do not hold just its samples
+	StrayObject   Kind = "stray_object"   // no receipt names it
+	BadReceipt    Kind = "bad_receipt"    // it cannot be read, stands under another's name, or contradicts itself
+	IndexTwice    Kind = "index_twice"    // two receipts of equal claim describe one index
+)
+
+// Kinds lists every kind, in the order of reports.
+func Kinds() []Kind {
+	return []Kind{MissingObject, WrongSize, WrongHash, Undecodable, BadShard, StrayObject, BadReceipt, IndexTwice}
+}
+
+// Means is one phrase for an operator.
+func (k Kind) Means() string { return meanings[k] }
+
+var meanings = map[Kind]string{
+	MissingObject: "a receipt names it, and it is not there",
+	WrongSize:     "not as long as its receipt says",
+	WrongHash:     "not the bytes that its receipt says",
+	Undecodable:   "the generator wrote a picture or video that cannot be decoded",
+	BadShard:      "the shard does not hold just the samples of its receipt",
+	StrayObject:   "no receipt names it",
+	BadReceipt:    "the receipt cannot be trusted",
+	IndexTwice:    "two receipts describe one sample",
+}
+
+// Damage is one thing that is wrong.
+type Damage struct {
+	Kind   Kind   `json:"kind"`
+	Key    string `json:"key"` // of the object or receipt
+	Detail string `json:"detail,omitempty"`
+}
+
+func (d Damage) String() string {
+	if d.Detail == "" {
+		return fmt.Sprintf("%s: %s", d.Kind, d.Key)
+	}
+	return fmt.Sprintf("%s: %s: %s", d.Kind, d.Key, d.Detail)
+}
+
+// Report is what a check found.
+type Report struct {
+	Run        string             `json:"run,omitempty"`
+	Deep       bool               `json:"deep,omitempty"` // contents were read
+	Whole      bool               `json:"whole"`
+	Samples    int                `json:"samples"` // that are committed in the range
+	Bytes      int64              `json:"bytes"`   // of their files
+	Generators []*GeneratorReport `json:"generators"`
+}
+
+// GeneratorReport is what a check found of one generator.
+type GeneratorReport struct {
+	Name       string       `json:"name"`
+	Whole      bool         `json:"whole"`
+	Expected   int          `json:"expected"`
+	Samples    int          `json:"samples"`
+	Bytes      int64        `json:"bytes"`
+	Missing    []string     `json:"missing,omitempty"`  // ranges, first and last index
+	Damaged    map[Kind]int `json:"damaged,omitempty"`  // how much there is of each kind
+	Examples   []Damage     `json:"examples,omitempty"` // the first of each kind
+	Distinct   int          `json:"distinct"`           // puzzles among the samples
+	Duplicates int          `json:"duplicates"`         // samples that are the same puzzle as an earlier one
+	First      []Duplicate  `json:"first,omitempty"`    // of the duplicates
+	Pool       *Pool        `json:"pool,omitempty"`     // how many puzzles the generator has, judged by its duplicates
+	Seeds      []int        `json:"seeds"`              // run seeds that made it; more than one is a mixture
+	Commits    []string     `json:"commits,omitempty"`  // of the generator; more than one is a mixture
+	Resumed    int          `json:"resumed,omitempty"`  // receipts whose contents an interrupted check had read
+
+	plan GeneratorPlan
+}
+
+// Limits of what a report and a plan name. Counts are always whole.
+const (
+	maxExamples = 10      // of one kind
+	maxFirst    = 10      // duplicates
+	maxPlanned  = 200_000 // objects to remove, of one generator
+)
+
+func (r *GeneratorReport) add(d Damage) {
+	if r.Damaged == nil {
+		r.Damaged = map[Kind]int{}
+	}
+	if r.Damaged[d.Kind]++; r.Damaged[d.Kind] <= maxExamples {
+		r.Examples = append(r.Examples, d)
+	}
+}
+
+var hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// contradiction says what is wrong with a receipt of a generator in itself, or "".
+func contradiction(r store.Receipt, generator string) string {
+	switch {
+	case r.Version != 1:
+		return fmt.Sprintf("it is of version %d", r.Version)
+	case r.Generator != generator:
+		return fmt.Sprintf("it is of generator %q", r.Generator)
+	case r.Key() != r.ReadFrom:
+		return "it is the receipt of " + r.Key()
+	case r.Claim < 1:
+		return fmt.Sprintf("its claim is %d", r.Claim)
+	case task.CheckName(r.Domain) != nil:
+		return fmt.Sprintf("its domain %.60q is no name", r.Domain)
+	case r.Format != task.Files && r.Format != task.Tar:
+		return fmt.Sprintf("its format is %.40q", r.Format)
+	case (r.Format == task.Tar) != (r.Shard != nil):
+		return "its format and its objects do not fit"
+	}
+	if r.Shard != nil {
+		held, ok := task.ShardRange(r.Shard.Key)
+		if !ok || !held.Contains(r.Range()) || !strings.HasPrefix(r.Shard.Key, task.DataPrefix+generator+"/") || !hashPattern.MatchString(r.Shard.SHA256) {
+			return "its shard is no shard of its samples"
+		}
+	}
+	places := r.Indices
+	if r.Indices == nil {
+		places = task.Chunk{Keep: r.Range()}.Kept()
+	} else if (task.Task{Generator: generator, Indices: r.Indices, Format: r.Format, ChunkSize: 1}).Validate() != nil ||
+		r.Start != r.Indices[0] || r.End != r.Indices[len(r.Indices)-1]+1 {
+		return "its indices and its range do not fit"
+	}
+	if len(r.Samples) == 0 || r.Indices == nil && len(r.Samples) != len(places) {
+		return fmt.Sprintf("it has %d samples for %d places", len(r.Samples), len(places))
+	}
+	for i, s := range r.Samples {
+		if _, asked := slices.BinarySearch(places, s.Index); !asked || i > 0 && s.Index <= r.Samples[i-1].Index {
+			return fmt.Sprintf("sample %d has no place in it", s.Index)
+		}
+		if wrong := contradictionOf(s, r.Domain); wrong != "" {
+			return fmt.Sprintf("sample %d: %s", s.Index, wrong)
+		}
+	}
+	return ""
+}
+
+func contradictionOf(s store.ReceiptSample, domain string) string {
+	if s.ID != task.SampleID(domain, s.Index) {
+		return fmt.Sprintf("its id is %.60q", s.ID)
+	}
+	if len(s.Files) == 0 {
+		return "it has no files"
+	}
+	seen := map[string]bool{}
+	for _, f := range s.Files {
+		switch {
+		case f.Name == "" || strings.ContainsAny(f.Name, "/\\") || seen[f.Name]:
+			return fmt.Sprintf("a file cannot be called %.60q, or not twice", f.Name)
+		case f.Size < 0 || !hashPattern.MatchString(f.SHA256):
+			return fmt.Sprintf("size or hash of %s is none", f.Name)
+		}
+		seen[f.Name] = true
+	}
+	return ""
+}

@@ -1,0 +1,147 @@
+package dataset
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// attemptStride is how far apart the attempts of two rounds of repairs are. Each
+// delivery of a task may use up task.SeedTries of them, and each replay as many
+// more, so that a round never meets an attempt of an earlier one.
+const attemptStride = 1000
+
+// Rounds replaces duplicates by further draws: it sends repair tasks for the later
+// ones of equal samples, waits for them, looks again, and so on, until all samples
+// are distinct or that is shown to be out of reach. It keeps nothing: stopped at
+// any point and started again, it goes on from the receipts.
+type Rounds struct {
+	Run   task.Run // whose range, seed and format the repairs have; its generators are looked at
+	Limit float64  // draws in all that are bearable, as a multiple of the samples wanted
+	Used  int      // highest attempt that a repair task was ever sent with, beyond what receipts tell
+
+	Look   func(ctx context.Context, v *View) error               // takes in what has come since
+	Repair func(ctx context.Context, repairs [][]task.Task) error // sends them, a list for each generator of the run, and waits until each is committed or has failed
+	Say    func(line string)
+}
+
+// Outcome is where the duplicates of one generator ended.
+type Outcome struct {
+	Generator  string  `json:"generator"`
+	Verdict    Verdict `json:"verdict"`
+	Wanted     int     `json:"wanted"`
+	Distinct   int     `json:"distinct"`
+	Duplicates int     `json:"duplicates"`
+	Drawn      int     `json:"drawn"` // samples made in all
+	Rounds     int     `json:"rounds"`
+	Pool       *Pool   `json:"pool,omitempty"` // where there were duplicates
+}
+
+func (o Outcome) String() string {
+	head := fmt.Sprintf("%s: %d of %d samples are distinct, after %d draws", o.Generator, o.Distinct, o.Wanted, o.Drawn)
+	switch o.Verdict {
+	case Distinct:
+		return head
+	case Exhausted:
+		return fmt.Sprintf("%s; it is exhausted: it has %s puzzles", head, o.Pool)
+	case TooCostly:
+		return fmt.Sprintf("%s; it has hardly enough, %s puzzles: the rest would take more draws than --max-draws allows", head, o.Pool)
+	case Failed:
+		return head + "; its repair tasks fail"
+	}
+	return head
+}
+
+// Do makes rounds until nothing is left that further draws would mend, and returns
+// an outcome for each generator of the run.
+func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
+	views := make([]*View, len(r.Run.Generators))
+	outcomes := make([]Outcome, len(r.Run.Generators))
+	for n, g := range r.Run.Generators {
+		views[n] = NewView(g.Name, r.Run.Range())
+		outcomes[n] = Outcome{Generator: g.Name, Wanted: r.Run.Samples, Verdict: GoOn}
+	}
+	for {
+		repairs := make([][]task.Task, len(views))
+		working, used := false, r.Used
+		for n, v := range views {
+			o := &outcomes[n]
+			if o.Verdict != GoOn {
+				continue
+			}
+			drawn := v.Drawn
+			if err := r.Look(ctx, v); err != nil {
+				return nil, fmt.Errorf("look at %s: %w", v.Generator, err)
+			}
+			duplicates := v.Duplicates()
+			o.Duplicates, o.Distinct, o.Drawn = len(duplicates), v.Samples()-len(duplicates), v.Drawn
+			if len(duplicates) == 0 {
+				o.Verdict = Distinct
+				continue
+			}
+			pool := v.Pool()
+			o.Pool = &pool
+			if o.Rounds > 0 && v.Drawn == drawn {
+				o.Verdict = Failed
+				continue
+			}
+			verdict, draws := judge(pool, o.Distinct, v.Samples(), int(r.Limit*float64(o.Wanted)))
+			if o.Verdict = verdict; verdict != GoOn {
+				r.Say(o.String())
+				continue
+			}
+			r.Say(fmt.Sprintf("%s: %d duplicates; it has %s puzzles; %.0f draws in all are expected", v.Generator, len(duplicates), pool, math.Ceil(draws)))
+			o.Rounds++
+			working = true
+			attempt := NextAttempt(max(v.Attempt, r.Used))
+			used = max(used, attempt)
+			indices := make([]int, len(duplicates))
+			for i, d := range duplicates {
+				indices[i] = d.Index
+			}
+			repairs[n] = RepairTasks(r.Run, r.Run.Generators[n], attempt, indices)
+		}
+		if !working {
+			return outcomes, nil
+		}
+		r.Used = used
+		if err := r.Repair(ctx, repairs); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// RepairTasks cuts sorted indices into repair tasks of a generator of a run: of no
+// more samples than a chunk has, because a generator that can make a chunk in its
+// time can make them.
+func RepairTasks(run task.Run, g task.RunGenerator, attempt int, indices []int) []task.Task {
+	var tasks []task.Task
+	for len(indices) > 0 {
+		n := 1
+		for n < min(run.Chunk(g), len(indices)) && indices[n]-indices[0] < task.MaxSpan {
+			n++
+		}
+		tasks = append(tasks, task.Task{Generator: g.Name, Indices: slices.Clone(indices[:n]), Attempt: attempt, Seed: run.Seed, Format: run.Format, ChunkSize: run.Chunk(g)})
+		indices = indices[n:]
+	}
+	return tasks
+}
+
+// NextAttempt returns an attempt that is above every one used so far.
+func NextAttempt(used int) int { return (used/attemptStride + 1) * attemptStride }
+
+// UsedAttempt returns the highest attempt of the repair tasks in a run.
+func UsedAttempt(run task.Run) int {
+	used := 0
+	for _, g := range run.Generators {
+		for _, t := range g.Repairs {
+			if t.Indices != nil {
+				used = max(used, t.Attempt)
+			}
+		}
+	}
+	return used
+}
