@@ -62,21 +62,19 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, ag
 	return w.store.PutReceipt(ctx, *r)
 }
 
-// retract takes back the receipts that are replaced. Where one reaches beyond
-// the chunk, the rest of it is committed anew first: under its own range, or for
-// a repair in its place.
+// retract takes back what is replaced. Where a receipt reaches beyond the chunk,
+// the rest of it is committed anew under its own range first; a repair's receipt
+// only loses the samples.
 func (w *work) retract(ctx context.Context, c task.Chunk, replaces []store.Receipt) error {
 	for _, old := range replaces {
 		if old.Indices != nil {
-			if rest := old.Without(c.Keep); len(rest.Samples) > 0 {
-				if err := w.store.ReplaceReceipt(ctx, rest); err != nil {
-					return err
-				}
-				continue
+			if err := w.store.Reduce(ctx, old.Key(), c.Keep); err != nil {
+				return err
 			}
+			continue
 		}
 		for _, rest := range []task.Range{{Start: old.Start, End: min(old.End, c.Keep.Start)}, {Start: max(old.Start, c.Keep.End), End: old.End}} {
-			if rest.Len() == 0 || old.Indices != nil {
+			if rest.Len() == 0 {
 				continue
 			}
 			if err := w.store.PutReceipt(ctx, old.Part(rest)); err != nil && !errors.Is(err, store.ErrExists) {
@@ -94,33 +92,32 @@ func (w *work) retract(ctx context.Context, c task.Chunk, replaces []store.Recei
 // not name: those of replaced receipts, and those of a writer that was killed.
 func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[int]bool) error {
 	c, keep := x.chunk, r.ObjectKeys()
-	named := map[string]bool{}
-	for _, key := range keep {
-		named[key] = true
-	}
-	gone := x.replaces
-	if x.restores != nil {
-		gone = []store.Receipt{*x.restores}
-	}
 	var old []string
-	for _, o := range gone {
+	for _, o := range x.replaces { // may be of another domain, where a sweep does not look
 		if o.Shard != nil {
-			if !named[o.Shard.Key] {
-				needed, err := w.needed(ctx, o.Shard.Key, r)
-				if err != nil {
-					return err
-				}
-				if !needed {
-					old = append(old, o.Shard.Key)
-				}
-			}
 			continue
 		}
-		for _, s := range o.Part(c.Keep).Samples {
-			for _, f := range s.Files {
-				if key := task.FileKey(o.Generator, s.ID, f.Name); !named[key] && !taken[s.Index] {
-					old = append(old, key)
-				}
+		for _, key := range o.Part(c.Keep).ObjectKeys() {
+			if !slices.Contains(keep, key) {
+				old = append(old, key)
+			}
+		}
+	}
+	if c.Indices == nil { // what a repair replaces stands in shards that others need
+		shards, err := w.store.Shards(ctx, w.task.Generator, c.Keep)
+		if err != nil {
+			return err
+		}
+		for _, shard := range shards {
+			if slices.Contains(keep, shard) {
+				continue
+			}
+			needed, err := w.needed(ctx, shard, r)
+			if err != nil {
+				return err
+			}
+			if !needed {
+				old = append(old, shard)
 			}
 		}
 	}
@@ -128,15 +125,23 @@ func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[in
 		return err
 	}
 	free := slices.DeleteFunc(slices.Clone(c.Kept()), func(index int) bool { return taken[index] })
-	return w.store.Sweep(ctx, w.task.Generator, r.Domain, c, free, keep)
+	return w.store.Sweep(ctx, w.task.Generator, r.Domain, free, keep)
 }
 
-// needed reports whether a receipt other than r names a shard.
+// needed reports whether samples of a receipt other than r are in a shard. That of
+// a repair may be without its receipt because the repair is at work, and may not
+// even be of these samples: only its key tells what it spans.
 func (w *work) needed(ctx context.Context, shard string, r *store.Receipt) (bool, error) {
-	whole, ok := task.ShardRange(shard)
-	if !ok {
-		return false, nil
+	whole, repair, _ := task.ShardRange(shard)
+	if repair {
+		own, err := w.store.Receipt(ctx, task.ReceiptOfShard(shard))
+		if errors.Is(err, store.ErrNotFound) {
+			return true, nil
+		}
+		return len(own.Samples) > 0, err
 	}
 	stored, err := w.store.Receipts(ctx, w.task.Generator, whole)
-	return slices.ContainsFunc(stored, func(o store.Receipt) bool { return o.Shard != nil && o.Shard.Key == shard && o.Key() != r.Key() }), err
+	return slices.ContainsFunc(stored, func(o store.Receipt) bool {
+		return o.Shard != nil && o.Shard.Key == shard && o.Key() != r.Key() && len(o.Samples) > 0
+	}), err
 }

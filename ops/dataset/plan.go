@@ -137,7 +137,7 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 			changed++
 			continue
 		}
-		t := task.Task{Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, Restore: true, Attempt: r.Attempt}
+		t := task.Task{Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, Restore: r.Claim, Attempt: r.Attempt}
 		if r.Indices != nil {
 			t.Indices, t.Attempt = r.Indices, r.FirstAttempt
 		} else {
@@ -214,7 +214,7 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 
 // indicesOf returns the indices of samples that a data object may be of.
 func indicesOf(key string) []int {
-	if r, ok := task.ShardRange(key); ok {
+	if r, _, ok := task.ShardRange(key); ok {
 		return task.Chunk{Keep: r}.Kept()
 	}
 	parts := strings.Split(key, "/")

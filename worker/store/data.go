@@ -215,10 +215,10 @@ func (u *upload) abort() {
 	_, _ = u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id})
 }
 
-// Sweep deletes the data objects of indices of a chunk that are not in keep: what
-// a killed or replaced writer left behind. It costs one listing, or for a repair
-// one for each index, which may be far apart.
-func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chunk, indices []int, keep []string) error {
+// Sweep deletes the files of samples that are not in keep: what a killed or
+// replaced writer left behind. It costs one listing, or where the indices, which
+// are sorted, are far apart one for each.
+func (s *Store) Sweep(ctx context.Context, generator, domain string, indices []int, keep []string) error {
 	if len(indices) == 0 {
 		return nil
 	}
@@ -250,23 +250,43 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 		return nil
 	}
 	folder := func(index int) string { return prefix + task.SampleID(domain, index) + "/" }
-	first, last := folder(indices[0]), folder(indices[len(indices)-1])
+	first, last := indices[0], indices[len(indices)-1]
 	var err error
-	if c.Indices == nil {
-		err = list(ctx, prefix+domain+"_", first, last+"\xff")
+	if last-first < 2*len(indices) {
+		err = list(ctx, prefix+domain+"_", folder(first), folder(last)+"\xff")
 	} else {
 		err = each(ctx, len(indices), func(ctx context.Context, i int) error {
 			return list(ctx, folder(indices[i]), "", folder(indices[i])+"\xff")
 		})
 	}
-	if shard := task.ShardKey(generator, c); err == nil && !kept[shard] {
-		stale = append(stale, shard) // deleting what is not there is no error
-	}
 	if err == nil {
 		err = s.Delete(ctx, stale)
 	}
 	if err != nil {
-		return fmt.Errorf("sweep samples %s: %w", c.Keep, err)
+		return fmt.Errorf("sweep samples %d to %d: %w", first, last, err)
 	}
 	return nil
+}
+
+// Shards returns the keys of the shards that overlap a range.
+func (s *Store) Shards(ctx context.Context, generator string, r task.Range) ([]string, error) {
+	prefix := task.DataPrefix + generator + "/" + generator + "_"
+	after := ""
+	if from := r.Start - task.MaxSpan; from > 0 {
+		after = fmt.Sprintf("%s%08d", prefix, from)
+	}
+	var keys []string
+	for o, err := range s.List(ctx, prefix, after) {
+		if err != nil {
+			return nil, err
+		}
+		held, _, ok := task.ShardRange(o.Key)
+		if ok && held.Start >= r.End {
+			break
+		}
+		if ok && held.Overlaps(r) {
+			keys = append(keys, o.Key)
+		}
+	}
+	return keys, nil
 }

@@ -76,6 +76,8 @@ type Object struct {
 	Key    string `json:"key"`
 	Size   int64  `json:"size"`             // bytes
 	SHA256 string `json:"sha256,omitempty"` // hexadecimal
+
+	etag string
 }
 
 // fail wraps an error of a request. What the context's end caused stays
@@ -173,7 +175,7 @@ func (s *Store) get(ctx context.Context, key string, options ...func(*s3.Options
 		}
 		return nil, Object{}, fail("get", key, err)
 	}
-	return out.Body, Object{Key: key, Size: aws.ToInt64(out.ContentLength)}, nil
+	return out.Body, Object{Key: key, Size: aws.ToInt64(out.ContentLength), etag: aws.ToString(out.ETag)}, nil
 }
 
 // Head asks for an object without reading it, or returns ErrNotFound. The hash is

@@ -470,7 +470,7 @@ func TestSweep(t *testing.T) {
 	before := keys(t, s, "")
 
 	keep := []string{task.FileKey("maze", "maze_00000005", "file0.bin")}
-	check(t, s.Sweep(t.Context(), "maze", "maze", chunk, chunk.Kept(), keep))
+	check(t, s.Sweep(t.Context(), "maze", "maze", chunk.Kept(), keep))
 	want := slices.DeleteFunc(before, func(key string) bool {
 		if slices.Contains(keep, key) {
 			return false
@@ -480,14 +480,13 @@ func TestSweep(t *testing.T) {
 				return true
 			}
 		}
-		return key == task.ShardKey("maze", chunk)
+		return false
 	})
-	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+2-7 {
+	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+3-7 {
 		t.Errorf("left are %d of %d: %v", len(got), len(want), got)
 	}
-	// A repair's sweep is of its indices alone.
-	repair := task.Chunk{Keep: task.Range{Start: 0, End: 12}, Indices: []int{0, 11}, Attempt: 3}
-	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), nil))
+	// Of indices far apart nothing between is touched.
+	check(t, s.Sweep(t.Context(), "maze", "maze", []int{0, 11}, nil))
 	for _, key := range keys(t, s, task.DataPrefix+"maze/") {
 		if strings.Contains(key, "_00000000/") || strings.Contains(key, "_00000011/") {
 			t.Errorf("left is %s", key)
@@ -548,5 +547,52 @@ func TestDamagedObject(t *testing.T) {
 	key := task.FileKey("maze", list[0].ID, "x.json")
 	if _, err := s.Receipt(t.Context(), key); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Shards are found by what they span, repairs that begin much earlier included.
+func TestShards(t *testing.T) {
+	s, _ := newStore(t)
+	var all []string
+	for _, c := range []task.Chunk{{Keep: task.Range{Start: 20_000, End: 20_020}}, {Keep: task.Range{Start: 20_020, End: 20_040}}, {Keep: task.Range{Start: 10_031, End: 20_031}, Indices: []int{10_031, 20_030}, Attempt: 7}} {
+		o, err := s.PutShard(t.Context(), "maze", c, makeSamples(t, 0, 1, 5))
+		check(t, err)
+		all = append(all, o.Key)
+	}
+	for r, want := range map[task.Range][]string{
+		{Start: 20_019, End: 20_020}: {all[2], all[0]},
+		{Start: 20_031, End: 20_032}: {all[1]},
+		{Start: 20_040, End: 20_050}: nil,
+		{Start: 0, End: 10_031}:      nil,
+		{Start: 0, End: 10_032}:      {all[2]},
+	} {
+		if got, err := s.Shards(t.Context(), "maze", r); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%v: %v, %v", r, got, err)
+		}
+	}
+}
+
+// Many take their samples off one receipt at once, and none comes back.
+func TestReduce(t *testing.T) {
+	s, _ := newStore(t)
+	r := receipt(0, 16, 3)
+	r.Indices, r.FirstAttempt = task.Chunk{Keep: r.Range()}.Kept(), 1000
+	check(t, s.PutReceipt(t.Context(), r))
+	var group sync.WaitGroup
+	for i := range 15 {
+		group.Go(func() {
+			if err := s.Reduce(t.Context(), r.Key(), task.Range{Start: i, End: i + 1}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	got, err := s.Receipt(t.Context(), r.Key())
+	if err != nil || len(got.Samples) != 1 || got.Samples[0].Index != 15 || len(got.Indices) != 16 {
+		t.Errorf("%+v, %v", got.Samples, err)
+	}
+	check(t, s.Reduce(t.Context(), r.Key(), task.Range{Start: 15, End: 99}))
+	if got, err := s.Receipt(t.Context(), r.Key()); err != nil || len(got.Samples) != 0 {
+		t.Errorf("%+v, %v", got.Samples, err)
 	}
 }

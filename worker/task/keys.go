@@ -71,16 +71,22 @@ func ReceiptRange(key string) (r Range, repair, ok bool) {
 	return Range{start, last + 1}, len(parts) > 2, true
 }
 
-// ShardRange reads the range of samples back from a shard's key.
-func ShardRange(key string) (r Range, ok bool) {
-	parts := strings.Split(strings.TrimPrefix(key, DataPrefix), "/")
-	if len(parts) != 2 {
-		return Range{}, false
+// ShardRange reads the range of samples back from a shard's key. Repair says that
+// it may hold only some indices of the range.
+func ShardRange(key string) (r Range, repair, ok bool) {
+	generator, name, found := strings.Cut(strings.TrimPrefix(key, DataPrefix), "/")
+	name, shard := strings.CutSuffix(name, ".tar.gz")
+	name, named := strings.CutPrefix(name, generator+"_")
+	if !found || !shard || !named || strings.Contains(name, "/") {
+		return Range{}, false, false
 	}
-	name, shard := strings.CutSuffix(parts[1], ".tar.gz")
-	name, named := strings.CutPrefix(name, parts[0]+"_")
-	r, _, ok = ReceiptRange(name + ".json")
-	return r, shard && named && ok
+	return ReceiptRange(name + ".json")
+}
+
+// ReceiptOfShard is the key of the receipt that a shard was written for.
+func ReceiptOfShard(key string) string {
+	generator, name, _ := strings.Cut(strings.TrimPrefix(key, DataPrefix), "/")
+	return ReceiptsPrefix(generator) + strings.TrimPrefix(strings.TrimSuffix(name, ".tar.gz"), generator+"_") + ".json"
 }
 
 // FailuresPrefix is where the failure reports of a generator stand.

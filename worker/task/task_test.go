@@ -22,7 +22,7 @@ func TestParse(t *testing.T) {
 		{"predecessor's submitter", `{"type":"chess-task-data-generator","num_samples":100,"start_index":0,"seed":42,"output_format":"files","output_bucket":null,"dedup":false}`, whole},
 		{"no seed", `{"type":"g","num_samples":1}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1"), Format: Files, ChunkSize: 20}},
 		{"null seed", `{"type":"g","num_samples":1,"seed":null}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1"), Format: Files, ChunkSize: 20}},
-		{"restore", `{"type":"g","indices":[0,9999],"seed":1,"run_id":"r","restore":true}`, Task{Generator: "g", Indices: []int{0, 9999}, Seed: 1, RunID: "r", Restore: true, Format: Files, ChunkSize: 20}},
+		{"restore", `{"type":"g","indices":[0,9999],"seed":1,"run_id":"r","restore":2}`, Task{Generator: "g", Indices: []int{0, 9999}, Seed: 1, RunID: "r", Restore: 2, Format: Files, ChunkSize: 20}},
 		{"repair", `{"type":"g","indices":[3,9,27],"seed":0,"attempt":4,"output_format":"tar"}`, Task{Generator: "g", Indices: []int{3, 9, 27}, Attempt: 4, Format: Tar, ChunkSize: 20}},
 		{"overwrite", `{"type":"g","start_index":99999900,"num_samples":100,"seed":2147483647,"run_id":"r1","overwrite":true,"chunk_size":1000}`,
 			Task{Generator: "g", StartIndex: 99999900, NumSamples: 100, Seed: MaxSeed, RunID: "r1", Overwrite: true, ChunkSize: 1000, Format: Files}},
@@ -74,8 +74,8 @@ func TestParseRefuses(t *testing.T) {
 		{"run id", `{"type":"g","num_samples":1,"run_id":"a b"}`, "run_id", "letters"},
 		{"chunk", `{"type":"g","num_samples":1,"chunk_size":0}`, "chunk_size", "0"},
 		{"overwrite alone", `{"type":"g","num_samples":1,"overwrite":true}`, "overwrite", "run_id"},
-		{"restore alone", `{"type":"g","num_samples":1,"restore":true}`, "restore", "run_id"},
-		{"restore and overwrite", `{"type":"g","num_samples":1,"run_id":"r","restore":true,"overwrite":true}`, "restore", "no overwrite"},
+		{"restore alone", `{"type":"g","num_samples":1,"restore":2}`, "restore", "run_id"},
+		{"restore and overwrite", `{"type":"g","num_samples":1,"run_id":"r","restore":2,"overwrite":true}`, "restore", "no overwrite"},
 		{"indices far apart", `{"type":"g","indices":[1,10001]}`, "indices", "within 10000"},
 		{"overwrite is text", `{"type":"g","num_samples":1,"overwrite":"true"}`, "overwrite", "true or false"},
 		{"indices and range", `{"type":"g","num_samples":1,"indices":[1]}`, "indices", "in place of"},
@@ -224,8 +224,13 @@ func TestKeys(t *testing.T) {
 		t.Errorf("receipt reads as %v, %v, %v", r, repaired, ok)
 	}
 	for key, want := range map[string]Range{ShardKey("g", chunk): chunk.Keep, ShardKey("g", repair): {3, 10}, FileKey("g", SampleID("maze", 7), "a.tar.gz"): {}, "data/v1/g/h_00000000_00000004.tar.gz": {}} {
-		if r, ok := ShardRange(key); ok != (want.Len() > 0) || ok && r != want {
-			t.Errorf("%s reads as %v, %v", key, r, ok)
+		if r, repaired, ok := ShardRange(key); ok != (want.Len() > 0) || ok && (r != want || repaired != (key == ShardKey("g", repair))) {
+			t.Errorf("%s reads as %v, %v, %v", key, r, repaired, ok)
+		}
+	}
+	for _, c := range []Chunk{chunk, repair} {
+		if got := ReceiptOfShard(ShardKey("g", c)); got != ReceiptKey("g", c) {
+			t.Errorf("%s is no receipt of %s", got, ShardKey("g", c))
 		}
 	}
 	if got := chunk.Cells(); !slices.Equal(got, []Range{{20, 40}}) {
