@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,6 +70,10 @@ func (d dead) receives() string {
 	return "?"
 }
 
+// firstID is the id by which the logs know the task: that of the message it came
+// with, before a worker moved it here.
+func (d dead) firstID() string { return cmp.Or(d.Text(task.AttributeMessageID), d.ID) }
+
 // DLQListCmd shows the DLQ.
 type DLQListCmd struct{}
 
@@ -102,7 +107,7 @@ func (*DLQListCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 			if d.Task != nil {
 				generator, samples = d.Task.Generator, fmt.Sprintf("%d-%d", d.Task.Range().Start, d.Task.Range().End-1)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, d.receives(), span(time.Since(d.Sent)), d.ID, cut(d.Detail, 120))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, d.receives(), span(time.Since(d.Sent)), d.firstID(), cut(d.Detail, 120))
 		}
 		fmt.Fprintln(w)
 		for _, c := range task.Causes() {
@@ -163,7 +168,7 @@ type DLQReplayCmd struct {
 
 // Help is the long help.
 func (*DLQReplayCmd) Help() string {
-	return `A task gets fresh seeds: one of a run starts three attempts further on, so that the dataset stays a function of the run's seed; one without a run gets a new random seed. Each message is deleted from the DLQ only after the queue has confirmed the new one. An interruption loses nothing, and what is sent twice the workers absorb. Messages that are no tasks stay in the DLQ.
+	return `A task whose generator failed on its seeds gets fresh ones: one of a run starts three attempts further on, so that the dataset stays a function of the run's seed; one without a run gets a new random seed. What died of something else (no time, no memory, the bucket, the environment) is sent with the seed it had, so that it becomes what it would have been. Each message is deleted from the DLQ only after the queue has confirmed the new one. An interruption loses nothing, and what is sent twice the workers absorb. Messages that are no tasks stay in the DLQ.
 
 Examples:
   ops --stack dev dlq replay --dry-run
@@ -192,9 +197,10 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 		}
 		total = d.Total()
 	}
-	again := map[string]bool{} // first ids of what was sent: a task may be back in the DLQ before the replay is through
+	again := map[string][]task.Range{} // what was sent, by first id: a task may be back in the DLQ, whole or in parts, before the replay is through
 	change := func(m queue.Message) (string, map[string]queue.Attribute, bool, error) {
-		if again[firstID(m)] {
+		t := describe(m).Task
+		if t != nil && slices.ContainsFunc(again[firstID(m)], func(r task.Range) bool { return r.Contains(t.Range()) }) {
 			return "", nil, false, nil
 		}
 		body, err := c.fresh(m)
@@ -208,7 +214,7 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 			return "", nil, false, nil
 		}
 		r.Sent++
-		again[firstID(m)] = true
+		again[firstID(m)] = append(again[firstID(m)], t.Range())
 		o.Progress("replaying", r.Sent, max(total, r.Sent))
 		return body, forwarded(m), true, nil
 	}
@@ -244,14 +250,15 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 	})
 }
 
-// fresh is the body of a dead task with seeds that it has not tried.
+// fresh is the body of a dead task, with seeds that it has not tried if those it
+// had were to blame.
 func (c *DLQReplayCmd) fresh(m queue.Message) (string, error) {
 	t, err := task.Parse([]byte(m.Body), m.ID)
 	if err != nil {
 		return "", err
 	}
 	switch {
-	case c.KeepSeed:
+	case c.KeepSeed || !describe(m).Cause.Policy().NextSeed:
 	case t.RunID != "":
 		t.Attempt += task.SeedTries
 	default:

@@ -187,7 +187,7 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair},
+				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair, "output": setOutput},
 			})
 		})
 	}
@@ -212,6 +212,18 @@ func setUp(e *testscript.Env, withCloud bool) error {
 			return err
 		}
 	}
+	// Of GitHub there is one organisation, whose repositories a script makes.
+	github := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/orgs/makers/repos" {
+			http.Error(w, `{"message":"Not Found"}`, http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, `[{"name":"towers","full_name":"makers/towers","size":1,"license":{"spdx_id":"MIT"}},{"name":"website","full_name":"makers/website","size":1},
+			{"name":"maze-task","full_name":"makers/maze-task","size":1},{"name":"form","full_name":"makers/form","size":1,"is_template":true}]`)
+	}))
+	t.Cleanup(github.Close)
+	e.Setenv("GITHUB_API_URL", github.URL)
+	e.Setenv("GITHUB_SERVER_URL", "file://"+filepath.Join(e.WorkDir, "github"))
 	if !withCloud {
 		return nil
 	}
@@ -305,5 +317,16 @@ func waitUp(ts *testscript.TestScript, neg bool, args []string) {
 // repair makes the test generator in a file do nothing wrong.
 func repair(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile(args[0])
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = Path", "fault = \"good\" or Path", 1)), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = mood", "fault = \"good\"  # mood", 1)), 0o644))
+}
+
+// setOutput changes an output of the stack: output generators '{"maze-task":"c1"}'
+func setOutput(ts *testscript.TestScript, neg bool, args []string) {
+	file := ts.Getenv("OUT")
+	var all map[string]json.RawMessage
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &all))
+	all[args[0]] = json.RawMessage(args[1])
+	text, err := json.Marshal(all)
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, text, 0o644))
 }

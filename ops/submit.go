@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -144,10 +145,10 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	}
 	var list []generator.Generator
 	var err error
-	if c.DryRun {
+	if c.DryRun && t.Name == stack.Local {
 		list, err = discover(o.Globals) // makes no environments
 	} else {
-		list, err = known(ctx, o, t.Name)
+		list, err = known(ctx, o, t, c.named()...)
 	}
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -23,7 +24,6 @@ type work struct {
 	task              task.Task
 	delivery          delivery
 	generator         *generator.Generator
-	image             string
 	generatorDeadline time.Time // when generators are killed
 	outcome           *outcome
 }
@@ -40,6 +40,7 @@ const (
 // those that another worker holds for as long as claimWait.
 func (w *work) all(ctx context.Context, list []todo) {
 	var waited time.Duration
+	own := time.Duration(task.SeedFromID(w.delivery.requestID)) % claimPoll
 	for {
 		busy := w.once(ctx, list)
 		if len(busy) == 0 {
@@ -47,12 +48,14 @@ func (w *work) all(ctx context.Context, list []todo) {
 		}
 		list = busy
 		if waited += claimPoll; waited > claimWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*claimPoll {
-			w.outcome.busy = true
+			for _, item := range list {
+				w.outcome.held = append(w.outcome.held, item.chunk.Keep)
+			}
 			return
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(claimPoll):
+		case <-time.After(claimPoll/2 + own): // two that are in each other's way must not stay in step
 		}
 	}
 }
@@ -77,6 +80,7 @@ func (w *work) once(ctx context.Context, list []todo) (busy []todo) {
 			defer o.mu.Unlock()
 			var failed *failure
 			var held *store.BusyError
+			var changed *changedError
 			switch {
 			case err == nil && receipt == nil: // somebody else committed it meanwhile
 				o.skipped += len(item.chunk.Kept())
@@ -88,6 +92,8 @@ func (w *work) once(ctx context.Context, list []todo) (busy []todo) {
 				if held.Until.After(o.busyUntil) {
 					o.busyUntil = held.Until
 				}
+			case errors.As(err, &changed):
+				busy = append(busy, changed.parts...)
 			case errors.As(err, &failed) && failed.cause != task.TimedOut:
 				o.failures = append(o.failures, *failed)
 			case failed != nil:
@@ -129,7 +135,7 @@ func (s *slot) resize(ctx context.Context, n int64) error {
 func (w *work) late(c task.Chunk) *failure {
 	seed := c.Seed(w.task, w.task.Attempt)
 	return &failure{chunk: c, cause: task.TimedOut, detail: "no time was left to start the generator", seed: seed, attempt: w.task.Attempt,
-		commit: w.generator.Commit, image: w.image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
+		commit: w.generator.Commit, image: w.config.Image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
 }
 
 // make computes one chunk from claim to receipt. The receipt is nil when the
@@ -160,15 +166,19 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 			above = max(above, r.Claim)
 		}
 	}
+	if err := w.cut(ctx, c, item.replaces); err != nil {
+		return nil, w.storage(ctx, c, err)
+	}
 	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
-	claim, err := w.store.Claim(ctx, w.task.Generator, c, holder, above, time.Now())
+	claim, err := w.store.Claim(ctx, w.task.Generator, c, holder, above)
 	if err != nil {
 		return nil, w.storage(ctx, c, err)
 	}
+	clean := true
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
 		defer cancel()
-		if e := w.store.Release(ctx, claim); e != nil {
+		if e := w.store.Release(ctx, claim, clean); e != nil {
 			log.Error("release claim", "claim", claim.Number, "error", e)
 		}
 	}()
@@ -185,8 +195,8 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 		return nil, &failure{chunk: c, cause: task.Conflict, detail: err.Error()}
 	case len(parts) == 0:
 		return nil, nil
-	case len(parts) > 1 || parts[0].chunk.Keep != c.Keep:
-		return nil, &failure{chunk: c, cause: task.Conflict, detail: "part of the range was committed while the task ran"}
+	case len(parts) > 1 || parts[0].chunk.Keep != c.Keep || slices.ContainsFunc(parts[0].replaces, func(r store.Receipt) bool { return sticksOut(r, c.Keep) || r.Claim >= claim.Number }):
+		return nil, &changedError{parts}
 	}
 
 	dir, err := w.scratch.Folder()
@@ -200,7 +210,8 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 	}
 	slot.release() // the next generator may start while this one's samples are stored
 	r := made.receipt(w, parts[0], claim)
-	if err := w.commit(ctx, parts[0], &r, made, claim.Number > 1); err != nil {
+	if err := w.commit(ctx, parts[0], &r, made, claim.First); err != nil {
+		clean = false // one of its requests may still be executed
 		return nil, w.storage(ctx, c, err)
 	}
 	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "claim", r.Claim,
@@ -257,14 +268,14 @@ func (w *work) generate(ctx context.Context, c task.Chunk, dir string, slot *slo
 // try runs the generator once and checks what it wrote.
 func (w *work) try(ctx context.Context, c task.Chunk, scratch string, attempt int, alone bool) (*made, *failure) {
 	m := &made{seed: c.Seed(w.task, attempt), attempt: attempt}
-	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.image}
+	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.config.Image}
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		return nil, w.disk(c, err)
 	}
 	limited, cancel := context.WithDeadline(ctx, w.generatorDeadline)
 	defer cancel()
 	var err error
-	m.result, err = generator.Run(limited, generator.Request{
+	m.result, err = w.Handler.generator(limited, generator.Request{
 		Generator: w.generator, Samples: c.Count(), Seed: m.seed, StartIndex: c.Cell.Start, Scratch: scratch, Watch: alone,
 	})
 	f.result, f.command = m.result, m.result.Command
@@ -292,7 +303,7 @@ func (w *work) try(ctx context.Context, c task.Chunk, scratch string, attempt in
 	}
 	staging := filepath.Join(scratch, "staging")
 	m.domain, m.samples, err = sample.Collect(m.result.Output, staging, c.Count(), places,
-		sample.Rules{Required: w.generator.Required, Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
+		sample.Rules{Required: slices.Concat(w.generator.Required, w.config.Required), Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
 	if err != nil {
 		var bad *sample.Error
 		if errors.As(err, &bad) {
@@ -321,7 +332,7 @@ func (w *work) short(seen generator.Watched) task.Cause {
 func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
 	c := x.chunk
 	r := store.Receipt{
-		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.image, RunID: w.task.RunID,
+		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
 		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,

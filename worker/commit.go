@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -12,13 +13,16 @@ import (
 )
 
 // commit stores the samples and then, last, the receipt. What it replaces loses
-// its receipt first, so that no receipt ever vouches for bytes that are gone.
-// What it restores keeps its receipt meanwhile: it is false already, and the one
-// to find the work by if this is interrupted.
-func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, again bool) error {
+// its receipt first, so that no receipt ever vouches for bytes that are gone; cut
+// has seen to it that this lies within the chunk, but for repairs. What it
+// restores keeps its receipt meanwhile: it is false already, and the one to find
+// the work by if this is interrupted. First says that nobody was here before.
+func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, first bool) error {
 	c, taken := x.chunk, x.taken()
-	if err := w.retract(ctx, c, x.replaces); err != nil {
-		return err
+	for _, old := range x.replaces {
+		if err := w.retract(ctx, c, old); err != nil {
+			return err
+		}
 	}
 	if r.Format == task.Tar {
 		shard, err := w.store.PutShard(ctx, w.task.Generator, c, m.samples)
@@ -32,7 +36,7 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, ag
 			return err
 		}
 	}
-	if again || len(x.replaces) > 0 || x.restores != nil || c.Indices != nil {
+	if !first || len(x.replaces) > 0 || x.restores != nil || c.Indices != nil {
 		// Somebody was here before and may have left other objects behind.
 		if err := w.clear(ctx, x, r, taken); err != nil {
 			return err
@@ -62,62 +66,54 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, ag
 	return w.store.PutReceipt(ctx, *r)
 }
 
-// retract takes back what is replaced. Where a receipt reaches beyond the chunk,
-// the rest of it is committed anew under its own range first; a repair's receipt
-// only loses the samples.
-func (w *work) retract(ctx context.Context, c task.Chunk, replaces []store.Receipt) error {
-	for _, old := range replaces {
-		if old.Indices != nil {
-			if err := w.store.Reduce(ctx, old.Key(), c.Keep); err != nil {
-				return err
+// retract takes back what a replaced receipt holds of the chunk. A repair may
+// hold samples of other cells, whose writers take theirs back at the same time. Its
+// receipt stays when nothing is left in it, so that the repair does not come back
+// when its message does.
+func (w *work) retract(ctx context.Context, c task.Chunk, old store.Receipt) error {
+	if old.Indices == nil {
+		return w.store.DeleteReceipt(ctx, old)
+	}
+	for limit := time.Now().Add(briefTime); ; {
+		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
+			return w.store.ReplaceReceipt(ctx, now.Without(c.Keep))
+		})
+		if held, ok := errors.AsType[*store.BusyError](err); !ok || time.Now().After(limit) {
+			if ok {
+				return fmt.Errorf("take samples %s out of a repair: %s", c.Keep, held)
 			}
-			continue
-		}
-		for _, rest := range []task.Range{{Start: old.Start, End: min(old.End, c.Keep.Start)}, {Start: max(old.Start, c.Keep.End), End: old.End}} {
-			if rest.Len() == 0 {
-				continue
-			}
-			if err := w.store.PutReceipt(ctx, old.Part(rest)); err != nil && !errors.Is(err, store.ErrExists) {
-				return err
-			}
-		}
-		if err := w.store.DeleteReceipt(ctx, old); err != nil {
 			return err
 		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(claimPoll):
+		}
 	}
-	return nil
 }
 
 // clear deletes the objects of the chunk's samples that the new receipt does
 // not name: those of replaced receipts, and those of a writer that was killed.
 func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[int]bool) error {
 	c, keep := x.chunk, r.ObjectKeys()
-	var old []string
-	for _, o := range x.replaces { // may be of another domain, where a sweep does not look
-		if o.Shard != nil {
-			continue
-		}
-		for _, key := range o.Part(c.Keep).ObjectKeys() {
-			if !slices.Contains(keep, key) {
-				old = append(old, key)
-			}
-		}
+	named := map[string]bool{}
+	for _, key := range keep {
+		named[key] = true
 	}
-	if c.Indices == nil { // what a repair replaces stands in shards that others need
-		shards, err := w.store.Shards(ctx, w.task.Generator, c.Keep)
-		if err != nil {
-			return err
+	gone := x.replaces
+	if x.restores != nil {
+		gone = []store.Receipt{*x.restores}
+	}
+	var old []string
+	for _, o := range gone {
+		if o.Shard != nil {
+			continue // what is left of it elsewhere may still need the shard
 		}
-		for _, shard := range shards {
-			if slices.Contains(keep, shard) {
-				continue
-			}
-			needed, err := w.needed(ctx, shard, r)
-			if err != nil {
-				return err
-			}
-			if !needed {
-				old = append(old, shard)
+		for _, s := range o.Part(c.Keep).Samples {
+			for _, f := range s.Files {
+				if key := task.FileKey(o.Generator, s.ID, f.Name); !named[key] && !taken[s.Index] {
+					old = append(old, key)
+				}
 			}
 		}
 	}
@@ -125,23 +121,85 @@ func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[in
 		return err
 	}
 	free := slices.DeleteFunc(slices.Clone(c.Kept()), func(index int) bool { return taken[index] })
-	return w.store.Sweep(ctx, w.task.Generator, r.Domain, free, keep)
+	if err := w.store.Sweep(ctx, w.task.Generator, r.Domain, c, free, keep); err != nil {
+		return err
+	}
+	if c.Indices != nil {
+		return nil
+	}
+	shard := ""
+	if r.Shard != nil {
+		shard = r.Shard.Key
+	}
+	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard, w.briefly())
 }
 
-// needed reports whether samples of a receipt other than r are in a shard. That of
-// a repair may be without its receipt because the repair is at work, and may not
-// even be of these samples: only its key tells what it spans.
-func (w *work) needed(ctx context.Context, shard string, r *store.Receipt) (bool, error) {
-	whole, repair, _ := task.ShardRange(shard)
-	if repair {
-		own, err := w.store.Receipt(ctx, task.ReceiptOfShard(shard))
-		if errors.Is(err, store.ErrNotFound) {
-			return true, nil
-		}
-		return len(own.Samples) > 0, err
+// sticksOut reports whether a receipt is to be cut before a chunk replaces its
+// part of it. Repairs are not cut: retract takes single samples out of them.
+func sticksOut(r store.Receipt, keep task.Range) bool {
+	return r.Indices == nil && !keep.Contains(r.Range())
+}
+
+// briefTime is for what takes some requests only. Others may have to wait for it.
+const briefTime = 20 * time.Second
+
+// briefly is the holder of a claim that is held for no longer.
+func (w *work) briefly() store.Holder {
+	h := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: time.Now().Add(briefTime)}
+	if w.delivery.deadline.Before(h.Deadline) {
+		h.Deadline = w.delivery.deadline
 	}
-	stored, err := w.store.Receipts(ctx, w.task.Generator, whole)
-	return slices.ContainsFunc(stored, func(o store.Receipt) bool {
-		return o.Shard != nil && o.Shard.Key == shard && o.Key() != r.Key() && len(o.Samples) > 0
-	}), err
+	return h
+}
+
+// cut makes the receipts that a chunk will replace end at the chunk's edges, so
+// that it can take its part back alone. Chunks on a finer grid may want to cut
+// the same receipt at once, so it is done under the receipt's lock. What is
+// committed anew describes the same bytes, with the same claim, so a cut that ends
+// half-way does no harm.
+func (w *work) cut(ctx context.Context, c task.Chunk, replaces []store.Receipt) error {
+	for _, old := range replaces {
+		if !sticksOut(old, c.Keep) {
+			continue
+		}
+		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
+			for _, piece := range now.Cut(c.Keep) {
+				if err := w.store.PutReceipt(ctx, piece); err != nil && !errors.Is(err, store.ErrExists) {
+					return err
+				}
+			}
+			return w.store.DeleteReceipt(ctx, now)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// locked holds the lock of a receipt while it is changed, and hands over the
+// receipt as it then is. It does nothing if somebody has replaced it meanwhile,
+// and fails with a *store.BusyError if another worker has the lock.
+func (w *work) locked(ctx context.Context, old store.Receipt, change func(context.Context, store.Receipt) error) (err error) {
+	holder := w.briefly()
+	ctx, cancel := context.WithDeadline(ctx, holder.Deadline)
+	defer cancel()
+	lock, err := w.store.LockReceipt(ctx, old, holder)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		clean := err == nil
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
+		defer cancel()
+		err = errors.Join(err, w.store.Release(ctx, lock, clean))
+	}()
+	now, err := w.store.Receipt(ctx, old.Key())
+	if errors.Is(err, store.ErrNotFound) || err == nil && now.Claim != old.Claim {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return change(ctx, now)
 }

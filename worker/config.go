@@ -3,21 +3,27 @@ package worker
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Config is the whole configuration of a worker. It comes from the environment
 // and is read once.
 type Config struct {
-	Bucket     string // where samples, receipts and reports go; required
-	Generators string // folder with the index of the generators
-	QueueURL   string // where continuations go and whose messages are put off; needed for SQS events
-	DLQURL     string // where tasks go that can never pass; needed for SQS events
-	Region     string // AWS region
+	Bucket     string   // where samples, receipts and reports go; required
+	Generators string   // folder with the index of the generators
+	QueueURL   string   // where continuations go and whose messages are put off; needed for SQS events
+	DLQURL     string   // where tasks go that can never pass; needed for SQS events
+	Region     string   // AWS region
+	Function   string   // name of the function; its metrics carry it
+	Image      string   // repository@digest of the image the worker runs in; receipts record it
+	Required   []string // files that every sample must have beyond those of the contract and of the catalogue
 }
 
-// ConfigFromEnv reads the configuration. It fails when OUTPUT_BUCKET is not set.
+// ConfigFromEnv reads the configuration. It fails when OUTPUT_BUCKET is not set,
+// and when REQUIRED_FILES is not a list of file names.
 func ConfigFromEnv() (Config, error) {
 	c := Config{
 		Bucket:     os.Getenv(stack.EnvBucket),
@@ -25,6 +31,8 @@ func ConfigFromEnv() (Config, error) {
 		QueueURL:   os.Getenv(stack.EnvQueueURL),
 		DLQURL:     os.Getenv(stack.EnvDLQURL),
 		Region:     os.Getenv(stack.EnvRegion),
+		Function:   os.Getenv(stack.EnvFunction),
+		Image:      os.Getenv(stack.EnvImage),
 	}
 	if c.Bucket == "" {
 		return Config{}, fmt.Errorf("%s is not set: it names the bucket the samples go to", stack.EnvBucket)
@@ -34,6 +42,14 @@ func ConfigFromEnv() (Config, error) {
 	}
 	if c.Region == "" {
 		c.Region = stack.DefaultRegion
+	}
+	if list := os.Getenv(stack.EnvRequiredFiles); list != "" {
+		c.Required = strings.Split(list, ",")
+	}
+	for _, file := range c.Required {
+		if err := task.CheckFile(file); err != nil {
+			return Config{}, fmt.Errorf("%s: %w", stack.EnvRequiredFiles, err)
+		}
 	}
 	return c, nil
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -30,14 +31,15 @@ import (
 // Handler computes tasks. It is safe for concurrent use, though Lambda gives a
 // worker one invocation at a time.
 type Handler struct {
-	config   Config
-	store    *store.Store
-	messages *messages
-	log      *slog.Logger
-	metrics  *metrics
-	scratch  *scratch
-	cpus     int64
-	slots    *semaphore.Weighted // one per generator process
+	config    Config
+	store     *store.Store
+	messages  *messages
+	log       *slog.Logger
+	metrics   *metrics
+	scratch   *scratch
+	cpus      int64
+	slots     *semaphore.Weighted                                                // one per generator process
+	generator func(context.Context, generator.Request) (generator.Result, error) // generator.Run, but in tests of the protocol
 }
 
 // Summary is the answer to a direct invocation, and what is logged of a task.
@@ -69,8 +71,9 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	}
 	cpus := int64(runtime.GOMAXPROCS(0))
 	return &Handler{
-		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out},
+		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
 		scratch: dir, cpus: cpus, slots: semaphore.NewWeighted(cpus),
+		generator: generator.Run,
 	}, nil
 }
 
@@ -104,7 +107,7 @@ func (h *Handler) direct(ctx context.Context, payload json.RawMessage) (any, err
 	}
 	o := h.run(ctx, t, d)
 	summary := h.report(ctx, t, d, o)
-	if o.busy {
+	if len(o.held) > 0 {
 		return nil, fmt.Errorf("another worker is at work on this range until %s", o.busyUntil.UTC().Format(time.RFC3339))
 	}
 	if len(summary.Failures) > 0 {
@@ -131,11 +134,7 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 	defer cancel()
 	switch failed := worst(summary.Failures); {
 	case failed != nil && (!failed.Cause.Policy().Retry || h.messages.isLast(ctx, d)):
-		if err := h.messages.bury(ctx, d, t.Body(), *failed); err != nil {
-			log.Error("send to the DLQ", "error", err)
-			return false
-		}
-		return true
+		return h.giveUp(ctx, d, t, summary.Failures, o, log)
 	case failed != nil:
 		h.putOff(ctx, d, failed.Cause.Delay(d.receives), log)
 		return false
@@ -146,9 +145,32 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 			return false
 		}
 		return true
-	case o.busy:
+	case len(o.held) > 0:
 		h.putOff(ctx, d, busyDelay(time.Until(o.busyUntil), d.receives), log)
 		return false
+	}
+	return true
+}
+
+// giveUp buries what failed, each part with its own cause, and sends on what did
+// not fail but is not committed either. A part that is replayed gets other seeds
+// only if its own generator was to blame for it.
+func (h *Handler) giveUp(ctx context.Context, d delivery, t task.Task, failures []Failed, o *outcome, log *slog.Logger) bool {
+	for _, p := range deadParts(t, failures) {
+		if err := h.messages.bury(ctx, d, p.task.Body(), p.failed); err != nil {
+			log.Error("send to the DLQ", "error", err)
+			return false
+		}
+	}
+	open := slices.Clone(o.held)
+	for _, f := range o.unfinished {
+		open = append(open, f.chunk.Keep)
+	}
+	for _, p := range parts(t, open) {
+		if err := h.messages.sendOn(ctx, d, p); err != nil {
+			log.Error("send the rest on", "error", err)
+			return false
+		}
 	}
 	return true
 }
@@ -198,8 +220,8 @@ type outcome struct {
 	receipts   []store.Receipt // committed now
 	skipped    int             // samples committed before
 	failures   []failure
-	unfinished []failure // no time was left for their chunks
-	busy       bool      // another worker holds a chunk
+	unfinished []failure    // no time was left for their chunks
+	held       []task.Range // another worker holds these
 	busyUntil  time.Time
 	longest    time.Duration // that a chunk took from claim to receipt
 }
@@ -238,7 +260,7 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 		return o.failAll(t, task.Storage, err.Error())
 	}
 
-	w := &work{Handler: h, task: t, delivery: d, generator: gen, image: index.Image, outcome: o}
+	w := &work{Handler: h, task: t, delivery: d, generator: gen, outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve(time.Until(d.deadline)))
 	var todo []todo
 	for _, c := range t.Chunks() {
@@ -328,7 +350,7 @@ func (d delivery) attrs(t task.Task) []any {
 	if t.Generator != "" {
 		r = t.Range()
 	}
-	return []any{"request_id", d.requestID, "message_id", d.messageID, "receives", d.receives,
+	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives", d.receives,
 		"run_id", t.RunID, "generator", t.Generator, "start", r.Start, "end", r.End}
 }
 
@@ -357,7 +379,7 @@ func (h *Handler) report(ctx context.Context, t task.Task, d delivery, o *outcom
 	}
 	took := time.Since(d.began)
 	log.Info("task finished", "samples", s.Samples, "skipped", s.Skipped, "failures", len(s.Failures),
-		"unfinished", len(s.Remaining), "busy", o.busy, "seconds", took.Seconds())
+		"unfinished", len(s.Remaining), "busy", len(o.held), "seconds", took.Seconds())
 	h.metrics.task(t.Generator, s.Samples, took)
 	return s
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -10,15 +11,13 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Namespace of the worker's CloudWatch metrics.
-const Namespace = "VMDataset"
-
 // metrics writes CloudWatch embedded-metric lines: JSON log lines that
 // CloudWatch turns into metrics, at no request of ours. Format:
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 type metrics struct {
-	mu sync.Mutex
-	to io.Writer
+	mu       sync.Mutex
+	to       io.Writer
+	function string
 }
 
 type metric struct {
@@ -28,23 +27,24 @@ type metric struct {
 
 // task measures one task: Tasks and Samples (counts) and Duration (seconds).
 func (m *metrics) task(generator string, samples int, took time.Duration) {
-	m.write([]metric{{"Tasks", "Count"}, {"Samples", "Count"}, {"Duration", "Seconds"}}, [][]string{{}, {"generator"}},
-		map[string]any{"generator": generator, "Tasks": 1, "Samples": samples, "Duration": took.Seconds()})
+	m.write([]metric{{task.MetricTasks, "Count"}, {task.MetricSamples, "Count"}, {task.MetricDuration, "Seconds"}},
+		[][]string{{task.DimensionFunction}, {task.DimensionFunction, task.DimensionGenerator}},
+		map[string]any{task.DimensionGenerator: generator, task.MetricTasks: 1, task.MetricSamples: samples, task.MetricDuration: took.Seconds()})
 }
 
-// failure counts one failed chunk by its cause.
+// failure counts one failed chunk by its cause. CloudWatch refuses empty
+// dimensions: what has no name is called none.
 func (m *metrics) failure(generator string, cause task.Cause) {
-	if generator == "" {
-		generator = "none" // CloudWatch refuses empty dimensions
-	}
-	m.write([]metric{{"Failures", "Count"}}, [][]string{{}, {"cause"}, {"generator", "cause"}},
-		map[string]any{"generator": generator, "cause": cause, "Failures": 1})
+	m.write([]metric{{task.MetricFailures, "Count"}},
+		[][]string{{task.DimensionFunction}, {task.DimensionFunction, task.DimensionCause}, {task.DimensionFunction, task.DimensionGenerator, task.DimensionCause}},
+		map[string]any{task.DimensionGenerator: cmp.Or(generator, "none"), task.DimensionCause: cause, task.MetricFailures: 1})
 }
 
 func (m *metrics) write(list []metric, dimensions [][]string, values map[string]any) {
+	values[task.DimensionFunction] = cmp.Or(m.function, "none")
 	values["_aws"] = map[string]any{
 		"Timestamp":         time.Now().UnixMilli(),
-		"CloudWatchMetrics": []map[string]any{{"Namespace": Namespace, "Dimensions": dimensions, "Metrics": list}},
+		"CloudWatchMetrics": []map[string]any{{"Namespace": task.MetricNamespace, "Dimensions": dimensions, "Metrics": list}},
 	}
 	line, err := json.Marshal(values)
 	if err != nil {

@@ -63,8 +63,12 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	}
 	if c.Indices != nil {
 		for _, r := range stored {
+			switch {
+			// Its attempt is later than the task's where the first seeds failed.
+			case r.Indices != nil && r.RunSeed == t.Seed && r.Attempt >= t.Attempt && slices.Equal(r.Indices, c.Indices):
+				return nil, nil
 			// A later run has looked at these samples again: what it made stays.
-			if r.Key() == task.ReceiptKey(t.Generator, c) || t.RunID != "" && r.Indices != nil && r.RunID > t.RunID && holds(r, c.Indices) {
+			case r.Indices != nil && t.RunID != "" && r.RunID > t.RunID && holds(r, c.Indices):
 				return nil, nil
 			}
 		}
@@ -74,7 +78,7 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	var replaced, repairs []store.Receipt
 	for _, r := range stored {
 		switch {
-		case !r.Range().Overlaps(c.Keep):
+		case !r.Range().Overlaps(c.Keep) || r.Indices != nil && len(r.Part(c.Keep).Samples) == 0:
 		case t.Overwrite && r.RunID < t.RunID:
 			replaced = append(replaced, r)
 		case r.Indices != nil:
@@ -109,6 +113,12 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	}
 	return parts, nil
 }
+
+// changedError says that what is left to make of a chunk is not what it was when
+// the task was cut: it is to be tried again like this.
+type changedError struct{ parts []todo }
+
+func (*changedError) Error() string { return "others committed a part of the range meanwhile" }
 
 // restored is what is left to make when a task restores one of the stored
 // receipts: nothing when its run has done so, or the receipt is another by now.

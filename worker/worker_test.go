@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -72,7 +73,8 @@ func TestDirectInvocation(t *testing.T) {
 	defer server.Close()
 	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
 	st := store.New(client, "bucket")
-	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: install(t, "good", "crash")}, st, nil, &bytes.Buffer{})
+	var out bytes.Buffer
+	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: install(t, "good", "crash"), Function: "f", Image: "r@sha256:1"}, st, nil, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +88,12 @@ func TestDirectInvocation(t *testing.T) {
 	want := worker.Summary{Generator: "good", Samples: 30, Committed: []string{"receipts/v1/good/00000000_00000019.json", "receipts/v1/good/00000020_00000029.json"}}
 	if s, ok := got.(worker.Summary); err != nil || !ok || s.Samples != 30 || len(s.Committed) != 2 {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	if receipts, err := st.Receipts(t.Context(), "good", task.Range{Start: 0, End: 30}); err != nil || len(receipts) != 2 || receipts[0].Image != "r@sha256:1" {
+		t.Errorf("receipts %+v, %v", receipts, err)
+	}
+	if want := `"Samples":30,"Tasks":1,"_aws":{"CloudWatchMetrics":[{"Dimensions":[["function"],["function","generator"]]`; !strings.Contains(out.String(), want) || !strings.Contains(out.String(), `"function":"f"`) {
+		t.Errorf("no metrics of the function: %s", out.String())
 	}
 	// The seed of a task without one is that of its request: the same again is done.
 	again, err := handle("r-1", `{"type":"good","num_samples":30,"seed":5}`)
@@ -105,6 +113,42 @@ func TestDirectInvocation(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Join(os.TempDir(), "vm-dataset-worker-0"))
 	if err != nil || len(entries) > 0 {
 		t.Errorf("left in the temporary folder: %v, %v", entries, err)
+	}
+}
+
+func TestConfigFromEnv(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		env  map[string]string
+		want worker.Config
+		err  string
+	}{
+		{"least", map[string]string{stack.EnvBucket: "b"}, worker.Config{Bucket: "b", Generators: stack.DefaultGenerators, Region: stack.DefaultRegion}, ""},
+		{"all", map[string]string{
+			stack.EnvBucket: "b", stack.EnvGenerators: "/g", stack.EnvQueueURL: "q", stack.EnvDLQURL: "d", stack.EnvRegion: "eu-west-1",
+			stack.EnvFunction: "f", stack.EnvImage: "r@sha256:1", stack.EnvRequiredFiles: "rubric.txt,metadata.json",
+		}, worker.Config{Bucket: "b", Generators: "/g", QueueURL: "q", DLQURL: "d", Region: "eu-west-1", Function: "f", Image: "r@sha256:1",
+			Required: []string{"rubric.txt", "metadata.json"}}, ""},
+		{"no bucket", nil, worker.Config{}, "OUTPUT_BUCKET is not set: it names the bucket the samples go to"},
+		{"a path", map[string]string{stack.EnvBucket: "b", stack.EnvRequiredFiles: "rubric.txt,x/y"}, worker.Config{},
+			`REQUIRED_FILES: "x/y" must be the name of a file, without '/', '\' and ','`},
+		{"an empty name", map[string]string{stack.EnvBucket: "b", stack.EnvRequiredFiles: "rubric.txt,"}, worker.Config{}, `REQUIRED_FILES: ""`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, name := range []string{stack.EnvBucket, stack.EnvGenerators, stack.EnvQueueURL, stack.EnvDLQURL, stack.EnvRegion, stack.EnvFunction, stack.EnvImage, stack.EnvRequiredFiles} {
+				t.Setenv(name, test.env[name])
+			}
+			got, err := worker.ConfigFromEnv()
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("error %v, want %s", err, test.err)
+				}
+				return
+			}
+			if err != nil || !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %+v, %v, want %+v", got, err, test.want)
+			}
+		})
 	}
 }
 

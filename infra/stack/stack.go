@@ -9,16 +9,21 @@ package stack
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 )
 
 // Environment variables of the worker, its whole configuration.
 const (
-	EnvBucket     = "OUTPUT_BUCKET"   // required
-	EnvGenerators = "GENERATORS_PATH" // default DefaultGenerators
-	EnvQueueURL   = "SQS_QUEUE_URL"   // needed for continuations and retries of SQS messages
-	EnvDLQURL     = "SQS_DLQ_URL"     // needed for permanent failures of SQS messages
-	EnvRegion     = "AWS_REGION"      // default DefaultRegion
+	EnvBucket        = "OUTPUT_BUCKET"            // required
+	EnvGenerators    = "GENERATORS_PATH"          // default DefaultGenerators
+	EnvQueueURL      = "SQS_QUEUE_URL"            // needed for continuations and retries of SQS messages
+	EnvDLQURL        = "SQS_DLQ_URL"              // needed for permanent failures of SQS messages
+	EnvRegion        = "AWS_REGION"               // default DefaultRegion; Lambda sets it itself
+	EnvFunction      = "AWS_LAMBDA_FUNCTION_NAME" // Lambda sets it; a dimension of the worker's metrics
+	EnvAlive         = "END_WITH_STDIN"           // set where the worker is to end when its standard input does: on the local stack
+	EnvImage         = "IMAGE_URI"                // repository@digest of the image the worker runs in; receipts record it
+	EnvRequiredFiles = "REQUIRED_FILES"           // files that every sample must have beyond those of the contract, separated by commas
 
 	DefaultGenerators = "/opt/generators"
 	DefaultRegion     = "us-east-2"
@@ -27,30 +32,71 @@ const (
 // Local is the name of the local stack.
 const Local = "local"
 
-// Outputs are the stack outputs. The last four exist for the local stack only.
-type Outputs struct {
-	QueueURL             string `json:"queueUrl"`
-	DLQURL               string `json:"dlqUrl"`
-	QueueARN             string `json:"queueArn"`
-	DLQARN               string `json:"dlqArn"`
-	BucketName           string `json:"bucketName"`
-	FunctionName         string `json:"functionName"`
-	FunctionARN          string `json:"functionArn"`
-	ImageURI             string `json:"imageUri"`
-	RepositoryURL        string `json:"repositoryUrl"`
-	LogGroupName         string `json:"logGroupName"`
-	EventSourceMappingID string `json:"eventSourceMappingId"`
-	DashboardURL         string `json:"dashboardUrl"`
-	Region               string `json:"region"`
-	AccountID            string `json:"accountId"`
-	Architecture         string `json:"architecture"`
-	MemoryMB             int    `json:"memoryMB"`
-	DataPrefix           string `json:"dataPrefix"`
+// Names of the outputs of a deployed stack: those of Outputs.
+const (
+	OutQueueURL             = "queueUrl"
+	OutDLQURL               = "dlqUrl"
+	OutQueueARN             = "queueArn"
+	OutDLQARN               = "dlqArn"
+	OutBucketName           = "bucketName"
+	OutFunctionName         = "functionName"
+	OutFunctionARN          = "functionArn"
+	OutImageURI             = "imageUri"
+	OutRepositoryURL        = "repositoryUrl"
+	OutLogGroupName         = "logGroupName"
+	OutEventSourceMappingID = "eventSourceMappingId"
+	OutDashboardURL         = "dashboardUrl"
+	OutRegion               = "region"
+	OutAccountID            = "accountId"
+	OutArchitecture         = "architecture"
+	OutMemoryMB             = "memoryMB"
+	OutDataPrefix           = "dataPrefix"
+	OutGenerators           = "generators"
+)
 
+// Outputs are the stack outputs.
+type Outputs struct {
+	QueueURL             string            `json:"queueUrl"`
+	DLQURL               string            `json:"dlqUrl"`
+	QueueARN             string            `json:"queueArn"`
+	DLQARN               string            `json:"dlqArn"`
+	BucketName           string            `json:"bucketName"`
+	FunctionName         string            `json:"functionName"`
+	FunctionARN          string            `json:"functionArn"`
+	ImageURI             string            `json:"imageUri"` // repository@digest
+	RepositoryURL        string            `json:"repositoryUrl"`
+	LogGroupName         string            `json:"logGroupName"`
+	EventSourceMappingID string            `json:"eventSourceMappingId"`
+	DashboardURL         string            `json:"dashboardUrl"`
+	Region               string            `json:"region"`
+	AccountID            string            `json:"accountId"`
+	Architecture         string            `json:"architecture"` // of the function: x86_64 or arm64
+	MemoryMB             int               `json:"memoryMB"`
+	DataPrefix           string            `json:"dataPrefix"`
+	Generators           map[string]string `json:"generators,omitempty"` // in the image: name -> commit, "" where it is unknown
+
+	Endpoints
+}
+
+// Endpoints are outputs of the local stack only.
+type Endpoints struct {
 	SQSEndpoint     string `json:"sqsEndpoint,omitempty"`
 	S3Endpoint      string `json:"s3Endpoint,omitempty"`
+	LambdaEndpoint  string `json:"lambdaEndpoint,omitempty"`
 	AccessKeyID     string `json:"accessKeyId,omitempty"`
 	SecretAccessKey string `json:"secretAccessKey,omitempty"`
+}
+
+// Names returns the names of all outputs of a deployed stack.
+func Names() []string {
+	var names []string
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Outputs]()) {
+		if len(f.Index) == 1 && !f.Anonymous {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Parse reads the outputs from `pulumi stack output --json`. What the CLI
@@ -63,7 +109,7 @@ func Parse(text []byte) (Outputs, error) {
 	}
 	var missing []string
 	for _, required := range []struct{ name, value string }{
-		{"queueUrl", o.QueueURL}, {"dlqUrl", o.DLQURL}, {"bucketName", o.BucketName}, {"region", o.Region},
+		{OutQueueURL, o.QueueURL}, {OutDLQURL, o.DLQURL}, {OutBucketName, o.BucketName}, {OutRegion, o.Region},
 	} {
 		if required.value == "" {
 			missing = append(missing, required.name)

@@ -194,7 +194,7 @@ func (i *inspection) listObjects(ctx context.Context) error {
 			}
 			continue
 		}
-		if held, _, ok := task.ShardRange(o.Key); ok {
+		if held, ok := task.ShardRange(o.Key); ok {
 			if held.Overlaps(i.view.Range) {
 				i.stray(o.Key, held)
 			}

@@ -214,7 +214,7 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 
 // indicesOf returns the indices of samples that a data object may be of.
 func indicesOf(key string) []int {
-	if r, _, ok := task.ShardRange(key); ok {
+	if r, ok := task.ShardRange(key); ok {
 		return task.Chunk{Keep: r}.Kept()
 	}
 	parts := strings.Split(key, "/")

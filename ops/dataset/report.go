@@ -126,7 +126,7 @@ func contradiction(r store.Receipt, generator string) string {
 		return "its format and its objects do not fit"
 	}
 	if r.Shard != nil {
-		held, _, ok := task.ShardRange(r.Shard.Key)
+		held, ok := task.ShardRange(r.Shard.Key)
 		if !ok || !held.Contains(r.Range()) || !strings.HasPrefix(r.Shard.Key, task.DataPrefix+generator+"/") || !hashPattern.MatchString(r.Shard.SHA256) {
 			return "its shard is no shard of its samples"
 		}

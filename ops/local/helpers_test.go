@@ -19,7 +19,7 @@ func sum(data []byte) string {
 	return hex.EncodeToString(s[:])
 }
 
-func unpack(t *testing.T, shard []byte) map[string][]byte {
+func unpack(t testing.TB, shard []byte) map[string][]byte {
 	t.Helper()
 	z, err := gzip.NewReader(bytes.NewReader(shard))
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,24 +27,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// stackDir makes the test binary a local stack in that folder, which tests kill.
-const stackDir, stackWorkers = "VM_DATASET_TEST_STACK", "VM_DATASET_TEST_WORKERS"
-
 func TestMain(m *testing.M) {
 	Main()
-	if dir := os.Getenv(stackDir); dir != "" {
-		n, _ := strconv.Atoi(os.Getenv(stackWorkers))
-		s, err := Up(context.Background(), Config{Dir: dir, Workers: n, Timeout: DefaultTimeout, Visibility: DefaultVisibility})
-		if err == nil {
-			err = s.Wait(context.Background())
-		}
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	if order := os.Getenv(stackVariable); order != "" {
+		os.Exit(serveElsewhere(order))
 	}
 	code := m.Run()
 	_ = os.RemoveAll(shared())
@@ -59,37 +51,6 @@ var shared = sync.OnceValue(func() string {
 	}
 	return dir
 })
-
-// upElsewhere starts a stack in a process of its own, and returns what kills
-// that process.
-func upElsewhere(t *testing.T, dir string, workers int) (r *rig, kill func()) {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), stackDir+"="+dir, stackWorkers+"="+strconv.Itoa(workers))
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill = sync.OnceFunc(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	t.Cleanup(kill)
-	eventually(t, "the stack is up", func() bool {
-		_, err := Outputs(dir)
-		pid, _ := PID(dir)
-		return err == nil && pid == cmd.Process.Pid
-	})
-	o, err := readOutputs(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &rig{Stack: &Stack{outputs: o}, t: t, sqs: sqs.NewFromConfig(AWSConfig(o)), dir: dir}, kill
-}
 
 // rig is a local stack with generators that go wrong as their names say.
 type rig struct {
@@ -405,6 +366,17 @@ func TestEveryFault(t *testing.T) {
 
 // A message that is no task is refused by name on its first delivery and lies in
 // the DLQ as it was sent.
+// A stack can require more of samples than their generators do.
+func TestRequiredFiles(t *testing.T) {
+	t.Parallel()
+	r := up(t, folder(t), Config{Workers: 1, Required: []string{"rubric.txt"}})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 7})
+	eventually(t, "there is a failure report", func() bool { return len(r.failures("good")) > 0 })
+	if f := r.failures("good")[0]; f.Cause != task.IncompleteOutput || !strings.Contains(f.Detail, "has no rubric.txt") {
+		t.Errorf("reported %s (%s)", f.Cause, f.Detail)
+	}
+}
+
 func TestInvalidTasks(t *testing.T) {
 	t.Parallel()
 	r := up(t, folder(t), Config{})
@@ -460,19 +432,20 @@ func TestDoubleDelivery(t *testing.T) {
 }
 
 // proxy stands between workers and bucket and may swallow requests.
-func proxy(t *testing.T, intercept func(w http.ResponseWriter, r *http.Request) bool) func(string) string {
+func proxy(t *testing.T, intercept func(w http.ResponseWriter, r *http.Request) bool) func(stack.Outputs) stack.Outputs {
 	var mu sync.Mutex
 	var server *httptest.Server
-	return func(endpoint string) string {
+	return func(o stack.Outputs) stack.Outputs {
 		mu.Lock()
 		defer mu.Unlock()
 		if server != nil {
-			return server.URL
+			o.S3Endpoint = server.URL
+			return o
 		}
-		target, err := url.Parse(endpoint)
+		target, err := url.Parse(o.S3Endpoint)
 		if err != nil {
 			t.Error(err)
-			return endpoint
+			return o
 		}
 		forward := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(target)
@@ -484,7 +457,8 @@ func proxy(t *testing.T, intercept func(w http.ResponseWriter, r *http.Request) 
 			}
 		}))
 		t.Cleanup(server.Close)
-		return server.URL
+		o.S3Endpoint = server.URL
+		return o
 	}
 }
 
@@ -663,7 +637,7 @@ func TestOneStackPerFolder(t *testing.T) {
 		t.Errorf("a second one: %v", err)
 	}
 	o, err := Outputs(dir)
-	if err != nil || o != r.Outputs() {
+	if err != nil || !reflect.DeepEqual(o, r.Outputs()) {
 		t.Errorf("outputs %+v, %v", o, err)
 	}
 	for _, address := range []string{o.SQSEndpoint, o.S3Endpoint} {

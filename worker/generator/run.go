@@ -25,6 +25,7 @@ type Request struct {
 	Scratch    string        // a private, empty folder; absolute
 	Watch      bool          // look at disk and memory while it runs
 	Grace      time.Duration // how long the sandbox has to kill the generator's processes; default 5 s
+	help       bool          // ask it for its flags, make nothing
 }
 
 // Result is what a run took and left.
@@ -34,6 +35,7 @@ type Result struct {
 	CPU, Wall time.Duration
 	PeakRSS   int64 // bytes, of the largest process
 	Watched   Watched
+	stdout    string // its end, of a run that succeeded
 }
 
 // Watched are the extremes that were seen while a generator ran, with
@@ -75,6 +77,9 @@ const defaultGrace = 5 * time.Second
 func Run(ctx context.Context, r Request) (Result, error) {
 	g := r.Generator
 	result := Result{Command: Command(g, r.Samples, r.Seed, r.StartIndex), Output: filepath.Join(r.Scratch, "output")}
+	if r.help {
+		result.Command = []string{"python", g.Entry, "--help"}
+	}
 	work := filepath.Join(r.Scratch, "work")
 	for _, dir := range []string{"home", "tmp", "output"} {
 		if err := os.Mkdir(filepath.Join(r.Scratch, dir), 0o700); err != nil {
@@ -85,7 +90,9 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		return result, fmt.Errorf("prepare generator %s: %w", g.Name, err)
 	}
 	argv := append([]string{g.Python}, result.Command[1:]...)
-	argv[len(argv)-1] = result.Output
+	if !r.help {
+		argv[len(argv)-1] = result.Output
+	}
 	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: environ(g, r), Scratch: r.Scratch, Readable: readable(g)})
 	if err != nil {
 		return result, err
@@ -132,6 +139,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	watch := startWatch(r, cmd.Process.Pid)
 	_ = cmd.Wait() // what it says is in the status, or missing there
 	result.Watched = watch.stop()
+	result.stdout = stdout.String()
 	result.Wall = time.Since(began)
 	result.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	result.PeakRSS = peakRSS(cmd.ProcessState)

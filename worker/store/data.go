@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -215,10 +216,10 @@ func (u *upload) abort() {
 	_, _ = u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id})
 }
 
-// Sweep deletes the files of samples that are not in keep: what a killed or
-// replaced writer left behind. It costs one listing, or where the indices, which
-// are sorted, are far apart one for each.
-func (s *Store) Sweep(ctx context.Context, generator, domain string, indices []int, keep []string) error {
+// Sweep deletes the data objects of indices of a chunk that are not in keep: what
+// a killed or replaced writer left behind. It costs one listing, or for a repair
+// one for each index, which may be far apart.
+func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chunk, indices []int, keep []string) error {
 	if len(indices) == 0 {
 		return nil
 	}
@@ -250,43 +251,129 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, indices []i
 		return nil
 	}
 	folder := func(index int) string { return prefix + task.SampleID(domain, index) + "/" }
-	first, last := indices[0], indices[len(indices)-1]
+	first, last := folder(indices[0]), folder(indices[len(indices)-1])
 	var err error
-	if last-first < 2*len(indices) {
-		err = list(ctx, prefix+domain+"_", folder(first), folder(last)+"\xff")
+	if c.Indices == nil {
+		err = list(ctx, prefix+domain+"_", first, last+"\xff")
 	} else {
 		err = each(ctx, len(indices), func(ctx context.Context, i int) error {
 			return list(ctx, folder(indices[i]), "", folder(indices[i])+"\xff")
 		})
 	}
+	if shard := task.ShardKey(generator, c); err == nil && !kept[shard] {
+		stale = append(stale, shard) // deleting what is not there is no error
+	}
 	if err == nil {
 		err = s.Delete(ctx, stale)
 	}
 	if err != nil {
-		return fmt.Errorf("sweep samples %d to %d: %w", first, last, err)
+		return fmt.Errorf("sweep samples %s: %w", c.Keep, err)
 	}
 	return nil
 }
 
-// Shards returns the keys of the shards that overlap a range.
-func (s *Store) Shards(ctx context.Context, generator string, r task.Range) ([]string, error) {
+// SweepShards deletes the shards that overlap a range and that no receipt names,
+// but for the one to keep, whose receipt is not written yet. It is for the holder
+// of the range's claim: nobody else has a shard there whose receipt is still to
+// come, except repairs, which have claims of their own. h takes those for a
+// moment.
+func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range, keep string, h Holder) error {
 	prefix := task.DataPrefix + generator + "/" + generator + "_"
-	after := ""
+	end := fmt.Sprintf("%s%08d", prefix, r.End)
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")} // samples' folders may be named alike
 	if from := r.Start - task.MaxSpan; from > 0 {
-		after = fmt.Sprintf("%s%08d", prefix, from)
+		in.StartAfter = aws.String(fmt.Sprintf("%s%08d", prefix, from))
 	}
-	var keys []string
-	for o, err := range s.List(ctx, prefix, after) {
+	var shards, repairs []string
+	whole := r
+	for pages := s3.NewListObjectsV2Paginator(s.client, in); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, err
+			return fail("list", prefix, err)
 		}
-		held, _, ok := task.ShardRange(o.Key)
-		if ok && held.Start >= r.End {
+		for _, o := range page.Contents {
+			key := aws.ToString(o.Key)
+			name, isShard := strings.CutSuffix(key, shardSuffix)
+			of, repair, ok := task.ReceiptRange(strings.TrimPrefix(name, prefix) + ".json")
+			switch {
+			case !isShard || !ok || !of.Overlaps(r) || key == keep:
+				continue
+			case repair:
+				repairs = append(repairs, key)
+			default:
+				shards = append(shards, key)
+			}
+			whole.Start, whole.End = min(whole.Start, of.Start), max(whole.End, of.End)
+		}
+		if last := lastName(page); last >= end {
 			break
 		}
-		if ok && held.Overlaps(r) {
-			keys = append(keys, o.Key)
+	}
+	if len(shards)+len(repairs) == 0 {
+		return nil
+	}
+	named, err := s.namedShards(ctx, generator, whole)
+	if err != nil {
+		return err
+	}
+	isNamed := func(key string) bool { return named[key] }
+	if err := s.Delete(ctx, slices.DeleteFunc(shards, isNamed)); err != nil {
+		return fmt.Errorf("sweep shards of samples %s: %w", r, err)
+	}
+	for _, key := range slices.DeleteFunc(repairs, isNamed) {
+		if err := s.sweepRepair(ctx, generator, key, whole, h); err != nil {
+			return fmt.Errorf("sweep shards of samples %s: %w", r, err)
 		}
 	}
-	return keys, nil
+	return nil
+}
+
+const shardSuffix = ".tar.gz"
+
+// namedShards are the keys of the shards that the receipts over a range name.
+func (s *Store) namedShards(ctx context.Context, generator string, r task.Range) (map[string]bool, error) {
+	receipts, err := s.Receipts(ctx, generator, r)
+	named := map[string]bool{}
+	for _, other := range receipts {
+		if other.Shard != nil && len(other.Samples) > 0 { // none are left of a repair that was overwritten
+			named[other.Shard.Key] = true
+		}
+	}
+	return named, err
+}
+
+// sweepRepair deletes the shard of a repair unless a receipt names it or the
+// repair is under way.
+func (s *Store) sweepRepair(ctx context.Context, generator, key string, whole task.Range, h Holder) (err error) {
+	name := strings.TrimSuffix(strings.TrimPrefix(key, task.DataPrefix+generator+"/"+generator+"_"), shardSuffix)
+	lock, err := s.lock(ctx, repairPlace(generator, name), h, 0)
+	var busy *BusyError
+	if errors.As(err, &busy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
+		defer cancel()
+		err = errors.Join(err, s.Release(ctx, lock, err == nil))
+	}()
+	named, err := s.namedShards(ctx, generator, whole)
+	if err != nil || named[key] {
+		return err
+	}
+	return s.Delete(ctx, []string{key})
+}
+
+// lastName is the last key or folder of a page.
+func lastName(page *s3.ListObjectsV2Output) string {
+	last := ""
+	if n := len(page.Contents); n > 0 {
+		last = aws.ToString(page.Contents[n-1].Key)
+	}
+	if n := len(page.CommonPrefixes); n > 0 {
+		last = max(last, aws.ToString(page.CommonPrefixes[n-1].Prefix))
+	}
+	return last
 }

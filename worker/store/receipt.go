@@ -1,19 +1,14 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"net/http"
 	"slices"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -122,6 +117,26 @@ func (r Receipt) Part(keep task.Range) Receipt {
 	return r
 }
 
+// Cut returns the receipts that take r's place when it is to end at the edges of a
+// range: one for what lies before it, in it and behind it, where there is
+// something. It is not for repairs.
+func (r Receipt) Cut(at task.Range) []Receipt {
+	var pieces []Receipt
+	for _, part := range []task.Range{{Start: r.Start, End: min(r.End, at.Start)}, {Start: max(r.Start, at.Start), End: min(r.End, at.End)}, {Start: max(r.Start, at.End), End: r.End}} {
+		if part.Len() > 0 {
+			pieces = append(pieces, r.Part(part))
+		}
+	}
+	return pieces
+}
+
+// Without returns a repair's receipt without its samples in a range. Indices stay:
+// they say what the generator was asked for, and they name it.
+func (r Receipt) Without(gone task.Range) Receipt {
+	r.Samples = slices.DeleteFunc(slices.Clone(r.Samples), func(s ReceiptSample) bool { return gone.Start <= s.Index && s.Index < gone.End })
+	return r
+}
+
 // OwnsShard reports whether the receipt's shard was written for just its samples.
 // The shard of a part holds others as well.
 func (r Receipt) OwnsShard() bool {
@@ -146,44 +161,6 @@ func (s *Store) putReceipt(ctx context.Context, r Receipt, once bool) error {
 	}
 	return s.put(ctx, r.Key(), body, once)
 }
-
-// Reduce takes the samples of a range off the receipt of a repair: they are about
-// to be overwritten. What is left of it, be it nothing, stays under its key, so
-// that the repair does not come back when its task is delivered once more. Several
-// may do so at once: the put is tried again until it replaces what was read.
-func (s *Store) Reduce(ctx context.Context, key string, gone task.Range) error {
-	for range reduceTries {
-		body, o, err := s.get(ctx, key)
-		if err != nil {
-			return err
-		}
-		text, err := io.ReadAll(body)
-		body.Close()
-		if err != nil {
-			return fail("get", key, err)
-		}
-		var r Receipt
-		if err := json.Unmarshal(text, &r); err != nil {
-			return fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
-		}
-		in := func(s ReceiptSample) bool { return gone.Start <= s.Index && s.Index < gone.End }
-		if !slices.ContainsFunc(r.Samples, in) {
-			return nil
-		}
-		r.Samples = slices.DeleteFunc(r.Samples, in)
-		if text, err = json.Marshal(r); err != nil {
-			return err
-		}
-		_, err = s.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &s.bucket, Key: &key, Body: bytes.NewReader(text), ContentType: aws.String("application/json"), IfMatch: &o.etag})
-		if code := status(err); err == nil || code != http.StatusPreconditionFailed && code != http.StatusConflict {
-			return fail("put", key, err)
-		}
-	}
-	return fail("put", key, errors.New("it changes all the time"))
-}
-
-// reduceTries is more than workers can be at the samples of one repair at once.
-const reduceTries = 1000
 
 // DeleteReceipt takes back what stands under r's key.
 func (s *Store) DeleteReceipt(ctx context.Context, r Receipt) error {

@@ -23,6 +23,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 var (
@@ -71,13 +73,26 @@ func ClientOptions(o *s3.Options) {
 // Bucket returns the bucket's name.
 func (s *Store) Bucket() string { return s.bucket }
 
+// Probe writes, reads and deletes an object, to find out whether these
+// credentials can. No reader of the bucket takes it for anything, and where it
+// could not be deleted the lifecycle rule of the claims does it.
+func (s *Store) Probe(ctx context.Context, id string) error {
+	key := task.ClaimPrefix + "_probe/" + id
+	if err := s.put(ctx, key, []byte(id), false); err != nil {
+		return err
+	}
+	back, err := s.read(ctx, key)
+	if err == nil && string(back) != id {
+		err = fmt.Errorf("read %s: it is %q, %q was written", key, back, id)
+	}
+	return errors.Join(err, s.Delete(ctx, []string{key}))
+}
+
 // Object is one object of the bucket.
 type Object struct {
 	Key    string `json:"key"`
 	Size   int64  `json:"size"`             // bytes
 	SHA256 string `json:"sha256,omitempty"` // hexadecimal
-
-	etag string
 }
 
 // fail wraps an error of a request. What the context's end caused stays
@@ -175,7 +190,7 @@ func (s *Store) get(ctx context.Context, key string, options ...func(*s3.Options
 		}
 		return nil, Object{}, fail("get", key, err)
 	}
-	return out.Body, Object{Key: key, Size: aws.ToInt64(out.ContentLength), etag: aws.ToString(out.ETag)}, nil
+	return out.Body, Object{Key: key, Size: aws.ToInt64(out.ContentLength)}, nil
 }
 
 // Head asks for an object without reading it, or returns ErrNotFound. The hash is
@@ -200,6 +215,22 @@ func (s *Store) Head(ctx context.Context, key string) (Object, error) {
 // after a key if one is given. It asks for 1,000 at a time.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
+		for page, err := range s.pages(ctx, prefix, after) {
+			if err != nil {
+				yield(Object{}, err)
+				return
+			}
+			for _, o := range page.Contents {
+				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size)}, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *Store) pages(ctx context.Context, prefix, after string) iter.Seq2[*s3.ListObjectsV2Output, error] {
+	return func(yield func(*s3.ListObjectsV2Output, error) bool) {
 		in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix}
 		if after != "" {
 			in.StartAfter = &after
@@ -207,14 +238,8 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object
 		pages := s3.NewListObjectsV2Paginator(s.client, in)
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield(Object{}, fail("list", prefix, err))
+			if !yield(page, fail("list", prefix, err)) || err != nil {
 				return
-			}
-			for _, o := range page.Contents {
-				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size)}, nil) {
-					return
-				}
 			}
 		}
 	}

@@ -186,7 +186,7 @@ func TestLostAnswer(t *testing.T) {
 				t.Errorf("another one: %v", err)
 			}
 			lost.Store(0)
-			claim, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{End: 5}}, store.Holder{RequestID: "r", Deadline: time.Now().Add(time.Hour)}, 0, time.Now())
+			claim, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{End: 5}}, store.Holder{RequestID: "r", Deadline: time.Now().Add(time.Hour)}, 0)
 			if err != nil || claim.Number != 1 {
 				t.Errorf("claim %+v, %v", claim, err)
 			}
@@ -216,7 +216,7 @@ func TestClaims(t *testing.T) {
 		for i := range 8 {
 			group.Go(func() {
 				h := store.Holder{RequestID: fmt.Sprint(round, i), Deadline: time.Now().Add(time.Hour)}
-				claim, err := s.Claim(t.Context(), "maze", chunk, h, 0, time.Now())
+				claim, err := s.Claim(t.Context(), "maze", chunk, h, 0)
 				var busy *store.BusyError
 				switch {
 				case err == nil:
@@ -233,62 +233,149 @@ func TestClaims(t *testing.T) {
 			t.Fatalf("round %d: %d won, the last number was %d", round, len(won), number)
 		}
 		number = won[0].Number
-		check(t, s.Release(t.Context(), won[0]))
+		check(t, s.Release(t.Context(), won[0], true))
 	}
 }
 
-// A claim ends with its deadline, is above the receipts it replaces, and another
-// cell is free.
+// clock sets the bucket's clock: how far it is ahead of the worker's.
+func (n *network) clock(ahead time.Duration) {
+	n.set(func(_ *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
+		response, err := send()
+		if err == nil {
+			response.Header.Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
+		}
+		return response, err
+	})
+}
+
+// A claim ends some seconds after its deadline, by the bucket's clock, whatever
+// the workers' clocks show; it is above the receipts it replaces; another cell is
+// free.
 func TestClaimDeadline(t *testing.T) {
-	s, _ := newStore(t)
-	now := time.Now()
-	chunk := task.Chunk{Cell: task.Range{End: 20}}
-	holder := func(id string, in time.Duration) store.Holder {
-		return store.Holder{RequestID: id, Deadline: now.Add(in)}
+	for _, skew := range []time.Duration{0, -7 * time.Minute, 7 * time.Minute} {
+		t.Run(skew.String(), func(t *testing.T) {
+			s, n := newStore(t)
+			n.clock(skew)
+			chunk := task.Chunk{Cell: task.Range{End: 20}}
+			claim := func(c task.Chunk, id string, left time.Duration, above int) (*store.Claim, error) {
+				return s.Claim(t.Context(), "maze", c, store.Holder{RequestID: id, Deadline: time.Now().Add(left)}, above)
+			}
+			first, err := claim(chunk, "a", time.Minute, 41)
+			check(t, err)
+			if first.Number != 42 || !first.First {
+				t.Errorf("above 41: %+v", first)
+			}
+			var busy *store.BusyError
+			for _, later := range []time.Duration{0, 30 * time.Second, time.Minute + 5*time.Second} {
+				n.clock(skew + later)
+				_, err = claim(chunk, "b", time.Minute, 0)
+				left := time.Until(busyUntil(err)) + later
+				if !errors.As(err, &busy) || busy.Holder.RequestID != "a" || left < time.Minute+8*time.Second || left > time.Minute+12*time.Second {
+					t.Errorf("after %s of a minute: %v", later, err)
+				}
+			}
+			n.clock(skew)
+			if _, err := claim(task.Chunk{Cell: task.Range{Start: 20, End: 40}}, "b", time.Minute, 0); err != nil {
+				t.Errorf("another cell: %v", err)
+			}
+			// A repair takes every cell it writes to, or none.
+			repair := task.Chunk{Keep: task.Range{Start: 3, End: 69}, Indices: []int{3, 45, 48, 68}, Attempt: 1, Size: 20}
+			if _, err = claim(repair, "r", time.Minute, 0); !errors.As(err, &busy) || busy.Holder.RequestID != "a" {
+				t.Errorf("a repair beside the holder of one of its cells: %v", err)
+			}
+			other, err := claim(task.Chunk{Cell: task.Range{Start: 40, End: 60}}, "b", time.Minute, 0)
+			if err != nil {
+				t.Fatalf("a cell that the repair did not get: %v", err)
+			}
+			check(t, s.Release(t.Context(), other, true))
+			check(t, s.ReleaseHeldBy(t.Context(), "maze", chunk, "a"))
+			both, err := claim(repair, "r", time.Minute, 0)
+			if err != nil || both.Number != 43 {
+				t.Fatalf("a repair of free cells: %+v, %v", both, err)
+			}
+			for _, start := range []int{0, 40, 60} {
+				if _, err := claim(task.Chunk{Cell: task.Range{Start: start, End: start + 20}}, "b", time.Minute, 0); !errors.As(err, &busy) || busy.Holder.RequestID != "r" {
+					t.Errorf("a cell of the repair, %d: %v", start, err)
+				}
+			}
+			if _, err := claim(task.Chunk{Cell: task.Range{Start: 45, End: 50}}, "b", time.Minute, 0); !errors.As(err, &busy) || busy.Holder.RequestID != "r" {
+				t.Errorf("a cell of another grid that overlaps one of the repair's: %v", err)
+			}
+			check(t, s.Release(t.Context(), both, true))
+			n.clock(skew + 2*time.Minute)
+			next, err := claim(chunk, "b", 3*time.Minute, 0)
+			if err != nil || next.Number != 44 || next.First {
+				t.Errorf("after the deadline: %+v, %v", next, err)
+			}
+			// Who holds it no more cannot release it for the one who does.
+			check(t, s.ReleaseHeldBy(t.Context(), "maze", chunk, "a"))
+			if _, err = claim(chunk, "c", time.Hour, 0); !errors.As(err, &busy) {
+				t.Errorf("released by another: %v", err)
+			}
+			check(t, s.ReleaseHeldBy(t.Context(), "maze", chunk, "b"))
+			last, err := claim(chunk, "c", time.Hour, 0)
+			if err != nil {
+				t.Fatalf("released: %v", err)
+			}
+			// A holder whose requests may still be on their way keeps it a little.
+			check(t, s.Release(t.Context(), last, false))
+			if _, err = claim(chunk, "d", time.Hour, 0); !errors.As(err, &busy) || time.Until(busy.Until) > 15*time.Second {
+				t.Errorf("just released with requests on the way: %v", err)
+			}
+			n.clock(skew + 2*time.Minute + 15*time.Second)
+			if _, err = claim(chunk, "d", time.Hour, 0); err != nil {
+				t.Errorf("released some time ago: %v", err)
+			}
+		})
 	}
-	first, err := s.Claim(t.Context(), "maze", chunk, holder("a", time.Minute), 41, now)
-	check(t, err)
-	if first.Number != 42 {
-		t.Errorf("number %d above 41", first.Number)
-	}
-	_, err = s.Claim(t.Context(), "maze", chunk, holder("b", time.Minute), 0, now.Add(30*time.Second))
+}
+
+func busyUntil(err error) time.Time {
 	var busy *store.BusyError
-	if !errors.As(err, &busy) || busy.Holder.RequestID != "a" || !busy.Until.Equal(now.Add(time.Minute)) {
-		t.Errorf("while it is held: %v", err)
+	if errors.As(err, &busy) {
+		return busy.Until
 	}
-	if _, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{Start: 20, End: 40}}, holder("b", time.Minute), 0, now); err != nil {
-		t.Errorf("another cell: %v", err)
-	}
-	// A repair takes every cell it writes to, or none.
-	repair := task.Chunk{Keep: task.Range{Start: 3, End: 49}, Indices: []int{3, 45, 48}, Attempt: 1, Size: 20}
-	if _, err = s.Claim(t.Context(), "maze", repair, holder("b", time.Minute), 0, now); !errors.As(err, &busy) || busy.Holder.RequestID != "a" {
-		t.Errorf("a repair beside the holder of one of its cells: %v", err)
-	}
-	if _, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{Start: 40, End: 60}}, holder("b", time.Second), 0, now); err != nil {
-		t.Errorf("a cell that the repair did not get: %v", err)
-	}
-	both, err := s.Claim(t.Context(), "maze", repair, holder("r", 3*time.Minute), 0, now.Add(2*time.Minute))
-	if err != nil || both.Number != 43 {
-		t.Errorf("a repair of two free cells: %+v, %v", both, err)
-	}
-	for _, start := range []int{0, 40} {
-		if _, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{Start: start, End: start + 20}}, holder("b", time.Minute), 0, now.Add(2*time.Minute)); !errors.As(err, &busy) || busy.Holder.RequestID != "r" {
-			t.Errorf("a cell of the repair, %d: %v", start, err)
+	return time.Time{}
+}
+
+// Cells of two grids that overlap are never claimed at once, however the requests
+// fall.
+func TestClaimsOfTwoGrids(t *testing.T) {
+	s, _ := newStore(t)
+	for round := range 10 {
+		var mu sync.Mutex
+		var won []*store.Claim
+		var group sync.WaitGroup
+		for _, cell := range []task.Range{{Start: 2000, End: 2020}, {Start: 2010, End: 2015}, {Start: 1200, End: 2200}} {
+			group.Go(func() {
+				c, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: cell, Keep: cell}, store.Holder{RequestID: fmt.Sprint(round, cell), Deadline: time.Now().Add(time.Hour)}, 0)
+				var busy *store.BusyError
+				if err != nil && !errors.As(err, &busy) {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					won = append(won, c)
+				}
+			})
+		}
+		group.Wait()
+		if len(won) > 1 {
+			t.Fatalf("claimed at once: %+v and %+v", won[0], won[1])
+		}
+		for _, c := range won {
+			check(t, s.Release(t.Context(), c, true))
 		}
 	}
-	check(t, s.Release(t.Context(), both))
-	next, err := s.Claim(t.Context(), "maze", chunk, holder("b", 3*time.Minute), 0, now.Add(2*time.Minute))
-	if err != nil || next.Number != 44 {
-		t.Errorf("after the deadline: %+v, %v", next, err)
-	}
-	// Who holds it no more cannot release it for the one who does.
-	check(t, s.ReleaseHeldBy(t.Context(), "maze", chunk, "a"))
-	if _, err = s.Claim(t.Context(), "maze", chunk, holder("c", time.Hour), 0, now.Add(2*time.Minute)); !errors.As(err, &busy) {
-		t.Errorf("released by another: %v", err)
-	}
-	check(t, s.ReleaseHeldBy(t.Context(), "maze", chunk, "b"))
-	if _, err = s.Claim(t.Context(), "maze", chunk, holder("c", time.Hour), 0, now.Add(2*time.Minute)); err != nil {
-		t.Errorf("released: %v", err)
+	// Once it is quiet, each can be had, and knows that others were there.
+	for _, cell := range []task.Range{{Start: 2015, End: 2020}, {Start: 2000, End: 2020}} {
+		c, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: cell, Keep: cell}, store.Holder{Deadline: time.Now().Add(time.Hour)}, 0)
+		check(t, err)
+		if c.First {
+			t.Errorf("%s takes itself for the first", cell)
+		}
+		check(t, s.Release(t.Context(), c, true))
 	}
 }
 
@@ -470,7 +557,7 @@ func TestSweep(t *testing.T) {
 	before := keys(t, s, "")
 
 	keep := []string{task.FileKey("maze", "maze_00000005", "file0.bin")}
-	check(t, s.Sweep(t.Context(), "maze", "maze", chunk.Kept(), keep))
+	check(t, s.Sweep(t.Context(), "maze", "maze", chunk, chunk.Kept(), keep))
 	want := slices.DeleteFunc(before, func(key string) bool {
 		if slices.Contains(keep, key) {
 			return false
@@ -480,13 +567,14 @@ func TestSweep(t *testing.T) {
 				return true
 			}
 		}
-		return false
+		return key == task.ShardKey("maze", chunk)
 	})
-	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+3-7 {
+	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+2-7 {
 		t.Errorf("left are %d of %d: %v", len(got), len(want), got)
 	}
-	// Of indices far apart nothing between is touched.
-	check(t, s.Sweep(t.Context(), "maze", "maze", []int{0, 11}, nil))
+	// A repair's sweep is of its indices alone.
+	repair := task.Chunk{Keep: task.Range{Start: 0, End: 12}, Indices: []int{0, 11}, Attempt: 3}
+	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), nil))
 	for _, key := range keys(t, s, task.DataPrefix+"maze/") {
 		if strings.Contains(key, "_00000000/") || strings.Contains(key, "_00000011/") {
 			t.Errorf("left is %s", key)
@@ -547,52 +635,5 @@ func TestDamagedObject(t *testing.T) {
 	key := task.FileKey("maze", list[0].ID, "x.json")
 	if _, err := s.Receipt(t.Context(), key); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("%v", err)
-	}
-}
-
-// Shards are found by what they span, repairs that begin much earlier included.
-func TestShards(t *testing.T) {
-	s, _ := newStore(t)
-	var all []string
-	for _, c := range []task.Chunk{{Keep: task.Range{Start: 20_000, End: 20_020}}, {Keep: task.Range{Start: 20_020, End: 20_040}}, {Keep: task.Range{Start: 10_031, End: 20_031}, Indices: []int{10_031, 20_030}, Attempt: 7}} {
-		o, err := s.PutShard(t.Context(), "maze", c, makeSamples(t, 0, 1, 5))
-		check(t, err)
-		all = append(all, o.Key)
-	}
-	for r, want := range map[task.Range][]string{
-		{Start: 20_019, End: 20_020}: {all[2], all[0]},
-		{Start: 20_031, End: 20_032}: {all[1]},
-		{Start: 20_040, End: 20_050}: nil,
-		{Start: 0, End: 10_031}:      nil,
-		{Start: 0, End: 10_032}:      {all[2]},
-	} {
-		if got, err := s.Shards(t.Context(), "maze", r); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%v: %v, %v", r, got, err)
-		}
-	}
-}
-
-// Many take their samples off one receipt at once, and none comes back.
-func TestReduce(t *testing.T) {
-	s, _ := newStore(t)
-	r := receipt(0, 16, 3)
-	r.Indices, r.FirstAttempt = task.Chunk{Keep: r.Range()}.Kept(), 1000
-	check(t, s.PutReceipt(t.Context(), r))
-	var group sync.WaitGroup
-	for i := range 15 {
-		group.Go(func() {
-			if err := s.Reduce(t.Context(), r.Key(), task.Range{Start: i, End: i + 1}); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	group.Wait()
-	got, err := s.Receipt(t.Context(), r.Key())
-	if err != nil || len(got.Samples) != 1 || got.Samples[0].Index != 15 || len(got.Indices) != 16 {
-		t.Errorf("%+v, %v", got.Samples, err)
-	}
-	check(t, s.Reduce(t.Context(), r.Key(), task.Range{Start: 15, End: 99}))
-	if got, err := s.Receipt(t.Context(), r.Key()); err != nil || len(got.Samples) != 0 {
-		t.Errorf("%+v, %v", got.Samples, err)
 	}
 }

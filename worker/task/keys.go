@@ -47,6 +47,13 @@ func ClaimNumber(key string) (int, bool) {
 	return n, ok && err == nil && n > 0
 }
 
+// ClaimRange reads the cell back from where its claims stand. It is not ok for
+// the claim of a repair's receipt.
+func ClaimRange(place string) (cell Range, ok bool) {
+	cell, repair, ok := ReceiptRange(strings.TrimSuffix(place, "/") + ".json")
+	return cell, ok && !repair
+}
+
 // ReceiptsPrefix is where the receipts of a generator stand.
 func ReceiptsPrefix(generator string) string { return ReceiptPrefix + generator + "/" }
 
@@ -71,22 +78,16 @@ func ReceiptRange(key string) (r Range, repair, ok bool) {
 	return Range{start, last + 1}, len(parts) > 2, true
 }
 
-// ShardRange reads the range of samples back from a shard's key. Repair says that
-// it may hold only some indices of the range.
-func ShardRange(key string) (r Range, repair, ok bool) {
-	generator, name, found := strings.Cut(strings.TrimPrefix(key, DataPrefix), "/")
-	name, shard := strings.CutSuffix(name, ".tar.gz")
-	name, named := strings.CutPrefix(name, generator+"_")
-	if !found || !shard || !named || strings.Contains(name, "/") {
-		return Range{}, false, false
+// ShardRange reads the range of samples back from a shard's key.
+func ShardRange(key string) (r Range, ok bool) {
+	parts := strings.Split(strings.TrimPrefix(key, DataPrefix), "/")
+	if len(parts) != 2 {
+		return Range{}, false
 	}
-	return ReceiptRange(name + ".json")
-}
-
-// ReceiptOfShard is the key of the receipt that a shard was written for.
-func ReceiptOfShard(key string) string {
-	generator, name, _ := strings.Cut(strings.TrimPrefix(key, DataPrefix), "/")
-	return ReceiptsPrefix(generator) + strings.TrimPrefix(strings.TrimSuffix(name, ".tar.gz"), generator+"_") + ".json"
+	name, shard := strings.CutSuffix(parts[1], ".tar.gz")
+	name, named := strings.CutPrefix(name, parts[0]+"_")
+	r, _, ok = ReceiptRange(name + ".json")
+	return r, shard && named && ok
 }
 
 // FailuresPrefix is where the failure reports of a generator stand.
@@ -100,6 +101,15 @@ func FailureKey(generator string, c Chunk, messageID string, receives int) strin
 // InvalidFailureKey is the key of the report of a message that is no task.
 func InvalidFailureKey(messageID string, receives int) string {
 	return fmt.Sprintf("%s%s/%s-%d.json", FailurePrefix, InvalidFailure, SafeName(messageID), receives)
+}
+
+// CheckFile reports what is wrong with the name of a file that samples must
+// have, or nil. A comma separates such names where a list is one string.
+func CheckFile(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, `/\,`) {
+		return fmt.Errorf("%.60q must be the name of a file, without '/', '\\' and ','", name)
+	}
+	return nil
 }
 
 // RunKey is the key of a run.

@@ -1,0 +1,313 @@
+// Package infra describes a stack in AWS with Pulumi: the bucket, the queue, the
+// image, the function that works, and what watches them.
+package infra
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/mail"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Config is the configuration of one stack. It comes from the stack's settings
+// file; the README has the table of its keys.
+type Config struct {
+	Stack string
+	Name  string // beginning of the names of all resources: project and stack
+
+	MemoryMB           int
+	TimeoutSeconds     int // of one invocation
+	EphemeralStorageMB int
+	MaxConcurrency     int    // invocations at once
+	Architecture       string // X86 or ARM
+
+	VisibilityTimeoutSeconds int
+	MaxReceiveCount          int // deliveries until a task goes to the DLQ
+	QueueRetentionSeconds    int
+	DLQRetentionSeconds      int
+
+	BucketName    string   // "" has one generated
+	RetainData    bool     // the bucket survives the stack
+	RequiredFiles []string // files that every sample must have beyond those of the contract
+
+	BuilderImage string // "" takes the Dockerfile's
+	BaseImage    string // "" takes the Dockerfile's
+
+	LogRetentionDays int
+	AlarmEmail       string // "" sends none
+	Tags             map[string]string
+}
+
+// Instruction sets of the function, as Lambda names them.
+const (
+	X86 = "x86_64"
+	ARM = "arm64"
+)
+
+// Limits of AWS.
+// Lambda: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+// event source mapping: https://docs.aws.amazon.com/lambda/latest/api/API_ScalingConfig.html
+// SQS: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
+const (
+	minMemoryMB, maxMemoryMB                           = 128, 10240
+	maxTimeoutSeconds                                  = 900
+	minEphemeralMB, maxEphemeralMB                     = 512, 10240
+	minMappingConcurrency, maxMappingConcurrency       = 2, 1000
+	maxVisibilitySeconds                               = 12 * 60 * 60
+	maxReceives                                        = 1000
+	minQueueRetentionSeconds, maxQueueRetentionSeconds = 60, 14 * day
+	maxTags                                            = 50
+
+	day = 24 * 60 * 60 // seconds
+)
+
+// logRetentions are the days that CloudWatch Logs can keep a log group's events.
+// https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
+var logRetentions = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
+
+// LoadConfig reads the configuration of the stack that is being deployed and
+// fills in the defaults. It registers no resource. The error names every wrong
+// key with its value and what is allowed, a line each.
+func LoadConfig(ctx *pulumi.Context) (*Config, error) {
+	c := &Config{
+		Stack: ctx.Stack(), Name: ctx.Project() + "-" + ctx.Stack(),
+		MemoryMB: maxMemoryMB, TimeoutSeconds: maxTimeoutSeconds, EphemeralStorageMB: 2048,
+		MaxConcurrency: 10, // what a new account may have at once
+		Architecture:   X86,
+		// A minute more than an invocation may take: a task must not be delivered
+		// again while somebody is at work on it.
+		VisibilityTimeoutSeconds: 960,
+		MaxReceiveCount:          3,
+		// A DLQ keeps the time at which a message was first sent. So it must keep
+		// messages longer than the queue, or the last ones to fail are gone at once.
+		QueueRetentionSeconds: 7 * day, DLQRetentionSeconds: 14 * day,
+		RetainData: true, LogRetentionDays: 30,
+		Tags: map[string]string{"project": ctx.Project(), "stack": ctx.Stack()},
+	}
+	r := reader{ctx: ctx, prefix: ctx.Project() + ":"}
+	r.integer("memoryMB", &c.MemoryMB, minMemoryMB, maxMemoryMB)
+	r.integer("timeoutSeconds", &c.TimeoutSeconds, 1, maxTimeoutSeconds)
+	r.integer("ephemeralStorageMB", &c.EphemeralStorageMB, minEphemeralMB, maxEphemeralMB)
+	r.integer("maxConcurrency", &c.MaxConcurrency, minMappingConcurrency, maxMappingConcurrency)
+	r.text("architecture", &c.Architecture)
+	r.integer("visibilityTimeoutSeconds", &c.VisibilityTimeoutSeconds, 1, maxVisibilitySeconds)
+	r.integer("maxReceiveCount", &c.MaxReceiveCount, 1, maxReceives)
+	r.integer("queueRetentionSeconds", &c.QueueRetentionSeconds, minQueueRetentionSeconds, maxQueueRetentionSeconds)
+	r.integer("dlqRetentionSeconds", &c.DLQRetentionSeconds, minQueueRetentionSeconds, maxQueueRetentionSeconds)
+	r.text("bucketName", &c.BucketName)
+	r.boolean("retainData", &c.RetainData)
+	r.list("requiredFiles", &c.RequiredFiles)
+	r.text("builderImage", &c.BuilderImage)
+	r.text("baseImage", &c.BaseImage)
+	r.integer("logRetentionDays", &c.LogRetentionDays, logRetentions[0], logRetentions[len(logRetentions)-1])
+	r.text("alarmEmail", &c.AlarmEmail)
+	r.table("tags", c.Tags)
+	r.unknown()
+	if len(r.errs) == 0 {
+		c.check(&r)
+	}
+	return c, errors.Join(r.errs...)
+}
+
+var (
+	// What every kind of resource takes in a name, with room for what is added
+	// to it: "-data-" and seven random digits must fit into a bucket's 63.
+	stackNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,38}[a-z0-9]$`)
+	// https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+	// Without dots, which S3 allows: TLS does not know the bucket's address then.
+	bucketPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
+	imagePattern  = regexp.MustCompile(`^[a-zA-Z0-9][\w.:/@-]*$`)
+	// https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
+	tagPattern = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+@-]*$`)
+)
+
+// check looks at what the readers of single values cannot see.
+func (c *Config) check(r *reader) {
+	if !stackNamePattern.MatchString(c.Name) {
+		r.errs = append(r.errs, fmt.Errorf("the project and the stack make the name %q, it must have at most 40 lower-case letters, digits and hyphens and begin with a letter: pulumi stack rename", c.Name))
+	}
+	if c.Architecture != X86 && c.Architecture != ARM {
+		r.refuse("architecture", c.Architecture, "it must be %s or %s", X86, ARM)
+	}
+	if c.VisibilityTimeoutSeconds <= c.TimeoutSeconds {
+		r.refuse("visibilityTimeoutSeconds", c.VisibilityTimeoutSeconds, "it must be greater than timeoutSeconds, which is %d: a task would be delivered again while it is at work", c.TimeoutSeconds)
+	}
+	if c.QueueRetentionSeconds <= c.VisibilityTimeoutSeconds {
+		r.refuse("queueRetentionSeconds", c.QueueRetentionSeconds, "it must be greater than visibilityTimeoutSeconds, which is %d: a task would be gone before it is delivered again", c.VisibilityTimeoutSeconds)
+	}
+	if c.DLQRetentionSeconds <= c.QueueRetentionSeconds {
+		r.refuse("dlqRetentionSeconds", c.DLQRetentionSeconds, "it must be greater than queueRetentionSeconds, which is %d: a dead task keeps the time at which it was first sent", c.QueueRetentionSeconds)
+	}
+	if b := c.BucketName; b != "" && (!bucketPattern.MatchString(b) || reserved(b)) {
+		r.refuse("bucketName", b, "it must have 3 to 63 lower-case letters, digits and hyphens, begin and end with a letter or digit, and not be of a form that S3 reserves")
+	}
+	for _, file := range c.RequiredFiles {
+		if err := task.CheckFile(file); err != nil {
+			r.refuse("requiredFiles", c.RequiredFiles, "%v", err)
+		}
+	}
+	for key, image := range map[string]string{"builderImage": c.BuilderImage, "baseImage": c.BaseImage} {
+		if image != "" && !imagePattern.MatchString(image) {
+			r.refuse(key, image, "it must be a reference such as registry/name:tag or name@sha256:digest")
+		}
+	}
+	if !slices.Contains(logRetentions, c.LogRetentionDays) {
+		r.refuse("logRetentionDays", c.LogRetentionDays, "it must be one of those that CloudWatch takes: %s", strings.Trim(strings.ReplaceAll(fmt.Sprint(logRetentions), " ", ", "), "[]"))
+	}
+	if a, err := mail.ParseAddress(c.AlarmEmail); c.AlarmEmail != "" && (err != nil || a.Address != c.AlarmEmail) {
+		r.refuse("alarmEmail", c.AlarmEmail, "it must be an address such as team@example.com")
+	}
+	if len(c.Tags) > maxTags {
+		r.refuse("tags", len(c.Tags), "at most %d are allowed, project and stack among them", maxTags)
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Tags)) {
+		value := c.Tags[key]
+		if key == "" || len(key) > 128 || len(value) > 256 || strings.HasPrefix(strings.ToLower(key), "aws:") || !tagPattern.MatchString(key) || !tagPattern.MatchString(value) {
+			r.refuse("tags."+key, value, "a key has 1 to 128 and a value up to 256 letters, digits, spaces and _ . : / = + - @, and no key begins with aws:")
+		}
+	}
+}
+
+// reserved says whether S3 keeps a bucket name for its own use.
+func reserved(name string) bool {
+	for _, prefix := range []string{"xn--", "sthree-", "amzn-s3-demo-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	for _, suffix := range []string{"-s3alias", "--ols-s3", "--x-s3", "--table-s3", "-an"} {
+		if strings.HasSuffix(name, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// platform is the architecture as Docker names it.
+func (c *Config) platform() string {
+	if c.Architecture == ARM {
+		return "linux/arm64"
+	}
+	return "linux/amd64"
+}
+
+// reader reads the values of one namespace, and gathers what is wrong with them.
+type reader struct {
+	ctx    *pulumi.Context
+	prefix string // of the keys: the project's name and a colon
+	keys   []string
+	errs   []error
+}
+
+// refuse notes that a value is not what is allowed. A string is quoted, unless
+// it is JSON.
+func (r *reader) refuse(key string, value any, format string, args ...any) {
+	text := fmt.Sprint(value)
+	if s, ok := value.(string); ok && !json.Valid([]byte(s)) {
+		text = strconv.Quote(s)
+	}
+	r.errs = append(r.errs, fmt.Errorf("%s%s is %s, "+format, append([]any{r.prefix, key, text}, args...)...))
+}
+
+func (r *reader) get(key string) (string, bool) {
+	r.keys = append(r.keys, key)
+	return r.ctx.GetConfig(r.prefix + key)
+}
+
+func (r *reader) text(key string, to *string) {
+	if v, ok := r.get(key); ok {
+		*to = v
+	}
+}
+
+func (r *reader) integer(key string, to *int, low, high int) {
+	v, ok := r.get(key)
+	if !ok {
+		return
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < low || n > high {
+		r.refuse(key, v, "it must be an integer from %d to %d", low, high)
+		return
+	}
+	*to = n
+}
+
+func (r *reader) boolean(key string, to *bool) {
+	switch v, ok := r.get(key); {
+	case !ok:
+	case v == "true" || v == "false":
+		*to = v == "true"
+	default:
+		r.refuse(key, v, "it must be true or false")
+	}
+}
+
+func (r *reader) list(key string, to *[]string) {
+	if v, ok := r.get(key); ok && json.Unmarshal([]byte(v), to) != nil {
+		r.refuse(key, v, "it must be a list of strings: pulumi config set --path '%s[0]' VALUE", key)
+	}
+}
+
+// table adds the entries of a table to those that are there. Pulumi stores
+// what looks like a number or a truth value as one.
+func (r *reader) table(key string, to map[string]string) {
+	v, ok := r.get(key)
+	if !ok {
+		return
+	}
+	var table map[string]json.RawMessage
+	if json.Unmarshal([]byte(v), &table) != nil {
+		r.refuse(key, v, "it must be a table: pulumi config set --path %s.NAME VALUE", key)
+		return
+	}
+	for name, raw := range table {
+		var value any
+		_ = json.Unmarshal(raw, &value)
+		switch s := value.(type) {
+		case string:
+			to[name] = s
+		case float64, bool:
+			to[name] = string(raw)
+		default:
+			r.refuse(key+"."+name, string(raw), "it must be a string")
+		}
+	}
+}
+
+// unknown refuses the keys that nothing was read from: a misspelt key would
+// silently leave the default. The SDK has no list of keys but the one that the
+// CLI hands to the program.
+func (r *reader) unknown() {
+	text := os.Getenv(pulumi.EnvConfig)
+	if text == "" {
+		return
+	}
+	var all map[string]string
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
+		r.errs = append(r.errs, fmt.Errorf("read %s: %w", pulumi.EnvConfig, err))
+		return
+	}
+	for _, full := range slices.Sorted(maps.Keys(all)) {
+		key, ours := strings.CutPrefix(full, r.prefix)
+		if !ours || slices.Contains(r.keys, key) {
+			continue
+		}
+		hint := "the README has the table of the keys"
+		if near := generator.Nearest(key, r.keys); near != "" {
+			hint = "did you mean " + near + "?"
+		}
+		r.refuse(key, all[full], "but there is no such key; %s", hint)
+	}
+}

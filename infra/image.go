@@ -1,0 +1,124 @@
+package infra
+
+import (
+	"path/filepath"
+
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecr"
+	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+)
+
+// Image is the worker's image, built here and pushed to a repository of the
+// stack's own.
+type Image struct {
+	pulumi.ResourceState
+
+	URI           pulumi.StringOutput // repository@digest
+	RepositoryURL pulumi.StringOutput
+}
+
+// Arguments of the Dockerfile.
+const (
+	argBuilder = "BUILDER_IMAGE"
+	argBase    = "BASE_IMAGE"
+	argCommits = "GENERATOR_COMMITS" // JSON object: generator -> commit; the build context has no git
+)
+
+// keepImages is how many images that are no longer in use a repository keeps:
+// enough to go back by a few deployments.
+const keepImages = 10
+
+// NewImage registers the repository and the image. The build context is root,
+// the repository's folder; .dockerignore says what of it the image is made from.
+func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string, c *Config, opts ...pulumi.ResourceOption) (*Image, error) {
+	i := &Image{}
+	if err := ctx.RegisterComponentResource("vm-dataset:infra:Image", name, i, opts...); err != nil {
+		return nil, err
+	}
+	child := pulumi.Parent(i)
+	repository, err := ecr.NewRepository(ctx, name, &ecr.RepositoryArgs{
+		ImageScanningConfiguration: &ecr.RepositoryImageScanningConfigurationArgs{ScanOnPush: pulumi.Bool(true)},
+		EncryptionConfigurations:   ecr.RepositoryEncryptionConfigurationArray{&ecr.RepositoryEncryptionConfigurationArgs{EncryptionType: pulumi.String("AES256")}},
+		ImageTagMutability:         pulumi.String("MUTABLE"), // the function goes by digest
+		ForceDelete:                pulumi.Bool(true),        // an image is built again from the commit
+		Tags:                       pulumi.ToStringMap(c.Tags),
+	}, child)
+	if err != nil {
+		return nil, err
+	}
+	keep, err := marshal(expireUntagged(keepImages))
+	if err != nil {
+		return nil, err
+	}
+	_, err = ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name, Policy: pulumi.String(keep)}, child)
+	if err != nil {
+		return nil, err
+	}
+	built, err := docker.NewImage(ctx, name, &docker.ImageArgs{
+		ImageName: pulumi.Sprintf("%s:latest", repository.RepositoryUrl),
+		Build:     build(root, commits, c),
+		Registry:  credentials(ctx, repository, child),
+	}, child)
+	if err != nil {
+		return nil, err
+	}
+	i.URI, i.RepositoryURL = built.RepoDigest, repository.RepositoryUrl
+	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{"uri": i.URI, "repositoryUrl": i.RepositoryURL})
+}
+
+// build says how the image is made. Lambda takes a single manifest and no index,
+// which is what this builder pushes: it asks the daemon itself, and only the
+// buildx client adds attestations (and the index that holds them) by default.
+func build(root string, commits map[string]string, c *Config) *docker.DockerBuildArgs {
+	text, err := marshal(commits)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	args := pulumi.StringMap{argCommits: pulumi.String(text)}
+	if c.BuilderImage != "" {
+		args[argBuilder] = pulumi.String(c.BuilderImage)
+	}
+	if c.BaseImage != "" {
+		args[argBase] = pulumi.String(c.BaseImage)
+	}
+	return &docker.DockerBuildArgs{
+		Context: pulumi.String(root), Dockerfile: pulumi.String(filepath.Join(root, "Dockerfile")), Args: args,
+		BuilderVersion: docker.BuilderVersionBuilderBuildKit,
+		Platform:       pulumi.String(c.platform()), // without it, the platform of the machine that deploys
+	}
+}
+
+// credentials are those of the image's registry. They belong to the image and
+// not to a provider: they are new each time, and a provider that differs makes
+// Pulumi look at everything it has made.
+func credentials(ctx *pulumi.Context, repository *ecr.Repository, opt pulumi.InvokeOption) *docker.RegistryArgs {
+	token := ecr.GetAuthorizationTokenOutput(ctx, ecr.GetAuthorizationTokenOutputArgs{RegistryId: repository.RegistryId}, opt)
+	return &docker.RegistryArgs{
+		Server:   repository.RepositoryUrl,
+		Username: token.UserName(),
+		Password: pulumi.ToSecret(token.Password()).(pulumi.StringOutput),
+	}
+}
+
+// expireUntagged is a lifecycle policy that keeps some of the images whose tag
+// has passed on to a later one.
+// https://docs.aws.amazon.com/AmazonECR/latest/userguide/lifecycle_policy_parameters.html
+func expireUntagged(keep int) any {
+	type selection struct {
+		TagStatus   string `json:"tagStatus"`
+		CountType   string `json:"countType"`
+		CountNumber int    `json:"countNumber"`
+	}
+	type action struct {
+		Type string `json:"type"`
+	}
+	type rule struct {
+		Priority    int       `json:"rulePriority"`
+		Description string    `json:"description"`
+		Selection   selection `json:"selection"`
+		Action      action    `json:"action"`
+	}
+	return struct {
+		Rules []rule `json:"rules"`
+	}{[]rule{{1, "images that were replaced", selection{"untagged", "imageCountMoreThan", keep}, action{"expire"}}}}
+}

@@ -1,0 +1,492 @@
+package infra_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// variants are configurations whose resources differ.
+var variants = map[string]map[string]string{
+	"default": nil,
+	"all": {
+		"architecture": "arm64", "memoryMB": "2048", "timeoutSeconds": "300", "ephemeralStorageMB": "512", "maxConcurrency": "900",
+		"visibilityTimeoutSeconds": "360", "maxReceiveCount": "5", "queueRetentionSeconds": "3600", "dlqRetentionSeconds": "7200",
+		"bucketName": "my-samples", "retainData": "false", "requiredFiles": `["rubric.txt","metadata.json"]`, "builderImage": "my/go:1", "baseImage": "my/python@sha256:1",
+		"logRetentionDays": "7", "alarmEmail": "team@example.com", "tags": `{"team":"video","cost":42}`,
+	},
+}
+
+const bucket, tasks, dlq, worker = name + "-data", name + "-tasks", name + "-tasks-dlq", name + "-worker"
+
+// Every resource has a parent, the beginning of whose name is its own, and every
+// component says when it is complete.
+func TestNoOrphans(t *testing.T) {
+	for variant, config := range variants {
+		t.Run(variant, func(t *testing.T) {
+			d := deploy(t, config)
+			components := map[string]bool{}
+			count := 0
+			for _, r := range d.resources {
+				if !r.Custom {
+					components[r.Name] = true
+					count++
+				}
+			}
+			for _, r := range d.resources {
+				switch {
+				case r.Type == "vm-dataset:infra:Pipeline":
+					if r.Name != name {
+						t.Errorf("the pipeline is called %s", r.Name)
+					}
+				case !components[r.Parent]:
+					t.Errorf("%s %s has no component as its parent", r.Type, r.Name)
+				case r.Name != r.Parent && !strings.HasPrefix(r.Name, r.Parent+"-"):
+					t.Errorf("%s %s is not named from %s", r.Type, r.Name, r.Parent)
+				}
+			}
+			if count != 6 || d.finished != count+1 {
+				t.Errorf("%d components, %d of them and the stack registered outputs", count, d.finished)
+			}
+		})
+	}
+}
+
+func TestOutputs(t *testing.T) {
+	d := deploy(t, nil)
+	if got, want := slices.Sorted(maps.Keys(d.outputs)), slices.Sorted(slices.Values(stack.Names())); !slices.Equal(got, want) {
+		t.Errorf("the stack has  %v\ninfra/stack has %v", got, want)
+	}
+	text, err := json.Marshal(d.outputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := stack.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const aws, suffix, repository = ":us-east-2:123456789012:", "-0123abc", "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc"
+	want := stack.Outputs{
+		QueueURL: "https://sqs.us-east-2.amazonaws.com/123456789012/" + tasks + suffix, DLQURL: "https://sqs.us-east-2.amazonaws.com/123456789012/" + dlq + suffix,
+		QueueARN: "arn:aws:sqs" + aws + tasks + suffix, DLQARN: "arn:aws:sqs" + aws + dlq + suffix, BucketName: bucket + suffix,
+		FunctionName: worker + suffix, FunctionARN: "arn:aws:lambda" + aws + "function:" + worker + suffix,
+		ImageURI: repository + "@sha256:feed", RepositoryURL: repository, LogGroupName: worker + suffix,
+		EventSourceMappingID: "00000000-0000-4000-8000-000000000000",
+		DashboardURL:         "https://us-east-2.console.aws.amazon.com/cloudwatch/home?region=us-east-2#dashboards/dashboard/" + worker + suffix,
+		Region:               "us-east-2", AccountID: "123456789012", Architecture: "x86_64", MemoryMB: 10240, DataPrefix: "data/v1/",
+		Generators: map[string]string{"chess": "", "maze": ""}, // there is no git
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestStorage(t *testing.T) {
+	for _, test := range []struct {
+		variant string
+		retain  bool
+	}{{"default", true}, {"all", false}} {
+		d := deploy(t, variants[test.variant])
+		b := d.the(t, "aws:s3/bucketV2:BucketV2", bucket)
+		b.want(t, map[string]any{"forceDestroy": !test.retain, "bucket": map[bool]any{true: nil, false: "my-samples"}[test.retain]})
+		settings := 0
+		for _, r := range d.resources {
+			if r.Parent == bucket && r.Custom {
+				settings++
+				if r.Retain != test.retain {
+					t.Errorf("%s: retain %s: %v", test.variant, r.Type, r.Retain)
+				}
+			} else if r.Retain {
+				t.Errorf("%s outlives its stack", r.Type)
+			}
+		}
+		if settings != 6 {
+			t.Errorf("%d resources of the bucket", settings)
+		}
+		d.the(t, "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock", bucket+"-private").want(t, map[string]any{
+			"blockPublicAcls": true, "blockPublicPolicy": true, "ignorePublicAcls": true, "restrictPublicBuckets": true})
+		d.the(t, "aws:s3/bucketOwnershipControls:BucketOwnershipControls", bucket+"-owner").want(t, map[string]any{"rule.objectOwnership": "BucketOwnerEnforced"})
+		d.the(t, "aws:s3/bucketServerSideEncryptionConfigurationV2:BucketServerSideEncryptionConfigurationV2", bucket+"-encryption").want(t, map[string]any{
+			"rules.0.applyServerSideEncryptionByDefault.sseAlgorithm": "AES256"})
+		d.the(t, "aws:s3/bucketLifecycleConfigurationV2:BucketLifecycleConfigurationV2", bucket+"-lifecycle").want(t, map[string]any{
+			"rules.0.status": "Enabled", "rules.0.filter.prefix": "", "rules.0.abortIncompleteMultipartUpload.daysAfterInitiation": 1.0, "rules.0.expiration": nil,
+			"rules.1.status": "Enabled", "rules.1.filter.prefix": "claims/v1/", "rules.1.expiration.days": 30.0,
+			"rules.2": nil, // nothing else expires
+		})
+	}
+}
+
+func TestQueue(t *testing.T) {
+	for _, test := range []struct {
+		variant                             string
+		visibility, keep, keepDead, receive float64
+	}{{"default", 960, 7 * 86400, 14 * 86400, 3}, {"all", 360, 3600, 7200, 5}} {
+		d := deploy(t, variants[test.variant])
+		q, dead := d.the(t, "aws:sqs/queue:Queue", tasks), d.the(t, "aws:sqs/queue:Queue", dlq)
+		q.want(t, map[string]any{"visibilityTimeoutSeconds": test.visibility, "messageRetentionSeconds": test.keep, "sqsManagedSseEnabled": true,
+			"redrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":"arn:aws:sqs:us-east-2:123456789012:%s-0123abc","maxReceiveCount":%v}`, dlq, test.receive)})
+		dead.want(t, map[string]any{"messageRetentionSeconds": test.keepDead, "sqsManagedSseEnabled": true, "redrivePolicy": nil})
+		d.the(t, "aws:sqs/redriveAllowPolicy:RedriveAllowPolicy", dlq+"-redrive").want(t, map[string]any{
+			"queueUrl":           "https://sqs.us-east-2.amazonaws.com/123456789012/" + dlq + "-0123abc",
+			"redriveAllowPolicy": fmt.Sprintf(`{"redrivePermission":"byQueue","sourceQueueArns":["arn:aws:sqs:us-east-2:123456789012:%s-0123abc"]}`, tasks)})
+		f := d.the(t, "aws:lambda/function:Function", worker)
+		timeout, _ := f.at("timeout").(float64)
+		if timeout == 0 || timeout >= test.visibility || test.keep >= test.keepDead {
+			t.Errorf("timeout %v, visibility %v, retention %v, of the DLQ %v", timeout, test.visibility, test.keep, test.keepDead)
+		}
+	}
+}
+
+func TestImage(t *testing.T) {
+	for _, test := range []struct {
+		variant, platform string
+		args              map[string]any
+	}{
+		{"default", "linux/amd64", nil},
+		{"all", "linux/arm64", map[string]any{"BUILDER_IMAGE": "my/go:1", "BASE_IMAGE": "my/python@sha256:1"}},
+	} {
+		d := deploy(t, variants[test.variant])
+		d.the(t, "aws:ecr/repository:Repository", name+"-image").want(t, map[string]any{
+			"imageScanningConfiguration.scanOnPush": true, "encryptionConfigurations.0.encryptionType": "AES256", "forceDelete": true})
+		d.the(t, "aws:ecr/lifecyclePolicy:LifecyclePolicy", name+"-image-lifecycle").want(t, map[string]any{
+			"policy": `{"rules":[{"rulePriority":1,"description":"images that were replaced","selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":10},"action":{"type":"expire"}}]}`})
+		i := d.the(t, "docker:index/image:Image", name+"-image")
+		args := map[string]any{"GENERATOR_COMMITS": `{"chess":"","maze":""}`}
+		maps.Copy(args, test.args)
+		i.want(t, map[string]any{
+			"build.platform": test.platform, "build.builderVersion": "BuilderBuildKit", "build.args": args, "skipPush": false, "buildOnPreview": false,
+			"imageName":         "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc:latest",
+			"registry.server":   "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc",
+			"registry.username": "AWS",
+		})
+		if password, _ := i.at("registry.password").(string); password == "token" {
+			t.Error("the registry's password is no secret")
+		}
+	}
+}
+
+func TestFunction(t *testing.T) {
+	const image = "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc@sha256:feed"
+	for _, test := range []struct {
+		variant     string
+		want        map[string]any
+		concurrency float64
+		logDays     float64
+		bucket      string
+		environment map[string]any
+	}{
+		{"default", map[string]any{"memorySize": 10240.0, "timeout": 900.0, "ephemeralStorage.size": 2048.0, "architectures": []any{"x86_64"}}, 10, 30, bucket + "-0123abc", nil},
+		{"all", map[string]any{"memorySize": 2048.0, "timeout": 300.0, "ephemeralStorage.size": 512.0, "architectures": []any{"arm64"}}, 900, 7, "my-samples",
+			map[string]any{stack.EnvRequiredFiles: "rubric.txt,metadata.json"}},
+	} {
+		d := deploy(t, variants[test.variant])
+		f := d.the(t, "aws:lambda/function:Function", worker)
+		environment := map[string]any{
+			stack.EnvBucket: test.bucket, stack.EnvImage: image,
+			stack.EnvQueueURL: "https://sqs.us-east-2.amazonaws.com/123456789012/" + tasks + "-0123abc",
+			stack.EnvDLQURL:   "https://sqs.us-east-2.amazonaws.com/123456789012/" + dlq + "-0123abc",
+		}
+		maps.Copy(environment, test.environment)
+		f.want(t, test.want)
+		f.want(t, map[string]any{"packageType": "Image", "imageUri": image, "environment.variables": environment, "role": "arn:aws:iam::123456789012:role/" + worker + "-0123abc",
+			"loggingConfig.logFormat": "Text", "loggingConfig.logGroup": worker + "-0123abc", "reservedConcurrentExecutions": nil})
+		d.the(t, "aws:cloudwatch/logGroup:LogGroup", worker).want(t, map[string]any{"retentionInDays": test.logDays})
+		d.the(t, "aws:lambda/functionRecursionConfig:FunctionRecursionConfig", worker).want(t, map[string]any{"recursiveLoop": "Allow", "functionName": worker + "-0123abc"})
+		m := d.the(t, "aws:lambda/eventSourceMapping:EventSourceMapping", worker)
+		m.want(t, map[string]any{"batchSize": 1.0, "functionResponseTypes": []any{"ReportBatchItemFailures"}, "scalingConfig.maximumConcurrency": test.concurrency,
+			"eventSourceArn": "arn:aws:sqs:us-east-2:123456789012:" + tasks + "-0123abc", "functionName": "arn:aws:lambda:us-east-2:123456789012:function:" + worker + "-0123abc",
+			"enabled": true, "maximumBatchingWindowInSeconds": nil})
+		for _, first := range []string{"aws:iam/rolePolicy:RolePolicy", "aws:lambda/functionRecursionConfig:FunctionRecursionConfig"} {
+			if !slices.Contains(m.Dependencies, first) {
+				t.Errorf("the mapping does not wait for %s", first)
+			}
+		}
+		if !slices.Contains(m.Ignores, "enabled") {
+			t.Error("an update would resume a queue that was paused")
+		}
+	}
+}
+
+func TestTags(t *testing.T) {
+	const tagged = "BucketV2 Queue Repository Role LogGroup Function EventSourceMapping MetricAlarm Topic" // what has tags
+	d := deploy(t, variants["all"])
+	seen := map[string]bool{}
+	for _, r := range d.resources {
+		kind := r.Type[strings.LastIndex(r.Type, ":")+1:]
+		if !r.Custom || !slices.Contains(strings.Fields(tagged), kind) {
+			continue
+		}
+		seen[kind] = true
+		r.want(t, map[string]any{"tags": map[string]any{"project": project, "stack": stackName, "team": "video", "cost": "42"}})
+	}
+	if len(seen) != len(strings.Fields(tagged)) {
+		t.Errorf("tagged are only %v", seen)
+	}
+}
+
+func TestAlarms(t *testing.T) {
+	for variant, mail := range map[string]bool{"default": false, "all": true} {
+		d := deploy(t, variants[variant])
+		alarms := map[string]map[string]any{
+			"dead":      {"namespace": "AWS/SQS", "metricName": "ApproximateNumberOfMessagesVisible", "dimensions.QueueName": dlq + "-0123abc", "threshold": 0.0, "statistic": "Maximum"},
+			"age":       {"namespace": "AWS/SQS", "metricName": "ApproximateAgeOfOldestMessage", "dimensions.QueueName": tasks + "-0123abc", "threshold": map[bool]float64{false: 302400, true: 1800}[mail]},
+			"throttles": {"namespace": "AWS/Lambda", "metricName": "Throttles", "dimensions.FunctionName": worker + "-0123abc", "threshold": 0.0, "statistic": "Sum"},
+		}
+		var actions any
+		if mail {
+			actions = []any{"arn:aws:sns:us-east-2:123456789012:" + name + "-watch-0123abc"}
+			d.the(t, "aws:sns/topicSubscription:TopicSubscription", name+"-watch").want(t, map[string]any{"protocol": "email", "endpoint": "team@example.com", "topic": actions.([]any)[0]})
+		}
+		if topics := d.all("aws:sns/topic:Topic"); len(topics) != map[bool]int{true: 1}[mail] {
+			t.Errorf("%s: %d topics", variant, len(topics))
+		}
+		if got := len(d.all("aws:cloudwatch/metricAlarm:MetricAlarm")); got != len(alarms) {
+			t.Errorf("%s: %d alarms", variant, got)
+		}
+		for alarm, want := range alarms {
+			a := d.the(t, "aws:cloudwatch/metricAlarm:MetricAlarm", name+"-watch-"+alarm)
+			a.want(t, want)
+			a.want(t, map[string]any{"comparisonOperator": "GreaterThanThreshold", "treatMissingData": "notBreaching", "alarmActions": actions, "okActions": actions})
+		}
+	}
+}
+
+// The dashboard is what CloudWatch takes, and shows metrics that exist.
+func TestDashboard(t *testing.T) {
+	d := deploy(t, nil)
+	r := d.the(t, "aws:cloudwatch/dashboard:Dashboard", name+"-watch")
+	var body struct {
+		Widgets []struct {
+			Type                string
+			X, Y, Width, Height int
+			Properties          struct {
+				Title, Region string
+				Metrics       [][]any
+			}
+		}
+	}
+	text, _ := r.at("dashboardBody").(string)
+	if err := json.Unmarshal([]byte(text), &body); err != nil {
+		t.Fatal(err)
+	}
+	known := map[string][]string{
+		"QueueName": {tasks + "-0123abc", dlq + "-0123abc"}, "FunctionName": {worker + "-0123abc"}, task.DimensionFunction: {worker + "-0123abc"},
+	}
+	for _, c := range task.Causes() {
+		known[task.DimensionCause] = append(known[task.DimensionCause], string(c))
+	}
+	causes := map[string]bool{}
+	ids := map[string]bool{}
+	var expressions []string
+	taken := map[[2]int]string{}
+	for _, w := range body.Widgets {
+		if w.Type != "metric" || w.Properties.Region != "us-east-2" || len(w.Properties.Metrics) == 0 {
+			t.Errorf("widget %+v", w)
+		}
+		for x := w.X; x < w.X+w.Width; x++ {
+			for y := w.Y; y < w.Y+w.Height; y++ {
+				if other := taken[[2]int{x, y}]; other != "" || x >= 24 {
+					t.Fatalf("%s lies over %s or outside", w.Properties.Title, other)
+				}
+				taken[[2]int{x, y}] = w.Properties.Title
+			}
+		}
+		for _, m := range w.Properties.Metrics {
+			o, ok := m[len(m)-1].(map[string]any)
+			if !ok {
+				t.Fatalf("%v has no options", m)
+			}
+			if id, ok := o["id"].(string); ok {
+				ids[id] = true
+			}
+			if e, ok := o["expression"].(string); ok {
+				expressions = append(expressions, e)
+				continue
+			}
+			for i := 2; i+1 < len(m)-1; i += 2 {
+				key, value := m[i].(string), m[i+1].(string)
+				if !slices.Contains(known[key], value) {
+					t.Errorf("%s: no metric has %s %s", w.Properties.Title, key, value)
+				}
+				if key == task.DimensionCause {
+					causes[value] = true
+				}
+			}
+		}
+	}
+	if len(causes) != len(task.Causes())-1 || causes[string(task.Lost)] {
+		t.Errorf("failures are shown for %v", causes)
+	}
+	// 10 GB for a second, with 1.5 GB of disk that is not free.
+	if want := "time / 1000 * 0.00016671335 + calls * 0.0000002"; !slices.Contains(expressions, want) || !ids["time"] || !ids["calls"] || !ids["cost"] {
+		t.Errorf("the cost is %q, want %s", expressions, want)
+	}
+}
+
+// policyDocument is a policy as AWS reads it.
+type policyDocument struct {
+	Statement []struct {
+		Sid, Effect      string
+		Principal        any
+		Action, Resource []string
+		Condition        map[string]map[string][]string
+	}
+}
+
+// policies returns every policy document that a resource of the stack has.
+func (d *deployment) policies(t *testing.T) map[string]policyDocument {
+	t.Helper()
+	found := map[string]policyDocument{}
+	for _, r := range d.resources {
+		for key, value := range r.Inputs {
+			text, ok := value.(string)
+			if !ok || !strings.Contains(text, `"Statement"`) {
+				continue
+			}
+			var p policyDocument
+			if err := json.Unmarshal([]byte(text), &p); err != nil {
+				t.Fatalf("%s %s: %v", r.Type, r.Name, err)
+			}
+			found[r.Name+" "+key+" "+r.Type[strings.LastIndex(r.Type, ":")+1:]] = p
+		}
+	}
+	return found
+}
+
+// Nothing is granted on more than this stack's own resources, and no action by a
+// wildcard; everything that a policy of a resource says is that TLS is needed.
+func TestPolicies(t *testing.T) {
+	for variant, config := range variants {
+		d := deploy(t, config)
+		name := map[bool]string{true: "my-samples", false: bucket + "-0123abc"}[variant == "all"]
+		own := []string{
+			"arn:aws:s3:::" + name, "arn:aws:sqs:us-east-2:123456789012:" + tasks + "-0123abc", "arn:aws:sqs:us-east-2:123456789012:" + dlq + "-0123abc",
+			"arn:aws:logs:us-east-2:123456789012:log-group:" + worker + "-0123abc",
+		}
+		isOwn := func(resource string) bool {
+			return slices.ContainsFunc(own, func(arn string) bool {
+				rest, ok := strings.CutPrefix(resource, arn)
+				return ok && (rest == "" || rest[0] == '/' || rest[0] == ':') && !strings.HasPrefix(rest, "/*")
+			})
+		}
+		policies := d.policies(t)
+		if len(policies) != 5 {
+			t.Errorf("%d policies: %v", len(policies), slices.Collect(maps.Keys(policies)))
+		}
+		tls := map[string]bool{}
+		for where, p := range policies {
+			for _, s := range p.Statement {
+				switch {
+				case s.Effect == "Deny":
+					if !reflect.DeepEqual(s.Principal, map[string]any{"AWS": "*"}) || !reflect.DeepEqual(s.Condition, map[string]map[string][]string{"Bool": {"aws:SecureTransport": {"false"}}}) ||
+						len(s.Action) != 1 || !strings.HasSuffix(s.Action[0], ":*") {
+						t.Errorf("%s: %+v", where, s)
+					}
+					for _, r := range s.Resource {
+						tls[r] = true
+					}
+				case strings.HasSuffix(where, "assumeRolePolicy Role"):
+					if !reflect.DeepEqual(s.Principal, map[string]any{"Service": "lambda.amazonaws.com"}) || !slices.Equal(s.Action, []string{"sts:AssumeRole"}) {
+						t.Errorf("%s: %+v", where, s)
+					}
+				default:
+					if s.Principal != nil || len(s.Action) == 0 || len(s.Resource) == 0 {
+						t.Errorf("%s: %+v", where, s)
+					}
+					for _, a := range s.Action {
+						if strings.Contains(a, "*") {
+							t.Errorf("%s: %s grants %s", where, s.Sid, a)
+						}
+					}
+					for _, r := range s.Resource {
+						if !isOwn(r) {
+							t.Errorf("%s: %s grants %v on %s", where, s.Sid, s.Action, r)
+						}
+					}
+				}
+			}
+		}
+		for _, arn := range []string{own[0], own[0] + "/*", own[1], own[2]} {
+			if !tls[arn] {
+				t.Errorf("%s is reached without TLS", arn)
+			}
+		}
+	}
+}
+
+// The worker may do what it does, and nothing else.
+func TestWorkerRights(t *testing.T) {
+	d := deploy(t, nil)
+	p := d.policies(t)[worker+" policy RolePolicy"]
+	matches := func(pattern, s string) bool {
+		prefix, open := strings.CutSuffix(pattern, "*")
+		return pattern == s || open && strings.HasPrefix(s, prefix)
+	}
+	allowed := func(action, resource, listed string) bool {
+		for _, s := range p.Statement {
+			if slices.Contains(s.Action, action) && slices.ContainsFunc(s.Resource, func(r string) bool { return matches(r, resource) }) &&
+				(s.Condition == nil || slices.ContainsFunc(s.Condition["StringLike"]["s3:prefix"], func(r string) bool { return matches(r, listed) })) {
+				return true
+			}
+		}
+		return false
+	}
+	chunk := task.Chunk{Cell: task.Range{Start: 0, End: 20}, Keep: task.Range{Start: 0, End: 20}}
+	data, shard := task.FileKey("maze", "maze_00000000", "prompt.txt"), task.ShardKey("maze", chunk)
+	claim, receipt := task.ClaimKey("maze", chunk.Cell, 1), task.ReceiptKey("maze", chunk)
+	failure, invalid, run := task.FailureKey("maze", chunk, "m", 1), task.InvalidFailureKey("m", 1), task.RunKey("r")
+	objects := "arn:aws:s3:::" + bucket + "-0123abc"
+	for _, test := range []struct {
+		action string
+		yes    []string
+		no     []string
+	}{
+		{"s3:PutObject", []string{data, shard, claim, receipt, failure, invalid}, []string{run, "x", "data/v2/x", "data/v1"}},
+		{"s3:GetObject", []string{claim, receipt}, []string{data, run}},
+		{"s3:DeleteObject", []string{data, shard, receipt}, []string{claim, failure, run}},
+		{"s3:AbortMultipartUpload", []string{shard}, []string{claim, run}},
+		{"s3:DeleteBucket", nil, []string{""}}, {"s3:PutBucketPolicy", nil, []string{""}},
+	} {
+		for _, key := range test.yes {
+			if !allowed(test.action, objects+"/"+key, "") {
+				t.Errorf("%s %s is refused", test.action, key)
+			}
+		}
+		for _, key := range test.no {
+			if allowed(test.action, path.Join(objects, key), "") || allowed(test.action, "arn:aws:s3:::other/"+key, "") {
+				t.Errorf("%s %s is allowed", test.action, key)
+			}
+		}
+	}
+	for prefix, want := range map[string]bool{
+		task.ReceiptsPrefix("maze"): true, task.ClaimsPrefix("maze", chunk.Cell): true, task.DataPrefix + "maze/maze_": true, task.RunPrefix: false, "": false,
+	} {
+		if allowed("s3:ListBucket", objects, prefix) != want {
+			t.Errorf("listing %q: allowed is %v", prefix, !want)
+		}
+	}
+	queue, dead := "arn:aws:sqs:us-east-2:123456789012:"+tasks+"-0123abc", "arn:aws:sqs:us-east-2:123456789012:"+dlq+"-0123abc"
+	logs := "arn:aws:logs:us-east-2:123456789012:log-group:" + worker + "-0123abc"
+	for _, test := range []struct {
+		action, resource string
+		want             bool
+	}{
+		{"sqs:ReceiveMessage", queue, true}, {"sqs:DeleteMessage", queue, true}, {"sqs:ChangeMessageVisibility", queue, true},
+		{"sqs:GetQueueAttributes", queue, true}, {"sqs:SendMessage", queue, true}, {"sqs:PurgeQueue", queue, false}, {"sqs:SetQueueAttributes", queue, false},
+		{"sqs:SendMessage", dead, true}, {"sqs:ReceiveMessage", dead, false}, {"sqs:DeleteMessage", dead, false}, {"sqs:SendMessage", queue + "-other", false},
+		{"logs:PutLogEvents", logs + ":log-stream:x", true}, {"logs:CreateLogStream", logs + ":log-stream:x", true},
+		{"logs:DeleteLogGroup", logs, false}, {"logs:PutLogEvents", logs + "-other:log-stream:x", false},
+	} {
+		if allowed(test.action, test.resource, "") != test.want {
+			t.Errorf("%s %s: allowed is %v", test.action, test.resource, !test.want)
+		}
+	}
+}

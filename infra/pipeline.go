@@ -1,0 +1,105 @@
+package infra
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Pipeline is a whole stack.
+type Pipeline struct {
+	pulumi.ResourceState
+
+	Outputs pulumi.Map // the stack outputs, by the names of infra/stack
+}
+
+// NewPipeline registers everything a stack has. Root is the repository's folder,
+// relative to the program's: an absolute path would make two machines disagree
+// about the image. It fails before it registers anything when there are no
+// generators below root.
+func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulumi.ResourceOption) (*Pipeline, error) {
+	commits, err := commitsOf(ctx, filepath.Join(root, "generators"))
+	if err != nil {
+		return nil, err
+	}
+	p := &Pipeline{}
+	if err := ctx.RegisterComponentResource("vm-dataset:infra:Pipeline", name, p, opts...); err != nil {
+		return nil, err
+	}
+	child := pulumi.Parent(p)
+	account := aws.GetCallerIdentityOutput(ctx, aws.GetCallerIdentityOutputArgs{}, child)
+	region := aws.GetRegionOutput(ctx, aws.GetRegionOutputArgs{}, child)
+
+	storage, err := NewStorage(ctx, name+"-data", c, child)
+	if err != nil {
+		return nil, err
+	}
+	queue, err := NewQueue(ctx, name+"-tasks", c, child)
+	if err != nil {
+		return nil, err
+	}
+	image, err := NewImage(ctx, name+"-image", root, commits, c, child)
+	if err != nil {
+		return nil, err
+	}
+	function, err := NewFunction(ctx, name+"-worker", storage, queue, image, c, child)
+	if err != nil {
+		return nil, err
+	}
+	watch, err := NewObservability(ctx, name+"-watch", queue, function, region.Name(), c, child)
+	if err != nil {
+		return nil, err
+	}
+	p.Outputs = pulumi.Map{
+		stack.OutQueueURL:             queue.Tasks.Url,
+		stack.OutDLQURL:               queue.DLQ.Url,
+		stack.OutQueueARN:             queue.Tasks.Arn,
+		stack.OutDLQARN:               queue.DLQ.Arn,
+		stack.OutBucketName:           storage.BucketName,
+		stack.OutFunctionName:         function.Name,
+		stack.OutFunctionARN:          function.ARN,
+		stack.OutImageURI:             image.URI,
+		stack.OutRepositoryURL:        image.RepositoryURL,
+		stack.OutLogGroupName:         function.LogGroup,
+		stack.OutEventSourceMappingID: function.MappingID,
+		stack.OutDashboardURL:         watch.DashboardURL,
+		stack.OutRegion:               region.Name(),
+		stack.OutAccountID:            account.AccountId(),
+		stack.OutArchitecture:         pulumi.String(c.Architecture),
+		stack.OutMemoryMB:             pulumi.Int(c.MemoryMB),
+		stack.OutDataPrefix:           pulumi.String(task.DataPrefix),
+		stack.OutGenerators:           pulumi.ToStringMap(commits),
+	}
+	return p, ctx.RegisterResourceOutputs(p, p.Outputs)
+}
+
+// commitsOf returns the commit of every generator in a folder. They are baked
+// into the image, whose build sees no git.
+func commitsOf(ctx *pulumi.Context, folder string) (map[string]string, error) {
+	found, err := generator.Discover(folder)
+	if err != nil {
+		return nil, err
+	}
+	commits := map[string]string{}
+	for _, g := range found {
+		if g.Problem != "" {
+			if err := ctx.Log.Warn(fmt.Sprintf("generator %s will not work: %s", g.Name, g.Problem), nil); err != nil {
+				return nil, err
+			}
+		}
+		if task.CheckName(g.Name) == nil {
+			commits[g.Name] = g.Commit
+		}
+	}
+	if len(commits) == 0 {
+		return nil, errors.New("there is no generator in " + folder + ": each is a folder with examples/generate.py")
+	}
+	return commits, nil
+}

@@ -1,0 +1,480 @@
+package worker
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// TestProtocol drives the queue, up to three workers and the bucket through
+// generated interleavings: which request is executed next, which one breaks
+// before or after it is executed, who is killed with what on the way, how the
+// clock moves, what is delivered twice. After every request each receipt must
+// vouch for what is there; at the end every index must be there once, with the
+// bytes its seeds make, and nothing else.
+//
+// Only the generator is not real, and the bucket is a model in memory.
+func TestProtocol(t *testing.T) {
+	dir := memoryDir(t)
+	t.Setenv("TMPDIR", dir)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // two chunks at a time, on every machine
+	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
+		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		own, err := os.MkdirTemp(dir, "case-")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer os.RemoveAll(own)
+		if err := os.WriteFile(filepath.Join(own, generator.IndexFile), index, 0o600); err != nil {
+			rt.Fatal(err)
+		}
+		rapid.SyncTest(rt, func(rt *rapid.T) { oneCase(context.Background(), rt, own) })
+	})
+}
+
+// memoryDir is a temporary folder that costs no disk, where there is one: the
+// queue syncs its journal for every case.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "vm-dataset-model-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func oneCase(ctx context.Context, t *rapid.T, dir string) {
+	pageSize := rapid.SampledFrom([]int{1000, 2}).Draw(t, "page size")
+	ahead := time.Duration(rapid.IntRange(-10, 10).Draw(t, "minutes that the bucket's clock is ahead")) * time.Minute
+	w, err := newWorld(dir, pageSize, ahead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for len(w.alive) > 0 {
+			w.kill(w.alive[0])
+		}
+		_ = w.queue.Close()
+		if t.Failed() {
+			t.Logf("%s", strings.Join(w.told, "\n"))
+		}
+	}()
+	runs := drawRuns(t)
+	for _, r := range runs {
+		for _, x := range r.Plan() {
+			w.send(x)
+		}
+	}
+	w.disturb(ctx, t, runs)
+	w.settle(ctx, t, runs)
+	w.check(t, runs)
+	if rapid.Bool().Draw(t, "repair") {
+		w.repair(ctx, t, runs)
+	}
+	if rapid.Bool().Draw(t, "overwrite at the end") {
+		last := drawRun(t, len(runs))
+		last.Overwrite = true
+		runs = append(runs, last)
+		for _, x := range last.Plan() {
+			w.send(x)
+		}
+		w.disturb(ctx, t, runs)
+		w.settle(ctx, t, runs)
+		w.check(t, runs)
+	}
+}
+
+// disturb lets things happen for a while.
+func (w *world) disturb(ctx context.Context, t *rapid.T, runs []task.Run) {
+	for range rapid.IntRange(0, 120).Draw(t, "steps") {
+		w.step(ctx, t, runs)
+		if w.broken != nil {
+			t.Fatalf("%v", w.broken)
+		}
+	}
+}
+
+// repair replaces some of the samples. Until its receipt is there, the older ones
+// vouch for samples that it may have written over: so says the contract.
+func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
+	var x task.Task
+	there := map[int]bool{}
+	for _, r := range w.bucket.receipts() {
+		x = task.Task{Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r1", ChunkSize: r.ChunkSize, Attempt: 1}
+		for _, s := range r.Samples {
+			there[s.Index] = true
+		}
+	}
+	w.bucket.repaired = map[int]bool{}
+	for _, i := range slices.Sorted(maps.Keys(there)) {
+		if rapid.Bool().Draw(t, fmt.Sprintf("index %d", i)) {
+			x.Indices = append(x.Indices, i)
+			w.bucket.repaired[i] = true
+		}
+	}
+	if len(x.Indices) == 0 {
+		return
+	}
+	for range rapid.IntRange(1, 2).Draw(t, "copies") {
+		w.send(x)
+	}
+	w.disturb(ctx, t, runs)
+	w.settle(ctx, t, runs)
+	w.bucket.repaired = nil
+	w.check(t, runs)
+	for _, r := range w.bucket.receipts() {
+		if slices.Equal(r.Indices, x.Indices) {
+			return
+		}
+	}
+	t.Fatalf("there is no receipt of the repair")
+}
+
+// drawRuns are what an operator might submit over one another, in the order of
+// their ids.
+func drawRuns(t *rapid.T) []task.Run {
+	var runs []task.Run
+	for n := range rapid.IntRange(1, 3).Draw(t, "runs") {
+		runs = append(runs, drawRun(t, n))
+	}
+	return runs
+}
+
+func drawRun(t *rapid.T, n int) task.Run {
+	r := task.Run{ID: fmt.Sprintf("r%d", n+1), Seed: 1, ChunkSize: 2, Format: task.Files, Generators: []task.RunGenerator{{Name: "model"}}}
+	r.Samples = rapid.IntRange(1, 5).Draw(t, "samples")
+	r.Batch = rapid.IntRange(1, 5).Draw(t, "batch")
+	if rapid.Bool().Draw(t, "tar") {
+		r.Format = task.Tar
+	}
+	if n > 0 {
+		r.Start = rapid.IntRange(0, 3).Draw(t, "start")
+		r.ChunkSize = rapid.IntRange(1, 4).Draw(t, "chunk")
+		r.Seed = rapid.IntRange(1, 2).Draw(t, "seed")
+		r.Overwrite = rapid.Bool().Draw(t, "overwrite")
+	}
+	return r
+}
+
+func (w *world) send(x task.Task) {
+	request := fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":%q}`, w.config.QueueURL, x.Body())
+	w.post("SendMessage", request)
+	w.log("sent %s", x.Body())
+}
+
+// step does one thing that the test draws.
+func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
+	w.rest()
+	waiting, late := w.waiting(true), w.waiting(false)
+	visible, _, _ := w.queue.Counts("tasks")
+	pick := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "which") }
+	action := rapid.IntRange(0, 99).Draw(t, "action")
+	switch {
+	case action >= 97:
+		var all []task.Task
+		for _, r := range runs {
+			all = append(all, r.Plan()...)
+		}
+		w.send(all[pick(len(all))])
+	case action >= 92 && len(late) > 0:
+		w.end(late[pick(len(late))], executed)
+	case action >= 87 && len(w.alive) > 0:
+		w.kill(w.alive[pick(len(w.alive))])
+	case action >= 83:
+		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 6 * time.Second, 20 * time.Second, modelTimeout}).Draw(t, "sleep"))
+	case (action >= 76 || len(waiting) == 0) && visible > 0 && len(w.alive) < 3:
+		if err := w.play(ctx); err != nil {
+			t.Fatal(err)
+		}
+	case len(waiting) == 0:
+		time.Sleep(500 * time.Millisecond)
+	case action >= 70:
+		w.end(waiting[pick(len(waiting))], unheard)
+	case action >= 64:
+		w.end(waiting[pick(len(waiting))], refused)
+	default:
+		w.end(waiting[pick(len(waiting))], executed)
+	}
+}
+
+// calm lets everything run undisturbed until the queue is empty.
+func (w *world) calm(ctx context.Context, t *rapid.T) {
+	for range 40_000 { // a worker that waits for a claim lists two keys at a time, for a minute
+		w.rest()
+		waiting := w.waiting(true)
+		visible, hidden, delayed := w.queue.Counts("tasks")
+		switch {
+		case w.broken != nil:
+			t.Fatalf("%v", w.broken)
+		case len(waiting) > 0:
+			w.end(waiting[0], executed)
+		case visible > 0 && len(w.alive) < 2:
+			if err := w.play(ctx); err != nil {
+				t.Fatal(err)
+			}
+		case len(w.alive) > 0:
+			time.Sleep(100 * time.Millisecond)
+		case visible+hidden+delayed > 0:
+			time.Sleep(time.Second)
+		default:
+			return
+		}
+	}
+	t.Fatalf("it does not come to rest")
+}
+
+// settle does what an operator does: replays what died, sends what is missing.
+func (w *world) settle(ctx context.Context, t *rapid.T, runs []task.Run) {
+	w.log("now undisturbed")
+	for range 8 {
+		w.calm(ctx, t)
+		again := 0
+		for visible, _, _ := w.queue.Counts("dead"); visible > 0; visible-- {
+			d, err := w.queue.Receive(ctx, "dead")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = w.queue.Delete("dead", d.ReceiptHandle)
+			x, err := task.Parse([]byte(d.Body), d.MessageID)
+			if err != nil {
+				t.Fatalf("the DLQ has %s: %v", d.Body, err)
+			}
+			cause := task.Lost
+			if a := d.MessageAttributes[task.AttributeCause]; a.StringValue != nil {
+				cause = task.Cause(*a.StringValue)
+			}
+			w.log("dead of %s: %s", cause, d.Body)
+			if cause == task.Conflict {
+				continue
+			}
+			if cause.Policy().NextSeed {
+				x.Attempt += task.SeedTries
+			}
+			w.send(x)
+			again++
+		}
+		for i := len(runs) - 1; i >= 0; i-- {
+			for _, x := range w.bucket.missing(runs[i]).Plan() {
+				w.send(x)
+				again++
+			}
+			if again > 0 {
+				break // what is missing of the others may be that as well
+			}
+		}
+		if again == 0 {
+			return
+		}
+	}
+	t.Fatalf("not whole after eight rounds")
+}
+
+// receipts are the receipts in the bucket.
+func (b *bucket) receipts() []store.Receipt {
+	var list []store.Receipt
+	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
+		data := b.objects[key]
+		if !strings.HasPrefix(key, task.ReceiptPrefix) {
+			continue
+		}
+		var r store.Receipt
+		if err := json.Unmarshal(data, &r); err != nil {
+			panic(err)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// missing narrows a run to the indices that no receipt has.
+func (b *bucket) missing(run task.Run) task.Run {
+	there := map[int]bool{}
+	for _, r := range b.receipts() {
+		for _, s := range r.Samples {
+			there[s.Index] = true
+		}
+	}
+	run.Missing = true
+	g := run.Generators[0]
+	for i := run.Start; i < run.Start+run.Samples; i++ {
+		if n := len(g.Missing); there[i] {
+			continue
+		} else if n > 0 && g.Missing[n-1].End == i {
+			g.Missing[n-1].End++
+		} else {
+			g.Missing = append(g.Missing, task.Range{Start: i, End: i + 1})
+		}
+	}
+	run.Generators = []task.RunGenerator{g}
+	return run
+}
+
+// truthful says which receipt vouches for what is not there: of those with the
+// highest claim for an index, because the others are superseded.
+func (b *bucket) truthful() error {
+	list := b.receipts()
+	top := map[int]int{}
+	for _, r := range list {
+		for _, s := range r.Samples {
+			top[s.Index] = max(top[s.Index], r.Claim)
+		}
+	}
+	for _, r := range list {
+		for _, s := range r.Samples {
+			if r.Claim < top[s.Index] || b.repaired[s.Index] {
+				continue
+			}
+			files, err := b.files(r, s)
+			if err != nil {
+				return fmt.Errorf("%s, index %d: %w", r.Key(), s.Index, err)
+			}
+			for _, f := range s.Files {
+				sum := sha256.Sum256(files[f.Name])
+				if hex.EncodeToString(sum[:]) != f.SHA256 {
+					return fmt.Errorf("%s vouches for other bytes of %s of index %d than %q", r.Key(), f.Name, s.Index, files[f.Name])
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// files are the stored files of a sample.
+func (b *bucket) files(r store.Receipt, s store.ReceiptSample) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	if r.Shard == nil {
+		for _, f := range s.Files {
+			data, there := b.objects[task.FileKey(r.Generator, s.ID, f.Name)]
+			if !there {
+				return nil, fmt.Errorf("%s is not there", f.Name)
+			}
+			files[f.Name] = data
+		}
+		return files, nil
+	}
+	data, there := b.objects[r.Shard.Key]
+	if !there {
+		return nil, fmt.Errorf("%s is not there", r.Shard.Key)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	for archive := tar.NewReader(z); ; {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return files, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if name, ok := strings.CutPrefix(h.Name, s.ID+"/"); ok {
+			if files[name], err = io.ReadAll(archive); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// check checks what must hold at the end.
+func (w *world) check(t *rapid.T, runs []task.Run) {
+	if err := w.bucket.truthful(); err != nil {
+		t.Errorf("%v", err)
+	}
+	named := map[string]bool{}
+	superseded := map[int]int{}
+	for _, r := range w.bucket.receipts() {
+		for _, s := range r.Samples {
+			superseded[s.Index] = max(superseded[s.Index], r.Claim)
+		}
+	}
+	at := map[int]store.Receipt{}
+	for _, r := range w.bucket.receipts() {
+		for _, key := range r.ObjectKeys() {
+			named[key] = true
+		}
+		for _, s := range r.Samples {
+			if other, twice := at[s.Index]; twice {
+				if other.Claim == r.Claim || other.Indices == nil && r.Indices == nil {
+					t.Errorf("index %d is in %s and in %s", s.Index, other.Key(), r.Key())
+				}
+				if other.Claim > r.Claim {
+					continue
+				}
+			}
+			at[s.Index] = r
+			files, err := w.bucket.files(r, s)
+			if err != nil {
+				continue // told above
+			}
+			if r.Indices != nil || superseded[s.Index] > r.Claim {
+				continue
+			}
+			attempt := 0
+			for crashes(task.Seed("model", r.RunSeed, r.ChunkSize, r.ChunkStart/r.ChunkSize, attempt)) {
+				attempt++
+			}
+			want := fmt.Sprintf("seed %d offset %d nonce", task.Seed("model", r.RunSeed, r.ChunkSize, r.ChunkStart/r.ChunkSize, attempt), s.Index-r.ChunkStart)
+			if got := string(files["prompt.txt"]); !strings.HasPrefix(got, want) || r.Attempt != attempt {
+				t.Errorf("index %d is %q at attempt %d, want %q at %d", s.Index, got, r.Attempt, want, attempt)
+			}
+		}
+	}
+	for key := range w.bucket.objects {
+		if strings.HasPrefix(key, task.DataPrefix) && !named[key] {
+			t.Errorf("%s is there without a receipt", key)
+		}
+	}
+	for i := range 10 {
+		r, there := at[i]
+		if may := acceptable(runs, i); there != (len(may) > 0) || there && r.Indices == nil && !may[r.RunID] {
+			t.Errorf("index %d was made by run %q, want one of %v", i, r.RunID, may)
+		}
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+// acceptable are the runs that may have made an index: the last that overwrites
+// it, and those that came later and do not. Without one that overwrites it is
+// whichever came first.
+func acceptable(runs []task.Run, index int) map[string]bool {
+	may := map[string]bool{}
+	for _, r := range runs {
+		if index < r.Start || index >= r.Start+r.Samples {
+			continue
+		}
+		if r.Overwrite {
+			clear(may)
+		}
+		may[r.ID] = true
+	}
+	return may
+}
