@@ -64,7 +64,7 @@ func TestConfigErrors(t *testing.T) {
 			}
 		case err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), project+":"):
 			t.Errorf("%s %q: %v\nwant %s", test.key, test.value, err, test.want)
-		case len(d.resources) > 1: // the stack itself
+		case len(d.resources) > 0:
 			t.Errorf("%s %q: %d resources were registered", test.key, test.value, len(d.resources))
 		}
 	}
@@ -93,7 +93,7 @@ func TestSurroundings(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.want, err)
 		}
-		if len(d.resources) > 1 {
+		if len(d.resources) > 0 {
 			t.Errorf("%s: %d resources were registered", test.want, len(d.resources))
 		}
 	}

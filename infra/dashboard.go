@@ -27,8 +27,8 @@ const (
 	lambdaConcurrent  = "ConcurrentExecutions"
 )
 
-// Prices of Lambda in USD, US East (Ohio), without the free tier.
-// https://aws.amazon.com/lambda/pricing/, read in November 2026.
+// Prices of Lambda in USD: US East (Ohio), first tier, without what is free.
+// https://aws.amazon.com/lambda/pricing/
 const (
 	dollarsPerGBSecondX86     = 0.0000166667
 	dollarsPerGBSecondARM     = 0.0000133334

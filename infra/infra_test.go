@@ -36,14 +36,13 @@ func TestNoOrphans(t *testing.T) {
 			components := map[string]bool{}
 			count := 0
 			for _, r := range d.resources {
-				if !r.Custom && r.Type != "pulumi:pulumi:Stack" {
+				if !r.Custom {
 					components[r.Name] = true
 					count++
 				}
 			}
 			for _, r := range d.resources {
 				switch {
-				case r.Type == "pulumi:pulumi:Stack":
 				case r.Type == "vm-dataset:infra:Pipeline":
 					if r.Name != name {
 						t.Errorf("the pipeline is called %s", r.Name)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/posener/complete"
 
@@ -43,11 +46,24 @@ func (c *choice) names(known []string) ([]string, error) {
 	return names, nil
 }
 
-// known returns the generators that a run on the target can use. For the local
-// stack their environments are made first if they are not there.
-func known(ctx context.Context, o *Output, stackName string) ([]generator.Generator, error) {
-	if stackName != stack.Local {
+// known returns the generators that a run on the target can use. A stack whose
+// workers run in an image has those of the image. The local stack without one
+// has those of the local folder, and their environments are made first if they
+// are not there. A cloud stack that does not say what is in its image is taken
+// to have the local ones.
+func known(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+	if t.Name != stack.Local {
+		if t.Generators != nil {
+			return inImage(o, t)
+		}
 		return discover(o.Globals)
+	}
+	if up, err := local.Outputs(o.LocalDir); err == nil && up.ImageURI != "" {
+		image, err := local.FindImage(ctx, up.ImageURI)
+		if err != nil {
+			return nil, err
+		}
+		return image.Generators, nil
 	}
 	if _, err := discover(o.Globals); err != nil {
 		return nil, err
@@ -57,6 +73,73 @@ func known(ctx context.Context, o *Output, stackName string) ([]generator.Genera
 		return nil, err
 	}
 	return index.Generators, nil
+}
+
+// inImage returns the generators in a stack's image. What the local catalogue
+// says of one holds for it too; one that is in the local folder alone is not
+// ready.
+func inImage(o *Output, t *Target) ([]generator.Generator, error) {
+	here, err := generator.Discover(o.Generators)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	byName := map[string]generator.Generator{}
+	for _, g := range here {
+		byName[g.Name] = g
+	}
+	var list []generator.Generator
+	for _, name := range slices.Sorted(maps.Keys(t.Generators)) {
+		list = append(list, generator.Generator{Name: name, Commit: t.Generators[name], ChunkSize: byName[name].ChunkSize})
+	}
+	if here == nil {
+		return list, nil
+	}
+	d := compareGenerators(here, t.Generators)
+	for _, name := range d.local {
+		list = append(list, generator.Generator{Name: name, Problem: "it is in " + o.Generators + " but not in the stack's image: pulumi up brings it there"})
+	}
+	if len(d.changed) > 0 {
+		o.Say("note: the image has another commit than %s of %s: pulumi up brings the local one", o.Generators, some(d.changed))
+	}
+	return list, nil
+}
+
+// difference is what an image and the local folder do not have in common.
+type difference struct {
+	local   []string // not in the image
+	image   []string // not in the folder
+	changed []string // of another commit
+}
+
+// compareGenerators compares the local folder with an image. Commits that are
+// not known are no difference.
+func compareGenerators(here []generator.Generator, image map[string]string) (d difference) {
+	seen := map[string]bool{}
+	for _, g := range here {
+		commit, there := image[g.Name]
+		seen[g.Name] = true
+		switch {
+		case !there && g.Problem == "":
+			d.local = append(d.local, g.Name)
+		case there && commit != g.Commit && commit != "" && g.Commit != "":
+			d.changed = append(d.changed, g.Name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(image)) {
+		if !seen[name] {
+			d.image = append(d.image, name)
+		}
+	}
+	return d
+}
+
+// some lists a few names and counts the others.
+func some(names []string) string {
+	const few = 3
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }
 
 func discover(g *Globals) ([]generator.Generator, error) {

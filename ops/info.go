@@ -34,6 +34,9 @@ func (c *InfoCmd) Run(o *Output, t *Target) error {
 		text, _ := json.Marshal(t.Outputs)
 		var all map[string]any
 		_ = json.Unmarshal(text, &all)
+		if n := len(t.Generators); n > 0 {
+			all["generators"] = fmt.Sprintf("%d in the image; --json names them", n)
+		}
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			if s := fmt.Sprint(all[name]); s != "" && s != "0" {
 				fmt.Fprintf(w, "%s\t%s\n", name, s)
@@ -48,7 +51,7 @@ func (t *Target) exports() []string {
 	pairs := [][2]string{
 		{"AWS_REGION", t.Region}, {"AWS_DEFAULT_REGION", t.Region},
 		{"QUEUE_URL", t.QueueURL}, {"DLQ_URL", t.DLQURL}, {"BUCKET", t.BucketName},
-		{"AWS_ENDPOINT_URL_SQS", t.SQSEndpoint}, {"AWS_ENDPOINT_URL_S3", t.S3Endpoint},
+		{"AWS_ENDPOINT_URL_SQS", t.SQSEndpoint}, {"AWS_ENDPOINT_URL_S3", t.S3Endpoint}, {"AWS_ENDPOINT_URL_LAMBDA", t.LambdaEndpoint},
 		{"AWS_ACCESS_KEY_ID", t.AccessKeyID}, {"AWS_SECRET_ACCESS_KEY", t.SecretAccessKey},
 	}
 	var lines []string

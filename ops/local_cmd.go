@@ -11,6 +11,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -29,6 +30,26 @@ type workers struct {
 	Visibility time.Duration `help:"How long a task stays hidden while a worker has it." default:"960s"`
 	Timeout    time.Duration `help:"How long a worker may take for a task before it is killed." default:"900s"`
 	Require    []string      `help:"Files that every sample must have beyond the generator's own: rubric.txt, for example." placeholder:"FILE"`
+	Image      string        `help:"Run the workers in containers of this image, with the limits of AWS Lambda. Linux only; needs Docker, and no Python." placeholder:"REF"`
+	Memory     int           `help:"Memory of each container in MB." default:"${local_memory}" placeholder:"MB"`
+	Tmp        int           `help:"Size of /tmp in each container in MB." default:"${local_tmp}" placeholder:"MB"`
+}
+
+// find returns the image and the generators that a run can use: those in the
+// image, or those on this machine.
+func (w *workers) find(ctx context.Context, o *Output) (*local.Image, []generator.Generator, error) {
+	if w.Image == "" {
+		list, err := known(ctx, o, &Target{Name: stack.Local})
+		return nil, list, err
+	}
+	image, err := local.FindImage(ctx, w.Image)
+	if errors.Is(err, local.ErrNoImage) {
+		return nil, nil, withHint(err, "docker build -t %s . in the checkout, or docker pull %[1]s", w.Image)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return image, image.Generators, nil
 }
 
 func (w *workers) check() error {
@@ -37,6 +58,10 @@ func (w *workers) check() error {
 		return usage("--workers is %d, it must be at least 1", w.Workers)
 	case w.Timeout < time.Second:
 		return usage("--timeout is %s, it must be at least 1s", w.Timeout)
+	case w.Memory < 128 || w.Memory > 10240:
+		return usage("--memory is %d, it must be from 128 to 10240, as on AWS Lambda", w.Memory)
+	case w.Tmp < 1 || w.Tmp > 10240:
+		return usage("--tmp is %d, it must be from 1 to 10240", w.Tmp)
 	case w.Visibility < w.Timeout || w.Visibility > 12*time.Hour:
 		return usage("--visibility is %s, it must be from the timeout of %s to 12h", w.Visibility, w.Timeout)
 	}
@@ -48,12 +73,13 @@ func (w *workers) check() error {
 	return nil
 }
 
-func (w *workers) up(ctx context.Context, o *Output) (*local.Stack, *Target, error) {
-	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout, Required: w.Require, Say: func(m string) { o.Say("%s", m) }})
+func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *Target, error) {
+	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout,
+		Required: w.Require, Image: image, Memory: w.Memory, Tmp: w.Tmp, Say: func(m string) { o.Say("%s", m) }})
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, &Target{s.Outputs(), stack.Local}, nil
+	return s, &Target{Outputs: s.Outputs(), Name: stack.Local}, nil
 }
 
 // LocalUpCmd starts the local stack.
@@ -67,6 +93,7 @@ func (*LocalUpCmd) Help() string {
 
 Examples:
   ops local up --workers 4
+  ops local up --image 123456789012.dkr.ecr.us-east-2.amazonaws.com/vm-dataset@sha256:...
   eval "$(ops --stack local info --env)" && aws s3 ls s3://$BUCKET/`
 }
 
@@ -75,10 +102,11 @@ func (c *LocalUpCmd) Validate() error { return c.check() }
 
 // Run starts the stack and waits.
 func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
-	if _, err := known(ctx, o, stack.Local); err != nil {
+	image, _, err := c.find(ctx, o)
+	if err != nil {
 		return err
 	}
-	s, t, err := c.up(ctx, o)
+	s, t, err := c.up(ctx, o, image)
 	if err != nil {
 		return err
 	}
@@ -148,7 +176,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	}
 	if s.Up = err == nil; s.Up {
 		s.PID, _ = local.PID(o.LocalDir)
-		q, err := newQueue(ctx, &Target{outputs, stack.Local})
+		q, err := newQueue(ctx, &Target{Outputs: outputs, Name: stack.Local})
 		if err != nil {
 			return err
 		}
@@ -203,7 +231,7 @@ type LocalResult struct {
 // Run goes all the way.
 func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	began := time.Now()
-	list, err := known(ctx, o, stack.Local)
+	image, list, err := c.find(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -211,7 +239,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err != nil {
 		return err
 	}
-	s, t, err := c.up(ctx, o)
+	s, t, err := c.up(ctx, o, image)
 	if err != nil {
 		return err
 	}

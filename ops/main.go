@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -25,17 +26,6 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 )
-
-// Globals are the flags of every command.
-type Globals struct {
-	Stack      string           `help:"Stack to work on: a Pulumi stack, or ${local_stack} for the one on this machine. Default: the selected Pulumi stack." env:"OPS_STACK" placeholder:"NAME"`
-	LocalDir   string           `help:"Where the local stack keeps everything." env:"OPS_LOCAL_DIR" default:".local" type:"path" placeholder:"DIR"`
-	Outputs    string           `help:"Read the stack outputs from a file saved with 'pulumi stack output --json', on machines without Pulumi." type:"existingfile" placeholder:"FILE"`
-	Generators string           `help:"Folder with the generators." env:"OPS_GENERATORS" default:"generators" type:"path" placeholder:"DIR" name:"generators-dir"`
-	JSON       bool             `help:"Print data as JSON."`
-	Yes        bool             `help:"Do what would be asked about without asking." short:"y"`
-	Version    kong.VersionFlag `help:"Print the version."`
-}
 
 // CLI is the whole command line.
 type CLI struct {
@@ -48,6 +38,10 @@ type CLI struct {
 	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
 	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show the generators."`
+	Pause      PauseCmd                  `cmd:"" help:"Let no worker take a further task."`
+	Resume     ResumeCmd                 `cmd:"" help:"Let workers take tasks again."`
+	Logs       LogsCmd                   `cmd:"" help:"Show what the workers log."`
+	Doctor     DoctorCmd                 `cmd:"" help:"Check that a stack can do its work, and say what to do where it cannot."`
 	Info       InfoCmd                   `cmd:"" help:"Show the stack outputs."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print the code that makes your shell complete ops commands."`
 }
@@ -108,12 +102,14 @@ func run() int {
 		kong.Description("Make, check and fetch datasets of video reasoning samples.\n\nStart with 'ops local run --all --samples 20': it needs no cloud account."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
-		kong.Vars{"version": version(), "local_stack": "local"},
+		kong.Vars{"version": version(), "local_stack": "local",
+			"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)},
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&cli.Globals, out),
 		kong.BindSingletonProvider(newTarget),
 		kong.BindSingletonProvider(newStore),
 		kong.BindSingletonProvider(newQueue),
+		kong.BindSingletonProvider(newLambda),
 	)
 	if err != nil {
 		panic(err) // the command line itself is wrong

@@ -177,7 +177,7 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair,
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair, "output": setOutput,
 					"capture": capture, "until": until, "comeback": comeBack, "run": printRun},
 			})
 		})
@@ -341,4 +341,15 @@ func printRun(ts *testscript.TestScript, neg bool, args []string) {
 func repair(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile(args[0])
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = Path", "fault = \"good\" or Path", 1)), 0o644))
+}
+
+// setOutput changes an output of the stack: output generators '{"maze-task":"c1"}'
+func setOutput(ts *testscript.TestScript, neg bool, args []string) {
+	file := ts.Getenv("OUT")
+	var all map[string]json.RawMessage
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(file)), &all))
+	all[args[0]] = json.RawMessage(args[1])
+	text, err := json.Marshal(all)
+	ts.Check(err)
+	ts.Check(os.WriteFile(file, text, 0o644))
 }

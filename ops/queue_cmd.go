@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 )
@@ -42,20 +43,26 @@ type QueuePeekCmd struct {
 
 // Help is the long help.
 func (*QueuePeekCmd) Help() string {
-	return `SQS has no way to look at a message without receiving it: each look counts against the three deliveries a task has before it goes to the DLQ. So while workers take tasks, peek refuses unless --yes is given. The count of each task is shown.
+	return `SQS has no way to look at a message without receiving it: each look counts against the deliveries a task has before it goes to the DLQ (three, unless the stack says otherwise), and hides it from workers for the moment. So peek refuses while the workers are not paused, unless --yes is given. The count of each task is shown.
 
 Examples:
-  ops --stack dev queue peek --yes
-  ops --stack dev queue peek --max 5 --yes --json`
+  ops --stack dev pause && ops --stack dev queue peek --max 5
+  ops --stack dev queue peek --yes --json`
 }
 
 // Run shows tasks.
-func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
+func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client) error {
 	if c.Max < 1 {
 		return usage("--max is %d, it must be at least 1", c.Max)
 	}
 	if !o.Yes {
-		return withHint(errors.New("a look counts as a delivery of the task, and workers may be taking tasks"), "ops queue peek --yes, when the workers are paused or you accept the count")
+		state, err := mappingState(ctx, t, l)
+		if err != nil {
+			return withHint(fmt.Errorf("a look counts as a delivery of the task, and whether the workers are paused is not known: %w", err), "the same with --yes if you accept the count")
+		}
+		if state != mappingDisabled {
+			return withHint(fmt.Errorf("a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state), "ops%s pause, then the same; or --yes if you accept the count", t.flags())
+		}
 	}
 	list, err := q.Peek(ctx, c.Max)
 	if err != nil {
@@ -63,6 +70,8 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, q *queue.Client) erro
 	}
 	if list == nil {
 		list = []queue.Message{}
+	} else {
+		o.Say("each look counts as a delivery of the tasks shown")
 	}
 	return o.Print(list, func(w io.Writer) {
 		if len(list) == 0 {

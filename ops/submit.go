@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -123,10 +124,10 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	}
 	var list []generator.Generator
 	var err error
-	if c.DryRun {
+	if c.DryRun && t.Name == stack.Local {
 		list, err = discover(o.Globals) // makes no environments
 	} else {
-		list, err = known(ctx, o, t.Name)
+		list, err = known(ctx, o, t)
 	}
 	if err != nil {
 		return err

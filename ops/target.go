@@ -1,15 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
@@ -22,7 +21,8 @@ import (
 // Target is the stack that a command works on.
 type Target struct {
 	stack.Outputs
-	Name string
+	Name    string
+	project string // flag that leads to it from this folder; mostly ""
 }
 
 // newTarget finds the stack: the local one, a saved file, or what Pulumi says.
@@ -32,7 +32,7 @@ func newTarget(ctx context.Context, g *Globals) (*Target, error) {
 		if errors.Is(err, local.ErrDown) {
 			return nil, withHint(err, "ops local up")
 		}
-		return &Target{o, stack.Local}, err
+		return &Target{Outputs: o, Name: stack.Local}, err
 	}
 	if g.Outputs != "" {
 		text, err := os.ReadFile(g.Outputs)
@@ -47,37 +47,9 @@ func newTarget(ctx context.Context, g *Globals) (*Target, error) {
 		if name == "" {
 			name = "of " + g.Outputs
 		}
-		return &Target{o, name}, nil
+		return &Target{Outputs: o, Name: name}, nil
 	}
-	return pulumiTarget(ctx, g.Stack)
-}
-
-func pulumiTarget(ctx context.Context, name string) (*Target, error) {
-	pulumi, err := exec.LookPath("pulumi")
-	if err != nil {
-		return nil, withHint(errors.New("there is no pulumi on the PATH to ask for the stack's outputs"),
-			"ops --stack local ..., or --outputs FILE with what 'pulumi stack output --json' printed elsewhere")
-	}
-	args := []string{"stack", "output", "--json", "--non-interactive"}
-	if name != "" {
-		args = append(args, "--stack", name)
-	}
-	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, pulumi, args...)
-	cmd.Stderr = &said
-	text, err := cmd.Output()
-	if err != nil {
-		return nil, withHint(fmt.Errorf("pulumi stack output: %s", strings.TrimSpace(said.String())), "pulumi stack ls, then ops --stack NAME ...")
-	}
-	o, err := stack.Parse(text)
-	if err != nil {
-		return nil, withHint(err, "pulumi up, then the same again")
-	}
-	if name == "" {
-		out, _ := exec.CommandContext(ctx, pulumi, "stack", "--show-name").Output()
-		name = strings.TrimSpace(string(out))
-	}
-	return &Target{o, name}, nil
+	return pulumiTarget(ctx, g)
 }
 
 // awsConfig is the SDK's own configuration with the region of the stack; the
@@ -105,6 +77,14 @@ func newQueue(ctx context.Context, t *Target) (*queue.Client, error) {
 	return queue.New(sqs.NewFromConfig(c), t.QueueURL, t.DLQURL), nil
 }
 
+func newLambda(ctx context.Context, t *Target) (*lambda.Client, error) {
+	c, err := t.awsConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return lambda.NewFromConfig(c), nil
+}
+
 // String says what a command is about to change: stack, account or endpoint,
 // and region.
 func (t *Target) String() string {
@@ -120,5 +100,5 @@ func (t *Target) flags() string {
 	if t.Name == "" || strings.HasPrefix(t.Name, "of ") {
 		return ""
 	}
-	return " --stack " + t.Name
+	return t.project + " --stack " + t.Name
 }

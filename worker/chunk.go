@@ -20,7 +20,6 @@ type work struct {
 	task              task.Task
 	delivery          delivery
 	generator         *generator.Generator
-	image             string
 	generatorDeadline time.Time // when generators are killed
 	outcome           *outcome
 }
@@ -112,7 +111,7 @@ func (s *slot) resize(ctx context.Context, n int64) error {
 func (w *work) late(c task.Chunk) *failure {
 	seed := c.Seed(w.task, w.task.Attempt)
 	return &failure{chunk: c, cause: task.TimedOut, detail: "no time was left to start the generator", seed: seed, attempt: w.task.Attempt,
-		commit: w.generator.Commit, image: w.image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
+		commit: w.generator.Commit, image: w.config.Image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
 }
 
 // make claims a cell and computes what is left to make of it. What becomes of

@@ -73,7 +73,7 @@ func (w *work) generate(ctx context.Context, c task.Chunk, dir string, slot *slo
 // try runs the generator once and checks what it wrote.
 func (w *work) try(ctx context.Context, c task.Chunk, kind kind, scratch string, attempt int) (*made, *failure) {
 	m := &made{seed: c.Seed(w.task, attempt), attempt: attempt}
-	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.image}
+	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.config.Image}
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		return nil, w.disk(c, err)
 	}
@@ -141,7 +141,7 @@ func (w *work) short(during generator.Watched) task.Cause {
 
 func (m *made) receipt(w *work, c task.Chunk, claim *store.Claim) store.Receipt {
 	r := store.Receipt{
-		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.image, RunID: w.task.RunID,
+		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
 		Claim: claim.Number, Format: w.task.Format, Domain: m.domain,

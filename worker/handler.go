@@ -7,7 +7,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -263,7 +262,7 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 		return o.failAll(t, task.Storage, err.Error())
 	}
 
-	w := &work{Handler: h, task: t, delivery: d, generator: gen, image: cmp.Or(h.config.Image, index.Image), outcome: o}
+	w := &work{Handler: h, task: t, delivery: d, generator: gen, outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve(time.Until(d.deadline)))
 	h.seen.receipts(w.kind(t.Parts(t.Chunks()[0])[0]), stored)
 	var todo []cell
@@ -356,7 +355,7 @@ func (d delivery) attrs(t task.Task) []any {
 	if t.Generator != "" {
 		r = t.Range()
 	}
-	return []any{"request_id", d.requestID, "message_id", d.messageID, "receives", d.receives,
+	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives", d.receives,
 		"run_id", t.RunID, "generator", t.Generator, "start", r.Start, "end", r.End}
 }
 

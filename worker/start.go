@@ -2,12 +2,14 @@ package worker
 
 import (
 	"context"
+	"io"
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
@@ -19,6 +21,12 @@ func Start() error {
 	c, err := ConfigFromEnv()
 	if err != nil {
 		return err
+	}
+	if os.Getenv(stack.EnvAlive) != "" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(1)
+		}()
 	}
 	if err := generator.Harden(); err != nil {
 		return err

@@ -21,6 +21,7 @@ const (
 	EnvDLQURL        = "SQS_DLQ_URL"              // needed for permanent failures of SQS messages
 	EnvRegion        = "AWS_REGION"               // default DefaultRegion; Lambda sets it itself
 	EnvFunction      = "AWS_LAMBDA_FUNCTION_NAME" // Lambda sets it; a dimension of the worker's metrics
+	EnvAlive         = "END_WITH_STDIN"           // set where the worker is to end when its standard input does: on the local stack
 	EnvImage         = "IMAGE_URI"                // repository@digest of the image the worker runs in; receipts record it
 	EnvRequiredFiles = "REQUIRED_FILES"           // files that every sample must have beyond those of the contract, separated by commas
 
@@ -81,6 +82,7 @@ type Outputs struct {
 type Endpoints struct {
 	SQSEndpoint     string `json:"sqsEndpoint,omitempty"`
 	S3Endpoint      string `json:"s3Endpoint,omitempty"`
+	LambdaEndpoint  string `json:"lambdaEndpoint,omitempty"`
 	AccessKeyID     string `json:"accessKeyId,omitempty"`
 	SecretAccessKey string `json:"secretAccessKey,omitempty"`
 }

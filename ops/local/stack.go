@@ -8,6 +8,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -61,6 +63,9 @@ type Config struct {
 	Visibility time.Duration    // of the task queue
 	Timeout    time.Duration    // of one invocation
 	Required   []string         // files that every sample must have beyond the generator's own
+	Image      *Image           // whose workers are to run, in containers; nil for processes of this program
+	Memory     int              // MB of such a container; 0 is DefaultMemory
+	Tmp        int              // MB of its /tmp; 0 is DefaultTmp
 	Say        func(msg string) // is told what a person may want to know; may be nil
 
 	front func(endpoint string) string // tests put a proxy in front of the bucket that workers see
@@ -75,6 +80,8 @@ type Stack struct {
 	http    *http.Server
 	s3      *s3server.Server
 	store   *store.Store
+	mapping *mapping
+	ready   atomic.Int32 // worker processes that have asked for work
 	failed  chan error
 	context context.Context // of the workers
 	stop    context.CancelFunc
@@ -107,6 +114,7 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if c.Workers == 0 {
 		c.Workers = runtime.NumCPU()
 	}
+	c.Memory, c.Tmp = cmp.Or(c.Memory, DefaultMemory), cmp.Or(c.Tmp, DefaultTmp)
 	if c.Timeout > c.Visibility {
 		return nil, fmt.Errorf("the timeout of %s is longer than the visibility of %s: a task would be delivered again while it runs", c.Timeout, c.Visibility)
 	}
@@ -116,7 +124,7 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err := generator.Harden(); err != nil {
 		return nil, err
 	}
-	s := &Stack{config: c, failed: make(chan error, 1)}
+	s := &Stack{config: c, mapping: newMapping(), failed: make(chan error, 1)}
 	s.context, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -226,14 +234,20 @@ func (s *Stack) serveQueue() error {
 		l.Close()
 		return err
 	}
-	s.http = &http.Server{Handler: s.queue, ReadHeaderTimeout: 10 * time.Second}
+	s.http = &http.Server{Handler: s.lambdaAPI(s.queue), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = s.http.Serve(l) }()
 	arn := "arn:aws:sqs:" + region + ":" + accountID + ":"
 	s.outputs = stack.Outputs{
 		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
-		FunctionName: "vm-dataset-worker", Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
+		FunctionName: functionName, FunctionARN: "arn:aws:lambda:" + region + ":" + accountID + ":function:" + functionName, EventSourceMappingID: mappingID, Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
 		DataPrefix: task.DataPrefix,
-		Endpoints:  stack.Endpoints{SQSEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey},
+		Endpoints:  stack.Endpoints{SQSEndpoint: url, LambdaEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey},
+	}
+	if image := s.config.Image; image != nil {
+		s.outputs.ImageURI, s.outputs.MemoryMB, s.outputs.Generators = image.URI, s.config.Memory, map[string]string{}
+		for _, g := range image.Generators {
+			s.outputs.Generators[g.Name] = g.Commit
+		}
 	}
 	return nil
 }
@@ -284,6 +298,8 @@ func (e endpoints) GetServiceBaseEndpoint(_ context.Context, id string) (string,
 	switch id {
 	case "SQS":
 		return e.SQSEndpoint, true, nil
+	case "Lambda":
+		return e.LambdaEndpoint, true, nil
 	case "S3":
 		return e.S3Endpoint, true, nil
 	}

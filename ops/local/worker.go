@@ -42,10 +42,6 @@ func Main() {
 		return
 	}
 	syscall.CloseOnExec(lockDescriptor)
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the stack
-		os.Exit(1)
-	}()
 	if err := worker.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "worker:", err)
 	}
@@ -61,6 +57,7 @@ type instance struct {
 	address string
 	idle    chan struct{}    // the process has asked for its next invocation
 	next    chan *invocation // and gets it here
+	ready   bool             // the process has asked for work since it was started
 	mu      sync.Mutex
 	current *invocation
 }
@@ -106,7 +103,7 @@ func (w *instance) serveNext(rw http.ResponseWriter, r *http.Request) {
 		h := rw.Header()
 		h.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
 		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(inv.deadline.UnixMilli(), 10))
-		h.Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:"+region+":"+accountID+":function:vm-dataset-worker")
+		h.Set("Lambda-Runtime-Invoked-Function-Arn", w.stack.outputs.FunctionARN)
 		h.Set("Content-Type", "application/json")
 		_, _ = rw.Write(inv.payload)
 	case <-r.Context().Done():
@@ -129,28 +126,28 @@ func (w *instance) serveAnswer(rw http.ResponseWriter, r *http.Request, failed b
 	rw.WriteHeader(http.StatusAccepted)
 }
 
-// process is a running worker process.
+// process is a running worker process, or the client of a container of one.
 type process struct {
-	cmd   *exec.Cmd
-	alive io.Closer
-	done  chan struct{}
+	cmd       *exec.Cmd
+	container string // its name, or ""
+	began     time.Time
+	asked     bool // for work, once
+	alive     io.Closer
+	done      chan struct{}
 }
 
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
+	_ = p.alive.Close() // a container that is only being made ends by this
+	if p.container != "" {
+		_, _ = docker(context.Background(), "kill", p.container)
+	} else {
+		_ = p.cmd.Process.Kill()
+	}
 	<-p.done
 }
 
 func (w *instance) start() (*process, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	dir := w.stack.config.Dir
-	scratch := filepath.Join(dir, "scratch", strconv.Itoa(w.number))
-	if err := os.MkdirAll(scratch, 0o700); err != nil {
-		return nil, err
-	}
 	log, err := openLog(dir, fmt.Sprintf("worker-%d", w.number))
 	if err != nil {
 		return nil, err
@@ -160,19 +157,23 @@ func (w *instance) start() (*process, error) {
 	if front := w.stack.config.front; front != nil {
 		o.S3Endpoint = front(o.S3Endpoint)
 	}
-	cmd := exec.Command(self)
-	cmd.Env = []string{
-		workerVariable + "=1",
-		"PATH=" + os.Getenv("PATH"), "HOME=" + scratch, "TMPDIR=" + scratch,
+	env := []string{
+		stack.EnvAlive + "=1",
 		"GOMAXPROCS=" + strconv.Itoa(max(1, runtime.NumCPU()/w.stack.config.Workers)), // the workers share the CPUs
-		stack.EnvBucket + "=" + o.BucketName, stack.EnvGenerators + "=" + generatorsDir(dir),
-		stack.EnvQueueURL + "=" + o.QueueURL, stack.EnvDLQURL + "=" + o.DLQURL, stack.EnvRegion + "=" + o.Region,
+		stack.EnvBucket + "=" + o.BucketName, stack.EnvQueueURL + "=" + o.QueueURL, stack.EnvDLQURL + "=" + o.DLQURL, stack.EnvRegion + "=" + o.Region,
 		stack.EnvRequiredFiles + "=" + strings.Join(w.stack.config.Required, ","),
 		"AWS_ENDPOINT_URL_SQS=" + o.SQSEndpoint, "AWS_ENDPOINT_URL_S3=" + o.S3Endpoint,
 		"AWS_ACCESS_KEY_ID=" + o.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + o.SecretAccessKey,
 		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.FormatInt(worker.MachineMemory()/int64(w.stack.config.Workers)>>20, 10), // and the memory
 		"AWS_LAMBDA_RUNTIME_API=" + w.address, stack.EnvFunction + "=" + o.FunctionName,
+	}
+	p := &process{done: make(chan struct{})}
+	var cmd *exec.Cmd
+	if image := w.stack.config.Image; image != nil {
+		p.container = "vm-dataset-worker-" + sqsserver.NewID()
+		cmd = image.command(p.container, w.stack.config, env)
+	} else if cmd, err = w.command(env); err != nil {
+		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{w.stack.lock}
@@ -181,15 +182,33 @@ func (w *instance) start() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.cmd, p.alive, p.began = cmd, alive, time.Now()
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, alive: alive, done: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait()
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// command is this program itself, as a worker.
+func (w *instance) command(env []string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	scratch := filepath.Join(w.stack.config.Dir, "scratch", strconv.Itoa(w.number))
+	if err := os.MkdirAll(scratch, 0o700); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(env, workerVariable+"=1", stack.EnvGenerators+"="+generatorsDir(w.stack.config.Dir),
+		// The workers share the memory as they do the CPUs.
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.FormatInt(worker.MachineMemory()/int64(w.stack.config.Workers)>>20, 10),
+		"PATH="+os.Getenv("PATH"), "HOME="+scratch, "TMPDIR="+scratch)
+	return cmd, nil
 }
 
 // maxQuickDeaths is how many times in a row a worker may end before it asked for
@@ -212,6 +231,18 @@ func (w *instance) loop(ctx context.Context) {
 			deaths = 0
 		}
 		p.kill()
+		w.setReady(false)
+	}
+}
+
+func (w *instance) setReady(ready bool) {
+	if w.ready == ready {
+		return
+	}
+	if w.ready = ready; ready {
+		w.stack.ready.Add(1)
+	} else {
+		w.stack.ready.Add(-1)
 	}
 }
 
@@ -220,6 +251,11 @@ func (w *instance) loop(ctx context.Context) {
 func (w *instance) serveOne(ctx context.Context, p *process) bool {
 	select {
 	case <-w.idle:
+		if !p.asked && p.container != "" {
+			w.stack.say("worker %d asked for work %.1f s after the start of its container", w.number, time.Since(p.began).Seconds())
+		}
+		p.asked = true
+		w.setReady(true)
 	case <-p.done:
 		return false
 	case <-ctx.Done():
@@ -234,7 +270,7 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 		case <-waiting.Done():
 		}
 	}()
-	d, err := w.stack.queue.Receive(waiting, tasksQueue)
+	d, err := w.stack.mapping.receive(waiting, w.stack.queue)
 	if err != nil {
 		if ctx.Err() == nil && waiting.Err() == nil { // a full disk: it may have room later
 			w.stack.say("receive a task: %v", err)

@@ -232,7 +232,7 @@ func commitOf(dir string, shared []string) string {
 	watched := []string{"."}
 	if prefix, err := git("rev-parse", "--show-prefix"); err == nil && prefix != "" {
 		watched = append(watched, shared...)
-		if last, err := git(append([]string{"log", "-1", "--format=%H", "--"}, watched...)...); err == nil && last != "" {
+		if last, err := git(append([]string{"rev-list", "-1", "HEAD", "--"}, watched...)...); err == nil && last != "" {
 			commit = last
 		}
 	}

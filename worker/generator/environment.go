@@ -22,14 +22,14 @@ import (
 // need, and writes the index that workers read. Generators with the same
 // requirements share an environment; one that is there already is used again.
 type Builder struct {
-	Root     string       // the generators' folder; default "generators"
-	Dir      string       // where the index and the environments go
-	Python   string       // interpreter the environments are made from; default the first on the PATH that is new enough
-	Image    string       // digest of the image this is baked into, for the index
-	Names    []string     // generators whose environments are made; nil for all
-	Parallel int          // environments made at once; default 1, because disk and network are what it takes
-	Progress func(string) // is told what happens, a line at a time; may be nil
-	Events   func(Event)  // the same for programs, one event at a time; may be nil
+	Root     string            // the generators' folder; default "generators"
+	Dir      string            // where the index and the environments go
+	Python   string            // interpreter the environments are made from; default the first on the PATH that is new enough
+	Commits  map[string]string // commits of the generators, where the folder has no git history; nil to ask git
+	Names    []string          // generators whose environments are made; nil for all
+	Parallel int               // environments made at once; default 1, because disk and network are what it takes
+	Progress func(string)      // is told what happens, a line at a time; may be nil
+	Events   func(Event)       // the same for programs, one event at a time; may be nil
 }
 
 // DefaultRoot is the generators' folder of the repository.
@@ -101,11 +101,18 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{Image: b.Image, Generators: list}
+	x := &Index{Generators: list}
 	for _, name := range b.Names {
 		if _, err := x.Find(name); err != nil {
 			return nil, err
 		}
+	}
+	for name, commit := range b.Commits {
+		g, err := x.Find(name)
+		if err != nil {
+			return nil, fmt.Errorf("commit %s: %w", commit, err)
+		}
+		g.Commit = commit
 	}
 	dir, err := filepath.Abs(b.Dir)
 	if err != nil {

@@ -17,18 +17,27 @@ import (
 )
 
 // wheelhouse makes a folder with one tiny package and lets the installers see
-// nothing else.
-func wheelhouse(t *testing.T) {
+// nothing else. It returns the folder.
+func wheelhouse(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
+	wheel(t, dir, "tiny_thing", "value = 41 + 1\n")
+	t.Setenv("PIP_FIND_LINKS", dir)
+	t.Setenv("PIP_NO_INDEX", "1")
+	return dir
+}
+
+// wheel makes version 1.0 of a package of one module.
+func wheel(t *testing.T, dir, module, source string) {
+	t.Helper()
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
-	const info = "tiny_thing-1.0.dist-info/"
+	info := module + "-1.0.dist-info/"
 	for _, f := range []struct{ name, text string }{
-		{"tiny_thing.py", "value = 41 + 1\n"},
-		{info + "METADATA", "Metadata-Version: 2.1\nName: tiny-thing\nVersion: 1.0\n"},
+		{module + ".py", source},
+		{info + "METADATA", "Metadata-Version: 2.1\nName: " + module + "\nVersion: 1.0\n"},
 		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
-		{info + "RECORD", "tiny_thing.py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"},
+		{info + "RECORD", module + ".py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"},
 	} {
 		w, err := z.Create(f.name)
 		if err != nil {
@@ -39,9 +48,7 @@ func wheelhouse(t *testing.T) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "tiny_thing-1.0-py3-none-any.whl"), b.String())
-	t.Setenv("PIP_FIND_LINKS", dir)
-	t.Setenv("PIP_NO_INDEX", "1")
+	write(t, filepath.Join(dir, module+"-1.0-py3-none-any.whl"), b.String())
 }
 
 // recorder collects the events of a build.
@@ -80,7 +87,7 @@ func TestBuild(t *testing.T) {
 		write(t, filepath.Join(root, name, requirementsFile), requirements)
 	}
 	var r recorder
-	builder := &Builder{Root: root, Dir: dir, Image: "sha256:1", Events: r.record}
+	builder := &Builder{Root: root, Dir: dir, Events: r.record}
 	if _, err := builder.Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +95,7 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if index.Image != "sha256:1" || len(index.Generators) != 5 {
+	if len(index.Generators) != 5 {
 		t.Errorf("got %+v", index)
 	}
 	find := func(name string) *Generator {

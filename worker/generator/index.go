@@ -16,7 +16,6 @@ import (
 
 // Index is what a worker knows of generators: index.json in its generators path.
 type Index struct {
-	Image      string      `json:"image,omitempty"` // digest of the image it was baked into
 	Generators []Generator `json:"generators"`
 }
 
@@ -43,24 +42,33 @@ func LoadIndex(dir string) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the index of generators: %w", err)
 	}
+	x, err := ParseIndex(text)
+	if err != nil {
+		return nil, fmt.Errorf("read the index of generators in %s: %w", dir, err)
+	}
+	return x, nil
+}
+
+// ParseIndex reads an index, strictly.
+func ParseIndex(text []byte) (*Index, error) {
 	x := &Index{}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(x); err != nil {
-		return nil, fmt.Errorf("read the index of generators in %s: %w", dir, err)
+		return nil, err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read the index of generators in %s: something follows the JSON object", dir)
+		return nil, errors.New("something follows the JSON object")
 	}
 	seen := map[string]bool{}
 	for _, g := range x.Generators {
 		switch {
 		case g.Problem == "" && task.CheckName(g.Name) != nil || g.Name == "":
-			return nil, fmt.Errorf("read the index of generators in %s: %q is no name of a generator", dir, g.Name)
+			return nil, fmt.Errorf("%q is no name of a generator", g.Name)
 		case seen[g.Name]:
-			return nil, fmt.Errorf("read the index of generators in %s: %s is in it twice", dir, g.Name)
+			return nil, fmt.Errorf("%s is in it twice", g.Name)
 		case g.Problem == "" && (!filepath.IsAbs(g.Dir) || !filepath.IsAbs(g.Python) || g.Flags.Output == "" || !filepath.IsLocal(filepath.FromSlash(g.Entry))):
-			return nil, fmt.Errorf("read the index of generators in %s: the entry of %s is not whole", dir, g.Name)
+			return nil, fmt.Errorf("the entry of %s is not whole", g.Name)
 		}
 		seen[g.Name] = true
 	}

@@ -75,6 +75,13 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 	return interpreter{}, errors.New("there is no python3 on the PATH: " + remedy)
 }
 
+// Interpreter finds the Python that environments are made from, and its version.
+// The error says what to install.
+func Interpreter(ctx context.Context) (path, version string, err error) {
+	p, err := findPython(ctx, "")
+	return p.Path, p.Version, err
+}
+
 // install makes the environment, with uv where it is on the PATH and else with
 // venv and pip. The error is one sentence with the way out.
 func (e environment) install(ctx context.Context, say func(string)) error {
@@ -112,7 +119,8 @@ func (e environment) install(ctx context.Context, say func(string)) error {
 	}
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
 	// some packages; what cannot be compiled is compiled when it is imported.
-	_, err = run(ctx, e.of, []string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", filepath.Join(e.path, "lib")}, func(string) {})
+	// Unchecked, because an image need not keep the times of its files.
+	_, err = run(ctx, e.of, []string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", filepath.Join(e.path, "lib")}, func(string) {})
 	if ctx.Err() != nil {
 		return err
 	}

@@ -23,6 +23,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 var (
@@ -68,6 +70,21 @@ func ClientOptions(o *s3.Options) {
 
 // Bucket returns the bucket's name.
 func (s *Store) Bucket() string { return s.bucket }
+
+// Probe writes, reads and deletes an object, to find out whether these
+// credentials can. No reader of the bucket takes it for anything, and where it
+// could not be deleted the lifecycle rule of the claims does it.
+func (s *Store) Probe(ctx context.Context, id string) error {
+	key := task.ClaimPrefix + "_probe/" + id
+	if err := s.put(ctx, key, []byte(id), false); err != nil {
+		return err
+	}
+	back, err := s.read(ctx, key)
+	if err == nil && string(back) != id {
+		err = fmt.Errorf("read %s: it is %q, %q was written", key, back, id)
+	}
+	return errors.Join(err, s.Delete(ctx, []string{key}))
+}
 
 // Object is one object of the bucket.
 type Object struct {

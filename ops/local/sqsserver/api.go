@@ -25,11 +25,15 @@ const (
 	maxWait       = 20 * time.Second
 )
 
+// Foreign reports whether a request may have come from a web page through a
+// browser on this machine.
+func Foreign(r *http.Request) bool { return r.Header.Get("Origin") != "" || !isLoopback(r.Host) }
+
 // ServeHTTP serves the AWS JSON protocol. Signatures are not checked: the
 // endpoint listens on loopback only. It refuses web pages, which could reach it
 // through a browser on the machine.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Origin") != "" || !isLoopback(r.Host) {
+	if Foreign(r) {
 		answer(w, nil, errForeign)
 		return
 	}

@@ -1,0 +1,388 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	ecrtypes "github.com/aws/aws-sdk-go-v2/service/ecr/types"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// doctor has what the checks of one stack need. Each check is independent of the
+// others: what two of them need is asked twice.
+type doctor struct {
+	o      *Output
+	t      *Target
+	tasks  *queue.Client
+	store  *store.Store
+	lambda *lambda.Client
+	aws    aws.Config
+}
+
+func newDoctor(ctx context.Context, o *Output, t *Target) (*doctor, error) {
+	config, err := t.awsConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d := &doctor{o: o, t: t, lambda: lambda.NewFromConfig(config), aws: config}
+	if d.tasks, err = newQueue(ctx, t); err != nil {
+		return nil, err
+	}
+	d.store, err = newStore(ctx, t)
+	return d, err
+}
+
+func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
+	t, err := newTarget(ctx, o.Globals)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return []Finding{finding("outputs", "", err)}, nil
+	}
+	d, err := newDoctor(ctx, o, t)
+	if err != nil {
+		return nil, err
+	}
+	first, err := examine(ctx, []check{{"outputs", d.outputs}, {"region", d.region}, {"credentials", d.credentials}})
+	if err != nil {
+		return nil, err
+	}
+	rest := []check{{"queue", d.queue}, {"dlq", d.dlq}, {"bucket", d.bucket}, {"function", d.function}, {"image", d.image},
+		{"mapping", d.mapping}, {"concurrency", d.concurrency}, {"logs", d.logGroup}}
+	if first[len(first)-1].State != "ok" { // the credentials
+		for i := range rest {
+			rest[i].run = func(context.Context) (string, error) { return "", skipped("needs credentials of the stack's account") }
+		}
+	}
+	second, err := examine(ctx, append(rest, check{"generators", d.generators}))
+	return append(first, second...), err
+}
+
+// outputs looks at what the stack says of itself. newTarget has made sure of
+// what all commands need.
+func (d *doctor) outputs(ctx context.Context) (string, error) {
+	var missing []string
+	v := reflect.ValueOf(d.t.Outputs)
+	for i, name := range stack.Names() {
+		if v.Field(i).IsZero() {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return "", withHint(fmt.Errorf("the stack outputs lack %s", strings.Join(missing, ", ")), "pulumi up")
+	}
+	if d.o.Outputs != "" {
+		return "read from " + d.o.Outputs + "; Pulumi is not asked", nil
+	}
+	version, err := pulumi(ctx, d.o.Globals, "version")
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("stack %s, by Pulumi %s", d.t.Name, strings.TrimSpace(string(version))), nil
+}
+
+// registryPattern is the host of an ECR registry.
+// https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
+var registryPattern = regexp.MustCompile(`^(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^@:]+)`)
+
+// region looks whether all parts of the stack are in its region.
+func (d *doctor) region(context.Context) (string, error) {
+	for _, part := range []struct{ name, value string }{{"queueArn", d.t.QueueARN}, {"dlqArn", d.t.DLQARN}, {"functionArn", d.t.FunctionARN}, {"imageUri", d.t.ImageURI}} {
+		elsewhere := ""
+		if fields := strings.Split(part.value, ":"); fields[0] == "arn" && len(fields) > 3 {
+			elsewhere = fields[3]
+		} else if m := registryPattern.FindStringSubmatch(part.value); m != nil {
+			elsewhere = m[2]
+		}
+		if elsewhere != "" && elsewhere != d.t.Region {
+			return "", withHint(fmt.Errorf("the stack's region is %s, but %s is %s", d.t.Region, part.name, part.value), "pulumi config set aws:region %s, then pulumi up", elsewhere)
+		}
+	}
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
+		if mine := os.Getenv(name); mine != "" && mine != d.t.Region {
+			return fmt.Sprintf("%s (%s is %s; ops takes the stack's, other AWS tools do not)", d.t.Region, name, mine), nil
+		}
+	}
+	return d.t.Region, nil
+}
+
+func (d *doctor) credentials(ctx context.Context) (string, error) {
+	if _, err := d.aws.Credentials.Retrieve(ctx); err != nil {
+		return "", withHint(fmt.Errorf("there are no AWS credentials: %w", err), "aws configure, aws sso login, or AWS_PROFILE=NAME")
+	}
+	who, err := sts.NewFromConfig(d.aws).GetCallerIdentity(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	if account := aws.ToString(who.Account); d.t.AccountID != "" && account != d.t.AccountID {
+		return "", withHint(fmt.Errorf("the credentials are of account %s (%s), the stack is in %s", account, aws.ToString(who.Arn), d.t.AccountID), "AWS_PROFILE=NAME of account %s", d.t.AccountID)
+	}
+	return aws.ToString(who.Arn), nil
+}
+
+func (d *doctor) queue(ctx context.Context) (string, error) {
+	s, err := d.tasks.Settings(ctx)
+	if err != nil {
+		return "", err
+	}
+	const way = "pulumi up --refresh"
+	switch {
+	case s.ARN != d.t.QueueARN:
+		return "", withHint(fmt.Errorf("%s is the queue %s, the stack's is %s", d.t.QueueURL, s.ARN, d.t.QueueARN), way)
+	case s.DeadLetter == "":
+		return "", withHint(errors.New("it has no redrive policy: a task whose worker is killed comes back for ever"), way)
+	case s.DeadLetter != d.t.DLQARN:
+		return "", withHint(fmt.Errorf("its dead tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN), way)
+	}
+	depth, err := d.tasks.Depth(ctx)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s waiting, %d with workers; hidden for %s, DLQ after %d deliveries", plural(depth.Waiting+depth.Delayed, "task"), depth.InFlight, span(s.Visibility), s.MaxReceives), nil
+}
+
+func (d *doctor) dlq(ctx context.Context) (string, error) {
+	dead, err := d.tasks.DLQSettings(ctx)
+	if err != nil {
+		return "", err
+	}
+	const way = "pulumi up --refresh"
+	switch {
+	case dead.ARN != d.t.DLQARN:
+		return "", withHint(fmt.Errorf("%s is the queue %s, the stack's DLQ is %s", d.t.DLQURL, dead.ARN, d.t.DLQARN), way)
+	case !dead.Takes(d.t.QueueARN):
+		return "", withHint(fmt.Errorf("its redrive allow policy does not name the task queue %s", d.t.QueueARN), way)
+	}
+	tasks, err := d.tasks.Settings(ctx)
+	if err != nil {
+		return "", err
+	}
+	// SQS counts a dead task's age from when it was first sent.
+	if dead.Retention <= tasks.Retention && d.t.Name != stack.Local {
+		return "", withHint(fmt.Errorf("it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it", span(dead.Retention), span(tasks.Retention)),
+			"a longer retention of the DLQ, or a shorter one of the queue, in the stack's configuration; then pulumi up")
+	}
+	depth, err := d.tasks.DLQDepth(ctx)
+	if err != nil {
+		return "", err
+	}
+	if depth.Total() > 0 {
+		return fmt.Sprintf("%s: ops%s dlq list", plural(depth.Total(), "dead task"), d.t.flags()), nil
+	}
+	return "empty", nil
+}
+
+func (d *doctor) bucket(ctx context.Context) (string, error) {
+	if err := d.store.Probe(ctx, fmt.Sprint("doctor-", time.Now().UnixNano())); err != nil {
+		return "", err
+	}
+	return d.t.BucketName + ": written, read and deleted", nil
+}
+
+// manifestRule is the way to an image that Lambda takes.
+const manifestRule = "Lambda takes one plain manifest and no index: push without provenance and attestations, from a Docker daemon that does not use the containerd image store; then pulumi up"
+
+func (d *doctor) function(ctx context.Context) (string, error) {
+	out, err := d.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &d.t.FunctionName})
+	if err != nil {
+		return "", err
+	}
+	c := out.Configuration
+	reason := func(state any, code any, text *string) error {
+		return fmt.Errorf("it is %v: %v %s", state, code, aws.ToString(text))
+	}
+	switch {
+	case c.StateReasonCode == types.StateReasonCodeInvalidImage:
+		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), manifestRule)
+	case c.LastUpdateStatusReasonCode == types.LastUpdateStatusReasonCodeInvalidImage:
+		return "", withHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), manifestRule)
+	case c.State == types.StatePending:
+		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), "the same in a minute")
+	case c.State != types.StateActive && c.State != types.StateInactive: // an inactive one wakes at the first task
+		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), "pulumi up")
+	case c.LastUpdateStatus == types.LastUpdateStatusInProgress:
+		return "", withHint(errors.New("an update is in progress"), "the same in a minute")
+	case c.LastUpdateStatus == types.LastUpdateStatusFailed:
+		return "", withHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), "pulumi up")
+	}
+	runs := ""
+	if out.Code != nil {
+		runs = aws.ToString(out.Code.ResolvedImageUri)
+	}
+	if digest(runs) != digest(d.t.ImageURI) {
+		return "", withHint(fmt.Errorf("it runs the image %q, the stack's is %s", runs, d.t.ImageURI), "pulumi up --refresh")
+	}
+	if len(c.Architectures) > 0 && string(c.Architectures[0]) != d.t.Architecture {
+		return "", withHint(fmt.Errorf("it runs on %s, the stack is for %s", c.Architectures[0], d.t.Architecture), "pulumi up --refresh")
+	}
+	env := map[string]string{}
+	if c.Environment != nil {
+		env = c.Environment.Variables
+	}
+	for _, v := range []struct{ name, want string }{{stack.EnvBucket, d.t.BucketName}, {stack.EnvQueueURL, d.t.QueueURL}, {stack.EnvDLQURL, d.t.DLQURL}} {
+		if env[v.name] != v.want {
+			return "", withHint(fmt.Errorf("its %s is %q, the stack's is %q", v.name, env[v.name], v.want), "pulumi up --refresh")
+		}
+	}
+	timeout := time.Duration(aws.ToInt32(c.Timeout)) * time.Second
+	s, err := d.tasks.Settings(ctx)
+	if err != nil {
+		return "", err
+	}
+	if timeout >= s.Visibility {
+		return "", withHint(fmt.Errorf("it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run", span(timeout), span(s.Visibility)),
+			"timeoutSeconds below visibilityTimeoutSeconds in the stack's configuration, then pulumi up")
+	}
+	return fmt.Sprintf("%s, %d MB, %s, at most %s", c.State, aws.ToInt32(c.MemorySize), d.t.Architecture, span(timeout)), nil
+}
+
+// digest is what follows the last @ of an image's URI, or all of one without.
+func digest(uri string) string { return uri[strings.LastIndex(uri, "@")+1:] }
+
+// Manifests that Lambda takes. It refuses indexes of several.
+// https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
+var manifests = []string{"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"}
+
+// image looks at the image in its repository.
+func (d *doctor) image(ctx context.Context) (string, error) {
+	m := registryPattern.FindStringSubmatch(d.t.ImageURI)
+	if m == nil {
+		return "", skipped("its registry is not ECR")
+	}
+	digest := digest(d.t.ImageURI)
+	out, err := ecr.NewFromConfig(d.aws).DescribeImages(ctx, &ecr.DescribeImagesInput{RegistryId: &m[1], RepositoryName: &m[3], ImageIds: []ecrtypes.ImageIdentifier{{ImageDigest: &digest}}})
+	if err != nil {
+		return "", err
+	}
+	if len(out.ImageDetails) != 1 {
+		return "", withHint(fmt.Errorf("%s has no image %s", m[3], digest), "pulumi up pushes it again")
+	}
+	image := out.ImageDetails[0]
+	kind := aws.ToString(image.ImageManifestMediaType)
+	if !slices.Contains(manifests, kind) {
+		return "", withHint(fmt.Errorf("it was pushed as %s", kind), manifestRule)
+	}
+	return fmt.Sprintf("%s, one manifest (%s), %s", cut(digest, 20), kind, size(aws.ToInt64(image.ImageSizeInBytes))), nil
+}
+
+func (d *doctor) mapping(ctx context.Context) (string, error) {
+	m, err := getMapping(ctx, d.t, d.lambda)
+	if err != nil {
+		return "", err
+	}
+	const way = "pulumi up --refresh"
+	switch state := aws.ToString(m.State); {
+	case state == mappingDisabled:
+		return "", withHint(errors.New("the workers are paused"), "ops%s resume", d.t.flags())
+	case state != mappingEnabled:
+		return "", withHint(fmt.Errorf("it is %s", state), "the same in a minute")
+	case aws.ToString(m.EventSourceArn) != d.t.QueueARN:
+		return "", withHint(fmt.Errorf("it reads %s, the stack's queue is %s", aws.ToString(m.EventSourceArn), d.t.QueueARN), way)
+	case aws.ToString(m.FunctionArn) != d.t.FunctionARN:
+		return "", withHint(fmt.Errorf("it starts %s, the stack's function is %s", aws.ToString(m.FunctionArn), d.t.FunctionARN), way)
+	case aws.ToInt32(m.BatchSize) != 1:
+		return "", withHint(fmt.Errorf("it hands over %d tasks at once: one that runs long would hold up the others", aws.ToInt32(m.BatchSize)), way)
+	case !slices.Contains(m.FunctionResponseTypes, types.FunctionResponseTypeReportBatchItemFailures):
+		return "", withHint(errors.New("it does not ask for ReportBatchItemFailures: tasks that failed would be deleted"), way)
+	case strings.HasPrefix(aws.ToString(m.LastProcessingResult), "PROBLEM"):
+		return "", withHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.flags())
+	}
+	return mappingEnabled, nil
+}
+
+func (d *doctor) concurrency(ctx context.Context) (string, error) {
+	m, err := getMapping(ctx, d.t, d.lambda)
+	if err != nil {
+		return "", err
+	}
+	account, err := d.lambda.GetAccountSettings(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	reserved, err := d.lambda.GetFunctionConcurrency(ctx, &lambda.GetFunctionConcurrencyInput{FunctionName: &d.t.FunctionName})
+	if err != nil {
+		return "", err
+	}
+	if account.AccountLimit == nil {
+		return "", errors.New("the answer does not say how many the account may run")
+	}
+	limit := account.AccountLimit.ConcurrentExecutions
+	room, whose := int(aws.ToInt32(account.AccountLimit.UnreservedConcurrentExecutions)), "the account has room for"
+	if r := reserved.ReservedConcurrentExecutions; r != nil {
+		room, whose = int(*r), "the function has reserved"
+	}
+	const why = "deliveries that Lambda throttles count against tasks"
+	if m.ScalingConfig == nil || m.ScalingConfig.MaximumConcurrency == nil {
+		return "", withHint(fmt.Errorf("the event source mapping has no maximum, %s %d: %s", whose, room, why), "pulumi config set maxConcurrency %d, then pulumi up", max(room, 2))
+	}
+	if most := int(*m.ScalingConfig.MaximumConcurrency); most > room {
+		return "", withHint(fmt.Errorf("up to %d workers may start, %s %d (of %d): %s", most, whose, room, limit, why),
+			"pulumi config set maxConcurrency %d, then pulumi up; or ask AWS for more (Service Quotas, Lambda, Concurrent executions)", max(room, 2))
+	}
+	return fmt.Sprintf("up to %d workers; %s %d (of %d)", *m.ScalingConfig.MaximumConcurrency, whose, room, limit), nil
+}
+
+func (d *doctor) logGroup(ctx context.Context) (string, error) {
+	out, err := cloudwatchlogs.NewFromConfig(d.aws).DescribeLogGroups(ctx, &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &d.t.LogGroupName})
+	if err != nil {
+		return "", err
+	}
+	for _, g := range out.LogGroups {
+		if aws.ToString(g.LogGroupName) != d.t.LogGroupName {
+			continue
+		}
+		if g.RetentionInDays == nil {
+			return d.t.LogGroupName + ", kept for ever", nil
+		}
+		return fmt.Sprintf("%s, kept for %s", d.t.LogGroupName, plural(int(*g.RetentionInDays), "day")), nil
+	}
+	return "", withHint(fmt.Errorf("there is no log group %s", d.t.LogGroupName), "pulumi up --refresh")
+}
+
+// generators compares what is in the image with the local folder.
+func (d *doctor) generators(context.Context) (string, error) {
+	if len(d.t.Generators) == 0 {
+		return "", skipped("the stack does not say what is in its image")
+	}
+	in := fmt.Sprintf("%d in the image", len(d.t.Generators))
+	here, err := generator.Discover(d.o.Generators)
+	if errors.Is(err, fs.ErrNotExist) {
+		return in + "; there is no " + d.o.Generators + " to compare with", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	diff := compareGenerators(here, d.t.Generators)
+	var found []string
+	for _, f := range []struct {
+		what  string
+		names []string
+	}{{"not in the image: ", diff.local}, {"only in the image: ", diff.image}, {"of another commit in the image: ", diff.changed}} {
+		if len(f.names) > 0 {
+			found = append(found, f.what+some(f.names))
+		}
+	}
+	if len(found) > 0 {
+		return "", withHint(errors.New(strings.Join(found, "; ")), "pulumi up, which brings what is in %s into the image", d.o.Generators)
+	}
+	return in + ", the same as in " + d.o.Generators, nil
+}

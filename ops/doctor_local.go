@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// leastRoom is what the local stack needs on its disk to start with: the
+// environment of the generators here takes 200 MB, one that draws with
+// matplotlib and OpenCV 700 MB, and a chunk under way some tens of MB.
+const leastRoom = 1_000_000_000 // bytes
+
+func examineLocal(ctx context.Context, o *Output) ([]Finding, error) {
+	checks := []check{
+		{"python", func(ctx context.Context) (string, error) {
+			path, version, err := generator.Interpreter(ctx)
+			return fmt.Sprintf("%s is Python %s", path, version), err
+		}},
+		{"generators", func(context.Context) (string, error) { return checkGenerators(o.Globals) }},
+		{"environments", func(context.Context) (string, error) { return checkEnvironments(o.Globals) }},
+		{"disk", func(context.Context) (string, error) { return checkDisk(o.LocalDir, leastRoom) }},
+	}
+	outputs, err := local.Outputs(o.LocalDir)
+	if errors.Is(err, local.ErrDown) {
+		err = withHint(err, "ops local up")
+	}
+	checks = append(checks, check{"stack", func(context.Context) (string, error) {
+		pid, _ := local.PID(o.LocalDir)
+		return fmt.Sprintf("process %d, in %s", pid, o.LocalDir), err
+	}})
+	if err != nil {
+		return examine(ctx, checks)
+	}
+	t := &Target{Outputs: outputs, Name: stack.Local}
+	d, err := newDoctor(ctx, o, t)
+	if err != nil {
+		return nil, err
+	}
+	return examine(ctx, append(checks, check{"queue", d.queue}, check{"dlq", d.dlq}, check{"bucket", d.bucket}, check{"workers", d.workers}, check{"mapping", d.mapping}))
+}
+
+func checkGenerators(g *Globals) (string, error) {
+	list, err := discover(g)
+	if err != nil {
+		return "", err
+	}
+	for _, x := range list {
+		if x.Problem != "" {
+			return "", withHint(fmt.Errorf("%s: %s", x.Name, x.Problem), "ops generators list")
+		}
+	}
+	if len(list) == 0 {
+		return "", withHint(fmt.Errorf("there are none in %s", g.Generators), "a folder there with examples/generate.py")
+	}
+	return fmt.Sprintf("%d in %s", len(list), g.Generators), nil
+}
+
+// checkEnvironments looks at the environments that were made. One that was not
+// is made when it is needed.
+func checkEnvironments(g *Globals) (string, error) {
+	list, err := discover(g)
+	if err != nil {
+		return "", skipped("there are no generators to make them for")
+	}
+	dir := filepath.Join(g.LocalDir, "generators")
+	if _, err := os.Stat(filepath.Join(dir, generator.IndexFile)); errors.Is(err, fs.ErrNotExist) {
+		return "none is made yet; the first run makes them", nil
+	}
+	index, err := generator.LoadIndex(dir)
+	if err != nil {
+		return "", withHint(err, "ops local up makes it again")
+	}
+	ready := 0
+	for _, x := range list {
+		made, err := index.Find(x.Name)
+		if err != nil {
+			continue
+		}
+		if made.Problem != "" {
+			return "", withHint(fmt.Errorf("%s: %s", x.Name, made.Problem), "ops local up, which tries again")
+		}
+		if _, err := os.Stat(made.Python); err != nil {
+			return "", withHint(fmt.Errorf("%s: its Python is gone: %w", x.Name, err), "ops local up makes its environment again")
+		}
+		ready++
+	}
+	says := fmt.Sprintf("ready for %d of %s", ready, plural(len(list), "generator"))
+	if ready < len(list) {
+		says += "; the next run makes what is missing"
+	}
+	return says, nil
+}
+
+// checkDisk looks whether the disk that the local stack writes to, or will, has
+// so many bytes left.
+func checkDisk(dir string, least int64) (string, error) {
+	var room syscall.Statfs_t
+	at := dir
+	err := syscall.Statfs(at, &room)
+	for errors.Is(err, fs.ErrNotExist) && filepath.Dir(at) != at {
+		at = filepath.Dir(at)
+		err = syscall.Statfs(at, &room)
+	}
+	if err != nil {
+		return "", fmt.Errorf("look at the disk of %s: %w", dir, err)
+	}
+	free := int64(room.Bavail) * int64(room.Bsize) //nolint:unconvert // other types on other systems
+	if free < least {
+		return "", withHint(fmt.Errorf("%s has %s left, a run needs %s to start with", at, size(free), size(least)), "make room, or another disk with --local-dir")
+	}
+	return size(free) + " left", nil
+}
+
+// workers asks the local stack how many of its workers are ready.
+func (d *doctor) workers(ctx context.Context) (string, error) {
+	out, err := d.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &d.t.FunctionName})
+	if err != nil {
+		return "", err
+	}
+	if out.Configuration.State != types.StateActive {
+		return "", withHint(errors.New(aws.ToString(out.Configuration.StateReason)), "the same in a moment; then %s", filepath.Join(d.o.LocalDir, "logs", "worker-*.log"))
+	}
+	return plural(int(aws.ToInt32(out.Concurrency.ReservedConcurrentExecutions)), "worker") + " ready", nil
+}

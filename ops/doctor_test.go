@@ -1,0 +1,317 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	lambdatypes "github.com/aws/aws-sdk-go-v2/service/lambda/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// diagnose runs ops doctor on a cloud and returns its findings by check.
+func (c *motoCloud) diagnose(generators string) (map[string]Finding, int) {
+	c.Helper()
+	file, err := c.save(c.TempDir())
+	c.ok(nil, err)
+	return diagnose(c.TB, Globals{Outputs: file, Generators: generators, JSON: true})
+}
+
+func diagnose(t testing.TB, g Globals) (map[string]Finding, int) {
+	t.Helper()
+	var out bytes.Buffer
+	err := (&DoctorCmd{}).Run(t.Context(), &Output{Globals: &g, data: &out, talk: io.Discard})
+	status := 0
+	if exit, ok := errors.AsType[*statusError](err); ok {
+		status = exit.status
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	var list []Finding
+	if err := json.Unmarshal(out.Bytes(), &list); err != nil {
+		t.Fatalf("%v: %s", err, &out)
+	}
+	byCheck := map[string]Finding{}
+	for _, f := range list {
+		byCheck[f.Check] = f
+	}
+	return byCheck, status
+}
+
+func (c *motoCloud) setEnvironment(t *testing.T) {
+	for name, value := range c.environment() {
+		t.Setenv(name, value)
+	}
+}
+
+// Each check of a deployed stack can fail, and says what to do.
+func TestDoctorCloud(t *testing.T) {
+	motoEndpoint(t)
+	generators := t.TempDir()
+	makeGenerators(t, generators, "maze-task", "chess-task")
+	function := func(change func(configuration map[string]any)) answer {
+		return answer{method: "GET", path: "/2015-03-31/functions/ops-", change: func(a map[string]any) {
+			if f, ok := a["Configuration"].(map[string]any); ok {
+				change(f)
+			}
+		}}
+	}
+	mapping := func(change func(mapping map[string]any)) answer {
+		return answer{method: "GET", path: "/2015-03-31/event-source-mappings/", change: change}
+	}
+	account := func(limit, unreserved int) answer {
+		return answer{method: "GET", path: "/2016-08-19/account-settings", instead: map[string]any{"AccountLimit": map[string]any{"ConcurrentExecutions": limit, "UnreservedConcurrentExecutions": unreserved}}}
+	}
+	for _, test := range []struct {
+		name  string
+		harm  func(c *motoCloud)
+		check string // that finds it
+		says  string
+		try   string
+	}{
+		{name: "healthy", harm: func(*motoCloud) {}},
+		{"an output is missing", func(c *motoCloud) { c.DashboardURL = "" }, "outputs", "lack dashboardUrl", "pulumi up"},
+		{"a queue elsewhere", func(c *motoCloud) { c.QueueARN = strings.Replace(c.QueueARN, motoRegion, "eu-west-1", 1) }, "region", "queueArn is arn:aws:sqs:eu-west-1", "aws:region"},
+		{"an image elsewhere", func(c *motoCloud) { c.ImageURI = strings.Replace(c.ImageURI, motoRegion, "eu-west-1", 1) }, "region", "imageUri is", "aws:region"},
+		{"another account", func(c *motoCloud) { c.AccountID = "210987654321" }, "credentials", "of account 123456789012", "AWS_PROFILE=NAME of account 210987654321"},
+		{"no queue", func(c *motoCloud) { c.ok(c.sqs.DeleteQueue(c.Context(), &sqs.DeleteQueueInput{QueueUrl: &c.QueueURL})) }, "queue", "NonExistentQueue", "pulumi up --refresh"},
+		{"another queue", func(c *motoCloud) { c.QueueARN += "x" }, "queue", "the stack's is", "pulumi up --refresh"},
+		{"no redrive policy", func(c *motoCloud) { c.setQueue(c.QueueURL, "RedrivePolicy", "") }, "queue", "no redrive policy", "pulumi up --refresh"},
+		{"another DLQ", func(c *motoCloud) { c.DLQARN += "x" }, "queue", "its dead tasks go to", "pulumi up --refresh"},
+		{"no DLQ", func(c *motoCloud) { c.ok(c.sqs.DeleteQueue(c.Context(), &sqs.DeleteQueueInput{QueueUrl: &c.DLQURL})) }, "dlq", "NonExistentQueue", "pulumi up --refresh"},
+		{"a DLQ for others", func(c *motoCloud) {
+			c.answer(answer{method: "POST", path: "/", change: func(a map[string]any) { // moto forgets this policy
+				if attributes, ok := a["Attributes"].(map[string]any); ok && attributes["QueueArn"] == c.DLQARN {
+					attributes["RedriveAllowPolicy"] = `{"redrivePermission":"byQueue","sourceQueueArns":["arn:aws:sqs:us-east-2:123456789012:other"]}`
+				}
+			}})
+		}, "dlq", "does not name the task queue", "pulumi up --refresh"},
+		{"a DLQ that forgets", func(c *motoCloud) { c.setQueue(c.DLQURL, "MessageRetentionPeriod", "3600") }, "dlq", "keeps a task for 1h00m", "retention"},
+		{"no bucket", func(c *motoCloud) { c.ok(c.s3.DeleteBucket(c.Context(), &s3.DeleteBucketInput{Bucket: &c.BucketName})) }, "bucket", "NoSuchBucket", "pulumi up --refresh"},
+		{"no function", func(c *motoCloud) {
+			c.ok(c.lambda.DeleteFunction(c.Context(), &lambda.DeleteFunctionInput{FunctionName: &c.FunctionName}))
+		}, "function", "ResourceNotFoundException", "pulumi up --refresh"},
+		{"a function that Lambda makes", func(c *motoCloud) {
+			c.answer(function(func(f map[string]any) { f["State"], f["StateReasonCode"] = "Pending", "Creating" }))
+		}, "function", "it is Pending", "in a minute"},
+		{"a function that failed", func(c *motoCloud) {
+			c.answer(function(func(f map[string]any) { f["State"], f["StateReason"] = "Failed", "no such subnet" }))
+		}, "function", "no such subnet", "pulumi up"},
+		{"an image that Lambda refused", func(c *motoCloud) {
+			c.answer(function(func(f map[string]any) {
+				f["LastUpdateStatus"], f["LastUpdateStatusReasonCode"] = "Failed", "InvalidImage"
+			}))
+		}, "function", "InvalidImage", "one plain manifest"},
+		{"a function that never got its image", func(c *motoCloud) {
+			c.answer(function(func(f map[string]any) { f["State"], f["StateReasonCode"] = "Failed", "InvalidImage" }))
+		}, "function", "InvalidImage", "one plain manifest"},
+		{"an update that failed", func(c *motoCloud) {
+			c.answer(function(func(f map[string]any) { f["LastUpdateStatus"], f["LastUpdateStatusReason"] = "Failed", "no right to" }))
+		}, "function", "no right to", "pulumi up"},
+		{"an update that goes on", func(c *motoCloud) {
+			c.answer(function(func(f map[string]any) { f["LastUpdateStatus"] = "InProgress" }))
+		}, "function", "in progress", "in a minute"},
+		{"another image", func(c *motoCloud) {
+			c.ok(c.lambda.UpdateFunctionCode(c.Context(), &lambda.UpdateFunctionCodeInput{FunctionName: &c.FunctionName, ImageUri: aws.String(c.RepositoryURL + ":other")}))
+		}, "function", "it runs the image", "pulumi up --refresh"},
+		{"another architecture", func(c *motoCloud) { c.Architecture = "arm64" }, "function", "runs on x86_64", "pulumi up --refresh"},
+		{"another bucket for the function", func(c *motoCloud) {
+			c.ok(c.lambda.UpdateFunctionConfiguration(c.Context(), &lambda.UpdateFunctionConfigurationInput{FunctionName: &c.FunctionName,
+				Environment: &lambdatypes.Environment{Variables: map[string]string{stack.EnvBucket: "other"}}}))
+		}, "function", `OUTPUT_BUCKET is "other"`, "pulumi up --refresh"},
+		{"a timeout beyond the visibility", func(c *motoCloud) { c.setQueue(c.QueueURL, "VisibilityTimeout", "600") }, "function", "hides a task for 10m00s only", "visibilityTimeoutSeconds"},
+		{"an index of images", func(c *motoCloud) {
+			other := "sha256:" + strings.Repeat("0", 64)
+			c.pushImage(other, "application/vnd.oci.image.index.v1+json")
+			c.ImageURI = c.RepositoryURL + "@" + other
+		}, "image", "pushed as application/vnd.oci.image.index.v1+json", "one plain manifest"},
+		{"no image", func(c *motoCloud) { c.ImageURI = c.RepositoryURL + "@sha256:" + strings.Repeat("1", 64) }, "image", "ImageNotFoundException", "pulumi up --refresh"},
+		{"no mapping", func(c *motoCloud) { c.EventSourceMappingID = "00000000-0000-4000-8000-000000000000" }, "mapping", "is gone", "pulumi up --refresh"},
+		{"paused", func(c *motoCloud) {
+			c.ok(c.lambda.UpdateEventSourceMapping(c.Context(), &lambda.UpdateEventSourceMappingInput{UUID: &c.EventSourceMappingID, Enabled: aws.Bool(false)}))
+		}, "mapping", "the workers are paused", "resume"},
+		{"between two states", func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["State"] = "Updating" })) }, "mapping", "it is Updating", "in a minute"},
+		{"a mapping of another queue", func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["EventSourceArn"] = "arn:other" })) }, "mapping", "it reads arn:other", "pulumi up --refresh"},
+		{"a mapping to another function", func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["FunctionArn"] = "arn:other" })) }, "mapping", "it starts arn:other", "pulumi up --refresh"},
+		{"batches", func(c *motoCloud) {
+			c.connect(10, func(in *lambda.CreateEventSourceMappingInput) { in.BatchSize = aws.Int32(5) })
+		}, "mapping", "5 tasks at once", "pulumi up --refresh"},
+		{"no partial failures", func(c *motoCloud) {
+			c.connect(10, func(in *lambda.CreateEventSourceMappingInput) { in.FunctionResponseTypes = nil })
+		}, "mapping", "ReportBatchItemFailures", "pulumi up --refresh"},
+		{"a mapping that may not", func(c *motoCloud) {
+			c.answer(mapping(func(m map[string]any) { m["LastProcessingResult"] = "PROBLEM: Function call failed" }))
+		}, "mapping", "PROBLEM: Function call failed", "logs"},
+		{"a small account", func(c *motoCloud) { c.answer(account(10, 10)); c.connect(900) }, "concurrency", "up to 900 workers may start, the account has room for 10", "maxConcurrency 10"},
+		{"little reserved", func(c *motoCloud) {
+			c.ok(c.lambda.PutFunctionConcurrency(c.Context(), &lambda.PutFunctionConcurrencyInput{FunctionName: &c.FunctionName, ReservedConcurrentExecutions: aws.Int32(5)}))
+		}, "concurrency", "the function has reserved 5", "maxConcurrency 5"},
+		{"no maximum", func(c *motoCloud) {
+			c.connect(10, func(in *lambda.CreateEventSourceMappingInput) { in.ScalingConfig = nil })
+		}, "concurrency", "has no maximum", "maxConcurrency 990"},
+		{"no logs", func(c *motoCloud) {
+			c.ok(c.logs.DeleteLogGroup(c.Context(), &cloudwatchlogs.DeleteLogGroupInput{LogGroupName: &c.LogGroupName}))
+		}, "logs", "there is no log group", "pulumi up --refresh"},
+		{"a generator that is not in the image", func(c *motoCloud) { delete(c.Generators, "chess-task") }, "generators", "not in the image: chess-task", "pulumi up"},
+		{"a generator that is only in the image", func(c *motoCloud) { c.Generators["tower"] = "c2" }, "generators", "only in the image: tower", "pulumi up"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newMotoCloud(t)
+			c.setEnvironment(t)
+			test.harm(c)
+			found, status := c.diagnose(generators)
+			if test.check == "" {
+				for name, f := range found {
+					if f.State != "ok" {
+						t.Errorf("%s: %+v", name, f)
+					}
+				}
+				if status != 0 || len(found) != 12 {
+					t.Errorf("status %d, %d checks", status, len(found))
+				}
+				return
+			}
+			f := found[test.check]
+			if status != exitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
+				t.Errorf("status %d, %+v", status, f)
+			}
+		})
+	}
+}
+
+// Without credentials, what needs them is not tried.
+func TestDoctorWithoutCredentials(t *testing.T) {
+	c := newMotoCloud(t)
+	c.setEnvironment(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	found, status := c.diagnose(t.TempDir())
+	if f := found["credentials"]; status != exitProblem || f.State != "problem" || !strings.Contains(f.Says, "there are no AWS credentials") || !strings.Contains(f.Try, "aws sso login") {
+		t.Errorf("status %d, %+v", status, f)
+	}
+	for _, name := range []string{"queue", "dlq", "bucket", "function", "image", "mapping", "concurrency", "logs"} {
+		if f := found[name]; f.State != "skipped" || f.Says == "" {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+}
+
+// What a request is refused with leads to a way out.
+func TestDoctorRefused(t *testing.T) {
+	c := newMotoCloud(t)
+	c.setEnvironment(t)
+	c.answer(answer{method: "GET", path: "/2015-03-31/functions/", status: 403, code: "AccessDeniedException"})
+	found, _ := c.diagnose(t.TempDir())
+	if f := found["function"]; f.State != "problem" || !strings.Contains(f.Says, "Lambda GetFunction: AccessDeniedException") || !strings.Contains(f.Try, "AWS_PROFILE") {
+		t.Errorf("%+v", f)
+	}
+	c.ImageURI = "127.0.0.1:5000/worker@sha256:" + strings.Repeat("0", 64)
+	found, _ = c.diagnose(t.TempDir())
+	if f := found["image"]; f.State != "skipped" || !strings.Contains(f.Says, "not ECR") {
+		t.Errorf("%+v", f)
+	}
+	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+	found, _ = c.diagnose(t.TempDir())
+	if f := found["credentials"]; f.State != "problem" || !strings.Contains(f.Says, "connection refused") || !strings.Contains(f.Try, "network") {
+		t.Errorf("%+v", f)
+	}
+}
+
+// Commits that are known on both sides must be the same.
+func TestCompareGenerators(t *testing.T) {
+	t.Parallel()
+	here := []generator.Generator{{Name: "same", Commit: "a"}, {Name: "changed", Commit: "b-dirty"}, {Name: "unknown"}, {Name: "forgotten", Commit: "a"},
+		{Name: "new"}, {Name: "broken", Problem: "its name"}}
+	d := compareGenerators(here, map[string]string{"same": "a", "changed": "b", "unknown": "a", "forgotten": "", "other": "a"})
+	if want := (difference{local: []string{"new"}, image: []string{"other"}, changed: []string{"changed"}}); !reflect.DeepEqual(d, want) {
+		t.Errorf("%+v, want %+v", d, want)
+	}
+	if got := some([]string{"a", "b", "c", "d", "e"}); got != "a, b, c and 2 more" {
+		t.Error(got)
+	}
+}
+
+// Where there is nothing to compare, that is no problem.
+func TestDoctorGenerators(t *testing.T) {
+	t.Parallel()
+	d := &doctor{o: &Output{Globals: &Globals{Generators: t.TempDir()}}, t: &Target{}}
+	d.t.Generators = nil
+	if _, err := d.generators(context.Background()); !errors.As(err, new(skipped)) {
+		t.Errorf("%v", err)
+	}
+	d.t.Generators, d.o.Generators = map[string]string{"a": "b"}, filepath.Join(t.TempDir(), "nowhere")
+	if says, err := d.generators(context.Background()); err != nil || !strings.Contains(says, "to compare with") {
+		t.Errorf("%q, %v", says, err)
+	}
+}
+
+// What the local stack needs before it is up.
+func TestDoctorLocal(t *testing.T) {
+	generators := t.TempDir()
+	makeGenerators(t, generators, "maze-task")
+	index := func(entry string) func(g *Globals) {
+		return func(g *Globals) {
+			dir := filepath.Join(g.LocalDir, "generators")
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte(`{"generators":[`+entry+`]}`), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		name, check, says, try string
+		harm                   func(g *Globals)
+	}{
+		{"not up", "stack", "the local stack is not up", "ops local up", func(*Globals) {}},
+		{"no Python", "python", "there is no python3 on the PATH", "", func(*Globals) { t.Setenv("PATH", t.TempDir()) }},
+		{"no folder", "generators", "no such file", "--generators-dir", func(g *Globals) { g.Generators += "x" }},
+		{"no generator", "generators", "there are none", "examples/generate.py", func(g *Globals) { g.Generators = t.TempDir() }},
+		{"a name that is none", "generators", "its name", "ops generators list", func(g *Globals) {
+			g.Generators = t.TempDir()
+			makeGenerators(t, g.Generators, "a b")
+		}},
+		{"no index", "environments", "read the index of generators", "ops local up", index(`"`)},
+		{"an environment that could not be made", "environments", "maze-task: no index answers", "tries again", index(`{"name":"maze-task","problem":"no index answers"}`)},
+		{"an environment that is gone", "environments", "its Python is gone", "ops local up", index(fmt.Sprintf(`{"name":"maze-task","dir":%q,"entry":"examples/generate.py","flags":{"output":"--output","seed":true},"python":"/nowhere/python"}`, generators))},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := Globals{Stack: stack.Local, LocalDir: filepath.Join(t.TempDir(), ".local"), Generators: generators, JSON: true}
+			test.harm(&g)
+			found, status := diagnose(t, g)
+			if f := found[test.check]; status != exitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
+				t.Errorf("status %d, %+v", status, f)
+			}
+			if f := found["disk"]; f.State != "ok" {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+}
+
+func TestDoctorDisk(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "not", "yet")
+	if says, err := checkDisk(dir, 1); err != nil || !strings.Contains(says, " left") {
+		t.Errorf("%q, %v", says, err)
+	}
+	if _, err := checkDisk(dir, 1<<60); err == nil || !strings.Contains(err.Error(), "a run needs") {
+		t.Errorf("%v", err)
+	}
+}

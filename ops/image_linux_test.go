@@ -1,0 +1,368 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// The tests here build the worker's image and run it. Each makes a copy of the
+// files in the repository, so that a work tree with other things in it makes no
+// difference, and can be changed.
+
+// checkout skips the test where there is no Docker, and returns such a copy.
+func checkout(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it builds an image")
+	}
+	if out, err := exec.CommandContext(t.Context(), "docker", "version").CombinedOutput(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("no Docker: %v: %s", err, out)
+		}
+		t.Skipf("no Docker: %v", err)
+	}
+	list, err := exec.CommandContext(t.Context(), "git", "-C", "..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	if err != nil {
+		t.Skip("no git: it says which files are the repository's")
+	}
+	dir := t.TempDir()
+	for name := range strings.SplitSeq(strings.TrimRight(string(list), "\x00"), "\x00") {
+		text, err := os.ReadFile(filepath.Join("..", name))
+		if os.IsNotExist(err) {
+			continue // removed and not committed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(dir, name), text)
+	}
+	return dir
+}
+
+func put(t *testing.T, path string, text []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// edit changes a file of a checkout.
+func edit(t *testing.T, path, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := bytes.ReplaceAll(text, []byte(from), []byte(to))
+	if bytes.Equal(text, changed) {
+		t.Fatalf("%s does not have %q", path, from)
+	}
+	put(t, path, changed)
+}
+
+// image is a built image.
+type image struct {
+	ID     string `json:"Id"`
+	Size   int64
+	RootFS struct{ Layers []string }
+}
+
+// bases replace the base images where those of the Dockerfile cannot be had.
+func bases() (args []string) {
+	for _, name := range []string{"BASE_IMAGE", "BUILDER_IMAGE"} {
+		if value := os.Getenv(name); value != "" {
+			args = append(args, "--build-arg="+name+"="+value)
+		}
+	}
+	return args
+}
+
+// build builds the image of a checkout.
+func build(t *testing.T, dir, commits string) image {
+	t.Helper()
+	began := time.Now()
+	id := docker(t, append([]string{"build", "--quiet", "--build-arg=GENERATOR_COMMITS=" + commits, dir}, bases()...)...)
+	var i []image
+	if err := json.Unmarshal([]byte(docker(t, "image", "inspect", id)), &i); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("built %s in %.1f s", id, time.Since(began).Seconds())
+	return i[0]
+}
+
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "docker", args...)
+	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=1")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, said.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// ops runs the command line in a folder and returns what it prints and says.
+func ops(t *testing.T, dir string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "ops", args...)
+	var out, said bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &said
+	err = cmd.Run()
+	return out.String(), said.String(), err
+}
+
+// logs shows what the workers of a local stack wrote, when the test has failed.
+func logs(t *testing.T, dir string) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			files, _ := filepath.Glob(filepath.Join(dir, ".local", "logs", "worker-*.log"))
+			for _, file := range files {
+				text, _ := os.ReadFile(file)
+				t.Logf("%s:\n%s", filepath.Base(file), text[max(0, len(text)-2000):])
+			}
+		}
+	})
+}
+
+// The image that was built makes samples of every generator of our own, as whole
+// and the same as this program does, with the limits of Lambda.
+func TestImageRuns(t *testing.T) {
+	repo, dir := checkout(t), t.TempDir()
+	commits := map[string]string{}
+	found, err := generator.Discover(filepath.Join(repo, "generators"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, g := range found {
+		commits[g.Name] = fmt.Sprintf("%040d", n)
+	}
+	text, err := json.Marshal(commits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	built := build(t, repo, string(text))
+	t.Logf("image: %d MB", built.Size/1e6)
+	logs(t, dir)
+	out, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--all", "--samples", "20", "--json")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	for _, line := range regexp.MustCompile(`(?m)^.* asked for work .*$`).FindAllString(said, -1) {
+		t.Log(line)
+	}
+	var report LocalResult
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatal(err)
+	}
+	if !report.Whole || len(report.Generators) != len(commits) || len(commits) < 5 {
+		t.Errorf("got %s\n%s", out, said)
+	}
+	for name, commit := range commits {
+		for _, r := range receipts(t, dir, name) {
+			if r.Image != built.ID || r.Commit != commit {
+				t.Errorf("%s: the receipt says image %q and commit %q, want %q and %q", name, r.Image, r.Commit, built.ID, commit)
+			}
+		}
+	}
+	if left := containers(t, dir); left != "" {
+		t.Errorf("containers are left: %s", left)
+	}
+}
+
+// receipts are those that a local stack has stored for a generator.
+func receipts(t *testing.T, dir, name string) (list []store.Receipt) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, ".local", "s3", local.Bucket, "receipts", "v1", name, "*.json"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("receipts of %s: %v, %v", name, files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r store.Receipt
+		if err := json.Unmarshal(text, &r); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// containers are the names of those of a local stack.
+func containers(t *testing.T, dir string) string {
+	t.Helper()
+	return docker(t, "ps", "--all", "--filter", "label=vm-dataset.local="+filepath.Join(dir, ".local"), "--format", "{{.Names}}")
+}
+
+// A generator in the container finds what one finds on Lambda.
+func TestImageLimits(t *testing.T) {
+	repo, dir := checkout(t), t.TempDir()
+	probe, err := os.ReadFile(filepath.Join("testdata", "image", "probe.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(repo, "generators", "probe", "examples", "generate.py"), probe)
+	put(t, filepath.Join(repo, "generators", "probe", "helper.py"), nil)
+	put(t, filepath.Join(repo, "generators", "catalog.yaml"), []byte("probe: {videoless: true, required: [limits.json]}\n"))
+	logs(t, dir)
+	out, said, err := ops(t, dir, "local", "run", "--image", build(t, repo, "{}").ID, "--memory", "1024", "--tmp", "256", "--workers", "1", "--generator", "probe", "--samples", "1", "--chunk", "1")
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, out, said)
+	}
+	text, err := os.ReadFile(filepath.Join(local.SamplesDir(filepath.Join(dir, ".local")), "probe", "probe_00000000", "limits.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		User                     int
+		Passwd, Root, Generators string
+		Shm                      bool
+		Tmp, Memory              int64
+		Files, Threads, Compiled int
+	}
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", text)
+	// Landlock, where the kernel and Docker have it, refuses before the file system does.
+	for name, refusal := range map[string]string{"root": got.Root, "generators": got.Generators} {
+		if refusal != "OSError" && refusal != "PermissionError" {
+			t.Errorf("%s can be written: %q", name, refusal)
+		}
+	}
+	if got.User == 0 || got.Passwd != "KeyError" || got.Shm || got.Tmp != 256<<20 || got.Memory != 1<<30 ||
+		got.Files > 1024 || got.Files < 1000 || got.Threads > 1024 || got.Threads < 900 || got.Compiled != 1 {
+		t.Errorf("got %s", text)
+	}
+}
+
+// Only what the image is made of changes it, and an edit of a generator or of the
+// worker leaves the environments as they are.
+func TestImageChanges(t *testing.T) {
+	repo := checkout(t)
+	const environments = 2 // layers above the base image: the system's packages, then these
+	first := build(t, repo, "{}")
+	base := len(first.RootFS.Layers) - 5
+	for _, unrelated := range []string{"README.md", "docs/ARCHITECTURE.md", "worker/worker_test.go", "worker/generator/requirements_test.go", "worker/generator/testdata/new", "ops/main.go", "infra/pipeline.go",
+		"infra/stack/stack_test.go", "generators/README.md", "generators/tests/test_generators.py", ".ci/run", "generators/puzzlekit/__pycache__/cli.cpython-311.pyc"} {
+		put(t, filepath.Join(repo, unrelated), []byte("changed\n"))
+	}
+	if again := build(t, repo, "{}"); again.ID != first.ID {
+		t.Errorf("files that are not in the image have changed it from %s to %s", first.ID, again.ID)
+	}
+	changes := []struct {
+		name    string
+		commits string
+		do      func()
+		layers  int // that stay as they are, above the base image
+	}{
+		{"the worker", "{}", func() { edit(t, filepath.Join(repo, "worker", "handler.go"), `"task started"`, `"task begun"`) }, environments + 2},
+		{"the commit of a generator", `{"maze-task-data-generator":"c"}`, func() {}, environments + 1},
+		{"a generator", "{}", func() {
+			edit(t, filepath.Join(repo, "generators", "maze-task-data-generator", "maze_drawing.py"), "import", "# edited\nimport")
+		}, environments},
+		{"what a generator requires", "{}", func() {
+			put(t, filepath.Join(repo, "generators", "maze-task-data-generator", "requirements.txt"), nil)
+		}, environments - 1},
+	}
+	seen := map[string]string{first.ID: "nothing"}
+	last := first
+	for _, c := range changes {
+		c.do()
+		now := build(t, repo, c.commits)
+		if before, ok := seen[now.ID]; ok {
+			t.Errorf("a change of %s gives the image of a change of %s", c.name, before)
+		}
+		seen[now.ID] = c.name
+		if keep := base + c.layers; !reflect.DeepEqual(now.RootFS.Layers[:keep], last.RootFS.Layers[:keep]) {
+			t.Errorf("a change of %s has changed other layers:\n%q\n%q", c.name, last.RootFS.Layers, now.RootFS.Layers)
+		}
+		last = now
+	}
+}
+
+// A module that cannot be imported fails the build, by name. This one's package
+// lies in the generator's folder.
+func TestImageRefused(t *testing.T) {
+	repo := checkout(t)
+	broken := filepath.Join(repo, "generators", "broken")
+	put(t, filepath.Join(broken, "examples", "generate.py"), nil)
+	put(t, filepath.Join(broken, "requirements.txt"), []byte("./pkg\n"))
+	put(t, filepath.Join(broken, "pkg", "setup.py"), []byte("from setuptools import setup\nsetup(name='broken-thing', version='1', py_modules=['broken_thing'])\n"))
+	put(t, filepath.Join(broken, "pkg", "broken_thing.py"), []byte("import ctypes\nctypes.CDLL('libnothere.so.1')\n"))
+	cmd := exec.CommandContext(t.Context(), "docker", append([]string{"build", repo}, bases()...)...)
+	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=1", "BUILDKIT_PROGRESS=plain")
+	out, err := cmd.CombinedOutput()
+	if want := "of broken: import broken_thing: OSError: libnothere.so.1"; err == nil || !bytes.Contains(out, []byte(want)) {
+		t.Errorf("%v, want %q in %s", err, want, out[max(0, len(out)-3000):])
+	}
+}
+
+// Killed with kill -9, a local stack leaves no container behind, and the next one
+// goes on.
+func TestImageStackKilled(t *testing.T) {
+	built, dir := build(t, checkout(t), "{}"), t.TempDir()
+	logs(t, dir)
+	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--generator", "maze-task-data-generator", "--samples", "100"}
+	cmd := exec.CommandContext(t.Context(), "ops", run...)
+	cmd.Dir = dir
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await := func(what string, holds func() bool) {
+		t.Helper()
+		for limit := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatalf("never: %s", what)
+			}
+		}
+	}
+	await("a receipt", func() bool {
+		files, _ := filepath.Glob(filepath.Join(dir, ".local", "s3", local.Bucket, "receipts", "v1", "*", "*.json"))
+		return len(files) > 0
+	})
+	if containers(t, dir) == "" {
+		t.Error("there are no containers to begin with")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	out, said, err := ops(t, dir, run...)
+	if err != nil || !strings.Contains(out, "whole: 1 generator, 100 samples") {
+		t.Errorf("%v\n%s%s", err, out, said)
+	}
+	await("the containers are gone", func() bool { return containers(t, dir) == "" })
+}
+
+// The Dockerfile's base images have exact tags, and the builder is new enough.
+func TestImageBases(t *testing.T) {
+	text, err := fs.ReadFile(os.DirFS(".."), "Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`(?m)^ARG BUILDER_IMAGE=golang:\d+\.\d+\.\d+-bookworm$`, `(?m)^ARG BASE_IMAGE=python:3\.11\.\d+-slim-bookworm$`} {
+		if !regexp.MustCompile(want).Match(text) {
+			t.Errorf("no %s in the Dockerfile", want)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// Limits of a worker in a container, in MB. They are those that the function in
+// the cloud has unless its stack says otherwise.
+const (
+	DefaultMemory = 10240 // Lambda's most
+	DefaultTmp    = 512   // Lambda's least
+)
+
+// Image is a container image of the worker on this machine.
+type Image struct {
+	URI        string // repository@digest if it was pushed or pulled, else the image's id
+	Generators []generator.Generator
+
+	id string
+}
+
+// ErrNoImage says that an image is not on this machine.
+var ErrNoImage = errors.New("it is not on this machine")
+
+// FindImage looks an image up and reads the index of the generators in it, or
+// returns ErrNoImage. It runs the docker command line, and pulls nothing.
+func FindImage(ctx context.Context, ref string) (*Image, error) {
+	out, err := docker(ctx, "image", "inspect", "--format", `{"ID":{{json .Id}},"RepoDigests":{{json .RepoDigests}}}`, ref)
+	if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such image") {
+		err = ErrNoImage
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	var found struct {
+		ID          string
+		RepoDigests []string
+	}
+	if err := json.Unmarshal(out, &found); err != nil {
+		return nil, fmt.Errorf("image %s: docker image inspect: %w", ref, err)
+	}
+	text, err := docker(ctx, "run", "--rm", "--network=none", "--entrypoint=cat", found.ID, stack.DefaultGenerators+"/"+generator.IndexFile)
+	if err != nil {
+		return nil, fmt.Errorf("image %s is not one of the worker: %w", ref, err)
+	}
+	index, err := generator.ParseIndex(text)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", ref, err)
+	}
+	i := &Image{URI: found.ID, Generators: index.Generators, id: found.ID}
+	if len(found.RepoDigests) > 0 {
+		i.URI = found.RepoDigests[0]
+	}
+	return i, nil
+}
+
+// docker runs the docker command line and returns what it prints.
+func docker(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, errors.New("there is no docker on the PATH: install Docker, then run again")
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return nil, fmt.Errorf("docker %s: %s", args[0], lines[len(lines)-1])
+	}
+	return out, nil
+}
+
+// command is what runs a worker of this image with Lambda's limits: a user who is
+// in no passwd, a file system that cannot be written but for a small /tmp, no
+// /dev/shm, and 1,024 open files and processes. Processes are limited by cgroup,
+// because ulimit counts those of all containers of one user.
+//
+// The client process inherits the stack's lock, and its standard input is the
+// worker's: when the stack is gone, so is the container, and then the lock.
+func (i *Image) command(name string, c Config, env []string) *exec.Cmd {
+	args := []string{"run", "--rm", "--interactive", "--name=" + name, "--label=vm-dataset.local=" + c.Dir, "--log-driver=none",
+		"--user=993:990", "--read-only", fmt.Sprintf("--tmpfs=/tmp:exec,mode=1777,size=%dm", c.Tmp), "--ipc=none",
+		"--ulimit=nofile=1024:1024", "--pids-limit=1024", fmt.Sprintf("--memory=%dm", c.Memory), fmt.Sprintf("--memory-swap=%dm", c.Memory),
+		"--cap-drop=ALL", "--security-opt=no-new-privileges",
+		"--network=host", // the endpoints are on loopback
+	}
+	for _, variable := range append(env, stack.EnvImage+"="+i.URI, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.Itoa(c.Memory)) {
+		args = append(args, "--env="+variable)
+	}
+	cmd := exec.Command("docker", append(args, i.id)...)
+	cmd.Env = os.Environ()
+	return cmd
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+)
+
+// lateness is how late a line may reach the log group and still be shown by a
+// later look: each one goes back that far. Lambda sends lines within seconds.
+const lateness = 2 * time.Minute
+
+// idsPerPattern is how many request ids, of 36 characters, a pattern holds.
+const idsPerPattern = 20
+
+// cloudLogs reads a stack's log group. What a look has shown is not shown again.
+type cloudLogs struct {
+	client   *cloudwatchlogs.Client
+	group    string
+	filter   logFilter
+	from     time.Time
+	shown    map[string]time.Time // event ids, with their time
+	requests map[string]bool      // invocations of the tasks that are looked for, until Lambda reports their end
+}
+
+func newCloudLogs(ctx context.Context, g *Globals, f logFilter, since time.Time) (*cloudLogs, error) {
+	t, err := newTarget(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	if t.LogGroupName == "" {
+		return nil, withHint(fmt.Errorf("stack %s: the stack outputs lack logGroupName", t.Name), "pulumi up, then the same again")
+	}
+	config, err := t.awsConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client := cloudwatchlogs.NewFromConfig(config, func(o *cloudwatchlogs.Options) {
+		// An account may filter 5 times a second, whoever else does.
+		o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts = 8 })
+	})
+	return &cloudLogs{client: client, group: t.LogGroupName, filter: f, from: since, shown: map[string]time.Time{}, requests: map[string]bool{}}, nil
+}
+
+func (c *cloudLogs) next(ctx context.Context, show func(logLine) error) error {
+	began := time.Now()
+	find := func(l logLine) bool {
+		return l.fields == nil && c.filter.empty() || l.fields != nil && c.filter.match(l)
+	}
+	if len(c.filter.tasks) == 0 {
+		if err := c.search(ctx, c.filter.pattern(), find, show); err != nil {
+			return err
+		}
+	} else if err := c.nextOfTasks(ctx, find, show); err != nil {
+		return err
+	}
+	if back := began.Add(-lateness); back.After(c.from) {
+		c.from = back
+	}
+	maps.DeleteFunc(c.shown, func(_ string, at time.Time) bool { return at.Before(c.from) })
+	return nil
+}
+
+// nextOfTasks finds the lines of tasks, and then Lambda's own of the invocations
+// in which they were written: those name nothing but the request.
+func (c *cloudLogs) nextOfTasks(ctx context.Context, find func(logLine) bool, show func(logLine) error) error {
+	var lines []logLine
+	keep := func(l logLine) error {
+		if id := l.text("request_id"); id != "" {
+			c.requests[id] = true
+		}
+		lines = append(lines, l)
+		return nil
+	}
+	if err := c.search(ctx, c.filter.pattern(), find, keep); err != nil {
+		return err
+	}
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(c.requests)), idsPerPattern) {
+		named := func(l logLine) bool {
+			return l.fields == nil && slices.ContainsFunc(ids, func(id string) bool { return strings.Contains(l.raw, id) })
+		}
+		pattern := `?"` + strings.Join(ids, `" ?"`) + `"`
+		if err := c.search(ctx, pattern, named, keep); err != nil {
+			return err
+		}
+	}
+	slices.SortStableFunc(lines, byTime)
+	for _, l := range lines {
+		if rest, ok := strings.CutPrefix(l.raw, "REPORT RequestId: "); ok {
+			id, _, _ := strings.Cut(rest, "\t")
+			delete(c.requests, strings.TrimSpace(id))
+		}
+		if err := show(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// search hands over the events since from that match and were not shown before.
+// A page may be empty and not the last.
+func (c *cloudLogs) search(ctx context.Context, pattern string, match func(logLine) bool, show func(logLine) error) error {
+	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &c.group, StartTime: aws.Int64(c.from.UnixMilli())}
+	if pattern != "" {
+		in.FilterPattern = &pattern
+	}
+	pages := cloudwatchlogs.NewFilterLogEventsPaginator(c.client, in)
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return fmt.Errorf("read the log group %s: %w", c.group, err)
+		}
+		for _, e := range page.Events {
+			at := time.UnixMilli(aws.ToInt64(e.Timestamp))
+			l := newLogLine(aws.ToString(e.EventId), aws.ToString(e.LogStreamName), aws.ToString(e.Message), at)
+			if _, before := c.shown[l.id]; before || !match(l) {
+				continue
+			}
+			c.shown[l.id] = at
+			if err := show(l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

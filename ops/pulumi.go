@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+)
+
+// pulumiTarget asks the Pulumi CLI for the outputs of a stack, as a person would
+// in the project's folder. A name without a project ("dev") needs that folder;
+// a full one ("organization/vm-dataset/dev") does not.
+func pulumiTarget(ctx context.Context, g *Globals) (*Target, error) {
+	args := []string{"stack", "output", "--json", "--non-interactive"}
+	if g.Stack != "" {
+		args = append(args, "--stack", g.Stack)
+	}
+	text, err := pulumi(ctx, g, args...)
+	if err != nil {
+		return nil, err
+	}
+	name := g.Stack
+	if name == "" {
+		shown, err := pulumi(ctx, g, "stack", "--show-name", "--non-interactive")
+		if err != nil {
+			return nil, err
+		}
+		if name = strings.TrimSpace(string(shown)); name == stack.Local {
+			return nil, withHint(fmt.Errorf("the selected Pulumi stack is called %s, which is ops' name for this machine", name),
+				"ops --stack ORGANIZATION/PROJECT/%s, or rename it: pulumi stack rename", name)
+		}
+	}
+	o, err := stack.Parse(text)
+	switch {
+	case err != nil && strings.TrimSpace(string(text)) == "{}":
+		return nil, withHint(fmt.Errorf("stack %s has no outputs: it was never deployed, or it was destroyed", name), "pulumi up --stack %s, then the same again", name)
+	case err != nil:
+		return nil, withHint(fmt.Errorf("stack %s: %w", name, err), "pulumi up --stack %s, then the same again", name)
+	}
+	return &Target{Outputs: o, Name: name, project: g.projectFlag()}, nil
+}
+
+// pulumi runs the Pulumi CLI in the project's folder and returns what it
+// printed. What it cannot do comes as one sentence and the way out.
+func pulumi(ctx context.Context, g *Globals, args ...string) ([]byte, error) {
+	path, err := exec.LookPath("pulumi")
+	if err != nil {
+		return nil, withHint(errors.New("there is no pulumi on the PATH to ask for the stack's outputs"),
+			"install Pulumi; or --outputs FILE with what 'pulumi stack output --json' printed elsewhere; or ops --stack local for this machine")
+	}
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir, cmd.Stderr = g.Project, &said
+	cmd.Env = append(os.Environ(), "PULUMI_SKIP_UPDATE_CHECK=true")
+	out, err := cmd.Output()
+	exit, exited := errors.AsType[*exec.ExitError](err)
+	switch {
+	case err == nil:
+		return out, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case !exited:
+		return nil, withHint(fmt.Errorf("run pulumi: %w", err), "name the project's folder with --project or OPS_PROJECT")
+	}
+	return nil, pulumiRefusal(g, exit.ExitCode(), said.String())
+}
+
+// Exit statuses of the Pulumi CLI.
+const (
+	pulumiNotLoggedIn = 3
+	pulumiNoStack     = 6
+)
+
+const (
+	noProject  = "there is no Pulumi project in $folder or above it"
+	projectWay = "run ops in the checkout, name its folder with --project DIR or OPS_PROJECT, or give the stack's full name: --stack ORGANIZATION/PROJECT/STACK"
+)
+
+// refusals are what the Pulumi CLI says when it does not give the outputs, and
+// what that means here. The words are those of v3.230.0. $1 is what the pattern
+// catches, or else the name of the stack; $folder is where Pulumi was asked.
+var refusals = []struct {
+	status int // says the same in other words; 0 for none
+	says   *regexp.Regexp
+	means  string
+	way    string
+}{
+	{pulumiNotLoggedIn, regexp.MustCompile(`PULUMI_ACCESS_TOKEN must be set|invalid access token`),
+		"Pulumi is not logged in to where the stacks are kept",
+		"pulumi login (or set PULUMI_BACKEND_URL), as for pulumi up, then the same again"},
+	{pulumiNoStack, regexp.MustCompile(`no stack named '(.*?)' found`),
+		"there is no Pulumi stack $1",
+		"pulumi stack ls shows those there are; pulumi stack init $1 makes it"},
+	{0, regexp.MustCompile(`no stack selected`),
+		"no Pulumi stack is selected",
+		"ops --stack NAME ..., or pulumi stack select NAME; ops --stack local for this machine"},
+	{0, regexp.MustCompile(`no Pulumi\.yaml project file found`), noProject, projectWay},
+	{0, regexp.MustCompile(`pass the fully qualified name`), noProject, projectWay},
+	{0, regexp.MustCompile(`passphrase must be set`),
+		"the stack is locked with a passphrase, and neither PULUMI_CONFIG_PASSPHRASE nor PULUMI_CONFIG_PASSPHRASE_FILE is set",
+		"export PULUMI_CONFIG_PASSPHRASE=... (may be empty), as for pulumi up, then the same again"},
+	{0, regexp.MustCompile(`unable to read PULUMI_CONFIG_PASSPHRASE_FILE: (?:open )?(.*)`),
+		"the file that PULUMI_CONFIG_PASSPHRASE_FILE names cannot be read: $1",
+		"name the right file, then the same again"},
+	{0, regexp.MustCompile(`incorrect passphrase`),
+		"the passphrase in PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE is not the stack's",
+		"set the one that was used at pulumi stack init, then the same again"},
+	{0, regexp.MustCompile(`currently locked by`),
+		"another Pulumi process works on the stack",
+		"the same when it is done; if it was killed: pulumi cancel"},
+}
+
+var pulumiError = regexp.MustCompile(`(?m)^error: `)
+
+func pulumiRefusal(g *Globals, status int, said string) error {
+	for _, r := range refusals {
+		found := r.says.FindStringSubmatch(said)
+		if found == nil && (r.status == 0 || r.status != status) {
+			continue
+		}
+		caught := g.Stack
+		if len(found) > 1 {
+			caught = found[1]
+		}
+		folder, err := filepath.Abs(g.Project)
+		if err != nil {
+			return err
+		}
+		fill := strings.NewReplacer("$1", caught, "$folder", folder).Replace
+		return withHint(errors.New(fill(r.means)), "%s", fill(r.way))
+	}
+	if place := pulumiError.FindStringIndex(said); place != nil {
+		said = said[place[1]:] // without the progress before it
+	}
+	return withHint(fmt.Errorf("pulumi does not give the stack's outputs: %s", strings.TrimSpace(said)), "pulumi stack output --json in the project's folder, until that works")
+}

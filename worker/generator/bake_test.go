@@ -1,0 +1,131 @@
+package generator
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// tree reads the files below a folder.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		files[name] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// Environments made from copied requirements are those of the generators, and an
+// edit of a program is no edit of the copy.
+func TestCopyRequirements(t *testing.T) {
+	wheelhouse(t)
+	root, dir := t.TempDir(), filepath.Join(t.TempDir(), "built")
+	write(t, filepath.Join(root, "plain", entry), preamble)
+	write(t, filepath.Join(root, "plain", requirementsFile), "-r more.txt # elsewhere\n")
+	write(t, filepath.Join(root, "plain", "more.txt"), "tiny-thing==1.0\n")
+	write(t, filepath.Join(root, "odd", "make.py"), preamble)
+	write(t, filepath.Join(root, "folder", entry), preamble)
+	write(t, filepath.Join(root, "folder", requirementsFile), "./tiny_thing-1.0-py3-none-any.whl\n")
+	wheel(t, filepath.Join(root, "folder"), "tiny_thing", "value = 1\n")
+	write(t, filepath.Join(root, Catalogue), "odd: {entry: make.py, requirements: [Tiny_Thing == 1.0]}\n")
+
+	copied := t.TempDir()
+	if err := CopyRequirements(root, copied); err != nil {
+		t.Fatal(err)
+	}
+	var first, second recorder
+	if _, err := (&Builder{Root: copied, Dir: dir, Events: first.record}).Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	index, err := (&Builder{Root: root, Dir: dir, Events: second.record}).Build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.count(Ready) != 1 || second.count(Reused) != 1 || second.count(Ready) != 1 {
+		t.Errorf("events %+v, then %+v", first.events, second.events)
+	}
+	for _, g := range index.Generators {
+		if g.Problem != "" {
+			t.Errorf("%s: %s", g.Name, g.Problem)
+		}
+	}
+
+	write(t, filepath.Join(root, "plain", entry), preamble+"print('edited')\n")
+	write(t, filepath.Join(root, "plain", "new.py"), "")
+	again := t.TempDir()
+	if err := CopyRequirements(root, again); err != nil {
+		t.Fatal(err)
+	}
+	if before, after := tree(t, copied), tree(t, again); !maps.Equal(before, after) {
+		t.Errorf("copied %q, then %q", before, after)
+	}
+	write(t, filepath.Join(root, "plain", requirementsFile), "-r ../odd/x.txt\n")
+	if err := CopyRequirements(root, t.TempDir()); err == nil || !strings.Contains(err.Error(), "generator plain: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCheckImports(t *testing.T) {
+	house := wheelhouse(t)
+	wheel(t, house, "library", "import ctypes\nctypes.CDLL('libnothere.so.1')\n")
+	wheel(t, house, "quits", "raise SystemExit(3)\n")
+	wheel(t, house, "raises", "import not_there\n")
+	wheel(t, house, "tests", "import tools_of_the_author\n") // a stray folder
+	wheel(t, house, "zz_dies", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+	for _, test := range []struct {
+		requirements string
+		want         []string
+	}{
+		{"tiny-thing\ntests\n", nil},
+		{"tiny-thing\nlibrary\nquits\nraises\nzz_dies\n", []string{
+			"import library: OSError: libnothere.so.1: cannot open shared object file",
+			"import quits: SystemExit: 3",
+			"import raises: ModuleNotFoundError: No module named 'not_there'",
+			"import zz_dies: signal: segmentation fault",
+		}},
+	} {
+		index, err := (&Builder{Root: bare(t, test.requirements), Dir: t.TempDir()}).Build(t.Context())
+		if err != nil || index.Generators[0].Problem != "" {
+			t.Fatalf("%+v, %v", index, err)
+		}
+		id := index.Generators[0].Environment
+		var got []string
+		if err := index.CheckImports(t.Context(), []string{id}); err != nil {
+			got = strings.Split(err.Error(), "\n")
+		}
+		if len(got) != len(test.want) {
+			t.Fatalf("got %q, want %q", got, test.want)
+		}
+		for n, want := range test.want {
+			if !strings.HasPrefix(got[n], "environment "+id+" of g: "+want) {
+				t.Errorf("got %q, want ...%q", got[n], want)
+			}
+		}
+	}
+}
+
+// Where there is no git history, commits are told.
+func TestBuildCommits(t *testing.T) {
+	root, dir := bare(t, ""), t.TempDir()
+	index, err := (&Builder{Root: root, Dir: dir, Commits: map[string]string{"g": "c0ffee"}}).Build(t.Context())
+	if err != nil || index.Generators[0].Commit != "c0ffee" {
+		t.Errorf("got %+v, %v", index, err)
+	}
+	_, err = (&Builder{Root: root, Dir: dir, Commits: map[string]string{"gg": "c0ffee"}}).Build(t.Context())
+	if _, ok := errors.AsType[*UnknownError](err); !ok {
+		t.Errorf("an unknown name: %v", err)
+	}
+}

@@ -1,0 +1,84 @@
+// Command install puts the generators into the worker's image while that is
+// built, with the code that the local stack uses.
+//
+//	install requirements FROM TO  copies from the generators in FROM what environments are made from
+//	install generators FROM TO    makes the environments and the index of the generators in FROM
+//
+// It is a program of its own and not a part of bootstrap, so that a change of the
+// worker leaves the environments as they are. What it cannot do for one generator
+// it does for none: an image holds all generators or is not built.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// commitsVariable holds the commits of the generators as a JSON object, names to
+// commits: an image's build context has no git history.
+const commitsVariable = "GENERATOR_COMMITS"
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: install requirements|generators FROM TO")
+		return 80
+	}
+	var err error
+	switch from, to := os.Args[2], os.Args[3]; os.Args[1] {
+	case "requirements":
+		err = generator.CopyRequirements(from, to)
+	case "generators":
+		err = install(ctx, from, to)
+	default:
+		fmt.Fprintf(os.Stderr, "install: %q is neither requirements nor generators\n", os.Args[1])
+		return 80
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "install:", err)
+		return 1
+	}
+	return 0
+}
+
+func install(ctx context.Context, from, to string) error {
+	var commits map[string]string
+	if text := os.Getenv(commitsVariable); text != "" {
+		if err := json.Unmarshal([]byte(text), &commits); err != nil {
+			return fmt.Errorf("%s is not a JSON object of names and commits: %w", commitsVariable, err)
+		}
+	}
+	var made []string
+	b := generator.Builder{Root: from, Dir: to, Commits: commits, Progress: func(line string) { fmt.Println(line) }, Events: func(e generator.Event) {
+		if e.Stage == generator.Ready {
+			made = append(made, e.Environment)
+		}
+	}}
+	index, err := b.Build(ctx)
+	if err != nil {
+		return err
+	}
+	for _, g := range index.Generators {
+		if g.Problem != "" {
+			err = errors.Join(err, fmt.Errorf("generator %s: %s", g.Name, g.Problem))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := index.CheckImports(ctx, made); err != nil {
+		return err
+	}
+	fmt.Printf("%d generators, %d environments made\n", len(index.Generators), len(made))
+	return nil
+}
