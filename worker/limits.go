@@ -15,7 +15,7 @@ import (
 
 // Limits bound what the generators of a worker may use. A zero is the default.
 type Limits struct {
-	Memory   int64         // bytes, of worker and generators together; default: what the container or the machine has
+	Memory   int64         // bytes, of worker and generators together; at most and by default what the container or the machine has
 	FreeDisk int64         // bytes that stay free in the temporary folder, an eighth of a small disk; default 64 MiB
 	Bytes    int64         // that a chunk may write; default sample.MaxBytes
 	Files    int           // that a chunk may write for each of its samples, temporary ones counted; default 1,000
@@ -23,8 +23,8 @@ type Limits struct {
 }
 
 func (l Limits) filled() Limits {
-	if l.Memory == 0 {
-		l.Memory = MachineMemory()
+	if there := MachineMemory(); l.Memory == 0 || there > 0 && there < l.Memory {
+		l.Memory = there
 	}
 	if l.FreeDisk == 0 {
 		l.FreeDisk = 64 << 20 // four chunks of 20 samples at 730 kB, and room for the worker to go on

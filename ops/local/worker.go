@@ -174,7 +174,6 @@ func (w *instance) start() (*process, error) {
 		"AWS_ENDPOINT_URL_SQS=" + o.SQSEndpoint, "AWS_ENDPOINT_URL_S3=" + o.S3Endpoint,
 		"AWS_ACCESS_KEY_ID=" + o.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + o.SecretAccessKey,
 		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
-		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=" + strconv.FormatInt(worker.MachineMemory()/int64(w.stack.config.Workers)>>20, 10), // and the memory
 		"AWS_LAMBDA_RUNTIME_API=" + w.address, stack.EnvFunction + "=" + o.FunctionName,
 	}
 	p := &process{done: make(chan struct{})}
@@ -215,6 +214,8 @@ func (w *instance) command(env []string) (*exec.Cmd, error) {
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(env, workerVariable+"=1", stack.EnvGenerators+"="+generatorsDir(w.stack.config.Dir),
+		// The workers share the memory as they do the CPUs.
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.FormatInt(worker.MachineMemory()/int64(w.stack.config.Workers)>>20, 10),
 		"PATH="+os.Getenv("PATH"), "HOME="+scratch, "TMPDIR="+scratch)
 	return cmd, nil
 }
