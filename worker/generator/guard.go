@@ -281,7 +281,7 @@ func timeUntil(left int64, generators int) time.Duration {
 
 func bytesOnDisk(info fs.FileInfo) int64 {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		return int64(stat.Blocks) * 512 // whatever the disk's own blocks are
+		return stat.Blocks * 512 // whatever the disk's own blocks are
 	}
 	return info.Size()
 }
