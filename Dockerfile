@@ -30,17 +30,22 @@ RUN apt-get update \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 # Environments share most of their packages: equal files are stored once. The worker
 # runs as a user of Lambda's own, who must be able to read all and change nothing.
+# The cache lies on another disk, from which uv can only copy.
 RUN --mount=type=bind,from=build,source=/out/install,target=/install \
     --mount=type=bind,from=build,source=/out/requirements,target=/requirements \
-    --mount=type=cache,target=/root/.cache/pip \
-    /install/install generators /requirements /opt/generators \
+    --mount=type=cache,target=/root/.cache \
+    export UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy \
+    && /install/install generators /requirements /opt/generators \
+    && rm -rf /opt/generators/installer \
     && hardlink --quiet --ignore-time /opt/generators/environments
 COPY --chmod=555 generators /opt/generators/source
 # A JSON object, {"<generator>": "<commit>"}: the build context has no git history.
 ARG GENERATOR_COMMITS={}
 RUN --mount=type=bind,from=build,source=/out/install,target=/install \
-    --mount=type=cache,target=/root/.cache/pip \
-    /install/install generators /opt/generators/source /opt/generators \
+    --mount=type=cache,target=/root/.cache \
+    export UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy \
+    && /install/install generators /opt/generators/source /opt/generators \
+    && rm -rf /opt/generators/installer \
     && { python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/generators/source || true; }
 COPY --from=build /out/bootstrap/bootstrap /usr/local/bin/bootstrap
 # Lambda takes no notice of this and has a user of its own, who is in no passwd either.

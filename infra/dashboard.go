@@ -30,13 +30,12 @@ const (
 // Prices of Lambda in USD: US East (Ohio), first tier, without what is free.
 // https://aws.amazon.com/lambda/pricing/
 const (
-	dollarsPerGBSecondX86     = 0.0000166667
-	dollarsPerGBSecondARM     = 0.0000133334
-	dollarsPerDiskGBSecond    = 0.0000000309 // of ephemeral storage beyond minEphemeralMB
-	dollarsPerInvocation      = 0.0000002
-	megabytesPerGB            = 1024
-	dashboardColumns          = 24
-	widgetWidth, widgetHeight = 8, 6
+	dollarsPerGBSecondX86  = 0.0000166667
+	dollarsPerGBSecondARM  = 0.0000133334
+	dollarsPerDiskGBSecond = 0.0000000309 // of ephemeral storage beyond minEphemeralMB
+	dollarsPerInvocation   = 0.0000002
+
+	megabytesPerGB = 1024
 )
 
 // dollarsPerSecond is what a second of one invocation costs.
@@ -47,6 +46,12 @@ func (c *Config) dollarsPerSecond() float64 {
 	}
 	return float64(c.MemoryMB)/megabytesPerGB*perGB + float64(c.EphemeralStorageMB-minEphemeralMB)/megabytesPerGB*dollarsPerDiskGBSecond
 }
+
+// Columns of a dashboard, and the size of our widgets in columns and rows.
+const (
+	dashboardColumns          = 24
+	widgetWidth, widgetHeight = 8, 6
+)
 
 // source is what a dashboard shows.
 type source struct{ region, queue, dlq, function string }

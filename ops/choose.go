@@ -23,6 +23,14 @@ type choice struct {
 	Generator []string `help:"Only this generator; may be repeated. 'all' means --all." placeholder:"NAME" xor:"generators" predictor:"generator"`
 }
 
+// named returns the generators that were named, nil for all.
+func (c *choice) named() []string {
+	if c.All || slices.Contains(c.Generator, "all") {
+		return nil
+	}
+	return c.Generator
+}
+
 func (c *choice) given() bool { return c.All || len(c.Generator) > 0 }
 
 // names returns the chosen names out of those that are known. An unknown one is
@@ -49,9 +57,9 @@ func (c *choice) names(known []string) ([]string, error) {
 // known returns the generators that a run on the target can use. A stack whose
 // workers run in an image has those of the image. The local stack without one
 // has those of the local folder, and their environments are made first if they
-// are not there. A cloud stack that does not say what is in its image is taken
+// are not there: those of the chosen ones, or all. A cloud stack that does not say what is in its image is taken
 // to have the local ones.
-func known(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+func known(ctx context.Context, o *Output, t *Target, chosen ...string) ([]generator.Generator, error) {
 	if t.Name != stack.Local {
 		if t.Generators != nil {
 			return inImage(o, t)
@@ -65,10 +73,16 @@ func known(ctx context.Context, o *Output, t *Target) ([]generator.Generator, er
 		}
 		return image.Generators, nil
 	}
-	if _, err := discover(o.Globals); err != nil {
+	here, err := discover(o.Globals)
+	if err != nil {
 		return nil, err
 	}
-	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, func(line string) { o.Say("%s", line) })
+	for _, name := range chosen {
+		if !slices.ContainsFunc(here, func(g generator.Generator) bool { return g.Name == name }) {
+			return here, nil // choose says so
+		}
+	}
+	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, chosen, func(line string) { o.Say("%s", line) })
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +103,7 @@ func inImage(o *Output, t *Target) ([]generator.Generator, error) {
 	}
 	var list []generator.Generator
 	for _, name := range slices.Sorted(maps.Keys(t.Generators)) {
-		list = append(list, generator.Generator{Name: name, Commit: t.Generators[name], ChunkSize: byName[name].ChunkSize})
+		list = append(list, generator.Generator{Name: name, Commit: t.Generators[name], ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags})
 	}
 	if here == nil {
 		return list, nil
@@ -161,14 +175,18 @@ func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Gene
 	}
 	names, err := c.names(all)
 	if err != nil {
-		return nil, withHint(err, "ops generators list")
+		return nil, notThere(o.Globals, err)
 	}
 	var chosen []generator.Generator
+	var seedless []string
 	for _, name := range names {
 		g := byName[name]
 		switch {
 		case g.Problem == "":
 			chosen = append(chosen, g)
+			if !g.Flags.Seed && g.Flags.From != "" { // an image does not tell
+				seedless = append(seedless, name)
+			}
 		case c.All || slices.Contains(c.Generator, "all"):
 			o.Say("left out: %s: %s", name, g.Problem)
 		default:
@@ -178,7 +196,28 @@ func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Gene
 	if len(chosen) == 0 {
 		return nil, errors.New("no generator is ready")
 	}
+	if len(seedless) > 0 {
+		o.Say("note: no seed can be given to %s: nothing keeps chunks from coming out alike, and ops verify counts duplicates", some(seedless))
+	}
 	return chosen, nil
+}
+
+// notThere adds the way out to the error of a name that was not found: it may be
+// one of the catalogue.
+func notThere(g *Globals, err error) error {
+	unknown, ok := errors.AsType[*generator.UnknownError](err)
+	if !ok {
+		return err
+	}
+	if entries, err := generator.ReadCatalogue(g.Generators); err == nil {
+		switch e := entries[unknown.Name]; {
+		case e.Skip != "":
+			return withHint(fmt.Errorf("the catalogue leaves %s out: %s", unknown.Name, e.Skip), "ops generators list")
+		case e.Repository != "":
+			return withHint(fmt.Errorf("generator %s is in the catalogue and not fetched yet", unknown.Name), "ops generators sync %s", unknown.Name)
+		}
+	}
+	return withHint(err, "ops generators list")
 }
 
 // predictGenerators completes generator names from the folder in which ops runs.

@@ -50,7 +50,7 @@ func (d repaired) left(ctx context.Context, st *store.Store, run string, repairs
 		case d[key]:
 		case !there[key]:
 			left += t.Count()
-		case t.Restore:
+		case t.Restore > 0:
 			r, err := st.Receipt(ctx, key)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return 0, err

@@ -1,19 +1,22 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// GeneratorsCmd shows the generators.
+// GeneratorsCmd shows and fetches the generators.
 type GeneratorsCmd struct {
-	List GeneratorsListCmd `cmd:"" help:"List every generator found, and whether it is ready on this machine."`
+	List GeneratorsListCmd `cmd:"" help:"List every generator, and whether it is ready on this machine."`
+	Sync GeneratorsSyncCmd `cmd:"" help:"Fetch the generators of the catalogue at their commits."`
 }
 
 // GeneratorsListCmd lists the generators.
@@ -21,72 +24,121 @@ type GeneratorsListCmd struct{}
 
 // Help is the long help.
 func (*GeneratorsListCmd) Help() string {
-	return `Every folder in the generators' folder with examples/generate.py is a generator. It is ready when its Python environment is made, which the local stack does on first use.`
+	return `Every folder in the generators' folder with examples/generate.py is a generator; catalog.yaml there names more, which 'ops generators sync' fetches. One is ready when its Python environment is made, which the local stack does on first use.
+
+A generator without --seed works, but nothing keeps two of its chunks from coming out alike.`
 }
 
 // Known is one generator of the list.
 type Known struct {
 	generator.Generator
-	Ready bool `json:"ready"`
+	Pin     string `json:"pin,omitempty"` // commit that the catalogue names
+	Fetched bool   `json:"fetched"`       // its folder is there
+	Ready   bool   `json:"ready"`
 }
 
 // Run lists.
 func (*GeneratorsListCmd) Run(o *Output) error {
-	found, err := discover(o.Globals)
+	list, err := knownGenerators(o.Globals)
 	if err != nil {
 		return err
 	}
-	built := map[string]generator.Generator{}
-	index, err := generator.LoadIndex(filepath.Join(o.LocalDir, "generators"))
-	switch {
-	case err == nil:
-		for _, g := range index.Generators {
-			built[g.Name] = g
-		}
-	case !errors.Is(err, fs.ErrNotExist) && index != nil:
-		return err
-	}
-	list := []Known{}
-	for _, g := range found {
-		b, there := built[g.Name]
-		k := Known{Generator: g}
-		switch {
-		case g.Problem != "":
-		case !there:
-			k.Problem = "its environment is not made yet"
-		default:
-			k.Environment, k.Python, k.Problem = b.Environment, b.Python, b.Problem
-			k.Ready = b.Problem == ""
-		}
-		list = append(list, k)
-	}
 	return o.Print(list, func(w io.Writer) {
-		fmt.Fprintln(w, "GENERATOR\tSTATE\tENVIRONMENT\tFLAGS\tREQUIRED FILES")
+		fmt.Fprintln(w, "GENERATOR\tSTATE\tCOMMIT\tSEED\tCHUNK\tREPOSITORY")
 		for _, k := range list {
 			state := "ready"
 			if !k.Ready {
 				state = cut(k.Problem, 60)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", k.Name, state, k.Environment, k.flags(), strings.Join(k.files(), " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, k.commit(), k.seed(), k.chunk(), cmp.Or(k.Repository, "-"))
 		}
 	})
 }
 
-func (k Known) flags() string {
-	flags := []string{"--num-samples"}
-	if k.Flags.Seed {
-		flags = append(flags, "--seed")
+// knownGenerators returns every generator of the folder and the catalogue, by name.
+func knownGenerators(g *Globals) ([]Known, error) {
+	found, err := discover(g)
+	if err != nil {
+		return nil, err
 	}
-	if k.Flags.StartIndex {
-		flags = append(flags, "--start-index")
+	entries, err := generator.ReadCatalogue(g.Generators)
+	if err != nil {
+		return nil, err
 	}
-	return strings.Join(append(flags, k.Flags.Output), " ")
+	built := map[string]generator.Generator{}
+	index, err := generator.LoadIndex(filepath.Join(g.LocalDir, "generators"))
+	switch {
+	case err == nil:
+		for _, b := range index.Generators {
+			built[b.Name] = b
+		}
+	case !errors.Is(err, fs.ErrNotExist) && index != nil:
+		return nil, err
+	}
+	list := []Known{}
+	for _, f := range found {
+		b, there := built[f.Name]
+		k := Known{Generator: f, Pin: entries[f.Name].Commit, Fetched: true}
+		delete(entries, f.Name)
+		switch {
+		case f.Problem != "":
+		case !there || !slices.Equal(b.Requirements, f.Requirements):
+			k.Problem = "its environment is not made yet"
+		default:
+			k.Environment, k.Python, k.Problem = b.Environment, b.Python, b.Problem
+			k.Ready = b.Problem == ""
+			if f.Flags.From == generator.FromContract && b.Commit == f.Commit {
+				k.Flags = b.Flags
+			}
+		}
+		list = append(list, k)
+	}
+	for name, e := range entries {
+		k := Known{Generator: generator.Generator{Name: name, Repository: e.Repository, ChunkSize: e.ChunkSize, Licence: e.Licence}, Pin: e.Commit}
+		switch {
+		case e.Skip != "":
+			k.Problem = "left out: " + e.Skip
+		case e.Repository != "":
+			k.Problem = "not fetched yet"
+		default:
+			continue // it only says what would hold if it were there
+		}
+		list = append(list, k)
+	}
+	slices.SortFunc(list, func(a, b Known) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
 }
 
-func (k Known) files() []string {
-	files := []string{"first_frame.png", "prompt.txt"}
-	if !k.Videoless {
-		files = append(files, "ground_truth.*")
+// commit is the commit that is there, short, and whether it is not the catalogue's.
+func (k Known) commit() string {
+	hash, changed := strings.CutSuffix(k.Commit, "-dirty")
+	text := cut12(cmp.Or(hash, k.Pin, "-"))
+	if changed {
+		text += "-dirty"
 	}
-	return append(files, k.Required...)
+	if k.Commit != "" && k.Pin != "" && hash != k.Pin {
+		text += " (pin " + cut12(k.Pin) + ")"
+	}
+	return text
+}
+
+func cut12(hash string) string { return hash[:min(len(hash), 12)] }
+
+func (k Known) seed() string {
+	switch {
+	case !k.Fetched:
+		return "-"
+	case k.Flags.Seed && k.Flags.From == generator.FromContract:
+		return "assumed"
+	case k.Flags.Seed:
+		return "yes"
+	}
+	return "no: duplicates are likely"
+}
+
+func (k Known) chunk() string {
+	if k.ChunkSize == 0 {
+		return "-"
+	}
+	return fmt.Sprint(k.ChunkSize)
 }

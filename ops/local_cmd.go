@@ -38,9 +38,9 @@ type workers struct {
 
 // find returns the image and the generators that a run can use: those in the
 // image, or those on this machine.
-func (w *workers) find(ctx context.Context, o *Output) (*local.Image, []generator.Generator, error) {
+func (w *workers) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator, error) {
 	if w.Image == "" {
-		list, err := known(ctx, o, &Target{Name: stack.Local})
+		list, err := known(ctx, o, &Target{Name: stack.Local}, chosen...)
 		return nil, list, err
 	}
 	image, err := local.FindImage(ctx, w.Image)
@@ -232,7 +232,7 @@ type LocalResult struct {
 // Run goes all the way.
 func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	began := time.Now()
-	image, list, err := c.find(ctx, o)
+	image, list, err := c.find(ctx, o, c.named()...)
 	if err != nil {
 		return err
 	}

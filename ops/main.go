@@ -37,7 +37,7 @@ type CLI struct {
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
 	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
-	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show the generators."`
+	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show and fetch the generators."`
 	Pause      PauseCmd                  `cmd:"" help:"Let no worker take a further task."`
 	Resume     ResumeCmd                 `cmd:"" help:"Let workers take tasks again."`
 	Logs       LogsCmd                   `cmd:"" help:"Show what the workers log."`
@@ -114,7 +114,7 @@ func run() int {
 	if err != nil {
 		panic(err) // the command line itself is wrong
 	}
-	kongcompletion.Register(parser, kongcompletion.WithPredictor("generator", predictGenerators))
+	kongcompletion.Register(parser, kongcompletion.WithPredictor("generator", predictGenerators), kongcompletion.WithPredictor("entry", predictEntries))
 	command, err := parser.Parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "ops: %v\n", err)

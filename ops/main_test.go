@@ -212,6 +212,18 @@ func setUp(e *testscript.Env, withCloud bool) error {
 			return err
 		}
 	}
+	// Of GitHub there is one organisation, whose repositories a script makes.
+	github := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/orgs/makers/repos" {
+			http.Error(w, `{"message":"Not Found"}`, http.StatusNotFound)
+			return
+		}
+		fmt.Fprint(w, `[{"name":"towers","full_name":"makers/towers","size":1,"license":{"spdx_id":"MIT"}},{"name":"website","full_name":"makers/website","size":1},
+			{"name":"maze-task","full_name":"makers/maze-task","size":1},{"name":"form","full_name":"makers/form","size":1,"is_template":true}]`)
+	}))
+	t.Cleanup(github.Close)
+	e.Setenv("GITHUB_API_URL", github.URL)
+	e.Setenv("GITHUB_SERVER_URL", "file://"+filepath.Join(e.WorkDir, "github"))
 	if !withCloud {
 		return nil
 	}
@@ -305,7 +317,7 @@ func waitUp(ts *testscript.TestScript, neg bool, args []string) {
 // repair makes the test generator in a file do nothing wrong.
 func repair(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile(args[0])
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = Path", "fault = \"good\" or Path", 1)), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = mood", "fault = \"good\"  # mood", 1)), 0o644))
 }
 
 // setOutput changes an output of the stack: output generators '{"maze-task":"c1"}'

@@ -148,7 +148,7 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	if c.DryRun && t.Name == stack.Local {
 		list, err = discover(o.Globals) // makes no environments
 	} else {
-		list, err = known(ctx, o, t)
+		list, err = known(ctx, o, t, c.named()...)
 	}
 	if err != nil {
 		return err

@@ -256,7 +256,7 @@ func TestReplayStopped(t *testing.T) {
 
 // TestFresh gives a dead task seeds that it has not tried.
 func TestFresh(t *testing.T) {
-	attributes := map[string]queue.Attribute{}
+	attributes := map[string]queue.Attribute{task.AttributeCause: {Type: "String", Text: string(task.Crashed)}}
 	for _, c := range []struct {
 		name, body string
 		keep       bool

@@ -43,20 +43,15 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, fi
 	if x.restores != nil {
 		return w.store.ReplaceReceipt(ctx, *r)
 	}
-	if err := w.put(ctx, c, r); err != nil {
-		return err
-	}
-	for _, old := range emptied {
+	for _, old := range emptied { // before the receipt: who comes after an interruption does it again
 		if err := w.deleteShard(ctx, old); err != nil {
 			return err
 		}
-		if err := w.store.DeleteReceipt(ctx, old); err != nil {
-			return err
-		}
 	}
-	return nil
+	return w.put(ctx, c, r)
 }
 
+// put writes the receipt.
 func (w *work) put(ctx context.Context, c task.Chunk, r *store.Receipt) error {
 	err := w.store.PutReceipt(ctx, *r)
 	if !errors.Is(err, store.ErrExists) {
@@ -81,8 +76,8 @@ func (w *work) put(ctx context.Context, c task.Chunk, r *store.Receipt) error {
 
 // retract takes back the receipts that are replaced. They lie within the chunk:
 // cut has seen to that. Of repairs, which may hold samples of other chunks too, it
-// takes back what lies in the chunk. One that has nothing left is returned: it
-// keeps its receipt until the new one is there, so that its shard is not forgotten.
+// takes back what lies in the chunk. One that has nothing left is returned: its
+// receipt stays, so that the repair does not come back when its message does.
 func (w *work) retract(ctx context.Context, c task.Chunk, replaces []store.Receipt) (emptied []store.Receipt, err error) {
 	for _, old := range replaces {
 		if old.Indices == nil {

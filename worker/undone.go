@@ -58,9 +58,9 @@ type cell []todo
 // committed settles its range. A repair settles no range, because others count
 // on a receipt for it, but what makes one leaves the repaired samples alone.
 func undone(t task.Task, c task.Chunk, stored []store.Receipt) (cell, error) {
-	if t.Restore {
+	if t.Restore > 0 {
 		for i, r := range stored {
-			if r.Key() == task.ReceiptKey(t.Generator, c) && r.RunSeed == t.Seed && r.ChunkSize == t.ChunkSize {
+			if r.Key() == task.ReceiptKey(t.Generator, c) {
 				return restored(t, c, stored, i), nil
 			}
 		}
@@ -115,10 +115,10 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) (cell, error) {
 }
 
 // restored is what is left to make when a task restores one of the stored
-// receipts: nothing when its run has done so already.
+// receipts: nothing when its run has done so, or the receipt is another by now.
 func restored(t task.Task, c task.Chunk, stored []store.Receipt, place int) cell {
 	r := stored[place]
-	if r.RunID == t.RunID {
+	if r.RunID == t.RunID || r.Claim != t.Restore {
 		return nil
 	}
 	x := todo{chunk: c, restores: &r}

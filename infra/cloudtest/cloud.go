@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,7 +68,9 @@ type Cloud struct {
 	Region  string
 	Account string
 
-	endpoint   string
+	moto       string       // URL
+	endpoint   string       // URL of AWS for tools
+	server     *http.Server // behind it
 	dockerPath string
 	config     aws.Config
 	sqs        *sqs.Client
@@ -79,7 +82,7 @@ type Cloud struct {
 	cloudwatch *cloudwatch.Client
 	sns        *sns.Client
 	registry   *registry
-	kept       sync.Map // what moto has no room for, by the id of its resource
+	kept       sync.Map // what moto has no room for
 	providers  string   // as PULUMI_DEBUG_PROVIDERS takes it
 	stop       chan bool
 }
@@ -92,7 +95,7 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	}
 	config := aws.Config{Region: stack.DefaultRegion, BaseEndpoint: &o.Endpoint, Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""), HTTPClient: store.HTTPClient(nil)}
 	c := &Cloud{
-		Region: config.Region, endpoint: o.Endpoint, dockerPath: docker, config: config, stop: make(chan bool),
+		Region: config.Region, moto: o.Endpoint, dockerPath: docker, config: config, stop: make(chan bool),
 		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config), iam: iam.NewFromConfig(config), lambda: lambda.NewFromConfig(config),
 		logs: cloudwatchlogs.NewFromConfig(config), cloudwatch: cloudwatch.NewFromConfig(config, cloudwatchJSON), sns: sns.NewFromConfig(config),
 	}
@@ -101,6 +104,9 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 		return nil, fmt.Errorf("moto at %s: %w", o.Endpoint, err)
 	}
 	c.Account = *who.Account
+	if c.server, c.endpoint, err = startEndpoint(o.Endpoint); err != nil {
+		return nil, err
+	}
 	if c.registry, err = startRegistry(o.Registry, c.ecr); err != nil {
 		return nil, err
 	}
@@ -138,12 +144,11 @@ func (c *Cloud) serve(p *provider) (port int, err error) {
 // Close ends the providers. What they have made stays.
 func (c *Cloud) Close() error {
 	close(c.stop)
-	return c.registry.server.Close()
+	return errors.Join(c.registry.server.Close(), c.server.Close())
 }
 
-// Environment is what a process needs to have Pulumi deploy into this cloud with
-// its state in a folder, and to use it with AWS's tools: PATH and HOME, and
-// nothing else, come from this process.
+// Environment has the variables with which Pulumi deploys into this cloud, with
+// its state in a folder, and AWS's tools use it.
 func (c *Cloud) Environment(state string) map[string]string {
 	return map[string]string{
 		"PULUMI_DEBUG_PROVIDERS": c.providers, "PULUMI_BACKEND_URL": "file://" + state, "PULUMI_HOME": filepath.Join(state, "home"), "PULUMI_CONFIG_PASSPHRASE": "cloudtest",

@@ -15,9 +15,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	pulumisqs "github.com/pulumi/pulumi-aws/sdk/v6/go/aws/sqs"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/events"
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/optrefresh"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/cloudtest"
 	outputs "github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
@@ -29,7 +31,7 @@ func TestEngine(t *testing.T) {
 	a := newAccount(c)
 	name := unusedName()
 	prefix := project + "-" + name
-	s := newStack(t, c, name, nil)
+	s := newStack(t, c, name, pipeline, nil)
 	began := time.Now()
 	lap := func(what string) {
 		t.Logf("%s: %.1f s", what, time.Since(began).Seconds())
@@ -160,7 +162,7 @@ func TestEngineKeepsNothing(t *testing.T) {
 	c := cloud(t)
 	a := newAccount(c)
 	name := unusedName()
-	s := newStack(t, c, name, map[string]string{"retainData": "false", "alarmEmail": "team@example.com"})
+	s := newStack(t, c, name, pipeline, map[string]string{"retainData": "false", "alarmEmail": "team@example.com"})
 	r, _ := s.up()
 	o := checkOutputs(t, r.Outputs)
 	if found := a.kinds(t, project+"-"+name); found["topic"] != 1 {
@@ -180,7 +182,7 @@ func TestEngineRefusesSettings(t *testing.T) {
 	c := cloud(t)
 	a := newAccount(c)
 	name := unusedName()
-	s := newStack(t, c, name, map[string]string{"memoryMB": "99", "visibilityTimeoutSeconds": "60", "architecture": "sparc"})
+	s := newStack(t, c, name, pipeline, map[string]string{"memoryMB": "99", "visibilityTimeoutSeconds": "60", "architecture": "sparc"})
 	_, err := s.Up(t.Context())
 	if err == nil {
 		t.Fatal("wrong settings are taken")
@@ -197,6 +199,29 @@ func TestEngineRefusesSettings(t *testing.T) {
 	}
 	if strings.Contains(string(state.Deployment), `"aws:`) {
 		t.Errorf("wrong settings have left resources: %s", state.Deployment)
+	}
+}
+
+// Wrong inputs reach nobody: the provider refuses them, in a preview already.
+func TestEngineRefusesInputs(t *testing.T) {
+	c := cloud(t)
+	a := newAccount(c)
+	name := unusedName()
+	s := newStack(t, c, name, func(ctx *pulumi.Context) error {
+		var q pulumisqs.Queue
+		return ctx.RegisterResource("aws:sqs/queue:Queue", project+"-"+name, pulumi.Map{"visibilityTimeoutSeconds": pulumi.Int(43201), "visibility": pulumi.Int(1)}, &q)
+	}, nil)
+	_, err := s.Preview(t.Context())
+	for _, part := range []string{"visibilityTimeoutSeconds is 43201", "visibility is no property of"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("a preview does not say %q: %v", part, err)
+		}
+	}
+	if _, err := s.Up(t.Context()); err == nil {
+		t.Error("wrong inputs are taken")
+	}
+	if found := a.kinds(t, project+"-"+name); len(found) > 0 {
+		t.Errorf("wrong inputs have made %v", found)
 	}
 }
 

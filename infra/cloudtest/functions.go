@@ -64,7 +64,7 @@ func functionTypes() map[tokens.Type]resourceType {
 				return id, putRecursion(ctx, c, id, in.text("recursiveLoop"))
 			},
 			read: func(ctx context.Context, c *Cloud, id string, _ props) (props, error) {
-				v, ok := c.kept.Load(id)
+				v, ok := c.kept.Load(recursionOf(id))
 				if _, err := c.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &id}); err != nil || !ok {
 					return props{}, errors.Join(lambdaGone(err), errGone)
 				}
@@ -74,7 +74,7 @@ func functionTypes() map[tokens.Type]resourceType {
 				return putRecursion(ctx, c, id, in.text("recursiveLoop"))
 			},
 			remove: func(_ context.Context, c *Cloud, id string, _ props) error {
-				c.kept.Delete(id)
+				c.kept.Delete(recursionOf(id))
 				return nil
 			},
 		},
@@ -127,11 +127,12 @@ func createFunction(ctx context.Context, c *Cloud, in props) (string, error) {
 	if err := functionCanBe(ctx, c, in); err != nil {
 		return "", err
 	}
+	keepLogGroup(c, in)
 	_, err := c.lambda.CreateFunction(ctx, &lambda.CreateFunctionInput{
 		FunctionName: in.textPtr("name"), Role: in.textPtr("role"), PackageType: types.PackageTypeImage, Code: &types.FunctionCode{ImageUri: in.textPtr("imageUri")},
 		Description: in.textPtr("description"), MemorySize: in.numberPtr("memorySize"), Timeout: in.numberPtr("timeout"),
 		Architectures: []types.Architecture{functionArchitecture(in)}, EphemeralStorage: ephemeral(in), Environment: environment(in),
-		LoggingConfig: logging(in), Tags: in.textMap("tags"),
+		Tags: in.textMap("tags"),
 	})
 	return in.text("name"), err
 }
@@ -165,13 +166,16 @@ func environment(in props) *types.Environment {
 	return &types.Environment{Variables: in.object("environment").textMap("variables")}
 }
 
-func logging(in props) *types.LoggingConfig {
-	if !in.has("loggingConfig") {
-		return nil
+// keepLogGroup keeps where a function logs to, which moto does not.
+func keepLogGroup(c *Cloud, in props) {
+	group := in.object("loggingConfig").text("logGroup")
+	if group == "" {
+		group = "/aws/lambda/" + in.text("name")
 	}
-	l := in.object("loggingConfig")
-	return &types.LoggingConfig{LogFormat: types.LogFormat(l.text("logFormat")), LogGroup: l.textPtr("logGroup")}
+	c.kept.Store(logGroupOf(in.text("name")), group)
 }
+
+func logGroupOf(function string) string { return "log group of " + function }
 
 func readFunction(ctx context.Context, c *Cloud, id string, in props) (props, error) {
 	out, err := c.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &id})
@@ -211,9 +215,10 @@ func updateFunction(ctx context.Context, c *Cloud, id string, old, in props) err
 			return err
 		}
 	}
+	keepLogGroup(c, in)
 	_, err := c.lambda.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{
 		FunctionName: &id, Role: in.textPtr("role"), Description: in.textPtr("description"), MemorySize: in.numberPtr("memorySize"), Timeout: in.numberPtr("timeout"),
-		EphemeralStorage: ephemeral(in), Environment: environment(in), LoggingConfig: logging(in),
+		EphemeralStorage: ephemeral(in), Environment: environment(in),
 	})
 	if err != nil {
 		return err
@@ -235,9 +240,11 @@ func putRecursion(ctx context.Context, c *Cloud, function, loop string) error {
 	if _, err := c.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &function}); err != nil {
 		return err
 	}
-	c.kept.Store(function, loop)
+	c.kept.Store(recursionOf(function), loop)
 	return nil
 }
+
+func recursionOf(function string) string { return "recursion of " + function }
 
 func enabled(in props) *bool { return aws.Bool(!in.has("enabled") || in.flag("enabled")) }
 

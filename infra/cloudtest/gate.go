@@ -44,7 +44,7 @@ func startGate(ctx context.Context, c *Cloud, role string) (*gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	target, err := url.Parse(c.endpoint)
+	target, err := url.Parse(c.moto)
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +62,7 @@ func startGate(ctx context.Context, c *Cloud, role string) (*gate, error) {
 	}
 	g.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
 		for _, r := range g.requests(q) {
-			if !allows(g.policies, r.action, r.resource, r.context) {
-				g.mu.Lock()
-				g.refused = append(g.refused, r.action+" "+r.resource)
-				g.mu.Unlock()
+			if !g.admits(r) {
 				deny(rw, q)
 				return
 			}
@@ -74,6 +71,17 @@ func startGate(ctx context.Context, c *Cloud, role string) (*gate, error) {
 	})}
 	go func() { _ = g.server.Serve(l) }()
 	return g, nil
+}
+
+// admits decides on a request, and remembers what it refuses.
+func (g *gate) admits(r request) bool {
+	if allows(g.policies, r.action, r.resource, r.context) {
+		return true
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refused = append(g.refused, r.action+" "+r.resource)
+	return false
 }
 
 // denied returns what was refused since the start, or nil.

@@ -146,23 +146,25 @@ type stack struct {
 	t *testing.T
 }
 
-func newStack(t *testing.T, c *cloudtest.Cloud, name string, config map[string]string) *stack {
+// pipeline does what main.go does.
+func pipeline(ctx *pulumi.Context) error {
+	c, err := infra.LoadConfig(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := infra.NewPipeline(ctx, c.Name, ".", c)
+	if err != nil {
+		return err
+	}
+	for name, value := range p.Outputs {
+		ctx.Export(name, value)
+	}
+	return nil
+}
+
+func newStack(t *testing.T, c *cloudtest.Cloud, name string, program pulumi.RunFunc, config map[string]string) *stack {
 	t.Helper()
 	state := t.TempDir()
-	program := func(ctx *pulumi.Context) error { // what main.go does
-		c, err := infra.LoadConfig(ctx)
-		if err != nil {
-			return err
-		}
-		p, err := infra.NewPipeline(ctx, c.Name, ".", c)
-		if err != nil {
-			return err
-		}
-		for name, value := range p.Outputs {
-			ctx.Export(name, value)
-		}
-		return nil
-	}
 	s, err := auto.UpsertStackInlineSource(t.Context(), name, project, program, auto.WorkDir(t.TempDir()), auto.EnvVars(c.Environment(state)))
 	if err != nil {
 		t.Fatal(err)
@@ -225,16 +227,4 @@ func same(t *testing.T, what string, got []string, want ...string) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%s:\ngot  %s\nwant %s", what, strings.Join(got, "\n     "), strings.Join(want, "\n     "))
 	}
-}
-
-// run runs a program in a folder and returns what it printed on standard output.
-func run(ctx context.Context, t *testing.T, dir string, env []string, name string, args ...string) (string, error) {
-	t.Helper()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir, cmd.Env = dir, env
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	t.Logf("%s %s: %v\n%s%s", filepath.Base(name), strings.Join(args, " "), err, stdout.String(), stderr.String())
-	return stdout.String(), err
 }

@@ -60,11 +60,13 @@ func (a *account) kinds(t *testing.T, prefix string) map[string]int {
 	t.Helper()
 	ctx := t.Context()
 	count := map[string]int{}
-	add := func(kind string, names []string, err error) {
+	ok := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	add := func(kind string, names []string) {
 		for _, name := range names {
 			if strings.HasPrefix(name, prefix) {
 				count[kind]++
@@ -72,25 +74,42 @@ func (a *account) kinds(t *testing.T, prefix string) map[string]int {
 		}
 	}
 	queues, err := a.sqs.ListQueues(ctx, &sqs.ListQueuesInput{QueueNamePrefix: &prefix})
-	add("queue", afterLast(queues.QueueUrls, "/"), err)
+	ok(err)
+	add("queue", afterLast(queues.QueueUrls, "/"))
 	buckets, err := a.s3.ListBuckets(ctx, &s3.ListBucketsInput{})
-	add("bucket", names(buckets.Buckets, func(b s3types.Bucket) *string { return b.Name }), err)
-	repositories, err := a.ecr.DescribeRepositories(ctx, &ecr.DescribeRepositoriesInput{})
-	add("repository", names(repositories.Repositories, func(r ecrtypes.Repository) *string { return r.RepositoryName }), err)
-	roles, err := a.iam.ListRoles(ctx, &iam.ListRolesInput{})
-	add("role", names(roles.Roles, func(r iamtypes.Role) *string { return r.RoleName }), err)
-	functions, err := a.lambda.ListFunctions(ctx, &lambda.ListFunctionsInput{})
-	add("function", names(functions.Functions, func(f lambdatypes.FunctionConfiguration) *string { return f.FunctionName }), err)
+	ok(err)
+	add("bucket", names(buckets.Buckets, func(b s3types.Bucket) *string { return b.Name }))
+	// Other tests make many of these in the same account.
+	for pages := ecr.NewDescribeRepositoriesPaginator(a.ecr, &ecr.DescribeRepositoriesInput{}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		ok(err)
+		add("repository", names(page.Repositories, func(r ecrtypes.Repository) *string { return r.RepositoryName }))
+	}
+	for pages := iam.NewListRolesPaginator(a.iam, &iam.ListRolesInput{}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		ok(err)
+		add("role", names(page.Roles, func(r iamtypes.Role) *string { return r.RoleName }))
+	}
+	for pages := lambda.NewListFunctionsPaginator(a.lambda, &lambda.ListFunctionsInput{}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		ok(err)
+		add("function", names(page.Functions, func(f lambdatypes.FunctionConfiguration) *string { return f.FunctionName }))
+	}
 	mappings, err := a.lambda.ListEventSourceMappings(ctx, &lambda.ListEventSourceMappingsInput{})
-	add("mapping", afterLast(names(mappings.EventSourceMappings, func(m lambdatypes.EventSourceMappingConfiguration) *string { return m.FunctionArn }), ":"), err)
+	ok(err)
+	add("mapping", afterLast(names(mappings.EventSourceMappings, func(m lambdatypes.EventSourceMappingConfiguration) *string { return m.FunctionArn }), ":"))
 	groups, err := a.logs.DescribeLogGroups(ctx, &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &prefix})
-	add("log group", names(groups.LogGroups, func(g logstypes.LogGroup) *string { return g.LogGroupName }), err)
+	ok(err)
+	add("log group", names(groups.LogGroups, func(g logstypes.LogGroup) *string { return g.LogGroupName }))
 	alarms, err := a.cloudwatch.DescribeAlarms(ctx, &cloudwatch.DescribeAlarmsInput{AlarmNamePrefix: &prefix})
-	add("alarm", names(alarms.MetricAlarms, func(m cloudwatchtypes.MetricAlarm) *string { return m.AlarmName }), err)
+	ok(err)
+	add("alarm", names(alarms.MetricAlarms, func(m cloudwatchtypes.MetricAlarm) *string { return m.AlarmName }))
 	boards, err := a.cloudwatch.ListDashboards(ctx, &cloudwatch.ListDashboardsInput{DashboardNamePrefix: &prefix})
-	add("dashboard", names(boards.DashboardEntries, func(d cloudwatchtypes.DashboardEntry) *string { return d.DashboardName }), err)
+	ok(err)
+	add("dashboard", names(boards.DashboardEntries, func(d cloudwatchtypes.DashboardEntry) *string { return d.DashboardName }))
 	topics, err := a.sns.ListTopics(ctx, &sns.ListTopicsInput{})
-	add("topic", afterLast(names(topics.Topics, func(s snstypes.Topic) *string { return s.TopicArn }), ":"), err)
+	ok(err)
+	add("topic", afterLast(names(topics.Topics, func(s snstypes.Topic) *string { return s.TopicArn }), ":"))
 	return count
 }
 

@@ -1,10 +1,12 @@
 package cloudtest
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -16,6 +18,8 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+	logstypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -24,11 +28,11 @@ import (
 // RunFunction plays Lambda for one event source mapping until ctx ends: one
 // container of the function's image, with the function's environment and limits
 // and no more rights than its role gives, works on the messages that the mapping
-// takes from its queue. The worker's log goes to log.
+// takes from its queue. What it prints goes to the function's log group.
 //
 // It does not kill an invocation at its timeout and has one container whatever
 // the maximum concurrency.
-func (c *Cloud) RunFunction(ctx context.Context, mapping string, log io.Writer) error {
+func (c *Cloud) RunFunction(ctx context.Context, mapping string) error {
 	m, err := c.lambda.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &mapping})
 	if err != nil {
 		return err
@@ -84,6 +88,13 @@ func (c *Cloud) RunFunction(ctx context.Context, mapping string, log io.Writer) 
 		return err
 	}
 	cmd := exec.Command(c.dockerPath, append(args, image)...)
+	log := &logStream{ctx: context.WithoutCancel(ctx), cloud: c, gate: g, name: "cloudtest/[$LATEST]" + strings.ToLower(rand.Text())}
+	if v, ok := c.kept.Load(logGroupOf(*f.Configuration.FunctionName)); ok {
+		log.group = v.(string)
+	}
+	if err := log.open(); err != nil {
+		return err
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	alive, err := cmd.StdinPipe()
 	if err != nil {
@@ -96,7 +107,7 @@ func (c *Cloud) RunFunction(ctx context.Context, mapping string, log io.Writer) 
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("the function ended by itself: %w", err)
+		return errors.Join(errors.New("the function ended by itself"), err)
 	case <-ctx.Done():
 	}
 	_ = cmd.Process.Signal(os.Interrupt) // docker run passes it on
@@ -211,4 +222,47 @@ func (a *runtimeAPI) settle(ctx context.Context, answer events.SQSEventResponse)
 		_, _ = a.cloud.sqs.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &a.queueURL, ReceiptHandle: &receipt})
 	}
 	a.current = nil
+}
+
+// logStream sends lines to a log group, as Lambda does with what a function
+// prints and in the name of the function's role.
+type logStream struct {
+	ctx         context.Context
+	cloud       *Cloud
+	gate        *gate
+	group, name string
+	rest        []byte // of a line that has not ended
+}
+
+func (s *logStream) open() error {
+	if !s.admitted("logs:CreateLogStream") {
+		return nil // Lambda runs the function all the same
+	}
+	_, err := s.cloud.logs.CreateLogStream(s.ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &s.group, LogStreamName: &s.name})
+	return err
+}
+
+func (s *logStream) admitted(action string) bool {
+	return s.gate.admits(request{action: action, resource: "arn:aws:logs:" + s.cloud.Region + ":" + s.cloud.Account + ":log-group:" + s.group + ":log-stream:" + s.name})
+}
+
+// Write implements io.Writer. exec.Cmd calls it from one goroutine.
+func (s *logStream) Write(p []byte) (int, error) {
+	s.rest = append(s.rest, p...)
+	var events []logstypes.InputLogEvent
+	for {
+		line, rest, ok := bytes.Cut(s.rest, []byte("\n"))
+		if !ok {
+			break
+		}
+		s.rest = rest
+		if len(line) > 0 {
+			events = append(events, logstypes.InputLogEvent{Message: aws.String(string(line)), Timestamp: aws.Int64(time.Now().UnixMilli())})
+		}
+	}
+	if len(events) == 0 || !s.admitted("logs:PutLogEvents") {
+		return len(p), nil
+	}
+	_, err := s.cloud.logs.PutLogEvents(s.ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &s.group, LogStreamName: &s.name, LogEvents: events})
+	return len(p), err
 }

@@ -138,7 +138,8 @@ func contradiction(r store.Receipt, generator string) string {
 		r.Start != r.Indices[0] || r.End != r.Indices[len(r.Indices)-1]+1 {
 		return "its indices and its range do not fit"
 	}
-	if len(r.Samples) == 0 || r.Indices == nil && len(r.Samples) != len(places) {
+	if r.Indices == nil && len(r.Samples) != len(places) { // a repair may have been overwritten
+
 		return fmt.Sprintf("it has %d samples for %d places", len(r.Samples), len(places))
 	}
 	for i, s := range r.Samples {

@@ -100,9 +100,10 @@ func SamplesDir(dir string) string {
 	return filepath.Join(objectsDir(dir), Bucket, filepath.FromSlash(task.DataPrefix))
 }
 
-// Prepare finds the generators and makes the environments they need.
-func Prepare(ctx context.Context, dir, generators string, progress func(string)) (*generator.Index, error) {
-	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Progress: progress}
+// Prepare finds the generators and makes the environments that those of these
+// names need, or all.
+func Prepare(ctx context.Context, dir, generators string, names []string, progress func(string)) (*generator.Index, error) {
+	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Names: names, Progress: progress}
 	return b.Build(ctx)
 }
 

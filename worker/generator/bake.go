@@ -31,11 +31,11 @@ func CopyRequirements(root, dir string) error {
 			continue
 		}
 		to := filepath.Join(dir, g.Name)
-		if err := os.MkdirAll(filepath.Join(to, filepath.Dir(entry)), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(to, filepath.Dir(DefaultEntry)), 0o755); err != nil {
 			return err
 		}
 		if err := errors.Join(
-			os.WriteFile(filepath.Join(to, entry), nil, 0o644),
+			os.WriteFile(filepath.Join(to, DefaultEntry), nil, 0o644),
 			os.WriteFile(filepath.Join(to, requirementsFile), []byte(strings.Join(g.Requirements, "\n")+"\n"), 0o644),
 		); err != nil {
 			return err

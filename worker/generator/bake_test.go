@@ -33,11 +33,11 @@ func tree(t *testing.T, dir string) map[string]string {
 func TestCopyRequirements(t *testing.T) {
 	wheelhouse(t)
 	root, dir := t.TempDir(), filepath.Join(t.TempDir(), "built")
-	write(t, filepath.Join(root, "plain", entry), preamble)
+	write(t, filepath.Join(root, "plain", DefaultEntry), preamble)
 	write(t, filepath.Join(root, "plain", requirementsFile), "-r more.txt # elsewhere\n")
 	write(t, filepath.Join(root, "plain", "more.txt"), "tiny-thing==1.0\n")
 	write(t, filepath.Join(root, "odd", "make.py"), preamble)
-	write(t, filepath.Join(root, "folder", entry), preamble)
+	write(t, filepath.Join(root, "folder", DefaultEntry), preamble)
 	write(t, filepath.Join(root, "folder", requirementsFile), "./tiny_thing-1.0-py3-none-any.whl\n")
 	wheel(t, filepath.Join(root, "folder"), "tiny_thing", "value = 1\n")
 	write(t, filepath.Join(root, Catalogue), "odd: {entry: make.py, requirements: [Tiny_Thing == 1.0]}\n")
@@ -63,7 +63,7 @@ func TestCopyRequirements(t *testing.T) {
 		}
 	}
 
-	write(t, filepath.Join(root, "plain", entry), preamble+"print('edited')\n")
+	write(t, filepath.Join(root, "plain", DefaultEntry), preamble+"print('edited')\n")
 	write(t, filepath.Join(root, "plain", "new.py"), "")
 	again := t.TempDir()
 	if err := CopyRequirements(root, again); err != nil {

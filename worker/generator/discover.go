@@ -4,6 +4,7 @@ package generator
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -20,14 +21,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Flags are what a generator's command line understands beside --num-samples.
-type Flags struct {
-	Output     string `json:"output"` // --output or --output-dir
-	Seed       bool   `json:"seed"`
-	StartIndex bool   `json:"start_index,omitempty"`
-	NoVideo    string `json:"no_video,omitempty"`
-}
-
 // Generator is one generator, ready to run unless Problem says why not.
 type Generator struct {
 	Name         string   `json:"name"`
@@ -41,21 +34,34 @@ type Generator struct {
 	ExtraArgs    []string `json:"extra_args,omitempty"`
 	ChunkSize    int      `json:"chunk_size,omitempty"`
 	Licence      string   `json:"licence,omitempty"`
+	Repository   string   `json:"repository,omitempty"`   // where it was fetched from, as the catalogue writes it
 	Requirements []string `json:"requirements,omitempty"` // lines for pip
 	Environment  string   `json:"environment,omitempty"`  // id of its environment
 	Python       string   `json:"python,omitempty"`       // absolute path of its interpreter
+	Asked        string   `json:"asked,omitempty"`        // what its flags are known of, if --help told them
 	Problem      string   `json:"problem,omitempty"`
+
+	says    Entry           // of the catalogue
+	shared  []string        // packages beside it that it may import; absolute
+	defined map[string]bool // flags in the source, where that is not the whole command line
+	empty   bool            // its entry has no source: it only stands for one
 }
 
-// entry is the contract's command: every generator has it unless the catalogue
-// says otherwise.
-const entry = "examples/generate.py"
+// DefaultEntry is the contract's program, below a generator's folder: every
+// generator has it unless the catalogue says otherwise.
+const DefaultEntry = "examples/generate.py"
+
+const entry = DefaultEntry
 
 // Catalogue is the file in the generators' folder that says what cannot be found
 // out by looking at a generator.
 const Catalogue = "catalog.yaml"
 
-type override struct {
+// Entry is what the catalogue says of one generator.
+type Entry struct {
+	Repository   string   `yaml:"repository"` // owner/name on GitHub, a URL, or a path; empty for one that is kept here
+	Commit       string   `yaml:"commit"`     // full hash
+	Skip         string   `yaml:"skip"`       // why it is neither fetched nor run
 	Entry        string   `yaml:"entry"`
 	OutputFlag   string   `yaml:"output_flag"`
 	Seedless     bool     `yaml:"seedless"`
@@ -68,7 +74,9 @@ type override struct {
 	Requirements []string `yaml:"requirements"`
 }
 
-func readCatalogue(root string) (map[string]override, error) {
+// ReadCatalogue reads the catalogue in the generators' folder. A folder without
+// one has an empty one.
+func ReadCatalogue(root string) (map[string]Entry, error) {
 	text, err := os.ReadFile(filepath.Join(root, Catalogue))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -76,18 +84,24 @@ func readCatalogue(root string) (map[string]override, error) {
 	if err != nil {
 		return nil, err
 	}
-	var catalogue map[string]override
+	return ParseCatalogue(filepath.Join(root, Catalogue), text)
+}
+
+// ParseCatalogue reads the text of a catalogue, strictly; errors begin with its
+// path.
+func ParseCatalogue(path string, text []byte) (map[string]Entry, error) {
+	var catalogue map[string]Entry
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(&catalogue); err != nil && !errors.Is(err, io.EOF) { // an empty file overrides nothing
 		// The decoder's words name a Go type where the reader needs the field.
 		said := unknownFieldPattern.ReplaceAllString(err.Error(), "unknown field $1")
 		said = goTypePattern.ReplaceAllString(said, "")
-		return nil, fmt.Errorf("read %s: %s", filepath.Join(root, Catalogue), strings.TrimPrefix(said, "yaml: "))
+		return nil, fmt.Errorf("read %s: %s", path, strings.TrimPrefix(said, "yaml: "))
 	}
-	for name, o := range catalogue {
-		if err := o.check(name); err != nil {
-			return nil, fmt.Errorf("read %s: %w", filepath.Join(root, Catalogue), err)
+	for name, e := range catalogue {
+		if err := e.check(name); err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
 	}
 	return catalogue, nil
@@ -97,11 +111,24 @@ var (
 	unknownFieldPattern = regexp.MustCompile(`field (\S+) not found in type \S+`)
 	goTypePattern       = regexp.MustCompile(` into (map\[string\])?generator\.\w+`)
 	longFlagPattern     = regexp.MustCompile(`^--[a-z][a-z0-9-]*$`)
+	commitPattern       = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
 )
 
-func (o override) check(name string) error {
+func (o Entry) check(name string) error {
 	if err := task.CheckName(name); err != nil {
 		return fmt.Errorf("name %w", err)
+	}
+	if o.Commit != "" && !commitPattern.MatchString(o.Commit) {
+		return fmt.Errorf("%s: commit %q must be a full hash of 40 hexadecimal digits", name, o.Commit)
+	}
+	if o.Commit != "" && o.Repository == "" {
+		return fmt.Errorf("%s: a commit without a repository", name)
+	}
+	for _, arg := range o.ExtraArgs {
+		switch flag, _, _ := strings.Cut(arg, "="); flag {
+		case "--num-samples", "--seed", "--start-index", cmp.Or(o.OutputFlag, "--output"):
+			return fmt.Errorf("%s: extra_args may not set %s, the worker does", name, flag)
+		}
 	}
 	if o.Entry != "" && !filepath.IsLocal(filepath.FromSlash(o.Entry)) {
 		return fmt.Errorf("%s: entry %q leaves the generator's folder", name, o.Entry)
@@ -133,7 +160,7 @@ func Discover(root string) ([]Generator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for generators: %w", err)
 	}
-	catalogue, err := readCatalogue(root)
+	catalogue, err := ReadCatalogue(root)
 	if err != nil {
 		return nil, err
 	}
@@ -146,8 +173,11 @@ func Discover(root string) ([]Generator, error) {
 	var list []Generator
 	for _, e := range entries {
 		o := catalogue[e.Name()]
+		if o.Skip != "" {
+			continue
+		}
 		g := Generator{Name: e.Name(), Dir: filepath.Join(root, e.Name()), Entry: entry, Required: o.Required, Videoless: o.Videoless,
-			FilesVary: o.FilesVary, ExtraArgs: o.ExtraArgs, ChunkSize: o.ChunkSize, Licence: o.Licence}
+			FilesVary: o.FilesVary, ExtraArgs: o.ExtraArgs, ChunkSize: o.ChunkSize, Licence: o.Licence, Repository: o.Repository, shared: shared}
 		if o.Entry != "" {
 			g.Entry = o.Entry
 		}
@@ -156,11 +186,6 @@ func Discover(root string) ([]Generator, error) {
 			continue // no generator
 		}
 		unreadable := err
-		g.Flags = flagsOf(source)
-		if o.OutputFlag != "" {
-			g.Flags.Output = o.OutputFlag
-		}
-		g.Flags.Seed = g.Flags.Seed && !o.Seedless
 		g.Commit = commitOf(g.Dir, shared)
 		if err := task.CheckName(g.Name); err != nil {
 			g.Problem = "its name " + err.Error()
@@ -170,42 +195,14 @@ func Discover(root string) ([]Generator, error) {
 			g.Problem = err.Error()
 		}
 		g.Requirements = append(g.Requirements, o.Requirements...)
+		g.readFlags(source, o)
 		list = append(list, g)
 	}
 	return list, nil
 }
 
-var (
-	argumentPattern = regexp.MustCompile(`add_argument\(\s*((?:["'][^"'\n]*["']\s*,?\s*)+)`)
-	flagPattern     = regexp.MustCompile(`["'](--[a-z][a-z0-9-]*)["']`)
-)
-
-// flagsOf reads the flags from the source of the entry point: the names that
-// stand first in its calls of add_argument, not those its help text mentions.
-// Where the source does not define the command line itself, the contract's is
-// assumed.
-func flagsOf(source []byte) Flags {
-	has := map[string]bool{}
-	for _, call := range argumentPattern.FindAllSubmatch(source, -1) {
-		for _, flag := range flagPattern.FindAllSubmatch(call[1], -1) {
-			has[string(flag[1])] = true
-		}
-	}
-	if !has["--num-samples"] {
-		return Flags{Output: "--output", Seed: true}
-	}
-	f := Flags{Output: "--output", Seed: has["--seed"], StartIndex: has["--start-index"]}
-	if !has["--output"] && has["--output-dir"] {
-		f.Output = "--output-dir"
-	}
-	for _, name := range []string{"--no-videos", "--no-video"} {
-		if has[name] {
-			f.NoVideo = name
-			break
-		}
-	}
-	return f
-}
+// dirty ends a commit that the files differ from.
+const dirty = "-dirty"
 
 // commitOf returns the git commit of a folder: its own clone's, or the last one
 // that changed it in the repository it stands in, with "-dirty" when it differs
@@ -238,7 +235,7 @@ func commitOf(dir string, shared []string) string {
 	}
 	changes, err := git(append([]string{"status", "--porcelain", "--"}, watched...)...)
 	if err != nil || changes != "" {
-		return commit + "-dirty"
+		return commit + dirty
 	}
 	if _, err := git("rev-parse", "--verify", "--quiet", "HEAD:./"); err != nil {
 		return ""

@@ -10,17 +10,22 @@ import (
 
 func TestDiscover(t *testing.T) {
 	root := t.TempDir()
-	write(t, filepath.Join(root, "b", "examples", "generate.py"), `p.add_argument("--num-samples")`+"\n"+`p.add_argument(
+	write(t, filepath.Join(root, "b", "examples", "generate.py"), "p = ArgumentParser()\n"+`p.add_argument("--num-samples")`+"\n"+`p.add_argument(
         '-o', "--output-dir", type=str, help='see "--seed"')`+"\n"+`p.add_argument("--no-video", action="store_true")`)
 	write(t, filepath.Join(root, "a", "examples", "generate.py"), "from kit import main\nmain()\n# add nothing: --start-index")
-	write(t, filepath.Join(root, "c", "run.py"), `p.add_argument("--num-samples"); p.add_argument("--output"); p.add_argument("--start-index"); p.add_argument("--seed")`)
+	write(t, filepath.Join(root, "c", "run.py"), `p = ArgumentParser(); p.add_argument("--num-samples"); p.add_argument("--output"); p.add_argument("--start-index"); p.add_argument("--seed")`)
+	write(t, filepath.Join(root, "left-out", "examples", "generate.py"), "")
+	write(t, filepath.Join(root, "narrow", "examples", "generate.py"), "p = ArgumentParser(); p.add_argument('--num-samples'); p.add_argument('--output')")
 	write(t, filepath.Join(root, "bad name", "examples", "generate.py"), "")
 	write(t, filepath.Join(root, "library", "code.py"), "")
 	write(t, filepath.Join(root, "a", "requirements.txt"), "numpy==1.26.4\n")
 	write(t, filepath.Join(root, Catalogue), `
 c: {entry: run.py, seedless: true, required: [rubric.txt], videoless: true, files_vary: true, extra_args: [--fast], chunk_size: 100, licence: MIT}
 a: {output_flag: --out, requirements: [scipy]}
+b: {repository: org/b, commit: 0123456789012345678901234567890123456789}
+narrow: {output_flag: --into}
 not-fetched-yet: {chunk_size: 7}
+left-out: {skip: it needs Blender}
 `)
 	got, err := Discover(root)
 	if err != nil {
@@ -28,11 +33,16 @@ not-fetched-yet: {chunk_size: 7}
 	}
 	at := func(name string) string { return filepath.Join(root, name) }
 	want := []Generator{
-		{Name: "a", Dir: at("a"), Entry: entry, Flags: Flags{Output: "--out", Seed: true}, Requirements: []string{"numpy==1.26.4", "scipy"}},
-		{Name: "b", Dir: at("b"), Entry: entry, Flags: Flags{Output: "--output-dir", NoVideo: "--no-video"}},
-		{Name: "bad name", Dir: at("bad name"), Entry: entry, Flags: Flags{Output: "--output", Seed: true}},
-		{Name: "c", Dir: at("c"), Entry: "run.py", Flags: Flags{Output: "--output", StartIndex: true}, Required: []string{"rubric.txt"},
+		{Name: "a", Dir: at("a"), Entry: DefaultEntry, Flags: Flags{Output: "--out", Seed: true, From: FromContract}, Requirements: []string{"numpy==1.26.4", "scipy"}},
+		{Name: "b", Dir: at("b"), Entry: DefaultEntry, Flags: Flags{Output: "--output-dir", NoVideo: "--no-video", From: FromSource}, Repository: "org/b"},
+		{Name: "bad name", Dir: at("bad name"), Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true, From: FromContract}},
+		{Name: "c", Dir: at("c"), Entry: "run.py", Flags: Flags{Output: "--output", StartIndex: true, From: FromSource}, Required: []string{"rubric.txt"},
 			Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"}, ChunkSize: 100, Licence: "MIT"},
+		{Name: "narrow", Dir: at("narrow"), Entry: DefaultEntry, Flags: Flags{Output: "--into", From: FromSource},
+			Problem: "its command line has no --into (known from its source): catalog.yaml can name another entry or output_flag"},
+	}
+	for i := range got {
+		got[i].says, got[i].defined, got[i].empty = Entry{}, nil, false
 	}
 	if len(got) == len(want) && strings.Contains(got[2].Problem, "letters") {
 		got[2].Problem = ""
@@ -52,13 +62,16 @@ func TestDiscoverRefusesCatalogue(t *testing.T) {
 		{"entry leaves", "a: {entry: ../x.py}\n", "leaves"},
 		{"flag", "a: {output_flag: output}\n", "long flag"},
 		{"chunk", "a: {chunk_size: 1001}\n", "1000"},
+		{"commit", "a: {repository: o/a, commit: 0123abc}\n", "full hash"},
+		{"nowhere", "a: {commit: 0123456789012345678901234567890123456789}\n", "without a repository"},
+		{"extra", "a: {extra_args: [--seed=1]}\n", "may not set --seed"},
 		{"required is a path", "a: {required: [x/y]}\n", "name of a file"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			root := t.TempDir()
 			write(t, filepath.Join(root, Catalogue), test.text)
 			_, err := Discover(root)
-			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "generator.override") {
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "generator.Entry") {
 				t.Errorf("got %v, want ...%q...", err, test.want)
 			}
 		})
@@ -74,7 +87,7 @@ func TestDiscoverRefusesCatalogue(t *testing.T) {
 }
 
 func TestOwnCatalogue(t *testing.T) {
-	all, err := readCatalogue(filepath.Join("..", "..", "generators"))
+	all, err := ReadCatalogue(filepath.Join("..", "..", "generators"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +99,30 @@ func TestOwnCatalogue(t *testing.T) {
 		if want := map[string]bool{"rubric.txt": true, "final_frame.png": true, "metadata.json": true}; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s requires %v, want %v", name, got, want)
 		}
+	}
+}
+
+// TestCataloguePins looks at what the catalogue says of the organisation's.
+func TestCataloguePins(t *testing.T) {
+	all, err := ReadCatalogue(filepath.Join("..", "..", "generators"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetched := 0
+	for name, e := range all {
+		if e.Repository == "" || e.Skip != "" {
+			continue
+		}
+		fetched++
+		if e.Commit == "" || e.Licence == "" || !strings.HasSuffix(e.Repository, "/"+name) {
+			t.Errorf("%s: %+v", name, e)
+		}
+		if e.ChunkSize != 0 && 100%e.ChunkSize != 0 {
+			t.Errorf("%s: chunks of %d do not fill the default batch of 100", name, e.ChunkSize)
+		}
+	}
+	if fetched != 40 {
+		t.Errorf("%d generators can be fetched; docs/GENERATORS.md and the README say 40", fetched)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -51,7 +52,7 @@ const (
 // Event is one step in the making of an environment.
 type Event struct {
 	Environment string   // its id
-	Generators  []string // that run in it
+	Generators  []string // that run in it; none for the installer's own
 	Stage       Stage
 	Detail      string
 }
@@ -71,6 +72,9 @@ func (e Event) String() string {
 
 // who names the generators, or counts them when they are many.
 func (e Event) who() string {
+	if len(e.Generators) == 0 {
+		return "the installer"
+	}
 	if len(e.Generators) > 2 {
 		return fmt.Sprintf("%d generators", len(e.Generators))
 	}
@@ -121,27 +125,38 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "environments"), 0o755); err != nil {
 		return nil, fmt.Errorf("build environments: %w", err)
 	}
+	last, _ := LoadIndex(dir) // what it knows is found out again where it cannot be read
 	python, err := findPython(ctx, b.Python)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	tell := func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if b.Events != nil {
+			b.Events(e)
+		}
+		if b.Progress != nil && e.worthTelling() {
+			b.Progress(e.String())
+		}
+	}
+	groups := environmentsOf(list, dir, python)
+	wanted := func(m members) bool {
+		return b.Names == nil || slices.ContainsFunc(m.names(), func(name string) bool { return slices.Contains(b.Names, name) })
+	}
+	installer, err := chooseInstaller(ctx, dir, python, groups, wanted, tell)
 	if err != nil {
 		return nil, err
 	}
 	var group errgroup.Group
 	group.SetLimit(max(b.Parallel, 1))
-	var mu sync.Mutex
-	for _, members := range environmentsOf(list, dir, python) {
+	for _, members := range groups {
 		group.Go(func() error {
 			say := func(stage Stage, detail string) {
-				mu.Lock()
-				defer mu.Unlock()
-				e := Event{Environment: members.environment.id, Generators: members.names(), Stage: stage, Detail: detail}
-				if b.Events != nil {
-					b.Events(e)
-				}
-				if b.Progress != nil && e.worthTelling() {
-					b.Progress(e.String())
-				}
+				tell(Event{Environment: members.environment.id, Generators: members.names(), Stage: stage, Detail: detail})
 			}
-			if b.Names != nil && !slices.ContainsFunc(members.names(), func(name string) bool { return slices.Contains(b.Names, name) }) {
+			if !wanted(members) {
 				if members.environment.whole() {
 					members.set("")
 				} else {
@@ -149,7 +164,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 				}
 				return nil
 			}
-			err := members.environment.ensure(ctx, say)
+			err := members.environment.ensure(ctx, installer, say)
 			switch {
 			case ctx.Err() != nil:
 				return fmt.Errorf("build environments: %w", context.Cause(ctx))
@@ -163,6 +178,14 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 		})
 	}
 	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	asking, ctx := errgroup.WithContext(ctx)
+	asking.SetLimit(runtime.NumCPU())
+	for i := range list {
+		asking.Go(func() error { return list[i].learn(ctx, last) })
+	}
+	if err := asking.Wait(); err != nil {
 		return nil, err
 	}
 	if err := x.write(dir); err != nil {
@@ -248,7 +271,7 @@ func (e environment) whole() bool {
 // ensure makes the environment unless it is there. A lock keeps two processes
 // from making the same one; the system gives it back when its holder is killed.
 // What an interrupted one left is removed first.
-func (e environment) ensure(ctx context.Context, say func(Stage, string)) error {
+func (e environment) ensure(ctx context.Context, in installer, say func(Stage, string)) error {
 	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")
 		return nil
@@ -270,7 +293,7 @@ func (e environment) ensure(ctx context.Context, say func(Stage, string)) error 
 	}
 	say(Making, fmt.Sprintf("%d requirements", len(e.requirements)))
 	began := time.Now()
-	if err := e.install(ctx, func(line string) { say(Installing, line) }); err != nil {
+	if err := e.install(ctx, in, func(line string) { say(Installing, line) }); err != nil {
 		if left := os.RemoveAll(e.path); left != nil && !errors.Is(left, fs.ErrNotExist) {
 			return fmt.Errorf("%w (and its remains in %s could not be removed: %w)", err, e.path, left)
 		}

@@ -83,7 +83,7 @@ func TestBuild(t *testing.T) {
 	for name, requirements := range map[string]string{
 		"a": "tiny-thing==1.0  # small\n", "b": "# same\nTiny_Thing == 1.0", "bad": "tiny-thing==1.0\nno-such-thing==9\n", "bare": "", "outside": "-r ../x.txt\n",
 	} {
-		write(t, filepath.Join(root, name, entry), program)
+		write(t, filepath.Join(root, name, DefaultEntry), program)
 		write(t, filepath.Join(root, name, requirementsFile), requirements)
 	}
 	var r recorder
@@ -118,7 +118,7 @@ func TestBuild(t *testing.T) {
 	if g := find("bare"); g.Problem != "" || g.Environment == a.Environment {
 		t.Errorf("bare: %+v", g)
 	}
-	if r.count(Ready) != 2 || r.count(Failed) != 1 || r.count(Installing) == 0 || r.count(Reused) != 0 {
+	if r.count(Ready) != 2 || r.count(Failed) != 2 /* bad, and uv, which is not in the wheelhouse */ || r.count(Installing) == 0 || r.count(Reused) != 0 {
 		t.Errorf("events %+v", r.events)
 	}
 	if whole, _ := filepath.Glob(filepath.Join(dir, "environments", "*", "complete")); len(whole) != 2 {
@@ -164,7 +164,7 @@ func TestBuild(t *testing.T) {
 func bare(t *testing.T, requirements string) string {
 	t.Helper()
 	root := t.TempDir()
-	write(t, filepath.Join(root, "g", entry), preamble)
+	write(t, filepath.Join(root, "g", DefaultEntry), preamble)
 	write(t, filepath.Join(root, "g", requirementsFile), requirements)
 	return root
 }
@@ -318,5 +318,34 @@ echo '{"path":"/usr/bin/python3","version":"3.8.18","minor":8,"machine":"m","pre
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// TestSharedPackages installs from the package index: what two environments have
+// in common is on the disk once, and conflicting pins live side by side.
+func TestSharedPackages(t *testing.T) {
+	root, dir := t.TempDir(), t.TempDir()
+	for name, requirements := range map[string]string{"a": "six==1.17.0\n", "b": "idna==3.10\nsix==1.17.0\n", "c": "six==1.16.0\n"} {
+		write(t, filepath.Join(root, name, DefaultEntry), preamble)
+		write(t, filepath.Join(root, name, requirementsFile), requirements)
+	}
+	index, err := (&Builder{Root: root, Dir: dir, Progress: func(line string) { t.Log(line) }}).Build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(i int) os.FileInfo {
+		g := index.Generators[i]
+		found, _ := filepath.Glob(filepath.Join(dir, "environments", g.Environment, "lib", "python3*", "site-packages", "six.py"))
+		if g.Problem != "" || len(found) != 1 {
+			t.Fatalf("%s: %q, %v", g.Name, g.Problem, found)
+		}
+		info, err := os.Stat(found[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	if !os.SameFile(file(0), file(1)) || os.SameFile(file(0), file(2)) {
+		t.Errorf("files %v %v %v", file(0), file(1), file(2))
 	}
 }

@@ -76,7 +76,7 @@ func generatorOf(t *testing.T, body string) *Generator {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "generators", "test")
 	write(t, filepath.Join(dir, "examples", "generate.py"), preamble+body)
-	return &Generator{Name: "test", Dir: dir, Entry: entry, Flags: Flags{Output: "--output", Seed: true}, Python: python(t)}
+	return &Generator{Name: "test", Dir: dir, Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true}, Python: python(t)}
 }
 
 func request(t *testing.T, g *Generator) Request {

@@ -24,6 +24,7 @@ type Request struct {
 	StartIndex int           // for generators that want to know it
 	Scratch    string        // a private, empty folder; absolute
 	Grace      time.Duration // how long the sandbox has to kill the generator's processes; default 5 s
+	help       bool          // ask it for its flags, make nothing
 
 	Guard    *Guard               `json:"-"` // watches it, and holds it to what follows; nil for nobody
 	MaxBytes int64                // that it may have in Scratch, and in one file; 0 is no limit
@@ -38,6 +39,7 @@ type Result struct {
 	CPU, Wall time.Duration
 	PeakRSS   int64 // bytes, of the largest process; of all together where a Guard saw more
 	Watched   Watched
+	stdout    string // its end, of a run that succeeded
 }
 
 // Command returns the command of a run without the paths of this machine, so
@@ -72,6 +74,9 @@ const defaultGrace = 5 * time.Second
 func Run(ctx context.Context, r Request) (Result, error) {
 	g := r.Generator
 	result := Result{Command: Command(g, r.Samples, r.Seed, r.StartIndex), Output: filepath.Join(r.Scratch, "output")}
+	if r.help {
+		result.Command = []string{"python", g.Entry, "--help"}
+	}
 	work := filepath.Join(r.Scratch, "work")
 	for _, dir := range []string{"home", "tmp", "output"} {
 		if err := os.Mkdir(filepath.Join(r.Scratch, dir), 0o700); err != nil {
@@ -86,7 +91,9 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		return result, fmt.Errorf("prepare generator %s: %w", g.Name, err)
 	}
 	argv := append([]string{g.Python}, result.Command[1:]...)
-	argv[len(argv)-1] = result.Output
+	if !r.help {
+		argv[len(argv)-1] = result.Output
+	}
 	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: environ(g, r), Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes})
 	if err != nil {
 		return result, err
@@ -136,6 +143,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	run := r.Guard.enter(r, cmd.Process.Pid, folders+links, stop)
 	_ = cmd.Wait() // what it says is in the status, or missing there
 	result.Watched = r.Guard.leave(run)
+	result.stdout = stdout.String()
 	result.Wall = time.Since(began)
 	result.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	result.PeakRSS = max(peakRSS(cmd.ProcessState), result.Watched.PeakGroupRSS)

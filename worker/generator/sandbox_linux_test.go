@@ -181,8 +181,8 @@ func TestWorkerEnvironmentIsUnreadable(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(root) })
 	scratch, binary := filepath.Join(root, "scratch"), filepath.Join(root, "worker")
-	g := &Generator{Name: "test", Dir: filepath.Join(root, "generators", "test"), Entry: entry, Flags: Flags{Output: "--output", Seed: true}, Python: "/usr/bin/python3"}
-	write(t, filepath.Join(g.Dir, entry), preamble+`
+	g := &Generator{Name: "test", Dir: filepath.Join(root, "generators", "test"), Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true}, Python: "/usr/bin/python3"}
+	write(t, filepath.Join(g.Dir, DefaultEntry), preamble+`
 found, refused, mine = [], [], 0
 for pid in filter(str.isdigit, os.listdir("/proc")):
     for name in ("environ", "mem", "maps"):
@@ -272,7 +272,7 @@ save("outcome.json", outcome)
 	write(t, filepath.Join(outside, "secret"), "x")
 	text, _ := json.Marshal(outside)
 	write(t, filepath.Join(g.Dir, "outside.json"), string(text))
-	before, _ := os.ReadFile(filepath.Join(g.Dir, entry))
+	before, _ := os.ReadFile(filepath.Join(g.Dir, DefaultEntry))
 	result, err := Run(t.Context(), request(t, g))
 	if err != nil {
 		t.Fatal(err)
@@ -284,7 +284,7 @@ save("outcome.json", outcome)
 			t.Errorf("%s: %s, want %s", name, got[name], want)
 		}
 	}
-	if after, _ := os.ReadFile(filepath.Join(g.Dir, entry)); !bytes.Equal(before, after) {
+	if after, _ := os.ReadFile(filepath.Join(g.Dir, DefaultEntry)); !bytes.Equal(before, after) {
 		t.Error("the generator changed its source")
 	}
 	if entries, _ := os.ReadDir(outside); len(entries) != 1 {

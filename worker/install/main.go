@@ -25,7 +25,10 @@ import (
 // commits: an image's build context has no git history.
 const commitsVariable = "GENERATOR_COMMITS"
 
-func main() { os.Exit(run()) }
+func main() {
+	generator.Main() // becomes the sandbox launcher of a generator if it was started as one
+	os.Exit(run())
+}
 
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -60,7 +63,7 @@ func install(ctx context.Context, from, to string) error {
 	}
 	var made []string
 	b := generator.Builder{Root: from, Dir: to, Commits: commits, Progress: func(line string) { fmt.Println(line) }, Events: func(e generator.Event) {
-		if e.Stage == generator.Ready {
+		if e.Stage == generator.Ready && len(e.Generators) > 0 {
 			made = append(made, e.Environment)
 		}
 	}}

@@ -88,7 +88,7 @@ func (r Receipt) Key() string { return task.ReceiptKey(r.Generator, r.chunk()) }
 
 // ObjectKeys returns the data objects the receipt vouches for.
 func (r Receipt) ObjectKeys() []string {
-	if r.Shard != nil {
+	if r.Shard != nil && len(r.Samples) > 0 {
 		return []string{r.Shard.Key}
 	}
 	var keys []string

@@ -55,7 +55,7 @@ type Task struct {
 	RunID      string `json:"run_id,omitempty"`
 	ChunkSize  int    `json:"chunk_size,omitempty"`
 	Overwrite  bool   `json:"overwrite,omitempty"`
-	Restore    bool   `json:"restore,omitempty"` // make again what one receipt describes, in its place
+	Restore    int    `json:"restore,omitempty"` // claim of a receipt: make again what it describes, in its place
 	Indices    []int  `json:"indices,omitempty"`
 	Attempt    int    `json:"attempt,omitempty"`
 	PartSize   int    `json:"part_size,omitempty"` // samples per generator process where a chunk is too much for one
@@ -119,7 +119,7 @@ func Parse(body []byte, messageID string) (Task, error) {
 		"run_id":        func(v json.RawMessage) error { return readString(v, &t.RunID) },
 		"chunk_size":    func(v json.RawMessage) error { return readInt(v, 1, MaxSamples, &t.ChunkSize) },
 		"overwrite":     func(v json.RawMessage) error { return readBool(v, &t.Overwrite) },
-		"restore":       func(v json.RawMessage) error { return readBool(v, &t.Restore) },
+		"restore":       func(v json.RawMessage) error { return readInt(v, 1, MaxSeed, &t.Restore) },
 		"indices":       func(v json.RawMessage) error { return readIndices(v, &t.Indices) },
 		"part_size":     func(v json.RawMessage) error { return readInt(v, 1, MaxSamples, &t.PartSize) },
 		"attempt":       func(v json.RawMessage) error { return readInt(v, 0, MaxAttempt, &t.Attempt) },
@@ -175,7 +175,7 @@ func (t Task) Validate() error {
 	if t.Overwrite && t.RunID == "" {
 		return invalid("overwrite", "needs a run_id, which says what it may replace")
 	}
-	if t.Restore && (t.RunID == "" || t.Overwrite) {
+	if t.Restore < 0 || t.Restore > 0 && (t.RunID == "" || t.Overwrite) {
 		return invalid("restore", "needs a run_id, which says who has done it, and stands beside no overwrite")
 	}
 	if t.Seed < 0 || t.Seed > MaxSeed {

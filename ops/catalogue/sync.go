@@ -1,0 +1,274 @@
+// Package catalogue keeps the catalogue of generators: it fetches them at the
+// commits that the catalogue names, moves those, and finds the generators of a
+// GitHub organisation.
+package catalogue
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// State says what became of a generator.
+type State string
+
+// The states of a generator after a sync.
+const (
+	There   State = "there"         // it was there at the commit of the catalogue
+	Fetched State = "fetched"       // it was not there
+	Moved   State = "moved"         // another commit was there
+	Added   State = "added"         // it is new in the catalogue, and fetched
+	Kept    State = "kept here"     // it has no repository
+	Skipped State = "left out"      // the catalogue says so, or it is no generator
+	Failed  State = "not fetched"   // Reason says why; what was there still is
+	Unmet   State = "not looked at" // sync was stopped before
+)
+
+// Result is what became of one generator.
+type Result struct {
+	Name       string   `json:"name"`
+	Repository string   `json:"repository,omitempty"`
+	State      State    `json:"state"`
+	Commit     string   `json:"commit,omitempty"`  // that is there now, and in the catalogue
+	Before     string   `json:"before,omitempty"`  // that was there, or in the catalogue, if it was another
+	Commits    int      `json:"commits,omitempty"` // from Before to Commit; -1 if Commit does not descend from it or it cannot be known
+	Reason     string   `json:"reason,omitempty"`
+	Notes      []string `json:"notes,omitempty"`
+}
+
+// Syncer fetches generators into their folder.
+type Syncer struct {
+	Root     string       // the generators' folder
+	Server   string       // of repositories that are written as owner/name; default https://github.com
+	Update   bool         // move the pins to the newest commit
+	Parallel int          // repositories fetched at once; default 8
+	Done     func(Result) // is told of each result, one at a time; may be nil
+
+	mu sync.Mutex // for the catalogue, and Done
+}
+
+// work is where clones grow before they are renamed to their place. It is no
+// generator's folder, and a clone in it is nobody's until it is whole.
+const work = ".fetch"
+
+// Sync fetches the generators of these names that are not there at the commit of
+// the catalogue, and adds those that it does not have yet. It returns a result for
+// each, also when ctx ends; what has been fetched by then stays. An error is about
+// all of them.
+func (s *Syncer) Sync(ctx context.Context, names []string, add []Repository) ([]Result, error) {
+	root, err := filepath.Abs(s.Root)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := generator.ReadCatalogue(root)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if _, there := entries[name]; !there {
+			var known []string
+			for k := range entries {
+				known = append(known, k)
+			}
+			return nil, &generator.UnknownError{Name: name, Nearest: generator.Nearest(name, known)}
+		}
+	}
+	scratch := filepath.Join(root, work)
+	unlock, err := lock(scratch)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+
+	results := make([]Result, len(names)+len(add))
+	var group errgroup.Group
+	group.SetLimit(cmp.Or(s.Parallel, 8))
+	for i := range results {
+		group.Go(func() error {
+			var r Result
+			if i < len(names) {
+				r = s.one(ctx, root, names[i], entries[names[i]])
+			} else {
+				r = s.add(ctx, root, add[i-len(names)])
+			}
+			if ctx.Err() != nil && r.State == Failed {
+				r.State, r.Reason = Unmet, ""
+			}
+			results[i] = r
+			if s.Done != nil {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.Done(r)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if ctx.Err() != nil {
+		return results, context.Cause(ctx)
+	}
+	return results, nil
+}
+
+// lock makes sure that one sync at a time works in a folder, and removes what one
+// that was killed has left there.
+func lock(scratch string) (unlock func(), err error) {
+	if err := os.MkdirAll(scratch, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(scratch, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another sync is at work in %s: wait for it", filepath.Dir(scratch))
+	}
+	left, _ := filepath.Glob(filepath.Join(scratch, "*-*"))
+	for _, dir := range left {
+		// A git that outlived its sync may still write here: what cannot be removed
+		// now is removed the next time.
+		_ = os.RemoveAll(dir)
+	}
+	return func() { f.Close() }, nil
+}
+
+// one brings one generator of the catalogue to its commit, or to the newest.
+func (s *Syncer) one(ctx context.Context, root, name string, e generator.Entry) Result {
+	r := Result{Name: name, Repository: e.Repository, Commit: e.Commit}
+	switch {
+	case e.Skip != "":
+		r.State, r.Reason = Skipped, e.Skip
+		return r
+	case e.Repository == "":
+		r.State = Kept
+		return r
+	case ctx.Err() != nil:
+		r.State = Failed
+		return r
+	}
+	fail := func(err error) Result {
+		r.State, r.Reason, r.Commit = Failed, err.Error(), e.Commit
+		return r
+	}
+	url, err := location(root, s.server(), e.Repository)
+	if err != nil {
+		return fail(err)
+	}
+	want := e.Commit
+	if s.Update || want == "" {
+		if want, err = newest(ctx, url); err != nil {
+			return fail(err)
+		}
+	}
+	dir := filepath.Join(root, name)
+	had, err := holds(ctx, dir)
+	if err != nil {
+		return fail(err)
+	}
+	r.State = There
+	if had != want {
+		if had != "" {
+			if err := replaceable(ctx, dir, had); err != nil {
+				return fail(err)
+			}
+		}
+		if r.Notes, err = s.place(ctx, root, name, url, want, cmp.Or(e.Entry, generator.DefaultEntry)); err != nil {
+			return fail(err)
+		}
+		r.State = Fetched
+		if had != "" {
+			r.State, r.Before = Moved, had
+		}
+	}
+	r.Commit = want
+	if want != e.Commit {
+		if err := s.pin(root, name, generator.Entry{Commit: want}); err != nil {
+			return fail(err)
+		}
+		if r.Before = e.Commit; r.Before != "" {
+			r.State = Moved
+			r.Commits = between(ctx, filepath.Join(root, work), url, r.Before, want)
+		}
+	}
+	return r
+}
+
+// add fetches a repository that the catalogue does not have, and puts it there if it
+// is a generator.
+func (s *Syncer) add(ctx context.Context, root string, repository Repository) Result {
+	r := Result{Name: repository.Name, Repository: repository.FullName}
+	fail := func(err error) Result {
+		r.State, r.Reason = Failed, err.Error()
+		return r
+	}
+	if ctx.Err() != nil {
+		return fail(ctx.Err())
+	}
+	if _, err := os.Lstat(filepath.Join(root, r.Name)); err == nil {
+		return fail(occupied("there is a folder %s already: move it away, or put it into the catalogue with its repository", filepath.Join(root, r.Name)))
+	}
+	url, err := location(root, s.server(), r.Repository)
+	if err != nil {
+		return fail(err)
+	}
+	commit, err := newest(ctx, url)
+	if err != nil {
+		return fail(err)
+	}
+	r.Notes, err = s.place(ctx, root, r.Name, url, commit, generator.DefaultEntry)
+	if errors.Is(err, errNoProgram) {
+		r.State, r.Reason = Skipped, err.Error()
+		return r
+	}
+	if err != nil {
+		return fail(err)
+	}
+	r.State, r.Commit = Added, commit
+	if err := s.pin(root, r.Name, generator.Entry{Repository: r.Repository, Commit: commit, Licence: repository.Licence}); err != nil {
+		return fail(err)
+	}
+	return r
+}
+
+func (s *Syncer) server() string { return cmp.Or(s.Server, "https://github.com") }
+
+func (s *Syncer) pin(root, name string, e generator.Entry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Pin(root, name, e)
+}
+
+// place fetches a commit and renames it to its place when it is whole. What was
+// there is moved aside before, and removed after.
+func (s *Syncer) place(ctx context.Context, root, name, url, commit, entry string) (notes []string, err error) {
+	scratch, err := os.MkdirTemp(filepath.Join(root, work), name+"-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(scratch)
+	fresh, dir, aside := filepath.Join(scratch, "new"), filepath.Join(root, name), filepath.Join(scratch, "old")
+	if _, err := clone(ctx, fresh, url, commit); err != nil {
+		return nil, err
+	}
+	if notes, err = examine(ctx, fresh, entry); err != nil {
+		return nil, fmt.Errorf("commit %.12s: %w", commit, err)
+	}
+	if err := os.Rename(dir, aside); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.Rename(fresh, dir); err != nil {
+		_ = os.Rename(aside, dir)
+		return nil, err
+	}
+	return notes, nil
+}

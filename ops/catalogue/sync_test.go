@@ -1,0 +1,632 @@
+package catalogue
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// rootVariable turns the test binary into a sync of all that is in the catalogue of
+// a folder, which tests kill.
+const rootVariable = "VM_DATASET_TEST_SYNC"
+
+func TestMain(m *testing.M) {
+	if root, ok := os.LookupEnv(rootVariable); ok {
+		_, err := (&Syncer{Root: root}).Sync(context.Background(), []string{"a"}, nil)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// user runs git as somebody who works with it.
+func user(t testing.TB, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false",
+		"-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "-c", "protocol.file.allow=always", "-c", "filter.shout.clean=cat"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// origin is a bare repository and a folder in which its commits are made.
+type origin struct {
+	t    testing.TB
+	bare string
+	work string
+}
+
+func newOrigin(t testing.TB) *origin {
+	t.Helper()
+	dir := t.TempDir()
+	o := &origin{t, filepath.Join(dir, "x.git"), filepath.Join(dir, "work")}
+	user(t, dir, "init", "-q", "--bare", "-b", "main", o.bare)
+	user(t, dir, "init", "-q", "-b", "main", o.work)
+	return o
+}
+
+// commit adds files and returns the commit, which is pushed.
+func (o *origin) commit(files map[string]string) string {
+	o.t.Helper()
+	for name, text := range files {
+		write(o.t, filepath.Join(o.work, name), text)
+	}
+	user(o.t, o.work, "add", "-A")
+	user(o.t, o.work, "commit", "-q", "--allow-empty", "-m", "x")
+	return o.push()
+}
+
+func (o *origin) push() string {
+	o.t.Helper()
+	user(o.t, o.work, "push", "-q", "--force", o.bare, "HEAD:main")
+	return user(o.t, o.work, "rev-parse", "HEAD")
+}
+
+const program = generator.DefaultEntry
+
+// catalogueOf writes a catalogue in which each name has a repository and a commit.
+func catalogueOf(t testing.TB, entries map[string][2]string) (root string) {
+	t.Helper()
+	root = t.TempDir()
+	text := "# of a test\n"
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		text += fmt.Sprintf("\n%s: # here\n  repository: %q\n", name, entries[name][0])
+		if entries[name][1] != "" {
+			text += "  commit: " + entries[name][1] + "\n"
+		}
+	}
+	write(t, filepath.Join(root, generator.Catalogue), text)
+	return root
+}
+
+// synced runs a sync of one name.
+func synced(t testing.TB, s *Syncer, name string) Result {
+	t.Helper()
+	results, err := s.Sync(t.Context(), []string{name}, nil)
+	if err != nil || len(results) != 1 {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	return results[0]
+}
+
+// clean checks that no sync has left anything that is half made.
+func clean(t testing.TB, root string) {
+	t.Helper()
+	if left, _ := filepath.Glob(filepath.Join(root, work, "*-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestSync(t *testing.T) {
+	o := newOrigin(t)
+	first := o.commit(map[string]string{program: "first", "data.txt": "1\n"})
+	second := o.commit(map[string]string{program: "second"})
+	root := catalogueOf(t, map[string][2]string{"a": {o.bare, first}, "b": {"file://" + o.bare, second}, "c": {o.bare, ""}})
+	before := read(t, filepath.Join(root, generator.Catalogue))
+	relative, err := filepath.Rel(root, o.bare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(root, generator.Catalogue), strings.Replace(before, fmt.Sprintf("%q", o.bare), "./"+relative, 1)+"own: {chunk_size: 7}\nleft: {repository: o/r, skip: it needs Blender}\n")
+	s := &Syncer{Root: root}
+	names := []string{"a", "b", "c", "left", "own"}
+	for range 2 {
+		results, err := s.Sync(t.Context(), names, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range results {
+			got = append(got, string(r.State))
+		}
+		want := "fetched fetched fetched left out kept here"
+		if results[0].State == There {
+			want = "there there there left out kept here"
+			if _, err := os.Stat(o.bare); err == nil {
+				t.Error("nothing was fetched")
+			}
+		}
+		if strings.Join(got, " ") != want || results[2].Commit != second {
+			t.Errorf("got %+v", results)
+		}
+		for name, text := range map[string]string{"a": "first", "b": "second", "c": "second"} {
+			if got := read(t, filepath.Join(root, name, program)); got != text {
+				t.Errorf("%s: %q", name, got)
+			}
+		}
+		if n := user(t, filepath.Join(root, "b"), "rev-list", "--count", "HEAD"); n != "1" {
+			t.Errorf("%s commits came", n)
+		}
+		clean(t, root)
+		// What is there needs no repository any more.
+		if err := os.RemoveAll(o.bare); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := generator.Discover(root)
+	if err != nil || len(found) != 3 || found[0].Commit != first || found[1].Commit != second {
+		t.Errorf("found %+v, %v", found, err)
+	}
+	// The entry without a commit has got one.
+	if after := read(t, filepath.Join(root, generator.Catalogue)); !strings.Contains(after, "c: # here\n  repository: \""+o.bare+"\"\n  commit: "+second+"\n") {
+		t.Errorf("catalogue:\n%s", after)
+	}
+	if _, err := s.Sync(t.Context(), []string{"bb"}, nil); err == nil || !strings.Contains(err.Error(), `no generator "bb"`) {
+		t.Errorf("an unknown name: %v", err)
+	}
+}
+
+func TestSyncFails(t *testing.T) {
+	good := newOrigin(t)
+	commit := good.commit(map[string]string{program: ""})
+	mixed := newOrigin(t)
+	without := mixed.commit(map[string]string{"readme": ""})
+	links := map[string]string{}
+	for name, target := range map[string]string{"absolute": "/etc/passwd", "up": "../../outside", "chain": "here/../../outside", "fine": "examples/generate.py", "dangling": "not-there", "self": "link"} {
+		o := newOrigin(t)
+		write(t, filepath.Join(o.work, program), "")
+		if err := errors.Join(os.Symlink(".", filepath.Join(o.work, "here")), os.Symlink(target, filepath.Join(o.work, "link"))); err != nil {
+			t.Fatal(err)
+		}
+		links[name] = o.commit(nil)
+		links[name+" at"] = o.bare
+	}
+	programLink := newOrigin(t)
+	if err := os.Symlink("/", filepath.Join(programLink.work, "examples")); err != nil {
+		t.Fatal(err)
+	}
+	gone := strings.Repeat("0", 39) + "1"
+	for _, test := range []struct{ name, repository, commit, want string }{
+		{"vanished", filepath.Join(t.TempDir(), "x.git"), commit, "is not there, or not public"},
+		{"missing commit", good.bare, gone, gone + " is in no branch or tag any more: ops generators sync --update takes the newest"},
+		{"no program", mixed.bare, without, "it has no examples/generate.py"},
+		{"empty", newBare(t), "", "is empty: it has no commit"},
+		{"remote helper", "ext::touch%20" + filepath.Join(t.TempDir(), "x"), commit, "is neither owner/name"},
+		{"an option", "--upload-pack=touch x", commit, "is neither owner/name"},
+		{"absolute link", links["absolute at"], links["absolute"], "its link link cannot be followed within its folder"},
+		{"link up", links["up at"], links["up"], "its link link cannot be followed within its folder"},
+		{"link through another", links["chain at"], links["chain"], "its link link cannot be followed within its folder"},
+		{"link to itself", links["self at"], links["self"], "its link link cannot be followed within its folder"},
+		{"program behind a link", programLink.bare, programLink.commit(nil), "its link examples cannot be followed within its folder"},
+		{"link within", links["fine at"], links["fine"], ""},
+		{"link to nothing", links["dangling at"], links["dangling"], ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root := catalogueOf(t, map[string][2]string{"a": {test.repository, test.commit}})
+			r := synced(t, &Syncer{Root: root}, "a")
+			_, err := os.Lstat(filepath.Join(root, "a"))
+			clean(t, root)
+			if test.want == "" {
+				if r.State != Fetched || err != nil {
+					t.Errorf("got %+v, %v", r, err)
+				}
+				return
+			}
+			if r.State != Failed || !strings.Contains(r.Reason, test.want) || strings.Contains(r.Reason, "\n") {
+				t.Errorf("got %+v, want ...%s...", r, test.want)
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("something is there: %v", err)
+			}
+		})
+	}
+}
+
+func newBare(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "x.git")
+	user(t, ".", "init", "-q", "--bare", dir)
+	return dir
+}
+
+func TestSyncRefusesNames(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"../x", "a/b", "..", ".fetch", "'-x'", "/x"} {
+		write(t, filepath.Join(root, generator.Catalogue), name+": {repository: o/r}\n")
+		if _, err := (&Syncer{Root: root}).Sync(t.Context(), []string{strings.Trim(name, "'")}, nil); err == nil || !strings.Contains(err.Error(), "name ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestSyncOccupied meets folders in which somebody has put something.
+func TestSyncOccupied(t *testing.T) {
+	o := newOrigin(t)
+	old := o.commit(map[string]string{program: "old", ".gitignore": "data\n"})
+	newer := o.commit(map[string]string{program: "new"})
+	clone := func(t *testing.T, dir string) {
+		if _, err := clone(t.Context(), dir, o.bare, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		name, want string
+		make       func(t *testing.T, dir string)
+	}{
+		{"no clone", "is no clone", func(t *testing.T, dir string) { write(t, filepath.Join(dir, program), "mine") }},
+		{"a file", "is a file", func(t *testing.T, dir string) { write(t, dir, "mine") }},
+		{"a link", "is a link", func(t *testing.T, dir string) { _ = os.Symlink(o.work, dir) }},
+		{"broken", "no clone that can be used", func(t *testing.T, dir string) { write(t, filepath.Join(dir, ".git", "HEAD"), "?") }},
+		{"changed", "has local changes (M examples/generate.py)", func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, program), "mine") }},
+		{"new file", "has local changes (?? new)", func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, "new"), "mine") }},
+		{"ignored file", "files that git ignores (data/)", func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, "data", "1"), "mine") }},
+		{"branch", "branches or commits of its own", func(t *testing.T, dir string) { clone(t, dir); user(t, dir, "branch", "mine") }},
+		{"commit", "branches or commits of its own", func(t *testing.T, dir string) {
+			clone(t, dir)
+			user(t, dir, "commit", "-q", "--allow-empty", "-m", "mine")
+		}},
+		{"stash", "branches or commits of its own", func(t *testing.T, dir string) {
+			clone(t, dir)
+			write(t, filepath.Join(dir, program), "mine")
+			user(t, dir, "stash", "-q")
+		}},
+		{"a clone that somebody made", "branches or commits of its own", func(t *testing.T, dir string) {
+			user(t, ".", "clone", "-q", o.bare, dir)
+			user(t, dir, "checkout", "-q", old)
+		}},
+		{"as it was fetched, and used", "", func(t *testing.T, dir string) {
+			clone(t, dir)
+			write(t, filepath.Join(dir, ".git", "info", "exclude"), "__pycache__\n")
+			write(t, filepath.Join(dir, "src", "__pycache__", "x.pyc"), "")
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root := catalogueOf(t, map[string][2]string{"a": {o.bare, newer}})
+			dir := filepath.Join(root, "a")
+			test.make(t, dir)
+			before := tree(t, dir)
+			r := synced(t, &Syncer{Root: root}, "a")
+			if test.want == "" {
+				if r.State != Moved || r.Before != old || read(t, filepath.Join(dir, program)) != "new" {
+					t.Errorf("got %+v", r)
+				}
+				return
+			}
+			if r.State != Failed || !strings.Contains(r.Reason, test.want) || !strings.Contains(r.Reason, dir) {
+				t.Errorf("got %+v, want ...%s...", r, test.want)
+			}
+			if after := tree(t, dir); !maps.Equal(before, after) {
+				t.Errorf("changed from %v to %v", before, after)
+			}
+			clean(t, root)
+		})
+	}
+	t.Run("a clone that somebody made, at the commit", func(t *testing.T) {
+		root := catalogueOf(t, map[string][2]string{"a": {o.bare, newer}})
+		user(t, root, "clone", "-q", o.bare, "a")
+		if r := synced(t, &Syncer{Root: root}, "a"); r.State != There {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// tree returns the files of a folder outside of .git.
+func tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() && !strings.Contains(path, "/.git/") {
+			files[path] = read(t, path)
+		}
+		return nil
+	})
+	return files
+}
+
+func TestUpdate(t *testing.T) {
+	o, rewritten, broken := newOrigin(t), newOrigin(t), newOrigin(t)
+	first := o.commit(map[string]string{program: "1"})
+	o.commit(map[string]string{"x": "2"})
+	third := o.commit(map[string]string{program: "3"})
+	start := rewritten.commit(map[string]string{program: "1", "of": "b"})
+	user(t, rewritten.work, "commit", "-q", "--amend", "-m", "another")
+	other := rewritten.push()
+	whole := broken.commit(map[string]string{program: "1", "of": "c"})
+	user(t, broken.work, "mv", program, "moved.py")
+	broken.commit(nil)
+	root := catalogueOf(t, map[string][2]string{"a": {o.bare, first}, "b": {"file://" + rewritten.bare, start}, "c": {broken.bare, whole}})
+	catalogue := filepath.Join(root, generator.Catalogue)
+	before := read(t, catalogue)
+	s := &Syncer{Root: root}
+	if _, err := s.Sync(t.Context(), []string{"a", "c"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.Update = true
+	results, err := s.Sync(t.Context(), []string{"a", "b", "c"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := results[0]; r.State != Moved || r.Before != first || r.Commit != third || r.Commits != 2 {
+		t.Errorf("a: %+v", r)
+	}
+	if r := results[1]; r.State != Moved || r.Before != start || r.Commit != other || r.Commits != -1 {
+		t.Errorf("b: %+v", r)
+	}
+	if r := results[2]; r.State != Failed || r.Commit != whole || !strings.Contains(r.Reason, "it has no "+program) || read(t, filepath.Join(root, "c", program)) != "1" {
+		t.Errorf("c: %+v", r)
+	}
+	if got, want := read(t, catalogue), strings.NewReplacer(first, third, start, other).Replace(before); got != want {
+		t.Errorf("catalogue\n%s\nwant\n%s", got, want)
+	}
+	if got := read(t, filepath.Join(root, "a", program)); got != "3" {
+		t.Errorf("a is at %q", got)
+	}
+	if r := synced(t, s, "a"); r.State != There || r.Before != "" {
+		t.Errorf("again: %+v", r)
+	}
+	// The branch has moved away from a pin: its commit is fetched all the same, while
+	// the repository has it.
+	write(t, catalogue, before)
+	if r := synced(t, &Syncer{Root: root}, "b"); r.State != Moved || r.Commit != start {
+		t.Errorf("b again: %+v", r)
+	}
+}
+
+func TestAdd(t *testing.T) {
+	server := t.TempDir()
+	for _, name := range []string{"new", "tool", "taken", "vanished"} {
+		o := newOrigin(t)
+		o.commit(map[string]string{map[bool]string{true: "readme", false: program}[name == "tool"]: name})
+		user(t, server, "clone", "-q", "--bare", o.bare, filepath.Join(server, "org", name+".git"))
+	}
+	if err := os.RemoveAll(filepath.Join(server, "org", "vanished.git")); err != nil {
+		t.Fatal(err)
+	}
+	root := catalogueOf(t, map[string][2]string{"old": {"org/old", oldCommit}})
+	write(t, filepath.Join(root, "taken", program), "mine")
+	before := read(t, filepath.Join(root, generator.Catalogue))
+	var add []Repository
+	for _, name := range []string{"new", "tool", "taken", "vanished"} {
+		add = append(add, Repository{Name: name, FullName: "org/" + name, Licence: "MIT"})
+	}
+	results, err := (&Syncer{Root: root, Server: "file://" + server}).Sync(t.Context(), nil, add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct {
+		state  State
+		reason string
+	}{{Added, ""}, {Skipped, "it has no " + program}, {Failed, "there is a folder"}, {Failed, "not there, or not public"}} {
+		if results[i].State != want.state || !strings.Contains(results[i].Reason, want.reason) {
+			t.Errorf("got %+v, want %v", results[i], want)
+		}
+	}
+	want := before + "new:\n  repository: org/new\n  commit: " + results[0].Commit + "\n  licence: MIT\n"
+	if got := read(t, filepath.Join(root, generator.Catalogue)); got != want {
+		t.Errorf("catalogue\n%s\nwant\n%s", got, want)
+	}
+	if _, err := os.Stat(filepath.Join(root, "tool")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("tool: %v", err)
+	}
+}
+
+// TestSettings syncs for a user whose git runs hooks and filters and changes line
+// ends. None of it may reach the files of a generator.
+func TestSettings(t *testing.T) {
+	home, ran := t.TempDir(), filepath.Join(t.TempDir(), "ran")
+	hook := "#!/bin/sh\ntouch " + ran + "\n"
+	for _, dir := range []string{"template/hooks", "hooks"} {
+		for _, name := range []string{"post-checkout", "reference-transaction", "post-index-change"} {
+			path := filepath.Join(home, dir, name)
+			write(t, path, hook)
+			if err := os.Chmod(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write(t, filepath.Join(home, ".gitconfig"), fmt.Sprintf("[core]\n\tautocrlf = true\n\thooksPath = %[1]s/hooks\n\tfsmonitor = %[1]s/hooks/post-checkout\n[init]\n\ttemplateDir = %[1]s/template\n"+
+		"[filter \"shout\"]\n\tsmudge = tr a-z A-Z\n\trequired = true\n[submodule]\n\trecurse = true\n[url \"%[2]s\"]\n\tinsteadOf = https://git.example.invalid/\n", home, t.TempDir()+"/"))
+	o, sub := newOrigin(t), newOrigin(t)
+	sub.commit(map[string]string{"x": ""})
+	user(t, o.work, "submodule", "--quiet", "add", sub.bare, "module")
+	pointer := "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
+	commit := o.commit(map[string]string{program: "a\nb\n", ".gitattributes": "examples/* filter=shout\n*.bin filter=lfs\n", "x.bin": pointer})
+	t.Setenv("HOME", home)
+	t.Setenv("GIT_DIR", filepath.Join(home, "elsewhere")) // as inside a hook
+	root := catalogueOf(t, map[string][2]string{"a": {o.bare, commit}})
+	r := synced(t, &Syncer{Root: root}, "a")
+	if r.State != Fetched || strings.Join(r.Notes, "; ") != "its submodule module is not fetched; 1 of its files are in Git LFS and are not fetched" {
+		t.Errorf("got %+v", r)
+	}
+	if got := read(t, filepath.Join(root, "a", program)); got != "a\nb\n" {
+		t.Errorf("program %q", got)
+	}
+	if got := read(t, filepath.Join(root, "a", "x.bin")); got != pointer {
+		t.Errorf("pointer %q", got)
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("a hook ran")
+	}
+	if hooks, _ := filepath.Glob(filepath.Join(root, "a", ".git", "hooks", "*")); len(hooks) > 0 {
+		t.Errorf("hooks %v", hooks)
+	}
+	if r := synced(t, &Syncer{Root: root}, "a"); r.State != There {
+		t.Errorf("again: %+v", r)
+	}
+	t.Setenv("GIT_DIR", "")
+	os.Unsetenv("GIT_DIR")
+}
+
+// webServer serves bare repositories as git's own program does. Through before it
+// can be made older or slower.
+func webServer(t *testing.T, dir string, before func(w http.ResponseWriter, r *http.Request) (done bool)) string {
+	t.Helper()
+	core := user(t, ".", "--exec-path")
+	backend := filepath.Join(core, "git-http-backend")
+	if _, err := os.Stat(backend); err != nil {
+		t.Skipf("this git has no git-http-backend: %v", err)
+	}
+	handler := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1"}, Stderr: io.Discard}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if before != nil && before(w, r) {
+			return
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// TestServers fetches a commit that is no branch's from servers of several kinds.
+func TestServers(t *testing.T) {
+	o := newOrigin(t)
+	pin := o.commit(map[string]string{program: "pin"})
+	o.commit(map[string]string{program: "newer"})
+	user(t, o.bare, "update-server-info")
+	gone := strings.Repeat("0", 39) + "1"
+	dumb := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(o.bare))))
+	t.Cleanup(dumb.Close)
+	old := func(_ http.ResponseWriter, r *http.Request) bool {
+		r.Header.Del("Git-Protocol") // it does not know version 2 of the protocol, which allows any commit
+		return false
+	}
+	private := func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("WWW-Authenticate", `Basic realm="GitHub"`)
+		http.Error(w, "Repository not found.", http.StatusUnauthorized)
+		return true
+	}
+	for _, test := range []struct{ name, url, commit, want string }{
+		{"new", webServer(t, filepath.Dir(o.bare), nil), pin, ""},
+		{"new, missing commit", webServer(t, filepath.Dir(o.bare), nil), gone, "in no branch or tag any more"},
+		{"old", webServer(t, filepath.Dir(o.bare), old), pin, ""},
+		{"old, missing commit", webServer(t, filepath.Dir(o.bare), old), gone, "in no branch or tag any more"},
+		{"plain files", dumb.URL, pin, ""},
+		{"private or vanished", webServer(t, t.TempDir(), private), pin, "is not there, or not public"},
+		{"not found", webServer(t, t.TempDir(), nil), pin, "is not there, or not public"},
+		{"down", "http://127.0.0.1:1", pin, "git fetch: unable to access"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			root := catalogueOf(t, map[string][2]string{"a": {test.url + "/x.git", test.commit}})
+			r := synced(t, &Syncer{Root: root}, "a")
+			clean(t, root)
+			if test.want != "" {
+				if r.State != Failed || !strings.Contains(r.Reason, test.want) {
+					t.Errorf("got %+v, want ...%s...", r, test.want)
+				}
+				t.Log(r.Reason)
+				return
+			}
+			if r.State != Fetched || read(t, filepath.Join(root, "a", program)) != "pin" || user(t, filepath.Join(root, "a"), "rev-parse", "HEAD") != pin {
+				t.Errorf("got %+v", r)
+			}
+			if refs := user(t, filepath.Join(root, "a"), "for-each-ref"); strings.Contains(refs, "\n") {
+				t.Errorf("refs %s", refs)
+			}
+		})
+	}
+}
+
+// stalled serves the repositories of dir, but never ends the answer with the pack.
+// The channel is closed when it is asked for it.
+func stalled(t *testing.T, dir string) (url string, asked chan struct{}) {
+	asked = make(chan struct{})
+	release := make(chan struct{})
+	var once sync.Once
+	url = webServer(t, dir, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost {
+			return false
+		}
+		body := new(bytes.Buffer)
+		_, _ = body.ReadFrom(r.Body)
+		if !strings.Contains(body.String(), "want ") {
+			r.Body = http.NoBody
+			r.Body = readCloser{body}
+			return false
+		}
+		once.Do(func() { close(asked) })
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	t.Cleanup(func() { close(release) })
+	return url, asked
+}
+
+type readCloser struct{ *bytes.Buffer }
+
+func (readCloser) Close() error { return nil }
+
+func TestInterrupted(t *testing.T) {
+	o := newOrigin(t)
+	commit := o.commit(map[string]string{program: "x"})
+	for _, how := range []string{"Ctrl-C", "kill -9"} {
+		t.Run(how, func(t *testing.T) {
+			url, asked := stalled(t, filepath.Dir(o.bare))
+			root := catalogueOf(t, map[string][2]string{"a": {url + "/x.git", commit}})
+			if how == "Ctrl-C" {
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() { <-asked; cancel() }()
+				results, err := (&Syncer{Root: root}).Sync(ctx, []string{"a"}, nil)
+				if !errors.Is(err, context.Canceled) || results[0].State != Unmet {
+					t.Errorf("got %+v, %v", results, err)
+				}
+				clean(t, root)
+			} else {
+				cmd := exec.Command(os.Args[0])
+				cmd.Env = append(os.Environ(), rootVariable+"="+root)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				<-asked
+				if _, err := (&Syncer{Root: root}).Sync(t.Context(), []string{"a"}, nil); err == nil || !strings.Contains(err.Error(), "another sync is at work") {
+					t.Errorf("beside another: %v", err)
+				}
+				if err := cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				_ = cmd.Wait()
+				if left, _ := filepath.Glob(filepath.Join(root, work, "a-*")); len(left) != 1 {
+					t.Errorf("killed too late: %v", left)
+				}
+			}
+			if _, err := os.Lstat(filepath.Join(root, "a")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("something is there: %v", err)
+			}
+			if found, err := generator.Discover(root); err != nil || len(found) != 0 {
+				t.Errorf("found %+v, %v", found, err)
+			}
+			text := strings.Replace(read(t, filepath.Join(root, generator.Catalogue)), url+"/x.git", o.bare, 1)
+			write(t, filepath.Join(root, generator.Catalogue), text)
+			if r := synced(t, &Syncer{Root: root}, "a"); r.State != Fetched {
+				t.Errorf("again: %+v", r)
+			}
+			clean(t, root)
+		})
+	}
+}

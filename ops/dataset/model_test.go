@@ -1,0 +1,461 @@
+package dataset
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+func TestMain(m *testing.M) {
+	generator.Main()
+	s3server.Main()
+	os.Exit(m.Run())
+}
+
+// lab is a real worker with a real bucket, and what should be in it.
+type lab struct {
+	t       *testing.T
+	random  *rand.Rand
+	store   *store.Store
+	client  *s3.Client
+	handler *worker.Handler
+	left    atomic.Int64 // requests until the worker dies; negative for ever
+	die     func()
+	request int
+	runs    int
+	sent    []task.Task    // in order
+	content map[int]string // of each index: what made it
+	prints  map[string]string
+	history []string
+}
+
+const samplesOfModel, chunkOfModel = 24, 5
+
+// Do is the way to the bucket of a worker that may die at any request.
+func (l *lab) Do(r *http.Request) (*http.Response, error) {
+	if l.left.Add(-1) == 0 {
+		l.die()
+	}
+	if n := l.left.Load(); n <= 0 && n > -1_000_000 {
+		// A refusal is not tried again, as a broken connection would be.
+		return &http.Response{StatusCode: http.StatusForbidden, Body: http.NoBody, Header: http.Header{}, Request: r}, nil
+	}
+	// What was sent before the death is waited for: it must not come after what follows.
+	return quick.Do(r.WithContext(context.WithoutCancel(r.Context())))
+}
+
+var quick = store.HTTPClient(nil)
+
+// goodGenerator is the index of the test generator that does nothing wrong.
+var goodGenerator = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "vm-dataset-test-")
+	if err != nil {
+		return "", err
+	}
+	source, err := os.ReadFile(filepath.Join("..", "local", "testdata", "generate.py"))
+	entry := filepath.Join(dir, "source", "good", "examples", "generate.py")
+	if err := errors.Join(err, os.MkdirAll(filepath.Dir(entry), 0o755), os.WriteFile(entry, source, 0o644)); err != nil {
+		return "", err
+	}
+	_, err = (&generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}).Build(context.Background())
+	return filepath.Join(dir, "index"), err
+})
+
+func newLab(t *testing.T, seed uint64) *lab {
+	t.Helper()
+	index, err := goodGenerator()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	l := &lab{t: t, random: rand.New(rand.NewPCG(seed, 0)), content: map[int]string{}, prints: map[string]string{}} //nolint:gosec // repeatable
+	client := func(through aws.HTTPClient) *s3.Client {
+		return s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: through, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	}
+	l.client = client(quick)
+	l.store = store.New(l.client, "bucket")
+	l.handler, err = worker.New(worker.Config{Bucket: "bucket", Generators: index}, store.New(client(l), "bucket"), nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.handler.Close() })
+	return l
+}
+
+// deliver gives the worker a task. With requests, it dies after so many of them.
+func (l *lab) deliver(t task.Task, requests int) error {
+	l.t.Helper()
+	if t.Indices == nil && t.NumSamples == 0 {
+		l.t.Fatalf("no task: %+v", t)
+	}
+	l.request++
+	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
+	defer cancel()
+	ctx = lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: fmt.Sprint("request-", l.request)})
+	l.die = cancel
+	l.left.Store(-1_000_000)
+	if requests > 0 {
+		l.left.Store(int64(requests))
+	}
+	answer, err := l.handler.Handle(ctx, json.RawMessage(t.Body()))
+	l.left.Store(-1_000_000)
+	if s, ok := answer.(worker.Summary); ok && len(s.Remaining) > 0 {
+		return fmt.Errorf("%v is left", s.Remaining)
+	}
+	return err
+}
+
+// perform delivers a task until it is done. Now and then the worker dies first, at
+// any of its requests; whoever sees that gives its claims back.
+func (l *lab) perform(t task.Task) {
+	l.t.Helper()
+	for l.random.IntN(3) == 0 {
+		_ = l.deliver(t, 1+l.random.IntN(80))
+		for _, c := range t.Chunks() {
+			if err := l.store.ReleaseHeldBy(l.t.Context(), "good", c, ""); err != nil {
+				l.t.Fatal(err)
+			}
+		}
+	}
+	if err := l.deliver(t, 0); err != nil {
+		l.t.Fatalf("%s: %v", t.Body(), err)
+	}
+}
+
+func (l *lab) newTask() task.Task {
+	l.runs++
+	format := task.Files
+	if l.random.IntN(2) == 0 {
+		format = task.Tar
+	}
+	return task.Task{Generator: "good", Seed: 7, ChunkSize: chunkOfModel, Format: format, RunID: fmt.Sprintf("run-%04d", l.runs)}
+}
+
+func (l *lab) note(format string, args ...any) {
+	l.history = append(l.history, fmt.Sprintf(format, args...))
+}
+
+// chunkContent is what makes a sample of a chunk.
+func chunkContent(index int) string {
+	return fmt.Sprintf("chunk %d, sample %d", index/chunkOfModel, index%chunkOfModel)
+}
+
+// Steps of the model.
+
+func (l *lab) fill() {
+	t := l.newTask()
+	t.StartIndex = l.random.IntN(samplesOfModel)
+	t.NumSamples = 1 + l.random.IntN(samplesOfModel-t.StartIndex)
+	t.Overwrite = l.random.IntN(4) == 0
+	l.note("%s", t.Body())
+	l.perform(t)
+	l.sent = append(l.sent, t)
+	for i := t.StartIndex; i < t.StartIndex+t.NumSamples; i++ {
+		if l.content[i] == "" || t.Overwrite {
+			l.content[i] = chunkContent(i)
+		}
+	}
+}
+
+func (l *lab) repair() {
+	if len(l.content) == 0 {
+		return
+	}
+	t := l.newTask()
+	t.Attempt = NextAttempt(l.runs * attemptStride)
+	for _, i := range slices.Sorted(maps.Keys(l.content)) {
+		if l.random.IntN(4) == 0 {
+			t.Indices = append(t.Indices, i)
+		}
+	}
+	if t.Indices == nil {
+		return
+	}
+	l.note("%s", t.Body())
+	l.perform(t)
+	l.sent = append(l.sent, t)
+	for n, i := range t.Indices {
+		l.content[i] = fmt.Sprintf("repair %v, attempt %d, sample %d", t.Indices, t.Attempt, n)
+	}
+}
+
+// again delivers an old task once more: nothing comes of it.
+func (l *lab) again() {
+	if len(l.sent) == 0 {
+		return
+	}
+	before := l.objects()
+	t := l.sent[l.random.IntN(len(l.sent))]
+	l.note("again %s", t.Body())
+	l.perform(t)
+	l.same(before)
+}
+
+// damage breaks objects, and a plan mends them to the last byte.
+func (l *lab) damage() {
+	before, samples := l.objects(), l.members()
+	if len(before) == 0 {
+		return
+	}
+	keys := l.needed()
+	for range 1 + l.random.IntN(3) {
+		key := keys[l.random.IntN(len(keys))]
+		switch data := slices.Clone(before[key]); l.random.IntN(4) {
+		case 0:
+			l.note("delete %s", key)
+			l.must(l.store.Delete(l.t.Context(), []string{key}))
+		case 1:
+			l.note("truncate %s", key)
+			l.put(key, data[:len(data)/2])
+		case 2:
+			l.note("flip %s", key)
+			data[l.random.IntN(len(data))] ^= 1
+			l.put(key, data)
+		case 3:
+			l.note("copy %s", key)
+			l.put(path.Dir(key)+"/copy-"+path.Base(key), data)
+		}
+	}
+	report := l.check()
+	if report.Whole == (len(report.Damaged) > 0 || len(report.Missing) > 0) {
+		l.t.Errorf("whole is %v: %+v", report.Whole, report)
+	}
+	remove, err := Removable(l.t.Context(), l.store, "good", report.plan.Remove)
+	l.must(err)
+	l.must(l.store.Delete(l.t.Context(), remove))
+	tasks, changed, err := Restorations(l.t.Context(), l.store, "good", slices.Concat(report.plan.Gone, report.plan.Corrupt))
+	l.must(err)
+	if changed > 0 {
+		l.t.Errorf("%d receipts have changed meanwhile", changed)
+	}
+	l.runs++
+	parts := false // of a shard become shards of their own
+	for _, ref := range slices.Concat(report.plan.Gone, report.plan.Corrupt) {
+		r, err := l.store.Receipt(l.t.Context(), ref.Key)
+		l.must(err)
+		parts = parts || r.Shard != nil && !r.OwnsShard()
+	}
+	for _, t := range tasks {
+		t.RunID = fmt.Sprintf("run-%04d", l.runs)
+		l.perform(t)
+		l.sent = append(l.sent, t)
+	}
+	if after := l.members(); !maps.EqualFunc(samples, after, bytes.Equal) {
+		l.t.Errorf("samples differ after they were mended: %v", difference(samples, after))
+	}
+	if !parts {
+		l.same(before)
+	}
+}
+
+// needed are the objects that hold a sample as it is described: a shard all of
+// whose samples were replaced since is neither missed nor mended.
+func (l *lab) needed() []string {
+	view := NewView("good", task.Range{End: samplesOfModel})
+	l.must(view.Read(l.t.Context(), l.store))
+	names, err := Names(l.t.Context(), l.store, "good", view.Range)
+	l.must(err)
+	needed := map[string]bool{}
+	for r, err := range l.store.ReadReceipts(l.t.Context(), names) {
+		l.must(err)
+		r.Samples = slices.DeleteFunc(r.Samples, func(s store.ReceiptSample) bool { return !view.Describes(r, s.Index) })
+		if len(r.Samples) > 0 {
+			for _, key := range r.ObjectKeys() {
+				needed[key] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(needed))
+}
+
+// forget deletes the receipt of a chunk; what fills the gap leaves repairs alone.
+func (l *lab) forget() {
+	var names []store.ReceiptName
+	for n, err := range l.store.ReceiptNames(l.t.Context(), "good") {
+		l.must(err)
+		if !n.Repair {
+			names = append(names, n)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	before := l.members()
+	n := names[l.random.IntN(len(names))]
+	r, err := l.store.Receipt(l.t.Context(), n.Key)
+	l.must(err)
+	l.note("forget %s", n.Key)
+	l.must(l.store.Delete(l.t.Context(), []string{n.Key}))
+	t := l.newTask()
+	t.StartIndex, t.NumSamples, t.Format = r.Start, r.Range().Len(), r.Format
+	l.perform(t)
+	l.sent = append(l.sent, t)
+	if after := l.members(); !maps.EqualFunc(before, after, bytes.Equal) {
+		l.t.Errorf("samples differ after a gap was filled: %v", difference(before, after))
+	}
+}
+
+func (l *lab) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatalf("%v\n%s", err, strings.Join(l.history, "\n"))
+	}
+}
+
+func (l *lab) put(key string, data []byte) {
+	_, err := l.client.PutObject(l.t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: &key, Body: bytes.NewReader(data)})
+	l.must(err)
+}
+
+// objects are the data objects that are stored.
+func (l *lab) objects() map[string][]byte {
+	found := map[string][]byte{}
+	for o, err := range l.store.List(l.t.Context(), task.DataPrefix, "") {
+		l.must(err)
+		body, _, err := l.store.Get(l.t.Context(), o.Key)
+		l.must(err)
+		found[o.Key], err = io.ReadAll(body)
+		body.Close()
+		l.must(err)
+	}
+	return found
+}
+
+// members are the files of the samples as the receipts describe them, however they
+// are stored.
+func (l *lab) members() map[string][]byte {
+	objects := l.objects()
+	view := NewView("good", task.Range{End: samplesOfModel})
+	l.must(view.Read(l.t.Context(), l.store))
+	names, err := Names(l.t.Context(), l.store, "good", view.Range)
+	l.must(err)
+	files := map[string][]byte{}
+	for r, err := range l.store.ReadReceipts(l.t.Context(), names) {
+		l.must(err)
+		packed := map[string][]byte{}
+		if r.Shard != nil && slices.ContainsFunc(r.Samples, func(s store.ReceiptSample) bool { return view.Describes(r, s.Index) }) {
+			z, err := gzip.NewReader(bytes.NewReader(objects[r.Shard.Key]))
+			l.must(err)
+			for a := tar.NewReader(z); ; {
+				h, err := a.Next()
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				l.must(err)
+				packed[h.Name], err = io.ReadAll(a)
+				l.must(err)
+			}
+		}
+		for _, s := range r.Samples {
+			if !view.Describes(r, s.Index) {
+				continue
+			}
+			for _, f := range s.Files {
+				name := s.ID + "/" + f.Name
+				if files[name] = packed[name]; r.Shard == nil {
+					files[name] = objects[task.FileKey("good", s.ID, f.Name)]
+				}
+			}
+			if before, known := l.prints[l.content[s.Index]]; known && before != s.Fingerprint {
+				l.t.Errorf("sample %d is not what %s made", s.Index, l.content[s.Index])
+			}
+			l.prints[l.content[s.Index]] = s.Fingerprint
+		}
+	}
+	return files
+}
+
+func (l *lab) same(before map[string][]byte) {
+	l.t.Helper()
+	if after := l.objects(); !maps.EqualFunc(before, after, bytes.Equal) {
+		l.t.Errorf("the bucket differs: %v", difference(before, after))
+	}
+}
+
+func difference(before, after map[string][]byte) (list []string) {
+	for key := range before {
+		if after[key] == nil {
+			list = append(list, "without "+key)
+		} else if !bytes.Equal(before[key], after[key]) {
+			list = append(list, "other "+key)
+		}
+	}
+	for key := range after {
+		if before[key] == nil {
+			list = append(list, "with "+key)
+		}
+	}
+	return list
+}
+
+func (l *lab) check() *GeneratorReport {
+	report, err := (&Checker{Store: l.store, Deep: true}).Generator(l.t.Context(), "good", task.Range{End: samplesOfModel})
+	l.must(err)
+	return report
+}
+
+// Whatever is made, repaired, overwritten, forgotten, damaged and mended, in any
+// order, in both formats, delivered again and interrupted anywhere: every reader
+// sees for each index what the last one to make it made, a deep check finds nothing
+// wrong, and mending brings back the bytes that were there.
+func TestModel(t *testing.T) {
+	seeds := []uint64{1, 2, 3}
+	if one := os.Getenv("MODEL_SEED"); one != "" {
+		var seed uint64
+		if _, err := fmt.Sscan(one, &seed); err != nil {
+			t.Fatal(err)
+		}
+		seeds = []uint64{seed}
+	}
+	t.Setenv("TMPDIR", t.TempDir())
+	for _, seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			l := newLab(t, seed)
+			for step := range 24 {
+				steps := []func(){l.fill, l.fill, l.repair, l.repair, l.again, l.damage, l.damage, l.forget}
+				steps[l.random.IntN(len(steps))]()
+				report := l.check()
+				if len(report.Damaged) > 0 || report.Samples != len(l.content) {
+					t.Errorf("step %d: %d samples, want %d; %v", step, report.Samples, len(l.content), report.Examples)
+				}
+				l.members()
+				if t.Failed() {
+					t.Fatalf("MODEL_SEED=%d, step %d:\n%s", seed, step, strings.Join(l.history, "\n"))
+				}
+			}
+		})
+	}
+}
