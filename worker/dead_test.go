@@ -33,3 +33,13 @@ func TestDeadPartsKeepTheirCauses(t *testing.T) {
 		t.Errorf("a repair becomes %+v", p)
 	}
 }
+
+// What another worker holds is part of what is sent on, when time runs out as
+// well: the message that asked for it is done with then.
+func TestRestHoldsWhatOthersHold(t *testing.T) {
+	x := task.Task{Generator: "g", NumSamples: 40, Seed: 7, ChunkSize: 10}
+	o := &outcome{held: []task.Range{{Start: 0, End: 10}}, unfinished: []failure{{chunk: task.Chunk{Keep: task.Range{Start: 20, End: 30}}}}}
+	if r := o.rest(x).Range(); r != (task.Range{Start: 0, End: 30}) {
+		t.Errorf("sent on: samples %s", r)
+	}
+}
