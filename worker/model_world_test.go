@@ -163,7 +163,7 @@ func (w *world) play(ctx context.Context) error {
 	brief, stop := context.WithTimeout(ctx, time.Millisecond) // the queue may find that it goes to the DLQ instead
 	defer stop()
 	message, err := w.queue.Receive(brief, "tasks")
-	if message == nil {
+	if message == nil || err != nil {
 		return nil //nolint:nilerr // it is the end of the wait
 	}
 	w.serial++
