@@ -127,11 +127,7 @@ func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[in
 	if c.Indices != nil {
 		return nil
 	}
-	shard := ""
-	if r.Shard != nil {
-		shard = r.Shard.Key
-	}
-	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard, w.briefly())
+	return w.store.SweepShards(ctx, *r, w.briefly())
 }
 
 // sticksOut reports whether a receipt is to be cut before a chunk replaces its

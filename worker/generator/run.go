@@ -22,6 +22,7 @@ type Request struct {
 	Samples    int
 	Seed       int
 	StartIndex int           // for generators that want to know it
+	Command    []string      // what to run, as a Result has it; nil for what follows from the above
 	Scratch    string        // a private, empty folder; absolute
 	Watch      bool          // look at disk and memory while it runs
 	Grace      time.Duration // how long the sandbox has to kill the generator's processes; default 5 s
@@ -59,6 +60,15 @@ func Command(g *Generator, samples, seed, startIndex int) []string {
 	return append(argv, g.Flags.Output, "output")
 }
 
+// CheckCommand refuses a command that Command does not make: one that was read
+// from somewhere could be any.
+func CheckCommand(argv []string) error {
+	if len(argv) < 4 || argv[0] != "python" || !filepath.IsLocal(filepath.FromSlash(argv[1])) || argv[len(argv)-1] != "output" {
+		return fmt.Errorf("%q is no command of a generator", argv)
+	}
+	return nil
+}
+
 // tailSize is how much of a generator's output is kept for a failure report.
 const tailSize = 8 << 10
 
@@ -76,7 +86,13 @@ const defaultGrace = 5 * time.Second
 // files; home, tmp, output.
 func Run(ctx context.Context, r Request) (Result, error) {
 	g := r.Generator
-	result := Result{Command: Command(g, r.Samples, r.Seed, r.StartIndex), Output: filepath.Join(r.Scratch, "output")}
+	result := Result{Command: r.Command, Output: filepath.Join(r.Scratch, "output")}
+	if r.Command == nil {
+		result.Command = Command(g, r.Samples, r.Seed, r.StartIndex)
+	}
+	if err := CheckCommand(result.Command); err != nil {
+		return result, err
+	}
 	if r.help {
 		result.Command = []string{"python", g.Entry, "--help"}
 	}
@@ -93,7 +109,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	if !r.help {
 		argv[len(argv)-1] = result.Output
 	}
-	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: environ(g, r), Scratch: r.Scratch, Readable: readable(g)})
+	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: Environ(g, r.Seed, r.Scratch), Scratch: r.Scratch, Readable: readable(g)})
 	if err != nil {
 		return result, err
 	}
@@ -158,16 +174,16 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	return result, classify(ctx, end, stdout.String(), stderr.String(), r.Scratch)
 }
 
-// environ is the whole environment of a generator. Nothing of the worker's own
-// gets through: it holds credentials.
-func environ(g *Generator, r Request) []string {
-	home, tmp := filepath.Join(r.Scratch, "home"), filepath.Join(r.Scratch, "tmp")
+// Environ is the whole environment of a generator that runs with a seed in a
+// scratch folder. Nothing of the worker's own gets through: it holds credentials.
+func Environ(g *Generator, seed int, scratch string) []string {
+	home, tmp := filepath.Join(scratch, "home"), filepath.Join(scratch, "tmp")
 	return []string{
 		"PATH=" + filepath.Dir(g.Python) + ":/usr/local/bin:/usr/bin:/bin",
 		"HOME=" + home, "TMPDIR=" + tmp, "TEMP=" + tmp, "TMP=" + tmp,
 		"LANG=C.UTF-8", "PYTHONUTF8=1", // an ASCII locale crashes on an emoji
-		"PYTHONHASHSEED=" + strconv.Itoa(r.Seed), // some hash strings into their seeds; a constant would make every chunk alike
-		"PYTHONPATH=" + filepath.Join(r.Scratch, "work"), "PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1",
+		"PYTHONHASHSEED=" + strconv.Itoa(seed), // some hash strings into their seeds; a constant would make every chunk alike
+		"PYTHONPATH=" + filepath.Join(scratch, "work"), "PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1",
 		"MPLBACKEND=Agg",
 		// Chunks run side by side: a library that takes every CPU only gets in their way.
 		"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1", "OPENCV_FOR_THREADS_NUM=1", "VECLIB_MAXIMUM_THREADS=1",

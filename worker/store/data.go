@@ -272,12 +272,16 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 	return nil
 }
 
-// SweepShards deletes the shards that overlap a range and that no receipt names,
-// but for the one to keep, whose receipt is not written yet. It is for the holder
-// of the range's claim: nobody else has a shard there whose receipt is still to
-// come, except repairs, which have claims of their own. h takes those for a
-// moment.
-func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range, keep string, h Holder) error {
+// SweepShards deletes the shards that overlap the range of a receipt that is about
+// to be written, and that neither it nor another names. What stands under its key
+// is its predecessor and does not count. It is for the holder of the range's claim:
+// nobody else has a shard there whose receipt is still to come, except repairs,
+// which have claims of their own. h takes those for a moment.
+func (s *Store) SweepShards(ctx context.Context, of Receipt, h Holder) error {
+	generator, r, keep := of.Generator, of.Range(), ""
+	if of.Shard != nil {
+		keep = of.Shard.Key
+	}
 	prefix := task.DataPrefix + generator + "/" + generator + "_"
 	end := fmt.Sprintf("%s%08d", prefix, r.End)
 	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")} // samples' folders may be named alike
@@ -294,16 +298,16 @@ func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range,
 		for _, o := range page.Contents {
 			key := aws.ToString(o.Key)
 			name, isShard := strings.CutSuffix(key, shardSuffix)
-			of, repair, ok := task.ReceiptRange(strings.TrimPrefix(name, prefix) + ".json")
+			span, repair, ok := task.ReceiptRange(strings.TrimPrefix(name, prefix) + ".json")
 			switch {
-			case !isShard || !ok || !of.Overlaps(r) || key == keep:
+			case !isShard || !ok || !span.Overlaps(r) || key == keep:
 				continue
 			case repair:
 				repairs = append(repairs, key)
 			default:
 				shards = append(shards, key)
 			}
-			whole.Start, whole.End = min(whole.Start, of.Start), max(whole.End, of.End)
+			whole.Start, whole.End = min(whole.Start, span.Start), max(whole.End, span.End)
 		}
 		if last := lastName(page); last >= end {
 			break
@@ -312,7 +316,7 @@ func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range,
 	if len(shards)+len(repairs) == 0 {
 		return nil
 	}
-	named, err := s.namedShards(ctx, generator, whole)
+	named, err := s.namedShards(ctx, of, whole)
 	if err != nil {
 		return err
 	}
@@ -321,7 +325,7 @@ func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range,
 		return fmt.Errorf("sweep shards of samples %s: %w", r, err)
 	}
 	for _, key := range slices.DeleteFunc(repairs, isNamed) {
-		if err := s.sweepRepair(ctx, generator, key, whole, h); err != nil {
+		if err := s.sweepRepair(ctx, of, key, whole, h); err != nil {
 			return fmt.Errorf("sweep shards of samples %s: %w", r, err)
 		}
 	}
@@ -330,12 +334,13 @@ func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range,
 
 const shardSuffix = ".tar.gz"
 
-// namedShards are the keys of the shards that the receipts over a range name.
-func (s *Store) namedShards(ctx context.Context, generator string, r task.Range) (map[string]bool, error) {
-	receipts, err := s.Receipts(ctx, generator, r)
+// namedShards are the keys of the shards that the receipts over a range name, but
+// for the predecessor of one.
+func (s *Store) namedShards(ctx context.Context, of Receipt, r task.Range) (map[string]bool, error) {
+	receipts, err := s.Receipts(ctx, of.Generator, r)
 	named := map[string]bool{}
 	for _, other := range receipts {
-		if other.Shard != nil && len(other.Samples) > 0 { // none are left of a repair that was overwritten
+		if other.Shard != nil && other.Key() != of.Key() && len(other.Samples) > 0 { // none are left of a repair that was overwritten
 			named[other.Shard.Key] = true
 		}
 	}
@@ -344,7 +349,8 @@ func (s *Store) namedShards(ctx context.Context, generator string, r task.Range)
 
 // sweepRepair deletes the shard of a repair unless a receipt names it or the
 // repair is under way.
-func (s *Store) sweepRepair(ctx context.Context, generator, key string, whole task.Range, h Holder) (err error) {
+func (s *Store) sweepRepair(ctx context.Context, of Receipt, key string, whole task.Range, h Holder) (err error) {
+	generator := of.Generator
 	name := strings.TrimSuffix(strings.TrimPrefix(key, task.DataPrefix+generator+"/"+generator+"_"), shardSuffix)
 	lock, err := s.lock(ctx, repairPlace(generator, name), h, 0)
 	var busy *BusyError
@@ -359,7 +365,7 @@ func (s *Store) sweepRepair(ctx context.Context, generator, key string, whole ta
 		defer cancel()
 		err = errors.Join(err, s.Release(ctx, lock, err == nil))
 	}()
-	named, err := s.namedShards(ctx, generator, whole)
+	named, err := s.namedShards(ctx, of, whole)
 	if err != nil || named[key] {
 		return err
 	}
