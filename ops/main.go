@@ -35,6 +35,7 @@ type CLI struct {
 	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
 	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
+	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare."`
 	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
 	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show and fetch the generators."`

@@ -23,7 +23,7 @@ func TestUndone(t *testing.T) {
 		return holding(r, task.Chunk{Keep: r.Range()}.Kept()...)
 	}
 	repair := func(claim int, run string, attempt int, indices ...int) store.Receipt {
-		r := store.Receipt{Generator: "g", RunID: run, RunSeed: 7, ChunkSize: 10, Start: indices[0], End: indices[len(indices)-1] + 1, Indices: indices, FirstAttempt: attempt, Claim: claim}
+		r := store.Receipt{Generator: "g", RunID: run, RunSeed: 7, ChunkSize: 10, Start: indices[0], End: indices[len(indices)-1] + 1, Indices: indices, Attempt: attempt, FirstAttempt: attempt, Claim: claim}
 		return holding(r, indices...)
 	}
 	ordinary := task.Task{Generator: "g", NumSamples: 10, Seed: 7, ChunkSize: 10, RunID: "r5"}

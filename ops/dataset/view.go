@@ -221,3 +221,21 @@ func Spans(list []task.Range) []string {
 	}
 	return texts
 }
+
+// Find returns the receipt that describes a sample, and what it says of it, or
+// store.ErrNotFound.
+func Find(ctx context.Context, st *store.Store, generator string, index int) (store.Receipt, store.ReceiptSample, error) {
+	at := task.Range{Start: index, End: index + 1}
+	receipts, err := st.Receipts(ctx, generator, at) // lowest claim first
+	if err != nil {
+		return store.Receipt{}, store.ReceiptSample{}, err
+	}
+	for _, r := range slices.Backward(receipts) {
+		for _, s := range r.Samples {
+			if s.Index == index {
+				return r, s, nil
+			}
+		}
+	}
+	return store.Receipt{}, store.ReceiptSample{}, fmt.Errorf("sample %d of %s: %w", index, generator, store.ErrNotFound)
+}

@@ -106,7 +106,6 @@ type keeper struct {
 	asked  int // for how many changes of the order
 	served int // how many of them the stack that is up knows
 	ended  sync.WaitGroup
-	stderr bytes.Buffer
 }
 
 func (k *keeper) start() {

@@ -276,7 +276,12 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 		s.s3, err = start(last)
 	}
 	if last == "" || err != nil {
-		if s.s3, err = start("127.0.0.1:0"); err != nil {
+		for range 5 { // a port that is free when it is looked for may be taken when the gateway wants it
+			if s.s3, err = start("127.0.0.1:0"); err == nil || ctx.Err() != nil {
+				break
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -22,6 +22,7 @@ type Request struct {
 	Samples    int
 	Seed       int
 	StartIndex int           // for generators that want to know it
+	Command    []string      // what to run, as a Result has it; nil for what follows from the above
 	Scratch    string        // a private, empty folder; absolute
 	Grace      time.Duration // how long the sandbox has to kill the generator's processes; default 5 s
 	help       bool          // ask it for its flags, make nothing
@@ -56,6 +57,15 @@ func Command(g *Generator, samples, seed, startIndex int) []string {
 	return append(argv, g.Flags.Output, "output")
 }
 
+// CheckCommand refuses a command that Command does not make: one that was read
+// from somewhere could be any.
+func CheckCommand(argv []string) error {
+	if len(argv) < 4 || argv[0] != "python" || !filepath.IsLocal(filepath.FromSlash(argv[1])) || argv[len(argv)-1] != "output" {
+		return fmt.Errorf("%q is no command of a generator", argv)
+	}
+	return nil
+}
+
 // tailSize is how much of a generator's output is kept for a failure report.
 const tailSize = 8 << 10
 
@@ -73,7 +83,13 @@ const defaultGrace = 5 * time.Second
 // files; home, tmp, output.
 func Run(ctx context.Context, r Request) (Result, error) {
 	g := r.Generator
-	result := Result{Command: Command(g, r.Samples, r.Seed, r.StartIndex), Output: filepath.Join(r.Scratch, "output")}
+	result := Result{Command: r.Command, Output: filepath.Join(r.Scratch, "output")}
+	if r.Command == nil {
+		result.Command = Command(g, r.Samples, r.Seed, r.StartIndex)
+	}
+	if err := CheckCommand(result.Command); err != nil {
+		return result, err
+	}
 	if r.help {
 		result.Command = []string{"python", g.Entry, "--help"}
 	}
@@ -94,7 +110,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	if !r.help {
 		argv[len(argv)-1] = result.Output
 	}
-	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: environ(g, r), Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes})
+	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: Environ(g, r.Seed, r.Scratch), Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes})
 	if err != nil {
 		return result, err
 	}
@@ -166,11 +182,11 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	return result, classify(ctx, end, stdout.String(), stderr.String(), r.Scratch)
 }
 
-// environ is the whole environment of a generator. Nothing of the worker's own
-// gets through: it holds credentials.
-func environ(g *Generator, r Request) []string {
-	home, tmp := filepath.Join(r.Scratch, "home"), filepath.Join(r.Scratch, "tmp")
-	return append(ByHand(filepath.Join(r.Scratch, "work"), r.Seed),
+// Environ is the whole environment of a generator that runs with a seed in a
+// scratch folder. Nothing of the worker's own gets through: it holds credentials.
+func Environ(g *Generator, seed int, scratch string) []string {
+	home, tmp := filepath.Join(scratch, "home"), filepath.Join(scratch, "tmp")
+	return append(ByHand(filepath.Join(scratch, "work"), seed),
 		"PATH="+filepath.Dir(g.Python)+":/usr/local/bin:/usr/bin:/bin",
 		"HOME="+home, "TMPDIR="+tmp, "TEMP="+tmp, "TMP="+tmp,
 		"PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1",

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// compare compares what was made again with what the receipt says.
+func compare(was store.ReceiptSample, is sample.Sample) []Compared {
+	var list []Compared
+	for _, f := range was.Files {
+		c := Compared{Name: f.Name, Verdict: "missing", Was: f.SHA256}
+		if i := slices.IndexFunc(is.Files, func(x sample.File) bool { return x.Name == f.Name }); i >= 0 {
+			c.Is, c.Verdict = is.Files[i].SHA256, "differs"
+		}
+		if c.Is == c.Was {
+			c.Verdict = "equal"
+		}
+		list = append(list, c)
+	}
+	for _, f := range is.Files {
+		if !slices.ContainsFunc(was.Files, func(x store.ReceiptFile) bool { return x.Name == f.Name }) {
+			list = append(list, Compared{Name: f.Name, Verdict: "new", Is: f.SHA256})
+		}
+	}
+	return list
+}
+
+// explain says more of what differs: whether it differs between two runs as well,
+// and which fields of a JSON file do.
+func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second sample.Sample) error {
+	same := true
+	for _, c := range compare(store.Described(first), second) {
+		if c.Verdict == "equal" {
+			continue
+		}
+		same = false
+		if i := slices.IndexFunc(p.Files, func(f Compared) bool { return f.Name == c.Name }); i >= 0 {
+			p.Files[i].Varies = true
+		}
+	}
+	p.Deterministic = &same
+	p.OnlyTimestamps = true
+	for i := range p.Files {
+		f := &p.Files[i]
+		if f.Verdict == "equal" {
+			continue
+		}
+		if f.Verdict != "differs" || path.Ext(f.Name) != ".json" {
+			p.OnlyTimestamps = false
+			continue
+		}
+		before, err := r.stored(ctx, f.Name)
+		if err != nil {
+			p.Notes = append(p.Notes, fmt.Sprintf("the stored %s cannot be compared: %v", f.Name, err))
+			p.OnlyTimestamps = false
+			continue
+		}
+		at := slices.IndexFunc(first.Files, func(x sample.File) bool { return x.Name == f.Name })
+		after, err := os.ReadFile(first.Files[at].Path)
+		if err != nil {
+			return err
+		}
+		fields, times := differingFields(before, after)
+		f.Fields = fields
+		p.OnlyTimestamps = p.OnlyTimestamps && times && len(fields) > 0
+	}
+	return nil
+}
+
+// stored returns a stored file of the sample, which must be what its receipt says.
+func (r *rerun) stored(ctx context.Context, name string) ([]byte, error) {
+	i := slices.IndexFunc(r.was.Files, func(f store.ReceiptFile) bool { return f.Name == name })
+	f := r.was.Files[i]
+	key := task.FileKey(r.receipt.Generator, r.was.ID, name)
+	if r.receipt.Shard != nil {
+		key = r.receipt.Shard.Key
+	}
+	body, _, err := r.store.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	var from io.Reader = body
+	if r.receipt.Shard != nil {
+		if from, err = memberOf(body, r.was.ID+"/"+name); err != nil {
+			return nil, err
+		}
+	}
+	data, err := io.ReadAll(io.LimitReader(from, f.Size+1))
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != f.SHA256 {
+		return nil, errors.New("it is not what its receipt says; ops verify --deep finds out more")
+	}
+	return data, nil
+}
+
+// memberOf finds a member of a shard.
+func memberOf(shard io.Reader, name string) (io.Reader, error) {
+	unpacked, err := gzip.NewReader(shard)
+	if err != nil {
+		return nil, err
+	}
+	for archive := tar.NewReader(unpacked); ; {
+		h, err := archive.Next()
+		if err != nil {
+			return nil, fmt.Errorf("find %s in its shard: %w", name, err)
+		}
+		if h.Name == name {
+			return archive, nil
+		}
+	}
+}
+
+// differingFields names the fields in which two JSON texts differ, with dots
+// between the levels, and reports whether all of them are times. It returns none
+// for what is no JSON.
+func differingFields(before, after []byte) (fields []string, times bool) {
+	var a, b any
+	if decode(before, &a) != nil || decode(after, &b) != nil {
+		return nil, false
+	}
+	times = true
+	var walk func(name string, a, b any)
+	walk = func(name string, a, b any) {
+		x, isObject := a.(map[string]any)
+		y, other := b.(map[string]any)
+		if !isObject || !other {
+			if !reflect.DeepEqual(a, b) {
+				fields = append(fields, name)
+				times = times && isTime(name, a) && isTime(name, b)
+			}
+			return
+		}
+		names := map[string]bool{}
+		for k := range x {
+			names[k] = true
+		}
+		for k := range y {
+			names[k] = true
+		}
+		for k := range names {
+			walk(strings.TrimPrefix(name+"."+k, "."), x[k], y[k])
+		}
+	}
+	walk("", a, b)
+	slices.Sort(fields)
+	return fields, times
+}
+
+func decode(text []byte, to *any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	return d.Decode(to)
+}
+
+// isTime reports whether a value is a point in time: one that is written as such,
+// or a number in a field whose name says so.
+func isTime(name string, v any) bool {
+	switch v := v.(type) {
+	case string:
+		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999", time.DateTime, time.RFC1123, time.ANSIC} {
+			if _, err := time.Parse(layout, v); err == nil {
+				return true
+			}
+		}
+	case json.Number:
+		name = strings.ToLower(name)
+		return strings.Contains(name, "time") || strings.Contains(name, "date") || strings.HasSuffix(name, "created") || strings.HasSuffix(name, "_at")
+	}
+	return false
+}
