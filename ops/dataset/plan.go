@@ -137,7 +137,7 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 			changed++
 			continue
 		}
-		t := task.Task{Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, Restore: r.Claim, Attempt: r.Attempt}
+		t := task.Task{Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, PartSize: r.PartSize, Restore: r.Claim, Attempt: r.Attempt}
 		if r.Indices != nil {
 			t.Indices, t.Attempt = r.Indices, r.FirstAttempt
 		} else {
