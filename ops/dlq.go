@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,20 +9,23 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // DLQCmd looks at the dead letter queue.
 type DLQCmd struct {
 	Count    DLQCountCmd    `cmd:"" help:"Count the tasks in the DLQ."`
-	List     DLQListCmd     `cmd:"" help:"Show the tasks in the DLQ with their causes."`
-	Download DLQDownloadCmd `cmd:"" help:"Save the messages of the DLQ as files, leaving them there."`
-	Replay   DLQReplayCmd   `cmd:"" help:"Send the tasks of the DLQ to the queue again."`
-	Purge    DLQPurgeCmd    `cmd:"" help:"Delete every message in the DLQ."`
+	List     DLQListCmd     `cmd:"" help:"Show the tasks in the DLQ by cause and generator."`
+	Show     DLQShowCmd     `cmd:"" help:"Show all that is known of one task in the DLQ, and how to run it by hand."`
+	Download DLQDownloadCmd `cmd:"" help:"Save messages of the DLQ as files, leaving them there."`
+	Replay   DLQReplayCmd   `cmd:"" help:"Send tasks of the DLQ to the queue again."`
+	Purge    DLQPurgeCmd    `cmd:"" help:"Delete messages in the DLQ."`
 }
 
 // DLQCountCmd counts the DLQ.
@@ -38,6 +40,99 @@ func (*DLQCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 	return printDepth(o, d)
 }
 
+// dlqFilter are the flags that choose messages of the DLQ.
+type dlqFilter struct {
+	Cause     []task.Cause `help:"Only tasks that failed for this cause; may be repeated." placeholder:"CAUSE"`
+	Generator []string     `help:"Only tasks of this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
+	Since     moment       `help:"Only tasks that came into the DLQ since then: a span back from now (90m, 12h, 3d) or a time (2026-08-01T10:00:00Z). One that SQS moved there itself (cause lost) has the time it was first sent." placeholder:"TIME"`
+	Max       int          `help:"At most so many." placeholder:"N"`
+}
+
+func (f *dlqFilter) check() error {
+	for _, c := range f.Cause {
+		if slices.Contains(task.Causes(), c) {
+			continue
+		}
+		var names []string
+		for _, known := range task.Causes() {
+			names = append(names, string(known))
+		}
+		if near := generator.Nearest(string(c), names); near != "" {
+			return usage("--cause %q is none; did you mean %s?", string(c), near)
+		}
+		return usage("--cause %q is none; there are %s", string(c), strings.Join(names, ", "))
+	}
+	if f.Max < 0 {
+		return usage("--max is %d, it must be at least 1", f.Max)
+	}
+	return nil
+}
+
+// given reports whether any flag chooses.
+func (f *dlqFilter) given() bool {
+	return len(f.Cause)+len(f.Generator)+f.Max > 0 || !f.Since.IsZero()
+}
+
+// chooser returns a function that reports whether a message is chosen. With --max,
+// it chooses that many.
+func (f *dlqFilter) chooser() func(dead) bool {
+	left := f.Max
+	return func(d dead) bool {
+		switch {
+		case f.Max > 0 && left == 0,
+			len(f.Cause) > 0 && !slices.Contains(f.Cause, d.Cause),
+			len(f.Generator) > 0 && !slices.Contains(f.Generator, d.generator()),
+			d.Sent.Before(f.Since.Time):
+			return false
+		}
+		left--
+		return true
+	}
+}
+
+// each hands over the chosen messages of the DLQ.
+func (f *dlqFilter) each(ctx context.Context, q *queue.Client, see func(dead) error) error {
+	chosen, found := f.chooser(), 0
+	return q.EachDead(ctx, func(m queue.Message) error {
+		d := describe(m)
+		if !chosen(d) {
+			return nil
+		}
+		if err := see(d); err != nil {
+			return err
+		}
+		if found++; found == f.Max {
+			return queue.ErrEnough
+		}
+		return nil
+	})
+}
+
+// moment is a time on the command line.
+type moment struct{ time.Time }
+
+// UnmarshalText reads a time, or a span back from now.
+func (m *moment) UnmarshalText(text []byte) error {
+	s := string(text)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseFloat(days, 64); err == nil && n >= 0 && n < 10_000 {
+			m.Time = time.Now().Add(-time.Duration(n * 24 * float64(time.Hour)))
+			return nil
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		m.Time = time.Now().Add(-d)
+		return nil
+	}
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			m.Time = t
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is neither a span such as 90m, 12h or 3d nor a time such as 2026-08-01T10:00:00Z", s)
+}
+
 // dead is a message of the DLQ and what is known of it.
 type dead struct {
 	queue.Message
@@ -46,19 +141,41 @@ type dead struct {
 	Task   *task.Task `json:"task,omitempty"` // nil if it is none
 }
 
+// describe makes what it can of a message: somebody else may have put it there, or
+// given it attributes of their own.
 func describe(m queue.Message) dead {
 	d := dead{Message: m, Cause: task.Cause(m.Text(task.AttributeCause)), Detail: m.Text(task.AttributeDetail)}
+	known := slices.Contains(task.Causes(), d.Cause)
 	t, err := task.Parse([]byte(m.Body), m.ID)
 	switch {
 	case err == nil:
 		d.Task = &t
-	case d.Cause == "":
-		d.Cause, d.Detail = task.InvalidTask, err.Error()
+	case !known:
+		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "), cut(m.Body, 60))
+		return d
 	}
-	if d.Cause == "" {
+	if !known {
 		d.Cause, d.Detail = task.Lost, task.Lost.Policy().Means
 	}
 	return d
+}
+
+func (d dead) generator() string {
+	if d.Task == nil {
+		return ""
+	}
+	return d.Task.Generator
+}
+
+func (d dead) samples() string {
+	if d.Task == nil {
+		return "?"
+	}
+	r := d.Task.Range()
+	if d.Task.Indices != nil {
+		return fmt.Sprintf("%d of %d-%d", len(d.Task.Indices), r.Start, r.End-1)
+	}
+	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
 }
 
 // receives is how often workers were given the task. Of a message that SQS moved
@@ -70,57 +187,132 @@ func (d dead) receives() string {
 	return "?"
 }
 
-// firstID is the id by which the logs know the task: that of the message it came
-// with, before a worker moved it here.
-func (d dead) firstID() string { return cmp.Or(d.Text(task.AttributeMessageID), d.ID) }
-
 // DLQListCmd shows the DLQ.
-type DLQListCmd struct{}
+type DLQListCmd struct {
+	dlqFilter
+	Each bool `help:"Show every task, and not one example of each cause and generator."`
+}
+
+// Validate checks the flags.
+func (c *DLQListCmd) Validate() error { return c.check() }
+
+// Group are the dead tasks of one cause and generator.
+type Group struct {
+	Cause     task.Cause `json:"cause"`
+	Generator string     `json:"generator,omitempty"` // none: they are no tasks
+	Tasks     int        `json:"tasks"`
+	Samples   int        `json:"samples"` // that they ask for
+	First     time.Time  `json:"first"`   // when the first came here
+	Last      time.Time  `json:"last"`
+	Means     string     `json:"means"`
+	Remedy    string     `json:"remedy"`
+	Example   dead       `json:"example"` // the last one
+}
+
+func (g *Group) add(d dead) {
+	if g.Tasks++; d.Task != nil {
+		g.Samples += d.Task.Count()
+	}
+	if g.Tasks == 1 || d.Sent.Before(g.First) {
+		g.First = d.Sent
+	}
+	if g.Tasks == 1 || d.Sent.After(g.Last) {
+		g.Last, g.Example = d.Sent, d
+	}
+}
 
 // Run shows the DLQ.
-func (*DLQListCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
-	messages, err := q.DLQ(ctx, 0)
+func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+	type key struct {
+		cause     task.Cause
+		generator string
+	}
+	groups := map[key]*Group{}
+	list := []dead{}
+	err := c.each(ctx, q, func(d dead) error {
+		k := key{d.Cause, d.generator()}
+		if groups[k] == nil {
+			groups[k] = &Group{Cause: d.Cause, Generator: k.generator, Means: d.Cause.Policy().Means, Remedy: d.Cause.Policy().Remedy}
+		}
+		groups[k].add(d)
+		if c.Each {
+			list = append(list, d)
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	list := []dead{}
-	causes := map[task.Cause]int{}
-	for _, m := range messages {
-		d := describe(m)
-		list = append(list, d)
-		causes[d.Cause]++
+	sorted := []*Group{}
+	for _, g := range groups {
+		sorted = append(sorted, g)
 	}
+	slices.SortFunc(sorted, func(a, b *Group) int {
+		if c := slices.Index(task.Causes(), a.Cause) - slices.Index(task.Causes(), b.Cause); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Generator, b.Generator)
+	})
 	slices.SortFunc(list, func(a, b dead) int {
 		if c := strings.Compare(string(a.Cause), string(b.Cause)); c != 0 {
 			return c
 		}
-		return a.Sent.Compare(b.Sent)
+		return a.Message.Sent.Compare(b.Message.Sent)
 	})
-	return o.Print(list, func(w io.Writer) {
-		if len(list) == 0 {
+	var data any = sorted
+	if c.Each {
+		data = list
+	}
+	return o.Print(data, func(w io.Writer) {
+		switch {
+		case len(sorted) == 0 && c.given():
+			fmt.Fprintln(w, "no message in the DLQ is like that")
+			return
+		case len(sorted) == 0:
 			fmt.Fprintln(w, "the DLQ is empty")
 			return
-		}
-		fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
-		for _, d := range list {
-			generator, samples := "?", "?"
-			if d.Task != nil {
-				generator, samples = d.Task.Generator, fmt.Sprintf("%d-%d", d.Task.Range().Start, d.Task.Range().End-1)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, generator, samples, d.receives(), span(time.Since(d.Sent)), d.firstID(), cut(d.Detail, 120))
+		case c.Each:
+			listEach(w, list)
+		default:
+			listGroups(w, sorted)
 		}
 		fmt.Fprintln(w)
-		for _, c := range task.Causes() {
-			if causes[c] > 0 {
-				fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", c, causes[c], c.Policy().Means, c.Policy().Remedy)
+		for i, g := range sorted {
+			if i == 0 || g.Cause != sorted[i-1].Cause {
+				fmt.Fprintf(w, "%s\t%s\t%s\n", g.Cause, g.Means, g.Remedy)
 			}
 		}
+		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.flags(), sorted[0].Example.FirstID())
 	})
 }
 
+func listGroups(w io.Writer, groups []*Group) {
+	fmt.Fprintln(w, "CAUSE\tGENERATOR\tTASKS\tSAMPLES\tFIRST\tLAST\tEXAMPLE\tDETAIL")
+	for _, g := range groups {
+		name, samples := g.Generator, count(g.Samples)
+		if g.Example.Task == nil {
+			name, samples = "no task", "?"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, name, count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), cut(g.Example.Detail, 120))
+	}
+}
+
+func listEach(w io.Writer, list []dead) {
+	fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
+	for _, d := range list {
+		name := d.generator()
+		if d.Task == nil {
+			name = "no task"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, name, d.samples(), d.receives(), span(time.Since(d.Sent)), d.FirstID(), cut(d.Detail, 120))
+	}
+}
+
+func ago(t time.Time) string { return span(time.Since(t)) + " ago" }
+
 // cut shortens a text to one line of at most n characters.
 func cut(s string, n int) string {
-	s = strings.Join(strings.Fields(s), " ")
+	s = printable(strings.Join(strings.Fields(s), " "))
 	if r := []rune(s); len(r) > n {
 		return string(r[:n-1]) + "…"
 	}
@@ -129,225 +321,90 @@ func cut(s string, n int) string {
 
 // DLQDownloadCmd saves the DLQ.
 type DLQDownloadCmd struct {
+	dlqFilter
 	Output string `help:"Folder to save the messages to, one JSON file each." required:"" type:"path" placeholder:"DIR"`
 }
 
+// Validate checks the flags.
+func (c *DLQDownloadCmd) Validate() error { return c.check() }
+
 // Run saves every message once.
 func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
-	messages, err := q.DLQ(ctx, 0)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(c.Output, 0o755); err != nil {
 		return err
 	}
-	for _, m := range messages {
-		text, err := json.MarshalIndent(describe(m), "", "  ")
+	saved := 0
+	err := c.each(ctx, q, func(d dead) error {
+		text, err := json.MarshalIndent(d, "", "  ")
 		if err != nil {
 			return err
 		}
-		name := filepath.Join(c.Output, task.SafeName(m.ID)+".json")
-		if err := os.WriteFile(name+".part", append(text, '\n'), 0o644); err != nil {
-			return err
-		}
-		if err := os.Rename(name+".part", name); err != nil {
-			return err
-		}
+		name := filepath.Join(c.Output, task.SafeName(d.ID)+".json")
+		saved++
+		return errors.Join(os.WriteFile(name+".part", append(text, '\n'), 0o644), os.Rename(name+".part", name))
+	})
+	if err != nil {
+		return err
 	}
-	return o.Print(map[string]any{"messages": len(messages), "to": c.Output}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", plural(len(messages), "message"), c.Output)
+	return o.Print(map[string]any{"messages": saved, "to": c.Output}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", plural(saved, "message"), c.Output)
 	})
 }
 
-// DLQReplayCmd sends dead tasks again.
-type DLQReplayCmd struct {
-	From     string `help:"Send the messages that were saved in this folder instead. Each file is renamed to .sent when its message is sent; the DLQ is not touched." type:"existingdir" placeholder:"DIR"`
-	DryRun   bool   `help:"Show what would be sent."`
-	KeepSeed bool   `help:"Send the tasks as they are, with the seeds they failed with."`
+// DLQPurgeCmd empties the DLQ.
+type DLQPurgeCmd struct {
+	dlqFilter
 }
+
+// Validate checks the flags.
+func (c *DLQPurgeCmd) Validate() error { return c.check() }
 
 // Help is the long help.
-func (*DLQReplayCmd) Help() string {
-	return `A task whose generator failed on its seeds gets fresh ones: one of a run starts three attempts further on, so that the dataset stays a function of the run's seed; one without a run gets a new random seed. What died of something else (no time, no memory, the bucket, the environment) is sent with the seed it had, so that it becomes what it would have been. Each message is deleted from the DLQ only after the queue has confirmed the new one. An interruption loses nothing, and what is sent twice the workers absorb. Messages that are no tasks stay in the DLQ.
+func (*DLQPurgeCmd) Help() string {
+	return `Without a filter, everything in the DLQ is deleted, also what another look has in flight and what somebody else has put there. With one, only what is chosen at the moment of the question.
 
 Examples:
-  ops --stack dev dlq replay --dry-run
-  ops --stack dev dlq replay
-  ops --stack dev dlq replay --from saved --keep-seed`
+  ops --stack dev dlq purge --cause conflict
+  ops --stack dev dlq purge --generator maze-task-data-generator --since 2h`
 }
 
-// Replayed is the summary of a replay.
-type Replayed struct {
-	Sent   int      `json:"sent"`
-	Left   int      `json:"left"`   // where they are, because they are no tasks
-	Hidden int      `json:"hidden"` // in the DLQ, but another look has them for up to two minutes
-	DryRun bool     `json:"dry_run,omitempty"`
-	Bodies []string `json:"bodies,omitempty"`
-}
-
-// Run replays.
-func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
-	var r Replayed
-	r.DryRun = c.DryRun
-	total := 0 // about, for the progress
-	if c.From == "" {
+// Run deletes messages.
+func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+	const enough = 1000 // to look at before everything is deleted anyway
+	look, ids, foreign := c.dlqFilter, map[string]bool{}, 0
+	if !c.given() {
+		look.Max = enough
+	}
+	err := look.each(ctx, q, func(d dead) error {
+		ids[d.ID] = true
+		if d.Task == nil {
+			foreign++
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	note := ""
+	if foreign > 0 {
+		note = fmt.Sprintf(" (%d of them are no tasks)", foreign)
+	}
+	if !c.given() {
 		d, err := q.DLQDepth(ctx)
 		if err != nil {
 			return err
 		}
-		total = d.Total()
+		return purge(o, t, "DLQ"+note, d, func() error { return q.PurgeDLQ(ctx) })
 	}
-	again := map[string][]task.Range{} // what was sent, by first id: a task may be back in the DLQ, whole or in parts, before the replay is through
-	change := func(m queue.Message) (string, map[string]queue.Attribute, bool, error) {
-		t := describe(m).Task
-		if t != nil && slices.ContainsFunc(again[firstID(m)], func(r task.Range) bool { return r.Contains(t.Range()) }) {
-			return "", nil, false, nil
-		}
-		body, err := c.fresh(m)
-		if err != nil {
-			r.Left++
-			o.Say("not sent: message %s: %v", m.ID, err)
-			return "", nil, false, nil
-		}
-		if c.DryRun {
-			r.Bodies = append(r.Bodies, body)
-			return "", nil, false, nil
-		}
-		r.Sent++
-		again[firstID(m)] = append(again[firstID(m)], t.Range())
-		o.Progress("replaying", r.Sent, max(total, r.Sent))
-		return body, forwarded(m), true, nil
+	o.Changing(t)
+	if len(ids) == 0 {
+		o.Say("purged: no message in the DLQ is like that")
+		return nil
 	}
-	if !c.DryRun {
-		o.Changing(t)
-	}
-	var err error
-	if c.From != "" {
-		r.Sent, err = c.fromFolder(ctx, q, change)
-	} else {
-		r.Sent, err = q.Replay(ctx, change)
-	}
-	if err != nil {
-		return withHint(fmt.Errorf("%s sent again, then: %w", plural(r.Sent, "task"), err), "the same command: it goes on with what is left")
-	}
-	if c.From == "" {
-		if d, err := q.DLQDepth(ctx); err == nil {
-			r.Hidden = d.InFlight
-		}
-	}
-	return o.Print(r, func(w io.Writer) {
-		for _, body := range r.Bodies {
-			fmt.Fprintln(w, body)
-		}
-		if c.DryRun {
-			fmt.Fprintf(w, "%s would be sent again; nothing was sent\n", plural(len(r.Bodies), "task"))
-		} else {
-			fmt.Fprintf(w, "%s sent again\n", plural(r.Sent, "task"))
-		}
-		if r.Hidden > 0 {
-			fmt.Fprintf(w, "another look at the DLQ has about %s: they come back within two minutes, then run the same again\n", plural(r.Hidden, "message"))
-		}
-	})
-}
-
-// fresh is the body of a dead task, with seeds that it has not tried if those it
-// had were to blame.
-func (c *DLQReplayCmd) fresh(m queue.Message) (string, error) {
-	t, err := task.Parse([]byte(m.Body), m.ID)
-	if err != nil {
-		return "", err
-	}
-	switch {
-	case c.KeepSeed || !describe(m).Cause.Policy().NextSeed:
-	case t.RunID != "":
-		t.Attempt += task.SeedTries
-	default:
-		// As good as random, and the same for the same message: what an
-		// interrupted replay has sent already is then absorbed as a double, where
-		// another seed would make it a conflict.
-		t.Seed = task.SeedFromID("replay of " + m.ID)
-	}
-	return t.Body(), t.Validate()
-}
-
-// firstID is the id of the message that a dead task was first. One that SQS moved
-// by itself has not been given it as an attribute.
-func firstID(m queue.Message) string {
-	if id := m.Text(task.AttributeMessageID); id != "" {
-		return id
-	}
-	return m.ID
-}
-
-// forwarded are the attributes that stay with a task: all but those that say why
-// it died.
-func forwarded(m queue.Message) map[string]queue.Attribute {
-	kept := map[string]queue.Attribute{}
-	for name, a := range m.Attributes {
-		if name != task.AttributeCause && name != task.AttributeDetail && name != task.AttributeReport {
-			kept[name] = a
-		}
-	}
-	if len(kept) < queue.MaxAttributes {
-		kept[task.AttributeMessageID] = queue.Attribute{Type: "String", Text: firstID(m)}
-	}
-	return kept
-}
-
-func (c *DLQReplayCmd) fromFolder(ctx context.Context, q *queue.Client, change func(queue.Message) (string, map[string]queue.Attribute, bool, error)) (sent int, err error) {
-	entries, err := os.ReadDir(c.From)
-	if err != nil {
-		return 0, err
-	}
-	saved := 0
-	for _, e := range entries {
-		file := filepath.Join(c.From, e.Name())
-		switch filepath.Ext(file) {
-		case ".sent":
-			saved++
-			continue
-		case ".json":
-			saved++
-		default:
-			continue
-		}
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return sent, err
-		}
-		var m dead
-		if err := json.Unmarshal(text, &m); err != nil {
-			return sent, fmt.Errorf("%s is no saved message: %w", file, err)
-		}
-		body, attributes, send, err := change(m.Message)
-		if err != nil {
-			return sent, err
-		}
-		if !send {
-			continue
-		}
-		if err := q.SendMessage(ctx, body, attributes); err != nil {
-			return sent, err
-		}
-		sent++
-		if err := os.Rename(file, file+".sent"); err != nil {
-			return sent, err
-		}
-	}
-	if saved == 0 {
-		return 0, errors.New("there are no saved messages in " + c.From)
-	}
-	return sent, nil
-}
-
-// DLQPurgeCmd empties the DLQ.
-type DLQPurgeCmd struct{}
-
-// Run empties the DLQ.
-func (*DLQPurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
-	d, err := q.DLQDepth(ctx)
-	if err != nil {
+	if err := o.Confirm(fmt.Sprintf("Delete %s of the DLQ%s", plural(len(ids), "message"), note)); err != nil {
 		return err
 	}
-	return purge(o, t, "DLQ", d, func() error { return q.PurgeDLQ(ctx) })
+	n, err := q.PurgeDLQOf(ctx, func(m queue.Message) bool { return ids[m.ID] })
+	o.Say("purged: %s", plural(n, "message"))
+	return err
 }

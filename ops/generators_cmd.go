@@ -82,7 +82,7 @@ func knownGenerators(g *Globals) ([]Known, error) {
 		delete(entries, f.Name)
 		switch {
 		case f.Problem != "":
-		case !there:
+		case !there || !slices.Equal(b.Requirements, f.Requirements):
 			k.Problem = "its environment is not made yet"
 		default:
 			k.Environment, k.Python, k.Problem = b.Environment, b.Python, b.Problem

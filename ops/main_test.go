@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -187,7 +188,8 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
-				Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair, "flip": flip, "edit": editFile, "output": setOutput},
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair, "output": setOutput,
+					"capture": capture, "until": until, "comeback": comeBack, "run": printRun, "flip": flip, "edit": editFile},
 			})
 		})
 	}
@@ -267,6 +269,11 @@ func sendTo(ts *testscript.TestScript, neg bool, args []string) {
 	for _, pair := range args[2:] {
 		name, value, _ := strings.Cut(pair, "=")
 		attributes[name] = queue.Attribute{Type: "String", Text: value}
+		if binary, ok := strings.CutPrefix(value, "hex:"); ok {
+			data, err := hex.DecodeString(binary)
+			ts.Check(err)
+			attributes[name] = queue.Attribute{Type: "Binary.mine", Binary: data}
+		}
 	}
 	to := map[string]*queue.Client{testTasks: c.queue, testDead: c.dead}[args[0]]
 	ts.Check(to.SendMessage(context.Background(), args[1], attributes))
@@ -334,6 +341,45 @@ func editFile(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%q is not in %s", args[1], args[0])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o644))
+}
+
+// capture sets a variable to what a group of a regular expression matches in the
+// last output: capture stdout NAME REGEXP
+func capture(ts *testscript.TestScript, neg bool, args []string) {
+	found := regexp.MustCompile("(?m)" + args[2]).FindStringSubmatch(ts.ReadFile(args[0]))
+	if len(found) != 2 {
+		ts.Fatalf("%s matches nothing", args[2])
+	}
+	ts.Setenv(args[1], found[1])
+}
+
+// until waits until a queue holds so many messages: until tasks 3
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	c := ts.Value("cloud").(*cloud)
+	for limit := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		visible, _, _ := c.sqs.Counts(args[0])
+		if strconv.Itoa(visible) == args[1] {
+			return
+		}
+		if time.Now().After(limit) {
+			ts.Fatalf("%s holds %d messages", args[0], visible)
+		}
+	}
+}
+
+// comeBack makes visible what is in flight, as time does: comeback dead
+func comeBack(ts *testscript.TestScript, neg bool, args []string) {
+	c := ts.Value("cloud").(*cloud)
+	for _, d := range c.sqs.InFlight(args[0]) {
+		ts.Check(c.sqs.Return(args[0], d.ReceiptHandle, true))
+	}
+}
+
+// printRun prints a run as it is written down: run ID
+func printRun(ts *testscript.TestScript, neg bool, args []string) {
+	run, err := ts.Value("cloud").(*cloud).store.Run(context.Background(), args[0])
+	ts.Check(err)
+	ts.Check(json.NewEncoder(ts.Stdout()).Encode(run))
 }
 
 // repair makes the test generator in a file do nothing wrong.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -15,9 +14,6 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
-
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // process runs ops in a folder with three generators and returns it started.
@@ -177,119 +173,6 @@ func TestJournal(t *testing.T) {
 	j.close()
 	if j, err = openJournal(dir, "a/b", "r1"); err != nil || len(j.sent) != 5 {
 		t.Errorf("a whole journal is read as %v, %v", j, err)
-	}
-}
-
-// TestReplayStopped kills a replay in one of its requests. After a second one
-// every task is in the queue, and those that are there twice are the same task,
-// which workers absorb.
-func TestReplayStopped(t *testing.T) {
-	const tasks = 25
-	for _, at := range []int{2, 3, 9, 15, 24, 40} {
-		t.Run(fmt.Sprintf("at request %d", at), func(t *testing.T) {
-			t.Parallel() // they wait more than they work
-			c, dir := newCloud(t), t.TempDir()
-			for i := range tasks {
-				body := task.Task{Generator: "maze-task", StartIndex: i, NumSamples: 1, Seed: 3, Format: task.Files, ChunkSize: 1}.Body()
-				if err := c.dead.SendMessage(t.Context(), body, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-			var mu sync.Mutex
-			requests := 0
-			reached, stopped := make(chan struct{}), make(chan struct{})
-			c.intercept(func(operation string, r *http.Request) int {
-				mu.Lock()
-				requests++
-				now := requests
-				mu.Unlock()
-				if now < at {
-					return 0
-				}
-				if now == at {
-					c.sqs.ServeHTTP(httptest.NewRecorder(), r)
-					close(reached)
-				}
-				<-stopped
-				return http.StatusServiceUnavailable
-			})
-			cmd, said := c.process(t, dir, "dlq", "replay")
-			ended := make(chan error, 1)
-			go func() { ended <- cmd.Wait() }()
-			select {
-			case <-reached:
-			case err := <-ended:
-				t.Fatalf("the replay ended after %d requests: %v: %s", requests, err, said)
-			}
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			<-ended
-			close(stopped)
-			c.intercept(nil)
-			for _, d := range c.sqs.InFlight(testDead) { // they come back by and by
-				if err := c.sqs.Return(testDead, d.ReceiptHandle, true); err != nil {
-					t.Fatal(err)
-				}
-			}
-			again, said := c.process(t, dir, "dlq", "replay")
-			if err := again.Wait(); err != nil {
-				t.Fatalf("second replay: %v: %s", err, said)
-			}
-			bodies, err := c.take(t.Context(), testTasks)
-			if err != nil {
-				t.Fatal(err)
-			}
-			different := map[string]bool{}
-			for _, b := range bodies {
-				different[b] = true
-			}
-			if len(different) != tasks {
-				t.Errorf("%d different tasks in the queue, want %d", len(different), tasks)
-			}
-			if left, _ := c.take(t.Context(), testDead); len(left) > 0 {
-				t.Errorf("%v are still in the DLQ", left)
-			}
-		})
-	}
-}
-
-// TestFresh gives a dead task seeds that it has not tried.
-func TestFresh(t *testing.T) {
-	attributes := map[string]queue.Attribute{task.AttributeCause: {Type: "String", Text: string(task.Crashed)}}
-	for _, c := range []struct {
-		name, body string
-		keep       bool
-		want       string // "" if it is not sent
-		differs    bool   // the seed must be another
-	}{
-		{"of a run", `{"type":"m","num_samples":1,"seed":5,"run_id":"r","attempt":2}`, false, `{"type":"m","num_samples":1,"seed":5,"output_format":"files","run_id":"r","chunk_size":20,"attempt":5}`, false},
-		{"of a run, kept", `{"type":"m","num_samples":1,"seed":5,"run_id":"r"}`, true, `{"type":"m","num_samples":1,"seed":5,"output_format":"files","run_id":"r","chunk_size":20}`, false},
-		{"of none", `{"type":"m","num_samples":1,"seed":5}`, false, "", true},
-		{"of none and seedless", `{"type":"m","num_samples":1}`, false, "", true},
-		{"no more attempts", `{"type":"m","num_samples":1,"run_id":"r","attempt":1000000000}`, false, "", false},
-		{"no task", `{}`, false, "", false},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			m := queue.Message{ID: "id", Body: c.body, Attributes: attributes}
-			r := &DLQReplayCmd{KeepSeed: c.keep}
-			got, err := r.fresh(m)
-			again, _ := r.fresh(m)
-			if got != again {
-				t.Errorf("%s, then %s: what an interrupted replay sends twice would conflict", got, again)
-			}
-			if c.differs {
-				before, _ := task.Parse([]byte(c.body), m.ID)
-				after, err := task.Parse([]byte(got), "other")
-				if err != nil || after.Seed == before.Seed {
-					t.Errorf("seed %d is kept: %s, %v", before.Seed, got, err)
-				}
-				return
-			}
-			if (err == nil) != (c.want != "") || err == nil && got != c.want {
-				t.Errorf("fresh = %s, %v, want %s", got, err, c.want)
-			}
-		})
 	}
 }
 

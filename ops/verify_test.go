@@ -6,7 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"image"
+	pixels "image"
 	"image/color"
 	"image/png"
 	"io"
@@ -46,7 +46,7 @@ var video = sync.OnceValue(func() []byte {
 // picture is a PNG whose pixels are a text's.
 func picture(text string) []byte {
 	sum := sha256.Sum256([]byte(text))
-	m := image.NewNRGBA(image.Rect(0, 0, 4, 2))
+	m := pixels.NewNRGBA(pixels.Rect(0, 0, 4, 2))
 	for i := range 8 {
 		m.Set(i%4, i/4, color.NRGBA{sum[3*i], sum[3*i+1], sum[3*i+2], 255})
 	}

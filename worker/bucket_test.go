@@ -2,17 +2,30 @@ package worker
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go"
+	"pgregory.net/rapid"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
 // bucket is the model of a bucket: what the worker asks of S3, in memory. One
@@ -106,4 +119,113 @@ func (b *bucket) answer(r *http.Request, status int, body []byte) *http.Response
 	}
 	return &http.Response{StatusCode: status, Status: http.StatusText(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h,
 		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r}
+}
+
+// inMemory sends requests to the model.
+type inMemory struct{ bucket *bucket }
+
+func (m inMemory) Do(r *http.Request) (*http.Response, error) {
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+	}
+	return m.bucket.do(r, body), nil
+}
+
+// The model answers as the gateway of the local stack does, to what the store
+// asks of either.
+func TestBucketModel(t *testing.T) {
+	dir := t.TempDir()
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	client := func(endpoint string, to aws.HTTPClient) *s3.Client {
+		return s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: to, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	}
+	cases := 0
+	rapid.Check(t, func(t *rapid.T) {
+		cases++
+		root := fmt.Sprintf("case-%d/", cases)
+		model := &bucket{objects: map[string][]byte{}, pageSize: 1000}
+		both := map[string]*s3.Client{"model": client("http://bucket", inMemory{model}), "gateway": client(server.URL(), store.HTTPClient(nil))}
+		key := func() *string { // none is another one's folder: the gateway keeps files
+			return aws.String(root + rapid.SampledFrom([]string{"a", "a_1.tar", "a_1/x", "a_1/y", "a_2/x", "b"}).Draw(t, "key"))
+		}
+		for range rapid.IntRange(1, 20).Draw(t, "requests") {
+			var ask func(c *s3.Client) string
+			switch k := key(); rapid.IntRange(0, 3).Draw(t, "operation") {
+			case 0:
+				in := &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: k}
+				text := rapid.StringMatching(`[xy]{0,3}`).Draw(t, "text")
+				if rapid.Bool().Draw(t, "once") {
+					in.IfNoneMatch = aws.String("*")
+				}
+				ask = func(c *s3.Client) string {
+					in := *in
+					in.Body = strings.NewReader(text)
+					_, err := c.PutObject(context.Background(), &in)
+					return said(err)
+				}
+			case 1:
+				ask = func(c *s3.Client) string {
+					out, err := c.GetObject(context.Background(), &s3.GetObjectInput{Bucket: aws.String("bucket"), Key: k})
+					if err != nil {
+						return said(err)
+					}
+					defer out.Body.Close()
+					text, err := io.ReadAll(out.Body)
+					return fmt.Sprintf("%s %v", text, err)
+				}
+			case 2:
+				ask = func(c *s3.Client) string {
+					_, err := c.DeleteObject(context.Background(), &s3.DeleteObjectInput{Bucket: aws.String("bucket"), Key: k})
+					return said(err)
+				}
+			case 3:
+				in := &s3.ListObjectsV2Input{Bucket: aws.String("bucket"), Prefix: aws.String(root + rapid.SampledFrom([]string{"", "a", "a_", "a_1/"}).Draw(t, "prefix"))}
+				if rapid.Bool().Draw(t, "after") { // a folder's beginning at most, as the store asks
+					in.StartAfter = aws.String(root + rapid.SampledFrom([]string{"a", "a_1", "a_2", "b"}).Draw(t, "start after"))
+				}
+				if rapid.Bool().Draw(t, "folders") {
+					in.Delimiter = aws.String("/")
+				}
+				model.pageSize = rapid.IntRange(1, 4).Draw(t, "page size")
+				in.MaxKeys = aws.Int32(int32(model.pageSize))
+				ask = func(c *s3.Client) string {
+					var list []string
+					for pages := s3.NewListObjectsV2Paginator(c, in); pages.HasMorePages(); {
+						page, err := pages.NextPage(context.Background())
+						if err != nil {
+							return said(err)
+						}
+						for _, o := range page.Contents {
+							list = append(list, fmt.Sprint(aws.ToString(o.Key), aws.ToInt64(o.Size)))
+						}
+						for _, f := range page.CommonPrefixes {
+							list = append(list, aws.ToString(f.Prefix))
+						}
+					}
+					slices.Sort(list)
+					return fmt.Sprint(list)
+				}
+			}
+			if model, gateway := ask(both["model"]), ask(both["gateway"]); model != gateway {
+				t.Fatalf("the model says %s, the gateway %s", model, gateway)
+			}
+		}
+	})
+}
+
+// said is the code of an answer that was an error.
+func said(err error) string {
+	var answer smithy.APIError
+	if errors.As(err, &answer) {
+		return answer.ErrorCode()
+	}
+	return fmt.Sprint(err)
 }

@@ -3,17 +3,13 @@ package worker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -36,9 +32,9 @@ const (
 	claimPoll = 500 * time.Millisecond
 )
 
-// all makes the chunks, as many at once as there are CPUs, and comes back to
-// those that another worker holds for as long as claimWait.
-func (w *work) all(ctx context.Context, list []todo) {
+// all makes the cells, as many at once as there are CPUs and memory for, and comes
+// back to those that another worker holds for as long as claimWait.
+func (w *work) all(ctx context.Context, list []cell) {
 	var waited time.Duration
 	own := time.Duration(task.SeedFromID(w.delivery.requestID)) % claimPoll
 	for {
@@ -49,7 +45,9 @@ func (w *work) all(ctx context.Context, list []todo) {
 		list = busy
 		if waited += claimPoll; waited > claimWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*claimPoll {
 			for _, item := range list {
-				w.outcome.held = append(w.outcome.held, item.chunk.Keep)
+				for _, part := range item {
+					w.outcome.held = append(w.outcome.held, part.chunk.Keep)
+				}
 			}
 			return
 		}
@@ -60,46 +58,26 @@ func (w *work) all(ctx context.Context, list []todo) {
 	}
 }
 
-// once tries each chunk and returns those that another worker holds.
-func (w *work) once(ctx context.Context, list []todo) (busy []todo) {
+// once tries each cell and returns those that are to be tried again.
+func (w *work) once(ctx context.Context, list []cell) (busy []cell) {
 	var group sync.WaitGroup
-	o := w.outcome
 	for _, item := range list {
-		if err := w.slots.Acquire(ctx, 1); err != nil {
-			o.mu.Lock()
-			o.unfinished = append(o.unfinished, *w.late(item.chunk))
-			o.mu.Unlock()
+		if err := w.slots.Acquire(ctx, oneCPU); err != nil {
+			w.unfinished(item, 0, item[0].chunk, err)
 			continue
 		}
-		slot := &slot{work: w, held: 1}
+		slot := &slot{work: w, held: oneCPU}
 		group.Go(func() {
 			defer slot.release()
-			began := time.Now()
-			receipt, err := w.make(ctx, item, slot)
+			again, until := w.make(ctx, item, slot)
+			o := w.outcome
 			o.mu.Lock()
 			defer o.mu.Unlock()
-			var failed *failure
-			var held *store.BusyError
-			var changed *changedError
-			switch {
-			case err == nil && receipt == nil: // somebody else committed it meanwhile
-				o.skipped += len(item.chunk.Kept())
-			case err == nil:
-				o.receipts = append(o.receipts, *receipt)
-				o.longest = max(o.longest, time.Since(began))
-			case errors.As(err, &held):
-				busy = append(busy, item)
-				if held.Until.After(o.busyUntil) {
-					o.busyUntil = held.Until
-				}
-			case errors.As(err, &changed):
-				busy = append(busy, changed.parts...)
-			case errors.As(err, &failed) && failed.cause != task.TimedOut:
-				o.failures = append(o.failures, *failed)
-			case failed != nil:
-				o.unfinished = append(o.unfinished, *failed)
-			default: // the invocation ended under a request
-				o.unfinished = append(o.unfinished, *w.late(item.chunk))
+			if len(again) > 0 {
+				busy = append(busy, again)
+			}
+			if until.After(o.busyUntil) {
+				o.busyUntil = until
 			}
 		})
 	}
@@ -138,43 +116,27 @@ func (w *work) late(c task.Chunk) *failure {
 		commit: w.generator.Commit, image: w.config.Image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
 }
 
-// make computes one chunk from claim to receipt. The receipt is nil when the
-// chunk was committed by somebody else. The error is a *failure, a
-// *store.BusyError, or that of a context that ended.
-func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.Receipt, err error) {
-	c := item.chunk
-	w.outcome.mu.Lock()
-	expected := w.outcome.longest
-	w.outcome.mu.Unlock()
-	if left := time.Until(w.generatorDeadline); left <= 0 || left < expected {
-		return nil, w.late(c)
+// make claims a cell and computes what is left to make of it. What becomes of
+// each part is noted in the outcome, but for what is to be tried again: all of it
+// while another worker holds the cell, which is until a moment at the latest, or
+// what others have left of it in cuts that must be cut again first.
+func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, until time.Time) {
+	first := item[0].chunk
+	if w.isLate() {
+		w.unfinished(item, 0, first, w.late(first))
+		return nil, until
 	}
-	log := w.log.With(w.delivery.attrs(w.task)...).With("chunk", c.Name())
-
-	above := 0
-	for _, r := range item.replaces {
-		above = max(above, r.Claim)
-	}
-	if c.Indices != nil && item.restores == nil {
-		// A repair stands above everything that holds its samples, and leaves room below.
-		above = 1
-		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
-		if err != nil {
-			return nil, w.storage(ctx, c, err)
-		}
-		for _, r := range stored {
-			above = max(above, r.Claim)
-		}
-	}
-	if err := w.cut(ctx, c, item.replaces); err != nil {
-		return nil, w.storage(ctx, c, err)
-	}
-	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
-	claim, err := w.store.Claim(ctx, w.task.Generator, c, holder, above)
+	claim, err := w.claim(ctx, item)
 	if err != nil {
-		return nil, w.storage(ctx, c, err)
+		var busy *store.BusyError
+		if errors.As(err, &busy) {
+			return item, busy.Until
+		}
+		w.fail(ctx, item, err)
+		return nil, until
 	}
 	clean := true
+	log := w.log.With(w.delivery.attrs(w.task)...)
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
 		defer cancel()
@@ -182,174 +144,173 @@ func (w *work) make(ctx context.Context, item todo, slot *slot) (receipt *store.
 			log.Error("release claim", "claim", claim.Number, "error", e)
 		}
 	}()
-
-	// Between the look at the receipts and the claim, another worker may have
-	// committed this very range.
-	stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
+	// Between the look at the receipts and the claim, others may have committed
+	// some of it. From here on nobody else does.
+	now, err := w.look(ctx, item)
 	if err != nil {
-		return nil, w.storage(ctx, c, err)
+		w.fail(ctx, item, err)
+		return nil, until
 	}
-	parts, err := undone(w.task, c, stored)
-	switch {
-	case err != nil:
-		return nil, &failure{chunk: c, cause: task.Conflict, detail: err.Error()}
-	case len(parts) == 0:
-		return nil, nil
-	case len(parts) > 1 || parts[0].chunk.Keep != c.Keep || slices.ContainsFunc(parts[0].replaces, func(r store.Receipt) bool { return sticksOut(r, c.Keep) || r.Claim >= claim.Number }):
-		return nil, &changedError{parts}
+	for _, part := range now {
+		for _, x := range w.parts(part) {
+			if slices.ContainsFunc(x.replaces, func(r store.Receipt) bool { return sticksOut(r, x.chunk.Keep) || r.Claim >= claim.Number }) {
+				return now, until
+			}
+		}
 	}
+	for n, part := range now {
+		for _, x := range w.parts(part) {
+			if w.isLate() {
+				w.unfinished(now, n, x.chunk, w.late(x.chunk))
+				return nil, until
+			}
+			began := time.Now()
+			receipt, stored, err := w.makePart(ctx, x, claim, slot, log.With("chunk", x.chunk.Name()))
+			clean = clean && stored
+			var failed *failure
+			if errors.As(err, &failed) && failed.cause == task.TimedOut || err != nil && failed == nil {
+				w.unfinished(now, n, x.chunk, err)
+				return nil, until
+			}
+			w.outcome.add(x.chunk, receipt, err, time.Since(began))
+		}
+	}
+	return nil, until
+}
 
+// look returns what is left to make of a cell now, and notes what others have
+// made meanwhile.
+func (w *work) look(ctx context.Context, item cell) (cell, error) {
+	whole := item[0].chunk.Keep
+	for _, part := range item {
+		whole.Start, whole.End = min(whole.Start, part.chunk.Keep.Start), max(whole.End, part.chunk.Keep.End)
+	}
+	stored, err := w.store.Receipts(ctx, w.task.Generator, whole)
+	if err != nil {
+		return nil, err
+	}
+	var now cell
+	for _, part := range item {
+		left, err := undone(w.task, part.chunk, stored)
+		if err != nil {
+			w.outcome.add(part.chunk, nil, &failure{chunk: part.chunk, cause: task.Conflict, detail: err.Error()}, 0)
+			continue
+		}
+		done := len(part.chunk.Kept())
+		for _, x := range left {
+			done -= len(x.chunk.Kept())
+		}
+		w.outcome.skip(done)
+		now = append(now, left...)
+	}
+	return now, nil
+}
+
+// parts cuts what is to be made into what one process makes.
+func (w *work) parts(x todo) []todo {
+	var list []todo
+	for _, c := range w.task.Parts(x.chunk) {
+		part := x
+		part.chunk, part.replaces = c, nil
+		for _, r := range x.replaces {
+			if r.Range().Overlaps(c.Keep) {
+				part.replaces = append(part.replaces, r)
+			}
+		}
+		list = append(list, part)
+	}
+	return list
+}
+
+// fail notes for each part of a cell that a request failed.
+func (w *work) fail(ctx context.Context, item cell, err error) {
+	for n, part := range item {
+		var failed *failure
+		if err := w.storage(ctx, part.chunk, err); !errors.As(err, &failed) {
+			w.unfinished(item, n, part.chunk, err)
+			return
+		}
+		w.outcome.add(part.chunk, nil, failed, 0)
+	}
+}
+
+// isLate reports whether no chunk can be finished any more.
+func (w *work) isLate() bool {
+	w.outcome.mu.Lock()
+	defer w.outcome.mu.Unlock()
+	left := time.Until(w.generatorDeadline)
+	return left <= 0 || left < w.outcome.longest
+}
+
+// unfinished notes what was not made of a cell: chunk c of its n-th part, because
+// of err, and all that follows.
+func (w *work) unfinished(item cell, n int, c task.Chunk, err error) {
+	var failed *failure
+	if !errors.As(err, &failed) {
+		failed = w.late(c) // the invocation ended under a request
+	}
+	for _, part := range item[n:] {
+		rest := *failed
+		rest.chunk = part.chunk
+		rest.chunk.Keep.Start = max(c.Keep.Start, part.chunk.Keep.Start)
+		w.outcome.add(rest.chunk, nil, &rest, 0)
+	}
+}
+
+// claim takes the cell, with a number above those of the receipts that it
+// replaces.
+func (w *work) claim(ctx context.Context, item cell) (*store.Claim, error) {
+	c := item[0].chunk
+	above := 0
+	for _, part := range item {
+		for _, r := range part.replaces {
+			above = max(above, r.Claim)
+		}
+	}
+	if c.Indices != nil && item[0].restores == nil {
+		// A repair stands above everything that holds its samples, and leaves room below.
+		above = 1
+		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range stored {
+			above = max(above, r.Claim)
+		}
+	}
+	for _, part := range item {
+		for _, x := range w.parts(part) {
+			if err := w.cut(ctx, x.chunk, x.replaces); err != nil {
+				return nil, err
+			}
+		}
+	}
+	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
+	return w.store.Claim(ctx, w.task.Generator, c, holder, above)
+}
+
+// makePart computes one chunk of a claimed cell, or one part of it, to the
+// receipt. The error is a *failure, or that of a context that ended. Unless
+// stored is true, some of its requests to store may still be executed.
+func (w *work) makePart(ctx context.Context, x todo, claim *store.Claim, slot *slot, log *slog.Logger) (receipt *store.Receipt, stored bool, err error) {
+	c := x.chunk
 	dir, err := w.scratch.Folder()
 	if err != nil {
-		return nil, w.disk(c, err)
+		return nil, true, w.disk(c, err)
 	}
 	defer w.scratch.Remove(dir, log)
 	made, err := w.generate(ctx, c, dir, slot, log)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	slot.release() // the next generator may start while this one's samples are stored
-	r := made.receipt(w, parts[0], claim)
-	if err := w.commit(ctx, parts[0], &r, made, claim.First); err != nil {
-		clean = false // one of its requests may still be executed
-		return nil, w.storage(ctx, c, err)
+	r := made.receipt(w, x, claim)
+	if err := w.commit(ctx, x, &r, made, claim.First); err != nil {
+		return nil, false, w.storage(ctx, c, err)
 	}
 	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "claim", r.Claim,
 		"cpu_seconds", r.CPUSeconds, "wall_seconds", r.WallSeconds, "peak_rss_bytes", r.PeakRSSBytes)
-	return &r, nil
-}
-
-// made is what one successful generator process left.
-type made struct {
-	domain  string
-	samples []sample.Sample
-	result  generator.Result
-	seed    int
-	attempt int
-}
-
-// generate runs the generator until its output is whole. When the generator
-// itself fails it is run again alone; if it fails in the same way and neither
-// disk nor memory were short, the next attempt's seed is tried, three seeds in
-// all. So a disturbance never changes which seed makes a chunk.
-func (w *work) generate(ctx context.Context, c task.Chunk, dir string, slot *slot, log *slog.Logger) (*made, error) {
-	var failed *failure
-	for try := range 2 * task.SeedTries {
-		attempt := w.task.Attempt + try/2
-		alone := try%2 == 1
-		size := int64(1)
-		if alone {
-			size = w.cpus
-		}
-		if err := slot.resize(ctx, size); err != nil {
-			return nil, err
-		}
-		scratch := filepath.Join(dir, fmt.Sprint(try))
-		m, f := w.try(ctx, c, scratch, attempt, alone)
-		if f == nil {
-			return m, nil
-		}
-		w.scratch.Remove(scratch, log)
-		log.Warn("generator failed", "attempt", attempt, "seed", f.seed, "alone", alone, "cause", f.cause, "detail", f.detail)
-		if !f.cause.Policy().NextSeed || alone && f.cause != failed.cause {
-			return nil, f
-		}
-		if alone {
-			if cause := w.short(f.result.Watched); cause != "" {
-				f.cause, f.detail = cause, "while the machine was short of it: "+f.detail
-				return nil, f
-			}
-		}
-		failed = f
-	}
-	return nil, failed
-}
-
-// try runs the generator once and checks what it wrote.
-func (w *work) try(ctx context.Context, c task.Chunk, scratch string, attempt int, alone bool) (*made, *failure) {
-	m := &made{seed: c.Seed(w.task, attempt), attempt: attempt}
-	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.config.Image}
-	if err := os.Mkdir(scratch, 0o700); err != nil {
-		return nil, w.disk(c, err)
-	}
-	limited, cancel := context.WithDeadline(ctx, w.generatorDeadline)
-	defer cancel()
-	var err error
-	m.result, err = w.Handler.generator(limited, generator.Request{
-		Generator: w.generator, Samples: c.Count(), Seed: m.seed, StartIndex: c.Cell.Start, Scratch: scratch, Watch: alone,
-	})
-	f.result, f.command = m.result, m.result.Command
-	if err != nil {
-		var g *generator.Failure
-		if errors.As(err, &g) {
-			f.cause, f.detail, f.stdout, f.stderr = g.Cause, g.Detail, g.Stdout, g.Stderr
-			f.exitCode, f.signal = g.ExitCode, g.Signal
-		} else {
-			d := w.disk(c, err)
-			f.cause, f.detail = d.cause, d.detail
-		}
-		if limited.Err() != nil {
-			f.cause = task.TimedOut
-		}
-		return nil, f
-	}
-	var places []sample.Place
-	for n, index := range c.Kept() {
-		offset := n
-		if c.Indices == nil {
-			offset = index - c.Cell.Start
-		}
-		places = append(places, sample.Place{Offset: offset, Index: index})
-	}
-	staging := filepath.Join(scratch, "staging")
-	m.domain, m.samples, err = sample.Collect(m.result.Output, staging, c.Count(), places,
-		sample.Rules{Required: slices.Concat(w.generator.Required, w.config.Required), Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
-	if err != nil {
-		var bad *sample.Error
-		if errors.As(err, &bad) {
-			f.cause, f.detail = bad.Cause, bad.Detail
-			return nil, f
-		}
-		d := w.disk(c, err)
-		f.cause, f.detail = d.cause, d.detail
-		return nil, f
-	}
-	return m, nil
-}
-
-// short says which resource was short while a generator ran alone.
-func (w *work) short(seen generator.Watched) task.Cause {
-	const little = 16 << 20 // bytes: less than a chunk's videos take
-	switch {
-	case seen.MinFreeDisk > 0 && seen.MinFreeDisk < little:
-		return task.DiskFull
-	case memoryLimit() > 0 && seen.PeakGroupRSS > memoryLimit()*9/10:
-		return task.OutOfMemory
-	}
-	return ""
-}
-
-func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
-	c := x.chunk
-	r := store.Receipt{
-		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
-		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, ChunkStart: c.Cell.Start, Seed: m.seed,
-		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
-		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,
-		CPUSeconds: m.result.CPU.Seconds(), WallSeconds: m.result.Wall.Seconds(), PeakRSSBytes: m.result.PeakRSS,
-		RequestID: w.delivery.requestID, MessageID: w.delivery.firstID, Receives: w.delivery.earlier + w.delivery.receives,
-		Committed: time.Now().UTC(),
-	}
-	if c.Indices != nil {
-		r.FirstAttempt = c.Attempt
-	}
-	for _, s := range m.samples {
-		if x.restores != nil && !holds(*x.restores, []int{s.Index}) {
-			continue // overwritten since
-		}
-		r.Samples = append(r.Samples, store.Described(s))
-	}
-	return r
+	return &r, true, nil
 }
 
 // storage turns an error of the bucket into what it means for the chunk.

@@ -13,16 +13,14 @@ import (
 )
 
 // commit stores the samples and then, last, the receipt. What it replaces loses
-// its receipt first, so that no receipt ever vouches for bytes that are gone; cut
-// has seen to it that this lies within the chunk, but for repairs. What it
-// restores keeps its receipt meanwhile: it is false already, and the one to find
-// the work by if this is interrupted. First says that nobody was here before.
+// its receipt first, so that no receipt ever vouches for bytes that are gone. What
+// it restores keeps its receipt meanwhile: it is false already, and the one to
+// find the work by if this is interrupted.
 func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, first bool) error {
 	c, taken := x.chunk, x.taken()
-	for _, old := range x.replaces {
-		if err := w.retract(ctx, c, old); err != nil {
-			return err
-		}
+	emptied, err := w.retract(ctx, c, x.replaces)
+	if err != nil {
+		return err
 	}
 	if r.Format == task.Tar {
 		shard, err := w.store.PutShard(ctx, w.task.Generator, c, m.samples)
@@ -45,6 +43,16 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, fi
 	if x.restores != nil {
 		return w.store.ReplaceReceipt(ctx, *r)
 	}
+	for _, old := range emptied { // before the receipt: who comes after an interruption does it again
+		if err := w.deleteShard(ctx, old); err != nil {
+			return err
+		}
+	}
+	return w.put(ctx, c, r)
+}
+
+// put writes the receipt.
+func (w *work) put(ctx context.Context, c task.Chunk, r *store.Receipt) error {
 	err := w.store.PutReceipt(ctx, *r)
 	if !errors.Is(err, store.ErrExists) {
 		return err
@@ -66,34 +74,43 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, fi
 	return w.store.PutReceipt(ctx, *r)
 }
 
-// retract takes back what a replaced receipt holds of the chunk. A repair may
-// hold samples of other cells, whose writers take theirs back at the same time. Its
-// receipt stays when nothing is left in it, so that the repair does not come back
-// when its message does.
-func (w *work) retract(ctx context.Context, c task.Chunk, old store.Receipt) error {
-	if old.Indices == nil {
-		return w.store.DeleteReceipt(ctx, old)
-	}
-	for limit := time.Now().Add(briefTime); ; {
-		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
-			return w.store.ReplaceReceipt(ctx, now.Without(c.Keep))
-		})
-		if held, ok := errors.AsType[*store.BusyError](err); !ok || time.Now().After(limit) {
-			if ok {
-				return fmt.Errorf("take samples %s out of a repair: %s", c.Keep, held)
+// retract takes back the receipts that are replaced. They lie within the chunk:
+// cut has seen to that. Of repairs, which may hold samples of other chunks too, it
+// takes back what lies in the chunk. One that has nothing left is returned: its
+// receipt stays, so that the repair does not come back when its message does.
+func (w *work) retract(ctx context.Context, c task.Chunk, replaces []store.Receipt) (emptied []store.Receipt, err error) {
+	for _, old := range replaces {
+		if old.Indices == nil {
+			if err := w.store.DeleteReceipt(ctx, old); err != nil {
+				return nil, err
 			}
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(claimPoll):
 		}
 	}
+	for _, old := range replaces {
+		if old.Indices == nil {
+			continue
+		}
+		err := w.locked(ctx, old, func(ctx context.Context, now store.Receipt) error {
+			rest := now.Without(c.Keep)
+			if len(rest.Samples) == 0 {
+				emptied = append(emptied, rest)
+			}
+			if len(rest.Samples) == len(now.Samples) {
+				return nil
+			}
+			return w.store.ReplaceReceipt(ctx, rest)
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return emptied, nil
 }
 
 // clear deletes the objects of the chunk's samples that the new receipt does
 // not name: those of replaced receipts, and those of a writer that was killed.
+// Shards of replaced receipts may still be needed for what is left of them
+// elsewhere: they are swept when nobody names them any more.
 func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[int]bool) error {
 	c, keep := x.chunk, r.ObjectKeys()
 	named := map[string]bool{}
@@ -103,11 +120,16 @@ func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[in
 	gone := x.replaces
 	if x.restores != nil {
 		gone = []store.Receipt{*x.restores}
+		if old := x.restores.Shard; old != nil && !named[old.Key] {
+			if err := w.deleteShard(ctx, *x.restores); err != nil {
+				return err
+			}
+		}
 	}
 	var old []string
 	for _, o := range gone {
 		if o.Shard != nil {
-			continue // what is left of it elsewhere may still need the shard
+			continue
 		}
 		for _, s := range o.Part(c.Keep).Samples {
 			for _, f := range s.Files {
@@ -127,11 +149,31 @@ func (w *work) clear(ctx context.Context, x todo, r *store.Receipt, taken map[in
 	if c.Indices != nil {
 		return nil
 	}
-	return w.store.SweepShards(ctx, *r, w.briefly())
+	shard := ""
+	if r.Shard != nil {
+		shard = r.Shard.Key
+	}
+	return w.store.SweepShards(ctx, w.task.Generator, c.Keep, shard)
 }
 
-// sticksOut reports whether a receipt is to be cut before a chunk replaces its
-// part of it. Repairs are not cut: retract takes single samples out of them.
+// deleteShard deletes the shard of a receipt unless another one names it.
+func (w *work) deleteShard(ctx context.Context, r store.Receipt) error {
+	if r.Shard == nil {
+		return nil
+	}
+	whole, ok := task.ShardRange(r.Shard.Key)
+	if !ok {
+		return nil
+	}
+	stored, err := w.store.Receipts(ctx, w.task.Generator, whole)
+	if err != nil || slices.ContainsFunc(stored, func(o store.Receipt) bool { return o.Shard != nil && o.Shard.Key == r.Shard.Key && o.Key() != r.Key() }) {
+		return err
+	}
+	return w.store.Delete(ctx, []string{r.Shard.Key})
+}
+
+// sticksOut reports whether a receipt must be cut before a range of it can be
+// replaced. A repair need not be: samples are taken from it one by one.
 func sticksOut(r store.Receipt, keep task.Range) bool {
 	return r.Indices == nil && !keep.Contains(r.Range())
 }
@@ -150,9 +192,9 @@ func (w *work) briefly() store.Holder {
 
 // cut makes the receipts that a chunk will replace end at the chunk's edges, so
 // that it can take its part back alone. Chunks on a finer grid may want to cut
-// the same receipt at once, so it is done under the receipt's lock. What is
-// committed anew describes the same bytes, with the same claim, so a cut that ends
-// half-way does no harm.
+// the same receipt at once: who does holds the claim of the receipt's own cell,
+// and looks at the receipt again under it. What is committed anew describes the
+// same bytes, with the same claim, so a cut that ends half-way does no harm.
 func (w *work) cut(ctx context.Context, c task.Chunk, replaces []store.Receipt) error {
 	for _, old := range replaces {
 		if !sticksOut(old, c.Keep) {
@@ -173,14 +215,21 @@ func (w *work) cut(ctx context.Context, c task.Chunk, replaces []store.Receipt) 
 	return nil
 }
 
-// locked holds the lock of a receipt while it is changed, and hands over the
-// receipt as it then is. It does nothing if somebody has replaced it meanwhile,
-// and fails with a *store.BusyError if another worker has the lock.
-func (w *work) locked(ctx context.Context, old store.Receipt, change func(context.Context, store.Receipt) error) (err error) {
+// locked does something to a receipt under its lock, unless it has been cut or
+// replaced meanwhile. It waits a little for others that do so.
+func (w *work) locked(ctx context.Context, old store.Receipt, do func(ctx context.Context, now store.Receipt) error) (err error) {
 	holder := w.briefly()
 	ctx, cancel := context.WithDeadline(ctx, holder.Deadline)
 	defer cancel()
 	lock, err := w.store.LockReceipt(ctx, old, holder)
+	var busy *store.BusyError
+	for errors.As(err, &busy) && ctx.Err() == nil && old.Indices != nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(claimPoll):
+		}
+		lock, err = w.store.LockReceipt(ctx, old, holder)
+	}
 	if err != nil {
 		return err
 	}
@@ -197,5 +246,5 @@ func (w *work) locked(ctx context.Context, old store.Receipt, change func(contex
 	if err != nil {
 		return err
 	}
-	return change(ctx, now)
+	return do(ctx, now)
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
@@ -20,6 +21,7 @@ type Config struct {
 	Function   string   // name of the function; its metrics carry it
 	Image      string   // repository@digest of the image the worker runs in; receipts record it
 	Required   []string // files that every sample must have beyond those of the contract and of the catalogue
+	Limits     Limits
 }
 
 // ConfigFromEnv reads the configuration. It fails when OUTPUT_BUCKET is not set,
@@ -33,6 +35,10 @@ func ConfigFromEnv() (Config, error) {
 		Region:     os.Getenv(stack.EnvRegion),
 		Function:   os.Getenv(stack.EnvFunction),
 		Image:      os.Getenv(stack.EnvImage),
+	}
+	// Lambda tells its limit here, and not in cgroups.
+	if megabytes, err := strconv.ParseInt(os.Getenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"), 10, 64); err == nil {
+		c.Limits.Memory = megabytes << 20
 	}
 	if c.Bucket == "" {
 		return Config{}, fmt.Errorf("%s is not set: it names the bucket the samples go to", stack.EnvBucket)

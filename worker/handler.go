@@ -9,6 +9,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -37,8 +38,11 @@ type Handler struct {
 	log       *slog.Logger
 	metrics   *metrics
 	scratch   *scratch
-	cpus      int64
-	slots     *semaphore.Weighted                                                // one per generator process
+	limits    Limits
+	guard     *generator.Guard
+	seen      *seen
+	capacity  int64                                                              // oneCPU for each CPU
+	slots     *semaphore.Weighted                                                // of that size; what generators hold says weight
 	generator func(context.Context, generator.Request) (generator.Result, error) // generator.Run, but in tests of the protocol
 }
 
@@ -61,7 +65,7 @@ type Failed struct {
 }
 
 // New returns a handler that runs as many generator processes at once as Go
-// may use CPUs (GOMAXPROCS). It takes a scratch folder in the temporary folder
+// may use CPUs (GOMAXPROCS), or fewer where they need more memory. It takes a scratch folder in the temporary folder
 // and removes what an earlier worker left there. Logs and metrics go to out, a
 // JSON object a line.
 func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler, error) {
@@ -69,10 +73,11 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	if err != nil {
 		return nil, err
 	}
-	cpus := int64(runtime.GOMAXPROCS(0))
+	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
+	limits := c.Limits.filled()
 	return &Handler{
 		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
-		scratch: dir, cpus: cpus, slots: semaphore.NewWeighted(cpus),
+		scratch: dir, limits: limits, guard: limits.guard(), seen: newSeen(), capacity: capacity, slots: semaphore.NewWeighted(capacity),
 		generator: generator.Run,
 	}, nil
 }
@@ -162,11 +167,7 @@ func (h *Handler) giveUp(ctx context.Context, d delivery, t task.Task, failures 
 			return false
 		}
 	}
-	open := slices.Clone(o.held)
-	for _, f := range o.unfinished {
-		open = append(open, f.chunk.Keep)
-	}
-	for _, p := range parts(t, open) {
+	for _, p := range parts(t, o.open()) {
 		if err := h.messages.sendOn(ctx, d, p); err != nil {
 			log.Error("send the rest on", "error", err)
 			return false
@@ -226,15 +227,50 @@ type outcome struct {
 	longest    time.Duration // that a chunk took from claim to receipt
 }
 
+// skip notes samples that were committed before.
+func (o *outcome) skip(samples int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.skipped += samples
+}
+
+// add notes what became of a chunk: it is committed with a receipt, or there is
+// a *failure.
+func (o *outcome) add(c task.Chunk, receipt *store.Receipt, err error, took time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var failed *failure
+	switch {
+	case errors.As(err, &failed) && failed.cause == task.TimedOut:
+		o.unfinished = append(o.unfinished, *failed)
+	case failed != nil:
+		o.failures = append(o.failures, *failed)
+	default:
+		o.receipts = append(o.receipts, *receipt)
+		o.longest = max(o.longest, took)
+	}
+}
+
+// open are the ranges that are neither committed nor failed: no time was left for
+// them, or another worker holds them.
+func (o *outcome) open() []task.Range {
+	open := slices.Clone(o.held)
+	for _, f := range o.unfinished {
+		open = append(open, f.chunk.Keep)
+	}
+	return open
+}
+
 // rest is the task for what was not finished. Chunks in between that are
 // committed are skipped by whoever takes it, so it always has fewer to do.
 func (o *outcome) rest(t task.Task) task.Task {
 	if t.Indices != nil {
 		return t
 	}
-	all := o.unfinished[0].chunk.Keep
-	for _, f := range o.unfinished {
-		all.Start, all.End = min(all.Start, f.chunk.Keep.Start), max(all.End, f.chunk.Keep.End)
+	open := o.open()
+	all := open[0]
+	for _, r := range open {
+		all.Start, all.End = min(all.Start, r.Start), max(all.End, r.End)
 	}
 	return t.Part(all)
 }
@@ -262,7 +298,8 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 
 	w := &work{Handler: h, task: t, delivery: d, generator: gen, outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve(time.Until(d.deadline)))
-	var todo []todo
+	h.seen.receipts(w.kind(t.Parts(t.Chunks()[0])[0]), stored)
+	var todo []cell
 	for _, c := range t.Chunks() {
 		parts, err := undone(t, c, stored)
 		if err != nil {
@@ -274,7 +311,9 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 			left += len(p.chunk.Kept())
 		}
 		o.skipped += len(c.Kept()) - left
-		todo = append(todo, parts...)
+		if len(parts) > 0 {
+			todo = append(todo, parts)
+		}
 	}
 	w.all(ctx, todo)
 	if len(o.unfinished) > 0 && len(o.receipts) == 0 && len(o.failures) == 0 {

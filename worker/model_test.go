@@ -112,7 +112,7 @@ func oneCase(ctx context.Context, t *rapid.T, dir string) {
 
 // disturb lets things happen for a while.
 func (w *world) disturb(ctx context.Context, t *rapid.T, runs []task.Run) {
-	for range rapid.IntRange(0, 120).Draw(t, "steps") {
+	for range rapid.IntRange(0, 150).Draw(t, "steps") {
 		w.step(ctx, t, runs)
 		if w.broken != nil {
 			t.Fatalf("%v", w.broken)
@@ -207,16 +207,17 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 	case action >= 87 && len(w.alive) > 0:
 		w.kill(w.alive[pick(len(w.alive))])
 	case action >= 83:
-		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 6 * time.Second, 20 * time.Second, modelTimeout}).Draw(t, "sleep"))
-	case (action >= 76 || len(waiting) == 0) && visible > 0 && len(w.alive) < 3:
-		if err := w.play(ctx); err != nil {
+		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 6 * time.Second, modelTimeout / 3, modelTimeout}).Draw(t, "sleep"))
+	case (action >= 67 || len(waiting) == 0) && visible > 0 && len(w.alive) < 3:
+		// Where some have less time, others live to see what the platform leaves of them.
+		if err := w.play(ctx, rapid.SampledFrom([]time.Duration{modelTimeout, modelTimeout / 3}).Draw(t, "timeout")); err != nil {
 			t.Fatal(err)
 		}
 	case len(waiting) == 0:
 		time.Sleep(500 * time.Millisecond)
-	case action >= 70:
+	case action >= 61:
 		w.end(waiting[pick(len(waiting))], unheard)
-	case action >= 64:
+	case action >= 56:
 		w.end(waiting[pick(len(waiting))], refused)
 	default:
 		w.end(waiting[pick(len(waiting))], executed)
@@ -235,7 +236,7 @@ func (w *world) calm(ctx context.Context, t *rapid.T) {
 		case len(waiting) > 0:
 			w.end(waiting[0], executed)
 		case visible > 0 && len(w.alive) < 2:
-			if err := w.play(ctx); err != nil {
+			if err := w.play(ctx, modelTimeout); err != nil {
 				t.Fatal(err)
 			}
 		case len(w.alive) > 0:

@@ -159,15 +159,15 @@ func retries(o *retry.StandardOptions) {
 }
 
 // play gives a new worker the next message.
-func (w *world) play(ctx context.Context) error {
+func (w *world) play(ctx context.Context, timeout time.Duration) error {
 	brief, stop := context.WithTimeout(ctx, time.Millisecond) // the queue may find that it goes to the DLQ instead
 	defer stop()
 	message, err := w.queue.Receive(brief, "tasks")
-	if message == nil {
+	if message == nil || err != nil {
 		return nil //nolint:nilerr // it is the end of the wait
 	}
 	w.serial++
-	p := &player{id: w.serial, message: message, deadline: time.Now().Add(modelTimeout), done: make(chan struct{})}
+	p := &player{id: w.serial, message: message, deadline: time.Now().Add(timeout), done: make(chan struct{})}
 	creds := credentials.NewStaticCredentialsProvider("a", "b", "")
 	objects := s3.New(s3.Options{BaseEndpoint: aws.String("http://bucket"), Region: "us-east-2", Credentials: creds,
 		HTTPClient: client{w, p, w.bucket.do}}, store.ClientOptions, func(o *s3.Options) { o.Retryer = retry.NewStandard(retries) })

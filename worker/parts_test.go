@@ -1,35 +1,107 @@
-package worker
+package worker_test
 
 import (
-	"reflect"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// A chunk that only met a bad bucket must not be replayed with the seeds of one
-// whose generator crashed, or it would have other bytes than undisturbed.
-func TestDeadPartsKeepTheirCauses(t *testing.T) {
-	whole := task.Task{Generator: "g", NumSamples: 50, Seed: 7, RunID: "r", ChunkSize: 10}
-	failed := func(start, end int, cause task.Cause, detail string) Failed {
-		return Failed{Range: task.Range{Start: start, End: end}, Cause: cause, Detail: detail}
+// ranges are the ranges of receipts, and which of them were made in parts.
+func ranges(list []store.Receipt) (all []task.Range, parts []int) {
+	for _, r := range list {
+		all, parts = append(all, r.Range()), append(parts, r.PartSize)
 	}
-	got := deadParts(whole, []Failed{
-		failed(30, 40, task.Storage, "no answer"), failed(10, 20, task.Crashed, "second"), failed(0, 10, task.Crashed, "first"), failed(20, 30, task.Storage, "503"),
-	})
-	want := []deadPart{
-		{whole.Part(task.Range{Start: 0, End: 20}), failed(0, 10, task.Crashed, "first")},
-		{whole.Part(task.Range{Start: 20, End: 40}), failed(20, 30, task.Storage, "503")},
+	return all, parts
+}
+
+// A chunk that takes too long for one process is made in parts beside chunks
+// that were not. Both belong to the same grid: neither is a conflict for the
+// other, also where part of the cell is committed already.
+func TestPartsBesideWholeChunks(t *testing.T) {
+	b := newBench(t, 2, worker.Limits{}, map[string]string{"g": ""})
+	whole := task.Task{Generator: "g", NumSamples: 6, Seed: 1, ChunkSize: 6}
+	if _, err := b.do(whole, time.Minute); err != nil {
+		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got  %+v\nwant %+v", got, want)
+	middle := whole // a hand-written one, that keeps some of a cell
+	middle.StartIndex, middle.NumSamples = 8, 1
+	if _, err := b.do(middle, time.Minute); err != nil {
+		t.Fatal(err)
 	}
-	rest := parts(whole, []task.Range{{Start: 40, End: 50}, {Start: 0, End: 10}, {Start: 10, End: 20}})
-	if len(rest) != 2 || rest[0].Range() != (task.Range{Start: 0, End: 20}) || rest[1].Range() != (task.Range{Start: 40, End: 50}) || rest[1].Seed != 7 {
-		t.Errorf("the rest is %+v", rest)
+	replay := whole
+	replay.NumSamples, replay.PartSize, replay.Attempt = 12, 2, 3
+	s, err := b.do(replay, time.Minute)
+	if err != nil || s.Samples != 5 || s.Skipped != 7 {
+		t.Fatalf("%+v, %v", s, err)
 	}
-	repair := task.Task{Generator: "g", Indices: []int{3, 9}, Attempt: 2}
-	if p := deadParts(repair, []Failed{failed(3, 10, task.Crashed, "x")}); len(p) != 1 || !reflect.DeepEqual(p[0].task, repair) {
-		t.Errorf("a repair becomes %+v", p)
+	list := b.receipts("g")
+	got, parts := ranges(list)
+	if want := []task.Range{{Start: 0, End: 6}, {Start: 6, End: 8}, {Start: 8, End: 9}, {Start: 9, End: 10}, {Start: 10, End: 12}}; !slices.Equal(got, want) || !slices.Equal(parts, []int{0, 2, 0, 2, 2}) {
+		t.Fatalf("committed %v in parts of %v", got, parts)
+	}
+	// A part has the seed of a run with that chunk size, and says how it was made.
+	fine := replay
+	fine.ChunkSize, fine.PartSize = 2, 0
+	for _, r := range list {
+		if r.PartSize == 0 {
+			continue
+		}
+		number := r.Start / 2
+		if r.Seed != task.Seed("g", 1, 2, number, 3) || r.ChunkStart != number*2 || r.ChunkSize != 6 || r.Made() != 2 || !slices.Contains(r.Command, "2") || len(r.Samples) != r.Range().Len() {
+			t.Errorf("receipt %s: %+v", r.Range(), r)
+		}
+	}
+	// However it comes again, in parts or whole, all is done. Another grid is none
+	// of ours, whatever its parts.
+	replay.Attempt = 6
+	for _, again := range []task.Task{replay, {Generator: "g", NumSamples: 12, Seed: 1, ChunkSize: 6}, {Generator: "g", NumSamples: 12, Seed: 1, ChunkSize: 6, PartSize: 3}} {
+		if s, err := b.do(again, time.Minute); err != nil || s.Samples != 0 || s.Skipped != 12 {
+			t.Errorf("%+v: %+v, %v", again, s, err)
+		}
+	}
+	for _, other := range []task.Task{fine, {Generator: "g", NumSamples: 12, Seed: 1, ChunkSize: 4, PartSize: 2}} {
+		other.Format = task.Files
+		if _, err := b.do(other, time.Minute); err == nil || !strings.Contains(err.Error(), "conflict") {
+			t.Errorf("%+v: %v", other, err)
+		}
+	}
+}
+
+// What a part could not do for lack of time is the rest of the task, and an
+// overwrite in parts replaces a whole chunk bit by bit.
+func TestPartsOneByOne(t *testing.T) {
+	b := newBench(t, 1, worker.Limits{}, map[string]string{"g": "", "slow": "time.sleep(1)"})
+	x := task.Task{Generator: "slow", NumSamples: 8, Seed: 1, ChunkSize: 8, PartSize: 2}
+	s, err := b.do(x, 5*time.Second) // 2 s of it are kept back
+	if err != nil || s.Samples == 0 || s.Samples == 8 || len(s.Remaining) != 1 || s.Remaining[0] != (task.Range{Start: s.Samples, End: 8}) {
+		t.Errorf("%+v, %v", s, err)
+	}
+
+	old := task.Task{Generator: "g", NumSamples: 8, Seed: 1, ChunkSize: 8, RunID: "r1"}
+	if _, err := b.do(old, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	next := old
+	next.RunID, next.Overwrite, next.PartSize, next.Seed = "r2", true, 4, 2
+	if s, err := b.do(next, time.Minute); err != nil || s.Samples != 8 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	list := b.receipts("g")
+	if got, parts := ranges(list); len(got) != 2 || !slices.Equal(parts, []int{4, 4}) || list[0].RunSeed != 2 || list[1].RunSeed != 2 {
+		t.Errorf("committed %v in parts of %v", got, parts)
+	}
+	// One worker at a time has the cell, also if the other does not know of parts.
+	claim, err := b.store.Claim(t.Context(), "g", old.Chunks()[0], store.Holder{RequestID: "other", Deadline: time.Now().Add(time.Hour)}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.RunID = "r3"
+	if _, err := b.do(next, 10*time.Second); err == nil || !strings.Contains(err.Error(), "another worker") {
+		t.Errorf("with claim %d held: %v", claim.Number, err)
 	}
 }

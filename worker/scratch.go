@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 )
 
@@ -80,14 +78,4 @@ func removeAll(dir string) error {
 		return nil
 	})
 	return os.RemoveAll(dir)
-}
-
-// memoryLimit is the memory Lambda gives this function in bytes, or 0. Lambda
-// tells it in the environment and not in cgroups.
-func memoryLimit() int64 {
-	megabytes, err := strconv.ParseInt(strings.TrimSpace(os.Getenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return megabytes << 20
 }

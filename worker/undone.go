@@ -44,16 +44,20 @@ func (x todo) order(claim int) int {
 	return claim
 }
 
+// cell is what is left to make of one cell of the grid: what one claim is for.
+type cell []todo
+
 // undone returns what is left to make of a chunk, given the receipts that
 // overlap it: usually the whole chunk or nothing, but where a range was
 // committed in other cuts it may be several parts.
 //
-// A receipt of the same seed and chunk size settles its range. One of another
+// A receipt of the same seed and chunk size settles its range, also where it was
+// made in parts: the grid is the same. One of another
 // seed or chunk size is a conflict, unless the task overwrites: then what
 // earlier runs committed is replaced, and what this run or a later one
 // committed settles its range. A repair settles no range, because others count
 // on a receipt for it, but what makes one leaves the repaired samples alone.
-func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
+func undone(t task.Task, c task.Chunk, stored []store.Receipt) (cell, error) {
 	if t.Restore > 0 {
 		for i, r := range stored {
 			if r.Key() == task.ReceiptKey(t.Generator, c) {
@@ -63,22 +67,18 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	}
 	if c.Indices != nil {
 		for _, r := range stored {
-			switch {
-			// Its attempt is later than the task's where the first seeds failed.
-			case r.Indices != nil && r.RunSeed == t.Seed && r.Attempt >= t.Attempt && slices.Equal(r.Indices, c.Indices):
-				return nil, nil
 			// A later run has looked at these samples again: what it made stays.
-			case r.Indices != nil && t.RunID != "" && r.RunID > t.RunID && holds(r, c.Indices):
+			if r.Key() == task.ReceiptKey(t.Generator, c) || t.RunID != "" && r.Indices != nil && r.RunID > t.RunID && holds(r, c.Indices) {
 				return nil, nil
 			}
 		}
-		return []todo{{chunk: c}}, nil
+		return cell{{chunk: c}}, nil
 	}
 	var settled []task.Range
 	var replaced, repairs []store.Receipt
 	for _, r := range stored {
 		switch {
-		case !r.Range().Overlaps(c.Keep) || r.Indices != nil && len(r.Part(c.Keep).Samples) == 0:
+		case !r.Range().Overlaps(c.Keep) || r.Indices != nil && len(r.Samples) > 0 && !holds(r, c.Kept()):
 		case t.Overwrite && r.RunID < t.RunID:
 			replaced = append(replaced, r)
 		case r.Indices != nil:
@@ -91,7 +91,7 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 		}
 	}
 	slices.SortFunc(settled, func(a, b task.Range) int { return a.Start - b.Start })
-	var parts []todo
+	var parts cell
 	at := c.Keep.Start
 	for _, s := range append(settled, task.Range{Start: c.Keep.End, End: c.Keep.End}) {
 		if gap := (task.Range{Start: at, End: min(s.Start, c.Keep.End)}); gap.Len() > 0 {
@@ -114,15 +114,9 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) ([]todo, error) {
 	return parts, nil
 }
 
-// changedError says that what is left to make of a chunk is not what it was when
-// the task was cut: it is to be tried again like this.
-type changedError struct{ parts []todo }
-
-func (*changedError) Error() string { return "others committed a part of the range meanwhile" }
-
 // restored is what is left to make when a task restores one of the stored
 // receipts: nothing when its run has done so, or the receipt is another by now.
-func restored(t task.Task, c task.Chunk, stored []store.Receipt, place int) []todo {
+func restored(t task.Task, c task.Chunk, stored []store.Receipt, place int) cell {
 	r := stored[place]
 	if r.RunID == t.RunID || r.Claim != t.Restore {
 		return nil
@@ -133,7 +127,7 @@ func restored(t task.Task, c task.Chunk, stored []store.Receipt, place int) []to
 			x.above = append(x.above, other)
 		}
 	}
-	return []todo{x}
+	return cell{x}
 }
 
 // holds reports whether a receipt describes one of the indices, which are sorted.

@@ -147,9 +147,8 @@ func (c *Cloud) Close() error {
 	return errors.Join(c.registry.server.Close(), c.server.Close())
 }
 
-// Environment is what a process needs to have Pulumi deploy into this cloud with
-// its state in a folder, and to use it with AWS's tools: PATH and HOME, and
-// nothing else, come from this process.
+// Environment has the variables with which Pulumi deploys into this cloud, with
+// its state in a folder, and AWS's tools use it.
 func (c *Cloud) Environment(state string) map[string]string {
 	return map[string]string{
 		"PULUMI_DEBUG_PROVIDERS": c.providers, "PULUMI_BACKEND_URL": "file://" + state, "PULUMI_HOME": filepath.Join(state, "home"), "PULUMI_CONFIG_PASSPHRASE": "cloudtest",

@@ -100,7 +100,7 @@ const sqsTarget = "AmazonSQS."
 // requests tells what an HTTP request asks for.
 func (g *gate) requests(q *http.Request) []request {
 	if operation, ok := strings.CutPrefix(q.Header.Get("X-Amz-Target"), sqsTarget); ok {
-		var in struct{ QueueUrl string } //nolint:staticcheck // as SQS writes it
+		var in struct{ QueueUrl string }
 		body, _ := readBody(q)
 		_ = json.Unmarshal(body, &in)
 		return []request{{action: "sqs:" + strings.TrimSuffix(operation, "Batch"), resource: g.queueARN(q.Context(), in.QueueUrl)}}

@@ -36,9 +36,6 @@ func argsOf[Args interface{ ElementType() reflect.Type }]() reflect.Type {
 	return a.ElementType()
 }
 
-// invokeArgsOf returns the struct of a function's arguments.
-func invokeArgsOf[Args any]() reflect.Type { return reflect.TypeFor[Args]() }
-
 // fields maps the Pulumi names of a struct's fields to their types.
 func fields(t reflect.Type) map[string]reflect.Type {
 	found := map[string]reflect.Type{}

@@ -154,12 +154,12 @@ func (g GitHub) get(ctx context.Context, address string, into any) (link string,
 		Message string `json:"message"`
 	}
 	_ = json.Unmarshal(body, &said) // a proxy's answer is no JSON
-	switch {
-	case answer.StatusCode == http.StatusNotFound:
+	switch answer.StatusCode {
+	case http.StatusNotFound:
 		return "", errAbsent
-	case answer.StatusCode == http.StatusUnauthorized:
+	case http.StatusUnauthorized:
 		return "", errors.New("GitHub does not accept the token: renew GITHUB_TOKEN or GH_TOKEN, run 'gh auth login', or unset them to see what is public")
-	case answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusForbidden:
+	case http.StatusTooManyRequests, http.StatusForbidden:
 		if until := limitedUntil(answer.Header); !until.IsZero() {
 			way := ""
 			if g.Token == "" {

@@ -133,13 +133,17 @@ func lock(scratch string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("another sync is at work in %s: wait for it", filepath.Dir(scratch))
 	}
+	sweep(scratch)
+	return func() { sweep(scratch); f.Close() }, nil
+}
+
+// sweep removes half-made clones. A git that outlived its sync may still write into
+// one: what cannot be removed now is removed the next time.
+func sweep(scratch string) {
 	left, _ := filepath.Glob(filepath.Join(scratch, "*-*"))
 	for _, dir := range left {
-		// A git that outlived its sync may still write here: what cannot be removed
-		// now is removed the next time.
 		_ = os.RemoveAll(dir)
 	}
-	return func() { f.Close() }, nil
 }
 
 // one brings one generator of the catalogue to its commit, or to the newest.

@@ -352,7 +352,7 @@ func TestUpdate(t *testing.T) {
 	first := o.commit(map[string]string{program: "1"})
 	o.commit(map[string]string{"x": "2"})
 	third := o.commit(map[string]string{program: "3"})
-	start := rewritten.commit(map[string]string{program: "1"})
+	start := rewritten.commit(map[string]string{program: "1", "of": "b"})
 	user(t, rewritten.work, "commit", "-q", "--amend", "-m", "another")
 	other := rewritten.push()
 	whole := broken.commit(map[string]string{program: "1", "of": "c"})

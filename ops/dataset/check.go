@@ -153,7 +153,7 @@ func (i *inspection) record(r store.Receipt) {
 		}
 		return sum
 	}
-	if r.Shard != nil {
+	if r.Shard != nil && len(r.Samples) > 0 { // nothing is left of a repair that was overwritten
 		objects = nil
 		if e.shard = i.shards[r.Shard.Key]; e.shard == nil {
 			e.shard = &shard{Object: *r.Shard}

@@ -106,7 +106,6 @@ type keeper struct {
 	asked  int // for how many changes of the order
 	served int // how many of them the stack that is up knows
 	ended  sync.WaitGroup
-	stderr bytes.Buffer
 }
 
 func (k *keeper) start() {
@@ -125,6 +124,7 @@ func (k *keeper) once() bool {
 		k.mu.Unlock()
 		return false
 	}
+	began := time.Now()
 	cmd, alive, err := k.order.start()
 	k.cmd = cmd
 	knows := k.asked
@@ -140,7 +140,8 @@ func (k *keeper) once() bool {
 		_ = cmd.Wait()
 	}()
 	for up := false; !up; {
-		if pid, err := PID(k.order.Dir); err == nil && pid == cmd.Process.Pid {
+		told, err := os.Stat(outputsFile(k.order.Dir))
+		if pid, _ := PID(k.order.Dir); err == nil && told.ModTime().After(began) && pid == cmd.Process.Pid {
 			if o, err := Outputs(k.order.Dir); err == nil {
 				k.front.outputs.Store(&o)
 				k.mu.Lock()
@@ -178,18 +179,22 @@ func (k *keeper) signal(s syscall.Signal, pause time.Duration) {
 
 // calm restarts the stack in good order, with clocks that are right and so much
 // time for an invocation, and waits until it is up.
-func (k *keeper) calm(timeout time.Duration) {
+func (k *keeper) calm(timeout time.Duration) error {
 	k.mu.Lock()
 	k.order.Behind = nil
 	k.order.Timeout, k.order.Visibility = timeout, timeout+2*time.Second
 	k.asked++
 	k.mu.Unlock()
 	k.signal(syscall.SIGTERM, 0)
-	for up := false; !up; time.Sleep(20 * time.Millisecond) {
+	for limit := time.Now().Add(3 * time.Minute); time.Now().Before(limit); time.Sleep(20 * time.Millisecond) {
 		k.mu.Lock()
-		up = k.served == k.asked
+		up := k.served == k.asked
 		k.mu.Unlock()
+		if up {
+			return nil
+		}
 	}
+	return errors.New("the stack did not come up again")
 }
 
 // stop ends the stack for good.

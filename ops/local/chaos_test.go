@@ -160,13 +160,14 @@ func (c *chaos) run() content {
 	c.front.on.Store(false)
 	c.log("the disturbance is over: %v", c.front.hits)
 	if c.s.late {
-		c.stack.calm(chaosTimeout)
+		if err := c.stack.calm(chaosTimeout); err != nil {
+			c.t.Fatal(err)
+		}
 		c.drained(ctx)
 	}
-	if err := mend(c.dir); err != nil {
+	if err := errors.Join(mend(c.dir), c.stack.calm(calmTimeout)); err != nil {
 		c.t.Fatal(err)
 	}
-	c.stack.calm(calmTimeout)
 	c.settle(ctx)
 	c.refuseConflict(ctx)
 	return c.check(ctx)

@@ -136,15 +136,20 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if s.lock, err = lockDir(ctx, c.Dir); err != nil {
 		return nil, err
 	}
-	if err := s.serveQueue(); err != nil {
+	l, err := s.openQueue()
+	if err != nil {
 		return nil, err
 	}
+	s.http = &http.Server{Handler: s.lambdaAPI(s.queue), ReadHeaderTimeout: 10 * time.Second}
 	if err := s.serveObjects(ctx); err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.Close())
 	}
+	// Before anybody is served: what a client has just received must not be taken
+	// for the last stack's.
 	if err := s.recover(ctx); err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.Close())
 	}
+	go func() { _ = s.http.Serve(l) }()
 	if err := s.writeOutputs(); err != nil {
 		return nil, err
 	}
@@ -214,30 +219,31 @@ func (s *Stack) listen(last string) (net.Listener, error) {
 	return net.Listen("tcp", "127.0.0.1:0")
 }
 
-func (s *Stack) serveQueue() error {
+// openQueue opens the queues, and the port where they are to be served.
+func (s *Stack) openQueue() (_ net.Listener, err error) {
 	before, _ := readOutputs(s.config.Dir)
 	l, err := s.listen(before.SQSEndpoint)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			l.Close()
+		}
+	}()
 	url := "http://" + l.Addr().String()
 	s.queue, err = sqsserver.Open(filepath.Join(s.config.Dir, "queue"), sqsserver.Options{BaseURL: url, Region: region, AccountID: accountID})
 	if err != nil {
-		l.Close()
-		return err
+		return nil, err
 	}
 	dlq, err := s.queue.CreateQueue(sqsserver.Queue{Name: dlqQueue, Retention: retention})
 	if err != nil {
-		l.Close()
-		return err
+		return nil, err
 	}
 	tasks, err := s.queue.CreateQueue(sqsserver.Queue{Name: tasksQueue, Visibility: s.config.Visibility, Retention: retention, DeadLetter: dlqQueue, MaxReceives: maxReceives})
 	if err != nil {
-		l.Close()
-		return err
+		return nil, err
 	}
-	s.http = &http.Server{Handler: s.lambdaAPI(s.queue), ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = s.http.Serve(l) }()
 	arn := "arn:aws:sqs:" + region + ":" + accountID + ":"
 	s.outputs = stack.Outputs{
 		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
@@ -251,7 +257,7 @@ func (s *Stack) serveQueue() error {
 			s.outputs.Generators[g.Name] = g.Commit
 		}
 	}
-	return nil
+	return l, nil
 }
 
 func (s *Stack) serveObjects(ctx context.Context) error {
@@ -270,7 +276,12 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 		s.s3, err = start(last)
 	}
 	if last == "" || err != nil {
-		if s.s3, err = start("127.0.0.1:0"); err != nil {
+		for range 5 { // a port that is free when it is looked for may be taken when the gateway wants it
+			if s.s3, err = start("127.0.0.1:0"); err == nil || ctx.Err() != nil {
+				break
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

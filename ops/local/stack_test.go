@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -622,6 +623,42 @@ func TestStackKilled(t *testing.T) {
 		if receipt.Receives > 1 {
 			t.Errorf("samples %s count %d deliveries, though the stack was at fault", receipt.Range(), receipt.Receives)
 		}
+	}
+}
+
+// What a client receives while a stack starts is the client's: it is not given
+// back with what the last stack had in flight.
+func TestNobodyIsServedBeforeRecovery(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	r, kill := upElsewhere(t, dir, 0)
+	url := r.Outputs().DLQURL
+	for n := range 50 { // the more there is to give back, the longer it takes
+		if _, err := r.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String(strconv.Itoa(n))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("waits")}); err != nil {
+		t.Fatal(err)
+	}
+	kill()
+	received := make(chan string)
+	go func() {
+		for {
+			out, err := r.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url, VisibilityTimeout: 60})
+			if err == nil && len(out.Messages) == 1 || t.Context().Err() != nil {
+				received <- aws.ToString(out.Messages[0].ReceiptHandle)
+				return
+			}
+		}
+	}()
+	up(t, dir, Config{Workers: 1})
+	handle := <-received
+	if _, err := r.sqs.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &url, ReceiptHandle: &handle, VisibilityTimeout: 60}); err != nil {
+		t.Errorf("received while the stack started: %v", err)
 	}
 }
 

@@ -214,6 +214,8 @@ func (w *instance) command(env []string) (*exec.Cmd, error) {
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(env, workerVariable+"=1", stack.EnvGenerators+"="+generatorsDir(w.stack.config.Dir),
+		// The workers share the memory as they do the CPUs.
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.FormatInt(worker.MachineMemory()/int64(w.stack.config.Workers)>>20, 10),
 		"PATH="+os.Getenv("PATH"), "HOME="+scratch, "TMPDIR="+scratch)
 	return cmd, nil
 }

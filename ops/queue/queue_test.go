@@ -7,16 +7,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
-	"pgregory.net/rapid"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -252,124 +249,6 @@ func TestDLQReceivesTwice(t *testing.T) {
 	if err != nil || len(got) != 40 {
 		t.Errorf("%d messages, %v, want all 40 though ten came twice", len(got), err)
 	}
-}
-
-// again changes nothing: what Replay gets from a command that keeps the seeds.
-func again(m Message) (string, map[string]Attribute, bool, error) {
-	return m.Body, map[string]Attribute{"receives": m.Attributes["receives"]}, true, nil
-}
-
-func TestReplay(t *testing.T) {
-	e := newEndpoint(t, t.TempDir())
-	for i := range 35 {
-		e.bury(t, fmt.Sprintf("message %d", i))
-	}
-	sent, err := e.client.Replay(t.Context(), func(m Message) (string, map[string]Attribute, bool, error) {
-		if m.Body == "message 5" {
-			return "", nil, false, nil
-		}
-		return "new " + m.Body, map[string]Attribute{"receives": m.Attributes["receives"]}, true, nil
-	})
-	if err != nil || sent != 34 {
-		t.Fatalf("Replay = %d, %v, want 34", sent, err)
-	}
-	if left := e.bodies(t, dead); !slices.Equal(left, []string{"message 5"}) {
-		t.Errorf("left in the DLQ: %v, want the one that was not to be sent, visible", left)
-	}
-	d, err := e.server.Receive(t.Context(), tasks)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a := d.MessageAttributes["receives"]; a.DataType != "Number" || aws.ToString(a.StringValue) != "3" {
-		t.Errorf("attribute receives is %+v", a)
-	}
-	if got := e.bodies(t, tasks); len(got) != 33 || !strings.HasPrefix(got[0], "new message ") {
-		t.Errorf("%d further messages in the queue, want 33 new ones", len(got))
-	}
-}
-
-// TestReplayInterrupted stops a replay at any request, by Ctrl-C, by a fault or
-// as a kill does, and looks where the messages are: each must be in one of the
-// queues at least. Except after a kill, what is in the DLQ must be visible, so
-// that the next replay finds it.
-func TestReplayInterrupted(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		dir := t.TempDir()
-		e := newEndpoint(t, dir)
-		n := rapid.IntRange(1, 30).Draw(rt, "messages")
-		want := map[string]bool{}
-		for i := range n {
-			body := fmt.Sprintf("message %d", i)
-			e.bury(t, body)
-			want[body] = true
-		}
-		at := rapid.IntRange(1, 2*n+4).Draw(rt, "at request")
-		how := rapid.SampledFrom([]string{"cancel before", "cancel after", "refused", "killed before", "killed after"}).Draw(rt, "how")
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		var mu sync.Mutex
-		requests, gone := 0, false
-		e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
-			mu.Lock()
-			requests++
-			now := requests == at
-			if now && strings.HasPrefix(how, "killed") {
-				gone = true
-			}
-			isGone := gone
-			mu.Unlock()
-			if now && strings.HasPrefix(how, "cancel") {
-				cancel()
-				if operation != "SendMessage" {
-					return false // Ctrl-C does not cut these short
-				}
-			}
-			if now && strings.HasSuffix(how, "after") {
-				next.ServeHTTP(httptest.NewRecorder(), r)
-			}
-			if now && strings.HasPrefix(how, "cancel") {
-				<-r.Context().Done() // the client has given up waiting
-				return true
-			}
-			if isGone { // a dead process says nothing more
-				panic(http.ErrAbortHandler)
-			}
-			if now && how == "refused" {
-				w.WriteHeader(http.StatusForbidden)
-				fmt.Fprint(w, `{"__type":"com.amazonaws.sqs#AccessDeniedException","message":"no"}`)
-				return true
-			}
-			return false
-		})
-		_, stopped := e.client.Replay(ctx, again)
-		e.setFault(nil)
-		if strings.HasPrefix(how, "killed") { // hidden messages come back by and by
-			for _, d := range e.server.InFlight(dead) {
-				if err := e.server.Return(dead, d.ReceiptHandle, true); err != nil {
-					rt.Fatal(err)
-				}
-			}
-		}
-		if _, hidden, _ := e.server.Counts(dead); hidden > 0 && how != "refused" {
-			rt.Fatalf("%d messages of the DLQ are hidden from the next replay; the first said %v", hidden, stopped)
-		}
-		for _, d := range e.server.InFlight(dead) {
-			_ = e.server.Return(dead, d.ReceiptHandle, true)
-		}
-		if _, err := e.client.Replay(t.Context(), again); err != nil {
-			rt.Fatalf("second replay: %v", err)
-		}
-		there := map[string]bool{}
-		for _, b := range e.bodies(t, tasks) {
-			there[b] = true
-		}
-		if len(there) != len(want) {
-			rt.Fatalf("%d of %d messages are in the queue after the second replay", len(there), len(want))
-		}
-		if left := e.bodies(t, dead); len(left) > 0 {
-			rt.Fatalf("%v are still in the DLQ", left)
-		}
-	})
 }
 
 func TestPurge(t *testing.T) {

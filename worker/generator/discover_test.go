@@ -102,6 +102,30 @@ func TestOwnCatalogue(t *testing.T) {
 	}
 }
 
+// TestCataloguePins looks at what the catalogue says of the organisation's.
+func TestCataloguePins(t *testing.T) {
+	all, err := ReadCatalogue(filepath.Join("..", "..", "generators"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetched := 0
+	for name, e := range all {
+		if e.Repository == "" || e.Skip != "" {
+			continue
+		}
+		fetched++
+		if e.Commit == "" || e.Licence == "" || !strings.HasSuffix(e.Repository, "/"+name) {
+			t.Errorf("%s: %+v", name, e)
+		}
+		if e.ChunkSize != 0 && 100%e.ChunkSize != 0 {
+			t.Errorf("%s: chunks of %d do not fill the default batch of 100", name, e.ChunkSize)
+		}
+	}
+	if fetched != 40 {
+		t.Errorf("%d generators can be fetched; docs/GENERATORS.md and the README say 40", fetched)
+	}
+}
+
 func TestCommit(t *testing.T) {
 	root := t.TempDir()
 	git(t, root, "init", "-q")

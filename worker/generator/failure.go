@@ -35,6 +35,8 @@ func causeOf(end status, stderr string) (task.Cause, string) {
 	switch {
 	case strings.Contains(last, "No space left on device") || strings.Contains(last, "[Errno 28]"):
 		return task.DiskFull, because("the disk was full")
+	case strings.Contains(last, "File too large") || strings.Contains(last, "[Errno 27]") || end.Signal == "file size limit exceeded":
+		return task.UnsafeOutput, because("a file grew too large")
 	case exception == "MemoryError" || exception == "_ArrayMemoryError" || strings.Contains(last, "Cannot allocate memory"):
 		return task.OutOfMemory, because("the generator got no more memory")
 	case end.Signal == "killed" || end.Exit == 137:

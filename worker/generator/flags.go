@@ -42,7 +42,7 @@ var (
 	flagPattern     = regexp.MustCompile(`["'](--[a-zA-Z][a-zA-Z0-9_-]*)["']`)
 	parserPattern   = regexp.MustCompile(`(\w+)\s*=\s*(?:argparse\.)?ArgumentParser\(`)
 	// Signs that flags are defined in other places too.
-	elsewherePattern = regexp.MustCompile(`\bparents\s*=|\badd_subparsers\(|\bparse_known_args\(`)
+	elsewherePattern = regexp.MustCompile(`ArgumentParser\([^)]*\bparents\s*=|\badd_subparsers\(|\bparse_known_args\(`)
 )
 
 // definedFlags reads the flags from the source of the entry point: the names that
@@ -136,7 +136,8 @@ const helpTime = 2 * time.Minute
 
 // ask sets the flags by running the generator with --help, in its environment and
 // the sandbox. The error is ctx's; whatever else goes wrong is the generator's
-// Problem, and so is a --help that does not show what the source defines.
+// Problem, and so is a --help that does not show what the source defines. One that
+// defines nothing and does not know --help either keeps the contract's flags.
 func (g *Generator) ask(ctx context.Context) error {
 	scratch, err := os.MkdirTemp("", "vm-dataset-help-")
 	if err != nil {
@@ -152,6 +153,9 @@ func (g *Generator) ask(ctx context.Context) error {
 	if err != nil {
 		what := err.Error()
 		if f, ok := errors.AsType[*Failure](err); ok {
+			if len(g.defined) == 0 && f.Cause != task.Environment {
+				return nil // it reads its command line in a way of its own: the contract's is what it should be
+			}
 			what = f.Detail
 			if f.Cause == task.Environment {
 				what += ": add what it lacks to its requirements, or to those in " + Catalogue

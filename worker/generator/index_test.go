@@ -11,7 +11,7 @@ import (
 func TestIndexRoundTrip(t *testing.T) {
 	dir := t.TempDir()
 	want := &Index{Generators: []Generator{
-		{Name: "a", Dir: "/g/a", Entry: DefaultEntry, Commit: "c", Flags: Flags{Output: "--output", Seed: true, StartIndex: true, NoVideo: "--no-videos"}, Required: []string{"r"},
+		{Name: "a", Dir: "/g/a", Entry: DefaultEntry, Commit: "c", Flags: Flags{Output: "--output", Seed: true, StartIndex: true, NoVideo: "--no-videos", From: FromHelp}, Asked: "h", Repository: "o/a", Required: []string{"r"},
 			Videoless: true, FilesVary: true, ExtraArgs: []string{"-x"}, ChunkSize: 5, Licence: "MIT", Requirements: []string{"numpy"}, Environment: "e", Python: "/e/bin/python"},
 		{Name: "b", Problem: "broken"},
 	}}

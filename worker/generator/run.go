@@ -24,9 +24,13 @@ type Request struct {
 	StartIndex int           // for generators that want to know it
 	Command    []string      // what to run, as a Result has it; nil for what follows from the above
 	Scratch    string        // a private, empty folder; absolute
-	Watch      bool          // look at disk and memory while it runs
 	Grace      time.Duration // how long the sandbox has to kill the generator's processes; default 5 s
 	help       bool          // ask it for its flags, make nothing
+
+	Guard    *Guard               `json:"-"` // watches it, and holds it to what follows; nil for nobody
+	MaxBytes int64                // that it may have in Scratch, and in one file; 0 is no limit
+	MaxFiles int                  // that it may have in Scratch, folders counted; 0 is no limit
+	Patience func() time.Duration `json:"-"` // how long it may run, asked at every look; nil or 0 is until the context ends
 }
 
 // Result is what a run took and left.
@@ -34,16 +38,9 @@ type Result struct {
 	Output    string   // folder with what it wrote
 	Command   []string // portable: without the paths of this machine
 	CPU, Wall time.Duration
-	PeakRSS   int64 // bytes, of the largest process
+	PeakRSS   int64 // bytes, of the largest process; of all together where a Guard saw more
 	Watched   Watched
 	stdout    string // its end, of a run that succeeded
-}
-
-// Watched are the extremes that were seen while a generator ran, with
-// Request.Watch.
-type Watched struct {
-	MinFreeDisk  int64 // bytes free where it writes
-	PeakGroupRSS int64 // bytes, of all its processes together
 }
 
 // Command returns the command of a run without the paths of this machine, so
@@ -77,10 +74,10 @@ const tailSize = 8 << 10
 const defaultGrace = 5 * time.Second
 
 // Run runs the generator once, in a sandbox, and returns when every process it
-// started is gone. When the context ends they are killed. The error is a
-// *Failure, unless the context was cancelled (its error, wrapped; a deadline is a
-// Failure) or the scratch folder could not be prepared. Result is filled in as
-// far as known either way.
+// started is gone. When the context ends, or the guard says so, they are killed.
+// The error is a *Failure, unless the context was cancelled (its error, wrapped;
+// a deadline is a Failure) or the scratch folder could not be prepared. Result is
+// filled in as far as known either way.
 //
 // Below Scratch it makes: work, the working folder with links to the generator's
 // files; home, tmp, output.
@@ -102,14 +99,18 @@ func Run(ctx context.Context, r Request) (Result, error) {
 			return result, fmt.Errorf("prepare generator %s: %w", g.Name, err)
 		}
 	}
-	if err := mirror(g.Dir, work); err != nil {
+	if f := r.Guard.room(r.Scratch); f != nil {
+		return result, f
+	}
+	links, err := mirror(g.Dir, work)
+	if err != nil {
 		return result, fmt.Errorf("prepare generator %s: %w", g.Name, err)
 	}
 	argv := append([]string{g.Python}, result.Command[1:]...)
 	if !r.help {
 		argv[len(argv)-1] = result.Output
 	}
-	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: Environ(g, r.Seed, r.Scratch), Scratch: r.Scratch, Readable: readable(g)})
+	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: Environ(g, r.Seed, r.Scratch), Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes})
 	if err != nil {
 		return result, err
 	}
@@ -118,6 +119,8 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		return result, err
 	}
 
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	cmd := exec.CommandContext(ctx, self)
 	cmd.Env = []string{launchVariable + "=" + string(order)}
 	cmd.Dir = work
@@ -152,23 +155,28 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	case err != nil:
 		return result, fmt.Errorf("start sandbox of %s: %w", g.Name, err)
 	}
-	watch := startWatch(r, cmd.Process.Pid)
+	const folders = 4 // scratch, home, tmp, output
+	run := r.Guard.enter(r, cmd.Process.Pid, folders+links, stop)
 	_ = cmd.Wait() // what it says is in the status, or missing there
-	result.Watched = watch.stop()
+	result.Watched = r.Guard.leave(run)
 	result.stdout = stdout.String()
 	result.Wall = time.Since(began)
 	result.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	result.PeakRSS = peakRSS(cmd.ProcessState)
+	result.PeakRSS = max(peakRSS(cmd.ProcessState), result.Watched.PeakGroupRSS)
 
 	var end status
 	if err := json.NewDecoder(statusRead).Decode(&end); err != nil {
 		killStrays(r.Scratch, cmd.WaitDelay) // the sandbox was killed before it could clean up
 		end = status{Exit: -1, Signal: syscall.SIGKILL.String()}
 	}
-	switch {
-	case end.finished(): // even if the time was up a moment later: it is whole
+	if end.finished() { // even if the time was up a moment later: it is whole
 		return result, nil
-	case errors.Is(ctx.Err(), context.Canceled):
+	}
+	if f, ok := errors.AsType[*Failure](context.Cause(ctx)); ok {
+		f.ExitCode, f.Signal, f.Stdout, f.Stderr = end.Exit, end.Signal, stdout.String(), stderr.String()
+		return result, f
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
 		return result, fmt.Errorf("run generator %s: %w", g.Name, ctx.Err())
 	}
 	return result, classify(ctx, end, stdout.String(), stderr.String(), r.Scratch)
@@ -178,17 +186,25 @@ func Run(ctx context.Context, r Request) (Result, error) {
 // scratch folder. Nothing of the worker's own gets through: it holds credentials.
 func Environ(g *Generator, seed int, scratch string) []string {
 	home, tmp := filepath.Join(scratch, "home"), filepath.Join(scratch, "tmp")
-	return []string{
-		"PATH=" + filepath.Dir(g.Python) + ":/usr/local/bin:/usr/bin:/bin",
-		"HOME=" + home, "TMPDIR=" + tmp, "TEMP=" + tmp, "TMP=" + tmp,
-		"LANG=C.UTF-8", "PYTHONUTF8=1", // an ASCII locale crashes on an emoji
-		"PYTHONHASHSEED=" + strconv.Itoa(seed), // some hash strings into their seeds; a constant would make every chunk alike
-		"PYTHONPATH=" + filepath.Join(scratch, "work"), "PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1",
-		"MPLBACKEND=Agg",
+	return append(ByHand(filepath.Join(scratch, "work"), seed),
+		"PATH="+filepath.Dir(g.Python)+":/usr/local/bin:/usr/bin:/bin",
+		"HOME="+home, "TMPDIR="+tmp, "TEMP="+tmp, "TMP="+tmp,
+		"PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1",
 		// Chunks run side by side: a library that takes every CPU only gets in their way.
 		"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1", "OPENCV_FOR_THREADS_NUM=1", "VECLIB_MAXIMUM_THREADS=1",
 		// Frame buffers stop being mapped and unmapped: 14 to 29 % less CPU, measured over 26 generators.
 		"MALLOC_MMAP_MAX_=0", "MALLOC_TRIM_THRESHOLD_=-1", "MALLOC_TOP_PAD_=67108864",
+	)
+}
+
+// ByHand is that part of a generator's environment on which its output depends:
+// what whoever runs it by hand in its folder has to set.
+func ByHand(dir string, seed int) []string {
+	return []string{
+		"LANG=C.UTF-8", "PYTHONUTF8=1", // an ASCII locale crashes on an emoji
+		"PYTHONHASHSEED=" + strconv.Itoa(seed), // some hash strings into their seeds; a constant would make every chunk alike
+		"PYTHONPATH=" + dir,
+		"MPLBACKEND=Agg",
 	}
 }
 
@@ -197,13 +213,13 @@ const maxMirrored = 20_000
 
 // mirror makes a tree of real folders whose files are links to the generator's,
 // so that what it writes next to itself stays private and its source unharmed.
-func mirror(from, to string) error {
-	count := 0
-	from, err := filepath.EvalSymlinks(from) // WalkDir does not follow a link
+// It returns the number of folders and links.
+func mirror(from, to string) (count int, err error) {
+	from, err = filepath.EvalSymlinks(from) // WalkDir does not follow a link
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return filepath.WalkDir(from, func(file string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(from, func(file string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -225,6 +241,7 @@ func mirror(from, to string) error {
 		}
 		return os.Symlink(file, filepath.Join(to, name))
 	})
+	return count, err
 }
 
 // tail keeps the end of what is written to it, and takes any amount.
@@ -258,7 +275,7 @@ func (t *tail) String() string {
 func classify(ctx context.Context, end status, stdout, stderr, scratch string) *Failure {
 	f := &Failure{ExitCode: end.Exit, Signal: end.Signal, Stdout: stdout, Stderr: stderr}
 	f.Cause, f.Detail = causeOf(end, stderr)
-	if free, err := freeDisk(scratch); err == nil && free < 1<<20 && f.Cause != task.Environment {
+	if free, _, err := diskSpace(scratch); err == nil && free < 1<<20 && f.Cause != task.Environment {
 		f.Cause, f.Detail = task.DiskFull, fmt.Sprintf("%d bytes were left on the disk: %s", free, f.Detail)
 	}
 	if end.Problem != "" {

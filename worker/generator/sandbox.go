@@ -24,6 +24,7 @@ type launch struct {
 	Env      []string `json:"env"`
 	Scratch  string   `json:"scratch"`  // the one folder it may write to
 	Readable []string `json:"readable"` // what it may read beside the system
+	MaxFile  int64    `json:"max_file"` // bytes of one file; 0 is no limit
 }
 
 // status is what a sandbox says at its end.
@@ -86,6 +87,12 @@ func keepDescriptors() {
 func (l launch) run() status {
 	if err := confine(l.Scratch, l.Readable); err != nil {
 		return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
+	}
+	if l.MaxFile > 0 {
+		// The guard looks now and then; a single file the kernel stops at once.
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: uint64(l.MaxFile), Max: uint64(l.MaxFile)}); err != nil {
+			return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
+		}
 	}
 	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
 	cmd.Dir, cmd.Env = l.Dir, l.Env

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -76,8 +75,8 @@ func childAttributes() *syscall.SysProcAttr {
 // killOrphans kills and reaps the children of this process until there are none.
 func killOrphans() {
 	for {
-		for pid, p := range processes() {
-			if p.parent == os.Getpid() {
+		for pid, parent := range processes() {
+			if parent == os.Getpid() {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
 		}
@@ -112,14 +111,9 @@ func killStrays(scratch string, patience time.Duration) {
 // strayPoll gives a killed process the time to end.
 const strayPoll = 10 * time.Millisecond
 
-type process struct {
-	parent int
-	rss    int64 // bytes
-}
-
-// processes reads the process table.
-func processes() map[int]process {
-	table := map[int]process{}
+// processes reads the process table: the parent of each process.
+func processes() map[int]int {
+	table := map[int]int{}
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -132,12 +126,10 @@ func processes() map[int]process {
 		}
 		// The name, in parentheses, may hold anything: what follows it is counted.
 		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(fields) < 22 {
+		if len(fields) < 2 {
 			continue
 		}
-		parent, _ := strconv.Atoi(fields[1])
-		pages, _ := strconv.ParseInt(fields[21], 10, 64)
-		table[pid] = process{parent, pages * int64(os.Getpagesize())}
+		table[pid], _ = strconv.Atoi(fields[1])
 	}
 	return table
 }
@@ -149,59 +141,11 @@ func peakRSS(state *os.ProcessState) int64 {
 	return 0
 }
 
-func freeDisk(dir string) (int64, error) {
+// diskSpace returns what is free on the disk of a folder, and its size, in bytes.
+func diskSpace(dir string) (free, size int64, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int64(s.Bavail) * s.Bsize, nil
-}
-
-// watch looks at disk and memory ten times a second.
-type watch struct {
-	seen Watched
-	done chan struct{}
-	wait sync.WaitGroup
-}
-
-func startWatch(r Request, pid int) *watch {
-	w := &watch{done: make(chan struct{})}
-	if !r.Watch {
-		return w
-	}
-	w.wait.Go(func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for running := true; running; { // looks once more at the end: what filled the disk is still there
-			select {
-			case <-tick.C:
-			case <-w.done:
-				running = false
-			}
-			if free, err := freeDisk(r.Scratch); err == nil && (w.seen.MinFreeDisk == 0 || free < w.seen.MinFreeDisk) {
-				w.seen.MinFreeDisk = max(free, 1)
-			}
-			w.seen.PeakGroupRSS = max(w.seen.PeakGroupRSS, rssBelow(pid, processes()))
-		}
-	})
-	return w
-}
-
-func (w *watch) stop() Watched {
-	close(w.done)
-	w.wait.Wait()
-	return w.seen
-}
-
-func rssBelow(root int, table map[int]process) int64 {
-	var sum int64
-	for pid, p := range table {
-		for up, steps := pid, 0; up > 1 && steps < 64; up, steps = table[up].parent, steps+1 {
-			if up == root {
-				sum += p.rss
-				break
-			}
-		}
-	}
-	return sum
+	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize, nil
 }

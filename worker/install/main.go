@@ -63,7 +63,7 @@ func install(ctx context.Context, from, to string) error {
 	}
 	var made []string
 	b := generator.Builder{Root: from, Dir: to, Commits: commits, Progress: func(line string) { fmt.Println(line) }, Events: func(e generator.Event) {
-		if e.Stage == generator.Ready {
+		if e.Stage == generator.Ready && len(e.Generators) > 0 {
 			made = append(made, e.Environment)
 		}
 	}}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/middleware"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -26,8 +25,7 @@ type Holder struct {
 }
 
 // Claim is the right of one worker to write a chunk: an object for each cell of
-// the grid that the chunk writes to, which is one; for a repair several, and one
-// under its own name.
+// the grid that the chunk writes to, which is one, and several for a repair.
 type Claim struct {
 	Holder
 	Number   int    `json:"number"`
@@ -35,7 +33,7 @@ type Claim struct {
 	Released bool   `json:"released,omitempty"`
 
 	First bool      `json:"-"` // nobody has claimed a part of the cells before: there is nothing to clear away
-	keys  []string  // where it stands
+	keys  []string  // of the objects
 	taken time.Time // when, by the worker's clock
 	at    time.Time // and by the bucket's
 }
@@ -61,7 +59,8 @@ func (c *Claim) busy(now time.Time) *BusyError {
 	return &BusyError{Until: time.Now().Add(c.Deadline.Sub(now)), Holder: c.Holder}
 }
 
-// claims are the highest numbers by the places where claims stand, and what the bucket's clock showed when they were listed.
+// claims are the highest numbers by the places where claims stand (those of cells,
+// and of repairs), and what the bucket's clock showed when they were listed.
 type claims struct {
 	highest map[string]int
 	now     time.Time
@@ -109,10 +108,10 @@ func (s *Store) readClaim(ctx context.Context, place string, number int) (*Claim
 func claimKey(place string, number int) string { return fmt.Sprintf("%s%08d.json", place, number) }
 
 // Claim takes the chunk's cells for the holder, all of them or none. The claim's
-// number is higher than every claim of the cells before it and than above, the
-// highest claim of the receipts it would replace. It fails with a *BusyError while
-// another worker's claim of one of the cells, or of one on another grid that
-// overlaps them, is valid, or when another worker was quicker.
+// number is higher than every claim of them before it and than above, the highest
+// claim of the receipts it would replace. It fails with a *BusyError while another
+// worker's claim of one of them, or of a cell on another grid that overlaps one,
+// is valid, or when another worker was quicker.
 //
 // Whether a claim is valid goes by the bucket's clock alone: workers' clocks may
 // differ by any amount. What is taken from the worker's clock is how long the
@@ -120,160 +119,119 @@ func claimKey(place string, number int) string { return fmt.Sprintf("%s%08d.json
 // the claim longer and not shorter.
 func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Holder, above int) (*Claim, error) {
 	left := time.Until(h.Deadline)
-	own := places(generator, c)
-	around, err := s.listAround(ctx, generator, c)
+	cells := c.Cells()
+	around, err := s.listAround(ctx, generator, cells)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkOthers(ctx, own, around); err != nil {
+	if err := s.checkFree(ctx, around); err != nil {
 		return nil, err
 	}
-	claim, err := s.take(ctx, own, around, h, left, above)
+	own := map[string]bool{}
+	for _, cell := range cells {
+		place := task.ClaimsPrefix(generator, cell)
+		own[place] = true
+		above = max(above, around.highest[place])
+	}
+	claim, err := s.take(ctx, slices.Sorted(maps.Keys(own)), above+1, around.now, h, left)
 	if err != nil {
 		return nil, err
 	}
 	// Who claims an overlapping cell lists after its own put as well, so at least
 	// one of two sees the other.
-	again, err := s.listAround(ctx, generator, c)
+	again, err := s.listAround(ctx, generator, cells)
 	if err == nil {
-		err = s.checkOthers(ctx, own, again)
+		maps.DeleteFunc(again.highest, func(place string, _ int) bool { return own[place] })
+		err = s.checkFree(ctx, again)
 	}
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
-		defer cancel()
-		return nil, errors.Join(err, s.Release(ctx, claim, true))
+		return nil, errors.Join(err, s.giveUp(ctx, claim))
 	}
 	claim.First = len(around.highest) == 0
 	return claim, nil
 }
 
-// places are where the claims of a chunk stand.
-func places(generator string, c task.Chunk) []string {
-	var list []string
-	for _, cell := range c.Cells() {
-		list = append(list, task.ClaimsPrefix(generator, cell))
-	}
-	if c.Indices != nil {
-		list = append(list, repairPlace(generator, c.Name()))
-	}
-	return list
-}
-
-// listAround lists the claims of a chunk and those of cells on other grids that
-// overlap its own. No cell has more than task.MaxSamples indices.
-func (s *Store) listAround(ctx context.Context, generator string, c task.Chunk) (claims, error) {
+// listAround lists the claims of cells and of cells on other grids that overlap
+// them. No cell has more than task.MaxSamples indices.
+func (s *Store) listAround(ctx context.Context, generator string, cells []task.Range) (claims, error) {
 	after := ""
-	cells, own := c.Cells(), places(generator, c)
 	prefix := task.ClaimPrefix + generator + "/"
 	if from := cells[0].Start - task.MaxSamples; from > 0 {
 		after = fmt.Sprintf("%s%08d", prefix, from)
 	}
 	list, err := s.listClaims(ctx, prefix, after, fmt.Sprintf("%s%08d", prefix, cells[len(cells)-1].End))
 	maps.DeleteFunc(list.highest, func(place string, _ int) bool {
-		other, isCell := task.ClaimRange(place)
-		return !slices.Contains(own, place) && !(isCell && slices.ContainsFunc(cells, other.Overlaps))
+		other, lock, ok := task.ClaimRange(place)
+		return !ok || lock || !slices.ContainsFunc(cells, other.Overlaps)
 	})
 	return list, err
 }
 
-// checkOthers fails with a *BusyError if one of the claims, of another place than
-// the chunk's own, is valid.
-func (s *Store) checkOthers(ctx context.Context, own []string, list claims) error {
-	for _, place := range slices.Sorted(maps.Keys(list.highest)) {
-		if slices.Contains(own, place) {
-			continue
-		}
-		claim, err := s.readClaim(ctx, place, list.highest[place])
-		if err != nil {
-			return err
-		}
-		if claim.Deadline.After(list.now) {
+// checkFree fails with a *BusyError if one of the claims is valid.
+func (s *Store) checkFree(ctx context.Context, list claims) error {
+	places := slices.Sorted(maps.Keys(list.highest))
+	return each(ctx, len(places), func(ctx context.Context, i int) error {
+		claim, err := s.readClaim(ctx, places[i], list.highest[places[i]])
+		if err == nil && claim.Deadline.After(list.now) {
 			return claim.busy(list.now)
 		}
-	}
-	return nil
+		return err
+	})
 }
 
-// LockReceipt takes the right to change a receipt, not its objects: the claim of
-// its cell, or for a repair the one under its own name. It does not look at the
-// cells of other grids.
+// LockReceipt takes, for what is done to a receipt and not to objects, the claim of
+// the cell it was made in, or for a repair one in its own name. It does not look
+// at other grids.
 func (s *Store) LockReceipt(ctx context.Context, r Receipt, h Holder) (*Claim, error) {
-	place := task.ClaimsPrefix(r.Generator, task.Range{Start: r.ChunkStart, End: r.ChunkStart + r.ChunkSize})
-	if r.Indices != nil {
-		place = repairPlace(r.Generator, r.chunk().Name())
-	}
-	return s.lock(ctx, place, h, r.Claim)
-}
-
-func (s *Store) lock(ctx context.Context, place string, h Holder, above int) (*Claim, error) {
 	left := time.Until(h.Deadline)
+	start := r.ChunkStart / max(r.ChunkSize, 1) * r.ChunkSize
+	place := task.ClaimsPrefix(r.Generator, task.Range{Start: start, End: start + r.ChunkSize})
+	if r.Indices != nil {
+		place = task.ClaimPrefix + r.Generator + "/" + r.chunk().Name() + "/"
+	}
 	list, err := s.listClaims(ctx, place, "", "")
 	if err != nil {
 		return nil, err
 	}
-	return s.take(ctx, []string{place}, list, h, left, above)
-}
-
-// repairPlace is where the claims of a repair itself stand, beside those of its
-// cells: of its receipt and its shard.
-func repairPlace(generator, name string) string {
-	return task.ClaimPrefix + generator + "/" + name + "/"
-}
-
-// take puts the next claim of each place, if the last ones are over.
-func (s *Store) take(ctx context.Context, places []string, list claims, h Holder, left time.Duration, above int) (*Claim, error) {
-	claim := &Claim{Holder: h, Nonce: rand.Uint64(), taken: time.Now(), at: list.now}
-	lasts := make([]*Claim, len(places))
-	if err := each(ctx, len(places), func(ctx context.Context, i int) (err error) {
-		if n := list.highest[places[i]]; n > 0 {
-			lasts[i], err = s.readClaim(ctx, places[i], n)
-		}
-		return err
-	}); err != nil {
+	if err := s.checkFree(ctx, list); err != nil {
 		return nil, err
 	}
-	for _, last := range lasts {
-		if last == nil {
-			continue
-		}
-		if last.Deadline.After(list.now) {
-			return nil, last.busy(list.now)
-		}
-		above = max(above, last.Number)
-	}
-	claim.Number = above + 1
-	claim.Deadline = list.now.Add(left + claimGrace)
+	return s.take(ctx, []string{place}, max(list.highest[place], r.Claim)+1, list.now, h, left)
+}
+
+// take puts a claim in all places or in none.
+func (s *Store) take(ctx context.Context, places []string, number int, now time.Time, h Holder, left time.Duration) (*Claim, error) {
+	claim := &Claim{Holder: h, Number: number, Nonce: rand.Uint64(), taken: time.Now(), at: now}
+	claim.Deadline = now.Add(left + claimGrace)
 	body, err := json.Marshal(claim)
 	if err != nil {
 		return nil, err
 	}
 	put := make([]string, len(places))
-	var group errgroup.Group // a put that is given up half-way may still be executed: each is waited for
-	group.SetLimit(parallel)
-	for i, place := range places {
-		group.Go(func() error {
-			key := claimKey(place, claim.Number)
-			err := s.put(ctx, key, body, true)
-			if err == nil {
-				put[i] = key
-			}
-			return err
-		})
-	}
-	err = group.Wait()
+	err = each(ctx, len(places), func(ctx context.Context, i int) error {
+		key := claimKey(places[i], number)
+		err := s.put(ctx, key, body, true)
+		if err == nil {
+			put[i] = key
+		}
+		return err
+	})
 	claim.keys = slices.DeleteFunc(put, func(key string) bool { return key == "" })
-	if err == nil {
-		return claim, nil
+	switch {
+	case errors.Is(err, ErrExists): // somebody was quicker: their deadline is not known here
+		return nil, errors.Join(&BusyError{Until: time.Now().Add(time.Second)}, s.giveUp(ctx, claim))
+	case err != nil:
+		return nil, errors.Join(err, s.giveUp(ctx, claim))
 	}
-	if len(claim.keys) > 0 { // what cannot be released ends with its deadline
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
-		defer cancel()
-		_ = s.Release(ctx, claim, true)
-	}
-	if errors.Is(err, ErrExists) { // somebody was quicker: their deadline is not known here
-		return nil, &BusyError{Until: time.Now().Add(time.Second)}
-	}
-	return nil, err
+	return claim, nil
+}
+
+// giveUp releases a claim of which no use was made. What cannot be released ends
+// with its deadline.
+func (s *Store) giveUp(ctx context.Context, claim *Claim) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
+	defer cancel()
+	return s.Release(ctx, claim, true)
 }
 
 // Release gives a claim up before its deadline. Its number stays taken: numbers
@@ -297,13 +255,13 @@ func (s *Store) Release(ctx context.Context, claim *Claim, clean bool) error {
 	return each(ctx, len(claim.keys), func(ctx context.Context, i int) error { return s.put(ctx, claim.keys[i], body, false) })
 }
 
-// ReleaseHeldBy releases the claims of a chunk that a request holds, or
+// ReleaseHeldBy releases the claims of a chunk's cells that a request holds, or
 // whoever holds them if requestID is empty. It is for who knows that the holder is
 // dead: the local stack.
 func (s *Store) ReleaseHeldBy(ctx context.Context, generator string, c task.Chunk, requestID string) error {
-	own := places(generator, c)
-	return each(ctx, len(own), func(ctx context.Context, i int) error {
-		place := own[i]
+	cells := c.Cells()
+	return each(ctx, len(cells), func(ctx context.Context, i int) error {
+		place := task.ClaimsPrefix(generator, cells[i])
 		list, err := s.listClaims(ctx, place, "", "")
 		if err != nil || list.highest[place] == 0 {
 			return err

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -272,23 +271,18 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 	return nil
 }
 
-// SweepShards deletes the shards that overlap the range of a receipt that is about
-// to be written, and that neither it nor another names. What stands under its key
-// is its predecessor and does not count. It is for the holder of the range's claim:
-// nobody else has a shard there whose receipt is still to come, except repairs,
-// which have claims of their own. h takes those for a moment.
-func (s *Store) SweepShards(ctx context.Context, of Receipt, h Holder) error {
-	generator, r, keep := of.Generator, of.Range(), ""
-	if of.Shard != nil {
-		keep = of.Shard.Key
-	}
+// SweepShards deletes the shards that overlap a range and that no receipt names,
+// but for the one to keep, whose receipt is not written yet. It is for the holder
+// of the range's claim: nobody else has a shard there whose receipt is still to
+// come. Those of repairs are left alone: they may hold other indices.
+func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range, keep string) error {
 	prefix := task.DataPrefix + generator + "/" + generator + "_"
 	end := fmt.Sprintf("%s%08d", prefix, r.End)
 	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")} // samples' folders may be named alike
-	if from := r.Start - task.MaxSpan; from > 0 {
+	if from := r.Start - task.MaxSamples; from > 0 {
 		in.StartAfter = aws.String(fmt.Sprintf("%s%08d", prefix, from))
 	}
-	var shards, repairs []string
+	var stale []string
 	whole := r
 	for pages := s3.NewListObjectsV2Paginator(s.client, in); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
@@ -297,79 +291,30 @@ func (s *Store) SweepShards(ctx context.Context, of Receipt, h Holder) error {
 		}
 		for _, o := range page.Contents {
 			key := aws.ToString(o.Key)
-			name, isShard := strings.CutSuffix(key, shardSuffix)
-			span, repair, ok := task.ReceiptRange(strings.TrimPrefix(name, prefix) + ".json")
-			switch {
-			case !isShard || !ok || !span.Overlaps(r) || key == keep:
-				continue
-			case repair:
-				repairs = append(repairs, key)
-			default:
-				shards = append(shards, key)
+			of, ok := task.ShardRange(key)
+			if repair := strings.Contains(strings.TrimPrefix(key, prefix), "_r"); ok && !repair && of.Overlaps(r) && key != keep {
+				stale = append(stale, key)
+				whole.Start, whole.End = min(whole.Start, of.Start), max(whole.End, of.End)
 			}
-			whole.Start, whole.End = min(whole.Start, span.Start), max(whole.End, span.End)
 		}
 		if last := lastName(page); last >= end {
 			break
 		}
 	}
-	if len(shards)+len(repairs) == 0 {
+	if len(stale) == 0 {
 		return nil
 	}
-	named, err := s.namedShards(ctx, of, whole)
+	receipts, err := s.Receipts(ctx, generator, whole)
 	if err != nil {
 		return err
 	}
-	isNamed := func(key string) bool { return named[key] }
-	if err := s.Delete(ctx, slices.DeleteFunc(shards, isNamed)); err != nil {
+	stale = slices.DeleteFunc(stale, func(key string) bool {
+		return slices.ContainsFunc(receipts, func(o Receipt) bool { return o.Shard != nil && o.Shard.Key == key })
+	})
+	if err := s.Delete(ctx, stale); err != nil {
 		return fmt.Errorf("sweep shards of samples %s: %w", r, err)
 	}
-	for _, key := range slices.DeleteFunc(repairs, isNamed) {
-		if err := s.sweepRepair(ctx, of, key, whole, h); err != nil {
-			return fmt.Errorf("sweep shards of samples %s: %w", r, err)
-		}
-	}
 	return nil
-}
-
-const shardSuffix = ".tar.gz"
-
-// namedShards are the keys of the shards that the receipts over a range name, but
-// for the predecessor of one.
-func (s *Store) namedShards(ctx context.Context, of Receipt, r task.Range) (map[string]bool, error) {
-	receipts, err := s.Receipts(ctx, of.Generator, r)
-	named := map[string]bool{}
-	for _, other := range receipts {
-		if other.Shard != nil && other.Key() != of.Key() && len(other.Samples) > 0 { // none are left of a repair that was overwritten
-			named[other.Shard.Key] = true
-		}
-	}
-	return named, err
-}
-
-// sweepRepair deletes the shard of a repair unless a receipt names it or the
-// repair is under way.
-func (s *Store) sweepRepair(ctx context.Context, of Receipt, key string, whole task.Range, h Holder) (err error) {
-	generator := of.Generator
-	name := strings.TrimSuffix(strings.TrimPrefix(key, task.DataPrefix+generator+"/"+generator+"_"), shardSuffix)
-	lock, err := s.lock(ctx, repairPlace(generator, name), h, 0)
-	var busy *BusyError
-	if errors.As(err, &busy) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimGrace)
-		defer cancel()
-		err = errors.Join(err, s.Release(ctx, lock, err == nil))
-	}()
-	named, err := s.namedShards(ctx, of, whole)
-	if err != nil || named[key] {
-		return err
-	}
-	return s.Delete(ctx, []string{key})
 }
 
 // lastName is the last key or folder of a page.

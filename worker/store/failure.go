@@ -1,14 +1,19 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -109,6 +114,42 @@ func (s *Store) Run(ctx context.Context, id string) (task.Run, error) {
 		return r, fmt.Errorf("run %s: %w", id, ErrNotFound)
 	}
 	return r, err
+}
+
+// ChangeRun changes a run that was written down, whoever else does so at the same
+// time. change is called until it reports that nothing is left to change, or until
+// what it did is stored.
+func (s *Store) ChangeRun(ctx context.Context, id string, change func(*task.Run) (changed bool)) error {
+	const tries = 20
+	key := task.RunKey(id)
+	for try := 1; ; try++ {
+		out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key})
+		if status(err) == http.StatusNotFound {
+			return fmt.Errorf("run %s: %w", id, ErrNotFound)
+		}
+		if err != nil {
+			return fail("get", key, err)
+		}
+		var r task.Run
+		err = json.NewDecoder(out.Body).Decode(&r)
+		out.Body.Close()
+		if err != nil {
+			return fail("read", key, err)
+		}
+		if !change(&r) {
+			return nil
+		}
+		body, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = s.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &s.bucket, Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("application/json"), IfMatch: out.ETag})
+		// Somebody was quicker, or it was ourselves and the answer got lost: a look
+		// tells.
+		if code := status(err); try == tries || code != http.StatusPreconditionFailed && code != http.StatusConflict {
+			return fail("put", key, err)
+		}
+	}
 }
 
 // Runs returns the ids of all runs, newest first.

@@ -26,7 +26,8 @@ type Receipt struct {
 	RunID        string          `json:"run_id,omitempty"`
 	RunSeed      int             `json:"run_seed"`
 	ChunkSize    int             `json:"chunk_size"`
-	ChunkStart   int             `json:"chunk_start"`             // first index of the cell
+	PartSize     int             `json:"part_size,omitempty"`     // of the chunk, that one process made; 0 is all of it
+	ChunkStart   int             `json:"chunk_start"`             // first index that the process made
 	Seed         int             `json:"seed"`                    // that the generator was given
 	Attempt      int             `json:"attempt"`                 // whose seed it was
 	FirstAttempt int             `json:"first_attempt,omitempty"` // of a repair: what its task began with, and its name says
@@ -87,7 +88,7 @@ func (r Receipt) Key() string { return task.ReceiptKey(r.Generator, r.chunk()) }
 
 // ObjectKeys returns the data objects the receipt vouches for.
 func (r Receipt) ObjectKeys() []string {
-	if r.Shard != nil {
+	if r.Shard != nil && len(r.Samples) > 0 {
 		return []string{r.Shard.Key}
 	}
 	var keys []string
@@ -110,6 +111,17 @@ func (r Receipt) Bytes() int64 {
 	return n
 }
 
+// Made returns how many samples the generator was asked for.
+func (r Receipt) Made() int {
+	switch {
+	case r.Indices != nil:
+		return len(r.Indices)
+	case r.PartSize > 0:
+		return r.PartSize
+	}
+	return r.ChunkSize
+}
+
 // Part returns the receipt of the samples of r that lie in a range.
 func (r Receipt) Part(keep task.Range) Receipt {
 	r.Start, r.End = max(r.Start, keep.Start), min(r.End, keep.End)
@@ -119,7 +131,7 @@ func (r Receipt) Part(keep task.Range) Receipt {
 
 // Cut returns the receipts that take r's place when it is to end at the edges of a
 // range: one for what lies before it, in it and behind it, where there is
-// something. It is not for repairs.
+// something.
 func (r Receipt) Cut(at task.Range) []Receipt {
 	var pieces []Receipt
 	for _, part := range []task.Range{{Start: r.Start, End: min(r.End, at.Start)}, {Start: max(r.Start, at.Start), End: min(r.End, at.End)}, {Start: max(r.Start, at.End), End: r.End}} {

@@ -27,6 +27,7 @@ const (
 type Policy struct {
 	Retry    bool          // it may pass next time; otherwise the task goes straight to the DLQ
 	NextSeed bool          // the generator itself is to blame: the next attempt's seed may do better
+	Fewer    bool          // the machine was short of something: first again with fewer others beside it
 	Backoff  time.Duration // how long the first redelivery waits; doubled for each further one
 	Means    string        // one sentence for an operator
 	Remedy   string        // what the operator can do about it
@@ -44,11 +45,11 @@ var policies = map[Cause]Policy{
 	IncompleteOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "the generator wrote too few or too many samples, or left a file out", Remedy: "check the generator; a replay tries further seeds"},
 	CorruptOutput:    {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "a picture or video was not whole", Remedy: "check the generator and the room for temporary files"},
 	UnsafeOutput:     {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "the generator left its folder, or wrote too much", Remedy: "check the generator"},
-	TimedOut:         {Retry: true, Backoff: 30 * time.Second, Means: "the chunk did not finish in its time", Remedy: "submit with a smaller --chunk, or more time"},
-	OutOfMemory:      {Retry: true, Backoff: 30 * time.Second, Means: "the generator was killed for the memory it used", Remedy: "submit with a smaller --chunk, or more memory"},
-	DiskFull:         {Retry: true, Backoff: 60 * time.Second, Means: "the disk of the worker was full", Remedy: "make room, or submit with a smaller --chunk"},
+	TimedOut:         {Retry: true, Backoff: 30 * time.Second, Means: "the chunk did not finish in its time", Remedy: "replay with a smaller --chunk, with --fresh-seed if it hangs, or give it more time"},
+	OutOfMemory:      {Retry: true, Fewer: true, Backoff: 30 * time.Second, Means: "the generator used more memory than there is, also when it ran alone", Remedy: "replay with a smaller --chunk, or give it more memory"},
+	DiskFull:         {Retry: true, Fewer: true, Backoff: 60 * time.Second, Means: "the disk of the worker was full", Remedy: "make room, or replay with a smaller --chunk"},
 	Storage:          {Retry: true, Backoff: 30 * time.Second, Means: "the bucket or the queue did not answer as it should", Remedy: "replay when it is well again"},
-	Lost:             {Retry: true, Means: "the worker was killed and could not report", Remedy: "replay; if it comes back, try a smaller --chunk"},
+	Lost:             {Retry: true, Means: "the worker was killed and could not report", Remedy: "replay; if it comes back, replay with a smaller --chunk"},
 }
 
 // Causes lists every cause, in the order of the documentation.

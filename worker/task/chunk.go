@@ -78,7 +78,7 @@ func (c Chunk) Seed(t Task, attempt int) int {
 	if c.Indices != nil {
 		return RepairSeed(t.Generator, t.Seed, attempt, c.Indices)
 	}
-	return Seed(t.Generator, t.Seed, t.ChunkSize, c.Number, attempt)
+	return Seed(t.Generator, t.Seed, c.Cell.Len(), c.Number, attempt)
 }
 
 // Chunks cuts a task along the grid of its chunk size. A task that starts or
@@ -98,6 +98,19 @@ func (t Task) Chunks() []Chunk {
 		chunks = append(chunks, Chunk{Number: k, Cell: cell, Keep: keep, Size: t.ChunkSize})
 	}
 	return chunks
+}
+
+// Parts cuts a chunk of t into those that a generator makes in one process: the
+// chunk itself unless t has a part size, else chunks of the finer grid of that
+// size, which is why it must divide the chunk size. Their seeds are those of a run
+// with that chunk size.
+func (t Task) Parts(c Chunk) []Chunk {
+	if t.PartSize == 0 || c.Indices != nil {
+		return []Chunk{c}
+	}
+	t = t.Part(c.Keep)
+	t.ChunkSize, t.PartSize = t.PartSize, 0
+	return t.Chunks()
 }
 
 // Part returns the task for a part of t's range: what a worker sends on when

@@ -47,11 +47,10 @@ func ClaimNumber(key string) (int, bool) {
 	return n, ok && err == nil && n > 0
 }
 
-// ClaimRange reads the cell back from where its claims stand. It is not ok for
-// the claim of a repair's receipt.
-func ClaimRange(place string) (cell Range, ok bool) {
-	cell, repair, ok := ReceiptRange(strings.TrimSuffix(place, "/") + ".json")
-	return cell, ok && !repair
+// ClaimRange reads the cell, or the range of a repair, back from where its claims
+// stand.
+func ClaimRange(place string) (r Range, repair, ok bool) {
+	return ReceiptRange(strings.TrimSuffix(place, "/") + ".json")
 }
 
 // ReceiptsPrefix is where the receipts of a generator stand.

@@ -22,6 +22,27 @@ type Run struct {
 	Generators []RunGenerator `json:"generators"`
 	Image      string         `json:"image,omitempty"`
 	Version    string         `json:"version,omitempty"` // of ops
+	Parts      []RunPart      `json:"parts,omitempty"`   // what was replayed in parts of chunks, and is no part of the plan
+}
+
+// RunPart says that a range of a run was sent again, to be made with fewer samples
+// per process than its chunks have: they took too long, or too much.
+type RunPart struct {
+	Generator string `json:"generator"`
+	Range
+	PartSize int       `json:"part_size"`
+	Time     time.Time `json:"time"`
+}
+
+// Note adds a part, unless it is there. It reports whether it has added it.
+func (r *Run) Note(p RunPart) bool {
+	for _, there := range r.Parts {
+		if there.Generator == p.Generator && there.Range == p.Range && there.PartSize == p.PartSize {
+			return false
+		}
+	}
+	r.Parts = append(r.Parts, p)
+	return true
 }
 
 // RunGenerator is one generator of a run.

@@ -58,6 +58,7 @@ type Task struct {
 	Restore    int    `json:"restore,omitempty"` // claim of a receipt: make again what it describes, in its place
 	Indices    []int  `json:"indices,omitempty"`
 	Attempt    int    `json:"attempt,omitempty"`
+	PartSize   int    `json:"part_size,omitempty"` // samples per generator process where a chunk is too much for one
 }
 
 // InvalidError says which field of a task is wrong and why. Field is empty
@@ -120,6 +121,7 @@ func Parse(body []byte, messageID string) (Task, error) {
 		"overwrite":     func(v json.RawMessage) error { return readBool(v, &t.Overwrite) },
 		"restore":       func(v json.RawMessage) error { return readInt(v, 1, MaxSeed, &t.Restore) },
 		"indices":       func(v json.RawMessage) error { return readIndices(v, &t.Indices) },
+		"part_size":     func(v json.RawMessage) error { return readInt(v, 1, MaxSamples, &t.PartSize) },
 		"attempt":       func(v json.RawMessage) error { return readInt(v, 0, MaxAttempt, &t.Attempt) },
 		// The Python predecessor's own submitter also wrote these two, always
 		// with the value that means nothing.
@@ -185,7 +187,13 @@ func (t Task) Validate() error {
 	if t.ChunkSize < 1 || t.ChunkSize > MaxSamples {
 		return invalid("chunk_size", "is %d, it must be from 1 to %d", t.ChunkSize, MaxSamples)
 	}
+	if t.PartSize != 0 && (t.PartSize < 0 || t.ChunkSize%t.PartSize != 0) {
+		return invalid("part_size", "is %d, it must divide the chunk_size of %d", t.PartSize, t.ChunkSize)
+	}
 	if t.Indices != nil {
+		if t.PartSize != 0 {
+			return invalid("part_size", "cannot be given for indices, which are made in one process")
+		}
 		if len(t.Indices) == 0 || len(t.Indices) > MaxSamples {
 			return invalid("indices", "holds %d indices, it must hold 1 to %d", len(t.Indices), MaxSamples)
 		}

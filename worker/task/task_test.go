@@ -26,6 +26,7 @@ func TestParse(t *testing.T) {
 		{"repair", `{"type":"g","indices":[3,9,27],"seed":0,"attempt":4,"output_format":"tar"}`, Task{Generator: "g", Indices: []int{3, 9, 27}, Attempt: 4, Format: Tar, ChunkSize: 20}},
 		{"overwrite", `{"type":"g","start_index":99999900,"num_samples":100,"seed":2147483647,"run_id":"r1","overwrite":true,"chunk_size":1000}`,
 			Task{Generator: "g", StartIndex: 99999900, NumSamples: 100, Seed: MaxSeed, RunID: "r1", Overwrite: true, ChunkSize: 1000, Format: Files}},
+		{"parts", `{"type":"g","num_samples":20,"seed":1,"chunk_size":20,"part_size":5}`, Task{Generator: "g", NumSamples: 20, Seed: 1, Format: Files, ChunkSize: 20, PartSize: 5}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := Parse([]byte(test.body), "m-1")
@@ -73,6 +74,10 @@ func TestParseRefuses(t *testing.T) {
 		{"format", `{"type":"g","num_samples":1,"output_format":"zip"}`, "output_format", "zip"},
 		{"run id", `{"type":"g","num_samples":1,"run_id":"a b"}`, "run_id", "letters"},
 		{"chunk", `{"type":"g","num_samples":1,"chunk_size":0}`, "chunk_size", "0"},
+		{"parts of another size", `{"type":"g","num_samples":1,"chunk_size":20,"part_size":6}`, "part_size", "divide the chunk_size of 20"},
+		{"parts larger than a chunk", `{"type":"g","num_samples":1,"chunk_size":20,"part_size":40}`, "part_size", "divide"},
+		{"no part", `{"type":"g","num_samples":1,"part_size":0}`, "part_size", "from 1"},
+		{"parts of indices", `{"type":"g","indices":[1],"part_size":5}`, "part_size", "indices"},
 		{"overwrite alone", `{"type":"g","num_samples":1,"overwrite":true}`, "overwrite", "run_id"},
 		{"restore alone", `{"type":"g","num_samples":1,"restore":2}`, "restore", "run_id"},
 		{"restore and overwrite", `{"type":"g","num_samples":1,"run_id":"r","restore":2,"overwrite":true}`, "restore", "no overwrite"},
@@ -195,6 +200,41 @@ func TestChunksCoverWhateverTheBatch(t *testing.T) {
 		for name, indices := range kept {
 			if len(indices) != run.Samples || !indices[run.Start] || !indices[run.Start+run.Samples-1] {
 				t.Fatalf("%s: %d of %d indices", name, len(indices), run.Samples)
+			}
+		}
+	})
+}
+
+// The parts of chunks are the chunks of a finer grid, each in one chunk, and keep
+// what the chunks keep.
+func TestPartsAreAFinerGrid(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.IntRange(1, 8).Draw(t, "part size")
+		x := Task{Generator: "g", StartIndex: rapid.IntRange(0, 50).Draw(t, "start"), NumSamples: rapid.IntRange(1, 100).Draw(t, "samples"), Seed: 3, Format: Files,
+			ChunkSize: size * rapid.IntRange(1, 5).Draw(t, "parts"), PartSize: size}
+		if err := x.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		fine := x
+		fine.ChunkSize, fine.PartSize = size, 0
+		var parts []Chunk
+		for _, c := range x.Chunks() {
+			for _, p := range x.Parts(c) {
+				if !c.Cell.Contains(p.Cell) || !c.Keep.Contains(p.Keep) {
+					t.Fatalf("part %+v of chunk %+v", p, c)
+				}
+				parts = append(parts, p)
+			}
+			if c.Seed(x, 0) != Seed("g", 3, x.ChunkSize, c.Number, 0) {
+				t.Fatalf("chunk %+v has the seed %d", c, c.Seed(x, 0))
+			}
+		}
+		if want := fine.Chunks(); !reflect.DeepEqual(parts, want) {
+			t.Fatalf("parts %+v, want %+v", parts, want)
+		}
+		for _, p := range parts {
+			if p.Seed(x, 1) != p.Seed(fine, 1) {
+				t.Fatalf("part %+v has the seed %d", p, p.Seed(x, 1))
 			}
 		}
 	})

@@ -2,8 +2,10 @@ package s3server
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,6 +50,9 @@ func (c Config) serve() error {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
 		os.Exit(0)
 	}()
+	if err := c.dropUnfinished(); err != nil {
+		return err
+	}
 	storage, err := c.backend()
 	if err != nil {
 		return err
@@ -66,6 +71,24 @@ func (c Config) serve() error {
 		return err
 	}
 	return server.ServeMultiPort([]string{c.Address})
+}
+
+// dropUnfinished removes what a gateway that was killed had been writing: nobody
+// else looks for it. Parts of uploads are kept, for these may go on.
+func (c Config) dropUnfinished() error {
+	dir := filepath.Join(c.Dir, c.Bucket, posix.MetaTmpDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (c Config) backend() (backend.Backend, error) {

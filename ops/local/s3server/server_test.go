@@ -358,3 +358,22 @@ func TestOnlyLoopback(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// What a gateway that was killed had been writing does not stay on the disk.
+func TestUnfinishedIsDropped(t *testing.T) {
+	dir := t.TempDir()
+	temporary := filepath.Join(dir, "bucket", ".sgwtmp")
+	part := filepath.Join(temporary, "multipart", "key", "upload", "1")
+	for _, file := range []string{filepath.Join(temporary, "hash.1"), part} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("half"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, Config{Dir: dir})
+	if left, err := filepath.Glob(filepath.Join(temporary, "hash*")); err != nil || len(left) > 0 {
+		t.Errorf("there is %v, %v", left, err)
+	}
+	if _, err := os.Stat(part); err != nil {
+		t.Errorf("a part of an upload: %v", err)
+	}
+}

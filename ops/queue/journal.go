@@ -1,0 +1,185 @@
+package queue
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Journal keeps what replays of one dead letter queue have done, so that a replay
+// that was killed at any point goes on exactly: each step is written down before
+// the next one is taken. The file is not synced: it survives the death of the
+// process, and what a power failure costs is sent twice, with the same body.
+//
+// A message of the queue is known by its id. That is new each time a task dies, so
+// nothing in the journal is about a later death.
+type Journal struct {
+	file    *os.File
+	entries map[string]*entry
+	open    []Resent // by the replay that has not come to its end
+	resumed bool
+}
+
+type entry struct {
+	Resent
+	sent bool
+}
+
+// Resent is what was sent for a dead message.
+type Resent struct {
+	First string // id of the message that the task was first
+	Body  string
+}
+
+// line is one line of the file. Each says one thing.
+type line struct {
+	Time  time.Time `json:"time,omitzero"`
+	ID    string    `json:"id,omitempty"`
+	First string    `json:"first,omitempty"`
+	Body  string    `json:"body,omitempty"` // with an id: what is about to be sent for it
+	Sent  bool      `json:"sent,omitempty"` // with an id: the queue has confirmed it
+	Not   bool      `json:"not,omitempty"`  // with an id: the queue has refused it
+	End   bool      `json:"end,omitempty"`  // the replay came to its end
+}
+
+// journalKeeps is for how long an entry can matter: a message lives for 14 days at
+// most, in all queues together.
+const journalKeeps = 15 * 24 * time.Hour
+
+// OpenJournal opens or makes a journal. Only one process can have it open.
+func OpenJournal(path string) (*Journal, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another replay is under way here (%s is in use)", path)
+	}
+	j := &Journal{file: f, entries: map[string]*entry{}}
+	if err := j.read(time.Now()); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("read the journal %s: %w", path, err)
+	}
+	return j, nil
+}
+
+// read reads the journal and drops what is too old to matter. A line that was cut
+// off is nothing that the next step was based on: it is removed.
+func (j *Journal) read(now time.Time) error {
+	text, err := io.ReadAll(j.file)
+	if err != nil {
+		return err
+	}
+	whole := text[:bytes.LastIndexByte(text, '\n')+1]
+	old := 0 // lines
+	kept := &bytes.Buffer{}
+	for text := range bytes.Lines(whole) {
+		var l line
+		if err := json.Unmarshal(text, &l); err != nil {
+			continue // what a power failure made of it
+		}
+		if now.Sub(l.Time) > journalKeeps {
+			old++
+			continue
+		}
+		j.apply(l)
+		kept.Write(text)
+	}
+	j.resumed = len(j.open) > 0
+	if old == 0 {
+		return j.file.Truncate(int64(len(whole)))
+	}
+	if err := j.file.Truncate(0); err != nil {
+		return err
+	}
+	_, err = j.file.Write(kept.Bytes())
+	return err
+}
+
+func (j *Journal) apply(l line) {
+	switch e := j.entries[l.ID]; {
+	case l.End:
+		j.open = nil
+	case l.Sent && e != nil:
+		e.sent = true
+		j.open = append(j.open, e.Resent)
+	case l.Not:
+		delete(j.entries, l.ID)
+	case l.Body != "":
+		j.entries[l.ID] = &entry{Resent: Resent{l.First, l.Body}}
+	}
+}
+
+func (j *Journal) add(lines ...line) error {
+	text := &bytes.Buffer{}
+	e := json.NewEncoder(text)
+	e.SetEscapeHTML(false)
+	for i := range lines {
+		lines[i].Time = time.Now().UTC()
+		if err := e.Encode(lines[i]); err != nil {
+			return err
+		}
+	}
+	if _, err := j.file.Write(text.Bytes()); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	for _, l := range lines {
+		j.apply(l)
+	}
+	return nil
+}
+
+// Resumed reports whether the last replay was interrupted: then this one is the
+// rest of it.
+func (j *Journal) Resumed() bool { return j.resumed }
+
+// Resent returns what the replay has sent, and the interrupted one that it goes on
+// with.
+func (j *Journal) Resent() []Resent { return j.open }
+
+// Intend writes down what is about to be sent for messages. Where an earlier
+// replay was killed while it sent one, the queue may have it already: its body is
+// returned, for a double must not be another task.
+func (j *Journal) Intend(list []Message, out []Outgoing) error {
+	var lines []line
+	for i, m := range list {
+		if e := j.entries[m.ID]; e != nil {
+			out[i].Body = e.Body
+			continue
+		}
+		lines = append(lines, line{ID: m.ID, First: m.FirstID(), Body: out[i].Body})
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return j.add(lines...)
+}
+
+// Confirm writes down that the queue has what was sent for a message.
+func (j *Journal) Confirm(id string) error { return j.add(line{ID: id, Sent: true}) }
+
+// Refuse writes down that the queue has not taken what was sent for a message.
+func (j *Journal) Refuse(id string) error { return j.add(line{ID: id, Not: true}) }
+
+// IsSent reports whether the queue has confirmed what was sent for a message.
+func (j *Journal) IsSent(id string) bool { return j.entries[id] != nil && j.entries[id].sent }
+
+// End writes down that the replay came to its end.
+func (j *Journal) End() error {
+	if len(j.open) == 0 {
+		return nil
+	}
+	return j.add(line{End: true})
+}
+
+// Close closes the journal.
+func (j *Journal) Close() error { return j.file.Close() }

@@ -1,0 +1,187 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/time/rate"
+)
+
+// Replay says how dead messages are sent to the task queue again.
+type Replay struct {
+	Journal *Journal
+	Rate    float64 // messages a second; 0 is as fast as it goes
+
+	// Change returns what takes a message's place, or nil to leave it where it is.
+	// ErrEnough ends the replay before this message.
+	Change  func(Message) (*Outgoing, error)
+	Before  func([]Outgoing) error     // is told what is about to be sent; may be nil
+	Sent    func(n int)                // is told how many a request has sent; may be nil
+	Refused func(m Message, why error) // is told of a message whose successor the queue did not take
+}
+
+// Replay takes message after message out of the dead letter queue, ten at a time:
+// what is to be sent is written down, sent, written down as confirmed, and only
+// then the message is deleted. So an interruption at any point loses nothing, and
+// the next replay with the same journal sends each message exactly once, with one
+// exception: SQS does not tell whether a request that got no answer was carried
+// out, so what was being sent at the moment of a kill (ten messages at most) is sent
+// again, byte by byte the same. Ctrl-C waits for the answer.
+func (c *Client) Replay(ctx context.Context, r Replay) error {
+	b := c.batches(r)
+	err := c.visit(ctx, c.dlq, b.size, 0, func(fresh []Message) ([]string, error) {
+		done, err := b.send(ctx, fresh)
+		deleted, e := c.deleteDead(ctx, done)
+		if e != nil {
+			e = fmt.Errorf("what was sent again is still in the DLQ, and the next replay deletes it: %w", e)
+		}
+		return deleted, join(err, e)
+	})
+	if err := enough(err); err != nil {
+		return err
+	}
+	return r.Journal.End()
+}
+
+// ReplaySaved does the same with messages that were taken from the dead letter
+// queue before. done is told of each that the queue has confirmed.
+func (c *Client) ReplaySaved(ctx context.Context, r Replay, saved []Message, done func(Message) error) error {
+	b := c.batches(r)
+	for part := range slices.Chunk(saved, b.size) {
+		sent, err := b.send(ctx, part)
+		for _, m := range sent {
+			err = join(err, done(m))
+		}
+		if errors.Is(err, ErrEnough) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return r.Journal.End()
+}
+
+// join is errors.Join that leaves a single error as it is.
+func join(a, b error) error {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	case errors.Is(a, ErrEnough):
+		return b
+	}
+	return errors.Join(a, b)
+}
+
+// batches sends what takes the place of messages, some a request and no faster
+// than the rate.
+type batches struct {
+	Replay
+	client *Client
+	size   int
+	limit  *rate.Limiter
+}
+
+func (c *Client) batches(r Replay) *batches {
+	b := &batches{Replay: r, client: c, size: batchSize}
+	if r.Rate > 0 {
+		b.size = min(max(int(r.Rate), 1), b.size)
+		b.limit = rate.NewLimiter(rate.Limit(r.Rate), b.size)
+	}
+	return b
+}
+
+// maxRequest bounds the bodies and attributes of a request. SQS takes 1 MiB; some
+// endpoints still have its older limit of 256 KiB.
+const maxRequest = 200 << 10
+
+// send returns the messages for which the queue has confirmed what takes their
+// place, now or before.
+func (b *batches) send(ctx context.Context, list []Message) (done []Message, err error) {
+	var todo []Message
+	var out []Outgoing
+	size := 0
+	flush := func() error {
+		sent, err := b.request(ctx, todo, out)
+		done, todo, out, size = append(done, sent...), nil, nil, 0
+		return err
+	}
+	for _, m := range list {
+		if b.Journal.IsSent(m.ID) {
+			done = append(done, m)
+			continue
+		}
+		o, err := b.Change(m)
+		if err != nil {
+			err = join(err, flush())
+			return done, err
+		}
+		if o == nil {
+			continue
+		}
+		length := len(o.Body)
+		for name, a := range o.Attributes {
+			length += len(name) + len(a.Type) + len(a.Text) + len(a.Binary)
+		}
+		if size+length > maxRequest {
+			if err := flush(); err != nil {
+				return done, err
+			}
+		}
+		todo, out, size = append(todo, m), append(out, *o), size+length
+	}
+	err = flush()
+	return done, err
+}
+
+func (b *batches) request(ctx context.Context, list []Message, out []Outgoing) (sent []Message, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if b.limit != nil {
+		if err := b.limit.WaitN(ctx, len(list)); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.Journal.Intend(list, out); err != nil {
+		return nil, err
+	}
+	if b.Before != nil {
+		if err := b.Before(out); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	places := make([]int, len(list))
+	for i, m := range list {
+		places[i], out[i].name = i, "what takes the place of message "+m.ID
+	}
+	for len(places) > 0 {
+		err := b.client.sendBatch(ctx, out, slices.Clone(places), func(place int) error {
+			sent = append(sent, list[place])
+			places = slices.DeleteFunc(places, func(p int) bool { return p == place })
+			return b.Journal.Confirm(list[place].ID)
+		})
+		var bad *refusedError
+		if err != nil && !errors.As(err, &bad) {
+			return sent, err
+		}
+		if bad != nil {
+			m := list[bad.place]
+			places = slices.DeleteFunc(places, func(p int) bool { return p == bad.place })
+			b.Refused(m, bad)
+			if err := b.Journal.Refuse(m.ID); err != nil {
+				return sent, err
+			}
+		}
+	}
+	if b.Sent != nil {
+		b.Sent(len(sent))
+	}
+	return sent, nil
+}

@@ -1,0 +1,128 @@
+package worker_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// bench is a worker in this process with a bucket, and generators that do
+// something before they do all right.
+type bench struct {
+	*worker.Handler
+	t     *testing.T
+	store *store.Store
+	log   *logBuffer
+}
+
+// logBuffer is what a worker logs.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+// failed counts the tries that failed for a cause, as the log has them.
+func (b *bench) failed(cause task.Cause) (n int) {
+	b.log.mu.Lock()
+	defer b.log.mu.Unlock()
+	for lines := bufio.NewScanner(bytes.NewReader(b.log.text.Bytes())); lines.Scan(); {
+		var line struct{ Msg, Cause string }
+		if err := json.Unmarshal(lines.Bytes(), &line); err == nil && line.Msg == "generator failed" && line.Cause == string(cause) {
+			n++
+		}
+	}
+	return n
+}
+
+// prelude is what all of them know.
+const prelude = `
+import os, sys, time
+seed = int(sys.argv[sys.argv.index("--seed") + 1])
+`
+
+func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]string) *bench {
+	t.Helper()
+	before := runtime.GOMAXPROCS(cpus)
+	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
+	if os.Getenv("TMPDIR") == "" {
+		t.Setenv("TMPDIR", t.TempDir())
+	}
+	source, err := os.ReadFile(filepath.Join("..", "ops", "local", "testdata", "generate.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, body := range does {
+		path := filepath.Join(dir, "source", name, "examples", "generate.py")
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(prelude+body+"\n"+string(source)), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	builder := generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}
+	if _, err := builder.Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	b := &bench{t: t, store: store.New(client, "bucket"), log: &logBuffer{}}
+	if b.Handler, err = worker.New(worker.Config{Bucket: "bucket", Generators: builder.Dir, Limits: limits}, b.store, nil, b.log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+// do invokes the worker with a task. The invocation ends after a time.
+func (b *bench) do(x task.Task, after time.Duration) (worker.Summary, error) {
+	b.t.Helper()
+	x.Format = task.Files
+	if err := x.Validate(); err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.t.Context(), after)
+	defer cancel()
+	got, err := b.Handle(lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: fmt.Sprintf("r-%d", time.Now().UnixNano())}), json.RawMessage(x.Body()))
+	s, _ := got.(worker.Summary)
+	return s, err
+}
+
+func (b *bench) receipts(name string) []store.Receipt {
+	b.t.Helper()
+	list, err := b.store.Receipts(b.t.Context(), name, task.Range{Start: 0, End: 1000})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	slices.SortFunc(list, func(a, b store.Receipt) int { return a.Start - b.Start })
+	return list
+}

@@ -1,0 +1,163 @@
+package worker
+
+import (
+	"math"
+	"sync"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Limits bound what the generators of a worker may use. A zero is the default.
+type Limits struct {
+	Memory   int64         // bytes, of worker and generators together; at most and by default what the container or the machine has
+	FreeDisk int64         // bytes that stay free in the temporary folder, an eighth of a small disk; default 64 MiB
+	Bytes    int64         // that a chunk may write; default sample.MaxBytes
+	Files    int           // that a chunk may write for each of its samples, temporary ones counted; default 1,000
+	Patience time.Duration // that a chunk gets, however quick others were; default 2 min
+}
+
+func (l Limits) filled() Limits {
+	if there := MachineMemory(); l.Memory == 0 || there > 0 && there < l.Memory {
+		l.Memory = there
+	}
+	if l.FreeDisk == 0 {
+		l.FreeDisk = 64 << 20 // four chunks of 20 samples at 730 kB, and room for the worker to go on
+	}
+	if l.Bytes == 0 {
+		l.Bytes = sample.MaxBytes
+	}
+	if l.Files == 0 {
+		l.Files = 10 * sample.MaxFiles // some write every frame of a video to a file first
+	}
+	if l.Patience == 0 {
+		l.Patience = 2 * time.Minute
+	}
+	return l
+}
+
+// guard makes the guard that holds generators to the limits. A tenth of the
+// memory is left to the system and to what comes between two looks.
+func (l Limits) guard() *generator.Guard {
+	return &generator.Guard{Memory: l.Memory / 10 * 9, FreeDisk: l.FreeDisk}
+}
+
+// MachineMemory is the memory of the container that this process runs in, or
+// else of the machine, in bytes; 0 if it cannot be found out.
+func MachineMemory() int64 {
+	limit, err := memlimit.FromSystem()
+	if err != nil {
+		limit = math.MaxInt64
+	}
+	if container, err := memlimit.FromCgroup(); err == nil {
+		limit = min(limit, container)
+	}
+	if limit >= math.MaxInt64 {
+		return 0
+	}
+	return int64(limit)
+}
+
+// oneCPU is what a generator that needs one CPU and little memory holds of the
+// worker's slots.
+const oneCPU = 1000
+
+// weight is what a chunk of a kind holds of the slots: one CPU, or more where the
+// memory that such chunks were seen to use is more than a CPU's share of it. So
+// a worker begins with a generator per CPU and falls back to as many as fit.
+func (h *Handler) weight(k kind) int64 {
+	const margin = 1.1 // the next one may use more
+	part := margin * h.guard.Part(h.seen.memory(k))
+	return min(max(oneCPU, int64(part*float64(h.capacity))), h.capacity)
+}
+
+// kind is what chunks have in common whose time and memory can be compared.
+type kind struct {
+	generator, commit string
+	samples           int
+}
+
+func (w *work) kind(c task.Chunk) kind {
+	return kind{w.generator.Name, w.generator.Commit, c.Count()}
+}
+
+// seen is what a worker has seen of the chunks of each kind.
+type seen struct {
+	mu sync.Mutex
+	of map[kind]extremes
+}
+
+type extremes struct {
+	chunks int           // that finished
+	wall   time.Duration // of the longest of them
+	memory int64         // bytes, the most that one has used, finished or not
+}
+
+func newSeen() *seen { return &seen{of: map[kind]extremes{}} }
+
+// took notes that chunks finished, the longest after wall.
+func (s *seen) took(k kind, wall time.Duration, chunks int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.of[k]
+	e.chunks, e.wall = e.chunks+chunks, max(e.wall, wall)
+	s.of[k] = e
+}
+
+// used notes the memory of a chunk.
+func (s *seen) used(k kind, memory int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.of[k]
+	e.memory = max(e.memory, memory)
+	s.of[k] = e
+}
+
+// receipts takes over what receipts say of chunks that other workers made.
+func (s *seen) receipts(k kind, list []store.Receipt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, n := s.of[k], 0
+	for _, r := range list {
+		if r.Generator == k.generator && r.Commit == k.commit && r.Made() == k.samples {
+			n++
+			e.wall = max(e.wall, time.Duration(r.WallSeconds*float64(time.Second)))
+			e.memory = max(e.memory, r.PeakRSSBytes)
+		}
+	}
+	e.chunks = max(e.chunks, n) // the same ones may be read again
+	s.of[k] = e
+}
+
+// Chunks of a kind get ten times the longest that is known, once three are
+// known. A generator whose chunks take so differently that this is too little
+// gets twice the time with each delivery of its task, at last all there is.
+const (
+	patienceFactor = 10
+	patienceChunks = 3
+)
+
+// patience is how long a chunk of a kind may run, at least the floor, or 0 for as
+// long as there is time. deliveries counts those of its task, this one included.
+func (s *seen) patience(k kind, floor time.Duration, deliveries int) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.of[k]
+	if e.chunks < patienceChunks {
+		return 0
+	}
+	return max(floor, patienceFactor*e.wall) << min(max(deliveries-1, 0), 10)
+}
+
+// memory is the most that a chunk of a kind has used, in bytes; 0 if none was
+// seen.
+func (s *seen) memory(k kind) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.of[k].memory
+}

@@ -1,0 +1,71 @@
+package worker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+func TestPatience(t *testing.T) {
+	k := kind{"g", "c", 20}
+	const floor = time.Minute
+	for _, test := range []struct {
+		name       string
+		chunks     []time.Duration
+		deliveries int
+		want       time.Duration
+	}{
+		{"nothing is known", nil, 1, 0},
+		{"too little is known", []time.Duration{time.Second, time.Second}, 1, 0},
+		{"quick ones", []time.Duration{time.Second, time.Second, 2 * time.Second}, 1, floor},
+		{"slow ones", []time.Duration{10 * time.Second, 30 * time.Second, 20 * time.Second}, 1, 5 * time.Minute},
+		{"the third delivery", []time.Duration{10 * time.Second, 30 * time.Second, 20 * time.Second}, 3, 20 * time.Minute},
+		{"the hundredth", []time.Duration{time.Hour, time.Hour, time.Hour}, 100, 10240 * time.Hour},
+	} {
+		s := newSeen()
+		for _, wall := range test.chunks {
+			s.took(k, wall, 1)
+		}
+		if got := s.patience(k, floor, test.deliveries); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+		if got := s.patience(kind{"g", "c", 5}, floor, 1); got != 0 {
+			t.Errorf("%s: another kind has %s", test.name, got)
+		}
+	}
+}
+
+// Receipts of the same kind teach a worker, however often they are read.
+func TestSeenInReceipts(t *testing.T) {
+	k := kind{"g", "c", 20}
+	s := newSeen()
+	receipts := []store.Receipt{
+		{Generator: "g", Commit: "c", ChunkSize: 20, WallSeconds: 3, PeakRSSBytes: 5},
+		{Generator: "g", Commit: "c", ChunkSize: 20, WallSeconds: 30, PeakRSSBytes: 4},
+		{Generator: "g", Commit: "c", ChunkSize: 40, PartSize: 20, WallSeconds: 3, PeakRSSBytes: 4},
+		{Generator: "g", Commit: "d", ChunkSize: 20, WallSeconds: 300, PeakRSSBytes: 400},
+		{Generator: "g", Commit: "c", ChunkSize: 40, WallSeconds: 300, PeakRSSBytes: 400},
+	}
+	s.receipts(k, receipts[:2])
+	s.receipts(k, receipts[:2])
+	if got := s.patience(k, 0, 1); got != 0 {
+		t.Errorf("two chunks gave a patience of %s", got)
+	}
+	s.receipts(k, receipts)
+	if got := s.patience(k, 0, 1); got != 5*time.Minute || s.memory(k) != 5 {
+		t.Errorf("patience %s, memory %d", got, s.memory(k))
+	}
+}
+
+func TestLimitsAreFilledIn(t *testing.T) {
+	l := Limits{Files: 7}.filled()
+	if l.Files != 7 || l.Memory < 64<<20 || l.FreeDisk == 0 || l.Bytes == 0 || l.Patience == 0 {
+		t.Errorf("%+v", l)
+	}
+	t.Setenv("OUTPUT_BUCKET", "b")
+	t.Setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "2048")
+	if c, err := ConfigFromEnv(); err != nil || c.Limits.Memory != 2<<30 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
