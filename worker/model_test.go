@@ -88,7 +88,7 @@ func oneCase(ctx context.Context, t *rapid.T, dir string) {
 	runs := drawRuns(t)
 	for _, r := range runs {
 		for _, x := range r.Plan() {
-			w.send(x)
+			w.send(inParts(t, x))
 		}
 	}
 	w.disturb(ctx, t, runs)
@@ -182,6 +182,14 @@ func drawRun(t *rapid.T, n int) task.Run {
 	return r
 }
 
+// inParts may have a task made in parts of chunks, as a replay does.
+func inParts(t *rapid.T, x task.Task) task.Task {
+	if size := rapid.IntRange(1, 4).Draw(t, "part"); size < x.ChunkSize && x.ChunkSize%size == 0 {
+		x.PartSize = size
+	}
+	return x
+}
+
 func (w *world) send(x task.Task) {
 	request := fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":%q}`, w.config.QueueURL, x.Body())
 	w.post("SendMessage", request)
@@ -201,7 +209,7 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 		for _, r := range runs {
 			all = append(all, r.Plan()...)
 		}
-		w.send(all[pick(len(all))])
+		w.send(inParts(t, all[pick(len(all))]))
 	case action >= 92 && len(late) > 0:
 		w.end(late[pick(len(late))], executed)
 	case action >= 87 && len(w.alive) > 0:
@@ -437,11 +445,11 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 			if r.Indices != nil || superseded[s.Index] > r.Claim {
 				continue
 			}
-			attempt := 0
-			for crashes(task.Seed("model", r.RunSeed, r.ChunkSize, r.ChunkStart/r.ChunkSize, attempt)) {
+			attempt, size := 0, r.Made()
+			for crashes(task.Seed("model", r.RunSeed, size, r.ChunkStart/size, attempt)) {
 				attempt++
 			}
-			want := fmt.Sprintf("seed %d offset %d nonce", task.Seed("model", r.RunSeed, r.ChunkSize, r.ChunkStart/r.ChunkSize, attempt), s.Index-r.ChunkStart)
+			want := fmt.Sprintf("seed %d offset %d nonce", task.Seed("model", r.RunSeed, size, r.ChunkStart/size, attempt), s.Index-r.ChunkStart)
 			if got := string(files["prompt.txt"]); !strings.HasPrefix(got, want) || r.Attempt != attempt {
 				t.Errorf("index %d is %q at attempt %d, want %q at %d", s.Index, got, r.Attempt, want, attempt)
 			}

@@ -180,8 +180,10 @@ func (s *Store) checkFree(ctx context.Context, list claims) error {
 }
 
 // LockReceipt takes, for what is done to a receipt and not to objects, the claim of
-// the cell it was made in, or for a repair one in its own name. It does not look
-// at other grids.
+// the cell it was made in, or for a repair one in its own name. A worker that
+// holds a cell on another grid shuts it out if the receipt's range overlaps that
+// cell: it has looked at the receipt, and may be about to take it back under its
+// name. A repair's holders take their parts back one by one.
 func (s *Store) LockReceipt(ctx context.Context, r Receipt, h Holder) (*Claim, error) {
 	left := time.Until(h.Deadline)
 	start := r.ChunkStart / max(r.ChunkSize, 1) * r.ChunkSize
@@ -196,7 +198,19 @@ func (s *Store) LockReceipt(ctx context.Context, r Receipt, h Holder) (*Claim, e
 	if err := s.checkFree(ctx, list); err != nil {
 		return nil, err
 	}
-	return s.take(ctx, []string{place}, max(list.highest[place], r.Claim)+1, list.now, h, left)
+	claim, err := s.take(ctx, []string{place}, max(list.highest[place], r.Claim)+1, list.now, h, left)
+	if err != nil || r.Indices != nil {
+		return claim, err
+	}
+	around, err := s.listAround(ctx, r.Generator, []task.Range{r.Range()})
+	if err == nil {
+		delete(around.highest, place)
+		err = s.checkFree(ctx, around)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.giveUp(ctx, claim))
+	}
+	return claim, nil
 }
 
 // take puts a claim in all places or in none.
