@@ -282,7 +282,7 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 				fmt.Fprintf(w, "%s\t%s\t%s\n", g.Cause, g.Means, g.Remedy)
 			}
 		}
-		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.flags(), sorted[0].Example.ID)
+		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.flags(), sorted[0].Example.FirstID())
 	})
 }
 
@@ -293,7 +293,7 @@ func listGroups(w io.Writer, groups []*Group) {
 		if g.Example.Task == nil {
 			name, samples = "no task", "?"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, name, count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.ID, cut(g.Example.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, name, count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), cut(g.Example.Detail, 120))
 	}
 }
 
@@ -304,7 +304,7 @@ func listEach(w io.Writer, list []dead) {
 		if d.Task == nil {
 			name = "no task"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, name, d.samples(), d.receives(), span(time.Since(d.Sent)), d.ID, cut(d.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, name, d.samples(), d.receives(), span(time.Since(d.Sent)), d.FirstID(), cut(d.Detail, 120))
 	}
 }
 

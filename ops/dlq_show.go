@@ -24,7 +24,7 @@ import (
 
 // DLQShowCmd shows one dead task.
 type DLQShowCmd struct {
-	ID string `arg:"" help:"Message id as dlq list shows it, that of the message it was first as logs and receipts have it, or the first 8 characters of either."`
+	ID string `arg:"" help:"Message id as dlq list, logs and receipts have it, which is that of the message it was first; its own id in the DLQ; or the first 8 characters of either."`
 }
 
 // Help is the long help.
