@@ -72,7 +72,9 @@ func (c *cloud) killAt(t *testing.T, cmd *exec.Cmd, at int, after bool) (killed 
 	t.Helper()
 	var mu sync.Mutex
 	n := 0
+	started := make(chan struct{})
 	c.intercept(func(operation string, r *http.Request) int {
+		<-started
 		mu.Lock()
 		defer mu.Unlock()
 		if n++; n < at || killed != "" {
@@ -91,6 +93,7 @@ func (c *cloud) killAt(t *testing.T, cmd *exec.Cmd, at int, after bool) (killed 
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	close(started)
 	err := cmd.Wait()
 	mu.Lock()
 	defer mu.Unlock()
