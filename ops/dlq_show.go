@@ -195,7 +195,9 @@ func (s *Shown) table(w io.Writer) {
 	}
 	pair("since", "%s (%s)", s.Sent.Local().Format("2006-01-02 15:04:05"), ago(s.Sent))
 	pair("cause", "%s: %s", s.Cause, s.Means)
-	pair("detail", "%s", cut(s.Detail, 500))
+	if s.Detail != "" {
+		pair("detail", "%s", cut(s.Detail, 500))
+	}
 	pair("what to do", "%s", s.Remedy)
 	if s.Task != nil {
 		pair("generator", "%s", s.Task.Generator)
