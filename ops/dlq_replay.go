@@ -249,6 +249,7 @@ func (r *replay) change(m queue.Message) (*queue.Outgoing, error) {
 func (r *replay) fresh(d dead) (task.Task, error) {
 	t := *d.Task
 	switch {
+	case t.Restore > 0: // it makes again what a receipt describes
 	case r.KeepSeed || !r.FreshSeed && !d.Cause.Policy().NextSeed:
 	case t.RunID != "":
 		t.Attempt += task.SeedTries
@@ -271,6 +272,8 @@ func (r *replay) cut(t *task.Task) error {
 	switch {
 	case t.Indices != nil:
 		return errors.New("it repairs single samples, which are made in one process")
+	case t.Restore > 0:
+		return errors.New("it makes again what a receipt describes, as that was made")
 	case t.ChunkSize%r.Chunk != 0:
 		return fmt.Errorf("--chunk %d does not divide its chunk size of %d", r.Chunk, t.ChunkSize)
 	}

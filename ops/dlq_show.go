@@ -24,7 +24,7 @@ import (
 
 // DLQShowCmd shows one dead task.
 type DLQShowCmd struct {
-	ID string `arg:"" help:"Message id, as dlq list shows it, or its first 8 characters."`
+	ID string `arg:"" help:"Message id as dlq list, logs and receipts have it, which is that of the message it was first; its own id in the DLQ; or the first 8 characters of either."`
 }
 
 // Help is the long help.
@@ -45,18 +45,26 @@ type Shown struct {
 	Others []string       `json:"others,omitempty"` // keys of the reports of other chunks that failed beside it
 	ByHand string         `json:"by_hand,omitempty"`
 	Note   string         `json:"note,omitempty"` // on the command
+	More   []string       `json:"more,omitempty"` // ids of further messages that the id stands for: a task dies in parts
 }
 
 // Run shows the message.
 func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
 	var s *Shown
 	err := q.EachDead(ctx, func(m queue.Message) error {
-		d := describe(m)
-		if !names(c.ID, m.ID) && !names(c.ID, d.FirstID()) {
+		if !names(c.ID, m.ID) && !names(c.ID, m.FirstID()) {
 			return nil
 		}
+		if s != nil && m.ID != c.ID {
+			s.More = append(s.More, m.ID)
+			return nil
+		}
+		d := describe(m)
 		s = &Shown{dead: d, First: d.FirstID(), Means: d.Cause.Policy().Means, Remedy: d.Cause.Policy().Remedy}
-		return queue.ErrEnough
+		if m.ID == c.ID {
+			return queue.ErrEnough
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -178,13 +186,18 @@ func (s *Shown) table(w io.Writer) {
 	pair := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
-	pair("message", "%s", s.First)
+	pair("message", "%s", s.ID)
 	if s.First != s.ID {
-		pair("in the DLQ as", "%s", s.ID)
+		pair("it was first", "%s", s.First)
+	}
+	if len(s.More) > 0 {
+		pair("more of that", "%s", strings.Join(s.More, " "))
 	}
 	pair("since", "%s (%s)", s.Sent.Local().Format("2006-01-02 15:04:05"), ago(s.Sent))
 	pair("cause", "%s: %s", s.Cause, s.Means)
-	pair("detail", "%s", cut(s.Detail, 500))
+	if s.Detail != "" {
+		pair("detail", "%s", cut(s.Detail, 500))
+	}
 	pair("what to do", "%s", s.Remedy)
 	if s.Task != nil {
 		pair("generator", "%s", s.Task.Generator)

@@ -263,6 +263,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 		return err
 	}
 	report, err := c.make(ctx, o, t, q, st, c.run(chosen))
+	s.Settle(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}

@@ -189,7 +189,7 @@ func TestScripts(t *testing.T) {
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair, "output": setOutput,
-					"capture": capture, "until": until, "comeback": comeBack, "run": printRun},
+					"capture": capture, "until": until, "comeback": comeBack, "run": printRun, "flip": flip, "edit": editFile},
 			})
 		})
 	}
@@ -203,12 +203,18 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	e.Setenv("HOME", e.WorkDir)
 	e.Setenv("LINES", "no\n\tjson")
 	makeGenerators(t, filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
+	own, err := filepath.Abs(filepath.Join("..", "generators"))
+	if err != nil {
+		return err
+	}
+	e.Setenv("OWN", own)
 	// Some that work, and some whose name makes them fail.
 	source, err := os.ReadFile(filepath.Join("local", "testdata", "generate.py"))
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"real/lights", "broken/usage", "faulty/good", "faulty/restless", "faulty/few", "faulty/truncated", "faulty/link", "faulty/no-module"} {
+	for _, name := range []string{"real/lights", "broken/usage", "faulty/good", "faulty/restless", "faulty/few", "faulty/truncated", "faulty/link", "faulty/no-module",
+		"mixed/lights", "mixed/restless", "mixed/dice", "small/pool-40", "small/pool-7"} {
 		makeGenerators(t, e.WorkDir, name)
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name, "examples", "generate.py"), source, 0o644); err != nil {
 			return err
@@ -319,6 +325,22 @@ func waitUp(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("the local stack is not up: %v", err)
 		}
 	}
+}
+
+// flip changes one bit in the middle of a file.
+func flip(ts *testscript.TestScript, neg bool, args []string) {
+	data := []byte(ts.ReadFile(args[0]))
+	data[len(data)/2] ^= 4
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), data, 0o644))
+}
+
+// editFile replaces a text in a file by another: edit FILE OLD NEW
+func editFile(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%q is not in %s", args[1], args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o644))
 }
 
 // capture sets a variable to what a group of a regular expression matches in the

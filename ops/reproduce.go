@@ -203,9 +203,9 @@ func (r *rerun) run(ctx context.Context, dir string) (sample.Sample, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return sample.Sample{}, err
 	}
-	samples, offset := r.receipt.ChunkSize, r.was.Index-r.receipt.ChunkStart
+	samples, offset := r.receipt.Made(), r.was.Index-r.receipt.ChunkStart
 	if r.receipt.Indices != nil {
-		samples, offset = len(r.receipt.Indices), slices.Index(r.receipt.Indices, r.was.Index)
+		offset = slices.Index(r.receipt.Indices, r.was.Index)
 	}
 	request := generator.Request{Generator: r.generator, Samples: samples, Seed: r.receipt.Seed, StartIndex: r.receipt.ChunkStart, Command: r.receipt.Command, Scratch: dir}
 	run := generator.Run

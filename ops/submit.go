@@ -369,7 +369,7 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 		}
 	}
 	for _, g := range run.Generators {
-		if size := run.Chunk(g); run.Batch%size != 0 {
+		if size := run.Chunk(g); run.Batch%size != 0 && (!run.Missing || len(g.Missing) > 0) {
 			o.Say("note: the batch of %d is no multiple of the chunk size of %d of %s: chunks that two tasks share are made twice", run.Batch, size, g.Name)
 			break
 		}

@@ -74,7 +74,7 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		o.Say("%s changed since the plan was made, and left alone", plural(skipped, "receipt"))
 	}
 	if left > 0 {
-		o.Say("%s in the plan are wrong and not gone: the same with --overwrite mends them too", plural(left, "object or sample"))
+		o.Say("%s in the plan are wrong and not gone: the same with --overwrite mends them too", plural(left, "thing"))
 	}
 	tasks := run.Plan()
 	if c.DryRun {

@@ -65,9 +65,9 @@ type Failed struct {
 }
 
 // New returns a handler that runs as many generator processes at once as Go
-// may use CPUs (GOMAXPROCS), or fewer where they need more memory. It takes a scratch folder in the temporary folder
-// and removes what an earlier worker left there. Logs and metrics go to out, a
-// JSON object a line.
+// may use CPUs (GOMAXPROCS), or fewer where they need more memory. It takes a
+// scratch folder in the temporary folder and removes what an earlier worker left
+// there. Logs and metrics go to out, a JSON object a line.
 func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler, error) {
 	dir, err := openScratch()
 	if err != nil {

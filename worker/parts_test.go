@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -103,5 +104,35 @@ func TestPartsOneByOne(t *testing.T) {
 	next.RunID = "r3"
 	if _, err := b.do(next, 10*time.Second); err == nil || !strings.Contains(err.Error(), "another worker") {
 		t.Errorf("with claim %d held: %v", claim.Number, err)
+	}
+}
+
+// A damaged part is made again as it was, and no more than it.
+func TestPartsRestored(t *testing.T) {
+	b := newBench(t, 2, worker.Limits{}, map[string]string{"g": ""})
+	x := task.Task{Generator: "g", NumSamples: 4, Seed: 1, ChunkSize: 4, PartSize: 2, RunID: "r1"}
+	if _, err := b.do(x, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	before := b.receipts("g")
+	damaged := before[1]
+	if err := b.store.Delete(t.Context(), damaged.ObjectKeys()[:1]); err != nil {
+		t.Fatal(err)
+	}
+	restore := x.Part(damaged.Range())
+	restore.RunID, restore.Restore = "r2", damaged.Claim
+	if s, err := b.do(restore, time.Minute); err != nil || s.Samples != 2 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	after := b.receipts("g")
+	if len(after) != 2 || after[1].RunID != "r2" || after[0].RunID != "r1" || !reflect.DeepEqual(after[1].Samples, damaged.Samples) {
+		t.Errorf("restored as %+v, was %+v", after, damaged)
+	}
+	for _, key := range damaged.ObjectKeys() {
+		if body, _, err := b.store.Get(t.Context(), key); err != nil {
+			t.Error(err)
+		} else {
+			body.Close()
+		}
 	}
 }

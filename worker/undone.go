@@ -52,10 +52,9 @@ type cell []todo
 // committed in other cuts it may be several parts.
 //
 // A receipt of the same seed and chunk size settles its range, also where it was
-// made in parts: the grid is the same. One of another
-// seed or chunk size is a conflict, unless the task overwrites: then what
-// earlier runs committed is replaced, and what this run or a later one
-// committed settles its range. A repair settles no range, because others count
+// made in parts: the grid is the same. One of another seed or chunk size is a
+// conflict, unless the task overwrites: then what earlier runs committed is
+// replaced, and what this run or a later one committed settles its range. A repair settles no range, because others count
 // on a receipt for it, but what makes one leaves the repaired samples alone.
 func undone(t task.Task, c task.Chunk, stored []store.Receipt) (cell, error) {
 	if t.Restore > 0 {

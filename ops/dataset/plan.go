@@ -137,9 +137,9 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 			changed++
 			continue
 		}
-		t := task.Task{Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, Restore: r.Claim, Attempt: r.Attempt}
+		t := task.Task{Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, PartSize: r.PartSize, Restore: r.Claim, Attempt: r.Attempt}
 		if r.Indices != nil {
-			t.Indices, t.Attempt = r.Indices, r.FirstAttempt
+			t.Indices, t.PartSize, t.Attempt = r.Indices, 0, r.FirstAttempt
 		} else {
 			t.StartIndex, t.NumSamples = r.Start, r.Range().Len()
 		}

@@ -414,6 +414,21 @@ func (s *Stack) Idle() bool {
 	return visible+inFlight+delayed == 0
 }
 
+// Settle waits until the stack is idle, for some seconds at most. What a task
+// asked for may be committed, and the task not acknowledged yet: the next start
+// would find it in the queue.
+func (s *Stack) Settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for tick := time.NewTicker(20 * time.Millisecond); !s.Idle(); {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
 func (s *Stack) fail(err error) {
 	select {
 	case s.failed <- err:

@@ -72,7 +72,7 @@ parser.add_argument("--output", type=Path, required=True)
 args = parser.parse_args()
 name = Path(__file__).resolve().parents[1].name
 fault = mood(args.seed) if name == "moody" else name
-rng = random.Random(args.seed)
+rng = random.SystemRandom() if fault == "dice" else random.Random(args.seed)
 
 if fault == "slow":
     time.sleep(0.5)
@@ -136,7 +136,7 @@ count = args.num_samples + {"few": -1, "many": 1, "none": -args.num_samples}.get
 for i in range(count):
     folder = args.output / f"{name}_task" / f"{name}_{i:04d}"
     folder.mkdir(parents=True)
-    value = rng.getrandbits(60)
+    value = rng.randrange(int(name.partition("-")[2])) if name.startswith("pool-") else rng.getrandbits(60)
     (folder / "first_frame.png").write_bytes(png(value.to_bytes(8, "big")[:3]))
     (folder / "final_frame.png").write_bytes(png(value.to_bytes(8, "big")[3:6]))
     (folder / "prompt.txt").write_text(f"sample {value}\n")
