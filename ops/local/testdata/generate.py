@@ -146,7 +146,7 @@ for i in range(count):
     (folder / "metadata.json").write_text(json.dumps(metadata))
     if fault != "no-video":
         (folder / "ground_truth.mp4").write_bytes(VIDEO[: len(VIDEO) - 40 if fault == "truncated" else None])
-    if fault == "blank" and value % 3 == 0:  # checksums are right, and there is no picture
+    if fault == "blank" and value % 5 == 0:  # checksums are right, and there is no picture
         (folder / "first_frame.png").write_bytes(png((1, 2, 3), b"no pixels"))
     if fault == "link":
         (folder / "extra.png").symlink_to("/etc/passwd")
