@@ -25,6 +25,7 @@ import (
 	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
 // CLI is the whole command line.
@@ -148,6 +149,8 @@ func report(ctx context.Context, err error) int {
 	switch {
 	case errors.As(err, &h):
 		fmt.Fprintf(os.Stderr, "try: %s\n", h.way)
+	case errors.Is(err, store.ErrDamaged):
+		fmt.Fprintln(os.Stderr, "try: ops verify --deep on the same stack: it says what is damaged, and how to mend it")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		fmt.Fprintln(os.Stderr, "try: the same when the stack is up again; for the local one, ops local up")
 	}

@@ -121,11 +121,12 @@ func (i *inspection) readReceipts(ctx context.Context) error {
 		}
 		i.record(r)
 	}
-	for _, h := range i.view.held {
+	for _, h := range i.view.held.all() {
 		i.receipts[h.receipt-1].live++
 	}
 	for _, index := range i.view.ties() {
-		i.report.add(Damage{Kind: IndexTwice, Key: i.receipts[i.view.held[index].receipt-1].name.Key, Detail: fmt.Sprintf("sample %d is in another receipt of the same claim", index)})
+		h, _ := i.view.held.get(index)
+		i.report.add(Damage{Kind: IndexTwice, Key: i.receipts[h.receipt-1].name.Key, Detail: fmt.Sprintf("sample %d is in another receipt of the same claim", index)})
 		i.report.plan.Replace = append(i.report.plan.Replace, index)
 	}
 	return nil
@@ -208,13 +209,13 @@ func (i *inspection) listObjects(ctx context.Context) error {
 		if index < i.view.Range.Start || index >= i.view.Range.End {
 			continue
 		}
-		h, there := i.view.held[index]
+		h, there := i.view.held.get(index)
 		if !there || i.receipts[h.receipt-1].domain != domain {
 			i.stray(o.Key, task.Range{Start: index, End: index + 1})
 			continue
 		}
 		h.objects -= i.hash(parts[1], o.Size)
-		i.view.held[index] = h
+		i.view.held.set(index, h)
 	}
 	return nil
 }
@@ -239,7 +240,7 @@ func (i *inspection) stray(key string, of task.Range) {
 	d := Damage{Kind: StrayObject, Key: key}
 	removable := true
 	for index := max(of.Start, i.view.Range.Start); index < min(of.End, i.view.Range.End); index++ {
-		if _, there := i.view.held[index]; !there {
+		if _, there := i.view.held.get(index); !there {
 			removable, d.Detail = false, "its sample has no receipt"
 		}
 	}
@@ -284,7 +285,7 @@ func (i *inspection) explain(ctx context.Context) error {
 		}
 	}
 	wrong := map[int][]int{} // place of a receipt: indices
-	for index, h := range i.view.held {
+	for index, h := range i.view.held.all() {
 		if h.objects != 0 {
 			wrong[int(h.receipt)-1] = append(wrong[int(h.receipt)-1], index)
 		}

@@ -75,16 +75,16 @@ type GeneratorReport struct {
 	Expected   int          `json:"expected"`
 	Samples    int          `json:"samples"`
 	Bytes      int64        `json:"bytes"`
-	Missing    []string     `json:"missing,omitempty"`  // ranges, first and last index
-	Damaged    map[Kind]int `json:"damaged,omitempty"`  // how much there is of each kind
-	Examples   []Damage     `json:"examples,omitempty"` // the first of each kind
-	Distinct   int          `json:"distinct"`           // puzzles among the samples
-	Duplicates int          `json:"duplicates"`         // samples that are the same puzzle as an earlier one
-	First      []Duplicate  `json:"first,omitempty"`    // of the duplicates
-	Pool       *Pool        `json:"pool,omitempty"`     // how many puzzles the generator has, judged by its duplicates
-	Seeds      []int        `json:"seeds"`              // run seeds that made it; more than one is a mixture
-	Commits    []string     `json:"commits,omitempty"`  // of the generator; more than one is a mixture
-	Resumed    int          `json:"resumed,omitempty"`  // receipts whose contents an interrupted check had read
+	Missing    []string     `json:"missing,omitempty"`          // ranges, first and last index
+	Damaged    map[Kind]int `json:"damaged,omitempty"`          // how much there is of each kind
+	Examples   []Damage     `json:"examples,omitempty"`         // the first of each kind
+	Distinct   int          `json:"distinct"`                   // puzzles among the samples
+	Duplicates int          `json:"duplicates"`                 // samples that are the same puzzle as an earlier one
+	First      []Duplicate  `json:"first_duplicates,omitempty"` // of the duplicates
+	Pool       *Pool        `json:"pool,omitempty"`             // how many puzzles the generator has, judged by its duplicates
+	Seeds      []int        `json:"seeds"`                      // run seeds that made it; more than one is a mixture
+	Commits    []string     `json:"commits,omitempty"`          // of the generator; more than one is a mixture
+	Resumed    int          `json:"resumed,omitempty"`          // receipts whose contents an interrupted check had read
 
 	plan GeneratorPlan
 }

@@ -8,6 +8,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -16,15 +18,15 @@ import (
 
 // View is what the receipts of one generator say of a range of indices. Where
 // several hold an index, the one with the highest claim describes it. A view takes
-// about 100 bytes for each sample.
+// about 100 bytes for each sample, and 200 for each receipt.
 type View struct {
 	Generator string
 	Range     task.Range
 	Drawn     int // samples that were made for the range, those that were replaced since included
 	Attempt   int // highest attempt of a repair
 
-	held  map[int]holder
-	seen  map[mark]int   // how often each puzzle was drawn
+	held  table
+	seen  map[mark]int32 // how often each puzzle was drawn
 	order map[string]int // receipts by key, in the order they were added, from 1
 	twice map[int]int32  // indices that two receipts of one claim hold, and the claim
 }
@@ -43,13 +45,57 @@ type holder struct {
 	bytes   int64
 	objects uint64 // sum over the hashes of the objects there should be
 	claim   int32
-	receipt int32 // its place in View.order
+	receipt int32 // its place in View.order; 0 for nobody
 	round   int32 // 0 for a chunk, 1 and more for a repair: a later round has the later sample
+}
+
+// table keeps a holder for each index, in pages: a map of single ones would take
+// twice the memory.
+type table struct {
+	pages map[int]*page
+	n     int // indices that are held
+}
+
+type page [1024]holder
+
+// get returns the holder of an index, and whether it has one.
+func (t *table) get(index int) (holder, bool) {
+	p := t.pages[index/len(page{})]
+	if p == nil {
+		return holder{}, false
+	}
+	h := p[index%len(page{})]
+	return h, h.receipt > 0
+}
+
+func (t *table) set(index int, h holder) {
+	p := t.pages[index/len(page{})]
+	if p == nil {
+		p = &page{}
+		t.pages[index/len(page{})] = p
+	}
+	if at := &p[index%len(page{})]; at.receipt == 0 {
+		t.n++
+	}
+	p[index%len(page{})] = h
+}
+
+// all returns every index that is held, in order.
+func (t *table) all() iter.Seq2[int, holder] {
+	return func(yield func(int, holder) bool) {
+		for _, n := range slices.Sorted(maps.Keys(t.pages)) {
+			for i, h := range t.pages[n] {
+				if h.receipt > 0 && !yield(n*len(page{})+i, h) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // NewView returns a view of nothing yet.
 func NewView(generator string, r task.Range) *View {
-	return &View{Generator: generator, Range: r, held: map[int]holder{}, seen: map[mark]int{}, order: map[string]int{}, twice: map[int]int32{}}
+	return &View{Generator: generator, Range: r, held: table{pages: map[int]*page{}}, seen: map[mark]int32{}, order: map[string]int{}, twice: map[int]int32{}}
 }
 
 // Read adds the receipts that have come since the last Read. It fails on one that
@@ -105,7 +151,7 @@ func (v *View) add(r store.Receipt, objects func(store.ReceiptSample) uint64) {
 		h := holder{mark: markOf(s.Fingerprint), claim: int32(r.Claim), receipt: int32(place), round: int32(round)}
 		v.Drawn++
 		v.seen[h.mark]++
-		before, there := v.held[s.Index]
+		before, there := v.held.get(s.Index)
 		switch {
 		case there && before.claim > h.claim:
 			continue
@@ -119,14 +165,14 @@ func (v *View) add(r store.Receipt, objects func(store.ReceiptSample) uint64) {
 		if objects != nil {
 			h.objects = objects(s)
 		}
-		v.held[s.Index] = h
+		v.held.set(s.Index, h)
 	}
 }
 
 // Describes reports whether a receipt that was added is the one that describes an
 // index.
 func (v *View) Describes(r store.Receipt, index int) bool {
-	h, there := v.held[index]
+	h, there := v.held.get(index)
 	return there && int(h.receipt) == v.order[r.Key()]
 }
 
@@ -134,7 +180,7 @@ func (v *View) Describes(r store.Receipt, index int) bool {
 func (v *View) ties() []int {
 	var list []int
 	for index, claim := range v.twice {
-		if v.held[index].claim == claim {
+		if h, _ := v.held.get(index); h.claim == claim {
 			list = append(list, index)
 		}
 	}
@@ -143,16 +189,16 @@ func (v *View) ties() []int {
 }
 
 // Samples returns how many indices of the range are committed.
-func (v *View) Samples() int { return len(v.held) }
+func (v *View) Samples() int { return v.held.n }
 
 // Bounds returns the first and the last index that is committed, or -1 and -1.
 func (v *View) Bounds() (first, last int) {
 	first, last = -1, -1
-	for i := range v.held {
-		if first < 0 || i < first {
+	for i := range v.held.all() {
+		if first < 0 {
 			first = i
 		}
-		last = max(last, i)
+		last = i
 	}
 	return first, last
 }
@@ -160,7 +206,7 @@ func (v *View) Bounds() (first, last int) {
 // Bytes returns the size of the samples' files.
 func (v *View) Bytes() int64 {
 	var n int64
-	for _, h := range v.held {
+	for _, h := range v.held.all() {
 		n += h.bytes
 	}
 	return n
@@ -170,7 +216,7 @@ func (v *View) Bytes() int64 {
 func (v *View) Missing() []task.Range {
 	var list []task.Range
 	for i := v.Range.Start; i < v.Range.End; i++ {
-		if _, there := v.held[i]; there {
+		if _, there := v.held.get(i); there {
 			continue
 		}
 		if n := len(list); n > 0 && list[n-1].End == i {
@@ -195,8 +241,8 @@ func (v *View) Duplicates() []Duplicate {
 		round, index int
 		mark         mark
 	}
-	samples := make([]sample, 0, len(v.held))
-	for i, h := range v.held {
+	samples := make([]sample, 0, v.held.n)
+	for i, h := range v.held.all() {
 		samples = append(samples, sample{int(h.round), i, h.mark})
 	}
 	slices.SortFunc(samples, func(a, b sample) int { return cmp.Or(a.round-b.round, a.index-b.index) })

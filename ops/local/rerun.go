@@ -11,11 +11,12 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// inImage copies the generator into the working folder, because it may write next
-// to itself and the image is read-only, and becomes the command.
+// inImage makes the working folder, with links to the generator's files as a worker
+// does, because it may write next to itself and the image is read-only, and becomes
+// the command.
 const inImage = `import os, shutil, sys
 source, work, argv = sys.argv[1], sys.argv[2], sys.argv[3:]
-shutil.copytree(source, work, symlinks=False)
+shutil.copytree(source, work, copy_function=os.symlink, ignore=shutil.ignore_patterns(".git"))
 os.chdir(work)
 os.execv(sys.executable, [sys.executable, *argv])
 `

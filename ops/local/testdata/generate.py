@@ -39,12 +39,12 @@ VIDEO = base64.b64decode(
 )
 
 
-def png(color):
+def png(color, pixels=None):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     rows = b"".join(b"\0" + bytes(color) * 8 for _ in range(8))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)) + chunk(b"IDAT", pixels or zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 # How often each happens to the moody one, in percent. The first group is the
@@ -146,6 +146,8 @@ for i in range(count):
     (folder / "metadata.json").write_text(json.dumps(metadata))
     if fault != "no-video":
         (folder / "ground_truth.mp4").write_bytes(VIDEO[: len(VIDEO) - 40 if fault == "truncated" else None])
+    if fault == "blank" and value % 5 == 0:  # checksums are right, and there is no picture
+        (folder / "first_frame.png").write_bytes(png((1, 2, 3), b"no pixels"))
     if fault == "link":
         (folder / "extra.png").symlink_to("/etc/passwd")
     if fault == "bad-picture":
