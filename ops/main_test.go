@@ -201,6 +201,7 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	bin, _, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
 	e.Setenv("PATH", strings.Join([]string{bin, filepath.Join(e.WorkDir, "bin"), "/usr/bin", "/bin"}, string(os.PathListSeparator)))
 	e.Setenv("HOME", e.WorkDir)
+	e.Setenv("GORACE", os.Getenv("GORACE")) // it says whether each command waits a second at its end
 	e.Setenv("LINES", "no\n\tjson")
 	makeGenerators(t, filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
 	own, err := filepath.Abs(filepath.Join("..", "generators"))

@@ -163,7 +163,7 @@ func (r *rig) sendTask(t task.Task) string {
 // eventually polls until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	limit := time.Now().Add(2 * time.Minute)
+	limit := time.Now().Add(5 * time.Minute)
 	for !holds() {
 		if time.Now().After(limit) {
 			t.Fatalf("never: %s", what)

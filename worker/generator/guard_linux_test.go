@@ -160,7 +160,10 @@ with open(os.path.join(args.output, "large"), "wb") as f:
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			r := request(t, generatorOf(t, test.body))
-			r.Guard, r.MaxFiles, r.MaxBytes = &Guard{}, 1000, 8_000_000
+			r.MaxFiles, r.MaxBytes = 1000, 8_000_000
+			if test.name != "one large file" { // the kernel stops that one, at the size at which a guard would
+				r.Guard = &Guard{}
+			}
 			stoppedFor(t, r, task.UnsafeOutput, test.words)
 			var size int64
 			files := 0
