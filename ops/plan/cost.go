@@ -1,0 +1,79 @@
+// Package plan foresees what a dataset takes: tasks, time, storage and money.
+package plan
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Cost is what a generator was measured to take. A chunk of n samples takes
+// StartCPU + n*SampleCPU seconds of CPU, and the same of wall time.
+type Cost struct {
+	Generator   string    `json:"generator"`
+	Commit      string    `json:"commit,omitempty"` // that was measured
+	Measured    time.Time `json:"measured"`
+	Machine     string    `json:"machine"`      // model of its CPU
+	Samples     int       `json:"samples"`      // that it was measured with
+	StartCPU    float64   `json:"start_cpu"`    // seconds, before the first sample
+	SampleCPU   float64   `json:"sample_cpu"`   // seconds
+	StartWall   float64   `json:"start_wall"`   // seconds, before the first sample
+	SampleWall  float64   `json:"sample_wall"`  // seconds
+	PeakRSS     int64     `json:"peak_rss"`     // bytes, of all its processes together
+	SampleRSS   int64     `json:"sample_rss"`   // bytes that each further sample of one process adds; 0 where it does not grow
+	SampleBytes int64     `json:"sample_bytes"` // stored for each sample, before compression
+	SampleFiles int       `json:"sample_files"` // stored for each sample
+}
+
+// costsFile is where costs are kept, in the folder of the local stack.
+const costsFile = "costs.json"
+
+// LoadCosts returns the costs that were saved in a folder, by generator: none if
+// nothing was measured yet.
+func LoadCosts(dir string) (map[string]Cost, error) {
+	costs := map[string]Cost{}
+	data, err := os.ReadFile(filepath.Join(dir, costsFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return costs, nil
+	case err != nil:
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &costs); err != nil {
+		return nil, fmt.Errorf("%s is damaged (%w); remove it and measure again", filepath.Join(dir, costsFile), err)
+	}
+	return costs, nil
+}
+
+// SaveCosts keeps costs in a folder, beside those of other generators.
+func SaveCosts(dir string, measured ...Cost) error {
+	costs, err := LoadCosts(dir)
+	if err != nil {
+		return err
+	}
+	for _, c := range measured {
+		costs[c.Generator] = c
+	}
+	data, err := json.MarshalIndent(costs, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	// Another command may read it now.
+	half, err := os.CreateTemp(dir, costsFile+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(half.Name())
+	_, err = half.Write(append(data, '\n'))
+	if err := errors.Join(err, half.Close()); err != nil {
+		return err
+	}
+	return os.Rename(half.Name(), filepath.Join(dir, costsFile))
+}
