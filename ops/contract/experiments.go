@@ -127,14 +127,14 @@ func (k *check) otherSeed(ctx context.Context, first *made) error {
 		r.add(Output, Breaks, "one chunk of two fails: %s", other.failure)
 		return nil
 	}
-	prints := fingerprints(first.samples)
+	prints, others := fingerprints(first.samples), fingerprints(other.samples)
 	same := 0
-	for _, p := range fingerprints(other.samples) {
+	for _, p := range others {
 		if slices.Contains(prints, p) {
 			same++
 		}
 	}
-	alike := same == len(other.samples)
+	alike := slices.Equal(prints, others)
 	r.OtherSeed = new(!alike)
 	distinct := slices.Compact(slices.Sorted(slices.Values(prints)))
 	switch {
