@@ -134,7 +134,7 @@ func advise(c plan.Cost, said int) Advice {
 		a.Chunk = said
 		because = append(because, fmt.Sprintf("the catalogue says chunks of %d", said))
 	}
-	if said == 0 && start(a.Chunk) > dearStart {
+	if said == 0 && c.SampleCPU > 0 && start(a.Chunk) > dearStart { // samples that cost nothing were not measured
 		for _, n := range []int{25, 50, 100} {
 			if fits(n) && start(a.Chunk) > dearStart {
 				a.Chunk = n

@@ -72,7 +72,7 @@ parser.add_argument("--output", type=Path, required=True)
 args = parser.parse_args()
 name = Path(__file__).resolve().parents[1].name
 fault = mood(args.seed) if name == "moody" else name
-rng = random.SystemRandom() if fault == "dice" else random.Random(args.seed)
+rng = random.SystemRandom() if fault == "dice" else random.Random(1 if fault == "steady" else args.seed)
 
 if fault == "slow":
     time.sleep(0.5)
