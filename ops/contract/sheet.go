@@ -93,7 +93,7 @@ func ContactSheet(ctx context.Context, g *generator.Generator, dir string, sampl
 		width, height = max(width, wide, 2*gap+len(r.title)*basicfont.Face7x13.Advance), height+label+thumb+gap
 	}
 	sheet := image.NewRGBA(image.Rect(0, 0, width, height))
-	draw.Draw(sheet, sheet.Bounds(), image.White, image.Point{}, draw.Src)
+	draw.Draw(sheet, sheet.Bounds(), image.NewUniform(color.Gray{0xdd}), image.Point{}, draw.Src) // most pictures are white at their edges
 	y := gap
 	for _, r := range rows {
 		write(sheet, gap, y+13, r.title)
@@ -141,7 +141,7 @@ func thumbnail(picture image.Image) image.Image {
 
 func placeholder(text string) image.Image {
 	box := image.NewRGBA(image.Rect(0, 0, thumb, thumb))
-	draw.Draw(box, box.Bounds(), image.NewUniform(color.Gray{0xdd}), image.Point{}, draw.Src)
+	draw.Draw(box, box.Bounds(), image.NewUniform(color.Gray{0xbb}), image.Point{}, draw.Src)
 	write(box, gap, thumb/2, text)
 	return box
 }
