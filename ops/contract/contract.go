@@ -109,10 +109,12 @@ type Checker struct {
 func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, error) {
 	r := &Report{Generator: g.Name, Commit: g.Commit, Verdict: Keeps, Findings: []Finding{}, Flags: g.Flags}
 	if g.Problem != "" {
-		r.add(CommandLine, Fails, "%s", g.Problem)
-		if !strings.Contains(g.Problem, "command line") && !strings.Contains(g.Problem, "--help") {
-			r.Findings[0].Property = Output
+		property := Output
+		if strings.Contains(g.Problem, "command line") || strings.Contains(g.Problem, "--help") {
+			property = CommandLine
 		}
+		r.add(property, Fails, "%s", g.Problem)
+		c.rest(g, 0)
 		return r, nil
 	}
 	dir, err := os.MkdirTemp(c.Scratch, "check-")
@@ -124,7 +126,15 @@ func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, e
 	if err := k.all(ctx); err != nil {
 		return nil, fmt.Errorf("check %s: %w", g.Name, err)
 	}
+	c.rest(g, k.done)
 	return r, nil
+}
+
+// rest tells of the steps that were not needed.
+func (c *Checker) rest(g *generator.Generator, done int) {
+	for ; done < Steps && c.Progress != nil; done++ {
+		c.Progress(g.Name, done+1)
+	}
 }
 
 // check is the check of one generator.
@@ -140,7 +150,7 @@ type check struct {
 
 // order is one run that is wanted.
 type order struct {
-	samples int
+	count   int // of samples
 	seed    int
 	env     []string
 	watched bool // and kept apart
@@ -179,13 +189,13 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 	}
 	var err error
 	limits := worker.Limits{}.Filled()
-	m.result, err = generator.Run(limited, generator.Request{Generator: k.generator, Samples: o.samples, Seed: o.seed, Scratch: m.scratch, Env: env, Apart: o.watched,
-		Guard: k.Guard, MaxBytes: limits.Bytes, MaxFiles: limits.Files * (o.samples + 1)})
+	m.result, err = generator.Run(limited, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed, Scratch: m.scratch, Env: env, Apart: o.watched,
+		Guard: k.Guard, MaxBytes: limits.Bytes, MaxFiles: limits.Files * (o.count + 1)})
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err == nil {
-		m.domain, m.samples, err = Collect(k.generator, m.result.Output, filepath.Join(m.scratch, "staging"), o.samples)
+		m.domain, m.samples, err = Collect(k.generator, m.result.Output, filepath.Join(m.scratch, "staging"), o.count)
 	}
 	if err != nil {
 		var bad *sample.Error
@@ -199,7 +209,7 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 		return m, nil
 	}
 	if !o.watched {
-		k.measured = append(k.measured, measure{samples: o.samples, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
+		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
 	}
 	return m, nil
 }
@@ -225,7 +235,7 @@ func (k *check) lucky(ctx context.Context, chunk int) (*made, error) {
 	defer k.step()
 	var first *made
 	for attempt := range task.SeedTries {
-		m, err := k.run(ctx, order{samples: k.Samples, seed: task.Seed(k.generator.Name, k.Seed, k.Samples, chunk, attempt)})
+		m, err := k.run(ctx, order{count: k.Samples, seed: task.Seed(k.generator.Name, k.Seed, k.Samples, chunk, attempt)})
 		if err != nil {
 			return nil, err
 		}

@@ -86,6 +86,7 @@ var cases = []struct {
 	{"tries-processes", "faults.py", Notes, []string{"shared_memory: it asks for shared memory (a multiprocessing lock or queue), and does without"}},
 	{"fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: Helvetica.ttc"}},
 	{"pillow-fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: arial.ttf"}},
+	{"notices", "faults.py", Notes, []string{"watching: without network and /dev/shm, and watched, it makes other files: final_frame.png, first_frame.png, prompt.txt"}},
 	{"leaves-much", "faults.py", Keeps, nil},
 	{"hoards", "faults.py", Keeps, nil},
 }
@@ -297,10 +298,36 @@ func details(t *testing.T, r *Report) {
 	}
 }
 
+// An interpreter that does not look at PYTHONPATH cannot be watched, and the report
+// does not pretend that it was.
+func TestUnwatched(t *testing.T) {
+	root := folder(t)
+	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: []string{"organisation"}}).Build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := index.Find("organisation")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deaf := filepath.Join(filepath.Dir(g.Python), "deaf")
+	if err := os.WriteFile(deaf, []byte("#!/bin/sh\nexec '"+g.Python+"' -E -X utf8 \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g.Python = deaf
+	r, err := (&Checker{Samples: 1, Seed: 42, Scratch: t.TempDir()}).Check(t.Context(), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Property == Watching && strings.HasPrefix(f.Text, "it could not be watched") }) {
+		t.Errorf("it %s: %+v", r.Verdict, r.Findings)
+	}
+}
+
 // Every property that a finding can have is one that some case has, so that none
 // is added without a generator that shows it.
 func TestPropertiesAreShown(t *testing.T) {
-	shown := map[Property]bool{Decodable: true, Watching: true} // TestDecode, TestUnwatched
+	shown := map[Property]bool{Decodable: true} // TestDecode
 	for _, c := range cases {
 		for _, f := range c.findings {
 			property, _, _ := strings.Cut(f, ":")

@@ -89,7 +89,7 @@ func named(names []string, count int) string {
 // sameSeed runs the same command again.
 func (k *check) sameSeed(ctx context.Context, first *made) error {
 	defer k.step()
-	again, err := k.run(ctx, order{samples: first.order.samples, seed: first.seed})
+	again, err := k.run(ctx, order{count: first.count, seed: first.seed})
 	if err != nil {
 		return err
 	}
@@ -161,13 +161,13 @@ func fingerprints(samples []sample.Sample) (list []string) {
 // twice asks for twice as many samples of the same seed.
 func (k *check) twice(ctx context.Context, first *made) error {
 	defer k.step()
-	more, err := k.run(ctx, order{samples: 2 * first.order.samples, seed: first.seed})
+	more, err := k.run(ctx, order{count: 2 * first.count, seed: first.seed})
 	if err != nil {
 		return err
 	}
 	r := k.report
 	if more.failure != nil {
-		r.add(Twice, Breaks, "with the same seed it makes %d samples, but not %d: %s", first.order.samples, more.order.samples, more.failure)
+		r.add(Twice, Breaks, "with the same seed it makes %d samples, but not %d: %s", first.count, more.count, more.failure)
 		return nil
 	}
 	if r.SameSeed == nil || !*r.SameSeed {
@@ -178,7 +178,7 @@ func (k *check) twice(ctx context.Context, first *made) error {
 		return err
 	}
 	if r.Prefix = new(d.none()); !d.none() {
-		r.add(Prefix, Notes, "of %d samples the first %d are others than when only they are asked for: what a sample is depends on the chunk size", more.order.samples, first.order.samples)
+		r.add(Prefix, Notes, "of %d samples the first %d are others than when only they are asked for: what a sample is depends on the chunk size", more.count, first.count)
 	}
 	return nil
 }
@@ -191,7 +191,7 @@ func (k *check) hashSeed(ctx context.Context, first *made) error {
 		return nil
 	}
 	const other = "PYTHONHASHSEED=3"
-	hashed, err := k.run(ctx, order{samples: first.order.samples, seed: first.seed, env: []string{other}})
+	hashed, err := k.run(ctx, order{count: first.count, seed: first.seed, env: []string{other}})
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,7 @@ func (k *check) hashSeed(ctx context.Context, first *made) error {
 	}
 	if k.generator.Flags.Seed && hashed.failure == nil {
 		// Is it the seed at all? Another one with the same PYTHONHASHSEED tells.
-		seeded, err := k.run(ctx, order{samples: first.order.samples, seed: first.seed/2 + 1, env: []string{other}})
+		seeded, err := k.run(ctx, order{count: first.count, seed: first.seed/2 + 1, env: []string{other}})
 		if err != nil {
 			return err
 		}
@@ -226,7 +226,7 @@ func (k *check) hashSeed(ctx context.Context, first *made) error {
 // apart watches it from within while it has neither network nor shared memory.
 func (k *check) apart(ctx context.Context, first *made) error {
 	defer k.step()
-	m, err := k.run(ctx, order{samples: first.order.samples, seed: first.seed, watched: true})
+	m, err := k.run(ctx, order{count: first.count, seed: first.seed, watched: true})
 	if err != nil {
 		return err
 	}
@@ -259,39 +259,51 @@ func (k *check) apart(ctx context.Context, first *made) error {
 // otherwise, or "".
 func (k *check) without(taken generator.Apart, how string) {
 	r := k.report
-	network, shared := len(r.Seen.Network) > 0, len(r.Seen.Shared) > 0
-	if how != "" && network && shared {
-		// Both were missed; the words of the failure may tell which it was.
-		if read := strings.Contains(how, "Errno 30") || strings.Contains(how, "Errno 38") || strings.Contains(how, "Read-only"); read {
-			network = false
-		}
-	}
-	for _, x := range []struct {
-		property Property
-		asked    bool
-		taken    bool
-		known    **bool
-		what     string
-		needs    string
-	}{
-		{Network, network, taken.Network, &r.Network, "the network (" + named(r.Seen.Network, len(r.Seen.Network)) + ")", "the network"},
-		{SharedMemory, shared, taken.Shm, &r.Shm, "shared memory (" + named(r.Seen.Shared, len(r.Seen.Shared)) + ")", "/dev/shm, which Lambda has not"},
-	} {
-		switch {
-		case x.asked && how != "" && x.taken:
-			*x.known = new(true)
-			r.add(x.property, Breaks, "it needs %s: without, it %s", x.what, how)
-		case x.asked && !x.taken:
-			r.add(x.property, Notes, "it asks for %s; whether it needs it cannot be found out here, where nothing can be taken away from a process", x.what)
-		case x.asked:
-			*x.known = new(false)
-			r.add(x.property, Notes, "it asks for %s, and does without", x.what)
-		case x.taken && how == "":
-			*x.known = new(false)
-		}
-	}
-	if how != "" && !network && !shared {
+	network := resource{Network, "the network", r.Seen.Network, taken.Network, &r.Network}
+	shared := resource{SharedMemory, "shared memory", r.Seen.Shared, taken.Shm, &r.Shm}
+	readOnly := strings.Contains(how, "Errno 30") || strings.Contains(how, "Errno 38") // what a lock in /dev/shm says
+	switch asks := [2]bool{len(network.asked) > 0, len(shared.asked) > 0}; {
+	case how == "":
+		k.missed(network, "")
+		k.missed(shared, "")
+	case asks == [2]bool{}:
 		r.add(Watching, Notes, "without network and /dev/shm, and watched, it %s", how)
+	case !asks[0] || asks[1] && readOnly:
+		k.missed(shared, how)
+	default:
+		k.missed(network, how) // of the other nothing is known then
+	}
+}
+
+// resource is what a generator can be kept from.
+type resource struct {
+	property Property
+	name     string
+	asked    []string // what of it the generator asked for
+	taken    bool     // it was kept from it
+	needs    **bool   // in the report
+}
+
+// missed says what a generator did without a resource: how it came out otherwise,
+// or "".
+func (k *check) missed(x resource, how string) {
+	name := x.name
+	if len(x.asked) > 0 {
+		name += " (" + named(x.asked, len(x.asked)) + ")"
+	}
+	switch {
+	case x.taken && how != "":
+		*x.needs = new(true)
+		k.report.add(x.property, Breaks, "it needs %s: without, it %s", name, how)
+	case len(x.asked) == 0:
+		if x.taken {
+			*x.needs = new(false)
+		}
+	case x.taken:
+		*x.needs = new(false)
+		k.report.add(x.property, Notes, "it asks for %s, and does without", name)
+	default:
+		k.report.add(x.property, Notes, "it asks for %s; whether it needs it cannot be found out here, where nothing can be taken away from a process", name)
 	}
 }
 

@@ -75,6 +75,8 @@ if fault == "hash-alone":
     rng = random.Random(hash("faults_0000"))
 if fault == "hash-too":
     rng = random.Random(seed * 1000 + abs(hash("faults_0000")) % 1000)
+if fault == "notices":
+    rng = random.Random(seed * 1000 + len(sys.path))
 if fault == "mixes":
     rng = random.Random(seed * 1000 + count)
 
