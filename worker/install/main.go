@@ -2,6 +2,7 @@
 // built, with the code that the local stack uses.
 //
 //	install requirements FROM TO  copies from the generators in FROM what environments are made from
+//	install environments FROM TO  makes the environments of what was copied
 //	install generators FROM TO    makes the environments and the index of the generators in FROM
 //
 // It is a program of its own and not a part of bootstrap, so that a change of the
@@ -35,17 +36,22 @@ func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: install requirements|generators FROM TO")
+		fmt.Fprintln(os.Stderr, "usage: install requirements|environments|generators FROM TO")
 		return 80
 	}
 	var err error
 	switch from, to := os.Args[2], os.Args[3]; os.Args[1] {
 	case "requirements":
 		err = generator.CopyRequirements(from, to)
+	case "environments":
+		_, err = install(ctx, from, to)
 	case "generators":
-		err = install(ctx, from, to)
+		var ready int
+		if ready, err = install(ctx, from, to); err == nil && ready == 0 {
+			err = errors.New("no generator is ready")
+		}
 	default:
-		fmt.Fprintf(os.Stderr, "install: %q is neither requirements nor generators\n", os.Args[1])
+		fmt.Fprintf(os.Stderr, "install: %q is neither requirements nor environments nor generators\n", os.Args[1])
 		return 80
 	}
 	if err != nil {
@@ -55,11 +61,12 @@ func run() int {
 	return 0
 }
 
-func install(ctx context.Context, from, to string) error {
+// install makes environments and index, and returns how many generators are ready.
+func install(ctx context.Context, from, to string) (ready int, err error) {
 	var commits map[string]string
 	if text := os.Getenv(commitsVariable); text != "" {
 		if err := json.Unmarshal([]byte(text), &commits); err != nil {
-			return fmt.Errorf("%s is not a JSON object of names and commits: %w", commitsVariable, err)
+			return 0, fmt.Errorf("%s is not a JSON object of names and commits: %w", commitsVariable, err)
 		}
 	}
 	made := 0
@@ -70,9 +77,8 @@ func install(ctx context.Context, from, to string) error {
 	}}
 	index, err := b.Build(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	ready := 0
 	for _, g := range index.Generators {
 		if g.Problem == "" {
 			ready++
@@ -81,8 +87,5 @@ func install(ctx context.Context, from, to string) error {
 		fmt.Fprintf(os.Stderr, "WARNING: generator %s is in the image and cannot run: %s\n", g.Name, g.Problem)
 	}
 	fmt.Printf("%d of %d generators are ready, %d environments were made\n", ready, len(index.Generators), made)
-	if ready == 0 && len(index.Generators) > 0 {
-		return errors.New("no generator is ready")
-	}
-	return nil
+	return ready, nil
 }
