@@ -124,7 +124,8 @@ const (
 // memory or time are too little for it; the usual batch unless that takes too long.
 // said is the chunk that the catalogue asks for, 0 for none.
 func advise(c plan.Cost, said int) Advice {
-	seconds := func(n int) float64 { return c.StartWall + float64(n)*c.SampleWall }
+	// A process has a CPU to itself where it counts; here it may have shared one.
+	seconds := func(n int) float64 { return c.StartCPU + float64(n)*c.SampleCPU }
 	memory := func(n int) int64 { return c.PeakRSS + int64(n-c.Samples)*c.SampleRSS }
 	fits := func(n int) bool { return seconds(n) <= longChunk && memory(n) <= shareOfMemory }
 	start := func(n int) float64 { return c.StartCPU / (c.StartCPU + float64(n)*c.SampleCPU) }
@@ -145,7 +146,7 @@ func advise(c plan.Cost, said int) Advice {
 		}
 	}
 	if !fits(a.Chunk) {
-		because = append(because, fmt.Sprintf("a chunk of %d would take %.0f s and %.1f GB", a.Chunk, seconds(a.Chunk), float64(memory(a.Chunk))/1e9))
+		because = append(because, fmt.Sprintf("a chunk of %d would take %.0f s of CPU and %.1f GB", a.Chunk, seconds(a.Chunk), float64(memory(a.Chunk))/1e9))
 		smaller := []int{50, 25, 20, 10, 5, 2, 1}
 		i := slices.IndexFunc(smaller, func(n int) bool { return n < a.Chunk && fits(n) })
 		if a.Chunk = 1; i >= 0 {

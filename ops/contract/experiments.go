@@ -61,7 +61,11 @@ func (k *check) failed(f *generator.Failure) {
 	case f.Cause == task.Environment && strings.Contains(f.Detail, "command line"):
 		property = CommandLine
 	}
-	r.add(property, Fails, "%s", f)
+	remedy := ""
+	if strings.Contains(f.Detail, "a module is missing") {
+		remedy = "; its requirements.txt, or requirements in " + generator.Catalogue + ", can add it"
+	}
+	r.add(property, Fails, "%s%s", f, remedy)
 	r.Stderr = f.Stderr
 }
 
