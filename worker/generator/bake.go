@@ -23,6 +23,9 @@ func CopyRequirements(root, dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { // also for none of them: the next step of the build reads it
+		return err
+	}
 	for _, g := range list {
 		if g.Problem != "" {
 			continue
