@@ -72,7 +72,9 @@ parser.add_argument("--output", type=Path, required=True)
 args = parser.parse_args()
 name = Path(__file__).resolve().parents[1].name
 fault = mood(args.seed) if name == "moody" else name
-rng = random.SystemRandom() if fault == "dice" else random.Random(1 if fault == "steady" else args.seed)
+rng = random.SystemRandom() if fault == "dice" else random.Random(args.seed)
+if fault == "steady":
+    rng = random.Random(1)
 
 if fault in ("slow", "slower"):
     time.sleep(0.5 if fault == "slow" else 1.7)
