@@ -50,6 +50,7 @@ func TestAdvise(t *testing.T) {
 		{"much memory", plan.Cost{StartCPU: 1, SampleCPU: 1, Samples: 6, PeakRSS: 1000 * mb, SampleRSS: 100 * mb}, 0, 10, 100, "a chunk of 20 would take 21 s of CPU and 2.5 GB"},
 		{"slow", plan.Cost{StartCPU: 1, SampleCPU: 40, Samples: 6, PeakRSS: 300 * mb}, 0, 5, 50, "a chunk of 20 would take 801 s of CPU and 0.3 GB"},
 		{"more than there is", plan.Cost{StartCPU: 1, SampleCPU: 1, Samples: 6, PeakRSS: 9000 * mb}, 0, 1, 100, "a chunk of 20 would take 21 s of CPU and 9.4 GB"},
+		{"far from what was measured", plan.Cost{SampleCPU: 1, Samples: 6, PeakRSS: 350 * mb, SampleRSS: 39 * mb}, 100, 100, 100, "the catalogue says chunks of 100"},
 		{"the catalogue's", plan.Cost{StartCPU: 1, SampleCPU: 1, Samples: 6, PeakRSS: 300 * mb}, 50, 50, 100, "the catalogue says chunks of 50"},
 	} {
 		a := advise(c.cost, c.said)
