@@ -39,7 +39,7 @@ type CLI struct {
 	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare."`
 	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
-	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show and fetch the generators."`
+	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show, fetch and check the generators."`
 	Pause      PauseCmd                  `cmd:"" help:"Let no worker take a further task."`
 	Resume     ResumeCmd                 `cmd:"" help:"Let workers take tasks again."`
 	Logs       LogsCmd                   `cmd:"" help:"Show what the workers log."`

@@ -74,10 +74,10 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 		return nil, err
 	}
 	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
-	limits := c.Limits.filled()
+	limits := c.Limits.Filled()
 	return &Handler{
 		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
-		scratch: dir, limits: limits, guard: limits.guard(), seen: newSeen(), capacity: capacity, slots: semaphore.NewWeighted(capacity),
+		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(), capacity: capacity, slots: semaphore.NewWeighted(capacity),
 		generator: generator.Run,
 	}, nil
 }

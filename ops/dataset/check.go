@@ -360,6 +360,7 @@ func (i *inspection) conclude(ctx context.Context) error {
 	r := i.report
 	missing := i.view.Missing()
 	r.Samples, r.Bytes, r.Missing = i.view.Samples(), i.view.Bytes(), Spans(missing)
+	r.Alike, r.Chunks = i.view.Alike()
 	duplicates := i.view.Duplicates()
 	r.Duplicates, r.Distinct = len(duplicates), r.Samples-len(duplicates)
 	if r.Duplicates > 0 {
