@@ -18,8 +18,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// plan are the flags that say what a run makes.
-type plan struct {
+// wanted are the flags that say what a run makes.
+type wanted struct {
 	choice
 	Samples int    `help:"Samples per generator." placeholder:"N"`
 	Batch   int    `help:"Samples per task, 1 to 1000. A multiple of the chunk size wastes nothing." default:"100"`
@@ -29,7 +29,7 @@ type plan struct {
 	Start   int    `help:"First sample index." default:"0"`
 }
 
-func (p *plan) check() error {
+func (p *wanted) check() error {
 	switch {
 	case !p.given():
 		return usage("say which generators: --all, or --generator NAME")
@@ -49,7 +49,7 @@ func (p *plan) check() error {
 
 // SubmitCmd plans a run and sends its tasks.
 type SubmitCmd struct {
-	plan
+	wanted
 	DryRun     bool    `help:"Print the plan, send nothing."`
 	Missing    bool    `help:"Send only what has no receipt yet." xor:"existing"`
 	Overwrite  bool    `help:"Replace what earlier runs have committed in this range; with --repair-plan, only what the plan names." xor:"existing"`
@@ -247,7 +247,7 @@ func follow(old task.Run) task.Run {
 }
 
 // run is the run that the flags and the chosen generators make.
-func (p *plan) run(chosen []generator.Generator) task.Run {
+func (p *wanted) run(chosen []generator.Generator) task.Run {
 	now := time.Now().UTC()
 	run := task.Run{
 		ID: task.NewRunID(now, rand.Uint32()), Created: now, Seed: p.Seed, Start: p.Start, Samples: p.Samples,
