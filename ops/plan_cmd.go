@@ -108,7 +108,7 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 	}
 	run := c.run(p.list)
 	if p.Estimate, err = plan.Of(run, costs, s); err != nil {
-		return unmeasured(err, c.words(), c.Samples)
+		return unmeasured(err, words(run), c.Samples)
 	}
 	p.Batch, p.ChunkSize, p.Format = run.Batch, run.ChunkSize, run.Format
 	p.Advice, p.OtherChunks = plan.Advise(run, costs, s)
@@ -278,15 +278,14 @@ func (p *Planned) remark(t *Target) {
 	for _, g := range p.list {
 		commits[g.Name] = g.Commit
 	}
-	var changed []string
-	var oldest time.Time
+	var changed, waits []string
 	for _, g := range p.Generators {
 		cost := p.costs[g.Name]
 		if at := cost.Machine; !slices.Contains(p.Measured, at) {
 			p.Measured = append(p.Measured, at)
 		}
-		if oldest.IsZero() || g.Measured.Before(oldest) {
-			oldest = g.Measured
+		if cost.Waits(g.ChunkSize) {
+			waits = append(waits, g.Name)
 		}
 		if g.Commit != "" && commits[g.Name] != "" && g.Commit != commits[g.Name] {
 			changed = append(changed, g.Name)
@@ -294,6 +293,9 @@ func (p *Planned) remark(t *Target) {
 	}
 	if changed != nil {
 		p.Notes = append(p.Notes, some(changed)+" changed since measured")
+	}
+	if waits != nil {
+		p.Notes = append(p.Notes, some(waits)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
 	}
 	if t != nil && t.Region != "" && t.Region != price.Region {
 		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may be others", t.Region))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -57,6 +59,7 @@ type SubmitCmd struct {
 	Duplicates bool    `help:"With --missing: replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
 	MaxDraws   float64 `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
 	Run_       string  `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
+	MaxCost    float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
 	Resume     string  `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
 }
 
@@ -66,6 +69,8 @@ func (*SubmitCmd) Help() string {
 
 A range that is committed with another seed or chunk size is refused unless --missing or --overwrite is given. What is committed with the same ones is not made again.
 
+With --max-cost a run is sent only if it costs no more at AWS, by what 'ops plan' reckons from the costs of its generators, in the region of its price table and without what is free. If they were not measured, nothing is sent. The local stack costs nothing.
+
 To mend a dataset: 'ops verify --deep' writes a repair plan and prints the command that carries it out. Samples whose objects are gone or damaged are made again with the seeds of their receipts, so a deterministic generator gives the bytes that were there; nothing else is touched. With --overwrite, what no receipt names is removed, and a sample that its generator wrote broken is replaced by another draw.
 
 To make samples distinct: --missing --duplicates fills the gaps, waits, replaces the later ones of equal samples, waits, and looks again. It stops at a generator that has fewer puzzles than samples are wanted, and says how many it has. It can be interrupted: the same command goes on.
@@ -73,6 +78,7 @@ To make samples distinct: --missing --duplicates fills the gaps, waits, replaces
 Examples:
   ops --stack dev submit --all --samples 10000
   ops --stack dev submit --generator maze-task-data-generator --samples 500 --format tar --chunk 100
+  ops --stack dev submit --all --samples 10000 --max-cost 50
   ops --stack dev submit --missing --run 20260801t101500.000-1f2e3d4c
   ops --stack dev submit --overwrite --repair-plan plan.json
   ops --stack dev submit --missing --duplicates --run 20260801t101500.000-1f2e3d4c
@@ -85,6 +91,12 @@ func (c *SubmitCmd) Validate() error {
 		if err := task.CheckName(c.Run_); err != nil {
 			return usage("--run %v", err)
 		}
+	}
+	switch {
+	case c.MaxCost < 0 || math.IsNaN(c.MaxCost):
+		return usage("--max-cost is %g, it must be more than 0", c.MaxCost)
+	case c.MaxCost > 0 && (c.Resume != "" || c.RepairPlan != "" || c.Duplicates):
+		return usage("--max-cost looks at a run before anything of it is sent: leave --resume, --repair-plan and --duplicates out")
 	}
 	if c.Resume != "" {
 		if err := task.CheckName(c.Resume); err != nil {
@@ -166,6 +178,9 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 // submit writes a run down and sends it, or prints it.
 func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) error {
 	tasks := run.Plan()
+	if err := c.checkCost(o, t, run); err != nil {
+		return err
+	}
 	if c.DryRun {
 		return c.printPlan(o, t, run, tasks)
 	}
@@ -186,6 +201,42 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 		return err
 	}
 	return send(ctx, o, t, q, run, false)
+}
+
+// checkCost refuses a run that may cost more than it should, or of which that is
+// not known. How many workers will be started is not known either: as many as
+// possible are reckoned with. On this machine nothing has to be paid.
+func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
+	if c.MaxCost == 0 || t.Name == stack.Local {
+		return nil
+	}
+	costs, err := plan.LoadCosts(o.LocalDir)
+	if err != nil {
+		return err
+	}
+	e, err := plan.Of(run, costs, plan.Setting{Worker: workerOf(t), Concurrency: plan.MostWorkers})
+	if err != nil {
+		return unmeasured(err, words(run), run.Samples)
+	}
+	if e.Make > c.MaxCost {
+		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), c.MaxCost),
+			"ops%s plan %s --samples %d: it says what costs, and what would cost less", t.flags(), words(run), run.Samples)
+	}
+	o.Say("the run costs about %s dollars, --max-cost is %g", dollars(e.Make), c.MaxCost)
+	return nil
+}
+
+// words are flags that choose a run's generators.
+func words(run task.Run) string {
+	const few = 3
+	if len(run.Generators) > few {
+		return "--all"
+	}
+	c := choice{}
+	for _, g := range run.Generators {
+		c.Generator = append(c.Generator, g.Name)
+	}
+	return c.words()
 }
 
 // confirmQueue asks before something is sent that may be in the queue already.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,6 +63,7 @@ func try(ctx context.Context, g *generator.Generator, n int) (tried, error) {
 	}
 	defer os.RemoveAll(scratch)
 	const seed = 42 // the same for both, so that they have most of their samples in common
+	before := contention()
 	// Without limits the guard only watches.
 	r, err := generator.Run(ctx, generator.Request{Generator: g, Samples: n, Seed: seed, Scratch: scratch, Guard: &generator.Guard{}})
 	if err != nil {
@@ -76,6 +78,7 @@ func try(ctx context.Context, g *generator.Generator, n int) (tried, error) {
 		return tried{}, err
 	}
 	t := tried{Result: r}
+	t.Wall = max(r.CPU, r.Wall-(contention()-before))
 	for _, s := range samples {
 		for _, f := range s.Files {
 			t.bytes += f.Size
@@ -83,6 +86,19 @@ func try(ctx context.Context, g *generator.Generator, n int) (tried, error) {
 		}
 	}
 	return t, nil
+}
+
+// contention is for how long something on this machine has waited for a CPU since
+// it was started; 0 where the kernel does not tell. What a generator took longer
+// for that reason is not its own.
+func contention() time.Duration {
+	text, err := os.ReadFile("/proc/pressure/cpu")
+	if err != nil {
+		return 0
+	}
+	_, total, _ := strings.Cut(strings.SplitN(string(text), "\n", 2)[0], "total=")
+	micros, _ := strconv.ParseInt(total, 10, 64)
+	return time.Duration(micros) * time.Microsecond
 }
 
 // Blame says why a generator could not be measured, in one sentence; ok is false

@@ -295,9 +295,9 @@ func (e *Estimate) takes(concurrency int) float64 {
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html
 const putsPerPrefix = 3500
 
-// accountConcurrency is what AWS lets an account run at once unless it asks for
-// more, and MaximumConcurrency of the queue's mapping.
-const accountConcurrency = 1000
+// MostWorkers is how many invocations at once a queue can feed, and what AWS lets
+// most accounts have.
+const MostWorkers = 1000
 
 // judge says what cannot work, and what is to be known.
 func (e *Estimate) judge(s Setting) {
@@ -321,8 +321,8 @@ func (e *Estimate) judge(s Setting) {
 	if takes := e.takes(e.Concurrency); takes > retention.Seconds() {
 		e.problem("the run takes %s with %d workers, and the queue keeps a task for %s: take more workers, or submit it in parts with --start", seconds(takes), e.Concurrency, seconds(retention.Seconds()))
 	}
-	if e.Concurrency > accountConcurrency {
-		e.problem("%d workers are more than the %d that a queue can feed at once", e.Concurrency, accountConcurrency)
+	if e.Concurrency > MostWorkers {
+		e.problem("%d workers are more than the %d that a queue can feed at once", e.Concurrency, MostWorkers)
 	}
 	if e.PutRate > putsPerPrefix {
 		e.note("with all workers it puts %.0f objects a second, %.0f for each generator; S3 takes %d for a prefix and splits prefixes by itself within minutes, meanwhile workers try again", e.PutRate, e.PutRate/float64(len(e.Generators)), putsPerPrefix)

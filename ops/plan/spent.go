@@ -3,10 +3,10 @@ package plan
 import (
 	"math"
 	"slices"
+	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Spent is what receipts show of what was spent. It is an estimate: a receipt tells
@@ -22,59 +22,78 @@ type Spent struct {
 	Dollars     float64  `json:"dollars"` // at AWS
 }
 
+// Trace is what a receipt tells of its cost.
+type Trace struct {
+	RequestID string
+	RunID     string
+	Samples   int
+	CPU, Wall float64 // seconds
+	RSS       int64   // bytes
+	Bytes     int64
+	Objects   int
+	Shard     int64 // bytes; 0 for none
+	Committed time.Time
+}
+
+// TraceOf takes from a receipt what a reckoning needs.
+func TraceOf(r store.Receipt) Trace {
+	t := Trace{RequestID: r.RequestID, RunID: r.RunID, Samples: len(r.Samples), CPU: r.CPUSeconds, Wall: r.WallSeconds, RSS: r.PeakRSSBytes,
+		Bytes: r.Bytes(), Objects: len(r.ObjectKeys()), Committed: r.Committed}
+	if r.Shard != nil {
+		t.Shard = r.Shard.Size
+	}
+	return t
+}
+
 // Spent reckons what the tasks took that receipts tell of: those with one request
 // id were made by one invocation, side by side as far as the worker's CPUs reach.
-func (w Worker) Spent(receipts []store.Receipt) Spent {
+func (w Worker) Spent(traces []Trace) Spent {
 	var s Spent
-	invocations := map[string][]store.Receipt{}
-	for _, r := range receipts {
-		invocations[r.RequestID] = append(invocations[r.RequestID], r)
-		s.Samples += len(r.Samples)
+	invocations := map[string][]Trace{}
+	for _, t := range traces {
+		invocations[t.RequestID] = append(invocations[t.RequestID], t)
+		s.Samples += t.Samples
 		s.Receipts++
-		s.CPUSeconds += r.CPUSeconds
-		s.Bytes += r.Bytes()
+		s.CPUSeconds += t.CPU
+		s.Bytes += t.Bytes
+		s.Requests.add(t.requests(), 1)
 	}
 	for _, list := range invocations {
 		s.BusySeconds += w.invocation(list)
 		s.Requests.add(Requests{Invocations: 1, Queue: 2, List: 1}, 1)
-		for _, r := range list {
-			s.Requests.add(committed(r), 1)
-		}
 	}
-	// A request of the sender carries ten tasks.
-	s.Requests.Queue += (len(invocations) + 9) / 10
-	s.Dollars = w.dollars(s.BusySeconds) + s.Requests.dollars() + float64(s.Receipts*logOfChunk+len(invocations)*logOfTask)/price.BytesPerGB*price.LogGB.Dollars
+	s.Requests.add(send(len(invocations)), 1)
+	logs := float64(s.Receipts*logOfChunk+len(invocations)*logOfTask) / price.BytesPerGB
+	s.Dollars = w.dollars(s.BusySeconds) + s.Requests.dollars() + logs*price.LogGB.Dollars
 	return s
 }
 
 // invocation is how long one took at least, in seconds: its chunks in the order in
 // which they were committed, each on the first CPU that is free.
-func (w Worker) invocation(list []store.Receipt) float64 {
-	slices.SortFunc(list, func(a, b store.Receipt) int { return a.Committed.Compare(b.Committed) })
+func (w Worker) invocation(list []Trace) float64 {
+	slices.SortFunc(list, func(a, b Trace) int { return a.Committed.Compare(b.Committed) })
 	slots := w.CPUs()
-	for _, r := range list {
-		slots = min(slots, max(int(w.room()/float64(max(r.PeakRSSBytes, 1))), 1))
+	for _, t := range list {
+		slots = min(slots, max(int(w.room()/float64(max(t.RSS, 1))), 1))
 	}
 	free := make([]float64, slots)
 	cpu := 0.0
-	for _, r := range list {
+	for _, t := range list {
 		at := slices.Index(free, slices.Min(free))
-		free[at] += r.WallSeconds*w.slower() + requestsBefore*requestTime.Seconds()
-		cpu += r.CPUSeconds * w.slower()
+		free[at] += t.Wall*w.slower() + requestsBefore*requestTime.Seconds()
+		cpu += t.CPU * w.slower()
 	}
 	last := list[len(list)-1]
-	return max(slices.Max(free), cpu/w.Share()) + requestTime.Seconds() + w.store(1, last.Bytes(), len(last.ObjectKeys()))
+	return max(slices.Max(free), cpu/w.Share()) + requestTime.Seconds() + w.store(1, last.Bytes, last.Objects)
 }
 
-// committed are the requests to S3 that a receipt tells of.
-func committed(r store.Receipt) Requests {
-	c := Requests{Put: 3, List: 3}
-	if r.Format == task.Tar && r.Shard != nil {
-		c.Put += shardRequests(r.Shard.Size)
-	} else {
-		c.Put += len(r.ObjectKeys())
+// requests are those to S3 that a receipt tells of.
+func (t Trace) requests() Requests {
+	r := Requests{Put: 3 + t.Objects, List: 3}
+	if t.Shard > 0 {
+		r.Put = 3 + shardRequests(t.Shard)
 	}
-	return c
+	return r
 }
 
 // Scale returns what so many samples took if those that were looked at are like

@@ -124,6 +124,10 @@ func (c Cost) Wall(n int) float64 {
 	return max(c.StartWall+float64(n)*c.SampleWall, c.CPU(n))
 }
 
+// Waits reports whether a process for n samples was seen to take much longer than
+// its CPU time.
+func (c Cost) Waits(n int) bool { return c.Wall(n) > 1.3*c.CPU(n) }
+
 // Memory returns what a process takes for n samples, in bytes, and at least what
 // it was seen to take.
 func (c Cost) Memory(n int) int64 {
