@@ -214,12 +214,12 @@ func (r Requests) dollars() float64 {
 		float64(r.Put+r.List)*price.Put.Dollars + float64(r.Get)*price.Get.Dollars
 }
 
-// What a worker logs, with Lambda's own lines, in bytes; and the metrics it has in
-// CloudWatch for each generator.
+// What a worker logs, with Lambda's own lines and the 26 bytes that CloudWatch adds
+// to each, in bytes; and the metrics it has for each generator and for all.
 const (
-	logOfTask        = 1600
-	logOfChunk       = 520
-	metricsPerWorker = 3
+	logOfTask  = 1750
+	logOfChunk = 525
+	metrics    = 3
 )
 
 // reckon fills in times and dollars.
@@ -256,7 +256,7 @@ func (e *Estimate) reckon(run task.Run) {
 	e.Make += add("S3, writing and listing", float64(e.Requests.Put+e.Requests.List), price.Put)
 	e.Make += add("S3, reading", float64(e.Requests.Get), price.Get)
 	e.Make += add("logs", logs, price.LogGB)
-	e.Make += add("metrics", metricsPerWorker*float64(len(run.Generators))*hours/price.HoursPerMonth, price.MetricMonth)
+	e.Make += add("metrics", metrics*float64(len(run.Generators)+1)*hours/price.HoursPerMonth, price.MetricMonth)
 	e.Keep = add("to keep it, a month", stored, price.StorageMonth)
 	e.Fetch = add("to download it", stored, price.Download)
 }

@@ -40,6 +40,15 @@ const (
 	uploads     = 32                    // of one chunk side by side: worker/store
 )
 
+// spread is by how much the chunks of one generator differ: the standard deviation
+// of their CPU time as a part of its mean. Over 25 generators of the organisation,
+// 5 chunks of 20 samples each, it was 0.05 on average, 0.13 for the worst. A task
+// is done when the slowest of its last wave is: slowest says by how many standard
+// deviations that is slower than the mean, for 1 to 6 chunks.
+const spread = 0.05
+
+var slowest = [maxCPUs + 1]float64{0, 0, 0.56, 0.85, 1.03, 1.16, 1.27}
+
 // Requests one after the other for each chunk, while it holds a CPU and while it
 // does not: list claims, claim, list claims again, look at the receipts; receipt,
 // release.
@@ -93,7 +102,7 @@ func (w Worker) chunk(c Cost, samples, k int) float64 {
 func (w Worker) Task(c Cost, samples, n int, bytes int64, objects int) float64 {
 	k := max(w.AtOnce(c, samples), 1)
 	last := (n-1)%k + 1
-	seconds := float64((n-1)/k)*w.chunk(c, samples, k) + w.chunk(c, samples, last)
+	seconds := float64((n-1)/k)*w.chunk(c, samples, k) + w.chunk(c, samples, last)*(1+spread*slowest[last])
 	return seconds + requestTime.Seconds() + w.store(last, bytes, objects)
 }
 
