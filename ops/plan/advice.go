@@ -21,15 +21,18 @@ const (
 	// A task that takes longer than this loses much when its worker is killed, and a
 	// heavy tail may bring it to the end of its time.
 	longTask = 5 * time.Minute
-	// A change has to save so much: what is measured is no better.
+	// Another batch has to save so much: what is measured is no better.
 	worthIt = 0.03
-	// Another chunk size makes other samples, so it has to save more.
-	worthOtherSamples = 0.1
+	// Less memory is fewer CPUs, so as many more workers are needed to be as quick;
+	// another chunk size makes other samples. They have to save more.
+	worthMore = 0.1
+	// More waves of chunks than this make no difference.
+	mostWaves = 6
 )
 
 // Advise looks for the memory and the batch with which a run is cheapest, and for
 // the chunk size if that saves much more. Of equals it takes what the run has,
-// else the smaller. The first result keeps the chunk size; the second does not,
+// else the smaller batch. The first result keeps the chunk size; the second does not,
 // and is nil where that is not worth it.
 //
 // Lambda's price is for memory and time together, and CPUs come with the memory.
@@ -40,11 +43,15 @@ func Advise(run task.Run, costs map[string]Cost, s Setting) (same Advice, other 
 	before := now.dollars(run, costs, s)
 	best := func(sizes []int) (choice, float64) {
 		top, least := now, before
-		for _, size := range sizes {
-			for _, memory := range memories(s.MemoryMB) {
-				for n := 1; n*size <= task.MaxSamples && n <= 60; n++ {
+		for _, memory := range memories(s.MemoryMB) {
+			worth := worthIt
+			if memory != s.MemoryMB {
+				worth = worthMore
+			}
+			for _, size := range sizes {
+				for n := 1; n*size <= task.MaxSamples && n <= mostWaves*maxCPUs; n++ {
 					c := choice{memory, n * size, size}
-					if d := c.dollars(run, costs, s); d > 0 && (least == 0 || d < least*(1-worthIt)) {
+					if d := c.dollars(run, costs, s); d > 0 && (least == 0 || d < least*(1-worth)) {
 						top, least = c, d
 					}
 				}
@@ -55,21 +62,21 @@ func Advise(run task.Run, costs map[string]Cost, s Setting) (same Advice, other 
 	top, least := best([]int{run.ChunkSize})
 	same = top.advice(before, least)
 	sizes := slices.DeleteFunc([]int{5, 10, 20, 25, 50, 100}, func(n int) bool { return n == run.ChunkSize })
-	if c, d := best(sizes); d > 0 && (least == 0 || d < least*(1-worthOtherSamples)) {
+	if c, d := best(sizes); d > 0 && (least == 0 || d < least*(1-worthMore)) {
 		a := c.advice(before, d)
 		other = &a
 	}
 	return same, other
 }
 
-// memories are the sizes that are tried: whole CPUs, what there is at most, and
-// what the stack has.
+// memories are the sizes that are tried: what the stack has, what there is at most,
+// and whole CPUs.
 func memories(now int) []int {
-	list := []int{now}
-	for n := 1; n < maxCPUs; n++ {
+	list := []int{now, 10240}
+	for n := maxCPUs - 1; n > 0; n-- {
 		list = append(list, n*MegabytesPerCPU)
 	}
-	return append(list, 10240)
+	return list
 }
 
 // choice is one combination.

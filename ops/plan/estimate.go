@@ -286,8 +286,11 @@ func (e *Estimate) takes(concurrency int) float64 {
 	} else {
 		seconds = rising + (e.BusySeconds-done)/most
 	}
-	// The last task is begun when all workers are there, or when the others suffice.
-	return coldStart.Seconds() + max(seconds+e.longest/2, min(rising, seconds)+e.longest)
+	seconds += e.longest / 2
+	if e.Tasks <= concurrency { // each has a worker for itself
+		seconds = min(seconds, rising+e.longest)
+	}
+	return coldStart.Seconds() + max(seconds, e.longest)
 }
 
 // putsPerPrefix is what S3 takes in a second for one partition of its keys. It
