@@ -337,7 +337,7 @@ func (p *Planned) table(w io.Writer) {
 		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it\n", dollars(p.AsShards))
 	}
 	if a := p.OtherChunks; a != nil {
-		fmt.Fprintf(w, "with other samples: --chunk %d --batch %d and memoryMB %d would save %.0f %%\n", a.ChunkSize, a.Batch, a.MemoryMB, 100*a.Saves)
+		fmt.Fprintf(w, "with other samples: --chunk %d %s\n", a.ChunkSize, p.change(*a))
 	}
 	fmt.Fprintf(w, "measured on %s\n", strings.Join(p.Measured, ", "))
 	fmt.Fprintf(w, "prices: %s, on demand, without what is free, as of %s\n", p.Prices["region"], p.Prices["as_of"])
@@ -351,39 +351,48 @@ func (p *Planned) table(w io.Writer) {
 
 // advice is the recommendation in a line.
 func (p *Planned) advice() string {
-	a := p.Advice
-	if a.Batch == p.Batch && a.MemoryMB == p.Worker.MemoryMB {
+	switch a := p.Advice; {
+	case a.Dollars == 0:
+		return fmt.Sprintf("nothing makes it work with chunks of %d", p.ChunkSize)
+	case a.Batch == p.Batch && a.MemoryMB == p.Worker.MemoryMB:
 		return "what it has"
+	default:
+		return p.change(a)
 	}
-	var parts []string
-	if a.Batch != p.Batch {
-		parts = append(parts, fmt.Sprintf("--batch %d", a.Batch))
-	}
+}
+
+// change says what to change beside the chunk size, and why.
+func (p *Planned) change(a plan.Advice) string {
+	text := fmt.Sprintf("--batch %d", a.Batch)
 	if a.MemoryMB != p.Worker.MemoryMB {
-		parts = append(parts, fmt.Sprintf("memoryMB %d", a.MemoryMB))
+		text += fmt.Sprintf(" and memoryMB %d", a.MemoryMB)
 	}
-	text := strings.Join(parts, " and ")
 	if a.Saves > 0 {
-		text += fmt.Sprintf(", which saves %.0f %%", 100*a.Saves)
+		return text + fmt.Sprintf(", which saves %.0f %%", 100*a.Saves)
 	}
-	return text
+	return text + fmt.Sprintf(", for about %s USD", dollars(a.Dollars))
 }
 
 func lasting(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
 
-// dollars writes an amount of money: 12.34, and small ones with two digits that
-// count.
+// dollars writes an amount of money.
 func dollars(d float64) string {
-	if d != 0 && d < 0.1 {
-		return fmt.Sprintf("%.2g", d)
+	switch {
+	case d > 0 && d < 0.001:
+		return "<0.001"
+	case d < 0.1:
+		return fmt.Sprintf("%.3f", d)
 	}
 	return fmt.Sprintf("%.2f", d)
 }
 
 // amount writes how much of something.
 func amount(n float64) string {
-	if n < 10 {
-		return fmt.Sprintf("%.2g", n)
+	switch {
+	case n > 0 && n < 0.01:
+		return "<0.01"
+	case n < 10 && n != math.Trunc(n):
+		return fmt.Sprintf("%.2f", n)
 	}
 	return count(int(math.Round(n)))
 }

@@ -89,12 +89,7 @@ type Item struct {
 type UnknownCostError struct{ Generators []string }
 
 func (e *UnknownCostError) Error() string {
-	const few = 3
-	names := strings.Join(e.Generators[:min(few, len(e.Generators))], ", ")
-	if more := len(e.Generators) - few; more > 0 {
-		names += fmt.Sprintf(" and %d more", more)
-	}
-	return "what " + names + " cost was not measured yet"
+	return "what samples of " + some(e.Generators) + " take was not measured yet"
 }
 
 // usual are the concurrencies of which a plan always tells how long it takes: what

@@ -244,7 +244,7 @@ func TestUnknown(t *testing.T) {
 		run.Generators = append(run.Generators, task.RunGenerator{Name: name})
 	}
 	_, err := Of(run, map[string]Cost{"even": even}, Setting{Worker: DefaultWorker(), Concurrency: 1})
-	if unknown, ok := errors.AsType[*UnknownCostError](err); !ok || fmt.Sprint(unknown.Generators) != "[a b c d]" || !strings.Contains(err.Error(), "a, b, c and 1 more") {
+	if unknown, ok := errors.AsType[*UnknownCostError](err); !ok || fmt.Sprint(unknown.Generators) != "[a b c d]" || !strings.Contains(err.Error(), "what samples of a, b, c and 1 more take was not measured yet") {
 		t.Errorf("%v", err)
 	}
 }
