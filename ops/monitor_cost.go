@@ -61,17 +61,8 @@ func newCosts(t *Target) *costs {
 	return &costs{worker: workerOf(t), local: t.Name == stack.Local, read: map[string]bool{}, traces: map[string]*sampled{}}
 }
 
-// look reads receipts, as many of each generator, and reckons. names are those of
-// the generators that were listed now.
-func (c *costs) look(ctx context.Context, st *store.Store, run task.Run, names [][]store.ReceiptName, p *Progress) (*RunCost, error) {
-	share := max(1, min(readPerLook, readPerRun-len(c.read))/max(len(run.Generators), 1))
-	if len(c.read) >= readPerRun {
-		share = 0
-	}
-	var chosen []store.ReceiptName
-	for _, list := range names {
-		chosen = append(chosen, c.choose(list, max(run.Batch, 1), share)...)
-	}
+// look reads the receipts that were chosen, and reckons.
+func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.ReceiptName, p *Progress) (*RunCost, error) {
 	for r, err := range st.ReadReceipts(ctx, chosen) {
 		if errors.Is(err, store.ErrDamaged) {
 			continue // verify says so
@@ -85,7 +76,7 @@ func (c *costs) look(ctx context.Context, st *store.Store, run task.Run, names [
 			c.traces[r.Generator] = g
 		}
 		g.samples += len(r.Samples)
-		if r.RunID == run.ID {
+		if r.RunID == p.Run {
 			g.mine = append(g.mine, plan.TraceOf(r))
 		}
 	}
@@ -110,14 +101,20 @@ func (c *costs) look(ctx context.Context, st *store.Store, run task.Run, names [
 	return cost, nil
 }
 
-// choose picks at most n receipts that were not read, those of whole tasks
-// together, spread over the range: a task's cost shows only from all of its
-// chunks.
-func (c *costs) choose(names []store.ReceiptName, batch, n int) []store.ReceiptName {
+// choose picks receipts of one generator that were not read, as many as its share
+// of a look is, those of whole tasks together, spread over the range: a task's cost
+// shows only from all of its chunks.
+func (c *costs) choose(names []store.ReceiptName, run task.Run) []store.ReceiptName {
+	left := min(readPerLook, readPerRun-len(c.read))
+	if left <= 0 {
+		return nil
+	}
+	n := max(1, left/len(run.Generators))
 	names = slices.DeleteFunc(slices.Clone(names), func(r store.ReceiptName) bool { return c.read[r.Key] })
 	if len(names) <= n {
 		return names
 	}
+	batch := max(run.Batch, 1)
 	var tasks [][]store.ReceiptName
 	for _, name := range names {
 		if k := len(tasks); k > 0 && tasks[k-1][0].Range.Start/batch == name.Range.Start/batch {
@@ -127,7 +124,7 @@ func (c *costs) choose(names []store.ReceiptName, batch, n int) []store.ReceiptN
 		}
 	}
 	var chosen []store.ReceiptName
-	step := max(1, len(tasks)*len(tasks[0])/max(n, 1))
+	step := max(1, len(tasks)*len(tasks[0])/n)
 	for i := 0; i < len(tasks) && len(chosen) < n; i += step {
 		chosen = append(chosen, tasks[i]...)
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -97,24 +96,81 @@ func TestMonitorCost(t *testing.T) {
 		t.Errorf("%d receipts were read", len(m.costs.read))
 	}
 
-	// A look that may read only some of them.
-	few := newCosts(&Target{Name: "dev"})
+	// One that may read only some of them.
+	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
 	names, err := dataset.Names(t.Context(), c.store, "maze", run.Range())
 	must(t, err)
-	chosen := few.choose(names, 100, 10)
-	if len(chosen) != 10 || !slices.IsSortedFunc(chosen, func(a, b store.ReceiptName) int { return a.Range.Start - b.Range.Start }) {
-		t.Errorf("chosen: %v", chosen)
+	few := newCosts(&Target{Name: "dev"})
+	for i := range readPerRun - 20 {
+		few.read[fmt.Sprint(i)] = true
 	}
+	chosen := few.choose(names, run) // 20 for two generators
 	tasks := map[int]int{}
 	for _, n := range chosen {
 		tasks[n.Range.Start/100]++
 	}
-	for k, n := range tasks {
-		if n != 5 {
-			t.Errorf("task %d: %d of its 5 receipts", k, n)
+	if fmt.Sprint(tasks) != "map[0:5 5:5]" {
+		t.Errorf("of 50 receipts, those of the tasks %v are read", tasks)
+	}
+	for i := range 20 {
+		few.read[fmt.Sprint("more ", i)] = true
+	}
+	if more := few.choose(names, run); more != nil {
+		t.Errorf("%d are read beyond the limit", len(more))
+	}
+}
+
+// A look lists what is new, and says the same as one that lists everything. That a
+// run is whole it says only after it has.
+func TestMonitorRefresh(t *testing.T) {
+	c := newCloud(t)
+	run := task.Run{ID: "mine", Samples: 40_000, Batch: 100, ChunkSize: 500, Generators: []task.RunGenerator{{Name: "maze"}}}
+	m := newMonitor(c.store, c.queue, run)
+	receipt := func(start int) store.Receipt {
+		return store.Receipt{Generator: "maze", RunID: "mine", ChunkSize: 500, Start: start, End: start + 500, Claim: 1, Format: task.Files}
+	}
+	committed := 0
+	look := func(from int) *Progress {
+		t.Helper()
+		p, err := m.look(t.Context())
+		must(t, err)
+		if p.Committed != committed || m.from[0] != from {
+			t.Errorf("%d are committed, want %d; the next look begins at %d, want %d", p.Committed, committed, m.from[0], from)
+		}
+		return p
+	}
+	commit := func(starts ...int) {
+		for _, start := range starts {
+			must(t, c.store.PutReceipt(t.Context(), receipt(start)))
+			committed += 500
 		}
 	}
-	if len(tasks) != 2 || tasks[0] == 0 || tasks[1] != 0 {
-		t.Errorf("they are not spread: %v", tasks)
+	look(0)
+	for start := 0; start < 30_000; start += 500 {
+		if start != 20_000 {
+			commit(start)
+		}
+	}
+	look(20_000)
+	commit(31_000)
+	look(20_000)
+	commit(20_000)
+	look(30_000)
+	// What was before is taken back, and the look is not told; when all seems whole it
+	// finds out.
+	must(t, c.store.DeleteReceipt(t.Context(), receipt(1000)))
+	look(30_000)
+	for start := 30_000; start < 40_000; start += 500 {
+		if start != 31_000 {
+			commit(start)
+		}
+	}
+	committed -= 500
+	if p := look(1000); p.whole() {
+		t.Error("it is whole without a receipt")
+	}
+	commit(1000)
+	if p := look(40_000); !p.whole() {
+		t.Error("it is not whole")
 	}
 }

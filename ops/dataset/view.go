@@ -118,7 +118,7 @@ func (v *View) Read(ctx context.Context, st *store.Store) error {
 // Names lists the receipts of a generator that overlap a range.
 func Names(ctx context.Context, st *store.Store, generator string, r task.Range) ([]store.ReceiptName, error) {
 	var names []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, generator) {
+	for n, err := range st.ReceiptNamesFrom(ctx, generator, r.Start) {
 		if err != nil {
 			return nil, err
 		}

@@ -199,6 +199,16 @@ func (s *Store) ReceiptNames(ctx context.Context, generator string) iter.Seq2[Re
 	return s.receiptNames(ctx, generator, "")
 }
 
+// ReceiptNamesFrom lists those of which a range from an index on may hold some:
+// those that begin no more than task.MaxSpan before it.
+func (s *Store) ReceiptNamesFrom(ctx context.Context, generator string, index int) iter.Seq2[ReceiptName, error] {
+	after := ""
+	if from := index - task.MaxSpan; from > 0 {
+		after = fmt.Sprintf("%s%08d", task.ReceiptsPrefix(generator), from)
+	}
+	return s.receiptNames(ctx, generator, after)
+}
+
 func (s *Store) receiptNames(ctx context.Context, generator, after string) iter.Seq2[ReceiptName, error] {
 	return func(yield func(ReceiptName, error) bool) {
 		for o, err := range s.List(ctx, task.ReceiptsPrefix(generator), after) {
@@ -218,12 +228,8 @@ func (s *Store) receiptNames(ctx context.Context, generator, after string) iter.
 // The range of no receipt, repairs included, is longer than task.MaxSpan, so one
 // listing that begins that much before r finds them all.
 func (s *Store) Receipts(ctx context.Context, generator string, r task.Range) ([]Receipt, error) {
-	after := ""
-	if from := r.Start - task.MaxSpan; from > 0 {
-		after = fmt.Sprintf("%s%08d", task.ReceiptsPrefix(generator), from)
-	}
 	var names []ReceiptName
-	for name, err := range s.receiptNames(ctx, generator, after) {
+	for name, err := range s.ReceiptNamesFrom(ctx, generator, r.Start) {
 		if err != nil {
 			return nil, err
 		}
