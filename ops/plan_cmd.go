@@ -40,7 +40,7 @@ type PlanCmd struct {
 func (*PlanCmd) Help() string {
 	return `Tasks, time, storage and dollars of a run, from what its generators were measured to take. Nothing is sent, and no stack is needed: one is asked for its settings if --stack names it.
 
-What a generator takes is measured by 'ops generators check', or here with --canary, and kept in the local folder. Measure where the CPU is about that of a worker, or say with --slower how they differ: the receipts of a run tell ('ops monitor').
+What a generator takes is measured by 'ops generators check', or here with --canary, and kept in the local folder. Measure where the CPU is about that of a worker, or say with --slower how they differ: 'ops monitor' tells what CPU a run took.
 
 Not measured but assumed: a request to S3 takes 50 ms, a worker uploads 60 MB/s, a new one is there after 3 s, nothing fails. Prices are those of us-east-2 without what is free; free tiers and other regions differ.
 
@@ -312,7 +312,8 @@ func (p *Planned) table(w io.Writer) {
 	}
 	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", count(p.Samples), count(p.Tasks), size(p.Bytes), dollars(p.Make))
 
-	fmt.Fprintf(w, "tasks of %d samples in chunks of %d, %s; workers with %s MB, %s\n\n", p.Batch, p.ChunkSize, p.Format, count(p.Worker.MemoryMB), p.Worker.Architecture)
+	fmt.Fprintf(w, "tasks of %d samples in chunks of %d, %s; generators take %s of CPU; workers with %s MB, %s\n\n",
+		p.Batch, p.ChunkSize, p.Format, span(lasting(p.CPUSeconds)), count(p.Worker.MemoryMB), p.Worker.Architecture)
 	fmt.Fprintln(w, "WORKERS\tTAKES\t")
 	for _, d := range p.Takes {
 		fmt.Fprintf(w, "%s\t%s\t\n", count(d.Concurrency), span(lasting(d.Seconds)))
