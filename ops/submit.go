@@ -138,6 +138,7 @@ type submitted struct {
 	Sent    int      `json:"sent"`
 	Removed int      `json:"removed,omitempty"` // objects, with a repair plan
 	DryRun  bool     `json:"dry_run,omitempty"`
+	Dollars float64  `json:"dollars,omitempty"` // that it costs at AWS; 0 where it is not known
 	First   string   `json:"first_task,omitempty"`
 	Last    string   `json:"last_task,omitempty"`
 }
@@ -203,18 +204,23 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 	return send(ctx, o, t, q, run, false)
 }
 
+// costOf reckons a run on a stack. How many workers it starts is not known: as many
+// as possible are reckoned with.
+func costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, error) {
+	costs, err := plan.LoadCosts(o.LocalDir)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Of(run, costs, plan.Setting{Worker: workerOf(t), Concurrency: plan.MostWorkers})
+}
+
 // checkCost refuses a run that may cost more than it should, or of which that is
-// not known. How many workers will be started is not known either: as many as
-// possible are reckoned with. On this machine nothing has to be paid.
+// not known. On this machine nothing has to be paid.
 func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
 	if c.MaxCost == 0 || t.Name == stack.Local {
 		return nil
 	}
-	costs, err := plan.LoadCosts(o.LocalDir)
-	if err != nil {
-		return err
-	}
-	e, err := plan.Of(run, costs, plan.Setting{Worker: workerOf(t), Concurrency: plan.MostWorkers})
+	e, err := costOf(o, t, run)
 	if err != nil {
 		return unmeasured(err, words(run), run.Samples)
 	}
@@ -383,6 +389,9 @@ func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Ru
 func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
 	p.Samples = countSamples(tasks)
+	if e, err := costOf(o, t, run); err == nil && t.Name != stack.Local {
+		p.Dollars = e.Make
+	}
 	if len(tasks) > 0 {
 		p.First, p.Last = tasks[0].Body(), tasks[len(tasks)-1].Body()
 	}
@@ -391,6 +400,9 @@ func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.T
 		fmt.Fprintf(w, "generators\t%d\n", len(run.Generators))
 		fmt.Fprintf(w, "samples\t%s\n", count(p.Samples))
 		fmt.Fprintf(w, "tasks\t%s\n", count(p.Tasks))
+		if p.Dollars > 0 {
+			fmt.Fprintf(w, "cost\tabout %s USD\n", dollars(p.Dollars))
+		}
 		fmt.Fprintf(w, "seed\t%d\n", run.Seed)
 		fmt.Fprintf(w, "format\t%s, chunks of %d\n", run.Format, run.ChunkSize)
 		if len(tasks) > 0 {
@@ -412,8 +424,7 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 	if resumed && len(j.sent) == 0 {
 		o.Say("no journal of run %s is here: all its tasks are sent, and the workers absorb what was sent before", run.ID)
 	}
-	var left []task.Task
-	var places []int
+	left, places := make([]task.Task, 0, len(tasks)), make([]int, 0, len(tasks))
 	for place, x := range tasks {
 		if !j.sent[place] {
 			left, places = append(left, x), append(places, place)
