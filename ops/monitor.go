@@ -119,17 +119,20 @@ func (p *Progress) whole() bool { return p.Committed >= p.Expected }
 // idle reports whether nothing is left that could commit more.
 func (p *Progress) idle() bool { return p.Queue.Total() == 0 }
 
-// monitor looks at a run again and again. What was committed without a gap from
-// the first index on is not listed again, and a failure report is read once.
+// monitor looks at a run again and again. A generator that is whole is not
+// listed again, of others what lies before the first gap; and a failure report is
+// read once.
 type monitor struct {
 	store    *store.Store
 	queue    *queue.Client
 	run      task.Run
-	from     []int                 // by place of the generator: everything before is committed
+	open     []task.Range    // by place of the generator: from its first gap on
+	whole    map[string]bool
 	reports  map[string]task.Cause // by key; "" for one of another run
 	past     []observation
 	repaired []repaired // by place of the generator
 	failing  time.Time  // since when looks fail; zero while they succeed
+	partly   bool       // the last look did not list everything
 	costs    *costs     // nil where nobody asks for them
 }
 
@@ -162,41 +165,61 @@ func (m *monitor) forgives(ctx context.Context) bool {
 }
 
 func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
-	m := &monitor{store: st, queue: q, run: run, reports: map[string]task.Cause{}}
+	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
 	for range run.Generators {
+		m.open = append(m.open, run.Range())
 		m.repaired = append(m.repaired, repaired{})
-		m.from = append(m.from, run.Start)
 	}
 	return m
 }
 
 // look counts what is committed and what is left.
 func (m *monitor) look(ctx context.Context) (*Progress, error) {
-	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Failures: map[task.Cause]int{}}
+	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)), Failures: map[task.Cause]int{}}
+	toRead := make([][]store.ReceiptName, len(m.run.Generators)) // for the cost
+	m.partly = false
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(looks)
-	skipped := slices.ContainsFunc(m.from, func(index int) bool { return index > m.run.Start })
-	toRead := m.count(limited, group, p)
+	for i, g := range m.run.Generators {
+		m.partly = m.partly || m.whole[g.Name] || m.open[i] != m.run.Range()
+		expected := m.run.Samples
+		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
+		if m.whole[g.Name] {
+			continue
+		}
+		group.Go(func() error {
+			names, err := dataset.Names(limited, m.store, g.Name, m.open[i])
+			if err != nil {
+				return err
+			}
+			if m.costs != nil {
+				toRead[i] = m.costs.choose(names, m.run)
+			}
+			var covered []task.Range
+			for _, n := range names {
+				if !n.Repair {
+					covered = append(covered, n.Range)
+				}
+			}
+			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
+			open := gaps(m.open[i], covered)
+			p.Generators[i].Committed = max(0, expected-length(open)-left)
+			if len(g.Repairs) == 0 && len(open) > 0 {
+				m.open[i].Start = open[0].Start
+			}
+			return err
+		})
+	}
 	var dlq queue.Depth
 	group.Go(func() (err error) { p.Queue, err = m.queue.Depth(limited); return err })
 	group.Go(func() (err error) { dlq, err = m.queue.DLQDepth(limited); return err })
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	p.sum()
-	if p.whole() && skipped {
-		// Somebody may have taken back what was committed: whole is what a look at
-		// everything says.
-		for i := range m.from {
-			m.from[i] = m.run.Start
-		}
-		group, limited = errgroup.WithContext(ctx)
-		group.SetLimit(looks)
-		toRead = m.count(limited, group, p)
-		if err := group.Wait(); err != nil {
-			return nil, err
-		}
-		p.sum()
+	for _, g := range p.Generators {
+		p.Committed += g.Committed
+		p.Expected += g.Expected
+		m.whole[g.Name] = g.Committed == g.Expected
 	}
 	if p.DLQ = dlq.Total(); p.DLQ > 0 {
 		oldest, err := m.queue.DLQ(ctx, 10)
@@ -221,54 +244,18 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	return p, nil
 }
 
-// count counts for each generator, in the group, what is committed, and returns
-// receipts to read for the cost.
-func (m *monitor) count(ctx context.Context, group *errgroup.Group, p *Progress) [][]store.ReceiptName {
-	toRead := make([][]store.ReceiptName, len(m.run.Generators))
-	p.Generators = make([]GeneratorProgress, len(m.run.Generators))
-	for i, g := range m.run.Generators {
-		expected := m.run.Samples
-		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
-		rest := task.Range{Start: m.from[i], End: m.run.Range().End}
-		if rest.Len() == 0 {
-			continue
-		}
-		group.Go(func() error {
-			names, err := dataset.Names(ctx, m.store, g.Name, rest)
-			if err != nil {
-				return err
-			}
-			if m.costs != nil {
-				toRead[i] = m.costs.choose(names, m.run)
-			}
-			var covered []task.Range
-			for _, n := range names {
-				if !n.Repair {
-					covered = append(covered, n.Range)
-				}
-			}
-			open := gaps(rest, covered)
-			left, err := m.repaired[i].left(ctx, m.store, m.run.ID, g.Repairs, names)
-			p.Generators[i].Committed = max(0, expected-length(open)-left)
-			switch {
-			case len(g.Repairs) > 0: // they may come anywhere
-			case len(open) > 0:
-				m.from[i] = open[0].Start
-			default:
-				m.from[i] = rest.End
-			}
-			return err
-		})
+// lookSurely is a look that takes a run for whole only after it has listed
+// everything: somebody may have taken back what was committed.
+func (m *monitor) lookSurely(ctx context.Context) (*Progress, error) {
+	p, err := m.look(ctx)
+	if err != nil || !p.whole() || !m.partly {
+		return p, err
 	}
-	return toRead
-}
-
-func (p *Progress) sum() {
-	p.Committed, p.Expected = 0, 0
-	for _, g := range p.Generators {
-		p.Committed += g.Committed
-		p.Expected += g.Expected
+	clear(m.whole)
+	for i := range m.open {
+		m.open[i] = m.run.Range()
 	}
+	return m.look(ctx)
 }
 
 // countFailures counts the failure reports of the run by cause. Listing goes
@@ -360,7 +347,7 @@ func watchLines(ctx context.Context, o *Output, m *monitor, interval time.Durati
 	defer tick.Stop()
 	still := 0
 	for {
-		p, err := m.look(ctx)
+		p, err := m.lookSurely(ctx)
 		switch {
 		case err == nil:
 			if err := tell(p); err != nil {

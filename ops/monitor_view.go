@@ -50,7 +50,7 @@ type (
 )
 
 func (v *view) look() tea.Msg {
-	p, err := v.monitor.look(v.context)
+	p, err := v.monitor.lookSurely(v.context)
 	return looked{p, err}
 }
 
