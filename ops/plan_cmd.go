@@ -14,8 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
@@ -108,7 +107,7 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 	}
 	run := c.run(p.list)
 	if p.Estimate, err = plan.Of(run, costs, s); err != nil {
-		return unmeasured(err, words(run), c.Samples)
+		return unmeasured(err, c.words(), c.Samples)
 	}
 	p.Batch, p.ChunkSize, p.Format = run.Batch, run.ChunkSize, run.Format
 	p.Advice, p.OtherChunks = plan.Advise(run, costs, s)
@@ -143,7 +142,7 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Ta
 		}
 		s.Worker = workerOf(t)
 		s.Slower = c.Slower
-		c.ask(ctx, o, t, &s)
+		ask(ctx, o, t, &s)
 	}
 	s.MemoryMB = cmp.Or(c.Memory, s.MemoryMB)
 	s.Architecture = cmp.Or(c.Architecture, s.Architecture)
@@ -164,29 +163,49 @@ func workerOf(t *Target) plan.Worker {
 
 // ask asks AWS for what the stack outputs do not tell. A plan is no less a plan
 // without it.
-func (c *PlanCmd) ask(ctx context.Context, o *Output, t *Target, s *plan.Setting) {
+func ask(ctx context.Context, o *Output, t *Target, s *plan.Setting) {
 	q, err := newQueue(ctx, t)
 	if err == nil {
 		settings, e := q.Settings(ctx)
 		s.Retention, err = settings.Retention, e
 	}
 	if err != nil {
-		o.Say("note: the queue does not say how long it keeps a task (%s); %s are assumed", plain(err.Error(), err), "7 days")
+		o.Say("note: the queue does not say how long it keeps a task (%s); 7 days are assumed", plain(err.Error(), err))
 	}
-	if c.Concurrency > 0 || t.EventSourceMappingID == "" {
+	if t.FunctionName == "" || t.EventSourceMappingID == "" {
 		return
 	}
 	l, err := newLambda(ctx, t)
 	if err == nil {
-		m, e := getMapping(ctx, t, l)
-		if err = e; e == nil {
-			s.Concurrency = int(aws.ToInt32(cmp.Or(m.ScalingConfig, &types.ScalingConfig{}).MaximumConcurrency))
-		}
+		err = askLambda(ctx, t, l, s)
 	}
-	if err != nil || s.Concurrency == 0 {
-		s.Concurrency = 10
-		o.Say("note: the stack does not say how many workers it may start; 10 are assumed, --concurrency says otherwise")
+	if err != nil {
+		o.Say("note: Lambda does not say how the stack is configured (%s); %d workers of %s are assumed", plain(err.Error(), err), s.Concurrency, s.Timeout)
 	}
+}
+
+// askLambda asks for the function's limits and how many of it may run.
+func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting) error {
+	f, err := l.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &t.FunctionName})
+	if err != nil {
+		return err
+	}
+	if f.Timeout != nil {
+		s.Timeout = time.Duration(*f.Timeout) * time.Second
+	}
+	if f.EphemeralStorage != nil && f.EphemeralStorage.Size != nil {
+		s.DiskMB = int(*f.EphemeralStorage.Size)
+	}
+	m, err := getMapping(ctx, t, l)
+	if err != nil {
+		return err
+	}
+	if m.ScalingConfig != nil && m.ScalingConfig.MaximumConcurrency != nil {
+		s.Concurrency = int(*m.ScalingConfig.MaximumConcurrency)
+	} else {
+		s.Concurrency = plan.MostWorkers
+	}
+	return nil
 }
 
 // generators are the chosen ones: of the stack's image, or of the folder.

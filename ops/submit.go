@@ -222,27 +222,30 @@ func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
 	}
 	e, err := costOf(o, t, run)
 	if err != nil {
-		return unmeasured(err, words(run), run.Samples)
+		return unmeasured(err, c.words(run), run.Samples)
 	}
 	if e.Make > c.MaxCost {
 		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), c.MaxCost),
-			"ops%s plan %s --samples %d: it says what costs, and what would cost less", t.flags(), words(run), run.Samples)
+			"ops%s plan %s --samples %d: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples)
 	}
 	o.Say("the run costs about %s dollars, --max-cost is %g", dollars(e.Make), c.MaxCost)
 	return nil
 }
 
-// words are flags that choose a run's generators.
-func words(run task.Run) string {
+// words are flags that choose the run's generators: those given, or their names.
+func (c *SubmitCmd) words(run task.Run) string {
+	if c.given() {
+		return c.choice.words()
+	}
 	const few = 3
 	if len(run.Generators) > few {
 		return "--all"
 	}
-	c := choice{}
+	var named choice
 	for _, g := range run.Generators {
-		c.Generator = append(c.Generator, g.Name)
+		named.Generator = append(named.Generator, g.Name)
 	}
-	return c.words()
+	return named.words()
 }
 
 // confirmQueue asks before something is sent that may be in the queue already.
