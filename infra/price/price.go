@@ -5,8 +5,7 @@
 package price
 
 // Where and when the prices hold: on demand, first tier, without what is free.
-// Prices of other regions differ by up to a half; those of Lambda have not changed
-// since 2021.
+// Those of other regions differ.
 const (
 	Region = "us-east-2"
 	AsOf   = "2025" // year in which AWS's pages showed them; they were not looked up since
