@@ -32,6 +32,7 @@ import (
 type CLI struct {
 	Globals
 	Local      LocalCmd                  `cmd:"" help:"Run the pipeline on this machine."`
+	Plan       PlanCmd                   `cmd:"" help:"Foresee the tasks, time and money of a run."`
 	Submit     SubmitCmd                 `cmd:"" help:"Plan a run and send its tasks."`
 	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
 	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
