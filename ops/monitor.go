@@ -114,11 +114,13 @@ func (p *Progress) whole() bool { return p.Committed >= p.Expected }
 func (p *Progress) idle() bool { return p.Queue.Total() == 0 }
 
 // monitor looks at a run again and again. A generator that is whole is not
-// listed again, and a failure report is read once.
+// listed again, of others what lies before the first gap; and a failure report is
+// read once.
 type monitor struct {
 	store    *store.Store
 	queue    *queue.Client
 	run      task.Run
+	open     []task.Range    // by place of the generator: from its first gap on
 	whole    map[string]bool
 	reports  map[string]task.Cause // by key; "" for one of another run
 	past     []observation
@@ -157,6 +159,7 @@ func (m *monitor) forgives(ctx context.Context) bool {
 func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
 	for range run.Generators {
+		m.open = append(m.open, run.Range())
 		m.repaired = append(m.repaired, repaired{})
 	}
 	return m
@@ -174,7 +177,7 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 			continue
 		}
 		group.Go(func() error {
-			names, err := dataset.Names(limited, m.store, g.Name, m.run.Range())
+			names, err := dataset.Names(limited, m.store, g.Name, m.open[i])
 			if err != nil {
 				return err
 			}
@@ -185,7 +188,11 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 				}
 			}
 			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
-			p.Generators[i].Committed = max(0, expected-length(gaps(m.run.Range(), covered))-left)
+			open := gaps(m.open[i], covered)
+			p.Generators[i].Committed = max(0, expected-length(open)-left)
+			if len(g.Repairs) == 0 && len(open) > 0 {
+				m.open[i].Start = open[0].Start
+			}
 			return err
 		})
 	}

@@ -92,7 +92,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 
 func eachReceipt(ctx context.Context, st *store.Store, generator string, do func(store.Receipt) error) error {
 	var names []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, generator) {
+	for n, err := range st.ReceiptNames(ctx, generator, 0) {
 		if err != nil {
 			return err
 		}

@@ -303,7 +303,7 @@ func (l *lab) needed() []string {
 // forget deletes the receipt of a chunk; what fills the gap leaves repairs alone.
 func (l *lab) forget() {
 	var names []store.ReceiptName
-	for n, err := range l.store.ReceiptNames(l.t.Context(), "good") {
+	for n, err := range l.store.ReceiptNames(l.t.Context(), "good", 0) {
 		l.must(err)
 		if !n.Repair {
 			names = append(names, n)

@@ -173,7 +173,7 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 	}
 	slices.Sort(places)
 	var near []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, generator) {
+	for n, err := range st.ReceiptNames(ctx, generator, 0) {
 		if err != nil {
 			return nil, err
 		}

@@ -117,10 +117,11 @@ func (v *View) Read(ctx context.Context, st *store.Store) error {
 	return nil
 }
 
-// Names lists the receipts of a generator that overlap a range.
+// Names lists the receipts of a generator that overlap a range. What ends before
+// the range costs no request.
 func Names(ctx context.Context, st *store.Store, generator string, r task.Range) ([]store.ReceiptName, error) {
 	var names []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, generator) {
+	for n, err := range st.ReceiptNames(ctx, generator, r.Start) {
 		if err != nil {
 			return nil, err
 		}

@@ -194,12 +194,15 @@ type ReceiptName struct {
 }
 
 // ReceiptNames lists the receipts of a generator in the order of their ranges,
-// without reading them.
-func (s *Store) ReceiptNames(ctx context.Context, generator string) iter.Seq2[ReceiptName, error] {
-	return s.receiptNames(ctx, generator, "")
-}
-
-func (s *Store) receiptNames(ctx context.Context, generator, after string) iter.Seq2[ReceiptName, error] {
+// without reading them: all that reach beyond an index, and a few before.
+//
+// The range of no receipt, repairs included, is longer than task.MaxSpan, so one
+// listing that begins that much before finds them all.
+func (s *Store) ReceiptNames(ctx context.Context, generator string, from int) iter.Seq2[ReceiptName, error] {
+	after := ""
+	if from -= task.MaxSpan; from > 0 {
+		after = fmt.Sprintf("%s%08d", task.ReceiptsPrefix(generator), from)
+	}
 	return func(yield func(ReceiptName, error) bool) {
 		for o, err := range s.List(ctx, task.ReceiptsPrefix(generator), after) {
 			if err != nil {
@@ -214,16 +217,9 @@ func (s *Store) receiptNames(ctx context.Context, generator, after string) iter.
 }
 
 // Receipts returns the receipts that overlap a range, lowest claim first.
-//
-// The range of no receipt, repairs included, is longer than task.MaxSpan, so one
-// listing that begins that much before r finds them all.
 func (s *Store) Receipts(ctx context.Context, generator string, r task.Range) ([]Receipt, error) {
-	after := ""
-	if from := r.Start - task.MaxSpan; from > 0 {
-		after = fmt.Sprintf("%s%08d", task.ReceiptsPrefix(generator), from)
-	}
 	var names []ReceiptName
-	for name, err := range s.receiptNames(ctx, generator, after) {
+	for name, err := range s.ReceiptNames(ctx, generator, r.Start) {
 		if err != nil {
 			return nil, err
 		}
