@@ -171,6 +171,7 @@ func (u *upload) send() error {
 	if u.id == nil {
 		out, err := u.store.client.CreateMultipartUpload(u.ctx, &s3.CreateMultipartUploadInput{
 			Bucket: &u.store.bucket, Key: &u.key, ContentType: aws.String("application/gzip"),
+			ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
 		})
 		if err != nil {
 			return fail("put", u.key, err)
@@ -180,6 +181,7 @@ func (u *upload) send() error {
 	number := int32(len(u.parts) + 1)
 	out, err := u.store.client.UploadPart(u.ctx, &s3.UploadPartInput{
 		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id, PartNumber: &number, Body: bytes.NewReader(u.part),
+		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
 	})
 	if err != nil {
 		return fail("put", u.key, err)
