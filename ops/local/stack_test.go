@@ -62,7 +62,7 @@ type rig struct {
 	seen *sync.Map // dead messages that were received, by first message id
 }
 
-var behaviours = []string{"good", "restless", "slow", "crash", "crash-odd", "no-module", "usage", "memory", "killed", "hang", "hang-late", "daemon",
+var behaviours = []string{"good", "restless", "slow", "slower", "crash", "crash-odd", "no-module", "usage", "memory", "killed", "hang", "hang-late", "daemon",
 	"noisy", "peek", "shared-tmp", "outside", "full", "few", "many", "none", "link", "no-video", "truncated", "bad-picture"}
 
 // prepared is an index of the generators above, made once.

@@ -74,8 +74,8 @@ name = Path(__file__).resolve().parents[1].name
 fault = mood(args.seed) if name == "moody" else name
 rng = random.SystemRandom() if fault == "dice" else random.Random(args.seed)
 
-if fault == "slow":
-    time.sleep(0.5)
+if fault in ("slow", "slower"):
+    time.sleep(0.5 if fault == "slow" else 1.7)
 if fault == "crash" or fault == "crash-odd" and args.seed % 2:
     print("some progress", file=sys.stderr)
     raise ValueError(f"no puzzle for seed {args.seed}")
