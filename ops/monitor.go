@@ -120,7 +120,7 @@ type monitor struct {
 	store    *store.Store
 	queue    *queue.Client
 	run      task.Run
-	open     []task.Range    // by place of the generator: from its first gap on
+	open     []task.Range // by place of the generator: from its first gap on
 	whole    map[string]bool
 	reports  map[string]task.Cause // by key; "" for one of another run
 	past     []observation
