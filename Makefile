@@ -1,7 +1,7 @@
 # The commands of a maintainer. CI runs the same ones (.ci/run).
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.11.0
 
-.PHONY: check test lint cover hooks
+.PHONY: check test bench lint cover hooks
 
 check: lint test
 
@@ -13,6 +13,10 @@ lint:
 
 test:
 	go test -race ./...
+
+# docs/PERFORMANCE.md says what they measure; some need a quiet machine.
+bench:
+	go test -run '^$$' -bench . -timeout 60m ./...
 
 cover:
 	go test -coverprofile=coverage.out ./... && go tool cover -func=coverage.out | tail -n 1

@@ -220,7 +220,7 @@ func (r *rerun) run(ctx context.Context, dir string) (sample.Sample, error) {
 		return sample.Sample{}, err
 	}
 	g := r.generator
-	_, made, err := sample.Collect(result.Output, filepath.Join(dir, "staging"), samples, []sample.Place{{Offset: offset, Index: r.was.Index}},
+	_, made, err := sample.Collect(result.Output, samples, []sample.Place{{Offset: offset, Index: r.was.Index}},
 		sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
 	if err != nil {
 		return sample.Sample{}, fmt.Errorf("what it made cannot be compared: %w", err)

@@ -322,14 +322,14 @@ func (p *wanted) run(chosen []generator.Generator) task.Run {
 // missing narrows a run to what has no receipt.
 func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
 	run.Missing = true
+	names, err := dataset.NamesOf(ctx, st, run)
+	if err != nil {
+		return run, err
+	}
 	var left []task.RunGenerator
-	for _, g := range run.Generators {
-		names, err := dataset.Names(ctx, st, g.Name, run.Range())
-		if err != nil {
-			return run, err
-		}
+	for i, g := range run.Generators {
 		var covered []task.Range
-		for _, n := range names {
+		for _, n := range names[i] {
 			if !n.Repair {
 				covered = append(covered, n.Range)
 			}
@@ -358,13 +358,13 @@ func (e *mixtureError) Error() string {
 // seed or chunk size that is a *mixtureError, or where gaps are to be filled all
 // the same, a note for each generator.
 func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Run, mix bool) error {
+	all, err := dataset.NamesOf(ctx, st, run)
+	if err != nil {
+		return err
+	}
 	done := 0
-	for _, g := range run.Generators {
-		names, err := dataset.Names(ctx, st, g.Name, run.Range())
-		if err != nil {
-			return err
-		}
-		names = slices.DeleteFunc(names, func(n store.ReceiptName) bool { return n.Repair })
+	for i, g := range run.Generators {
+		names := slices.DeleteFunc(all[i], func(n store.ReceiptName) bool { return n.Repair })
 		noted := false
 		for r, err := range st.ReadReceipts(ctx, names) {
 			if err != nil {

@@ -110,8 +110,7 @@ func (w *work) try(ctx context.Context, c task.Chunk, kind kind, scratch string,
 		}
 		places = append(places, sample.Place{Offset: offset, Index: index})
 	}
-	staging := filepath.Join(scratch, "staging")
-	m.domain, m.samples, err = sample.Collect(m.result.Output, staging, c.Count(), places,
+	m.domain, m.samples, err = sample.Collect(m.result.Output, c.Count(), places,
 		sample.Rules{Required: slices.Concat(w.generator.Required, w.config.Required), Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
 	if err != nil {
 		var bad *sample.Error

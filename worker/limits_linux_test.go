@@ -96,6 +96,9 @@ for i in range(40):
 	}
 	killed := b.failed(task.OutOfMemory)
 	t.Logf("peak %d MB of %d MB, %d large processes at once, %d stopped for memory", peak>>20, int64(limit)>>20, most, killed)
+	if most != 4 {
+		t.Errorf("it began with %d at once, and has four CPUs", most)
+	}
 	if peak > limit {
 		t.Errorf("%d bytes were used of %d", peak, int64(limit))
 	}

@@ -14,6 +14,8 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -133,6 +135,21 @@ func Names(ctx context.Context, st *store.Store, generator string, r task.Range)
 		}
 	}
 	return names, nil
+}
+
+// NamesOf lists the receipts of each generator of a run that overlap its range,
+// several generators at a time: each costs a request or more.
+func NamesOf(ctx context.Context, st *store.Store, run task.Run) ([][]store.ReceiptName, error) {
+	names := make([][]store.ReceiptName, len(run.Generators))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i, g := range run.Generators {
+		group.Go(func() (err error) {
+			names[i], err = Names(ctx, st, g.Name, run.Range())
+			return err
+		})
+	}
+	return names, group.Wait()
 }
 
 // Add takes a receipt in.

@@ -23,7 +23,7 @@ import (
 
 const (
 	batchSize = 10 // entries in one request, SQS's limit
-	inFlight  = 16 // requests at once: 5,000 tasks are 500 requests
+	inFlight  = 32 // requests at once: 5,000 tasks are 500 requests
 	maxTries  = 8  // of one batch before the send is given up
 
 	requestTimeout = 30 * time.Second // of one try: a request without an answer must not hold up the rest

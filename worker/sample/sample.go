@@ -1,5 +1,5 @@
 // Package sample turns what a generator wrote into checked samples: it finds
-// them, checks that each is whole, and renames them to their global indices.
+// them, checks that each is whole, and gives them their global indices.
 package sample
 
 import (
@@ -73,11 +73,12 @@ func refuse(cause task.Cause, format string, args ...any) error {
 	return &Error{Cause: cause, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Collect checks the samples below the folder output and moves those that places
-// names to staging/<sample id>/. The generator was asked for want samples; it
-// must have written just as many, every one of them whole. The samples come in
-// the order of places. The error is an *Error if the generator is to blame.
-func Collect(output, staging string, want int, places []Place, rules Rules) (domain string, samples []Sample, err error) {
+// Collect checks the samples below the folder output and returns those that places
+// names, in its order. The generator was asked for want samples; it must have
+// written just as many, every one of them whole. Files stay where they are: to
+// move them is a third of what the rest of it takes. The error is an *Error if the
+// generator is to blame.
+func Collect(output string, want int, places []Place, rules Rules) (domain string, samples []Sample, err error) {
 	folders, err := find(output)
 	if err != nil {
 		return "", nil, err
@@ -110,11 +111,8 @@ func Collect(output, staging string, want int, places []Place, rules Rules) (dom
 		id := ""
 		if kept {
 			id = task.SampleID(domain, places[n].Index)
-			if err := rename(output, f, staging, id); err != nil {
-				return "", nil, err
-			}
 		}
-		s, err := f.check(output, staging, id)
+		s, err := f.check(output, id)
 		if err != nil {
 			return "", nil, err
 		}
@@ -275,32 +273,15 @@ func (f folder) hasRequired(rules Rules) error {
 	return nil
 }
 
-// rename moves a sample's files to staging/<id>/. They go file by file into a
-// fresh folder, so that an id that is also the name of another sample, not yet
-// moved, cannot collide with it.
-func rename(output string, f folder, staging, id string) error {
-	to := filepath.Join(staging, id)
-	if err := os.MkdirAll(to, 0o700); err != nil {
-		return err
-	}
-	for _, name := range f.files {
-		if err := os.Rename(filepath.Join(output, filepath.FromSlash(f.path), name), filepath.Join(to, name)); err != nil {
-			return err
-		}
-	}
-	if slices.Contains(f.files, "metadata.json") {
-		return setTaskID(filepath.Join(to, "metadata.json"), id)
-	}
-	return nil
-}
-
 // check reads every file once: for its hash, and to see that it is whole. An
-// empty id means that the sample stayed where it was.
-func (f folder) check(output, staging, id string) (Sample, error) {
+// empty id means that the sample is not kept.
+func (f folder) check(output, id string) (Sample, error) {
 	s := Sample{ID: id}
 	dir := filepath.Join(output, filepath.FromSlash(f.path))
-	if id != "" {
-		dir = filepath.Join(staging, id)
+	if id != "" && slices.Contains(f.files, "metadata.json") {
+		if err := setTaskID(filepath.Join(dir, "metadata.json"), id); err != nil {
+			return s, err
+		}
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {

@@ -114,11 +114,11 @@ func read(t testing.TB, path string) string {
 }
 
 // Twelve samples, of which the third to the last are kept: they come in natural
-// order, under their global indices, and nothing else is staged.
+// order, under their global indices, from where they are.
 func TestCollect(t *testing.T) {
-	dir, staging := output(t, 12), t.TempDir()
+	dir := output(t, 12)
 	write(t, dir, map[string][]byte{"dataset.json": []byte("beside the samples"), "maze_task/index.json": []byte("{}")})
-	domain, samples, err := Collect(dir, staging, 12, places(100, 12)[2:], Rules{})
+	domain, samples, err := Collect(dir, 12, places(100, 12)[2:], Rules{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,35 +132,35 @@ func TestCollect(t *testing.T) {
 		names := make([]string, 0, len(s.Files))
 		for _, f := range s.Files {
 			names = append(names, f.Name)
-			if f.Path != filepath.Join(staging, s.ID, f.Name) || f.Size != int64(len(read(t, f.Path))) {
+			if f.Path != filepath.Join(dir, "maze_task", fmt.Sprintf("maze_%d", n+2), f.Name) || f.Size != int64(len(read(t, f.Path))) {
 				t.Errorf("%s: %+v", s.ID, f)
 			}
 		}
 		if !slices.Equal(names, slices.Sorted(maps.Keys(whole(t, n)))) {
 			t.Errorf("%s holds %v", s.ID, names)
 		}
-		if got := read(t, filepath.Join(staging, s.ID, "prompt.txt")); got != fmt.Sprintf("sample %d", n+2) {
+		if got := read(t, s.Files[slices.Index(names, "prompt.txt")].Path); got != fmt.Sprintf("sample %d", n+2) {
 			t.Errorf("%s is %q", s.ID, got)
 		}
-	}
-	if entries, _ := os.ReadDir(staging); len(entries) != 10 {
-		t.Errorf("%d folders were staged", len(entries))
 	}
 }
 
 // The names a generator gives may be those of other samples' new places.
 func TestCollectSwapsNames(t *testing.T) {
 	list := []Place{{0, 3}, {1, 2}, {2, 1}, {3, 0}}
-	dir, staging := t.TempDir(), t.TempDir()
+	dir := t.TempDir()
 	for i := range 4 {
 		write(t, filepath.Join(dir, "maze_task", task.SampleID("maze", i)), whole(t, i))
 	}
-	if _, _, err := Collect(dir, staging, 4, list, Rules{}); err != nil {
+	_, samples, err := Collect(dir, 4, list, Rules{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range list {
-		if got := read(t, filepath.Join(staging, task.SampleID("maze", p.Index), "prompt.txt")); got != fmt.Sprintf("sample %d", p.Offset) {
-			t.Errorf("index %d holds %q", p.Index, got)
+	for n, p := range list {
+		s := samples[n]
+		at := slices.IndexFunc(s.Files, func(f File) bool { return f.Name == "prompt.txt" })
+		if got := read(t, s.Files[at].Path); s.Index != p.Index || got != fmt.Sprintf("sample %d", p.Offset) {
+			t.Errorf("index %d holds %q", s.Index, got)
 		}
 	}
 }
@@ -242,7 +242,7 @@ func TestCollectRefuses(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			dir := output(t, 3)
 			test.spoil(t, dir)
-			_, samples, err := Collect(dir, t.TempDir(), 3, places(0, 3), test.rules)
+			_, samples, err := Collect(dir, 3, places(0, 3), test.rules)
 			var refused *Error
 			if !errors.As(err, &refused) || refused.Cause != test.cause || !strings.Contains(refused.Detail, test.word) {
 				t.Errorf("%d samples, %v; want %s because of %q", len(samples), err, test.cause, test.word)
@@ -282,7 +282,7 @@ func TestCollectAllows(t *testing.T) {
 	dir := output(t, 2)
 	remove(t, dir, "maze_task/maze_0/ground_truth.mp4")
 	remove(t, dir, "maze_task/maze_1/final_frame.png")
-	if _, _, err := Collect(dir, t.TempDir(), 2, places(0, 2), Rules{Videoless: true, FilesVary: true}); err != nil {
+	if _, _, err := Collect(dir, 2, places(0, 2), Rules{Videoless: true, FilesVary: true}); err != nil {
 		t.Error(err)
 	}
 	deep := t.TempDir()
@@ -292,7 +292,7 @@ func TestCollectAllows(t *testing.T) {
 		delete(files, "ground_truth.mp4")
 		write(t, filepath.Join(deep, "out", "maze_task", "level", fmt.Sprint(i)), files)
 	}
-	domain, samples, err := Collect(deep, t.TempDir(), 2, places(0, 2), Rules{})
+	domain, samples, err := Collect(deep, 2, places(0, 2), Rules{})
 	if err != nil || domain != "maze" || len(samples) != 2 {
 		t.Errorf("%d samples of %q, %v", len(samples), domain, err)
 	}
@@ -308,13 +308,13 @@ func TestMetadata(t *testing.T) {
 		{`{"task_id": "cut`, `{"task_id": "cut`},
 		{"no JSON", "no JSON"},
 	} {
-		dir, staging := output(t, 1), t.TempDir()
+		dir := output(t, 1)
 		write(t, dir, map[string][]byte{"maze_task/maze_0/metadata.json": []byte(test.before)})
-		if _, _, err := Collect(dir, staging, 1, places(7, 1), Rules{}); err != nil {
+		if _, _, err := Collect(dir, 1, places(7, 1), Rules{}); err != nil {
 			t.Errorf("%s: %v", test.before, err)
 			continue
 		}
-		if got := read(t, filepath.Join(staging, "maze_00000007", "metadata.json")); got != test.after {
+		if got := read(t, filepath.Join(dir, "maze_task/maze_0/metadata.json")); got != test.after {
 			t.Errorf("%s became %s, want %s", test.before, got, test.after)
 		}
 	}
@@ -326,7 +326,7 @@ func TestFingerprint(t *testing.T) {
 	collect := func(change func(dir string)) string {
 		dir := output(t, 1)
 		change(filepath.Join(dir, "maze_task", "maze_0"))
-		_, samples, err := Collect(dir, t.TempDir(), 1, places(rand.IntN(1000), 1), Rules{})
+		_, samples, err := Collect(dir, 1, places(rand.IntN(1000), 1), Rules{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -475,7 +475,7 @@ func FuzzTaskID(f *testing.F) {
 
 // Nothing is staged from a path that is not there, and the error says so.
 func TestCollectWithoutOutput(t *testing.T) {
-	_, _, err := Collect(filepath.Join(t.TempDir(), "none"), t.TempDir(), 1, places(0, 1), Rules{})
+	_, _, err := Collect(filepath.Join(t.TempDir(), "none"), 1, places(0, 1), Rules{})
 	var refused *Error
 	if !errors.Is(err, fs.ErrNotExist) || errors.As(err, &refused) {
 		t.Errorf("%v", err)

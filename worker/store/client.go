@@ -19,7 +19,8 @@ func LoadConfig(ctx context.Context, region string) (aws.Config, error) {
 }
 
 // HTTPClient returns an HTTP client for AWS clients that sends through next, or
-// through the SDK's own if that is nil.
+// through the SDK's own if that is nil. The SDK's keeps as many connections open as
+// a Store has requests in flight.
 //
 // The SDK (smithy-go 1.28) closes a request's body once the answer's header is
 // there. When net/http then looks whether the body has more, as it does after
@@ -31,6 +32,11 @@ func LoadConfig(ctx context.Context, region string) (aws.Config, error) {
 func HTTPClient(next aws.HTTPClient) aws.HTTPClient {
 	if next == nil {
 		next = awshttp.NewBuildableClient()
+	}
+	if client, ok := next.(*awshttp.BuildableClient); ok {
+		// By default it keeps 10. Every further request of 32 would make its own: on
+		// AWS that is a TLS handshake, three round trips and 1 ms of CPU.
+		next = client.WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = parallel })
 	}
 	return plainBodies{next}
 }

@@ -75,15 +75,19 @@ func contentType(name string) string {
 	return "application/octet-stream"
 }
 
-// partSize is how much of a shard is in memory at a time. S3 takes parts of
-// 5 MiB and more, 10,000 at most.
-const partSize = 8 << 20
+// partSize is how much of a shard is in memory at a time: the least that S3 takes,
+// of which a shard may have 10,000.
+const partSize = 5 << 20
 
 // PutShard stores samples as one tar.gz, streamed in parts as it is made. The
 // same samples always give the same bytes: members are sorted and carry neither
 // time nor owner.
 func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, samples []sample.Sample) (Object, error) {
 	u := &upload{store: s, ctx: ctx, key: task.ShardKey(generator, c), hash: sha256.New()}
+	if used, ok := s.parts.Get().(*[]byte); ok {
+		u.part = (*used)[:0]
+	}
+	defer func() { s.parts.Put(&u.part) }()
 	if err := writeShard(u, samples); err != nil {
 		u.abort()
 		return Object{}, err
@@ -141,7 +145,7 @@ type upload struct {
 		Sum([]byte) []byte
 	}
 	size  int64
-	part  bytes.Buffer
+	part  []byte // what is not sent yet
 	id    *string
 	parts []types.CompletedPart
 }
@@ -151,10 +155,10 @@ func (u *upload) Write(p []byte) (int, error) {
 	_, _ = u.hash.Write(p)
 	u.size += int64(written)
 	for len(p) > 0 {
-		n := min(len(p), partSize-u.part.Len())
-		u.part.Write(p[:n])
+		n := min(len(p), partSize-len(u.part))
+		u.part = append(u.part, p[:n]...)
 		p = p[n:]
-		if u.part.Len() == partSize {
+		if len(u.part) == partSize {
 			if err := u.send(); err != nil {
 				return 0, err
 			}
@@ -167,6 +171,7 @@ func (u *upload) send() error {
 	if u.id == nil {
 		out, err := u.store.client.CreateMultipartUpload(u.ctx, &s3.CreateMultipartUploadInput{
 			Bucket: &u.store.bucket, Key: &u.key, ContentType: aws.String("application/gzip"),
+			ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
 		})
 		if err != nil {
 			return fail("put", u.key, err)
@@ -175,25 +180,26 @@ func (u *upload) send() error {
 	}
 	number := int32(len(u.parts) + 1)
 	out, err := u.store.client.UploadPart(u.ctx, &s3.UploadPartInput{
-		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id, PartNumber: &number, Body: bytes.NewReader(u.part.Bytes()),
+		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id, PartNumber: &number, Body: bytes.NewReader(u.part),
+		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
 	})
 	if err != nil {
 		return fail("put", u.key, err)
 	}
 	u.parts = append(u.parts, types.CompletedPart{PartNumber: &number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32})
-	u.part.Reset()
+	u.part = u.part[:0]
 	return nil
 }
 
 func (u *upload) finish() error {
 	if u.id == nil {
 		_, err := u.store.client.PutObject(u.ctx, &s3.PutObjectInput{
-			Bucket: &u.store.bucket, Key: &u.key, Body: bytes.NewReader(u.part.Bytes()), ContentType: aws.String("application/gzip"),
+			Bucket: &u.store.bucket, Key: &u.key, Body: bytes.NewReader(u.part), ContentType: aws.String("application/gzip"),
 			ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(u.hash.Sum(nil))),
 		})
 		return fail("put", u.key, err)
 	}
-	if u.part.Len() > 0 {
+	if len(u.part) > 0 {
 		if err := u.send(); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"iter"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -57,6 +58,7 @@ const parallel = 32
 type Store struct {
 	client *s3.Client
 	bucket string
+	parts  sync.Pool // *[]byte, of shards that were sent
 }
 
 // New returns the store of a bucket. Give the client ClientOptions.

@@ -72,7 +72,8 @@ func newStore(t testing.TB) (*store.Store, *network) {
 	}
 	t.Cleanup(func() { _ = server.Close() })
 	n := &network{}
-	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: n, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: n, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported}, store.ClientOptions) // as in a configuration
 	return store.New(client, "bucket"), n
 }
 
