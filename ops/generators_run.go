@@ -118,7 +118,7 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	}
 	var samples []sample.Sample
 	if failed == nil {
-		_, samples, failed = contract.Collect(g, result.Output, filepath.Join(dir, "staging"), c.Samples)
+		_, samples, failed = contract.Collect(g, result.Output, c.Samples)
 	}
 	if failed != nil {
 		if tried.Failure = failureOf(failed); tried.Failure == nil {

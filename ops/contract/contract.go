@@ -195,7 +195,7 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 		return nil, context.Cause(ctx)
 	}
 	if err == nil {
-		m.domain, m.samples, err = Collect(k.generator, m.result.Output, filepath.Join(m.scratch, "staging"), o.count)
+		m.domain, m.samples, err = Collect(k.generator, m.result.Output, o.count)
 	}
 	if err != nil {
 		var bad *sample.Error
@@ -214,13 +214,13 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 	return m, nil
 }
 
-// Collect checks what a generator wrote as a worker does, and moves it to staging.
-func Collect(g *generator.Generator, output, staging string, samples int) (domain string, list []sample.Sample, err error) {
+// Collect checks what a generator wrote as a worker does.
+func Collect(g *generator.Generator, output string, samples int) (domain string, list []sample.Sample, err error) {
 	places := make([]sample.Place, samples)
 	for i := range places {
 		places[i] = sample.Place{Offset: i, Index: i}
 	}
-	return sample.Collect(output, staging, samples, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
+	return sample.Collect(output, samples, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
 }
 
 func (k *check) step() {

@@ -3,9 +3,6 @@ package contract
 import (
 	"fmt"
 	"math"
-	"os"
-	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +28,7 @@ type Advice struct {
 // whose samples differ much in cost needs more of them.
 func (k *check) cost(first *made) {
 	g := k.generator
-	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second), Machine: cpuModel(), Samples: 2 * k.Samples}
+	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second), Machine: plan.Machine(), Samples: 2 * k.Samples}
 	var cpu, wall []point
 	less, more := int64(0), int64(0)
 	for i, m := range k.measured {
@@ -163,15 +160,4 @@ func advise(c plan.Cost, said int) Advice {
 	a.Batch = max(a.Batch/a.Chunk, 1) * a.Chunk
 	a.Because = strings.Join(because, "; ")
 	return a
-}
-
-var modelPattern = regexp.MustCompile(`(?m)^model name\s*:\s*(.+)$`)
-
-// cpuModel names the machine that was measured on.
-func cpuModel() string {
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	if m := modelPattern.FindSubmatch(text); m != nil {
-		return strings.TrimSpace(string(m[1]))
-	}
-	return runtime.GOOS + " on " + runtime.GOARCH
 }

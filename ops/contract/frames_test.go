@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
 // withDecoder makes an environment in which videos can be decoded, for generators
@@ -78,7 +79,7 @@ func TestContactSheet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, samples, err := Collect(g, result.Output, filepath.Join(dir, "staging"), 2)
+	_, samples, err := Collect(g, result.Output, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,8 @@ func TestContactSheet(t *testing.T) {
 	}
 	for n, s := range samples {
 		for at, name := range map[int]string{0: "first_frame.png", pictures - 1: "final_frame.png"} {
-			picture, err := readPicture(filepath.Join(dir, "staging", s.ID, name))
+			file := s.Files[slices.IndexFunc(s.Files, func(f sample.File) bool { return f.Name == name })]
+			picture, err := readPicture(file.Path)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -73,7 +72,7 @@ func try(ctx context.Context, g *generator.Generator, n int) (tried, error) {
 	for i := range n {
 		places = append(places, sample.Place{Offset: i, Index: i})
 	}
-	_, samples, err := sample.Collect(r.Output, filepath.Join(scratch, "staging"), n, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
+	_, samples, err := sample.Collect(r.Output, n, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
 	if err != nil {
 		return tried{}, err
 	}
