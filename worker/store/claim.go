@@ -222,7 +222,9 @@ func (s *Store) take(ctx context.Context, places []string, number int, now time.
 		return nil, err
 	}
 	put := make([]string, len(places))
-	err = each(ctx, len(places), func(ctx context.Context, i int) error {
+	// One that is refused must not cut the others off: a put without an answer may be
+	// executed all the same, and nobody would release what it left.
+	err = each(ctx, len(places), func(_ context.Context, i int) error {
 		key := claimKey(places[i], number)
 		err := s.put(ctx, key, body, true)
 		if err == nil {
