@@ -1,6 +1,9 @@
 package plan
 
-import "github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+import (
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
 
 // Requests are the requests that are paid for.
 type Requests struct {
@@ -21,10 +24,6 @@ func (r *Requests) add(o Requests, times int) {
 
 // page is how many keys S3 lists at a time.
 const page = 1000
-
-// shardPart is the size of the parts in which a larger shard is uploaded:
-// worker/store.
-const shardPart = 8 << 20
 
 // work are the requests of one task that is delivered once and for which nothing
 // is committed yet. TestRequests holds it to what a worker does.
@@ -63,11 +62,11 @@ func verify(receipts, objects int) Requests {
 }
 
 func shardRequests(bytes int64) int {
-	if bytes < shardPart {
+	if bytes < store.PartSize {
 		return 1
 	}
 	const create, complete = 1, 1
-	return create + int((bytes+shardPart-1)/shardPart) + complete
+	return create + int((bytes+store.PartSize-1)/store.PartSize) + complete
 }
 
 func pages(keys int) int { return max(1, (keys+page-1)/page) }

@@ -274,8 +274,11 @@ func (m *simulation) compute(msg *message, began float64) (*invocation, float64)
 			inv.failed = append(inv.failed, c)
 		default:
 			inv.done = append(inv.done, c)
-			r := Requests{Put: 3 + cost.objects(t.Format, c.Count())}
-			m.count(g, began+end, r.Put)
+			puts := 3 + cost.objects(t.Format, c.Count())
+			if t.Format == task.Tar {
+				puts = 3 + shardRequests(cost.SampleBytes*int64(c.Count()))
+			}
+			m.count(g, began+end, puts)
 		}
 		slots[i] = end
 	}

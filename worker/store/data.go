@@ -75,9 +75,9 @@ func contentType(name string) string {
 	return "application/octet-stream"
 }
 
-// partSize is how much of a shard is in memory at a time: the least that S3 takes,
+// PartSize is how much of a shard is in memory at a time: the least that S3 takes,
 // of which a shard may have 10,000.
-const partSize = 5 << 20
+const PartSize = 5 << 20
 
 // PutShard stores samples as one tar.gz, streamed in parts as it is made. The
 // same samples always give the same bytes: members are sorted and carry neither
@@ -155,10 +155,10 @@ func (u *upload) Write(p []byte) (int, error) {
 	_, _ = u.hash.Write(p)
 	u.size += int64(written)
 	for len(p) > 0 {
-		n := min(len(p), partSize-len(u.part))
+		n := min(len(p), PartSize-len(u.part))
 		u.part = append(u.part, p[:n]...)
 		p = p[n:]
-		if len(u.part) == partSize {
+		if len(u.part) == PartSize {
 			if err := u.send(); err != nil {
 				return 0, err
 			}
