@@ -35,7 +35,7 @@ RUN --mount=type=bind,from=build,source=/out/install,target=/install \
     --mount=type=bind,from=build,source=/out/requirements,target=/requirements \
     --mount=type=cache,target=/root/.cache \
     export UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy \
-    && /install/install generators /requirements /opt/generators \
+    && /install/install environments /requirements /opt/generators \
     && rm -rf /opt/generators/installer \
     && hardlink --quiet --ignore-time /opt/generators/environments
 COPY --chmod=555 generators /opt/generators/source

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -51,8 +52,8 @@ type Config struct {
 
 // Instruction sets of the function, as Lambda names them.
 const (
-	X86 = "x86_64"
-	ARM = "arm64"
+	X86 = price.X86
+	ARM = price.ARM
 )
 
 // Limits of AWS.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -27,24 +28,9 @@ const (
 	lambdaConcurrent  = "ConcurrentExecutions"
 )
 
-// Prices of Lambda in USD: US East (Ohio), first tier, without what is free.
-// https://aws.amazon.com/lambda/pricing/
-const (
-	dollarsPerGBSecondX86  = 0.0000166667
-	dollarsPerGBSecondARM  = 0.0000133334
-	dollarsPerDiskGBSecond = 0.0000000309 // of ephemeral storage beyond minEphemeralMB
-	dollarsPerInvocation   = 0.0000002
-
-	megabytesPerGB = 1024
-)
-
 // dollarsPerSecond is what a second of one invocation costs.
 func (c *Config) dollarsPerSecond() float64 {
-	perGB := dollarsPerGBSecondX86
-	if c.Architecture == ARM {
-		perGB = dollarsPerGBSecondARM
-	}
-	return float64(c.MemoryMB)/megabytesPerGB*perGB + float64(c.EphemeralStorageMB-minEphemeralMB)/megabytesPerGB*dollarsPerDiskGBSecond
+	return price.PerSecond(c.MemoryMB, c.EphemeralStorageMB, c.Architecture)
 }
 
 // Columns of a dashboard, and the size of our widgets in columns and rows.
@@ -136,7 +122,7 @@ func newDashboard(from source, c *Config) dashboard {
 		}
 	}
 	hidden := new(bool)
-	cost := fmt.Sprintf("time / 1000 * %s + calls * %s", decimal(c.dollarsPerSecond()), decimal(dollarsPerInvocation))
+	cost := fmt.Sprintf("time / 1000 * %s + calls * %s", decimal(c.dollarsPerSecond()), decimal(price.Invocation.Dollars))
 
 	var d dashboard
 	add := func(title string, period int, stacked bool, metrics []series, lines ...line) {

@@ -90,8 +90,10 @@ func known(ctx context.Context, o *Output, t *Target, chosen ...string) ([]gener
 }
 
 // inImage returns the generators in a stack's image. What the local catalogue
-// says of one holds for it too; one that is in the local folder alone is not
-// ready.
+// says of one holds for it too, and so does what is wrong with its source if that
+// is of the same commit; one that is in the local folder alone is not ready. Of one
+// whose environment could not be made in the image nothing is known here: a worker
+// says so.
 func inImage(o *Output, t *Target) ([]generator.Generator, error) {
 	here, err := generator.Discover(o.Generators)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -103,7 +105,11 @@ func inImage(o *Output, t *Target) ([]generator.Generator, error) {
 	}
 	var list []generator.Generator
 	for _, name := range slices.Sorted(maps.Keys(t.Generators)) {
-		list = append(list, generator.Generator{Name: name, Commit: t.Generators[name], ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags})
+		g := generator.Generator{Name: name, Commit: t.Generators[name], ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags}
+		if g.Commit == byName[name].Commit {
+			g.Problem = byName[name].Problem
+		}
+		list = append(list, g)
 	}
 	if here == nil {
 		return list, nil

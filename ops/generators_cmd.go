@@ -13,10 +13,12 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// GeneratorsCmd shows and fetches the generators.
+// GeneratorsCmd shows, fetches and tries out the generators.
 type GeneratorsCmd struct {
-	List GeneratorsListCmd `cmd:"" help:"List every generator, and whether it is ready on this machine."`
-	Sync GeneratorsSyncCmd `cmd:"" help:"Fetch the generators of the catalogue at their commits."`
+	List  GeneratorsListCmd  `cmd:"" help:"List every generator, and whether it is ready on this machine."`
+	Sync  GeneratorsSyncCmd  `cmd:"" help:"Fetch the generators of the catalogue at their commits."`
+	Check GeneratorsCheckCmd `cmd:"" help:"Find out whether generators keep the contract, and what they cost."`
+	Run   GeneratorsRunCmd   `cmd:"" help:"Run a generator as a worker does, and keep what it makes."`
 }
 
 // GeneratorsListCmd lists the generators.

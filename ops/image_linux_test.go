@@ -302,20 +302,108 @@ func TestImageChanges(t *testing.T) {
 	}
 }
 
-// A module that cannot be imported fails the build, by name. This one's package
-// lies in the generator's folder.
-func TestImageRefused(t *testing.T) {
-	repo := checkout(t)
+// A generator whose environment cannot be used is in the image with the reason, and
+// the others work. This one's package lies in the generator's folder, and a module
+// of it cannot be imported. Where it is the only one, there is no image.
+func TestImageWithoutOne(t *testing.T) {
+	repo, dir := checkout(t), t.TempDir()
 	broken := filepath.Join(repo, "generators", "broken")
 	put(t, filepath.Join(broken, "examples", "generate.py"), nil)
 	put(t, filepath.Join(broken, "requirements.txt"), []byte("./pkg\n"))
 	put(t, filepath.Join(broken, "pkg", "setup.py"), []byte("from setuptools import setup\nsetup(name='broken-thing', version='1', py_modules=['broken_thing'])\n"))
 	put(t, filepath.Join(broken, "pkg", "broken_thing.py"), []byte("import ctypes\nctypes.CDLL('libnothere.so.1')\n"))
+	why := "import broken_thing: OSError: libnothere.so.1"
+	out, err := plainBuild(t, repo)
+	if want := "WARNING: generator broken is in the image and cannot run: " + why; err != nil || !strings.Contains(out, want) {
+		t.Errorf("%v, want %q in %s", err, want, out[max(0, len(out)-3000):])
+	}
+	built := build(t, repo, "{}")
+	logs(t, dir)
+	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--samples", "2"}
+	if out, said, err := ops(t, dir, append(run, "--generator", "broken")...); err == nil || !strings.Contains(said, "generator broken is not ready: "+why) {
+		t.Errorf("%v\n%s%s", err, out, said)
+	}
+	if out, said, err := ops(t, dir, append(run, "--all")...); err != nil || !strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, "whole: 5 generators, 10 samples") {
+		t.Errorf("%v\n%s%s", err, out, said)
+	}
+	found, err := generator.Discover(filepath.Join(repo, "generators"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range found {
+		if g.Name != "broken" {
+			if err := os.RemoveAll(g.Dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if out, err := plainBuild(t, repo); err == nil || !strings.Contains(out, "no generator is ready") {
+		t.Errorf("%v, %s", err, out[max(0, len(out)-3000):])
+	}
+}
+
+// plainBuild builds an image and returns what the build prints.
+func plainBuild(t *testing.T, repo string) (string, error) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "docker", append([]string{"build", repo}, bases()...)...)
 	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=1", "BUILDKIT_PROGRESS=plain")
 	out, err := cmd.CombinedOutput()
-	if want := "of broken: import broken_thing: OSError: libnothere.so.1"; err == nil || !bytes.Contains(out, []byte(want)) {
-		t.Errorf("%v, want %q in %s", err, want, out[max(0, len(out)-3000):])
+	return string(out), err
+}
+
+// A catalogue whose generators need sets of packages that exclude each other makes
+// one image, in which each has its own; equal sets, however they are written, have
+// one. An edit of a generator makes no environment again.
+func TestImageOfSeveralSets(t *testing.T) {
+	repo, dir := checkout(t), t.TempDir()
+	program, err := os.ReadFile(filepath.Join("local", "testdata", "generate.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, requires := range map[string][2]string{
+		"old-six": {"six==1.16.0\n", "1.16.0"}, "new-six": {"six==1.17.0\n", "1.17.0"}, "new-six-too": {"# the same\nSix == 1.17.0\n", "1.17.0"}, "without": {"", ""}, "idna": {"idna==3.10\n", ""},
+	} {
+		source := string(program)
+		if requires[1] != "" {
+			source += fmt.Sprintf("\nimport six\nassert six.__version__ == %q\n", requires[1])
+		}
+		put(t, filepath.Join(repo, "generators", name, "examples", "generate.py"), []byte(source))
+		put(t, filepath.Join(repo, "generators", name, "requirements.txt"), []byte(requires[0]))
+	}
+	sizeOf := func(i builtImage) (environments map[string]bool) {
+		t.Helper()
+		index, err := generator.ParseIndex([]byte(docker(t, "run", "--rm", "--entrypoint", "cat", i.ID, "/opt/generators/index.json")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		environments = map[string]bool{}
+		for _, g := range index.Generators {
+			if g.Problem != "" {
+				t.Errorf("%s: %s", g.Name, g.Problem)
+			}
+			environments[g.Environment] = true
+		}
+		disk := docker(t, "run", "--rm", "--entrypoint", "du", i.ID, "-sm", "/opt/generators/environments")
+		t.Logf("image: %d MB, %d layers, %d generators in %d environments of %s MB", i.Size/1e6, len(i.RootFS.Layers), len(index.Generators), len(environments), strings.Fields(disk)[0])
+		return environments
+	}
+	first := build(t, repo, "{}")
+	if n := len(sizeOf(first)); n != 5 { // ours, two of six, idna, and the empty one
+		t.Errorf("%d environments, want 5", n)
+	}
+	logs(t, dir)
+	if out, said, err := ops(t, dir, "local", "run", "--image", first.ID, "--memory", "2048", "--all", "--samples", "2"); err != nil || !strings.Contains(out, "whole: 10 generators, 20 samples") {
+		t.Errorf("%v\n%s%s", err, out, said)
+	}
+	const above = 5 // layers above the base image, of which two hold the system's packages and the environments
+	keep := len(first.RootFS.Layers) - above + 2
+	edit(t, filepath.Join(repo, "generators", "old-six", "examples", "generate.py"), "import six", "import six  # edited")
+	if again := build(t, repo, "{}"); again.ID == first.ID || !reflect.DeepEqual(again.RootFS.Layers[:keep], first.RootFS.Layers[:keep]) {
+		t.Errorf("an edit of a generator has changed the environments:\n%q\n%q", first.RootFS.Layers, again.RootFS.Layers)
+	}
+	put(t, filepath.Join(repo, "generators", "idna", "requirements.txt"), []byte("idna==3.9\n"))
+	if n := len(sizeOf(build(t, repo, "{}"))); n != 5 {
+		t.Errorf("%d environments, want 5", n)
 	}
 }
 

@@ -206,7 +206,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 
 // LocalRunCmd makes and verifies samples with one command.
 type LocalRunCmd struct {
-	plan
+	wanted
 	workers
 }
 
@@ -220,7 +220,7 @@ Examples:
 }
 
 // Validate checks the flags.
-func (c *LocalRunCmd) Validate() error { return errors.Join(c.plan.check(), c.workers.check()) }
+func (c *LocalRunCmd) Validate() error { return errors.Join(c.wanted.check(), c.workers.check()) }
 
 // LocalResult is what run prints as JSON.
 type LocalResult struct {

@@ -32,6 +32,7 @@ import (
 type CLI struct {
 	Globals
 	Local      LocalCmd                  `cmd:"" help:"Run the pipeline on this machine."`
+	Plan       PlanCmd                   `cmd:"" help:"Foresee the tasks, time and money of a run."`
 	Submit     SubmitCmd                 `cmd:"" help:"Plan a run and send its tasks."`
 	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
 	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
@@ -39,7 +40,7 @@ type CLI struct {
 	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare."`
 	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
-	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show and fetch the generators."`
+	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show, fetch and check the generators."`
 	Pause      PauseCmd                  `cmd:"" help:"Let no worker take a further task."`
 	Resume     ResumeCmd                 `cmd:"" help:"Let workers take tasks again."`
 	Logs       LogsCmd                   `cmd:"" help:"Show what the workers log."`

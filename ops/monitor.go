@@ -26,7 +26,11 @@ type MonitorCmd struct {
 
 // Help is the long help.
 func (*MonitorCmd) Help() string {
-	return `Counts come from the receipts, so they are what is whole in the bucket. With --watch it ends with exit status 0 when the run is whole, and with 2 when nothing is left to do and it is not.
+	return `Counts come from the receipts, so they are what is whole in the bucket.
+
+So does what the run has cost: receipts tell what the generators took, and how long the workers were at work for it follows from their CPUs. It is an estimate, without tries that failed, and from some of the receipts where there are many; the bill comes from AWS. Of the local stack, which costs nothing, it is what the same would cost in Lambda.
+
+With --watch it ends with exit status 0 when the run is whole, and with 2 when nothing is left to do and it is not.
 
 Examples:
   ops --stack dev monitor
@@ -49,6 +53,7 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		return err
 	}
 	m := newMonitor(st, q, run)
+	m.costs = newCosts(t)
 	if !c.Watch {
 		p, err := m.look(ctx)
 		if err != nil {
@@ -98,6 +103,7 @@ type Progress struct {
 	DLQ        int                 `json:"dlq"`
 	DLQOldest  float64             `json:"dlq_oldest_seconds,omitempty"`
 	Failures   map[task.Cause]int  `json:"failures,omitempty"` // reports, by cause
+	Cost       *RunCost            `json:"cost,omitempty"`
 }
 
 // GeneratorProgress is how far one generator is.
@@ -126,6 +132,8 @@ type monitor struct {
 	past     []observation
 	repaired []repaired // by place of the generator
 	failing  time.Time  // since when looks fail; zero while they succeed
+	partly   bool       // the last look did not list everything
+	costs    *costs     // nil where nobody asks for them
 }
 
 type observation struct {
@@ -168,9 +176,12 @@ func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 // look counts what is committed and what is left.
 func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)), Failures: map[task.Cause]int{}}
+	toRead := make([][]store.ReceiptName, len(m.run.Generators)) // for the cost
+	m.partly = false
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(looks)
 	for i, g := range m.run.Generators {
+		m.partly = m.partly || m.whole[g.Name] || m.open[i] != m.run.Range()
 		expected := m.run.Samples
 		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
 		if m.whole[g.Name] {
@@ -180,6 +191,9 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 			names, err := dataset.Names(limited, m.store, g.Name, m.open[i])
 			if err != nil {
 				return err
+			}
+			if m.costs != nil {
+				toRead[i] = m.costs.choose(names, m.run)
 			}
 			var covered []task.Range
 			for _, n := range names {
@@ -219,9 +233,29 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	if err := m.countFailures(ctx, p); err != nil {
 		return nil, err
 	}
+	if m.costs != nil {
+		var err error
+		if p.Cost, err = m.costs.look(ctx, m.store, slices.Concat(toRead...), p); err != nil {
+			return nil, err
+		}
+	}
 	m.rate(p)
 	m.failing = time.Time{}
 	return p, nil
+}
+
+// lookSurely is a look that takes a run for whole only after it has listed
+// everything: somebody may have taken back what was committed.
+func (m *monitor) lookSurely(ctx context.Context) (*Progress, error) {
+	p, err := m.look(ctx)
+	if err != nil || !p.whole() || !m.partly {
+		return p, err
+	}
+	clear(m.whole)
+	for i := range m.open {
+		m.open[i] = m.run.Range()
+	}
+	return m.look(ctx)
 }
 
 // countFailures counts the failure reports of the run by cause. Listing goes
@@ -313,7 +347,7 @@ func watchLines(ctx context.Context, o *Output, m *monitor, interval time.Durati
 	defer tick.Stop()
 	still := 0
 	for {
-		p, err := m.look(ctx)
+		p, err := m.lookSurely(ctx)
 		switch {
 		case err == nil:
 			if err := tell(p); err != nil {
@@ -372,6 +406,9 @@ func (p *Progress) line() string {
 	if len(p.Failures) > 0 {
 		fmt.Fprintf(&b, "  failures %s", p.causes())
 	}
+	if p.Cost != nil && !p.Cost.Local {
+		fmt.Fprintf(&b, "  USD %s", dollars(p.Cost.Dollars))
+	}
 	return b.String()
 }
 
@@ -409,5 +446,8 @@ func (p *Progress) table(w io.Writer) {
 	}
 	if len(p.Failures) > 0 {
 		fmt.Fprintf(w, "failures\t%s\n", p.causes())
+	}
+	if p.Cost != nil {
+		fmt.Fprintf(w, "cost\t%s\n", p.Cost)
 	}
 }

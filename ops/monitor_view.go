@@ -50,7 +50,7 @@ type (
 )
 
 func (v *view) look() tea.Msg {
-	p, err := v.monitor.look(v.context)
+	p, err := v.monitor.lookSurely(v.context)
 	return looked{p, err}
 }
 
@@ -120,6 +120,9 @@ func (v *view) View() string {
 	}
 	if len(p.Failures) > 0 {
 		tail = append(tail, bad.Render("failures  "+p.causes()))
+	}
+	if p.Cost != nil {
+		tail = append(tail, "cost   "+p.Cost.String())
 	}
 	if v.err != nil {
 		tail = append(tail, bad.Render(cut("no look, trying again: "+plain(v.err.Error(), v.err), 300)))

@@ -2,22 +2,18 @@ package main
 
 import (
 	"archive/tar"
-	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
-	"reflect"
 	"slices"
-	"strings"
-	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -79,7 +75,7 @@ func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second samp
 		if err != nil {
 			return err
 		}
-		fields, times := differingFields(before, after)
+		fields, times := contract.DifferingFields(before, after)
 		f.Fields = fields
 		p.OnlyTimestamps = p.OnlyTimestamps && times && len(fields) > 0
 	}
@@ -130,63 +126,4 @@ func memberOf(shard io.Reader, name string) (io.Reader, error) {
 			return archive, nil
 		}
 	}
-}
-
-// differingFields names the fields in which two JSON texts differ, with dots
-// between the levels, and reports whether all of them are times. It returns none
-// for what is no JSON.
-func differingFields(before, after []byte) (fields []string, times bool) {
-	var a, b any
-	if decode(before, &a) != nil || decode(after, &b) != nil {
-		return nil, false
-	}
-	times = true
-	var walk func(name string, a, b any)
-	walk = func(name string, a, b any) {
-		x, isObject := a.(map[string]any)
-		y, other := b.(map[string]any)
-		if !isObject || !other {
-			if !reflect.DeepEqual(a, b) {
-				fields = append(fields, name)
-				times = times && isTime(name, a) && isTime(name, b)
-			}
-			return
-		}
-		names := map[string]bool{}
-		for k := range x {
-			names[k] = true
-		}
-		for k := range y {
-			names[k] = true
-		}
-		for k := range names {
-			walk(strings.TrimPrefix(name+"."+k, "."), x[k], y[k])
-		}
-	}
-	walk("", a, b)
-	slices.Sort(fields)
-	return fields, times
-}
-
-func decode(text []byte, to *any) error {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	return d.Decode(to)
-}
-
-// isTime reports whether a value is a point in time: one that is written as such,
-// or a number in a field whose name says so.
-func isTime(name string, v any) bool {
-	switch v := v.(type) {
-	case string:
-		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999", time.DateTime, time.RFC1123, time.ANSIC} {
-			if _, err := time.Parse(layout, v); err == nil {
-				return true
-			}
-		}
-	case json.Number:
-		name = strings.ToLower(name)
-		return strings.Contains(name, "time") || strings.Contains(name, "date") || strings.HasSuffix(name, "created") || strings.HasSuffix(name, "_at")
-	}
-	return false
 }

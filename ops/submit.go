@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -12,14 +13,15 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// plan are the flags that say what a run makes.
-type plan struct {
+// wanted are the flags that say what a run makes.
+type wanted struct {
 	choice
 	Samples int    `help:"Samples per generator." placeholder:"N"`
 	Batch   int    `help:"Samples per task, 1 to 1000. A multiple of the chunk size wastes nothing." default:"100"`
@@ -29,7 +31,7 @@ type plan struct {
 	Start   int    `help:"First sample index." default:"0"`
 }
 
-func (p *plan) check() error {
+func (p *wanted) check() error {
 	switch {
 	case !p.given():
 		return usage("say which generators: --all, or --generator NAME")
@@ -49,7 +51,7 @@ func (p *plan) check() error {
 
 // SubmitCmd plans a run and sends its tasks.
 type SubmitCmd struct {
-	plan
+	wanted
 	DryRun     bool    `help:"Print the plan, send nothing."`
 	Missing    bool    `help:"Send only what has no receipt yet." xor:"existing"`
 	Overwrite  bool    `help:"Replace what earlier runs have committed in this range; with --repair-plan, only what the plan names." xor:"existing"`
@@ -57,6 +59,7 @@ type SubmitCmd struct {
 	Duplicates bool    `help:"With --missing: replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
 	MaxDraws   float64 `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
 	Run_       string  `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
+	MaxCost    float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
 	Resume     string  `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
 }
 
@@ -66,6 +69,8 @@ func (*SubmitCmd) Help() string {
 
 A range that is committed with another seed or chunk size is refused unless --missing or --overwrite is given. What is committed with the same ones is not made again.
 
+With --max-cost a run is sent only if it costs no more at AWS, by what 'ops plan' reckons from the costs of its generators, in the region of its price table and without what is free. If they were not measured, nothing is sent. The local stack costs nothing.
+
 To mend a dataset: 'ops verify --deep' writes a repair plan and prints the command that carries it out. Samples whose objects are gone or damaged are made again with the seeds of their receipts, so a deterministic generator gives the bytes that were there; nothing else is touched. With --overwrite, what no receipt names is removed, and a sample that its generator wrote broken is replaced by another draw.
 
 To make samples distinct: --missing --duplicates fills the gaps, waits, replaces the later ones of equal samples, waits, and looks again. It stops at a generator that has fewer puzzles than samples are wanted, and says how many it has. It can be interrupted: the same command goes on.
@@ -73,6 +78,7 @@ To make samples distinct: --missing --duplicates fills the gaps, waits, replaces
 Examples:
   ops --stack dev submit --all --samples 10000
   ops --stack dev submit --generator maze-task-data-generator --samples 500 --format tar --chunk 100
+  ops --stack dev submit --all --samples 10000 --max-cost 50
   ops --stack dev submit --missing --run 20260801t101500.000-1f2e3d4c
   ops --stack dev submit --overwrite --repair-plan plan.json
   ops --stack dev submit --missing --duplicates --run 20260801t101500.000-1f2e3d4c
@@ -85,6 +91,12 @@ func (c *SubmitCmd) Validate() error {
 		if err := task.CheckName(c.Run_); err != nil {
 			return usage("--run %v", err)
 		}
+	}
+	switch {
+	case c.MaxCost < 0 || math.IsNaN(c.MaxCost):
+		return usage("--max-cost is %g, it must be more than 0", c.MaxCost)
+	case c.MaxCost > 0 && (c.Resume != "" || c.RepairPlan != "" || c.Duplicates):
+		return usage("--max-cost looks at a run before anything of it is sent: leave --resume, --repair-plan and --duplicates out")
 	}
 	if c.Resume != "" {
 		if err := task.CheckName(c.Resume); err != nil {
@@ -126,6 +138,7 @@ type submitted struct {
 	Sent    int      `json:"sent"`
 	Removed int      `json:"removed,omitempty"` // objects, with a repair plan
 	DryRun  bool     `json:"dry_run,omitempty"`
+	Dollars float64  `json:"dollars,omitempty"` // that it costs at AWS; 0 where it is not known
 	First   string   `json:"first_task,omitempty"`
 	Last    string   `json:"last_task,omitempty"`
 }
@@ -166,6 +179,9 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 // submit writes a run down and sends it, or prints it.
 func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) error {
 	tasks := run.Plan()
+	if err := c.checkCost(o, t, run); err != nil {
+		return err
+	}
 	if c.DryRun {
 		return c.printPlan(o, t, run, tasks)
 	}
@@ -186,6 +202,50 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 		return err
 	}
 	return send(ctx, o, t, q, run, false)
+}
+
+// costOf reckons a run on a stack. How many workers it starts is not known: as many
+// as possible are reckoned with.
+func costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, error) {
+	costs, err := plan.LoadCosts(o.LocalDir)
+	if err != nil {
+		return nil, err
+	}
+	return plan.Of(run, costs, plan.Setting{Worker: workerOf(t), Concurrency: plan.MostWorkers})
+}
+
+// checkCost refuses a run that may cost more than it should, or of which that is
+// not known. On this machine nothing has to be paid.
+func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
+	if c.MaxCost == 0 || t.Name == stack.Local {
+		return nil
+	}
+	e, err := costOf(o, t, run)
+	if err != nil {
+		return unmeasured(err, c.words(run), run.Samples)
+	}
+	if e.Make > c.MaxCost {
+		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), c.MaxCost),
+			"ops%s plan %s --samples %d: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples)
+	}
+	o.Say("the run costs about %s dollars, --max-cost is %g", dollars(e.Make), c.MaxCost)
+	return nil
+}
+
+// words are flags that choose the run's generators: those given, or their names.
+func (c *SubmitCmd) words(run task.Run) string {
+	if c.given() {
+		return c.choice.words()
+	}
+	const few = 3
+	if len(run.Generators) > few {
+		return "--all"
+	}
+	var named choice
+	for _, g := range run.Generators {
+		named.Generator = append(named.Generator, g.Name)
+	}
+	return named.words()
 }
 
 // confirmQueue asks before something is sent that may be in the queue already.
@@ -247,7 +307,7 @@ func follow(old task.Run) task.Run {
 }
 
 // run is the run that the flags and the chosen generators make.
-func (p *plan) run(chosen []generator.Generator) task.Run {
+func (p *wanted) run(chosen []generator.Generator) task.Run {
 	now := time.Now().UTC()
 	run := task.Run{
 		ID: task.NewRunID(now, rand.Uint32()), Created: now, Seed: p.Seed, Start: p.Start, Samples: p.Samples,
@@ -332,6 +392,9 @@ func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Ru
 func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
 	p.Samples = countSamples(tasks)
+	if e, err := costOf(o, t, run); err == nil && t.Name != stack.Local {
+		p.Dollars = e.Make
+	}
 	if len(tasks) > 0 {
 		p.First, p.Last = tasks[0].Body(), tasks[len(tasks)-1].Body()
 	}
@@ -340,6 +403,9 @@ func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.T
 		fmt.Fprintf(w, "generators\t%d\n", len(run.Generators))
 		fmt.Fprintf(w, "samples\t%s\n", count(p.Samples))
 		fmt.Fprintf(w, "tasks\t%s\n", count(p.Tasks))
+		if p.Dollars > 0 {
+			fmt.Fprintf(w, "cost\tabout %s USD\n", dollars(p.Dollars))
+		}
 		fmt.Fprintf(w, "seed\t%d\n", run.Seed)
 		fmt.Fprintf(w, "format\t%s, chunks of %d\n", run.Format, run.ChunkSize)
 		if len(tasks) > 0 {
@@ -361,8 +427,7 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 	if resumed && len(j.sent) == 0 {
 		o.Say("no journal of run %s is here: all its tasks are sent, and the workers absorb what was sent before", run.ID)
 	}
-	var left []task.Task
-	var places []int
+	left, places := make([]task.Task, 0, len(tasks)), make([]int, 0, len(tasks))
 	for place, x := range tasks {
 		if !j.sent[place] {
 			left, places = append(left, x), append(places, place)

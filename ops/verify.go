@@ -222,6 +222,9 @@ func printReport(w io.Writer, r *dataset.Report) {
 		if len(g.Commits) > 1 {
 			fmt.Fprintf(w, "%s: made by %d commits of the generator: %s\n", g.Name, len(g.Commits), shorten(g.Commits))
 		}
+		if g.ChunksAlike() {
+			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, count(g.Alike), count(g.Chunks), g.Name)
+		}
 		if g.Duplicates > 0 {
 			var pairs []string
 			for _, d := range g.First {

@@ -74,10 +74,10 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 		return nil, err
 	}
 	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
-	limits := c.Limits.filled()
+	limits := c.Limits.Filled()
 	return &Handler{
 		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
-		scratch: dir, limits: limits, guard: limits.guard(), seen: newSeen(), capacity: capacity, slots: semaphore.NewWeighted(capacity),
+		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(), capacity: capacity, slots: semaphore.NewWeighted(capacity),
 		generator: generator.Run,
 	}, nil
 }
@@ -297,7 +297,7 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 	}
 
 	w := &work{Handler: h, task: t, delivery: d, generator: gen, outcome: o}
-	w.generatorDeadline = d.deadline.Add(-reserve(time.Until(d.deadline)))
+	w.generatorDeadline = d.deadline.Add(-Reserve(time.Until(d.deadline)))
 	h.seen.receipts(w.kind(t.Parts(t.Chunks()[0])[0]), stored)
 	var todo []cell
 	for _, c := range t.Chunks() {
@@ -341,9 +341,9 @@ func worst(failures []Failed) *Failed {
 	return w
 }
 
-// reserve is what is kept of an invocation's time to kill generators, to commit
+// Reserve is what is kept of an invocation's time to kill generators, to commit
 // what is finished and to answer: a tenth of it, at least 2 s and at most 30 s.
-func reserve(total time.Duration) time.Duration {
+func Reserve(total time.Duration) time.Duration {
 	return min(max(total/10, 2*time.Second), 30*time.Second)
 }
 

@@ -22,7 +22,8 @@ type Limits struct {
 	Patience time.Duration // that a chunk gets, however quick others were; default 2 min
 }
 
-func (l Limits) filled() Limits {
+// Filled returns the limits with the defaults for what is 0.
+func (l Limits) Filled() Limits {
 	if there := MachineMemory(); l.Memory == 0 || there > 0 && there < l.Memory {
 		l.Memory = there
 	}
@@ -41,9 +42,9 @@ func (l Limits) filled() Limits {
 	return l
 }
 
-// guard makes the guard that holds generators to the limits. A tenth of the
+// Guard makes the guard that holds generators to the limits. A tenth of the
 // memory is left to the system and to what comes between two looks.
-func (l Limits) guard() *generator.Guard {
+func (l Limits) Guard() *generator.Guard {
 	return &generator.Guard{Memory: l.Memory / 10 * 9, FreeDisk: l.FreeDisk}
 }
 

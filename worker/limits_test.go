@@ -59,7 +59,7 @@ func TestSeenInReceipts(t *testing.T) {
 }
 
 func TestLimitsAreFilledIn(t *testing.T) {
-	l := Limits{Files: 7}.filled()
+	l := Limits{Files: 7}.Filled()
 	if l.Files != 7 || l.Memory < 64<<20 || l.FreeDisk == 0 || l.Bytes == 0 || l.Patience == 0 {
 		t.Errorf("%+v", l)
 	}

@@ -178,46 +178,87 @@ func (i *inspection) hash(name string, size int64) uint64 {
 // listObjects takes what is stored off the sums of what there should be: the sum
 // of a sample whose objects are all there, with their sizes, and nothing else,
 // becomes 0. So no list of all objects has to be kept.
+//
+// S3 lists one page after the other. A generator of many objects is listed from
+// several places side by side.
 func (i *inspection) listObjects(ctx context.Context) error {
+	prefix := task.DataPrefix + i.name + "/"
+	places := append([]string{""}, i.places(prefix)...)
+	var mu sync.Mutex // of what the inspection knows
 	listed := 0
-	for o, err := range i.Store.List(ctx, task.DataPrefix+i.name+"/", "") {
-		if err != nil {
-			return err
+	group, ctx := errgroup.WithContext(ctx)
+	for n, after := range places {
+		end := ""
+		if n+1 < len(places) {
+			end = places[n+1]
 		}
-		if listed++; listed%10_000 == 0 {
-			i.progress("objects of "+i.name, listed, max(i.objects, listed+1))
-		}
-		parts := strings.Split(strings.TrimPrefix(o.Key, task.DataPrefix+i.name+"/"), "/")
-		if known := i.shards[o.Key]; known != nil {
-			known.seen = true
-			if known.Size != o.Size {
-				i.hurtShard(known, Damage{Kind: WrongSize, Key: o.Key, Detail: sizes(o.Size, known.Size)})
+		group.Go(func() error {
+			for o, err := range i.Store.List(ctx, prefix, after) {
+				if err != nil {
+					return err
+				}
+				if end != "" && o.Key > end {
+					return nil
+				}
+				mu.Lock()
+				if listed++; listed%10_000 == 0 {
+					i.progress("objects of "+i.name, listed, max(i.objects, listed+1))
+				}
+				i.take(o)
+				mu.Unlock()
 			}
-			continue
-		}
-		if held, ok := task.ShardRange(o.Key); ok {
-			if held.Overlaps(i.view.Range) {
-				i.stray(o.Key, held)
-			}
-			continue
-		}
-		domain, index, ok := parseID(parts[0])
-		if !ok || len(parts) != 2 {
-			i.stray(o.Key, task.Range{})
-			continue
-		}
-		if index < i.view.Range.Start || index >= i.view.Range.End {
-			continue
-		}
-		h, there := i.view.held.get(index)
-		if !there || i.receipts[h.receipt-1].domain != domain {
-			i.stray(o.Key, task.Range{Start: index, End: index + 1})
-			continue
-		}
-		h.objects -= i.hash(parts[1], o.Size)
-		i.view.held.set(index, h)
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
+}
+
+// places are keys between which there are about as many objects each, 20 pages at
+// least.
+func (i *inspection) places(prefix string) []string {
+	const enough = 20_000
+	n := min(atOnce, i.objects/enough)
+	if n < 2 || len(i.receipts) == 0 {
+		return nil
+	}
+	var list []string
+	for k := 1; k < n; k++ {
+		list = append(list, prefix+task.SampleID(i.receipts[0].domain, i.view.Range.Start+k*i.view.Range.Len()/n))
+	}
+	return list
+}
+
+// take takes one object off what there should be.
+func (i *inspection) take(o store.Object) {
+	parts := strings.Split(strings.TrimPrefix(o.Key, task.DataPrefix+i.name+"/"), "/")
+	if known := i.shards[o.Key]; known != nil {
+		known.seen = true
+		if known.Size != o.Size {
+			i.hurtShard(known, Damage{Kind: WrongSize, Key: o.Key, Detail: sizes(o.Size, known.Size)})
+		}
+		return
+	}
+	if held, ok := task.ShardRange(o.Key); ok {
+		if held.Overlaps(i.view.Range) {
+			i.stray(o.Key, held)
+		}
+		return
+	}
+	domain, index, ok := parseID(parts[0])
+	if !ok || len(parts) != 2 {
+		i.stray(o.Key, task.Range{})
+		return
+	}
+	if index < i.view.Range.Start || index >= i.view.Range.End {
+		return
+	}
+	h, there := i.view.held.get(index)
+	if !there || i.receipts[h.receipt-1].domain != domain {
+		i.stray(o.Key, task.Range{Start: index, End: index + 1})
+		return
+	}
+	h.objects -= i.hash(parts[1], o.Size)
+	i.view.held.set(index, h)
 }
 
 func sizes(is, should int64) string {
@@ -360,6 +401,7 @@ func (i *inspection) conclude(ctx context.Context) error {
 	r := i.report
 	missing := i.view.Missing()
 	r.Samples, r.Bytes, r.Missing = i.view.Samples(), i.view.Bytes(), Spans(missing)
+	r.Alike, r.Chunks = i.view.Alike()
 	duplicates := i.view.Duplicates()
 	r.Duplicates, r.Distinct = len(duplicates), r.Samples-len(duplicates)
 	if r.Duplicates > 0 {

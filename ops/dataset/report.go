@@ -81,6 +81,8 @@ type GeneratorReport struct {
 	Distinct   int          `json:"distinct"`                   // puzzles among the samples
 	Duplicates int          `json:"duplicates"`                 // samples that are the same puzzle as an earlier one
 	First      []Duplicate  `json:"first_duplicates,omitempty"` // of the duplicates
+	Chunks     int          `json:"chunks"`                     // receipts of two samples and more
+	Alike      int          `json:"chunks_alike,omitempty"`     // of these, the ones that hold the very samples of another
 	Pool       *Pool        `json:"pool,omitempty"`             // how many puzzles the generator has, judged by its duplicates
 	Seeds      []int        `json:"seeds"`                      // run seeds that made it; more than one is a mixture
 	Commits    []string     `json:"commits,omitempty"`          // of the generator; more than one is a mixture
@@ -95,6 +97,10 @@ const (
 	maxFirst    = 10      // duplicates
 	maxPlanned  = 200_000 // objects to remove, of one generator
 )
+
+// ChunksAlike reports whether most chunks hold the very samples of another: the
+// generator takes no seed, or does nothing with it.
+func (r *GeneratorReport) ChunksAlike() bool { return r.Alike > 0 && 2*r.Alike > r.Chunks }
 
 func (r *GeneratorReport) add(d Damage) {
 	if r.Damaged == nil {

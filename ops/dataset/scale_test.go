@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"runtime"
+	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,12 @@ func (e endless) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Contents              []content
 	}{}
 	at := 0
+	if after := q.Get("start-after"); after != "" {
+		at = sort.Search(e.samples*filesOfEndless, func(n int) bool {
+			key, _, ok := e.key(q.Get("prefix"), n)
+			return !ok || key > after
+		})
+	}
 	_, _ = fmt.Sscan(q.Get("continuation-token"), &at)
 	for range 1000 {
 		key, size, ok := e.key(q.Get("prefix"), at)

@@ -7,7 +7,9 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"iter"
 	"maps"
 	"slices"
@@ -277,6 +279,40 @@ func (v *View) Duplicates() []Duplicate {
 	}
 	slices.SortFunc(list, func(a, b Duplicate) int { return a.Index - b.Index })
 	return list
+}
+
+// Alike returns how many receipts describe the very samples that another one does,
+// in the same order, and how many there are. Receipts that describe fewer than two
+// samples are left out, and so are repairs.
+func (v *View) Alike() (alike, receipts int) {
+	type chunk struct {
+		hash    uint64
+		samples int
+	}
+	chunks := map[int32]chunk{}
+	for _, h := range v.held.all() {
+		if h.round > 0 {
+			continue
+		}
+		c := chunks[h.receipt]
+		sum := fnv.New64a()
+		_ = binary.Write(sum, binary.BigEndian, c.hash)
+		_, _ = sum.Write(h.mark[:])
+		chunks[h.receipt] = chunk{sum.Sum64(), c.samples + 1}
+	}
+	same := map[chunk]int{}
+	for _, c := range chunks {
+		if c.samples > 1 {
+			same[c]++
+			receipts++
+		}
+	}
+	for _, n := range same {
+		if n > 1 {
+			alike += n
+		}
+	}
+	return alike, receipts
 }
 
 // Spans writes ranges as first-last, for people.

@@ -49,23 +49,20 @@ func New(client *sqs.Client, url, dlq string) *Client {
 // call at a time. When Send fails, those that were not acknowledged may or may
 // not have been sent.
 func (c *Client) Send(ctx context.Context, tasks []task.Task, acknowledged func(place int) error) error {
-	all := make([]Outgoing, len(tasks))
-	for i, t := range tasks {
-		all[i] = Outgoing{Body: t.Body(), name: name(t)}
-	}
 	var mu sync.Mutex
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(inFlight)
 	for start := 0; start < len(tasks) && limited.Err() == nil; start += batchSize {
-		places := make([]int, 0, batchSize)
-		for i := start; i < min(start+batchSize, len(tasks)); i++ {
-			places = append(places, i)
-		}
+		batch := tasks[start:min(start+batchSize, len(tasks))]
 		group.Go(func() error {
-			return c.sendBatch(limited, all, places, func(place int) error {
+			messages, places := make([]Outgoing, len(batch)), make([]int, len(batch)) // of these alone: a run may have half a million
+			for i, t := range batch {
+				messages[i], places[i] = Outgoing{Body: t.Body(), name: name(t)}, i
+			}
+			return c.sendBatch(limited, messages, places, func(place int) error {
 				mu.Lock()
 				defer mu.Unlock()
-				return acknowledged(place)
+				return acknowledged(start + place)
 			})
 		})
 	}

@@ -16,16 +16,19 @@ import (
 // are, as far as environments go: the requirements of each generator and an empty
 // program. An image's environments are made from them, so that they stay as they
 // are when a program changes. Requirements that lie in a generator's folder are
-// left out; their environments need that folder. It fails for a generator that has
-// a Problem.
+// left out; their environments need that folder. So are generators that have a
+// Problem: the index says so when the generators themselves are installed.
 func CopyRequirements(root, dir string) error {
 	list, err := Discover(root)
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil { // also for none of them: the next step of the build reads it
+		return err
+	}
 	for _, g := range list {
 		if g.Problem != "" {
-			return fmt.Errorf("generator %s: %s", g.Name, g.Problem)
+			continue
 		}
 		if slices.ContainsFunc(g.Requirements, func(line string) bool { return strings.Contains(line, g.Dir) }) {
 			continue
@@ -47,45 +50,36 @@ func CopyRequirements(root, dir string) error {
 //go:embed imports.py
 var importAll string
 
-// CheckImports imports every module of the environments of those ids. The error
-// names each module that cannot be imported, its environment and generators.
-func (x *Index) CheckImports(ctx context.Context, environments []string) error {
+// checkImports imports every module of the environment. The error names each that
+// cannot be imported.
+func (e environment) checkImports(ctx context.Context) error {
 	home, err := os.MkdirTemp("", "imports-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(home)
-	var failed error
-	for _, id := range environments {
-		var names []string
-		python := ""
-		for _, g := range x.Generators {
-			if g.Environment == id {
-				names, python = append(names, g.Name), g.Python
-			}
-		}
-		cmd := exec.CommandContext(ctx, python, "-I", "-c", importAll)
-		cmd.Env = []string{"PATH=" + filepath.Dir(python) + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "TMPDIR=" + home, "LANG=C.UTF-8", "MPLBACKEND=Agg"}
-		said := &tail{limit: tailSize}
-		cmd.Stderr = said
-		out, err := cmd.Output()
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		module := ""
-		refuse := func(reason string) {
-			failed = errors.Join(failed, fmt.Errorf("environment %s of %s: import %s: %s", id, strings.Join(names, ", "), module, reason))
-		}
-		for line := range strings.Lines(string(out)) {
-			if reason, ok := strings.CutPrefix(line, "! "); ok {
-				refuse(strings.TrimSpace(reason))
-			} else {
-				module = strings.TrimSpace(line)
-			}
-		}
-		if err != nil { // the interpreter itself died, in the last module
-			refuse(fmt.Sprintf("%v: %s", err, lastLine(said.String())))
+	cmd := exec.CommandContext(ctx, e.interpreter(), "-I", "-c", importAll)
+	cmd.Env = []string{"PATH=" + filepath.Dir(e.interpreter()) + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "TMPDIR=" + home, "LANG=C.UTF-8", "MPLBACKEND=Agg"}
+	said := &tail{limit: tailSize}
+	cmd.Stderr = said
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var failed []string
+	module := ""
+	for line := range strings.Lines(string(out)) {
+		if reason, ok := strings.CutPrefix(line, "! "); ok {
+			failed = append(failed, fmt.Sprintf("import %s: %s", module, strings.TrimSpace(reason)))
+		} else {
+			module = strings.TrimSpace(line)
 		}
 	}
-	return failed
+	if err != nil { // the interpreter itself died, in the last module
+		failed = append(failed, fmt.Sprintf("import %s: %v: %s", module, err, lastLine(said.String())))
+	}
+	if failed != nil {
+		return errors.New(strings.Join(failed, "; "))
+	}
+	return nil
 }

@@ -73,12 +73,18 @@ func TestCopyRequirements(t *testing.T) {
 		t.Errorf("copied %q, then %q", before, after)
 	}
 	write(t, filepath.Join(root, "plain", requirementsFile), "-r ../odd/x.txt\n")
-	if err := CopyRequirements(root, t.TempDir()); err == nil || !strings.Contains(err.Error(), "generator plain: ") {
-		t.Errorf("got %v", err)
+	last := t.TempDir()
+	if err := CopyRequirements(root, last); err != nil {
+		t.Fatal(err)
+	}
+	if left := tree(t, last); len(left) != 2 || left["odd/"+requirementsFile] == "" {
+		t.Errorf("one with a problem, and one whose requirements are in its folder, are left out; copied %q", left)
 	}
 }
 
-func TestCheckImports(t *testing.T) {
+// A module that cannot be imported makes the environment one that cannot be used,
+// and nothing of it stays.
+func TestImports(t *testing.T) {
 	house := wheelhouse(t)
 	wheel(t, house, "library", "import ctypes\nctypes.CDLL('libnothere.so.1')\n")
 	wheel(t, house, "quits", "raise SystemExit(3)\n")
@@ -97,22 +103,26 @@ func TestCheckImports(t *testing.T) {
 			"import zz_dies: signal: segmentation fault",
 		}},
 	} {
-		index, err := (&Builder{Root: bare(t, test.requirements), Dir: t.TempDir()}).Build(t.Context())
-		if err != nil || index.Generators[0].Problem != "" {
-			t.Fatalf("%+v, %v", index, err)
+		dir := t.TempDir()
+		index, err := (&Builder{Root: bare(t, test.requirements), Dir: dir, Imports: true}).Build(t.Context())
+		if err != nil {
+			t.Fatal(err)
 		}
-		id := index.Generators[0].Environment
+		g := index.Generators[0]
 		var got []string
-		if err := index.CheckImports(t.Context(), []string{id}); err != nil {
-			got = strings.Split(err.Error(), "\n")
+		if g.Problem != "" {
+			got = strings.Split(g.Problem, "; ")
 		}
 		if len(got) != len(test.want) {
 			t.Fatalf("got %q, want %q", got, test.want)
 		}
 		for n, want := range test.want {
-			if !strings.HasPrefix(got[n], "environment "+id+" of g: "+want) {
-				t.Errorf("got %q, want ...%q", got[n], want)
+			if !strings.HasPrefix(got[n], want) {
+				t.Errorf("got %q, want %q", got[n], want)
 			}
+		}
+		if _, err := os.Stat(filepath.Join(dir, "environments", g.Environment)); (err == nil) != (g.Problem == "") {
+			t.Errorf("the environment is there: %v; the problem is %q", err, g.Problem)
 		}
 	}
 }

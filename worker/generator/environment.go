@@ -28,6 +28,7 @@ type Builder struct {
 	Python   string            // interpreter the environments are made from; default the first on the PATH that is new enough
 	Commits  map[string]string // commits of the generators, where the folder has no git history; nil to ask git
 	Names    []string          // generators whose environments are made; nil for all
+	Imports  bool              // import every module of an environment that is made: one that cannot be imported is as bad as one that cannot be installed
 	Parallel int               // environments made at once; default 1, because disk and network are what it takes
 	Progress func(string)      // is told what happens, a line at a time; may be nil
 	Events   func(Event)       // the same for programs, one event at a time; may be nil
@@ -164,7 +165,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 				}
 				return nil
 			}
-			err := members.environment.ensure(ctx, installer, say)
+			err := members.environment.ensure(ctx, installer, b.Imports, say)
 			switch {
 			case ctx.Err() != nil:
 				return fmt.Errorf("build environments: %w", context.Cause(ctx))
@@ -268,10 +269,11 @@ func (e environment) whole() bool {
 	return err == nil && err2 == nil
 }
 
-// ensure makes the environment unless it is there. A lock keeps two processes
+// ensure makes the environment unless it is there, and imports its modules if that
+// is wanted. A lock keeps two processes
 // from making the same one; the system gives it back when its holder is killed.
 // What an interrupted one left is removed first.
-func (e environment) ensure(ctx context.Context, in installer, say func(Stage, string)) error {
+func (e environment) ensure(ctx context.Context, in installer, imports bool, say func(Stage, string)) error {
 	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")
 		return nil
@@ -293,7 +295,11 @@ func (e environment) ensure(ctx context.Context, in installer, say func(Stage, s
 	}
 	say(Making, fmt.Sprintf("%d requirements", len(e.requirements)))
 	began := time.Now()
-	if err := e.install(ctx, in, func(line string) { say(Installing, line) }); err != nil {
+	err = e.install(ctx, in, func(line string) { say(Installing, line) })
+	if err == nil && imports {
+		err = e.checkImports(ctx)
+	}
+	if err != nil {
 		if left := os.RemoveAll(e.path); left != nil && !errors.Is(left, fs.ErrNotExist) {
 			return fmt.Errorf("%w (and its remains in %s could not be removed: %w)", err, e.path, left)
 		}

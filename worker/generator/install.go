@@ -121,7 +121,7 @@ func chooseInstaller(ctx context.Context, dir string, python interpreter, groups
 	}
 	e := newEnvironment(own, python, &Generator{Dir: own, Requirements: []string{uvRequirement}})
 	tell := func(stage Stage, detail string) { say(Event{Environment: e.id, Stage: stage, Detail: detail}) }
-	switch err := e.ensure(ctx, installer{}, tell); {
+	switch err := e.ensure(ctx, installer{}, false, tell); {
 	case ctx.Err() != nil:
 		return in, fmt.Errorf("build environments: %w", context.Cause(ctx))
 	case err != nil:

@@ -25,6 +25,8 @@ type Request struct {
 	Command    []string      // what to run, as a Result has it; nil for what follows from the above
 	Scratch    string        // a private, empty folder; absolute
 	Grace      time.Duration // how long the sandbox has to kill the generator's processes; default 5 s
+	Env        []string      // variables beside those of Environ, or in place of them
+	Apart      bool          // without network and shared memory, as far as the system lets this process take them away
 	help       bool          // ask it for its flags, make nothing
 
 	Guard    *Guard               `json:"-"` // watches it, and holds it to what follows; nil for nobody
@@ -40,7 +42,14 @@ type Result struct {
 	CPU, Wall time.Duration
 	PeakRSS   int64 // bytes, of the largest process; of all together where a Guard saw more
 	Watched   Watched
+	Apart     Apart  // what was taken away from it, if that was asked for
 	stdout    string // its end, of a run that succeeded
+}
+
+// Apart is what a run was kept away from.
+type Apart struct {
+	Network bool `json:"network"` // there was none but its own loopback
+	Shm     bool `json:"shm"`     // /dev/shm could not be written
 }
 
 // Command returns the command of a run without the paths of this machine, so
@@ -110,10 +119,6 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	if !r.help {
 		argv[len(argv)-1] = result.Output
 	}
-	order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: Environ(g, r.Seed, r.Scratch), Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes})
-	if err != nil {
-		return result, err
-	}
 	self, err := os.Executable()
 	if err != nil {
 		return result, err
@@ -121,17 +126,31 @@ func Run(ctx context.Context, r Request) (Result, error) {
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = []string{launchVariable + "=" + string(order)}
-	cmd.Dir = work
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = r.Grace
-	if cmd.WaitDelay <= 0 {
-		cmd.WaitDelay = defaultGrace
-	}
 	stdout, stderr := &tail{limit: tailSize}, &tail{limit: tailSize}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for the worker to handle
+	sandbox := func(apart bool) (*exec.Cmd, error) {
+		order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...), Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes, Apart: apart})
+		if err != nil {
+			return nil, err
+		}
+		cmd := exec.CommandContext(ctx, self)
+		cmd.Env = []string{launchVariable + "=" + string(order)}
+		cmd.Dir = work
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		cmd.WaitDelay = r.Grace
+		if cmd.WaitDelay <= 0 {
+			cmd.WaitDelay = defaultGrace
+		}
+		cmd.Stdout, cmd.Stderr = stdout, stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for the worker to handle
+		if apart {
+			setApart(cmd.SysProcAttr)
+		}
+		return cmd, nil
+	}
+	cmd, err := sandbox(r.Apart)
+	if err != nil {
+		return result, err
+	}
 	statusRead, statusWrite, err := os.Pipe()
 	if err != nil {
 		return result, err
@@ -147,6 +166,13 @@ func Run(ctx context.Context, r Request) (Result, error) {
 
 	began := time.Now()
 	err = cmd.Start()
+	if err != nil && r.Apart && ctx.Err() == nil { // the system does not let us
+		if cmd, err = sandbox(false); err != nil {
+			return result, err
+		}
+		cmd.ExtraFiles = []*os.File{statusWrite, aliveRead}
+		err = cmd.Start()
+	}
 	statusWrite.Close()
 	aliveRead.Close()
 	switch {
@@ -169,6 +195,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		killStrays(r.Scratch, cmd.WaitDelay) // the sandbox was killed before it could clean up
 		end = status{Exit: -1, Signal: syscall.SIGKILL.String()}
 	}
+	result.Apart = end.Apart
 	if end.finished() { // even if the time was up a moment later: it is whole
 		return result, nil
 	}

@@ -25,6 +25,7 @@ type launch struct {
 	Scratch  string   `json:"scratch"`  // the one folder it may write to
 	Readable []string `json:"readable"` // what it may read beside the system
 	MaxFile  int64    `json:"max_file"` // bytes of one file; 0 is no limit
+	Apart    bool     `json:"apart"`    // the namespaces are the sandbox's own: take network and shared memory away
 }
 
 // status is what a sandbox says at its end.
@@ -33,6 +34,7 @@ type status struct {
 	Signal  string `json:"signal,omitempty"`
 	Stopped bool   `json:"stopped,omitempty"` // the sandbox was told to end it
 	Problem string `json:"problem,omitempty"` // the generator could not be started
+	Apart   Apart  `json:"apart"`
 }
 
 func (s status) finished() bool { return s.Exit == 0 && !s.Stopped && s.Problem == "" }
@@ -86,6 +88,10 @@ func keepDescriptors() {
 }
 
 func (l launch) run() status {
+	var apart Apart
+	if l.Apart {
+		apart = takeAway()
+	}
 	if err := confine(l.Scratch, l.Readable); err != nil {
 		return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
 	}
@@ -126,7 +132,7 @@ func (l launch) run() status {
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	killOrphans()
-	s := status{Exit: cmd.ProcessState.ExitCode(), Stopped: stopped}
+	s := status{Exit: cmd.ProcessState.ExitCode(), Stopped: stopped, Apart: apart}
 	if w, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && w.Signaled() {
 		s.Signal = w.Signal().String()
 	}

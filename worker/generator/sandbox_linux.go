@@ -2,7 +2,9 @@ package generator
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -64,6 +66,42 @@ func confine(scratch string, dirs []string) error {
 		landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty").IgnoreIfMissing(),
 		landlock.RWDirs("/dev/shm").WithRefer().IgnoreIfMissing(),
 	)
+}
+
+// setApart gives a process namespaces of its own for network and mounts. Root
+// may do that; anybody else needs a user namespace too, in which they stay
+// themselves, with the two rights that takeAway needs.
+func setApart(a *syscall.SysProcAttr) {
+	a.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS
+	if uid, gid := os.Getuid(), os.Getgid(); uid != 0 {
+		a.Cloneflags |= syscall.CLONE_NEWUSER
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN}
+	}
+}
+
+// takeAway leaves a process in namespaces of its own nothing of the network but
+// the loopback, and a /dev/shm that cannot be written: Lambda has none. It must
+// come before confine, which gives up the rights it needs.
+func takeAway() (a Apart) {
+	a.Network = true
+	if s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
+		if lo, err := unix.NewIfreq("lo"); err == nil {
+			lo.SetUint16(unix.IFF_UP)
+			_ = unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo) // without it only what talks to itself fails
+		}
+		_ = unix.Close(s)
+	}
+	const shm = "/dev/shm"
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err == nil {
+		a.Shm = unix.Mount("none", shm, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "") == nil
+	}
+	if _, err := os.Stat(shm); errors.Is(err, fs.ErrNotExist) {
+		a.Shm = true
+	}
+	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	return a
 }
 
 // childAttributes put the generator into a session of its own and let it die

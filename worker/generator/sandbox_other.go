@@ -15,6 +15,11 @@ func Harden() error { return nil }
 // folder alone.
 func confine(string, []string) error { return nil }
 
+// Outside Linux nothing can be taken away from a generator.
+func setApart(*syscall.SysProcAttr) {}
+
+func takeAway() Apart { return Apart{} }
+
 func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
 func killOrphans() {}

@@ -77,12 +77,18 @@ func (r Run) Chunk(g RunGenerator) int {
 // a task is known by its place in it.
 func (r Run) Plan() []Task {
 	perGenerator := make([][]Task, len(r.Generators))
-	rounds := 0
+	rounds, total := 0, 0
 	for i, g := range r.Generators {
 		ranges := []Range{r.Range()}
 		if r.Missing {
 			ranges = g.Missing
 		}
+		count := len(g.Repairs)
+		for _, whole := range ranges {
+			count += (whole.Len() + r.Batch - 1) / r.Batch
+		}
+		perGenerator[i] = make([]Task, 0, count) // a large run has half a million
+		total += count
 		for _, whole := range ranges {
 			for start := whole.Start; start < whole.End; start += r.Batch {
 				part := Range{start, min(start+r.Batch, whole.End)}
@@ -98,7 +104,7 @@ func (r Run) Plan() []Task {
 		}
 		rounds = max(rounds, len(perGenerator[i]))
 	}
-	var tasks []Task
+	tasks := make([]Task, 0, total)
 	for n := range rounds {
 		for _, list := range perGenerator {
 			if n < len(list) {

@@ -73,6 +73,8 @@ args = parser.parse_args()
 name = Path(__file__).resolve().parents[1].name
 fault = mood(args.seed) if name == "moody" else name
 rng = random.SystemRandom() if fault == "dice" else random.Random(args.seed)
+if fault == "steady":
+    rng = random.Random(1)
 
 if fault in ("slow", "slower"):
     time.sleep(0.5 if fault == "slow" else 1.7)

@@ -1,0 +1,68 @@
+// Package price is the one table of what AWS charges: the dashboard's estimate,
+// ops plan and ops monitor all reckon with it.
+//
+// It is a leaf: it imports the standard library alone.
+package price
+
+// Where and when the prices hold: on demand, first tier, without what is free.
+// Those of other regions differ.
+const (
+	Region = "us-east-2"
+	AsOf   = "2025" // year in which AWS's pages showed them; they were not looked up since
+)
+
+// Instruction sets of a function, as Lambda names them.
+const (
+	X86 = "x86_64"
+	ARM = "arm64"
+)
+
+// Units: a GB is 2^30 bytes, a month 730 hours.
+const (
+	MegabytesPerGB = 1024
+	BytesPerGB     = 1 << 30
+	HoursPerMonth  = 730
+)
+
+// FreeDiskMB is the ephemeral storage of a function that costs nothing.
+const FreeDiskMB = 512
+
+// Price is what a unit of something costs in USD.
+type Price struct {
+	Dollars float64 `json:"dollars"`
+	Unit    string  `json:"unit"`
+	Source  string  `json:"source"`
+}
+
+// The prices.
+var (
+	GBSecondX86  = Price{0.0000166667, "GB-second of memory, x86_64", lambda}
+	GBSecondARM  = Price{0.0000133334, "GB-second of memory, arm64", lambda}
+	DiskGBSecond = Price{0.0000000309, "GB-second of ephemeral storage beyond 512 MB", lambda}
+	Invocation   = Price{0.20 / 1e6, "invocation", lambda}
+	QueueRequest = Price{0.40 / 1e6, "SQS request", sqs}
+	Put          = Price{0.005 / 1e3, "S3 PUT or LIST", s3}
+	Get          = Price{0.0004 / 1e3, "S3 GET", s3}
+	StorageMonth = Price{0.023, "GB-month in S3 Standard", s3}
+	Download     = Price{0.09, "GB from S3 to the internet", s3}
+	LogGB        = Price{0.50, "GB of logs taken in", cloudwatch}
+	MetricMonth  = Price{0.30, "metric and month, by the hour", cloudwatch}
+)
+
+// Pages that the prices come from.
+const (
+	lambda     = "https://aws.amazon.com/lambda/pricing/"
+	sqs        = "https://aws.amazon.com/sqs/pricing/"
+	s3         = "https://aws.amazon.com/s3/pricing/"
+	cloudwatch = "https://aws.amazon.com/cloudwatch/pricing/"
+)
+
+// PerSecond is what a second of one invocation costs: its memory, and its
+// ephemeral storage beyond what is free.
+func PerSecond(memoryMB, diskMB int, architecture string) float64 {
+	perGB := GBSecondX86
+	if architecture == ARM {
+		perGB = GBSecondARM
+	}
+	return float64(memoryMB)/MegabytesPerGB*perGB.Dollars + float64(max(diskMB-FreeDiskMB, 0))/MegabytesPerGB*DiskGBSecond.Dollars
+}

@@ -1,0 +1,253 @@
+// Package contract finds out by experiment whether a generator keeps the contract
+// of docs/GENERATORS.md, and what its samples cost.
+package contract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Verdict is what a check comes to.
+type Verdict string
+
+// The verdicts, from good to bad.
+const (
+	Keeps  Verdict = "keeps"  // the contract, as far as it can be seen
+	Notes  Verdict = "notes"  // it keeps it; there is something to know
+	Breaks Verdict = "breaks" // it makes samples, and breaks the contract
+	Fails  Verdict = "fails"  // it makes no samples
+)
+
+// Property is what a finding is about. The set is closed.
+type Property string
+
+// The properties.
+const (
+	CommandLine  Property = "command_line"  // its flags
+	Output       Property = "output"        // what it writes: layout, files, count; or that it fails
+	Unlucky      Property = "unlucky_seeds" // some make it fail
+	Decodable    Property = "decodable"     // its pictures and videos
+	SameSeed     Property = "same_seed"     // the same seed gives the same bytes
+	OtherSeed    Property = "other_seed"    // another seed gives other samples
+	HashSeed     Property = "hash_seed"     // what it makes depends on PYTHONHASHSEED
+	Prefix       Property = "prefix"        // the first N of 2 N samples are those of N
+	Twice        Property = "twice"         // twice as many can be made
+	OwnFolder    Property = "own_folder"    // it writes into its own
+	Home         Property = "home"          // it writes into the home folder
+	Outside      Property = "outside"       // it wants to write elsewhere
+	Network      Property = "network"
+	SharedMemory Property = "shared_memory" // /dev/shm, which Lambda has not
+	Fonts        Property = "fonts"         // pixels depend on those of the machine
+	Watching     Property = "watching"      // that it could not be found out, or made a difference
+)
+
+// Finding is something to know about a generator.
+type Finding struct {
+	Property Property `json:"property"`
+	Level    Verdict  `json:"level"`
+	Text     string   `json:"text"`
+}
+
+// Report is what a check has found. Pointers are nil for what is not known.
+type Report struct {
+	Generator string          `json:"generator"`
+	Commit    string          `json:"commit,omitempty"`
+	Verdict   Verdict         `json:"verdict"`
+	Findings  []Finding       `json:"findings"`
+	Flags     generator.Flags `json:"flags"`
+	Domain    string          `json:"domain,omitempty"`
+	Files     []string        `json:"files,omitempty"` // of a sample
+	SameSeed  *bool           `json:"same_seed,omitempty"`
+	Times     bool            `json:"times,omitempty"`      // points in time in its JSON files are the exception
+	OtherSeed *bool           `json:"other_seed,omitempty"` // gives other samples
+	HashSeed  *bool           `json:"hash_seed,omitempty"`  // what it makes depends on it
+	Prefix    *bool           `json:"prefix,omitempty"`     // is stable
+	Network   *bool           `json:"network,omitempty"`    // it needs it
+	Shm       *bool           `json:"shm,omitempty"`        // it needs /dev/shm
+	Seen      Seen            `json:"seen"`
+	Decoders  []string        `json:"decoders,omitempty"` // that decoded its videos
+	LeftInTmp int             `json:"left_in_tmp"`        // files in the temporary folder, after a run
+	Cost      *plan.Cost      `json:"cost,omitempty"`
+	Advice    *Advice         `json:"advice,omitempty"`
+	Stderr    string          `json:"stderr,omitempty"` // the end of what a failing one said
+}
+
+func (r *Report) add(p Property, level Verdict, format string, args ...any) {
+	r.Findings = append(r.Findings, Finding{p, level, fmt.Sprintf(format, args...)})
+	rank := map[Verdict]int{Keeps: 0, Notes: 1, Breaks: 2, Fails: 3}
+	if rank[level] > rank[r.Verdict] {
+		r.Verdict = level
+	}
+}
+
+// Steps is how many runs of a generator a check takes, for who counts them.
+const Steps = 6
+
+// Checker checks generators. It is safe for concurrent use.
+type Checker struct {
+	Samples  int                         // of a run; one run makes twice as many
+	Seed     int                         // from which the seeds come, as those of a run with this seed
+	Timeout  time.Duration               // of one run; 0 is none
+	Scratch  string                      // folder for what is made; each generator's part is removed when it is done
+	Guard    *generator.Guard            // watches the runs; one for all that run at once
+	Progress func(name string, done int) // is told after each step; may be nil
+}
+
+// Check runs a generator that is ready, several times. What is wrong with it is in
+// the report; the error is ctx's or of this machine.
+func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, error) {
+	r := &Report{Generator: g.Name, Commit: g.Commit, Verdict: Keeps, Findings: []Finding{}, Flags: g.Flags}
+	if g.Problem != "" {
+		property := Output
+		if strings.Contains(g.Problem, "command line") || strings.Contains(g.Problem, "--help") {
+			property = CommandLine
+		}
+		r.add(property, Fails, "%s", g.Problem)
+		c.rest(g, 0)
+		return r, nil
+	}
+	dir, err := os.MkdirTemp(c.Scratch, "check-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	k := &check{Checker: c, generator: g, report: r, dir: dir}
+	if err := k.all(ctx); err != nil {
+		return nil, fmt.Errorf("check %s: %w", g.Name, err)
+	}
+	c.rest(g, k.done)
+	return r, nil
+}
+
+// rest tells of the steps that were not needed.
+func (c *Checker) rest(g *generator.Generator, done int) {
+	for ; done < Steps && c.Progress != nil; done++ {
+		c.Progress(g.Name, done+1)
+	}
+}
+
+// check is the check of one generator.
+type check struct {
+	*Checker
+	generator *generator.Generator
+	report    *Report
+	dir       string
+	runs      int
+	done      int
+	measured  []measure // of the runs that are the worker's own
+}
+
+// order is one run that is wanted.
+type order struct {
+	count   int // of samples
+	seed    int
+	env     []string
+	watched bool // and kept apart
+}
+
+// made is what came of it.
+type made struct {
+	order
+	scratch string
+	result  generator.Result
+	domain  string
+	samples []sample.Sample
+	failure *generator.Failure // nil if the samples are whole
+}
+
+// run makes samples as a worker does. The error is ctx's or of this machine.
+func (k *check) run(ctx context.Context, o order) (*made, error) {
+	k.runs++
+	m := &made{order: o, scratch: filepath.Join(k.dir, fmt.Sprint(k.runs))}
+	if err := os.Mkdir(m.scratch, 0o700); err != nil {
+		return nil, err
+	}
+	limited := ctx
+	if k.Timeout > 0 {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, k.Timeout)
+		defer cancel()
+	}
+	env := o.env
+	if o.watched {
+		variable, err := watch(m.scratch)
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, variable)
+	}
+	var err error
+	limits := worker.Limits{}.Filled()
+	m.result, err = generator.Run(limited, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed, Scratch: m.scratch, Env: env, Apart: o.watched,
+		Guard: k.Guard, MaxBytes: limits.Bytes, MaxFiles: limits.Files * (o.count + 1)})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err == nil {
+		m.domain, m.samples, err = Collect(k.generator, m.result.Output, o.count)
+	}
+	if err != nil {
+		var bad *sample.Error
+		switch {
+		case errors.As(err, &m.failure):
+		case errors.As(err, &bad):
+			m.failure = &generator.Failure{Cause: bad.Cause, Detail: bad.Detail}
+		default:
+			return nil, err
+		}
+		return m, nil
+	}
+	if !o.watched {
+		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
+	}
+	return m, nil
+}
+
+// Collect checks what a generator wrote as a worker does.
+func Collect(g *generator.Generator, output string, samples int) (domain string, list []sample.Sample, err error) {
+	places := make([]sample.Place, samples)
+	for i := range places {
+		places[i] = sample.Place{Offset: i, Index: i}
+	}
+	return sample.Collect(output, samples, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
+}
+
+func (k *check) step() {
+	if k.done++; k.Progress != nil {
+		k.Progress(k.generator.Name, k.done)
+	}
+}
+
+// lucky makes the samples of a chunk of the grid, with the first seed that does it,
+// as a worker would.
+func (k *check) lucky(ctx context.Context, chunk int) (*made, error) {
+	defer k.step()
+	var first *made
+	for attempt := range task.SeedTries {
+		m, err := k.run(ctx, order{count: k.Samples, seed: task.Seed(k.generator.Name, k.Seed, k.Samples, chunk, attempt)})
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case m.failure == nil && first != nil:
+			k.report.add(Unlucky, Notes, "seed %d makes it fail (%s), seed %d does not: a worker tries three", first.seed, first.failure, m.seed)
+			return m, nil
+		case m.failure == nil || !m.failure.Cause.Policy().NextSeed:
+			return m, nil
+		case first == nil:
+			first = m
+		}
+	}
+	return first, nil
+}

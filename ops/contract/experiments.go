@@ -1,0 +1,373 @@
+package contract
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// all makes every experiment. What the worker would do is measured; what only a
+// check does (another PYTHONHASHSEED, watching, keeping apart) comes after that.
+func (k *check) all(ctx context.Context) error {
+	k.commandLine()
+	first, err := k.lucky(ctx, 0)
+	if err != nil {
+		return err
+	}
+	if first.failure != nil {
+		k.failed(first.failure)
+		return nil
+	}
+	r := k.report
+	r.Domain = first.domain
+	for _, f := range first.samples[0].Files {
+		r.Files = append(r.Files, f.Name)
+	}
+	k.leftovers(first)
+	for _, experiment := range []func(context.Context, *made) error{k.sameSeed, k.otherSeed, k.twice, k.hashSeed, k.apart} {
+		if err := experiment(ctx, first); err != nil {
+			return err
+		}
+	}
+	if err := k.decodable(ctx, first); err != nil {
+		return err
+	}
+	k.cost(first)
+	return nil
+}
+
+func (k *check) commandLine() {
+	switch f := k.generator.Flags; {
+	case f.From == generator.FromContract:
+		k.report.add(CommandLine, Notes, "neither its source nor --help tells its flags: it is taken to have the contract's")
+	case !f.Seed:
+		k.report.add(CommandLine, Notes, "it takes no --seed: nothing keeps two of its chunks from coming out alike")
+	}
+}
+
+// failed notes that it makes no samples.
+func (k *check) failed(f *generator.Failure) {
+	r := k.report
+	property := Output
+	switch {
+	case f.Cause == task.Environment && strings.Contains(f.Detail, "wanted the network"):
+		property, r.Network = Network, new(true)
+	case f.Cause == task.Environment && strings.Contains(f.Detail, "command line"):
+		property = CommandLine
+	}
+	remedy := ""
+	if strings.Contains(f.Detail, "a module is missing") {
+		remedy = "; its requirements.txt, or requirements in " + generator.Catalogue + ", can add it"
+	}
+	r.add(property, Fails, "%s%s", f, remedy)
+	r.Stderr = f.Stderr
+}
+
+// leftovers looks at what a run has left beside its output.
+func (k *check) leftovers(m *made) {
+	if names, n := strays(filepath.Join(m.scratch, "work")); n > 0 {
+		k.report.add(OwnFolder, Breaks, "it writes into its own folder: %s", named(names, n))
+	}
+	if names, n := strays(filepath.Join(m.scratch, "home")); n > 0 {
+		k.report.add(Home, Notes, "it writes into the home folder: %s", named(names, n))
+	}
+	_, k.report.LeftInTmp = strays(filepath.Join(m.scratch, "tmp"))
+}
+
+// named lists a few names and counts the others.
+func named(names []string, count int) string {
+	const few = 3
+	text := strings.Join(names[:min(few, len(names))], ", ")
+	if more := count - few; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// sameSeed runs the same command again.
+func (k *check) sameSeed(ctx context.Context, first *made) error {
+	defer k.step()
+	again, err := k.run(ctx, order{count: first.count, seed: first.seed})
+	if err != nil {
+		return err
+	}
+	r, level := k.report, Breaks
+	if !k.generator.Flags.Seed {
+		level = Notes // it has no seed to keep to
+	}
+	if again.failure != nil {
+		r.SameSeed = new(false)
+		r.add(SameSeed, level, "the same command again fails: %s", again.failure)
+		return nil
+	}
+	d, err := compare(first.samples, again.samples)
+	if err != nil {
+		return err
+	}
+	r.SameSeed, r.Times = new(d.none()), d.times
+	switch {
+	case !d.none():
+		r.add(SameSeed, level, "the same command again makes other files in %d of %d samples: %s", d.samples, len(first.samples), named(d.in, len(d.in)))
+	case d.times:
+		r.add(SameSeed, Notes, "its metadata hold the time, all else is the same when it is run again")
+	}
+	return nil
+}
+
+// otherSeed makes the next chunk.
+func (k *check) otherSeed(ctx context.Context, first *made) error {
+	other, err := k.lucky(ctx, 1)
+	if err != nil {
+		return err
+	}
+	r := k.report
+	if other.failure != nil {
+		r.add(Output, Breaks, "one chunk of two fails: %s", other.failure)
+		return nil
+	}
+	prints, others := fingerprints(first.samples), fingerprints(other.samples)
+	same := 0
+	for _, p := range others {
+		if slices.Contains(prints, p) {
+			same++
+		}
+	}
+	alike := slices.Equal(prints, others)
+	r.OtherSeed = new(!alike)
+	distinct := slices.Compact(slices.Sorted(slices.Values(prints)))
+	switch {
+	case alike && k.generator.Flags.Seed:
+		r.add(OtherSeed, Breaks, "another seed makes the same samples: its chunks come out alike")
+	case alike:
+		r.add(OtherSeed, Breaks, "its chunks come out alike: it has no seed, and draws from none that changes")
+	case same > 0:
+		r.add(OtherSeed, Notes, "%d of %d samples of another seed are the same puzzles: it may have few", same, len(other.samples))
+	}
+	if len(distinct) < len(prints) && !alike {
+		r.add(OtherSeed, Notes, "of %d samples of one run only %d are distinct", len(prints), len(distinct))
+	}
+	return nil
+}
+
+func fingerprints(samples []sample.Sample) (list []string) {
+	for _, s := range samples {
+		list = append(list, s.Fingerprint)
+	}
+	return list
+}
+
+// twice asks for twice as many samples of the same seed.
+func (k *check) twice(ctx context.Context, first *made) error {
+	defer k.step()
+	more, err := k.run(ctx, order{count: 2 * first.count, seed: first.seed})
+	if err != nil {
+		return err
+	}
+	r := k.report
+	if more.failure != nil {
+		r.add(Twice, Breaks, "with the same seed it makes %d samples, but not %d: %s", first.count, more.count, more.failure)
+		return nil
+	}
+	if r.SameSeed == nil || !*r.SameSeed {
+		return nil // there is nothing to compare with
+	}
+	d, err := compare(first.samples, more.samples)
+	if err != nil {
+		return err
+	}
+	if r.Prefix = new(d.none()); !d.none() {
+		r.add(Prefix, Notes, "of %d samples the first %d are others than when only they are asked for: what a sample is depends on the chunk size", more.count, first.count)
+	}
+	return nil
+}
+
+// hashSeed runs the same command with another PYTHONHASHSEED.
+func (k *check) hashSeed(ctx context.Context, first *made) error {
+	defer k.step()
+	r := k.report
+	if r.SameSeed == nil || !*r.SameSeed {
+		return nil
+	}
+	const other = "PYTHONHASHSEED=3"
+	hashed, err := k.run(ctx, order{count: first.count, seed: first.seed, env: []string{other}})
+	if err != nil {
+		return err
+	}
+	depends, what := true, "fails with another: "
+	if hashed.failure == nil {
+		d, err := compare(first.samples, hashed.samples)
+		if err != nil {
+			return err
+		}
+		depends, what = !d.none(), named(d.in, len(d.in))
+	} else {
+		what += hashed.failure.Error()
+	}
+	if r.HashSeed = &depends; !depends {
+		return nil
+	}
+	if k.generator.Flags.Seed && hashed.failure == nil {
+		// Is it the seed at all? Another one with the same PYTHONHASHSEED tells.
+		seeded, err := k.run(ctx, order{count: first.count, seed: first.seed/2 + 1, env: []string{other}})
+		if err != nil {
+			return err
+		}
+		if seeded.failure == nil && slices.Equal(fingerprints(seeded.samples), fingerprints(hashed.samples)) {
+			r.add(HashSeed, Breaks, "what it makes depends on PYTHONHASHSEED, which a worker sets to the seed, and on --seed not at all")
+			return nil
+		}
+	}
+	r.add(HashSeed, Notes, "what it makes depends on PYTHONHASHSEED too, which a worker sets to the seed: %s", what)
+	return nil
+}
+
+// apart watches it from within while it has neither network nor shared memory.
+func (k *check) apart(ctx context.Context, first *made) error {
+	defer k.step()
+	m, err := k.run(ctx, order{count: first.count, seed: first.seed, watched: true})
+	if err != nil {
+		return err
+	}
+	r, found := k.report, false
+	if r.Seen, found, err = readSeen(m.scratch, k.generator); err != nil {
+		return err
+	}
+	if !found {
+		r.add(Watching, Notes, "it could not be watched: its Python does not look at PYTHONPATH")
+	}
+	how := ""
+	if m.failure != nil {
+		how = "fails: " + m.failure.Error()
+	} else if r.SameSeed != nil && *r.SameSeed {
+		d, err := compare(first.samples, m.samples)
+		if err != nil {
+			return err
+		}
+		if !d.none() {
+			how = "makes other files: " + named(d.in, len(d.in))
+		}
+	}
+	k.without(m.result.Apart, how)
+	k.places()
+	k.fonts()
+	return nil
+}
+
+// without says what a run without network and shared memory tells: how it came out
+// otherwise, or "".
+func (k *check) without(taken generator.Apart, how string) {
+	r := k.report
+	network := resource{Network, "the network", r.Seen.Network, taken.Network, &r.Network}
+	shared := resource{SharedMemory, "shared memory", r.Seen.Shared, taken.Shm, &r.Shm}
+	readOnly := strings.Contains(how, "Errno 30") || strings.Contains(how, "Errno 38") // what a lock in /dev/shm says
+	switch asks := [2]bool{len(network.asked) > 0, len(shared.asked) > 0}; {
+	case how == "":
+		k.missed(network, "")
+		k.missed(shared, "")
+	case asks == [2]bool{}:
+		r.add(Watching, Notes, "without network and /dev/shm, and watched, it %s", how)
+	case !asks[0] || asks[1] && readOnly:
+		k.missed(shared, how)
+	default:
+		k.missed(network, how) // of the other nothing is known then
+	}
+}
+
+// resource is what a generator can be kept from.
+type resource struct {
+	property Property
+	name     string
+	asked    []string // what of it the generator asked for
+	taken    bool     // it was kept from it
+	needs    **bool   // in the report
+}
+
+// missed says what a generator did without a resource: how it came out otherwise,
+// or "".
+func (k *check) missed(x resource, how string) {
+	name := x.name
+	if len(x.asked) > 0 {
+		name += " (" + named(x.asked, len(x.asked)) + ")"
+	}
+	switch {
+	case x.taken && how != "":
+		*x.needs = new(true)
+		k.report.add(x.property, Breaks, "it needs %s: without, it %s", name, how)
+	case len(x.asked) == 0:
+		if x.taken {
+			*x.needs = new(false)
+		}
+	case x.taken:
+		*x.needs = new(false)
+		k.report.add(x.property, Notes, "it asks for %s, and does without", name)
+	default:
+		k.report.add(x.property, Notes, "it asks for %s; whether it needs it cannot be found out here, where nothing can be taken away from a process", name)
+	}
+}
+
+// places says where it wanted to write.
+func (k *check) places() {
+	var own, outside []string
+	home, err := filepath.EvalSymlinks(k.generator.Dir)
+	for _, name := range k.report.Seen.Outside {
+		if err == nil && strings.HasPrefix(name, home+string(filepath.Separator)) {
+			own = append(own, strings.TrimPrefix(name, home+string(filepath.Separator)))
+		} else {
+			outside = append(outside, name)
+		}
+	}
+	if len(own) > 0 {
+		k.report.add(OwnFolder, Breaks, "it wants to write to its own files: %s", named(own, len(own)))
+	}
+	if len(outside) > 0 {
+		k.report.add(Outside, Breaks, "it wants to write outside its folders, where a worker does not let it: %s", named(outside, len(outside)))
+	}
+}
+
+// fonts says on which of the machine its pixels depend.
+func (k *check) fonts() {
+	base := func(list []string) (names []string) {
+		for _, name := range list {
+			names = append(names, filepath.Base(name))
+		}
+		slices.Sort(names)
+		return slices.Compact(names)
+	}
+	found, missed := base(k.report.Seen.SystemFonts), base(k.report.Seen.MissedFonts)
+	missed = slices.DeleteFunc(missed, func(name string) bool { return slices.Contains(found, name) })
+	text := ""
+	if len(found) > 0 {
+		text = "it draws with fonts of the machine: " + named(found, len(found))
+	}
+	if len(missed) > 0 {
+		if text != "" {
+			text += "; "
+		}
+		text += "fonts that it looks for are not here: " + named(missed, len(missed))
+	}
+	if text != "" {
+		k.report.add(Fonts, Notes, "%s", text)
+	}
+}
+
+// decodable decodes every picture and video of a run.
+func (k *check) decodable(ctx context.Context, m *made) error {
+	wrong, tools, unknown, err := decoded(ctx, k.generator, m.scratch, m.samples)
+	if err != nil {
+		return err
+	}
+	k.report.Decoders = tools
+	switch {
+	case len(wrong) > 0:
+		k.report.add(Decodable, Breaks, "%d pictures or videos cannot be decoded, such as %s", len(wrong), wrong[0])
+	case unknown:
+		k.report.add(Decodable, Notes, "its videos are whole, but were not decoded: neither its environment nor this machine has PyAV, OpenCV or ffmpeg")
+	}
+	return nil
+}

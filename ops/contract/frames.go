@@ -1,0 +1,161 @@
+package contract
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	_ "image/png" // pictures of samples
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+)
+
+//go:embed frames.py
+var framer []byte
+
+// video is what came of decoding one.
+type video struct {
+	Frames int    `json:"frames"`
+	Tool   string `json:"tool"`  // that decoded it; "" if none could
+	Wrong  string `json:"wrong"` // "" also where there was no tool
+	shown  []image.Image
+}
+
+// decodeVideos decodes files with what the generator's environment has for that
+// (PyAV, OpenCV, imageio-ffmpeg), or else the machine's ffmpeg, in the sandbox. It
+// keeps count frames of each, spread evenly. The files must lie below dir, in
+// which a folder is made for the work.
+func decodeVideos(ctx context.Context, g *generator.Generator, dir string, files []string, count int) ([]video, error) {
+	list, err := json.Marshal(files)
+	if err != nil {
+		return nil, err
+	}
+	tool, scratch := filepath.Join(dir, "frames"), filepath.Join(dir, "frames-scratch")
+	for _, folder := range []string{tool, scratch} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	for name, text := range map[string][]byte{"frames.py": framer, "videos.json": list} {
+		if err := os.WriteFile(filepath.Join(tool, name), text, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	// A generator of frames: it may read what lies beside it, which are the videos.
+	result, err := generator.Run(ctx, generator.Request{
+		Generator: &generator.Generator{Name: "frames of " + g.Name, Dir: tool, Entry: "frames.py", Python: g.Python},
+		Command:   []string{"python", "frames.py", fmt.Sprint(count), "output"}, Scratch: scratch,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("decode the videos: %w", err)
+	}
+	text, err := os.ReadFile(filepath.Join(result.Output, "frames.json"))
+	if err != nil {
+		return nil, err
+	}
+	var videos []video
+	if err := json.Unmarshal(text, &videos); err != nil || len(videos) != len(files) {
+		return nil, fmt.Errorf("decode the videos: %d answers for %d files: %w", len(videos), len(files), err)
+	}
+	for n := range videos {
+		for i := range count {
+			data, err := os.ReadFile(filepath.Join(result.Output, fmt.Sprintf("%d-%d.ppm", n, i)))
+			if err != nil {
+				break // it has fewer frames
+			}
+			frame, err := readPPM(data)
+			if err != nil {
+				return nil, err
+			}
+			videos[n].shown = append(videos[n].shown, frame)
+		}
+	}
+	return videos, nil
+}
+
+// readPPM reads a picture as frames.py writes it.
+func readPPM(data []byte) (image.Image, error) {
+	var w, h int
+	parts := bytes.SplitN(data, []byte("\n"), 4)
+	if len(parts) != 4 {
+		return nil, fmt.Errorf("a frame is no picture")
+	}
+	if _, err := fmt.Sscan(string(parts[1]), &w, &h); err != nil || w < 1 || h < 1 || len(parts[3]) != 3*w*h {
+		return nil, fmt.Errorf("a frame of %q has %d bytes", parts[1], len(parts[3]))
+	}
+	frame := image.NewRGBA(image.Rect(0, 0, w, h))
+	for i, p := 0, parts[3]; i < w*h; i++ {
+		frame.SetRGBA(i%w, i/w, color.RGBA{p[3*i], p[3*i+1], p[3*i+2], 255})
+	}
+	return frame, nil
+}
+
+// readPicture decodes a picture of a sample.
+func readPicture(file string) (image.Image, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	picture, _, err := image.Decode(f)
+	return picture, err
+}
+
+// isVideo reports whether a file of a sample is a video.
+func isVideo(name string) bool {
+	switch filepath.Ext(name) {
+	case ".mp4", ".avi", ".webm", ".mkv", ".mov":
+		return true
+	}
+	return false
+}
+
+// decoded decodes every picture and video of samples and says what is wrong with
+// them. unknown is true when there are videos and nothing to decode them with.
+func decoded(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
+	var files, names []string
+	for _, s := range samples {
+		for _, f := range s.Files {
+			switch {
+			case isVideo(f.Name):
+				files, names = append(files, f.Path), append(names, s.ID+"/"+f.Name)
+			case filepath.Ext(f.Name) == ".png":
+				if _, err := readPicture(f.Path); err != nil {
+					wrong = append(wrong, fmt.Sprintf("%s/%s: %v", s.ID, f.Name, err))
+				}
+			}
+		}
+	}
+	if len(files) == 0 {
+		return wrong, nil, false, nil
+	}
+	videos, err := decodeVideos(ctx, g, dir, files, 0)
+	if died, ok := errors.AsType[*generator.Failure](err); ok { // a decoder in C did not survive it
+		return append(wrong, "the decoder failed: "+died.Detail), nil, false, nil
+	}
+	if err != nil {
+		return nil, nil, false, err
+	}
+	for n, v := range videos {
+		switch {
+		case v.Wrong != "" && v.Tool == "":
+			wrong = append(wrong, names[n]+": "+strings.TrimSpace(v.Wrong))
+		case v.Tool == "":
+			unknown = true
+		default:
+			if !slices.Contains(tools, v.Tool) {
+				tools = append(tools, v.Tool)
+			}
+		}
+	}
+	return wrong, tools, unknown, nil
+}

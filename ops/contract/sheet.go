@@ -1,0 +1,152 @@
+package contract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/draw"
+	"image/png"
+	"os"
+	"path"
+	"strings"
+
+	scale "golang.org/x/image/draw"
+	"golang.org/x/image/font"
+	"golang.org/x/image/font/basicfont"
+	"golang.org/x/image/math/fixed"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+)
+
+// What a contact sheet looks like, in pixels.
+const (
+	thumb  = 160 // height of a picture
+	gap    = 8
+	label  = 18  // height of a line of text
+	widest = 400 // of a picture that is long and low
+)
+
+// ContactSheet draws a row for each sample: its first frame, count frames of its
+// video, its final frame, and its name above. Where the video cannot be decoded a
+// box says so. dir is a folder for the work; the samples must lie below it.
+func ContactSheet(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample, count int) (image.Image, error) {
+	var files []string
+	at := map[int]int{} // place of a sample's video in files
+	for n, s := range samples {
+		if file := videoOf(s); file != "" {
+			at[n] = len(files)
+			files = append(files, file)
+		}
+	}
+	videos := make([]video, len(files))
+	if len(files) > 0 {
+		decoded, err := decodeVideos(ctx, g, dir, files, count)
+		if _, died := errors.AsType[*generator.Failure](err); err != nil && !died {
+			return nil, err
+		}
+		copy(videos, decoded)
+	}
+	type row struct {
+		title    string
+		pictures []image.Image
+	}
+	var rows []row
+	width, height := 0, gap
+	for n, s := range samples {
+		r := row{title: s.ID}
+		for _, name := range []string{"first_frame.png", "", "final_frame.png"} {
+			if name == "" {
+				place, there := at[n]
+				if !there {
+					continue
+				}
+				v := videos[place]
+				r.title += fmt.Sprintf("   %s: %d frames", path.Base(files[place]), v.Frames)
+				for _, frame := range v.shown {
+					r.pictures = append(r.pictures, thumbnail(frame))
+				}
+				if len(v.shown) == 0 {
+					r.title += ", not decoded"
+					r.pictures = append(r.pictures, placeholder("no frames"))
+				}
+				continue
+			}
+			file := fileOf(s, name)
+			if file.Path == "" {
+				continue
+			}
+			picture, err := readPicture(file.Path)
+			if err != nil {
+				r.title += fmt.Sprintf("   %s: %v", name, err)
+				picture = placeholder("not decoded")
+			}
+			r.pictures = append(r.pictures, thumbnail(picture))
+		}
+		rows = append(rows, r)
+		wide := gap
+		for _, p := range r.pictures {
+			wide += p.Bounds().Dx() + gap
+		}
+		width, height = max(width, wide, 2*gap+len(r.title)*basicfont.Face7x13.Advance), height+label+thumb+gap
+	}
+	sheet := image.NewRGBA(image.Rect(0, 0, width, height))
+	draw.Draw(sheet, sheet.Bounds(), image.NewUniform(color.Gray{0xdd}), image.Point{}, draw.Src) // most pictures are white at their edges
+	y := gap
+	for _, r := range rows {
+		write(sheet, gap, y+13, r.title)
+		x := gap
+		for _, p := range r.pictures {
+			draw.Draw(sheet, image.Rect(x, y+label, x+p.Bounds().Dx(), y+label+thumb), p, p.Bounds().Min, draw.Over)
+			x += p.Bounds().Dx() + gap
+		}
+		y += label + thumb + gap
+	}
+	return sheet, nil
+}
+
+// videoOf returns the video of a sample that shows its solution, or else the first
+// that it has; "" if there is none.
+func videoOf(s sample.Sample) (file string) {
+	for _, f := range s.Files {
+		if isVideo(f.Name) && (file == "" || strings.HasPrefix(f.Name, "ground_truth.")) {
+			file = f.Path
+		}
+	}
+	return file
+}
+
+// SavePicture writes a picture as a PNG.
+func SavePicture(file string, picture image.Image) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	if err := png.Encode(f, picture); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// thumbnail scales a picture to the height of the sheet.
+func thumbnail(picture image.Image) image.Image {
+	b := picture.Bounds()
+	small := image.NewRGBA(image.Rect(0, 0, min(max(b.Dx()*thumb/max(b.Dy(), 1), 1), widest), thumb))
+	scale.ApproxBiLinear.Scale(small, small.Bounds(), picture, b, draw.Src, nil)
+	return small
+}
+
+func placeholder(text string) image.Image {
+	box := image.NewRGBA(image.Rect(0, 0, thumb, thumb))
+	draw.Draw(box, box.Bounds(), image.NewUniform(color.Gray{0xbb}), image.Point{}, draw.Src)
+	write(box, gap, thumb/2, text)
+	return box
+}
+
+func write(to draw.Image, x, y int, text string) {
+	d := font.Drawer{Dst: to, Src: image.Black, Face: basicfont.Face7x13, Dot: fixed.P(x, y)}
+	d.DrawString(text)
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// GeneratorsCheckCmd finds out whether generators keep the contract.
+type GeneratorsCheckCmd struct {
+	Names    []string      `arg:"" optional:"" name:"name" help:"Only these generators. Default: all that are there." predictor:"generator"`
+	Samples  int           `help:"Samples of a run; one run makes twice as many. More tell more of what one costs." default:"3"`
+	Seed     int           `help:"Run seed from which the seeds come." default:"42"`
+	Timeout  time.Duration `help:"How long one run may take." default:"10m"`
+	Parallel int           `help:"Generators checked at once. Default: one per CPU." short:"j" placeholder:"N"`
+}
+
+// Help is the long help.
+func (*GeneratorsCheckCmd) Help() string {
+	return `Runs each generator six or seven times, in the environment and the sandbox of a worker, and compares: the same command twice, another seed, twice as many samples, another PYTHONHASHSEED, and once watched from within, with no network and no shared memory. Every picture and video of a run is decoded.
+
+What a generator is measured to take is kept in the local folder for 'ops plan', with an advice for --chunk and --batch. A video is decoded by PyAV, OpenCV or imageio-ffmpeg of the generator's environment, or by ffmpeg. Network and shared memory can be taken away from a process by root on Linux, and by others where the system has user namespaces for them; elsewhere the table says "?".
+
+fails: it makes no samples. breaks: it makes some, and breaks the contract of docs/GENERATORS.md. notes: it keeps the contract, and there is something to know.
+
+Exit status 0: all keep the contract. 2: one fails or breaks it.
+
+Examples:
+  ops generators check
+  ops generators check maze-task-data-generator --samples 20 --json`
+}
+
+// Validate checks the flags.
+func (c *GeneratorsCheckCmd) Validate() error {
+	switch {
+	case c.Samples < 1 || 2*c.Samples > task.MaxSamples:
+		return usage("--samples is %d, it must be from 1 to %d", c.Samples, task.MaxSamples/2)
+	case c.Seed < 0 || c.Seed > task.MaxSeed:
+		return usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
+	case c.Timeout < 0:
+		return usage("--timeout is %s, it must not be negative", c.Timeout)
+	case c.Parallel < 0:
+		return usage("--parallel is %d, it must not be negative", c.Parallel)
+	}
+	return nil
+}
+
+// Run checks.
+func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
+	chosen, err := prepared(ctx, o, c.Names)
+	if err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp("", "vm-dataset-check-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	var mu sync.Mutex
+	steps := 0
+	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Timeout: c.Timeout, Scratch: scratch, Guard: worker.Limits{}.Filled().Guard(),
+		Progress: func(string, int) {
+			mu.Lock()
+			defer mu.Unlock()
+			steps++
+			o.Progress("runs", steps, contract.Steps*len(chosen))
+		}}
+	parallel := c.Parallel
+	if parallel == 0 {
+		parallel = runtime.NumCPU()
+	}
+	reports := make([]*contract.Report, len(chosen))
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i := range chosen {
+		group.Go(func() (err error) {
+			reports[i], err = checker.Check(limited, &chosen[i])
+			return err
+		})
+	}
+	err = group.Wait()
+	if err := errors.Join(err, contract.SaveCosts(o.LocalDir, reports)); err != nil {
+		return err
+	}
+	if err := o.Print(reports, func(w io.Writer) { printChecks(w, reports) }); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(reports, func(r *contract.Report) bool { return r.Verdict == contract.Breaks || r.Verdict == contract.Fails }) {
+		return &statusError{status: exitProblem}
+	}
+	return nil
+}
+
+// prepared returns generators of the folder, all if none is named, with their
+// environments made. One that is not ready has a Problem.
+func prepared(ctx context.Context, o *Output, names []string) ([]generator.Generator, error) {
+	here, err := discover(o.Globals)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, g := range here {
+		all = append(all, g.Name)
+	}
+	if names, err = (&choice{All: len(names) == 0, Generator: names}).names(all); err != nil {
+		return nil, notThere(o.Globals, err)
+	}
+	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, names, func(line string) { o.Say("%s", line) })
+	if err != nil {
+		return nil, err
+	}
+	var list []generator.Generator
+	for _, name := range names {
+		g, err := index.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, *g)
+	}
+	return list, nil
+}
+
+func printChecks(w io.Writer, reports []*contract.Report) {
+	fmt.Fprintln(w, "GENERATOR\tVERDICT\tSAME SEED\tOTHER SEED\tHASH SEED\tPREFIX\tNET\tSHM\tSTART CPU, WALL\tSAMPLE CPU, WALL\tMEMORY, EACH\tSIZE\tCHUNK, BATCH")
+	counts := map[contract.Verdict]int{}
+	for _, r := range reports {
+		counts[r.Verdict]++
+		same := said(r.SameSeed, "same", "differs")
+		if r.Times && r.SameSeed != nil && *r.SameSeed {
+			same = "but times"
+		}
+		cost, chunk := "-\t-\t-\t-", "-"
+		if c := r.Cost; c != nil {
+			cost = fmt.Sprintf("%.2f, %.2f s\t%.2f, %.2f s\t%s, %s\t%s", c.StartCPU, c.StartWall, c.SampleCPU, c.SampleWall, size(c.PeakRSS), size(c.SampleRSS), size(c.SampleBytes))
+			chunk = fmt.Sprintf("%d, %d", r.Advice.Chunk, r.Advice.Batch)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Generator, r.Verdict, same, said(r.OtherSeed, "other", "alike"), said(r.HashSeed, "yes", "no"),
+			said(r.Prefix, "stable", "varies"), said(r.Network, "needs", "no"), said(r.Shm, "needs", "no"), cost, chunk)
+	}
+	for _, r := range reports {
+		for _, f := range r.Findings {
+			fmt.Fprintf(w, "%s: %s: %s\n", r.Generator, f.Level, f.Text)
+		}
+		if r.Advice != nil && r.Advice.Because != "" {
+			fmt.Fprintf(w, "%s: --chunk %d --batch %d: %s\n", r.Generator, r.Advice.Chunk, r.Advice.Batch, r.Advice.Because)
+		}
+		for line := range strings.Lines(r.Stderr) {
+			fmt.Fprintf(w, "    %s\n", strings.TrimRight(line, "\n"))
+		}
+	}
+	var parts []string
+	for _, v := range []contract.Verdict{contract.Keeps, contract.Notes, contract.Breaks, contract.Fails} {
+		if counts[v] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", counts[v], v))
+		}
+	}
+	fmt.Fprintf(w, "%s: %s\n", plural(len(reports), "generator"), strings.Join(parts, ", "))
+}
+
+// said is the word for something that is known to be so or not, or "?".
+func said(known *bool, yes, no string) string {
+	switch {
+	case known == nil:
+		return "?"
+	case *known:
+		return yes
+	}
+	return no
+}

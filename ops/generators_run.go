@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// GeneratorsRunCmd runs one generator.
+type GeneratorsRunCmd struct {
+	Name    string `arg:"" help:"The generator." predictor:"generator"`
+	Samples int    `help:"How many samples to make." default:"5"`
+	Seed    int    `help:"Seed that the generator is given." default:"42"`
+	To      string `help:"Folder to keep what it makes in; new, or empty." required:"" type:"path" placeholder:"DIR"`
+}
+
+// Help is the long help.
+func (*GeneratorsRunCmd) Help() string {
+	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. All that it wrote is kept in DIR as it left it, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame.
+
+Exit status 0: a worker would take the samples. 2: it would not, and the reason is what its failure report would say.
+
+Examples:
+  ops generators run my-generator --to /tmp/look
+  ops generators run my-generator --samples 20 --seed 7 --to /tmp/look --json`
+}
+
+// Validate checks the flags.
+func (c *GeneratorsRunCmd) Validate() error {
+	switch {
+	case c.Samples < 1 || c.Samples > task.MaxSamples:
+		return usage("--samples is %d, it must be from 1 to %d", c.Samples, task.MaxSamples)
+	case c.Seed < 0 || c.Seed > task.MaxSeed:
+		return usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
+	}
+	return nil
+}
+
+// Tried is what run prints.
+type Tried struct {
+	Generator string       `json:"generator"`
+	Command   []string     `json:"command"`
+	To        string       `json:"to"`
+	Sheet     string       `json:"sheet,omitempty"`
+	CPU       float64      `json:"cpu_seconds"`
+	Wall      float64      `json:"wall_seconds"`
+	PeakRSS   int64        `json:"peak_rss_bytes"`
+	Samples   []TriedOne   `json:"samples"`
+	Failure   *TriedFailed `json:"failure,omitempty"`
+}
+
+// TriedOne is one sample.
+type TriedOne struct {
+	ID     string   `json:"id"`
+	Prompt string   `json:"prompt"`
+	Files  []string `json:"files"`
+	Bytes  int64    `json:"bytes"`
+}
+
+// TriedFailed is why there are none.
+type TriedFailed struct {
+	Cause    task.Cause `json:"cause"`
+	Detail   string     `json:"detail"`
+	Means    string     `json:"means"`
+	Remedy   string     `json:"remedy"`
+	ExitCode int        `json:"exit_code"`
+	Signal   string     `json:"signal,omitempty"`
+	Stdout   string     `json:"stdout,omitempty"`
+	Stderr   string     `json:"stderr,omitempty"`
+}
+
+// Run runs it.
+func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
+	if entries, err := os.ReadDir(c.To); err == nil && len(entries) > 0 {
+		return withHint(fmt.Errorf("there is something in %s already", c.To), "name a new folder with --to")
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	chosen, err := prepared(ctx, o, []string{c.Name})
+	if err != nil {
+		return err
+	}
+	g := &chosen[0]
+	if g.Problem != "" {
+		return fmt.Errorf("generator %s is not ready: %s", g.Name, g.Problem)
+	}
+	dir, err := os.MkdirTemp("", "vm-dataset-run-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	scratch := filepath.Join(dir, "scratch")
+	if err := os.Mkdir(scratch, 0o700); err != nil {
+		return err
+	}
+	limits := worker.Limits{}.Filled()
+	request := generator.Request{Generator: g, Samples: c.Samples, Seed: c.Seed, Scratch: scratch, Guard: limits.Guard(), MaxBytes: limits.Bytes, MaxFiles: limits.Files * (c.Samples + 1)}
+	o.Say("running %s", strings.Join(generator.Command(g, c.Samples, c.Seed, 0), " "))
+	result, failed := generator.Run(ctx, request)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	tried := &Tried{Generator: g.Name, Command: result.Command, To: c.To, CPU: result.CPU.Seconds(), Wall: result.Wall.Seconds(), PeakRSS: result.PeakRSS, Samples: []TriedOne{}}
+	if err := c.keep(result.Output); err != nil {
+		return err
+	}
+	var samples []sample.Sample
+	if failed == nil {
+		_, samples, failed = contract.Collect(g, result.Output, c.Samples)
+	}
+	if failed != nil {
+		if tried.Failure = failureOf(failed); tried.Failure == nil {
+			return failed
+		}
+	}
+	if err := c.show(ctx, g, dir, samples, tried); err != nil {
+		return err
+	}
+	if err := o.Print(tried, tried.table); err != nil {
+		return err
+	}
+	if tried.Failure != nil {
+		return &statusError{status: exitProblem}
+	}
+	return nil
+}
+
+// keep copies what the generator has left to the folder.
+func (c *GeneratorsRunCmd) keep(output string) error {
+	if err := os.MkdirAll(c.To, 0o755); err != nil {
+		return err
+	}
+	if _, err := os.Stat(output); err != nil {
+		return nil //nolint:nilerr // it did not come so far
+	}
+	if err := os.CopyFS(c.To, os.DirFS(output)); err != nil {
+		return fmt.Errorf("keep what it made: %w", err)
+	}
+	return nil
+}
+
+// show fills in the samples and draws their contact sheet.
+func (c *GeneratorsRunCmd) show(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample, tried *Tried) error {
+	if len(samples) == 0 {
+		return nil
+	}
+	for _, s := range samples {
+		one := TriedOne{ID: s.ID}
+		for _, f := range s.Files {
+			one.Files, one.Bytes = append(one.Files, f.Name), one.Bytes+f.Size
+			if f.Name == "prompt.txt" {
+				text, err := os.ReadFile(f.Path)
+				if err != nil {
+					return err
+				}
+				one.Prompt = strings.TrimSpace(string(text))
+			}
+		}
+		tried.Samples = append(tried.Samples, one)
+	}
+	const frames = 4
+	sheet, err := contract.ContactSheet(ctx, g, dir, samples, frames)
+	if err != nil {
+		return err
+	}
+	tried.Sheet = filepath.Join(c.To, "contact-sheet.png")
+	return contract.SavePicture(tried.Sheet, sheet)
+}
+
+// failureOf is what a worker's failure report would say, or nil where the
+// generator is not to blame.
+func failureOf(err error) *TriedFailed {
+	f, ok := errors.AsType[*generator.Failure](err)
+	if !ok {
+		bad, ok := errors.AsType[*sample.Error](err)
+		if !ok {
+			return nil
+		}
+		f = &generator.Failure{Cause: bad.Cause, Detail: bad.Detail}
+	}
+	policy := f.Cause.Policy()
+	return &TriedFailed{Cause: f.Cause, Detail: f.Detail, Means: policy.Means, Remedy: policy.Remedy, ExitCode: f.ExitCode, Signal: f.Signal, Stdout: f.Stdout, Stderr: f.Stderr}
+}
+
+func (t *Tried) table(w io.Writer) {
+	for _, s := range t.Samples {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, plural(len(s.Files), "file"), size(s.Bytes), cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
+	}
+	if len(t.Samples) > 0 && slices.ContainsFunc(t.Samples, func(s TriedOne) bool { return len(s.Files) > 0 }) {
+		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(t.Samples[0].Files, " "))
+	}
+	if f := t.Failure; f != nil {
+		fmt.Fprintf(w, "%s: %s\n", f.Cause, f.Detail)
+		for _, said := range []struct{ what, text string }{{"stdout", f.Stdout}, {"stderr", f.Stderr}} {
+			if strings.TrimSpace(said.text) != "" {
+				fmt.Fprintf(w, "the end of its %s:\n", said.what)
+				for line := range strings.Lines(said.text) {
+					fmt.Fprintf(w, "    %s\n", strings.TrimRight(line, "\n"))
+				}
+			}
+		}
+		fmt.Fprintf(w, "remedy: %s\n", f.Remedy)
+	}
+	fmt.Fprintf(w, "kept in %s", t.To)
+	if t.Sheet != "" {
+		fmt.Fprintf(w, ", with %s", filepath.Base(t.Sheet))
+	}
+	fmt.Fprintf(w, "\n%.1f s of CPU, %.1f s, %s of memory\n", t.CPU, t.Wall, size(t.PeakRSS))
+}

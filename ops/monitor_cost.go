@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// RunCost is what a run has cost so far, as its receipts show it.
+type RunCost struct {
+	plan.Spent
+	Expected  float64 `json:"dollars_in_all"` // when everything is made, if the rest costs the same
+	GBSeconds float64 `json:"gb_seconds"`     // of Lambda's memory
+	Read      int     `json:"receipts_read"`  // those that it is reckoned from
+	Local     bool    `json:"local"`          // nothing was paid: it is what Lambda would cost
+}
+
+// String is the cost in a line.
+func (c *RunCost) String() string {
+	text := fmt.Sprintf("about %s USD so far, %s in all", dollars(c.Dollars), dollars(c.Expected))
+	if c.Local {
+		text = "nothing here; in Lambda " + text
+	}
+	text += fmt.Sprintf("; generators took %s of CPU", span(lasting(c.CPUSeconds)))
+	if c.Read < c.Receipts {
+		text += fmt.Sprintf(" (from %s of %s receipts)", count(c.Read), count(c.Receipts))
+	}
+	return text
+}
+
+// How many receipts are read for the cost: in one look, which takes a second with
+// S3 and a fifth of a cent, and of one run, which bounds the memory of a watch.
+// The rest is taken to be like them.
+const (
+	readPerLook = 512
+	readPerRun  = 20_000
+)
+
+// costs reckons what a run has cost, from receipts that it reads once each.
+type costs struct {
+	worker plan.Worker
+	local  bool
+	read   map[string]bool     // by key
+	traces map[string]*sampled // by generator
+}
+
+// sampled is what was read of one generator.
+type sampled struct {
+	mine    []plan.Trace // of this run
+	samples int          // of all that were read
+}
+
+func newCosts(t *Target) *costs {
+	return &costs{worker: workerOf(t), local: t.Name == stack.Local, read: map[string]bool{}, traces: map[string]*sampled{}}
+}
+
+// look reads the receipts that were chosen, and reckons.
+func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.ReceiptName, p *Progress) (*RunCost, error) {
+	for r, err := range st.ReadReceipts(ctx, chosen) {
+		if errors.Is(err, store.ErrDamaged) {
+			continue // verify says so
+		}
+		if err != nil {
+			return nil, err
+		}
+		g := c.traces[r.Generator]
+		if g == nil {
+			g = &sampled{}
+			c.traces[r.Generator] = g
+		}
+		g.samples += len(r.Samples)
+		if r.RunID == p.Run {
+			g.mine = append(g.mine, plan.TraceOf(r))
+		}
+	}
+	for _, n := range chosen {
+		c.read[n.Key] = true
+	}
+	cost := &RunCost{Local: c.local}
+	for _, g := range p.Generators {
+		seen := c.traces[g.Name]
+		if seen == nil || len(seen.mine) == 0 {
+			continue
+		}
+		spent := c.worker.Spent(seen.mine)
+		cost.Read += spent.Receipts
+		// What earlier runs have committed is not this one's.
+		cost.Spent = cost.Add(spent.Scale(g.Committed * spent.Samples / max(seen.samples, 1)))
+	}
+	cost.GBSeconds = cost.BusySeconds * float64(c.worker.MemoryMB) / price.MegabytesPerGB
+	if cost.Expected = cost.Dollars; cost.Samples > 0 {
+		cost.Expected += cost.Dollars / float64(cost.Samples) * float64(p.Expected-p.Committed)
+	}
+	return cost, nil
+}
+
+// choose picks receipts of one generator that were not read, as many as its share
+// of a look is, those of whole tasks together, spread over the range: a task's cost
+// shows only from all of its chunks.
+func (c *costs) choose(names []store.ReceiptName, run task.Run) []store.ReceiptName {
+	left := min(readPerLook, readPerRun-len(c.read))
+	if left <= 0 {
+		return nil
+	}
+	n := max(1, left/len(run.Generators))
+	names = slices.DeleteFunc(slices.Clone(names), func(r store.ReceiptName) bool { return c.read[r.Key] })
+	if len(names) <= n {
+		return names
+	}
+	batch := max(run.Batch, 1)
+	var tasks [][]store.ReceiptName
+	for _, name := range names {
+		if k := len(tasks); k > 0 && tasks[k-1][0].Range.Start/batch == name.Range.Start/batch {
+			tasks[k-1] = append(tasks[k-1], name)
+		} else {
+			tasks = append(tasks, []store.ReceiptName{name})
+		}
+	}
+	var chosen []store.ReceiptName
+	step := max(1, len(tasks)*len(tasks[0])/n)
+	for i := 0; i < len(tasks) && len(chosen) < n; i += step {
+		chosen = append(chosen, tasks[i]...)
+	}
+	return chosen
+}

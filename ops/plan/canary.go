@@ -1,0 +1,127 @@
+package plan
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+)
+
+// Measure finds out what a generator takes, from two runs of it on this machine as
+// a worker would run it: one for a single sample and one for n, at least 2. What
+// it writes is checked as a worker does. The error is a *generator.Failure or a
+// *sample.Error if the generator is to blame.
+func Measure(ctx context.Context, g *generator.Generator, n int) (Cost, error) {
+	c := Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second), Machine: Machine(), Samples: n}
+	one, err := try(ctx, g, 1)
+	if err != nil {
+		return c, err
+	}
+	many, err := try(ctx, g, n)
+	if err != nil {
+		return c, err
+	}
+	c.StartCPU, c.SampleCPU = line(one.CPU, many.CPU, n)
+	c.StartWall, c.SampleWall = line(one.Wall, many.Wall, n)
+	c.PeakRSS = max(one.PeakRSS, many.PeakRSS)
+	c.SampleRSS = max(0, (many.PeakRSS-one.PeakRSS)/int64(n-1))
+	c.SampleBytes, c.SampleFiles = many.bytes/int64(n), (many.files+n-1)/n
+	return c, nil
+}
+
+// line returns what the start and what each sample takes, in seconds, given what
+// one and what n take. Neither is negative, and n of them take what n took.
+func line(one, many time.Duration, n int) (start, each float64) {
+	each = max(0, (many-one).Seconds()/float64(n-1))
+	start = many.Seconds() - float64(n)*each
+	if start < 0 {
+		return 0, many.Seconds() / float64(n)
+	}
+	return start, each
+}
+
+// tried is what one run took and left.
+type tried struct {
+	generator.Result
+	bytes int64
+	files int
+}
+
+func try(ctx context.Context, g *generator.Generator, n int) (tried, error) {
+	scratch, err := os.MkdirTemp("", "vm-dataset-canary-")
+	if err != nil {
+		return tried{}, err
+	}
+	defer os.RemoveAll(scratch)
+	const seed = 42 // the same for both, so that they have most of their samples in common
+	before := contention()
+	// Without limits the guard only watches.
+	r, err := generator.Run(ctx, generator.Request{Generator: g, Samples: n, Seed: seed, Scratch: scratch, Guard: &generator.Guard{}})
+	if err != nil {
+		return tried{}, err
+	}
+	var places []sample.Place
+	for i := range n {
+		places = append(places, sample.Place{Offset: i, Index: i})
+	}
+	_, samples, err := sample.Collect(r.Output, n, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
+	if err != nil {
+		return tried{}, err
+	}
+	t := tried{Result: r}
+	t.Wall = max(r.CPU, r.Wall-(contention()-before))
+	for _, s := range samples {
+		for _, f := range s.Files {
+			t.bytes += f.Size
+			t.files++
+		}
+	}
+	return t, nil
+}
+
+// contention is for how long something on this machine has waited for a CPU since
+// it was started; 0 where the kernel does not tell. What a generator took longer
+// for that reason is not its own.
+func contention() time.Duration {
+	text, err := os.ReadFile("/proc/pressure/cpu")
+	if err != nil {
+		return 0
+	}
+	_, total, _ := strings.Cut(strings.SplitN(string(text), "\n", 2)[0], "total=")
+	micros, _ := strconv.ParseInt(total, 10, 64)
+	return time.Duration(micros) * time.Microsecond
+}
+
+// Blame says why a generator could not be measured, in one sentence; ok is false
+// where something else than the generator is to blame.
+func Blame(err error) (why string, ok bool) {
+	if f, is := errors.AsType[*generator.Failure](err); is {
+		return fmt.Sprintf("%s: %s", f.Cause, f.Detail), true
+	}
+	if f, is := errors.AsType[*sample.Error](err); is {
+		return fmt.Sprintf("%s: %s", f.Cause, f.Detail), true
+	}
+	return "", false
+}
+
+// Machine is the model of this machine's CPU.
+func Machine() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err == nil {
+		defer f.Close()
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			if name, model, found := strings.Cut(lines.Text(), ":"); found && strings.TrimSpace(name) == "model name" {
+				return strings.TrimSpace(model)
+			}
+		}
+	}
+	return runtime.GOOS + "/" + runtime.GOARCH
+}

@@ -1,0 +1,182 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+var testDir string // for all tests
+
+func TestMain(m *testing.M) {
+	generator.Main()
+	s3server.Main()
+	var err error
+	if testDir, err = os.MkdirTemp("", "vm-dataset-test-"); err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(testDir)
+	os.Exit(status)
+}
+
+// testGenerators is the index of the test generator: one that does nothing wrong,
+// and some that do.
+var testGenerators = sync.OnceValues(func() (*generator.Index, error) {
+	source, err := os.ReadFile(filepath.Join("..", "local", "testdata", "generate.py"))
+	for _, name := range []string{"good", "crash", "few"} {
+		entry := filepath.Join(testDir, "source", name, "examples", "generate.py")
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(entry), 0o755), os.WriteFile(entry, source, 0o644))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return (&generator.Builder{Root: filepath.Join(testDir, "source"), Dir: filepath.Join(testDir, "index")}).Build(context.Background())
+})
+
+// counter counts the requests that go to the bucket.
+type counter struct {
+	mu   sync.Mutex
+	seen Requests
+	next interface {
+		Do(r *http.Request) (*http.Response, error)
+	}
+}
+
+func (c *counter) Do(r *http.Request) (*http.Response, error) {
+	c.mu.Lock()
+	switch {
+	case r.URL.Query().Has("list-type"):
+		c.seen.List++
+	case r.Method == http.MethodPut || r.Method == http.MethodPost:
+		c.seen.Put++
+	case r.Method == http.MethodGet:
+		c.seen.Get++
+	}
+	c.mu.Unlock()
+	return c.next.Do(r)
+}
+
+func (c *counter) take() Requests {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen := c.seen
+	c.seen = Requests{}
+	return seen
+}
+
+// A real worker sends a real bucket just the requests that a plan reckons with, and
+// its receipts tell of the same.
+func TestRequests(t *testing.T) {
+	if _, err := testGenerators(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	count := &counter{next: store.HTTPClient(nil)}
+	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: count, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	st := store.New(client, "bucket")
+	t.Setenv("TMPDIR", t.TempDir())
+	handler, err := worker.New(worker.Config{Bucket: "bucket", Generators: filepath.Join(testDir, "index")}, st, nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = handler.Close() })
+
+	cost := Cost{SampleFiles: 5, SampleBytes: 1000}
+	start := 0
+	for _, c := range []struct {
+		batch, chunk int
+		format       task.Format
+	}{{20, 5, task.Files}, {20, 5, task.Tar}, {7, 5, task.Files}, {3, 20, task.Tar}} {
+		t.Run(fmt.Sprintf("%d by %d as %s", c.batch, c.chunk, c.format), func(t *testing.T) {
+			order := task.Task{Generator: "good", StartIndex: start, NumSamples: c.batch, Seed: 7, Format: c.format, ChunkSize: c.chunk, RunID: "run"}
+			start += 100
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			ctx = lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: fmt.Sprint("request-", start)})
+			count.take()
+			if _, err := handler.Handle(ctx, []byte(order.Body())); err != nil {
+				t.Fatal(err)
+			}
+			got, want := count.take(), work(order, cost)
+			want.Invocations, want.Queue = 0, 0
+			if got != want {
+				t.Errorf("the worker sent %+v, the plan has %+v", got, want)
+			}
+
+			receipts, err := st.Receipts(t.Context(), "good", order.Range())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var traces []Trace
+			for _, r := range receipts {
+				traces = append(traces, TraceOf(r))
+			}
+			spent := DefaultWorker().Spent(traces)
+			if spent.Samples != c.batch || spent.Requests.Invocations != 1 || spent.Requests.Put != want.Put+1 || spent.Requests.List != want.List {
+				t.Errorf("the receipts show %+v, the plan has %+v", spent, want)
+			}
+			if spent.Dollars <= 0 || spent.BusySeconds < receipts[0].WallSeconds {
+				t.Errorf("the receipts show %+v", spent)
+			}
+		})
+	}
+}
+
+// A canary measures a real generator, and says of one that fails why.
+func TestMeasure(t *testing.T) {
+	index, err := testGenerators()
+	if err != nil {
+		t.Fatal(err)
+	}
+	measure := func(name string) (Cost, error) {
+		g, err := index.Find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Measure(t.Context(), g, 4)
+	}
+	c, err := measure("good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.SampleFiles != 5 || c.SampleBytes < 1000 || c.SampleBytes > 10_000 || c.Samples != 4 || c.PeakRSS < 5<<20 || c.Machine == "" {
+		t.Errorf("%+v", c)
+	}
+	if c.CPU(4) < 0.005 || c.CPU(4) > 30 || c.Wall(4) < c.CPU(4) {
+		t.Errorf("%+v", c)
+	}
+	for name, want := range map[string]string{"crash": "crashed: ", "few": "incomplete_output: "} {
+		_, err := measure(name)
+		if why, its := Blame(err); !its || !strings.HasPrefix(why, want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "vm-dataset-canary-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

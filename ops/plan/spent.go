@@ -1,0 +1,119 @@
+package plan
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// Spent is what receipts show of what was spent. It is an estimate: a receipt tells
+// what its generator's process took, not how long the invocation lasted, and
+// nothing tells of tries that failed.
+type Spent struct {
+	Samples     int      `json:"samples"`
+	Receipts    int      `json:"receipts"`
+	CPUSeconds  float64  `json:"cpu_seconds"`    // of generators
+	BusySeconds float64  `json:"worker_seconds"` // of the invocations, as the worker's memory and CPUs let them be
+	Bytes       int64    `json:"bytes"`
+	Requests    Requests `json:"requests"`
+	Dollars     float64  `json:"dollars"` // at AWS
+}
+
+// Trace is what a receipt tells of its cost.
+type Trace struct {
+	RequestID string
+	RunID     string
+	Samples   int
+	CPU, Wall float64 // seconds
+	RSS       int64   // bytes
+	Bytes     int64
+	Objects   int
+	Shard     int64 // bytes; 0 for none
+	Committed time.Time
+}
+
+// TraceOf takes from a receipt what a reckoning needs.
+func TraceOf(r store.Receipt) Trace {
+	t := Trace{RequestID: r.RequestID, RunID: r.RunID, Samples: len(r.Samples), CPU: r.CPUSeconds, Wall: r.WallSeconds, RSS: r.PeakRSSBytes,
+		Bytes: r.Bytes(), Objects: len(r.ObjectKeys()), Committed: r.Committed}
+	if r.Shard != nil {
+		t.Shard = r.Shard.Size
+	}
+	return t
+}
+
+// Spent reckons what the tasks took that receipts tell of: those with one request
+// id were made by one invocation, side by side as far as the worker's CPUs reach.
+func (w Worker) Spent(traces []Trace) Spent {
+	var s Spent
+	invocations := map[string][]Trace{}
+	for _, t := range traces {
+		invocations[t.RequestID] = append(invocations[t.RequestID], t)
+		s.Samples += t.Samples
+		s.Receipts++
+		s.CPUSeconds += t.CPU
+		s.Bytes += t.Bytes
+		s.Requests.add(t.requests(), 1)
+	}
+	for _, list := range invocations {
+		s.BusySeconds += w.invocation(list)
+		s.Requests.add(Requests{Invocations: 1, Queue: 2, List: 1}, 1)
+	}
+	s.Requests.add(send(len(invocations)), 1)
+	logs := float64(s.Receipts*logOfChunk+len(invocations)*logOfTask) / price.BytesPerGB
+	s.Dollars = w.dollars(s.BusySeconds) + s.Requests.dollars() + logs*price.LogGB.Dollars
+	return s
+}
+
+// invocation is how long one took at least, in seconds: its chunks in the order in
+// which they were committed, each on the first CPU that is free.
+func (w Worker) invocation(list []Trace) float64 {
+	slices.SortFunc(list, func(a, b Trace) int { return a.Committed.Compare(b.Committed) })
+	slots := w.CPUs()
+	for _, t := range list {
+		slots = min(slots, max(int(w.room()/float64(max(t.RSS, 1))), 1))
+	}
+	free := make([]float64, slots)
+	cpu := 0.0
+	for _, t := range list {
+		at := slices.Index(free, slices.Min(free))
+		free[at] += t.Wall*w.slower() + requestsBefore*requestTime.Seconds()
+		cpu += t.CPU * w.slower()
+	}
+	last := list[len(list)-1]
+	return max(slices.Max(free), cpu/w.Share()) + requestTime.Seconds() + w.store(1, last.Bytes, last.Objects)
+}
+
+// requests are those to S3 that a receipt tells of.
+func (t Trace) requests() Requests {
+	r := Requests{Put: 3 + t.Objects, List: 3}
+	if t.Shard > 0 {
+		r.Put = 3 + shardRequests(t.Shard)
+	}
+	return r
+}
+
+// Scale returns what so many samples took if those that were looked at are like
+// the others.
+func (s Spent) Scale(samples int) Spent {
+	if s.Samples == 0 || s.Samples == samples {
+		return s
+	}
+	factor := float64(samples) / float64(s.Samples)
+	times := func(n int) int { return int(math.Round(float64(n) * factor)) }
+	return Spent{
+		Samples: samples, Receipts: times(s.Receipts), CPUSeconds: s.CPUSeconds * factor, BusySeconds: s.BusySeconds * factor, Bytes: int64(float64(s.Bytes) * factor), Dollars: s.Dollars * factor,
+		Requests: Requests{times(s.Requests.Invocations), times(s.Requests.Queue), times(s.Requests.Put), times(s.Requests.List), times(s.Requests.Get)},
+	}
+}
+
+// Add returns both together.
+func (s Spent) Add(o Spent) Spent {
+	s.Samples, s.Receipts, s.Bytes = s.Samples+o.Samples, s.Receipts+o.Receipts, s.Bytes+o.Bytes
+	s.CPUSeconds, s.BusySeconds, s.Dollars = s.CPUSeconds+o.CPUSeconds, s.BusySeconds+o.BusySeconds, s.Dollars+o.Dollars
+	s.Requests.add(o.Requests, 1)
+	return s
+}

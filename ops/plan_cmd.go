@@ -1,0 +1,418 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// PlanCmd foresees what a run takes.
+type PlanCmd struct {
+	wanted
+	Concurrency  int     `help:"Workers at once. Default: the stack's maxConcurrency, or 10." placeholder:"N"`
+	Memory       int     `help:"Memory of a worker in MB. Default: the stack's, or 10240." placeholder:"MB"`
+	Architecture string  `help:"Instruction set of the workers: x86_64 or arm64. Default: the stack's, or x86_64." enum:",x86_64,arm64" default:"" placeholder:"NAME"`
+	Slower       float64 `help:"How many times the seconds of this machine a worker takes." default:"1" placeholder:"FACTOR"`
+	Canary       int     `help:"Measure first: make a single sample and then K of each generator on this machine, at least 2." placeholder:"K"`
+}
+
+// Help is the long help.
+func (*PlanCmd) Help() string {
+	return `Tasks, time, storage and dollars of a run, from what its generators were measured to take. Nothing is sent, and no stack is needed: one is asked for its settings if --stack names it.
+
+What a generator takes is measured by 'ops generators check', or here with --canary, and kept in the local folder. Measure where the CPU is about that of a worker, or say with --slower how they differ: 'ops monitor' tells what CPU a run took.
+
+Not measured but assumed: a request to S3 takes 50 ms, a worker uploads 60 MB/s, a new one is there after 3 s, nothing fails. Prices are those of us-east-2 without what is free; free tiers and other regions differ.
+
+It recommends memory and batch: Lambda's price is for memory and time together, so what counts is that a task keeps all CPUs of its worker at work to its end. Another chunk size makes other samples, and is only spoken of where it saves a tenth.
+
+Exit status 2: the run cannot work like this, for example because a chunk takes longer than a worker has.
+
+Examples:
+  ops plan --all --samples 10000 --canary 10
+  ops plan --all --samples 10000 --concurrency 900 --format tar --chunk 100
+  ops --stack dev plan --generator maze-task-data-generator --samples 500 --json`
+}
+
+// Validate checks the flags.
+func (c *PlanCmd) Validate() error {
+	switch {
+	case c.Concurrency < 0:
+		return usage("--concurrency is %d, it must be at least 1", c.Concurrency)
+	case c.Memory != 0 && (c.Memory < 128 || c.Memory > 10240):
+		return usage("--memory is %d, it must be from 128 to 10240", c.Memory)
+	case !(c.Slower >= 0.01 && c.Slower <= 100):
+		return usage("--slower is %g, it must be from 0.01 to 100", c.Slower)
+	case c.Canary != 0 && (c.Canary < 2 || c.Canary > task.MaxSamples):
+		return usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one", c.Canary, task.MaxSamples)
+	}
+	return c.check()
+}
+
+// Planned is what plan prints.
+type Planned struct {
+	*plan.Estimate
+	Batch       int                   `json:"batch"`
+	ChunkSize   int                   `json:"chunk_size"`
+	Format      task.Format           `json:"output_format"`
+	Here        plan.Duration         `json:"here"` // on this machine: concurrency is the number of its CPUs
+	Measured    []string              `json:"measured_on"`
+	AsShards    float64               `json:"dollars_as_tar,omitempty"` // to make it in the other format
+	Prices      map[string]string     `json:"prices"`
+	Advice      plan.Advice           `json:"advice"`
+	OtherChunks *plan.Advice          `json:"advice_with_other_chunks,omitempty"`
+	costs       map[string]plan.Cost  // of its generators
+	list        []generator.Generator // chosen
+	failed      map[string]string     // generators whose canary failed, and why
+}
+
+// Run plans.
+func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
+	s, t, err := c.setting(ctx, o)
+	if err != nil {
+		return err
+	}
+	list, err := c.generators(ctx, o, t)
+	if err != nil {
+		return err
+	}
+	p := &Planned{list: list, failed: map[string]string{}}
+	if c.Canary > 0 {
+		if err := c.measure(ctx, o, p); err != nil {
+			return err
+		}
+	}
+	costs, err := plan.LoadCosts(o.LocalDir)
+	if err != nil {
+		return err
+	}
+	run := c.run(p.list)
+	if p.Estimate, err = plan.Of(run, costs, s); err != nil {
+		return unmeasured(err, c.words(), c.Samples)
+	}
+	p.Batch, p.ChunkSize, p.Format = run.Batch, run.ChunkSize, run.Format
+	p.Advice, p.OtherChunks = plan.Advise(run, costs, s)
+	if run.Format == task.Files {
+		shards := run
+		shards.Format = task.Tar
+		if e, err := plan.Of(shards, costs, s); err == nil {
+			p.AsShards = e.Make
+		}
+	}
+	p.Here = plan.Duration{Concurrency: runtime.NumCPU(), Seconds: p.CPUSeconds / float64(runtime.NumCPU())}
+	p.Prices = map[string]string{"region": price.Region, "as_of": price.AsOf}
+	p.costs = costs
+	p.remark(t)
+	if err := o.Print(p, p.table); err != nil {
+		return err
+	}
+	if len(p.Problems) > 0 {
+		return &statusError{status: exitProblem}
+	}
+	return nil
+}
+
+// setting is the stack's if one is named, or what a stack has unless it is
+// configured otherwise. The flags go before both.
+func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Target, err error) {
+	s = plan.Setting{Worker: plan.DefaultWorker(), Concurrency: 10}
+	s.Slower = c.Slower
+	if o.Outputs != "" || o.Stack != "" && o.Stack != stack.Local {
+		if t, err = newTarget(ctx, o.Globals); err != nil {
+			return s, nil, err
+		}
+		s.Worker = workerOf(t)
+		s.Slower = c.Slower
+		ask(ctx, o, t, &s)
+	}
+	s.MemoryMB = cmp.Or(c.Memory, s.MemoryMB)
+	s.Architecture = cmp.Or(c.Architecture, s.Architecture)
+	s.Concurrency = cmp.Or(c.Concurrency, s.Concurrency)
+	return s, t, nil
+}
+
+// workerOf is a stack's worker, as far as its outputs tell.
+func workerOf(t *Target) plan.Worker {
+	w := plan.DefaultWorker()
+	if t.Name == stack.Local {
+		return w // what it would be in Lambda
+	}
+	w.MemoryMB = cmp.Or(t.MemoryMB, w.MemoryMB)
+	w.Architecture = cmp.Or(t.Architecture, w.Architecture)
+	return w
+}
+
+// ask asks AWS for what the stack outputs do not tell. A plan is no less a plan
+// without it.
+func ask(ctx context.Context, o *Output, t *Target, s *plan.Setting) {
+	q, err := newQueue(ctx, t)
+	if err == nil {
+		settings, e := q.Settings(ctx)
+		s.Retention, err = settings.Retention, e
+	}
+	if err != nil {
+		o.Say("note: the queue does not say how long it keeps a task (%s); 7 days are assumed", plain(err.Error(), err))
+	}
+	if t.FunctionName == "" || t.EventSourceMappingID == "" {
+		return
+	}
+	l, err := newLambda(ctx, t)
+	if err == nil {
+		err = askLambda(ctx, t, l, s)
+	}
+	if err != nil {
+		o.Say("note: Lambda does not say how the stack is configured (%s); %d workers of %s are assumed", plain(err.Error(), err), s.Concurrency, s.Timeout)
+	}
+}
+
+// askLambda asks for the function's limits and how many of it may run.
+func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting) error {
+	f, err := l.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &t.FunctionName})
+	if err != nil {
+		return err
+	}
+	if f.Timeout != nil {
+		s.Timeout = time.Duration(*f.Timeout) * time.Second
+	}
+	if f.EphemeralStorage != nil && f.EphemeralStorage.Size != nil {
+		s.DiskMB = int(*f.EphemeralStorage.Size)
+	}
+	m, err := getMapping(ctx, t, l)
+	if err != nil {
+		return err
+	}
+	if m.ScalingConfig != nil && m.ScalingConfig.MaximumConcurrency != nil {
+		s.Concurrency = int(*m.ScalingConfig.MaximumConcurrency)
+	} else {
+		s.Concurrency = plan.MostWorkers
+	}
+	return nil
+}
+
+// generators are the chosen ones: of the stack's image, or of the folder.
+func (c *PlanCmd) generators(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+	var list []generator.Generator
+	var err error
+	if t != nil {
+		list, err = known(ctx, o, t)
+	} else {
+		list, err = discover(o.Globals)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.choose(o, list)
+}
+
+// measure runs the canaries, some at once but no more than leave each a CPU for
+// itself, and keeps what they took. One that fails is left out of the plan.
+func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
+	var names []string
+	for _, g := range p.list {
+		names = append(names, g.Name)
+	}
+	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, names, func(line string) { o.Say("%s", line) })
+	if err != nil {
+		return err
+	}
+	type result struct {
+		cost plan.Cost
+		err  error
+	}
+	results := make([]result, len(names))
+	var done atomic.Int64
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(max(1, runtime.NumCPU()/2))
+	for i, name := range names {
+		group.Go(func() error {
+			r := &results[i]
+			g, err := index.Find(name)
+			switch {
+			case err != nil:
+				return err
+			case g.Problem != "":
+				r.err = &generator.Failure{Cause: task.Environment, Detail: g.Problem}
+			default:
+				r.cost, r.err = plan.Measure(limited, g, c.Canary)
+			}
+			if _, its := plan.Blame(r.err); r.err != nil && !its {
+				return fmt.Errorf("measure %s: %w", name, r.err)
+			}
+			o.Progress("canary", int(done.Add(1)), len(names))
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var measured []plan.Cost
+	for i, name := range names {
+		if why, its := plan.Blame(results[i].err); its {
+			p.failed[name] = why
+			continue
+		}
+		measured = append(measured, results[i].cost)
+	}
+	if len(measured) == 0 {
+		return withHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s", names[0])
+	}
+	p.list = slices.DeleteFunc(p.list, func(g generator.Generator) bool { return p.failed[g.Name] != "" })
+	return plan.SaveCosts(o.LocalDir, measured...)
+}
+
+// unmeasured adds the way out to an error of costs that are not known.
+func unmeasured(err error, chosen string, samples int) error {
+	unknown, ok := errors.AsType[*plan.UnknownCostError](err)
+	if !ok {
+		return err
+	}
+	if len(unknown.Generators) <= 3 {
+		chosen = "--generator " + strings.Join(unknown.Generators, " --generator ")
+	}
+	return withHint(err, "ops plan %s --samples %d --canary 10, or ops generators check", chosen, samples)
+}
+
+// remark adds notes on what the plan rests on.
+func (p *Planned) remark(t *Target) {
+	commits := map[string]string{}
+	for _, g := range p.list {
+		commits[g.Name] = g.Commit
+	}
+	var changed, waits []string
+	for _, g := range p.Generators {
+		cost := p.costs[g.Name]
+		if at := cost.Machine; !slices.Contains(p.Measured, at) {
+			p.Measured = append(p.Measured, at)
+		}
+		if cost.Waits(g.ChunkSize) {
+			waits = append(waits, g.Name)
+		}
+		if g.Commit != "" && commits[g.Name] != "" && g.Commit != commits[g.Name] {
+			changed = append(changed, g.Name)
+		}
+	}
+	if changed != nil {
+		p.Notes = append(p.Notes, some(changed)+" changed since measured")
+	}
+	if waits != nil {
+		p.Notes = append(p.Notes, some(waits)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
+	}
+	if t != nil && t.Region != "" && t.Region != price.Region {
+		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may be others", t.Region))
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.failed)) {
+		p.Problems = append(p.Problems, fmt.Sprintf("the canary of %s failed and it is not in the plan: %s", name, p.failed[name]))
+	}
+}
+
+func (p *Planned) table(w io.Writer) {
+	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tTASKS\tCHUNK\tTASK\tSIZE\tUSD\t")
+	for _, g := range p.Generators {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, count(g.Samples), count(g.Tasks), span(lasting(g.ChunkSeconds)), span(lasting(g.TaskSeconds)), size(g.Bytes), dollars(g.Dollars))
+	}
+	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", count(p.Samples), count(p.Tasks), size(p.Bytes), dollars(p.Make))
+
+	fmt.Fprintf(w, "tasks of %d samples in chunks of %d, %s; generators take %s of CPU; workers with %s MB, %s\n\n",
+		p.Batch, p.ChunkSize, p.Format, span(lasting(p.CPUSeconds)), count(p.Worker.MemoryMB), p.Worker.Architecture)
+	fmt.Fprintln(w, "WORKERS\tTAKES\t")
+	for _, d := range p.Takes {
+		fmt.Fprintf(w, "%s\t%s\t\n", count(d.Concurrency), span(lasting(d.Seconds)))
+	}
+	fmt.Fprintf(w, "here\t%s\twith %s, and costs nothing\n\n", span(lasting(p.Here.Seconds)), plural(p.Here.Concurrency, "CPU"))
+
+	fmt.Fprintln(w, "ITEM\tAMOUNT\tOF\tUSD\t")
+	line := func(i plan.Item) {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t\n", i.Name, amount(i.Amount), i.Unit, dollars(i.Dollars))
+	}
+	items := p.Items
+	for _, i := range items[:len(items)-2] {
+		line(i)
+	}
+	fmt.Fprintf(w, "to make and verify it\t\t\t%s\t\n", dollars(p.Make))
+	for _, i := range items[len(items)-2:] {
+		line(i)
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintf(w, "recommended: %s\n", p.advice())
+	if p.AsShards > 0 {
+		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it\n", dollars(p.AsShards))
+	}
+	if a := p.OtherChunks; a != nil {
+		fmt.Fprintf(w, "with other samples: --chunk %d %s\n", a.ChunkSize, p.change(*a))
+	}
+	fmt.Fprintf(w, "measured on %s\n", strings.Join(p.Measured, ", "))
+	fmt.Fprintf(w, "prices: %s, on demand, without what is free, as of %s\n", p.Prices["region"], p.Prices["as_of"])
+	for _, note := range p.Notes {
+		fmt.Fprintf(w, "note: %s\n", note)
+	}
+	for _, wrong := range p.Problems {
+		fmt.Fprintf(w, "problem: %s\n", wrong)
+	}
+}
+
+// advice is the recommendation in a line.
+func (p *Planned) advice() string {
+	switch a := p.Advice; {
+	case a.Dollars == 0:
+		return fmt.Sprintf("nothing makes it work with chunks of %d", p.ChunkSize)
+	case a.Batch == p.Batch && a.MemoryMB == p.Worker.MemoryMB:
+		return "what it has"
+	default:
+		return p.change(a)
+	}
+}
+
+// change says what to change beside the chunk size, and why.
+func (p *Planned) change(a plan.Advice) string {
+	text := fmt.Sprintf("--batch %d", a.Batch)
+	if a.MemoryMB != p.Worker.MemoryMB {
+		text += fmt.Sprintf(" and memoryMB %d", a.MemoryMB)
+	}
+	if a.Saves > 0 {
+		return text + fmt.Sprintf(", which saves %.0f %%", 100*a.Saves)
+	}
+	return text + fmt.Sprintf(", for about %s USD", dollars(a.Dollars))
+}
+
+func lasting(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+
+// dollars writes an amount of money.
+func dollars(d float64) string {
+	switch {
+	case d > 0 && d < 0.001:
+		return "<0.001"
+	case d < 0.1:
+		return fmt.Sprintf("%.3f", d)
+	}
+	return fmt.Sprintf("%.2f", d)
+}
+
+// amount writes how much of something.
+func amount(n float64) string {
+	switch {
+	case n > 0 && n < 0.01:
+		return "<0.01"
+	case n < 10 && n != math.Trunc(n):
+		return fmt.Sprintf("%.2f", n)
+	}
+	return count(int(math.Round(n)))
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// A stack is asked how many workers it may start and how long its queue keeps a
+// task; flags go before.
+func TestPlanAsksTheStack(t *testing.T) {
+	c := newMotoCloud(t)
+	c.connect(25)
+	c.MemoryMB, c.Architecture = 3538, "arm64"
+	c.setQueue(c.QueueURL, "MessageRetentionPeriod", "345600")
+	c.ok(c.lambda.UpdateFunctionConfiguration(t.Context(), &lambda.UpdateFunctionConfigurationInput{FunctionName: &c.FunctionName, Timeout: aws.Int32(300)}))
+	for name, value := range c.environment() {
+		t.Setenv(name, value)
+	}
+	file, err := c.save(t.TempDir())
+	must(t, err)
+	o := &Output{Globals: &Globals{Outputs: file}, data: io.Discard, talk: os.Stderr}
+	for _, test := range []struct {
+		flags PlanCmd
+		want  plan.Setting
+	}{
+		{PlanCmd{Slower: 1}, plan.Setting{Worker: plan.Worker{MemoryMB: 3538, Architecture: "arm64", DiskMB: 512, Timeout: 5 * time.Minute, Slower: 1}, Concurrency: 25, Retention: 4 * 24 * time.Hour}},
+		{PlanCmd{Slower: 2, Concurrency: 7, Memory: 1769, Architecture: "x86_64"}, plan.Setting{Worker: plan.Worker{MemoryMB: 1769, Architecture: "x86_64", DiskMB: 512, Timeout: 5 * time.Minute, Slower: 2}, Concurrency: 7, Retention: 4 * 24 * time.Hour}},
+	} {
+		got, target, err := test.flags.setting(t.Context(), o)
+		must(t, err)
+		if got != test.want || target.BucketName != c.BucketName {
+			t.Errorf("%+v, want %+v", got, test.want)
+		}
+	}
+}
+
+// putReceipts commits a run's chunks as a worker does that took so long for each:
+// five to an invocation.
+func putReceipts(t *testing.T, c *cloud, generator, run string, from, to int, seconds float64) {
+	t.Helper()
+	for start := from; start < to; start += 20 {
+		r := store.Receipt{Generator: generator, RunID: run, RunSeed: 42, ChunkSize: 20, Start: start, End: start + 20, Claim: 1, Format: task.Files, Domain: "d",
+			CPUSeconds: seconds, WallSeconds: seconds, PeakRSSBytes: 1 << 20, RequestID: fmt.Sprint(run, start/100)}
+		for i := start; i < start+20; i++ {
+			r.Samples = append(r.Samples, store.ReceiptSample{Index: i, ID: task.SampleID("d", i), Files: []store.ReceiptFile{{Name: "prompt.txt", Size: 1000}}})
+		}
+		must(t, c.store.PutReceipt(t.Context(), r))
+	}
+}
+
+// What a run has cost is what its own receipts show, each of them read once; from
+// some of many, the rest is taken to be like them.
+func TestMonitorCost(t *testing.T) {
+	c := newCloud(t)
+	putReceipts(t, c, "maze", "before", 0, 200, 1000)
+	putReceipts(t, c, "maze", "mine", 200, 600, 10)
+	run := task.Run{ID: "mine", Samples: 1000, Batch: 100, ChunkSize: 20, Generators: []task.RunGenerator{{Name: "maze"}, {Name: "chess"}}}
+	must(t, c.store.PutRun(t.Context(), run))
+	m := newMonitor(c.store, c.queue, run)
+	m.costs = newCosts(&Target{Name: "dev"})
+	look := func() *RunCost {
+		p, err := m.look(t.Context())
+		must(t, err)
+		if c := p.Cost; c != nil && p.Committed > 0 {
+			if want := c.Dollars / float64(c.Samples) * float64(c.Samples+p.Expected-p.Committed); math.Abs(c.Expected-want) > 1e-9 {
+				t.Errorf("%g dollars in all, want %g", c.Expected, want)
+			}
+		}
+		return p.Cost
+	}
+	got := look()
+	if got.Samples != 400 || got.Receipts != 20 || got.Read != 20 || got.CPUSeconds != 200 || got.Requests.Invocations != 4 || got.Requests.Put != 4*5*(3+20)+1 {
+		t.Errorf("%+v", got)
+	}
+	// Four invocations of five chunks at once: 10 s each, and some requests.
+	if got.BusySeconds < 40 || got.BusySeconds > 44 || math.Abs(got.GBSeconds-10*got.BusySeconds) > 1e-9 {
+		t.Errorf("%+v", got)
+	}
+	if dollars := got.GBSeconds * 0.0000166667; got.Dollars < dollars || got.Dollars > dollars+0.005 {
+		t.Errorf("%g dollars for %g GB-seconds", got.Dollars, got.GBSeconds)
+	}
+	putReceipts(t, c, "chess", "mine", 0, 100, 20)
+	if got := look(); got.Samples != 500 || got.CPUSeconds != 300 || got.Read != 25 {
+		t.Errorf("after more: %+v", got)
+	}
+	if len(m.costs.read) != 35 {
+		t.Errorf("%d receipts were read", len(m.costs.read))
+	}
+
+	// One that may read only some of them.
+	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
+	names, err := dataset.Names(t.Context(), c.store, "maze", run.Range())
+	must(t, err)
+	few := newCosts(&Target{Name: "dev"})
+	for i := range readPerRun - 20 {
+		few.read[fmt.Sprint(i)] = true
+	}
+	chosen := few.choose(names, run) // 20 for two generators
+	tasks := map[int]int{}
+	for _, n := range chosen {
+		tasks[n.Range.Start/100]++
+	}
+	if fmt.Sprint(tasks) != "map[0:5 5:5]" {
+		t.Errorf("of 50 receipts, those of the tasks %v are read", tasks)
+	}
+	for i := range 20 {
+		few.read[fmt.Sprint("more ", i)] = true
+	}
+	if more := few.choose(names, run); more != nil {
+		t.Errorf("%d are read beyond the limit", len(more))
+	}
+}
+
+// A look lists what is new, and says the same as one that lists everything. That a
+// run is whole a watch says only after it has.
+func TestMonitorRefresh(t *testing.T) {
+	c := newCloud(t)
+	run := task.Run{ID: "mine", Samples: 40_000, Batch: 100, ChunkSize: 500, Generators: []task.RunGenerator{{Name: "maze"}}}
+	m := newMonitor(c.store, c.queue, run)
+	receipt := func(start int) store.Receipt {
+		return store.Receipt{Generator: "maze", RunID: "mine", ChunkSize: 500, Start: start, End: start + 500, Claim: 1, Format: task.Files}
+	}
+	committed := 0
+	look := func(from int) {
+		t.Helper()
+		p, err := m.lookSurely(t.Context())
+		must(t, err)
+		if p.Committed != committed || p.whole() != (committed == 40_000) || !p.whole() && m.open[0].Start != from {
+			t.Errorf("%d are committed, want %d; the next look begins at %d, want %d", p.Committed, committed, m.open[0].Start, from)
+		}
+	}
+	commit := func(starts ...int) {
+		for _, start := range starts {
+			must(t, c.store.PutReceipt(t.Context(), receipt(start)))
+			committed += 500
+		}
+	}
+	look(0)
+	for start := 0; start < 30_000; start += 500 {
+		if start != 20_000 {
+			commit(start)
+		}
+	}
+	look(20_000)
+	commit(31_000)
+	look(20_000)
+	commit(20_000)
+	look(30_000)
+	// What was before is taken back, and the look is not told; when all seems whole it
+	// finds out.
+	must(t, c.store.DeleteReceipt(t.Context(), receipt(1000)))
+	look(30_000)
+	for start := 30_000; start < 40_000; start += 500 {
+		if start != 31_000 {
+			commit(start)
+		}
+	}
+	committed -= 500
+	look(1000)
+	commit(1000)
+	look(0)
+}
