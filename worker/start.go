@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"runtime/debug"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -14,10 +13,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
-
-// gcPercent lets the worker collect garbage half as often as Go would: its heap is
-// a few MB, and collecting took a quarter of its CPU.
-const gcPercent = 200
 
 // Start configures a worker from the environment and serves the Lambda runtime
 // API that AWS_LAMBDA_RUNTIME_API names. It returns only on an error of the
@@ -36,7 +31,6 @@ func Start() error {
 	if err := generator.Harden(); err != nil {
 		return err
 	}
-	debug.SetGCPercent(gcPercent)
 	cfg, err := store.LoadConfig(context.Background(), c.Region)
 	if err != nil {
 		return err

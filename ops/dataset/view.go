@@ -261,9 +261,11 @@ func (v *View) Duplicates() []Duplicate {
 		round, index int
 		mark         mark
 	}
-	samples := make([]sample, 0, v.held.n)
+	var samples []sample
 	for i, h := range v.held.all() {
-		samples = append(samples, sample{int(h.round), i, h.mark})
+		if v.seen[h.mark] > 1 {
+			samples = append(samples, sample{int(h.round), i, h.mark})
+		}
 	}
 	slices.SortFunc(samples, func(a, b sample) int { return cmp.Or(a.round-b.round, a.index-b.index) })
 	first := make(map[mark]int, len(samples))

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -196,6 +197,7 @@ func (r *rig) byHand(b *testing.B, t task.Task) hand {
 				"--num-samples", strconv.Itoa(c.Count()), "--seed", strconv.Itoa(c.Seed(t, 0)), "--output", out)
 			cmd.Dir = filepath.Join(r.copied, t.Generator)
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + out, "LANG=C.UTF-8"}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // like the worker's: Linux shares CPUs among sessions
 			began := time.Now()
 			if said, err := cmd.CombinedOutput(); err != nil {
 				return fmt.Errorf("%s: %w: %s", cmd, err, said)
