@@ -12,8 +12,8 @@ WORKDIR /src
 COPY go.mod go.sum ./
 COPY infra/stack infra/stack
 COPY worker worker
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    export CGO_ENABLED=0 GOMODCACHE=/go/pkg/mod \
+RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/var/cache/go-build \
+    export CGO_ENABLED=0 GOMODCACHE=/go/pkg/mod GOCACHE=/var/cache/go-build \
     && GOARCH=$TARGETARCH go build -trimpath -buildvcs=false -ldflags='-s -w' -o /out/bootstrap/ ./worker/bootstrap \
     && GOARCH=$TARGETARCH go build -trimpath -buildvcs=false -ldflags='-s -w' -o /out/install/ ./worker/install \
     && go build -o /out/native/ ./worker/install
@@ -33,8 +33,8 @@ RUN apt-get update \
 # The cache lies on another disk, from which uv can only copy.
 RUN --mount=type=bind,from=build,source=/out/install,target=/install \
     --mount=type=bind,from=build,source=/out/requirements,target=/requirements \
-    --mount=type=cache,target=/root/.cache \
-    export UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy \
+    --mount=type=cache,target=/var/cache/python \
+    export PIP_CACHE_DIR=/var/cache/python/pip UV_CACHE_DIR=/var/cache/python/uv UV_LINK_MODE=copy \
     && /install/install environments /requirements /opt/generators \
     && rm -rf /opt/generators/installer \
     && hardlink --quiet --ignore-time /opt/generators/environments
@@ -42,8 +42,8 @@ COPY --chmod=555 generators /opt/generators/source
 # A JSON object, {"<generator>": "<commit>"}: the build context has no git history.
 ARG GENERATOR_COMMITS={}
 RUN --mount=type=bind,from=build,source=/out/install,target=/install \
-    --mount=type=cache,target=/root/.cache \
-    export UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy \
+    --mount=type=cache,target=/var/cache/python \
+    export PIP_CACHE_DIR=/var/cache/python/pip UV_CACHE_DIR=/var/cache/python/uv UV_LINK_MODE=copy \
     && /install/install generators /opt/generators/source /opt/generators \
     && rm -rf /opt/generators/installer \
     && { python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/generators/source || true; }

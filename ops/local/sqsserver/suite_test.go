@@ -63,12 +63,13 @@ func TestBehaviourOfMoto(t *testing.T) {
 	suite(t, client(endpoint), notMoto)
 }
 
-func suite(t *testing.T, c *sqs.Client, skip map[string]string) {
+func suite(t *testing.T, c *sqs.Client, without map[string]string) {
 	for n, check := range checks {
+		if reason := without[check.name]; reason != "" {
+			t.Logf("%s: not compared: %s", check.name, reason)
+			continue
+		}
 		t.Run(check.name, func(t *testing.T) {
-			if reason := skip[check.name]; reason != "" {
-				t.Skipf("not compared: %s", reason)
-			}
 			name := fmt.Sprintf("q%d-%d", n, time.Now().UnixNano())
 			dlq := must(c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(name + "-dlq")}))
 			arn := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: dlq.QueueUrl, AttributeNames: []types.QueueAttributeName{"QueueArn"}})).Attributes["QueueArn"]
