@@ -1,0 +1,325 @@
+package local
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Every way in which a generator goes wrong ends in whole data or in a failure
+// report with the right cause, and leaves nothing in the temporary folders.
+func TestEveryFault(t *testing.T) {
+	r := up(t, folder(t), Config{Workers: 4})
+	for _, test := range []struct {
+		name  string
+		cause task.Cause // "" for whole data
+	}{
+		{"good", ""}, {"restless", ""}, {"crash-odd", ""}, {"daemon", ""}, {"noisy", ""}, {"peek", ""}, {"shared-tmp", ""}, {"outside", ""},
+		{"crash", task.Crashed}, {"no-module", task.Environment}, {"usage", task.Environment}, {"memory", task.OutOfMemory}, {"killed", task.OutOfMemory},
+		{"few", task.IncompleteOutput}, {"many", task.IncompleteOutput}, {"none", task.IncompleteOutput}, {"no-video", task.IncompleteOutput},
+		{"truncated", task.CorruptOutput}, {"bad-picture", task.CorruptOutput}, {"link", task.UnsafeOutput},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := &rig{Stack: r.Stack, t: t, sqs: r.sqs, dir: r.dir, seen: r.seen}
+			id := r.sendTask(task.Task{Generator: test.name, NumSamples: 10, Seed: 7})
+			if test.cause == "" {
+				eventually(t, "both chunks are committed", func() bool { return len(r.receipts(test.name)) == 2 })
+				r.holds(test.name, task.Range{Start: 0, End: 10})
+				return
+			}
+			eventually(t, "there is a failure report", func() bool { return len(r.failures(test.name)) > 0 })
+			for _, f := range r.failures(test.name) {
+				if f.Cause != test.cause || f.Detail == "" || len(f.Command) == 0 {
+					t.Errorf("reported %s (%s), command %v; want %s", f.Cause, f.Detail, f.Command, test.cause)
+				}
+			}
+			if got := r.receipts(test.name); len(got) > 0 {
+				t.Errorf("%d receipts were written", len(got))
+			}
+			if len(r.stored(test.name)) > 0 {
+				t.Errorf("%d objects were stored", len(r.stored(test.name)))
+			}
+			if !test.cause.Policy().Retry {
+				eventually(t, "the task is in the DLQ", func() bool { return r.dead(id) != nil })
+			}
+			// The others take 30 s to get there: crash stands for them.
+			if test.name == "crash" {
+				eventually(t, "the task is in the DLQ", func() bool { return r.dead(id) != nil })
+				d := r.dead(id)
+				if d[task.AttributeCause] != string(test.cause) || d[task.AttributeReceives] != "3" || !strings.Contains(d["detail"], "no puzzle for seed") {
+					t.Errorf("the DLQ has %v", d)
+				}
+				if back, err := task.Parse([]byte(d["body"]), id); err != nil || back.Seed != 7 || back.NumSamples != 10 {
+					t.Errorf("the dead task is %s, %v", d["body"], err)
+				}
+			}
+		})
+	}
+	t.Cleanup(func() {
+		// Some of them are being delivered again.
+		eventually(t, "nothing is left in the temporary folders", func() bool { return len(r.leftovers()) == 0 })
+		if out, _ := exec.Command("pgrep", "-f", "sleep 765[45]").Output(); len(out) > 0 {
+			t.Errorf("a generator's daemon is alive: %s", out)
+		}
+		if found, _ := filepath.Glob(filepath.Join(r.dir, "*", "outside_task")); len(found) > 0 {
+			t.Errorf("a generator wrote outside its folder: %v", found)
+		}
+	})
+}
+
+// A message that is no task is refused by name on its first delivery and lies in
+// the DLQ as it was sent.
+// A stack can require more of samples than their generators do.
+func TestRequiredFiles(t *testing.T) {
+	t.Parallel()
+	r := up(t, folder(t), Config{Workers: 1, Required: []string{"rubric.txt"}})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 7})
+	eventually(t, "there is a failure report", func() bool { return len(r.failures("good")) > 0 })
+	if f := r.failures("good")[0]; f.Cause != task.IncompleteOutput || !strings.Contains(f.Detail, "has no rubric.txt") {
+		t.Errorf("reported %s (%s)", f.Cause, f.Detail)
+	}
+}
+
+func TestInvalidTasks(t *testing.T) {
+	t.Parallel()
+	r := up(t, folder(t), Config{})
+	bodies := map[string]string{
+		`{"type":"good","num_samples":1,"sed":7}`:                    "sed",
+		`{"type":"../good","num_samples":1}`:                         "type",
+		`{"type":"good","num_samples":-1}`:                           "num_samples",
+		`{"type":"good","num_samples":1,"start_index":99999999999}`:  "start_index",
+		`{"type":"good","num_samples":"1"}`:                          "num_samples",
+		`not JSON`:                                                   "not JSON",
+		`{"type":"nobody","num_samples":1}`:                          "nobody",
+		`{"type":"good","num_samples":1,"seed":1,"overwrite":"yes"}`: "overwrite",
+	}
+	ids := map[string]string{}
+	for body := range bodies {
+		ids[body] = r.send(body)
+	}
+	r.idle()
+	for body, word := range bodies {
+		d := r.dead(ids[body])
+		if d == nil { // there were more than ten
+			d = r.dead(ids[body])
+		}
+		cause := task.InvalidTask
+		if word == "nobody" {
+			cause = task.UnknownGenerator
+		}
+		if d == nil || d[task.AttributeCause] != string(cause) || !strings.Contains(d[task.AttributeDetail], word) || d[task.AttributeReceives] != "1" {
+			t.Errorf("%s lies in the DLQ as %v", body, d)
+		}
+		if cause == task.InvalidTask && d["body"] != body {
+			t.Errorf("%s became %s", body, d["body"])
+		}
+	}
+	if n := len(r.failures(task.InvalidFailure)); n != len(bodies)-1 {
+		t.Errorf("%d reports of invalid tasks, want %d", n, len(bodies)-1)
+	}
+}
+
+// Two copies of a task at once, and a task delivered three times, make each
+// sample once, also when the bytes differ each time.
+func TestDoubleDelivery(t *testing.T) {
+	t.Parallel()
+	r := up(t, folder(t), Config{Workers: 3})
+	for range 3 {
+		r.sendTask(task.Task{Generator: "restless", NumSamples: 15, Seed: 9, RunID: "r1"})
+		r.sendTask(task.Task{Generator: "slow", NumSamples: 10, Seed: 9, RunID: "r1"})
+	}
+	eventually(t, "all is committed", func() bool { return len(r.receipts("restless")) == 3 && len(r.receipts("slow")) == 2 })
+	r.idle()
+	r.holds("restless", task.Range{Start: 0, End: 15})
+	r.holds("slow", task.Range{Start: 0, End: 10})
+}
+
+// proxy stands between workers and bucket and may swallow requests.
+func proxy(t *testing.T, intercept func(w http.ResponseWriter, r *http.Request) bool) func(stack.Outputs) stack.Outputs {
+	var mu sync.Mutex
+	var server *httptest.Server
+	return func(o stack.Outputs) stack.Outputs {
+		mu.Lock()
+		defer mu.Unlock()
+		if server != nil {
+			o.S3Endpoint = server.URL
+			return o
+		}
+		target, err := url.Parse(o.S3Endpoint)
+		if err != nil {
+			t.Error(err)
+			return o
+		}
+		forward := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(target)
+			p.Out.Host = p.In.Host // it is signed
+		}, ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { panic(http.ErrAbortHandler) }}
+		server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !intercept(w, r) {
+				forward.ServeHTTP(w, r)
+			}
+		}))
+		t.Cleanup(server.Close)
+		o.S3Endpoint = server.URL
+		return o
+	}
+}
+
+// A worker that is killed between its objects and its receipt, or half-way
+// through an overwrite, leaves nothing that counts; the next delivery makes it
+// whole.
+func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
+	for _, run := range []struct {
+		name      string
+		overwrite bool
+	}{{"new", false}, {"overwrite", true}} {
+		t.Run(run.name, func(t *testing.T) {
+			t.Parallel()
+			dir := folder(t)
+			var kills atomic.Int32
+			var armed atomic.Bool
+			armed.Store(!run.overwrite)
+			front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
+				if armed.Load() && r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.ReceiptPrefix) && kills.Add(1) <= 2 {
+					killWorkers(t, dir)
+					return true
+				}
+				return false
+			})
+			r := up(t, dir, Config{Workers: 1, front: front})
+			x := task.Task{Generator: "restless", NumSamples: 5, Seed: 1, RunID: "r1"}
+			if run.overwrite {
+				r.sendTask(x)
+				r.idle()
+				x.RunID, x.Overwrite, x.Seed = "r2", true, 2
+				armed.Store(true)
+			}
+			r.sendTask(x)
+			eventually(t, "the worker was killed", func() bool { return kills.Load() >= 1 })
+			r.idle()
+			r.holds("restless", task.Range{Start: 0, End: 5})
+			list := r.receipts("restless")
+			if len(list) != 1 || list[0].RunID != x.RunID || list[0].RunSeed != x.Seed || list[0].Claim < 2 {
+				t.Errorf("committed: %+v", list)
+			}
+		})
+	}
+}
+
+// killWorkers kills the worker processes of the stack in a folder.
+func killWorkers(t *testing.T, dir string) {
+	out, _ := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid())).Output()
+	for _, pid := range strings.Fields(string(out)) {
+		env, err := os.ReadFile("/proc/" + pid + "/environ")
+		if err == nil && bytes.Contains(env, []byte(workerVariable+"=")) && bytes.Contains(env, []byte(dir+"/")) {
+			var n int
+			_, _ = fmt.Sscan(pid, &n)
+			if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+				t.Log(err)
+			}
+		}
+	}
+}
+
+// An overwrite replaces what earlier runs made, also in another cut and format,
+// and never what a later one did.
+func TestOverwrite(t *testing.T) {
+	t.Parallel()
+	r := up(t, folder(t), Config{})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 1, RunID: "r1", Format: task.Tar, ChunkSize: 10})
+	r.idle()
+	r.sendTask(task.Task{Generator: "good", StartIndex: 5, NumSamples: 10, Seed: 2, RunID: "r3", Overwrite: true})
+	r.idle()
+	seeds := func() []int {
+		at := make([]int, 20)
+		for _, receipt := range r.receipts("good") {
+			for _, s := range receipt.Samples {
+				at[s.Index] = receipt.RunSeed
+			}
+		}
+		return at
+	}
+	want := []int{1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1}
+	if got := seeds(); !slices.Equal(got, want) {
+		t.Errorf("seeds %v, want %v", got, want)
+	}
+	// A late delivery of an older overwrite changes nothing.
+	r.sendTask(task.Task{Generator: "good", StartIndex: 5, NumSamples: 10, Seed: 3, RunID: "r2", Overwrite: true})
+	r.idle()
+	if got := seeds(); !slices.Equal(got, want) {
+		t.Errorf("after an older overwrite: seeds %v, want %v", got, want)
+	}
+	// Without overwriting, another seed is a conflict.
+	id := r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 9, RunID: "r4"})
+	r.idle()
+	if d := r.dead(id); d[task.AttributeCause] != string(task.Conflict) {
+		t.Errorf("the DLQ has %v", d)
+	}
+	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 4, RunID: "r5", Overwrite: true, ChunkSize: 20})
+	r.idle()
+	r.holds("good", task.Range{Start: 0, End: 20})
+}
+
+// When the time of an invocation runs out, what is finished is committed and the
+// rest sent on; when nothing is ever finished, the cause is timed_out.
+func TestDeadline(t *testing.T) {
+	r := up(t, folder(t), Config{Workers: 2, Timeout: 10 * time.Second, Visibility: 15 * time.Second})
+	r.sendTask(task.Task{Generator: "slow", NumSamples: 80, Seed: 5, ChunkSize: 2}) // 40 chunks of more than 0.5 s
+	r.sendTask(task.Task{Generator: "hang", NumSamples: 5, Seed: 5})
+	eventually(t, "the hanging chunk is reported", func() bool { return len(r.failures("hang")) > 0 })
+	if f := r.failures("hang")[0]; f.Cause != task.TimedOut {
+		t.Errorf("reported %s: %s", f.Cause, f.Detail)
+	}
+	eventually(t, "every chunk is committed", func() bool { return len(r.receipts("slow")) == 40 })
+	r.holds("slow", task.Range{Start: 0, End: 80})
+	requests := map[string]bool{}
+	for _, receipt := range r.receipts("slow") {
+		requests[receipt.RequestID] = true
+	}
+	if len(requests) < 2 {
+		t.Errorf("all was done in %d invocations of 10 s", len(requests))
+	}
+	if f := r.failures("slow"); len(f) > 0 {
+		t.Errorf("sending the rest on was reported as %s: %s", f[0].Cause, f[0].Detail)
+	}
+}
+
+// A bucket that fails and resets connections changes nothing in the end.
+func TestFaultyBucket(t *testing.T) {
+	t.Parallel()
+	var n atomic.Int64
+	front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
+		switch n.Add(1) % 7 {
+		case 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		case 4:
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	r := up(t, folder(t), Config{front: front})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 1})
+	r.sendTask(task.Task{Generator: "restless", NumSamples: 20, Seed: 1, Format: task.Tar})
+	eventually(t, "all is committed", func() bool { return len(r.receipts("good"))+len(r.receipts("restless")) == 8 })
+	r.idle()
+	r.holds("good", task.Range{Start: 0, End: 20})
+	r.holds("restless", task.Range{Start: 0, End: 20})
+}

@@ -1,0 +1,281 @@
+package sqsserver
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+func (s *Server) apiSend(_ context.Context, in *request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.find(in.QueueUrl)
+	if err != nil {
+		return nil, err
+	}
+	m, bad := s.newMessage(q, entry{MessageBody: in.MessageBody, DelaySeconds: in.DelaySeconds, MessageAttributes: in.MessageAttributes})
+	if bad != nil {
+		return nil, bad
+	}
+	if err := s.commit(change{Queue: q.Name, Put: m}); err != nil {
+		return nil, err
+	}
+	return sent("", m), nil
+}
+
+func (s *Server) apiSendBatch(_ context.Context, in *request) (any, error) {
+	size := 0
+	for _, e := range in.Entries {
+		if e.MessageBody != nil {
+			size += len(*e.MessageBody) + attributesSize(e.MessageAttributes)
+		}
+	}
+	if size > maxMessage {
+		return nil, errBatchSize
+	}
+	return s.batch(in, func(q *queue, e entry) (change, any, *apiError) {
+		m, bad := s.newMessage(q, e)
+		if bad != nil {
+			return change{}, nil, bad
+		}
+		return change{Queue: q.Name, Put: m}, sent(e.Id, m), nil
+	})
+}
+
+// newMessage makes a message of an entry; the lock is held.
+func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
+	if e.MessageBody == nil || *e.MessageBody == "" {
+		return nil, errMissing("MessageBody")
+	}
+	if !allowed(*e.MessageBody) {
+		return nil, errContents
+	}
+	if len(*e.MessageBody)+attributesSize(e.MessageAttributes) > maxMessage {
+		return nil, errParameter(fmt.Sprintf("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", maxMessage))
+	}
+	if err := checkAttributes(e.MessageAttributes); err != nil {
+		return nil, err
+	}
+	delay := q.Delay
+	if e.DelaySeconds != nil {
+		delay = time.Duration(*e.DelaySeconds) * time.Second
+		if delay < 0 || delay > maxDelay {
+			return nil, errParameter(fmt.Sprintf("Value %d for parameter DelaySeconds is invalid. Reason: DelaySeconds must be >= 0 and <= 900.", *e.DelaySeconds))
+		}
+	}
+	now := s.now()
+	s.order++
+	return &message{ID: NewID(), Body: *e.MessageBody, Attributes: e.MessageAttributes, Sent: now, Visible: now.Add(delay), Order: s.order}, nil
+}
+
+func sent(id string, m *message) map[string]string {
+	out := map[string]string{"MessageId": m.ID, "MD5OfMessageBody": md5Hex([]byte(m.Body))}
+	if len(m.Attributes) > 0 {
+		out["MD5OfMessageAttributes"] = attributesMD5(m.Attributes)
+	}
+	if id != "" {
+		out["Id"] = id
+	}
+	return out
+}
+
+var batchID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
+
+// batch does one thing for each entry, journals it all at once, and answers for
+// each.
+func (s *Server) batch(in *request, do func(*queue, entry) (change, any, *apiError)) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.find(in.QueueUrl)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(in.Entries) == 0:
+		return nil, errEmptyBatch
+	case len(in.Entries) > maxBatch:
+		return nil, errLongBatch
+	}
+	ids := map[string]bool{}
+	for _, e := range in.Entries {
+		if !batchID.MatchString(e.Id) {
+			return nil, errBatchID
+		}
+		if ids[e.Id] {
+			return nil, errSameIDs
+		}
+		ids[e.Id] = true
+	}
+	var changes []change
+	successful, failed := []any{}, []any{}
+	for _, e := range in.Entries {
+		c, out, bad := do(q, e)
+		if bad != nil {
+			code := bad.code
+			if code == "" {
+				code = bad.shape
+			}
+			failed = append(failed, map[string]any{"Id": e.Id, "SenderFault": true, "Code": code, "Message": bad.message})
+			continue
+		}
+		if c.Put != nil || c.Remove != "" {
+			changes = append(changes, c)
+		}
+		successful = append(successful, out)
+	}
+	if err := s.commit(changes...); err != nil {
+		return nil, err
+	}
+	return map[string]any{"Successful": successful, "Failed": failed}, nil
+}
+
+func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
+	limit, wait := 1, time.Duration(0)
+	if in.MaxNumberOfMessages != nil {
+		if limit = *in.MaxNumberOfMessages; limit < 1 || limit > maxBatch {
+			return nil, errParameter(fmt.Sprintf("Value %d for parameter MaxNumberOfMessages is invalid. Reason: Must be between 1 and 10, if provided.", limit))
+		}
+	}
+	if in.WaitTimeSeconds != nil {
+		if wait = time.Duration(*in.WaitTimeSeconds) * time.Second; wait < 0 || wait > maxWait {
+			return nil, errParameter(fmt.Sprintf("Value %d for parameter WaitTimeSeconds is invalid. Reason: Must be >= 0 and <= 20, if provided.", *in.WaitTimeSeconds))
+		}
+	}
+	var hide *time.Duration
+	if in.VisibilityTimeout != nil {
+		d, err := visibility(in.VisibilityTimeout)
+		if err != nil {
+			return nil, err
+		}
+		hide = &d
+	}
+	s.mu.Lock()
+	q, err := s.find(in.QueueUrl)
+	if err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	name := q.Name
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	list, err := s.receive(ctx, name, limit, hide)
+	if err != nil {
+		return nil, err
+	}
+	messages := []any{}
+	for _, m := range list {
+		out := map[string]any{"MessageId": m.ID, "ReceiptHandle": m.Handle, "Body": m.Body, "MD5OfBody": md5Hex([]byte(m.Body))}
+		system := map[string]string{}
+		for name, value := range s.delivery(m).Attributes {
+			if wants(append(in.AttributeNames, in.MessageSystemAttributeNames...), name) {
+				system[name] = value
+			}
+		}
+		if len(system) > 0 {
+			out["Attributes"] = system
+		}
+		chosen := map[string]Attribute{}
+		for name, value := range m.Attributes {
+			if wants(in.MessageAttributeNames, name) {
+				chosen[name] = value
+			}
+		}
+		if len(chosen) > 0 {
+			out["MessageAttributes"], out["MD5OfMessageAttributes"] = chosen, attributesMD5(chosen)
+		}
+		messages = append(messages, out)
+	}
+	return map[string]any{"Messages": messages}, nil
+}
+
+// wants reports whether a list of names asks for one: All, .*, a name, or the
+// beginning of one and .*.
+func wants(names []string, name string) bool {
+	return slices.ContainsFunc(names, func(n string) bool {
+		prefix, ok := strings.CutSuffix(n, ".*")
+		return n == "All" || n == name || ok && strings.HasPrefix(name, prefix)
+	})
+}
+
+func visibility(seconds *int) (time.Duration, *apiError) {
+	if seconds == nil {
+		return 0, errMissing("VisibilityTimeout")
+	}
+	d := time.Duration(*seconds) * time.Second
+	if d < 0 || d > maxVisibility {
+		return 0, errParameter(fmt.Sprintf("Value %d for parameter VisibilityTimeout is invalid. Reason: Must be between 0 and 43200.", *seconds))
+	}
+	return d, nil
+}
+
+// remove is what a delete of a handle changes: nothing if the message is gone or
+// was received again since.
+func (s *Server) removal(q *queue, handle string) (change, *apiError) {
+	if handle == "" {
+		return change{}, errMissing("ReceiptHandle")
+	}
+	if !strings.HasPrefix(handle, q.Name+".") {
+		return change{}, errBadHandle
+	}
+	if m := q.byHandle[handle]; m != nil {
+		return change{Queue: q.Name, Remove: m.ID}, nil
+	}
+	return change{}, nil
+}
+
+func (s *Server) apiDelete(_ context.Context, in *request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.find(in.QueueUrl)
+	if err != nil {
+		return nil, err
+	}
+	c, bad := s.removal(q, in.ReceiptHandle)
+	if bad != nil {
+		return nil, bad
+	}
+	if c.Remove == "" {
+		return nil, nil
+	}
+	return nil, s.commit(c)
+}
+
+func (s *Server) apiDeleteBatch(_ context.Context, in *request) (any, error) {
+	return s.batch(in, func(q *queue, e entry) (change, any, *apiError) {
+		c, bad := s.removal(q, e.ReceiptHandle)
+		return c, map[string]string{"Id": e.Id}, bad
+	})
+}
+
+func (s *Server) apiVisibility(_ context.Context, in *request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.find(in.QueueUrl)
+	if err != nil {
+		return nil, err
+	}
+	d, bad := visibility(in.VisibilityTimeout)
+	if bad != nil {
+		return nil, bad
+	}
+	c, bad := s.changeVisibility(q, in.ReceiptHandle, d)
+	if bad != nil {
+		return nil, bad
+	}
+	return nil, s.commit(c)
+}
+
+func (s *Server) apiVisibilityBatch(_ context.Context, in *request) (any, error) {
+	return s.batch(in, func(q *queue, e entry) (change, any, *apiError) {
+		d, bad := visibility(e.VisibilityTimeout)
+		if bad != nil {
+			return change{}, nil, bad
+		}
+		c, bad := s.changeVisibility(q, e.ReceiptHandle, d)
+		return c, map[string]string{"Id": e.Id}, bad
+	})
+}
