@@ -114,7 +114,7 @@ func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	o.Say("the local stack is up")
 	o.Say("  queue    %s", t.QueueURL)
 	o.Say("  bucket   %s at %s", t.BucketName, t.S3Endpoint)
-	o.Say("  samples  %s", local.SamplesDir(o.LocalDir))
+	o.Say("  samples  %s", fromHere(local.SamplesDir(o.LocalDir)))
 	o.Say("next, in another terminal: ops --stack local submit --all --samples 20")
 	err = s.Wait(ctx)
 	if err == nil {
@@ -276,7 +276,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	result := LocalResult{report, local.SamplesDir(o.LocalDir), time.Since(began).Seconds()}
 	if err := o.Print(result, func(w io.Writer) {
 		printReport(w, report)
-		fmt.Fprintf(w, "samples: %s\n", result.SamplesDir)
+		fmt.Fprintf(w, "samples: %s\n", fromHere(result.SamplesDir))
 		fmt.Fprintf(w, "took %s\n", span(time.Since(began)))
 	}); err != nil {
 		return err

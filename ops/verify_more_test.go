@@ -110,7 +110,7 @@ func (b *bucket) inParts(key string) {
 // is of something else or old.
 func TestVerifyResumes(t *testing.T) {
 	c := newCloud(t)
-	const chunks = 40
+	const chunks = 120 // of which a few dozen are under way when it is stopped
 	b := &bucket{t: t, cloud: c, name: "long"}
 	for n := range chunks {
 		b.chunks = append(b.chunks, stored(t, c.store, "long", task.Range{Start: 2 * n, End: 2*n + 2}, []task.Format{task.Files, task.Tar}[n%2], 1, ""))
