@@ -109,6 +109,7 @@ type chaos struct {
 	began time.Time
 	mu    sync.Mutex
 	told  []string
+	begun int // of the list, those whose submission has begun
 }
 
 func newChaos(t *testing.T, s schedule) *chaos {
@@ -157,6 +158,9 @@ func (c *chaos) run() content {
 	ctx, cancel := context.WithTimeout(c.t.Context(), 15*time.Minute)
 	defer cancel()
 	c.disturb(ctx)
+	if c.t.Failed() {
+		c.t.FailNow()
+	}
 	c.front.on.Store(false)
 	c.log("the disturbance is over: %v", c.front.hits)
 	if c.s.late {
@@ -179,6 +183,9 @@ func (c *chaos) disturb(ctx context.Context) {
 	var group sync.WaitGroup
 	group.Go(func() {
 		for i, r := range c.list {
+			c.mu.Lock()
+			c.begun = i + 1
+			c.mu.Unlock()
 			c.submit(ctx, r, i)
 		}
 	})
@@ -224,8 +231,11 @@ func (c *chaos) do(ctx context.Context, e event) error {
 	case "stop stack":
 		c.stack.signal(syscall.SIGTERM, e.take)
 	case "send again":
+		c.mu.Lock()
+		begun := c.begun
+		c.mu.Unlock()
 		var all []task.Task
-		for _, r := range c.list {
+		for _, r := range c.list[:max(1, begun)] { // a task of a run with another seed would have the others refused
 			all = append(all, r.Plan()...)
 		}
 		return c.send(ctx, all[e.n%len(all)].Body())
@@ -253,6 +263,8 @@ func (c *chaos) ops(ctx context.Context, life time.Duration, args ...string) (sa
 // submit submits a run, as an operator does who goes on when something came in
 // between.
 func (c *chaos) submit(ctx context.Context, r task.Run, n int) {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	defer cancel()
 	first := []string{"submit", "--run", r.ID, "--samples", fmt.Sprint(r.Samples), "--batch", fmt.Sprint(r.Batch), "--chunk", fmt.Sprint(r.ChunkSize),
 		"--seed", fmt.Sprint(r.Seed), "--format", string(r.Format)}
 	if r.Overwrite {
