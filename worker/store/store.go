@@ -145,26 +145,31 @@ func (s *Store) put(ctx context.Context, key string, body []byte, once bool) err
 	return fail("put", key, err)
 }
 
+// readTries is how often a small object is read. The SDK tries a request again, not
+// the reading of its answer, which may be cut off or damaged on the way.
+const readTries = 3
+
 // read returns a small object, checked against the store's checksum, or
 // ErrNotFound or ErrDamaged.
 func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
-	var text []byte
-	for range 2 { // damage may have happened on the way
+	for try := 1; ; try++ {
 		body, o, err := s.get(ctx, key)
 		if err != nil {
 			return nil, err
 		}
-		text, err = io.ReadAll(body)
+		text, err := io.ReadAll(body)
 		body.Close()
-		switch {
-		case err == nil:
+		if err == nil {
 			return text, nil
-		case ctx.Err() != nil || int64(len(text)) != o.Size:
-			return nil, fail("get", key, err)
 		}
-		// All of it came, so the error is of the checksum: the SDK has no type for it.
+		if ctx.Err() == nil && try < readTries {
+			continue
+		}
+		if int64(len(text)) == o.Size { // all of it came, so it is the checksum that is wrong: the SDK has no type for that
+			err = ErrDamaged
+		}
+		return nil, fail("read", key, err)
 	}
-	return nil, fail("read", key, ErrDamaged)
 }
 
 func (s *Store) readJSON(ctx context.Context, key string, to any) error {

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -192,6 +193,31 @@ func TestLostAnswer(t *testing.T) {
 				t.Errorf("claim %+v, %v", claim, err)
 			}
 		})
+	}
+}
+
+// An answer may be cut off after the object's first bytes have come.
+func TestCutAnswer(t *testing.T) {
+	s, n := newStore(t)
+	check(t, s.PutReceipt(t.Context(), receipt(0, 5, 1)))
+	var reads, cut atomic.Int32
+	n.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
+		response, err := send()
+		if err == nil && r.Method == http.MethodGet && reads.Add(1) <= cut.Load() {
+			response.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(io.LimitReader(response.Body, 20), iotest.ErrReader(io.ErrUnexpectedEOF)), response.Body}
+		}
+		return response, err
+	})
+	for times, want := range []error{nil, nil, nil, io.ErrUnexpectedEOF} {
+		reads.Store(0)
+		cut.Store(int32(times))
+		got, err := s.Receipt(t.Context(), receipt(0, 5, 1).Key())
+		if !errors.Is(err, want) || want == nil && got.Claim != 1 {
+			t.Errorf("cut %d times: claim %d, %v, want %v", times, got.Claim, err, want)
+		}
 	}
 }
 
