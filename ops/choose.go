@@ -25,18 +25,20 @@ type choice struct {
 
 // named returns the generators that were named, nil for all.
 func (c *choice) named() []string {
-	if c.All || slices.Contains(c.Generator, "all") {
+	if c.everything() {
 		return nil
 	}
 	return c.Generator
 }
+
+func (c *choice) everything() bool { return c.All || slices.Contains(c.Generator, "all") }
 
 func (c *choice) given() bool { return c.All || len(c.Generator) > 0 }
 
 // names returns the chosen names out of those that are known. An unknown one is
 // refused with the nearest that is known.
 func (c *choice) names(known []string) ([]string, error) {
-	if c.All || slices.Equal(c.Generator, []string{"all"}) {
+	if c.everything() {
 		if len(known) == 0 {
 			return nil, errors.New("there are no generators")
 		}
@@ -54,24 +56,12 @@ func (c *choice) names(known []string) ([]string, error) {
 	return names, nil
 }
 
-// known returns the generators that a run on the target can use. A stack whose
-// workers run in an image has those of the image. The local stack without one
-// has those of the local folder, and their environments are made first if they
-// are not there: those of the chosen ones, or all. A cloud stack that does not say what is in its image is taken
-// to have the local ones.
+// known returns the generators that a run on the target can use. On the local stack
+// without an image their environments are made first if they are not there: those of
+// the chosen ones, or all.
 func known(ctx context.Context, o *Output, t *Target, chosen ...string) ([]generator.Generator, error) {
-	if t.Name != stack.Local {
-		if t.Generators != nil {
-			return inImage(o, t)
-		}
-		return discover(o.Globals)
-	}
-	if up, err := local.Outputs(o.LocalDir); err == nil && up.ImageURI != "" {
-		image, err := local.FindImage(ctx, up.ImageURI)
-		if err != nil {
-			return nil, err
-		}
-		return image.Generators, nil
+	if t.Name != stack.Local || localImage(o) != "" {
+		return present(ctx, o, t)
 	}
 	here, err := discover(o.Globals)
 	if err != nil {
@@ -87,6 +77,50 @@ func known(ctx context.Context, o *Output, t *Target, chosen ...string) ([]gener
 		return nil, err
 	}
 	return index.Generators, nil
+}
+
+// localImage is the image that the workers of the local stack run in, if any.
+func localImage(o *Output) string {
+	up, err := local.Outputs(o.LocalDir)
+	if err != nil {
+		return ""
+	}
+	return up.ImageURI
+}
+
+// present returns the target's generators and makes no environment. A stack whose
+// workers run in an image has those of the image, the local stack without one those
+// of the local folder. A cloud stack that does not say what is in its image is taken
+// to have the local ones.
+func present(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+	switch {
+	case t.Name != stack.Local && t.Generators != nil:
+		return inImage(o, t)
+	case t.Name != stack.Local:
+		return discover(o.Globals)
+	}
+	if uri := localImage(o); uri != "" {
+		image, err := local.FindImage(ctx, uri)
+		if err != nil {
+			return nil, err
+		}
+		return image.Generators, nil
+	}
+	all, err := knownGenerators(o.Globals)
+	if err != nil {
+		return nil, err
+	}
+	var list []generator.Generator
+	for _, k := range all {
+		if !k.Fetched {
+			continue
+		}
+		if k.Problem == notMade {
+			k.Problem = ""
+		}
+		list = append(list, k.Generator)
+	}
+	return list, nil
 }
 
 // inImage returns the generators in a stack's image. What the local catalogue
@@ -193,7 +227,7 @@ func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Gene
 			if !g.Flags.Seed && g.Flags.From != "" { // an image does not tell
 				seedless = append(seedless, name)
 			}
-		case c.All || slices.Contains(c.Generator, "all"):
+		case c.everything():
 			o.Say("left out: %s: %s", name, g.Problem)
 		default:
 			return nil, fmt.Errorf("generator %s is not ready: %s", name, g.Problem)

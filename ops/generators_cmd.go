@@ -28,7 +28,11 @@ type GeneratorsListCmd struct{}
 func (*GeneratorsListCmd) Help() string {
 	return `Every folder in the generators' folder with examples/generate.py is a generator; catalog.yaml there names more, which 'ops generators sync' fetches. One is ready when its Python environment is made, which the local stack does on first use.
 
-A generator without --seed works, but nothing keeps two of its chunks from coming out alike.`
+A generator without --seed works, but nothing keeps two of its chunks from coming out alike. FILES are those that its samples must have beyond first_frame.png, prompt.txt and a ground_truth video. --json has the packages, too.
+
+Examples:
+  ops generators list
+  ops generators list --json | jq '.[] | select(.ready | not) | .name'`
 }
 
 // Known is one generator of the list.
@@ -46,16 +50,20 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 		return err
 	}
 	return o.Print(list, func(w io.Writer) {
-		fmt.Fprintln(w, "GENERATOR\tSTATE\tCOMMIT\tSEED\tCHUNK\tREPOSITORY")
+		fmt.Fprintln(w, "GENERATOR\tSTATE\tCOMMIT\tSEED\tCHUNK\tREPOSITORY\tENVIRONMENT\tFLAGS\tFILES")
 		for _, k := range list {
 			state := "ready"
 			if !k.Ready {
 				state = cut(k.Problem, 60)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, k.commit(), k.seed(), k.chunk(), cmp.Or(k.Repository, "-"))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, k.commit(), k.seed(), k.chunk(), cmp.Or(k.Repository, "-"),
+				cmp.Or(cut12(k.Environment), "-"), k.flags(), k.files())
 		}
 	})
 }
+
+// notMade is no reason to leave a generator out: a run makes it.
+const notMade = "its environment is not made yet"
 
 // knownGenerators returns every generator of the folder and the catalogue, by name.
 func knownGenerators(g *Globals) ([]Known, error) {
@@ -85,7 +93,7 @@ func knownGenerators(g *Globals) ([]Known, error) {
 		switch {
 		case f.Problem != "":
 		case !there || !slices.Equal(b.Requirements, f.Requirements):
-			k.Problem = "its environment is not made yet"
+			k.Problem = notMade
 		default:
 			k.Environment, k.Python, k.Problem = b.Environment, b.Python, b.Problem
 			k.Ready = b.Problem == ""
@@ -136,6 +144,30 @@ func (k Known) seed() string {
 		return "yes"
 	}
 	return "no: duplicates are likely"
+}
+
+// flags are those that generators do not have alike.
+func (k Known) flags() string {
+	if !k.Fetched {
+		return "-"
+	}
+	list := []string{cmp.Or(k.Flags.Output, "--output")}
+	if k.Flags.StartIndex {
+		list = append(list, "--start-index")
+	}
+	if k.Flags.NoVideo != "" {
+		list = append(list, k.Flags.NoVideo)
+	}
+	return strings.Join(append(list, k.ExtraArgs...), " ")
+}
+
+// files are what its samples must have beyond what those of all must.
+func (k Known) files() string {
+	list := k.Required
+	if k.Videoless {
+		list = append([]string{"no video"}, list...)
+	}
+	return cmp.Or(strings.Join(list, ", "), "-")
 }
 
 func (k Known) chunk() string {

@@ -44,6 +44,15 @@ type Listed struct {
 	Formats   []string `json:"formats"`
 }
 
+// Help is the long help.
+func (*ResultsLsCmd) Help() string {
+	return `Reads the receipts of every run. BYTES is what the samples take as files, also where they are stored in shards.
+
+Examples:
+  ops --stack dev results ls
+  ops --stack dev results ls --generator maze-task-data-generator --json`
+}
+
 // Run lists.
 func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
 	names, err := committed(ctx, st, c.Generator)
@@ -84,7 +93,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 	if err != nil {
 		return nil, err
 	}
-	if len(wanted) == 0 || slices.Equal(wanted, []string{"all"}) {
+	if len(wanted) == 0 || slices.Contains(wanted, "all") {
 		return there, nil
 	}
 	return (&choice{Generator: wanted}).names(there)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -52,15 +51,15 @@ func (p *wanted) check() error {
 // SubmitCmd plans a run and sends its tasks.
 type SubmitCmd struct {
 	wanted
-	DryRun     bool    `help:"Print the plan, send nothing."`
-	Missing    bool    `help:"Send only what has no receipt yet." xor:"existing"`
-	Overwrite  bool    `help:"Replace what earlier runs have committed in this range; with --repair-plan, only what the plan names." xor:"existing"`
-	RepairPlan string  `help:"Mend what 'ops verify --deep' found. With --missing: the gaps, and objects that are gone. With --overwrite: also what is wrong or should not be there." type:"existingfile" placeholder:"FILE"`
-	Duplicates bool    `help:"With --missing: replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
-	MaxDraws   float64 `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
-	Run_       string  `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
-	MaxCost    float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
-	Resume     string  `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
+	DryRun     bool     `help:"Print the plan, send nothing."`
+	Missing    bool     `help:"Send only what has no receipt yet." xor:"existing"`
+	Overwrite  bool     `help:"Replace what earlier runs have committed in this range; with --repair-plan, only what the plan names." xor:"existing"`
+	RepairPlan string   `help:"Mend what 'ops verify --deep' found. With --missing: the gaps, and objects that are gone. With --overwrite: also what is wrong or should not be there." type:"existingfile" placeholder:"FILE"`
+	Duplicates bool     `help:"With --missing: replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
+	MaxDraws   float64  `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
+	Run_       string   `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
+	MaxCost    *float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
+	Resume     string   `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
 }
 
 // Help is the long help.
@@ -93,9 +92,9 @@ func (c *SubmitCmd) Validate() error {
 		}
 	}
 	switch {
-	case c.MaxCost < 0 || math.IsNaN(c.MaxCost):
-		return usage("--max-cost is %g, it must be more than 0", c.MaxCost)
-	case c.MaxCost > 0 && (c.Resume != "" || c.RepairPlan != "" || c.Duplicates):
+	case c.MaxCost != nil && !(*c.MaxCost > 0):
+		return usage("--max-cost is %g, it must be more than 0", *c.MaxCost)
+	case c.MaxCost != nil && (c.Resume != "" || c.RepairPlan != "" || c.Duplicates):
 		return usage("--max-cost looks at a run before anything of it is sent: leave --resume, --repair-plan and --duplicates out")
 	}
 	if c.Resume != "" {
@@ -158,8 +157,8 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	}
 	var list []generator.Generator
 	var err error
-	if c.DryRun && t.Name == stack.Local {
-		list, err = discover(o.Globals) // makes no environments
+	if c.DryRun {
+		list, err = present(ctx, o, t)
 	} else {
 		list, err = known(ctx, o, t, c.named()...)
 	}
@@ -217,19 +216,34 @@ func costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, error) {
 // checkCost refuses a run that may cost more than it should, or of which that is
 // not known. On this machine nothing has to be paid.
 func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
-	if c.MaxCost == 0 || t.Name == stack.Local {
+	if c.MaxCost == nil || t.Name == stack.Local {
 		return nil
 	}
 	e, err := costOf(o, t, run)
 	if err != nil {
 		return unmeasured(err, c.words(run), run.Samples)
 	}
-	if e.Make > c.MaxCost {
-		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), c.MaxCost),
-			"ops%s plan %s --samples %d: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples)
+	if e.Make > *c.MaxCost {
+		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), *c.MaxCost),
+			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples, shape(run))
 	}
-	o.Say("the run costs about %s dollars, --max-cost is %g", dollars(e.Make), c.MaxCost)
+	o.Say("the run costs about %s dollars, --max-cost is %g", dollars(e.Make), *c.MaxCost)
 	return nil
+}
+
+// shape are the flags of how a run is made, where they are not the defaults.
+func shape(run task.Run) string {
+	s := ""
+	if run.Batch != task.DefaultBatch {
+		s += fmt.Sprintf(" --batch %d", run.Batch)
+	}
+	if run.ChunkSize != task.DefaultChunkSize {
+		s += fmt.Sprintf(" --chunk %d", run.ChunkSize)
+	}
+	if run.Format != task.Files {
+		s += fmt.Sprintf(" --format %s", run.Format)
+	}
+	return s
 }
 
 // words are flags that choose the run's generators: those given, or their names.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
@@ -100,20 +101,46 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Sto
 	if !c.given() {
 		return findRun(ctx, st, c.Run_, t)
 	}
-	list, err := discover(o.Globals)
-	if err != nil {
-		return task.Run{}, err
-	}
-	var all []string
-	for _, g := range list {
-		all = append(all, g.Name)
-	}
-	names, err := c.names(all)
+	names, err := c.wanted(ctx, o, t, st)
 	run := task.Run{Start: c.Start, Samples: c.Samples}
 	for _, name := range names {
 		run.Generators = append(run.Generators, task.RunGenerator{Name: name})
 	}
 	return run, err
+}
+
+// wanted are the generators that were chosen. Like a run, all of them leaves out what
+// is not ready, unless it has samples all the same.
+func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.Store) ([]string, error) {
+	list, err := present(ctx, o, t)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	problems := map[string]string{}
+	for _, g := range list {
+		all = append(all, g.Name)
+		problems[g.Name] = g.Problem
+	}
+	names, err := c.names(all)
+	if err != nil || !c.everything() {
+		return names, notThere(o.Globals, err)
+	}
+	committed, err := st.Folders(ctx, task.ReceiptPrefix)
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		out := problems[name] != "" && !slices.Contains(committed, name)
+		if out {
+			o.Say("left out: %s: %s", name, problems[name])
+		}
+		return out
+	})
+	if len(names) == 0 {
+		return nil, errors.New("no generator is ready")
+	}
+	return names, nil
 }
 
 // file is where what belongs to this check is kept on this machine.
