@@ -31,6 +31,15 @@ type DLQCmd struct {
 // DLQCountCmd counts the DLQ.
 type DLQCountCmd struct{}
 
+// Help is the long help.
+func (*DLQCountCmd) Help() string {
+	return `A count of what is there; 'ops dlq list' says why.
+
+Examples:
+  ops --stack dev dlq count
+  ops --stack dev dlq count --json`
+}
+
 // Run counts.
 func (*DLQCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 	d, err := q.DLQDepth(ctx)
@@ -196,6 +205,16 @@ type DLQListCmd struct {
 // Validate checks the flags.
 func (c *DLQListCmd) Validate() error { return c.check() }
 
+// Help is the long help.
+func (*DLQListCmd) Help() string {
+	return `Groups of tasks that failed for the same cause, with an example of each: its message id is what 'ops dlq show' takes. Looking hides messages for a moment and changes nothing.
+
+Examples:
+  ops --stack dev dlq list
+  ops --stack dev dlq list --cause crashed --since 12h
+  ops --stack dev dlq list --each --json`
+}
+
 // Group are the dead tasks of one cause and generator.
 type Group struct {
 	Cause     task.Cause `json:"cause"`
@@ -327,6 +346,15 @@ type DLQDownloadCmd struct {
 
 // Validate checks the flags.
 func (c *DLQDownloadCmd) Validate() error { return c.check() }
+
+// Help is the long help.
+func (*DLQDownloadCmd) Help() string {
+	return `One JSON file for each message, with its body as it was sent, its attributes and its cause. 'ops dlq replay --from' sends what stands there, so bodies can be edited in between.
+
+Examples:
+  ops --stack dev dlq download --output dead
+  ops --stack dev dlq download --output dead --generator maze-task-data-generator --cause crashed`
+}
 
 // Run saves every message once.
 func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {

@@ -31,7 +31,7 @@ type DLQShowCmd struct {
 func (*DLQShowCmd) Help() string {
 	return `Shows the task, its failure report with the end of the generator's error output, and the command that runs the failed chunk by hand: in the environment of the local stack, if that has made one.
 
-Example:
+Examples:
   ops --stack dev dlq show 5fea7756-0ea4-451a-a703-a558b933e274`
 }
 

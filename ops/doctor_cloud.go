@@ -58,6 +58,7 @@ func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
 	if err != nil {
 		return []Finding{finding("outputs", "", err)}, nil
 	}
+	o.Changing(t) // an object is written, and deleted again
 	d, err := newDoctor(ctx, o, t)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,9 @@ func (*InfoCmd) Help() string {
 
 // Run prints the outputs.
 func (c *InfoCmd) Run(o *Output, t *Target) error {
+	if c.Env && o.JSON {
+		return usage("--env prints shell code: leave --json out")
+	}
 	if c.Env {
 		for _, line := range t.exports() {
 			fmt.Fprintln(o.data, line)

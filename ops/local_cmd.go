@@ -111,6 +111,7 @@ func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	if err != nil {
 		return err
 	}
+	o.Changing(t)
 	o.Say("the local stack is up")
 	o.Say("  queue    %s", t.QueueURL)
 	o.Say("  bucket   %s at %s", t.BucketName, t.S3Endpoint)
@@ -126,6 +127,15 @@ func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 // LocalDownCmd stops the local stack.
 type LocalDownCmd struct{}
 
+// Help is the long help.
+func (*LocalDownCmd) Help() string {
+	return `Stops it as Ctrl-C does: tasks under way go back to the queue. Queue, samples and environments stay where they are, and 'ops local up' goes on.
+
+Examples:
+  ops local down
+  ops --local-dir /data/vm-dataset local down`
+}
+
 // Run stops the stack that runs in the local folder.
 func (*LocalDownCmd) Run(ctx context.Context, o *Output) error {
 	pid, err := local.PID(o.LocalDir)
@@ -135,6 +145,9 @@ func (*LocalDownCmd) Run(ctx context.Context, o *Output) error {
 	}
 	if err != nil {
 		return err
+	}
+	if outputs, err := local.Outputs(o.LocalDir); err == nil {
+		o.Changing(&Target{Outputs: outputs, Name: stack.Local})
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stop process %d: %w", pid, err)
@@ -166,7 +179,13 @@ type LocalStatus struct {
 }
 
 // Help is the long help.
-func (*LocalStatusCmd) Help() string { return "Exit status 0: it is up. 2: it is not." }
+func (*LocalStatusCmd) Help() string {
+	return `Exit status 0: it is up. 2: it is not.
+
+Examples:
+  ops local status
+  ops local status --json`
+}
 
 // Run shows the state.
 func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {

@@ -93,6 +93,12 @@ func main() {
 	os.Exit(run())
 }
 
+// variables are what flags and their help texts name.
+func variables() kong.Vars {
+	return kong.Vars{"version": version(), "local_stack": "local",
+		"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)}
+}
+
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -105,8 +111,7 @@ func run() int {
 		kong.Description("Make, check and fetch datasets of video reasoning samples.\n\nStart with 'ops local run --all --samples 20': it needs no cloud account."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
-		kong.Vars{"version": version(), "local_stack": "local",
-			"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)},
+		variables(),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&cli.Globals, out),
 		kong.BindSingletonProvider(newTarget),

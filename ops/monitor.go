@@ -26,9 +26,9 @@ type MonitorCmd struct {
 
 // Help is the long help.
 func (*MonitorCmd) Help() string {
-	return `Counts come from the receipts, so they are what is whole in the bucket.
+	return `Counts come from the receipts, so they are what is whole in the bucket. So does the rate: it is that of the last two minutes, and the ETA goes by it.
 
-So does what the run has cost: receipts tell what the generators took, and how long the workers were at work for it follows from their CPUs. It is an estimate, without tries that failed, and from some of the receipts where there are many; the bill comes from AWS. Of the local stack, which costs nothing, it is what the same would cost in Lambda.
+What the run has cost comes from them too: they tell what the generators took, and how long the workers were at work for it follows from their CPUs. It is an estimate, without tries that failed, and from some of the receipts where there are many; the bill comes from AWS. Of the local stack, which costs nothing, it is what the same would cost in Lambda.
 
 With --watch it ends with exit status 0 when the run is whole, and with 2 when nothing is left to do and it is not.
 
@@ -97,7 +97,7 @@ type Progress struct {
 	Generators []GeneratorProgress `json:"generators"`
 	Committed  int                 `json:"committed"` // samples
 	Expected   int                 `json:"expected"`  // samples
-	Rate       float64             `json:"rate"`      // samples per second, lately
+	Rate       float64             `json:"rate"`      // samples per second, in the last two minutes
 	ETASeconds float64             `json:"eta_seconds,omitempty"`
 	Queue      queue.Depth         `json:"queue"`
 	DLQ        int                 `json:"dlq"`
@@ -144,6 +144,9 @@ type observation struct {
 // looks is how many requests a look has in flight.
 const looks = 16
 
+// peeked is how many messages of the DLQ are looked at for the oldest.
+const peeked = 10
+
 // window is how far back the rate looks.
 const window = 2 * time.Minute
 
@@ -177,6 +180,11 @@ func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)), Failures: map[task.Cause]int{}}
 	toRead := make([][]store.ReceiptName, len(m.run.Generators)) // for the cost
+	fresh := make([]int, len(m.run.Generators))                  // samples, for the rate
+	since := p.Time.Add(-window)
+	if m.run.Created.After(since) {
+		since = m.run.Created
+	}
 	m.partly = false
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(looks)
@@ -200,6 +208,9 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 				if !n.Repair {
 					covered = append(covered, n.Range)
 				}
+				if !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
+					fresh[i] += min(n.Range.End, m.run.Range().End) - max(n.Range.Start, m.run.Range().Start)
+				}
 			}
 			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
 			open := gaps(m.open[i], covered)
@@ -222,7 +233,7 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 		m.whole[g.Name] = g.Committed == g.Expected
 	}
 	if p.DLQ = dlq.Total(); p.DLQ > 0 {
-		oldest, err := m.queue.DLQ(ctx, 10)
+		oldest, err := m.queue.DLQ(ctx, peeked)
 		if err != nil {
 			return nil, err
 		}
@@ -239,7 +250,7 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 			return nil, err
 		}
 	}
-	m.rate(p)
+	m.rate(p, fresh, since)
 	m.failing = time.Time{}
 	return p, nil
 }
@@ -308,19 +319,51 @@ func (m *monitor) countFailures(ctx context.Context, p *Progress) error {
 	return nil
 }
 
-// rate is over the last two minutes of looks.
-func (m *monitor) rate(p *Progress) {
+// rate is over the last two minutes of looks. The first look has only the times of
+// the receipts: so many samples came since then.
+func (m *monitor) rate(p *Progress, fresh []int, since time.Time) {
 	m.past = append(m.past, observation{p.Time, p.Committed})
 	for len(m.past) > 2 && p.Time.Sub(m.past[0].time) > window {
 		m.past = m.past[1:]
 	}
 	first := m.past[0]
+	came := p.Committed - first.committed
+	if len(m.past) == 1 {
+		first.time = since
+		for _, n := range fresh {
+			came += n
+		}
+	}
 	if seconds := p.Time.Sub(first.time).Seconds(); seconds > 0 {
-		p.Rate = float64(p.Committed-first.committed) / seconds
+		p.Rate = float64(came) / seconds
 	}
 	if p.Rate > 0 {
 		p.ETASeconds = float64(p.Expected-p.Committed) / p.Rate
 	}
+}
+
+// speed is the rate and the ETA, "" where nothing has been committed lately.
+func (p *Progress) speed() string {
+	if p.Rate <= 0 {
+		return ""
+	}
+	s := fmt.Sprintf("  %.1f/s", p.Rate)
+	if p.ETASeconds > 0 {
+		s += "  ETA " + span(time.Duration(p.ETASeconds*float64(time.Second)))
+	}
+	return s
+}
+
+// dead is how many messages the DLQ has, and for how long.
+func (p *Progress) dead() string {
+	if p.DLQ == 0 {
+		return "0"
+	}
+	least := ""
+	if p.DLQ > peeked { // SQS shows them in no order
+		least = "at least "
+	}
+	return fmt.Sprintf("%s, the oldest for %s%s", count(p.DLQ), least, span(time.Duration(p.DLQOldest*float64(time.Second))))
 }
 
 // watch looks until the run is whole, or nothing is left that could make it so.
@@ -396,13 +439,8 @@ func (p *Progress) verdict(t *Target) error {
 func (p *Progress) line() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), count(p.Committed), count(p.Expected), p.percent())
-	if p.Rate > 0 {
-		fmt.Fprintf(&b, "  %.1f/s", p.Rate)
-	}
-	if p.ETASeconds > 0 {
-		fmt.Fprintf(&b, "  ETA %s", span(time.Duration(p.ETASeconds*float64(time.Second))))
-	}
-	fmt.Fprintf(&b, "  queue %d waiting %d in flight  dlq %d", p.Queue.Waiting, p.Queue.InFlight+p.Queue.Delayed, p.DLQ)
+	b.WriteString(p.speed())
+	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed, p.dead())
 	if len(p.Failures) > 0 {
 		fmt.Fprintf(&b, "  failures %s", p.causes())
 	}
@@ -437,13 +475,9 @@ func (p *Progress) table(w io.Writer) {
 	for _, g := range p.Generators {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, count(g.Committed), count(g.Expected), 100*float64(g.Committed)/float64(max(g.Expected, 1)))
 	}
-	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%\n", count(p.Committed), count(p.Expected), p.percent())
+	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", count(p.Committed), count(p.Expected), p.percent(), p.speed())
 	fmt.Fprintf(w, "queue\t%d waiting, %d in flight, %d delayed\n", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)
-	if p.DLQ > 0 {
-		fmt.Fprintf(w, "dlq\t%d, the oldest for %s\n", p.DLQ, span(time.Duration(p.DLQOldest*float64(time.Second))))
-	} else {
-		fmt.Fprintf(w, "dlq\t0\n")
-	}
+	fmt.Fprintf(w, "dlq\t%s\n", p.dead())
 	if len(p.Failures) > 0 {
 		fmt.Fprintf(w, "failures\t%s\n", p.causes())
 	}

@@ -36,7 +36,7 @@ func (c *RunCost) String() string {
 }
 
 // How many receipts are read for the cost: in one look, which takes a second with
-// S3 and a fifth of a cent, and of one run, which bounds the memory of a watch.
+// S3 and a fiftieth of a cent, and of one run, which bounds the memory of a watch.
 // The rest is taken to be like them.
 const (
 	readPerLook = 512

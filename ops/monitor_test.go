@@ -133,7 +133,7 @@ func TestRate(t *testing.T) {
 	var p *Progress
 	for minute := range 10 {
 		p = &Progress{Time: start.Add(time.Duration(minute) * time.Minute), Committed: minute * minute * 60, Expected: 10_000}
-		m.rate(p)
+		m.rate(p, nil, start)
 	}
 	if p.Rate < 15 || p.Rate > 17 { // (81-49)*60 samples in 120 s
 		t.Errorf("%g samples a second", p.Rate)

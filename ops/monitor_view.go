@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +16,9 @@ import (
 // watchLive shows the looks at a run on the whole screen, until it is done or
 // the person leaves with q or Ctrl-C.
 func watchLive(ctx context.Context, m *monitor, interval time.Duration) (*Progress, error) {
+	lipgloss.SetDefaultRenderer(lipgloss.NewRenderer(os.Stderr)) // standard output is for the data, and may be a file
 	v := &view{monitor: m, interval: interval, context: ctx, started: time.Now(), width: 80, height: 24}
-	if _, err := tea.NewProgram(v, tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left {
+	if _, err := tea.NewProgram(v, tea.WithOutput(os.Stderr), tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left {
 		return nil, err
 	}
 	if v.left || ctx.Err() != nil {
@@ -104,19 +106,13 @@ func (v *view) View() string {
 	if v.height >= 16 {
 		gap = []string{""}
 	}
-	rate := fmt.Sprintf("%s of %s samples", count(p.Committed), count(p.Expected))
-	if p.Rate > 0 {
-		rate += fmt.Sprintf("  %.1f/s", p.Rate)
-	}
-	if p.ETASeconds > 0 {
-		rate += "  ETA " + span(time.Duration(p.ETASeconds*float64(time.Second)))
-	}
+	rate := fmt.Sprintf("%s of %s samples%s", count(p.Committed), count(p.Expected), p.speed())
 	head := slices.Concat(
 		[]string{bold.Render("run "+p.Run) + faint.Render("  "+span(time.Since(v.started)))}, gap,
 		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate}, gap)
 	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed", count(p.Queue.Waiting), count(p.Queue.InFlight), count(p.Queue.Delayed))})
 	if p.DLQ > 0 {
-		tail = append(tail, bad.Render(fmt.Sprintf("dlq    %s, the oldest for %s", count(p.DLQ), span(time.Duration(p.DLQOldest*float64(time.Second))))))
+		tail = append(tail, bad.Render("dlq    "+p.dead()))
 	}
 	if len(p.Failures) > 0 {
 		tail = append(tail, bad.Render("failures  "+p.causes()))

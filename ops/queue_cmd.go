@@ -21,6 +21,15 @@ type QueueCmd struct {
 // QueueCountCmd counts the queue.
 type QueueCountCmd struct{}
 
+// Help is the long help.
+func (*QueueCountCmd) Help() string {
+	return `Waiting tasks can be received, those in flight are with a worker, delayed ones wait for their time. SQS counts only about, and is right again a minute after the last change.
+
+Examples:
+  ops --stack dev queue count
+  ops --stack dev queue count --json`
+}
+
 // Run counts.
 func (*QueueCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 	d, err := q.Depth(ctx)
@@ -85,6 +94,15 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 
 // QueuePurgeCmd empties the queue.
 type QueuePurgeCmd struct{}
+
+// Help is the long help.
+func (*QueuePurgeCmd) Help() string {
+	return `Deletes every task, also those that workers have at the moment: they finish the chunk they are at, and nobody gets the rest. What is committed stays, and 'ops submit --missing' sends what is not. It asks first.
+
+Examples:
+  ops --stack dev queue purge
+  ops --stack local --yes queue purge`
+}
 
 // Run empties the queue.
 func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {

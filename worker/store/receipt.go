@@ -186,11 +186,12 @@ func (s *Store) Receipt(ctx context.Context, key string) (Receipt, error) {
 	return r, err
 }
 
-// ReceiptName is what the key of a receipt tells.
+// ReceiptName is what a listing tells of a receipt.
 type ReceiptName struct {
-	Key    string
-	Range  task.Range
-	Repair bool // only some indices of the range
+	Key      string
+	Range    task.Range
+	Repair   bool      // only some indices of the range
+	Modified time.Time // when it was written, by the store's clock
 }
 
 // ReceiptNames lists the receipts of a generator in the order of their ranges,
@@ -209,7 +210,7 @@ func (s *Store) ReceiptNames(ctx context.Context, generator string, from int) it
 				yield(ReceiptName{}, err)
 				return
 			}
-			if r, repair, ok := task.ReceiptRange(o.Key); ok && !yield(ReceiptName{o.Key, r, repair}, nil) {
+			if r, repair, ok := task.ReceiptRange(o.Key); ok && !yield(ReceiptName{o.Key, r, repair, o.Modified}, nil) {
 				return
 			}
 		}

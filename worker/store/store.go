@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -96,6 +97,8 @@ type Object struct {
 	Key    string `json:"key"`
 	Size   int64  `json:"size"`             // bytes
 	SHA256 string `json:"sha256,omitempty"` // hexadecimal
+
+	Modified time.Time `json:"-"` // of a listed one, by the store's clock
 }
 
 // fail wraps an error of a request. What the context's end caused stays
@@ -165,7 +168,7 @@ func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
 		if ctx.Err() == nil && try < readTries {
 			continue
 		}
-		if int64(len(text)) == o.Size { // all of it came, so it is the checksum that is wrong: the SDK has no type for that
+		if ctx.Err() == nil && int64(len(text)) == o.Size { // all of it came, so it is the checksum that is wrong: the SDK has no type for that
 			err = ErrDamaged
 		}
 		return nil, fail("read", key, err)
@@ -229,7 +232,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object
 				return
 			}
 			for _, o := range page.Contents {
-				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size)}, nil) {
+				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)}, nil) {
 					return
 				}
 			}
