@@ -46,6 +46,8 @@ func checkFile(name string, f io.ReadSeeker, size int64) error {
 		return checkMP4(f, size)
 	case ".avi":
 		return checkAVI(f, size)
+	case ".webm", ".mkv":
+		return checkMatroska(f, size)
 	case ".txt":
 		return checkText(f)
 	}
@@ -117,7 +119,7 @@ func checkMP4(f io.ReadSeeker, size int64) (err error) {
 	}()
 	var head [16]byte
 	var moov []byte
-	fragments := 0
+	fragments, frames := 0, 0
 	for at := int64(0); at < size; {
 		if _, err := f.Seek(at, io.SeekStart); err != nil {
 			return err
@@ -141,20 +143,23 @@ func checkMP4(f io.ReadSeeker, size int64) (err error) {
 		if at == 0 && kind != "ftyp" {
 			return broken("is no MP4: it begins with %q", kind)
 		}
-		switch kind {
-		case "moov":
+		if kind == "moov" || kind == "moof" {
 			if length > maxMoov {
 				return broken("is no usable MP4: its index has %d bytes", length)
 			}
-			moov = make([]byte, length)
+			index := make([]byte, length)
 			if _, err := f.Seek(at, io.SeekStart); err != nil {
 				return err
 			}
-			if _, err := io.ReadFull(f, moov); err != nil {
+			if _, err := io.ReadFull(f, index); err != nil {
 				return broken("is a truncated MP4")
 			}
-		case "moof":
-			fragments++
+			if kind == "moov" {
+				moov = index
+			} else {
+				fragments++
+				frames += framesOf(index)
+			}
 		}
 		at += length
 	}
@@ -173,12 +178,31 @@ func checkMP4(f io.ReadSeeker, size int64) (err error) {
 		if track.Mdia == nil || track.Mdia.Hdlr == nil || track.Mdia.Hdlr.HandlerType != "vide" {
 			continue
 		}
+		if fragments > 0 && frames == 0 {
+			return broken("is an MP4 without frames")
+		}
 		if fragments > 0 {
 			return nil
 		}
 		return checkTrack(track, size)
 	}
 	return broken("is an MP4 without a video track")
+}
+
+// framesOf counts the frames of a fragment. What cannot be understood has none.
+func framesOf(moof []byte) int {
+	box, err := mp4.DecodeBox(0, bytes.NewReader(moof))
+	fragment, ok := box.(*mp4.MoofBox)
+	if err != nil || !ok {
+		return 0
+	}
+	n := 0
+	for _, track := range fragment.Trafs {
+		for _, run := range track.Truns {
+			n += int(run.SampleCount())
+		}
+	}
+	return n
 }
 
 func checkTrack(track *mp4.TrakBox, size int64) error {

@@ -377,7 +377,7 @@ func sign(n int) int { return max(-1, min(1, n)) }
 // Cut anywhere, no picture and no video passes for whole; a flipped byte in a
 // picture is found too.
 func TestTruncation(t *testing.T) {
-	for name, data := range map[string][]byte{"a.png": picture(t), "a.mp4": video(t, 50, 7, 7), "a.avi": avi(20)} {
+	for name, data := range map[string][]byte{"a.png": picture(t), "a.mp4": video(t, 50, 7, 7), "a.avi": avi(20), "a.webm": matroska(1, 3)} {
 		if err := checkFile(name, bytes.NewReader(data), int64(len(data))); err != nil {
 			t.Errorf("%s, whole: %v", name, err)
 		}
@@ -435,8 +435,9 @@ func FuzzCheckFile(f *testing.F) {
 	f.Add(video(f, 10, 20), 1)
 	f.Add(avi(20), 2)
 	f.Add([]byte("text"), 3)
+	f.Add(matroska(1, 3), 4)
 	f.Fuzz(func(t *testing.T, data []byte, kind int) {
-		name := "a" + []string{".png", ".mp4", ".avi", ".txt"}[uint(kind)%4]
+		name := "a" + []string{".png", ".mp4", ".avi", ".txt", ".webm"}[uint(kind)%5]
 		err := checkFile(name, bytes.NewReader(data), int64(len(data)))
 		var bad *formatError
 		if err != nil && !errors.As(err, &bad) {
