@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -156,6 +157,7 @@ func BenchmarkHalfMillion(b *testing.B) {
 			})
 			b.Run("monitor-refresh", func(b *testing.B) {
 				m := newMonitor(f.store, f.queue, run)
+				m.costs = newCosts(&Target{Name: stack.Local}, generators)
 				_, err := m.look(b.Context())
 				must(b, err)
 				f.fill(b, run, 0) // what was missing has come

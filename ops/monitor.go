@@ -53,7 +53,7 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		return err
 	}
 	m := newMonitor(st, q, run)
-	m.costs = newCosts(t)
+	m.costs = newCosts(t, len(run.Generators))
 	if !c.Watch {
 		p, err := m.look(ctx)
 		if err != nil {
@@ -201,7 +201,7 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 				return err
 			}
 			if m.costs != nil {
-				toRead[i] = m.costs.choose(names, m.run)
+				toRead[i] = m.costs.choose(i, names, m.run)
 			}
 			var covered []task.Range
 			for _, n := range names {

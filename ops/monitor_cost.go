@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
@@ -48,6 +49,7 @@ type costs struct {
 	worker plan.Worker
 	local  bool
 	read   map[string]bool     // by key
+	seen   []time.Time         // by place of the generator: when the newest receipt was written that a look has listed
 	traces map[string]*sampled // by generator
 }
 
@@ -57,8 +59,8 @@ type sampled struct {
 	samples int          // of all that were read
 }
 
-func newCosts(t *Target) *costs {
-	return &costs{worker: workerOf(t), local: t.Name == stack.Local, read: map[string]bool{}, traces: map[string]*sampled{}}
+func newCosts(t *Target, generators int) *costs {
+	return &costs{worker: workerOf(t), local: t.Name == stack.Local, read: map[string]bool{}, seen: make([]time.Time, generators), traces: map[string]*sampled{}}
 }
 
 // look reads the receipts that were chosen, and reckons.
@@ -101,16 +103,22 @@ func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.Receip
 	return cost, nil
 }
 
-// choose picks receipts of one generator that were not read, as many as its share
-// of a look is, those of whole tasks together, spread over the range: a task's cost
-// shows only from all of its chunks.
-func (c *costs) choose(names []store.ReceiptName, run task.Run) []store.ReceiptName {
+// choose picks receipts of a generator that came since the last look, as many as its
+// share of a look is, those of whole tasks together, spread over the range: a task's
+// cost shows only from all of its chunks.
+func (c *costs) choose(place int, names []store.ReceiptName, run task.Run) []store.ReceiptName {
+	since := c.seen[place]
+	for _, r := range names {
+		if r.Modified.After(c.seen[place]) {
+			c.seen[place] = r.Modified
+		}
+	}
 	left := min(readPerLook, readPerRun-len(c.read))
 	if left <= 0 {
 		return nil
 	}
 	n := max(1, left/len(run.Generators))
-	names = slices.DeleteFunc(slices.Clone(names), func(r store.ReceiptName) bool { return c.read[r.Key] })
+	names = slices.DeleteFunc(slices.Clone(names), func(r store.ReceiptName) bool { return c.read[r.Key] || r.Modified.Before(since) })
 	if len(names) <= n {
 		return names
 	}

@@ -69,7 +69,7 @@ func TestMonitorCost(t *testing.T) {
 	run := task.Run{ID: "mine", Samples: 1000, Batch: 100, ChunkSize: 20, Generators: []task.RunGenerator{{Name: "maze"}, {Name: "chess"}}}
 	must(t, c.store.PutRun(t.Context(), run))
 	m := newMonitor(c.store, c.queue, run)
-	m.costs = newCosts(&Target{Name: "dev"})
+	m.costs = newCosts(&Target{Name: "dev"}, len(run.Generators))
 	look := func() *RunCost {
 		p, err := m.look(t.Context())
 		must(t, err)
@@ -98,16 +98,24 @@ func TestMonitorCost(t *testing.T) {
 	if len(m.costs.read) != 35 {
 		t.Errorf("%d receipts were read", len(m.costs.read))
 	}
+	// What a look has left out, a later one does not read: it reads what is new.
+	names, err := dataset.Names(t.Context(), c.store, "maze", run.Range())
+	must(t, err)
+	clear(m.costs.read)
+	m.costs.seen[0] = m.costs.seen[0].Add(time.Nanosecond)
+	if old := m.costs.choose(0, names, run); len(old) > 0 {
+		t.Errorf("%d receipts that are not new are read", len(old))
+	}
 
 	// One that may read only some of them.
 	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
-	names, err := dataset.Names(t.Context(), c.store, "maze", run.Range())
+	names, err = dataset.Names(t.Context(), c.store, "maze", run.Range())
 	must(t, err)
-	few := newCosts(&Target{Name: "dev"})
+	few := newCosts(&Target{Name: "dev"}, 1)
 	for i := range readPerRun - 20 {
 		few.read[fmt.Sprint(i)] = true
 	}
-	chosen := few.choose(names, run) // 20 for two generators
+	chosen := few.choose(0, names, run) // 20 for two generators
 	tasks := map[int]int{}
 	for _, n := range chosen {
 		tasks[n.Range.Start/100]++
@@ -118,7 +126,7 @@ func TestMonitorCost(t *testing.T) {
 	for i := range 20 {
 		few.read[fmt.Sprint("more ", i)] = true
 	}
-	if more := few.choose(names, run); more != nil {
+	if more := few.choose(0, names, run); more != nil {
 		t.Errorf("%d are read beyond the limit", len(more))
 	}
 }
