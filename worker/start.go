@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"os"
+	"runtime"
+	"runtime/debug"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -12,6 +14,15 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// The worker's own memory in bytes, beyond which it collects garbage more often: for
+// itself, and for each chunk that it may store at once. A shard has a part of 5 MiB and
+// the state of gzip in use; without a limit as much again waits to be collected. The
+// memory is the generators'.
+const (
+	ownMemory   = 16 << 20
+	chunkMemory = 8 << 20
 )
 
 // Start configures a worker from the environment and serves the Lambda runtime
@@ -30,6 +41,9 @@ func Start() error {
 	}
 	if err := generator.Harden(); err != nil {
 		return err
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(ownMemory + int64(runtime.GOMAXPROCS(0))*chunkMemory)
 	}
 	cfg, err := store.LoadConfig(context.Background(), c.Region)
 	if err != nil {
