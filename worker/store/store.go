@@ -56,9 +56,9 @@ const parallel = 32
 
 // Store is one bucket. It is safe for concurrent use.
 type Store struct {
-	client *s3.Client
-	bucket string
-	parts  sync.Pool // *[]byte, of shards that were sent
+	client  *s3.Client
+	bucket  string
+	buffers sync.Pool // *[]byte, of shards that were sent
 }
 
 // New returns the store of a bucket. Give the client ClientOptions.
