@@ -274,9 +274,8 @@ func (e environment) whole() bool {
 }
 
 // ensure makes the environment unless it is there, and imports its modules if that
-// is wanted. A lock keeps two processes
-// from making the same one; the system gives it back when its holder is killed.
-// What an interrupted one left is removed first.
+// is wanted. A lock keeps two processes from making the same one; the system gives
+// it back when its holder is killed. What an interrupted one left is removed first.
 func (e environment) ensure(ctx context.Context, in installer, imports bool, say func(Stage, string)) error {
 	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")
