@@ -31,7 +31,7 @@ import (
 // every file's SHA-256 and refuses bytes that do not fit it.
 func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample.Sample) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
+	group.SetLimit(Parallel)
 	for _, item := range samples {
 		for _, f := range item.Files {
 			group.Go(func() error { return s.putFile(ctx, task.FileKey(generator, item.ID, f.Name), f) })
