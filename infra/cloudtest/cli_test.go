@@ -3,17 +3,25 @@ package cloudtest_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/pulumi/pulumi/sdk/v3/go/common/apitype"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/cloudtest"
 )
@@ -85,12 +93,31 @@ func TestCommandLine(t *testing.T) {
 	}
 	// The function's scratch space is memory of this machine here.
 	u.does(0, "pulumi", "config", "set", "ephemeralStorageMB", "512")
+	before := a.kinds(t, project+"-dev-")
+	plan := u.foresees()
+	if others := func(change string) bool { return !strings.HasPrefix(change, "create ") }; len(plan) < 25 || slices.ContainsFunc(plan, others) {
+		t.Errorf("the preview of a new stack is %q", plan)
+	}
+	if found := a.kinds(t, project+"-dev-"); !maps.Equal(found, before) {
+		t.Errorf("a preview has made %v of %v", found, before)
+	}
 	u.does(0, "pulumi", "up", "--stack", "dev", "--yes", "--non-interactive")
 	o := parseOutputs(t, []byte(u.does(0, "pulumi", "stack", "output", "--json")))
 	if url := strings.TrimSpace(u.does(0, "pulumi", "stack", "output", "queueUrl")); url != o.QueueURL {
 		t.Errorf("pulumi stack output queueUrl: %s, not %s", url, o.QueueURL)
 	}
 	u.does(0, "pulumi", "up", "--stack", "dev", "--yes", "--non-interactive", "--expect-no-changes")
+
+	u.does(0, "pulumi", "config", "set", "timeoutSeconds", "600")
+	same(t, "the preview of less time", u.foresees(), "update aws:lambda/function:Function "+project+"-dev-worker", "update aws:cloudwatch/dashboard:Dashboard "+project+"-dev-watch")
+	if got := a.timeout(t, o.FunctionName); got != 900 {
+		t.Errorf("before up the function has %d s", got)
+	}
+	u.does(0, "pulumi", "up", "--stack", "dev", "--yes", "--non-interactive")
+	if got := a.timeout(t, o.FunctionName); got != 600 {
+		t.Errorf("the function has %d s, 600 were set", got)
+	}
+	same(t, "the preview after it", u.foresees())
 
 	binary := filepath.Join(t.TempDir(), "ops")
 	u.does(0, "go", "build", "-o", binary, "./ops")
@@ -126,6 +153,37 @@ func TestCommandLine(t *testing.T) {
 	if found := a.kinds(t, project+"-dev-"); !maps.Equal(found, want) {
 		t.Errorf("after destroy there is %v, want %v", found, want)
 	}
+}
+
+// foresees returns what a preview would change, as up does.
+func (u *user) foresees() (changes []string) {
+	u.t.Helper()
+	var preview struct {
+		Steps []struct {
+			Op  apitype.OpType
+			URN resource.URN
+		}
+	}
+	if err := json.Unmarshal([]byte(u.does(0, "pulumi", "preview", "--stack", "dev", "--non-interactive", "--json")), &preview); err != nil {
+		u.t.Fatal(err)
+	}
+	for _, s := range preview.Steps {
+		if s.Op != apitype.OpSame {
+			changes = append(changes, fmt.Sprintf("%s %s %s", s.Op, s.URN.Type(), s.URN.Name()))
+		}
+	}
+	slices.Sort(changes)
+	return changes
+}
+
+// timeout is that of a function.
+func (a *account) timeout(t *testing.T, function string) int32 {
+	t.Helper()
+	f, err := a.lambda.GetFunctionConfiguration(t.Context(), &lambda.GetFunctionConfigurationInput{FunctionName: &function})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aws.ToInt32(f.Timeout)
 }
 
 // lose delivers the first task to workers that die with it, until the queue

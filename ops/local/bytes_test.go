@@ -3,8 +3,10 @@ package local
 import (
 	"bytes"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -31,11 +33,14 @@ func TestSameBytesWhateverHappens(t *testing.T) {
 			t.Parallel()
 			seed := time.Now().UnixNano()
 			random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // repeatable
-			var want map[string][]byte
+			var want, shards map[string][]byte
 			for trial := range 1 + trials {
 				batch, workers, kills := samples, 1, 0 // the first one is not disturbed
 				if trial > 0 {
 					batch, workers, kills = 2+random.IntN(samples), 1+random.IntN(3), 1+random.IntN(2)
+				}
+				if trial == 1 { // whole chunks, so that the shards are the same ones, too
+					batch = chunkSize * (1 + random.IntN(samples/chunkSize-1))
 				}
 				run := task.Run{ID: "r", Seed: 3, Samples: samples, Batch: batch, ChunkSize: chunkSize, Format: format, Generators: []task.RunGenerator{{Name: maze}}}
 				t.Logf("batch %d, %d workers, %d kills (seed %d)", batch, workers, kills, seed)
@@ -77,6 +82,15 @@ func TestSameBytesWhateverHappens(t *testing.T) {
 				for key, data := range want {
 					if !bytes.Equal(got[key], data) {
 						t.Errorf("%s differs", key)
+					}
+				}
+				if format == task.Tar && batch%chunkSize == 0 {
+					got := r.stored(maze)
+					if shards == nil {
+						shards = got
+					}
+					if len(shards) != samples/chunkSize || !maps.EqualFunc(got, shards, bytes.Equal) {
+						t.Errorf("the shards %v differ from %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(shards)))
 					}
 				}
 				if err := r.Down(); err != nil {

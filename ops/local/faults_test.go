@@ -84,8 +84,6 @@ func TestEveryFault(t *testing.T) {
 	})
 }
 
-// A message that is no task is refused by name on its first delivery and lies in
-// the DLQ as it was sent.
 // A stack can require more of samples than their generators do.
 func TestRequiredFiles(t *testing.T) {
 	t.Parallel()
@@ -97,6 +95,8 @@ func TestRequiredFiles(t *testing.T) {
 	}
 }
 
+// A message that is no task is refused by name on its first delivery and lies in
+// the DLQ as it was sent.
 func TestInvalidTasks(t *testing.T) {
 	t.Parallel()
 	r := up(t, folder(t), Config{})
@@ -299,6 +299,8 @@ func TestDeadline(t *testing.T) {
 	if f := r.failures("slow"); len(f) > 0 {
 		t.Errorf("sending the rest on was reported as %s: %s", f[0].Cause, f[0].Detail)
 	}
+	// The hanging one is being delivered again.
+	eventually(t, "nothing is left in the temporary folders", func() bool { return len(r.leftovers()) == 0 })
 }
 
 // A bucket that fails and resets connections changes nothing in the end.

@@ -117,7 +117,7 @@ func BenchmarkChunks(b *testing.B) {
 }
 
 // BenchmarkLargeSamples measures the worker alone, without its generators, with
-// samples of 730 kB.
+// samples of 847 kB.
 func BenchmarkLargeSamples(b *testing.B) {
 	for _, format := range []task.Format{task.Files, task.Tar} {
 		b.Run(string(format), func(b *testing.B) {

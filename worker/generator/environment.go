@@ -29,6 +29,7 @@ type Builder struct {
 	Commits  map[string]string // commits of the generators, where the folder has no git history; nil to ask git
 	Names    []string          // generators whose environments are made; nil for all
 	Imports  bool              // import every module of an environment that is made: one that cannot be imported is as bad as one that cannot be installed
+	Online   bool              // a package index that cannot be reached is an error and not the Problem of generators: for what is kept when it is built
 	Parallel int               // environments made at once; default 1, because disk and network are what it takes
 	Progress func(string)      // is told what happens, a line at a time; may be nil
 	Events   func(Event)       // the same for programs, one event at a time; may be nil
@@ -172,6 +173,9 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 			case err != nil:
 				say(Failed, err.Error())
 				members.set(err.Error())
+				if b.Online && errors.Is(err, errNoIndex) {
+					return fmt.Errorf("build environments: %w", err)
+				}
 			default:
 				members.set("")
 			}
@@ -270,9 +274,8 @@ func (e environment) whole() bool {
 }
 
 // ensure makes the environment unless it is there, and imports its modules if that
-// is wanted. A lock keeps two processes
-// from making the same one; the system gives it back when its holder is killed.
-// What an interrupted one left is removed first.
+// is wanted. A lock keeps two processes from making the same one; the system gives
+// it back when its holder is killed. What an interrupted one left is removed first.
 func (e environment) ensure(ctx context.Context, in installer, imports bool, say func(Stage, string)) error {
 	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")

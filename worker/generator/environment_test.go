@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -277,11 +279,7 @@ func TestNoNetwork(t *testing.T) {
 	}
 	address := l.Addr().String()
 	l.Close()
-	t.Setenv("PIP_INDEX_URL", "http://"+address+"/simple")
-	for _, name := range []string{"PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL", "PIP_RETRIES"} {
-		t.Setenv(name, "")
-		os.Unsetenv(name)
-	}
+	onlyIndex(t, "http://"+address+"/simple")
 	root, dir := bare(t, "tiny-thing==1.0\n"), t.TempDir()
 	began := time.Now()
 	index, err := (&Builder{Root: root, Dir: dir}).Build(t.Context())
@@ -296,6 +294,52 @@ func TestNoNetwork(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 	t.Log(p)
+}
+
+// onlyIndex has the installers ask one package index and nothing else.
+func onlyIndex(t *testing.T, url string) {
+	t.Helper()
+	t.Setenv("PIP_INDEX_URL", url)
+	for _, name := range []string{"PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_EXTRA_INDEX_URL", "PIP_RETRIES"} {
+		t.Setenv(name, "")
+		os.Unsetenv(name)
+	}
+	t.Setenv("PIP_CONFIG_FILE", os.DevNull)
+}
+
+// An index that cannot answer now is one that cannot be reached; one that answers
+// that there is no such package makes the requirement one that cannot be installed.
+// pip prints the same in both cases.
+func TestBrokenIndex(t *testing.T) {
+	for status, passing := range map[int]bool{503: true, 429: true, 404: false} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+			defer server.Close()
+			onlyIndex(t, server.URL)
+			index, err := (&Builder{Root: bare(t, "tiny-thing==1.0\n"), Dir: t.TempDir(), Online: true}).Build(t.Context())
+			switch {
+			case passing && !errors.Is(err, errNoIndex):
+				t.Errorf("index %+v, %v", index, err)
+			case !passing && (err != nil || !strings.Contains(index.Generators[0].Problem, "tiny-thing")):
+				t.Errorf("index %+v, %v", index, err)
+			}
+		})
+	}
+}
+
+// What uv prints of an index or an archive's host.
+func TestUVCannotFetch(t *testing.T) {
+	for out, unreachable := range map[string]bool{
+		"error: Request failed after 1 retry in 1.0s\n  cause: Failed to fetch: http://a/simple/six/\n  cause: error sending request for url (http://a/simple/six/)\n  cause: tcp connect error\n": true,
+		"  cause: Failed to fetch: http://a/simple/six/\n  cause: HTTP status server error (503 Service Unavailable) for url (http://a/simple/six/)\n":                                             true,
+		"  cause: Failed to fetch: http://a/simple/six/\n  cause: HTTP status client error (429 Too Many Requests) for url (http://a/simple/six/)\n":                                               true,
+		"error: Failed to download `x @ http://a/x.tar.gz`\n  cause: Failed to fetch: http://a/x.tar.gz\n  cause: HTTP status client error (404 Not Found) for url (http://a/x.tar.gz)\n":          false,
+		"error: No solution found when resolving dependencies\n  cause: Because six was not found in the package registry and you require six==1.17.0\n":                                           false,
+	} {
+		if err := installError("requirements.txt", out, ""); errors.Is(err, errNoIndex) != unreachable {
+			t.Errorf("%s\nbecomes %v", out, err)
+		}
+	}
 }
 
 func TestPythonTooOldOrAbsent(t *testing.T) {

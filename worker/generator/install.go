@@ -176,29 +176,52 @@ func (e environment) install(ctx context.Context, in installer, say func(string)
 	if err := os.WriteFile(list, []byte(strings.Join(e.requirements, "\n")+"\n"), 0o644); err != nil {
 		return fmt.Errorf("make a Python environment: %w", err)
 	}
-	install := []string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "-r", list}
+	log := filepath.Join(e.path, "pip.log")
+	install := []string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--log", log, "-r", list}
 	if in.uv != "" {
 		install = []string{in.uv, "pip", "install", "--python", e.interpreter(), "-r", list}
 	}
-	if out, err := run(install, say); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		return installError(filepath.Join(e.of, requirementsFile), out)
+	out, err := run(install, say)
+	if err != nil && ctx.Err() != nil {
+		return err
 	}
+	if err != nil {
+		return installError(filepath.Join(e.of, requirementsFile), out, unfetched(log))
+	}
+	_ = os.Remove(log)
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
 	// some packages; what cannot be compiled is compiled when it is imported.
 	_, _ = run([]string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", filepath.Join(e.path, "lib")}, func(string) {})
 	return context.Cause(ctx)
 }
 
-// What pip and uv say when no index answers.
-var networkPattern = regexp.MustCompile(`NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|` +
-	`Connection refused|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host|` +
-	`(?i:error sending request|dns error|failed to fetch|tcp connect error|operation timed out)`)
+// unfetched is what pip could not get, which it tells its log alone: an index that
+// is broken looks on its output like one that has no such package.
+func unfetched(log string) string {
+	text, _ := os.ReadFile(log) // uv writes none
+	var list []string
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "Could not fetch URL") {
+			list = append(list, line)
+		}
+	}
+	return strings.Join(list, "")
+}
 
-// installError says in one sentence what failed and what to do.
-func installError(file, out string) error {
+// errNoIndex says that packages could not be looked for, which may be otherwise in
+// a minute. That an index has no such package is another matter.
+var errNoIndex = errors.New("no package index could be reached")
+
+// What pip and uv say when no index answers, or one that cannot now. An answer
+// that something is not there or not allowed is none of these.
+var networkPattern = regexp.MustCompile(`NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|SSLError|ProtocolError|IncompleteRead|` +
+	`Connection refused|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host|` +
+	`too many \d+ error responses|5\d\d Server Error|4(?:08|29) Client Error|HTTP status server error|HTTP status client error \(4(?:08|29)|` +
+	`(?i:error sending request|error decoding response body|request or response body error|dns error|tcp connect error|operation timed out)`)
+
+// installError says in one sentence what failed and what to do. It reads what the
+// installer has printed and what it could not fetch.
+func installError(file, out, unfetched string) error {
 	reason := ""
 	for line := range strings.Lines(out) {
 		line = strings.TrimSpace(line)
@@ -211,8 +234,8 @@ func installError(file, out string) error {
 	if reason == "" {
 		reason = lastLine(out)
 	}
-	if signs := networkPattern.FindString(out); signs != "" {
-		return fmt.Errorf("install %s: no package index could be reached (%s; %s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, signs, reason)
+	if signs := networkPattern.FindString(out + unfetched); signs != "" {
+		return fmt.Errorf("install %s: %w (%s; %s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, errNoIndex, signs, reason)
 	}
 	return fmt.Errorf("install %s: %s", file, reason)
 }

@@ -166,7 +166,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 
 	began := time.Now()
 	err = cmd.Start()
-	if err != nil && r.Apart && ctx.Err() == nil { // the system does not let us
+	if err != nil && r.Apart && ctx.Err() == nil { // perhaps the system does not let us
 		if cmd, err = sandbox(false); err != nil {
 			return result, err
 		}

@@ -7,8 +7,9 @@
 //
 // It is a program of its own and not a part of bootstrap, so that a change of the
 // worker leaves the environments as they are. A generator whose environment cannot
-// be made is in the index with the reason, and the others work; only where none is
-// left the build fails.
+// be made is in the index with the reason, and the others work. The build fails
+// where none is left, and where a package index could not be reached: Docker keeps
+// what was built for the next time, when the network is there again.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -29,63 +31,74 @@ const commitsVariable = "GENERATOR_COMMITS"
 
 func main() {
 	generator.Main() // becomes the sandbox launcher of a generator if it was started as one
-	os.Exit(run())
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-func run() int {
+func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: install requirements|environments|generators FROM TO")
+	if len(args) != 3 {
+		fmt.Fprintln(stderr, "usage: install requirements|environments|generators FROM TO")
 		return 80
 	}
 	var err error
-	switch from, to := os.Args[2], os.Args[3]; os.Args[1] {
+	switch from, to := args[1], args[2]; args[0] {
 	case "requirements":
 		err = generator.CopyRequirements(from, to)
 	case "environments":
-		_, err = install(ctx, from, to)
+		_, err = install(ctx, from, to, stdout)
 	case "generators":
-		var ready int
-		if ready, err = install(ctx, from, to); err == nil && ready == 0 {
-			err = errors.New("no generator is ready")
+		var index *generator.Index
+		if index, err = install(ctx, from, to, stdout); err == nil {
+			err = judge(index, stdout, stderr)
 		}
 	default:
-		fmt.Fprintf(os.Stderr, "install: %q is neither requirements nor environments nor generators\n", os.Args[1])
+		fmt.Fprintf(stderr, "install: %q is neither requirements nor environments nor generators\n", args[0])
 		return 80
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "install:", err)
+		fmt.Fprintln(stderr, "install:", err)
 		return 1
 	}
 	return 0
 }
 
-// install makes environments and index, and returns how many generators are ready.
-func install(ctx context.Context, from, to string) (ready int, err error) {
+// install makes environments and index.
+func install(ctx context.Context, from, to string, stdout io.Writer) (*generator.Index, error) {
 	var commits map[string]string
 	if text := os.Getenv(commitsVariable); text != "" {
 		if err := json.Unmarshal([]byte(text), &commits); err != nil {
-			return 0, fmt.Errorf("%s is not a JSON object of names and commits: %w", commitsVariable, err)
+			return nil, fmt.Errorf("%s is not a JSON object of names and commits: %w", commitsVariable, err)
 		}
 	}
 	made := 0
-	b := generator.Builder{Root: from, Dir: to, Commits: commits, Imports: true, Progress: func(line string) { fmt.Println(line) }, Events: func(e generator.Event) {
+	b := generator.Builder{Root: from, Dir: to, Commits: commits, Imports: true, Online: true, Progress: func(line string) { fmt.Fprintln(stdout, line) }, Events: func(e generator.Event) {
 		if e.Stage == generator.Ready && len(e.Generators) > 0 {
 			made++
 		}
 	}}
 	index, err := b.Build(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
+	fmt.Fprintf(stdout, "%d environments were made\n", made)
+	return index, nil
+}
+
+// judge tells which generators are not ready. It is for the last step, which has
+// tried all of them once more.
+func judge(index *generator.Index, stdout, stderr io.Writer) error {
+	ready := 0
 	for _, g := range index.Generators {
 		if g.Problem == "" {
 			ready++
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "WARNING: generator %s is in the image and cannot run: %s\n", g.Name, g.Problem)
+		fmt.Fprintf(stderr, "WARNING: generator %s is in the image and cannot run: %s\n", g.Name, g.Problem)
 	}
-	fmt.Printf("%d of %d generators are ready, %d environments were made\n", ready, len(index.Generators), made)
-	return ready, nil
+	fmt.Fprintf(stdout, "%d of %d generators are ready\n", ready, len(index.Generators))
+	if ready == 0 {
+		return errors.New("no generator is ready")
+	}
+	return nil
 }

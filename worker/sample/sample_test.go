@@ -145,22 +145,23 @@ func TestCollect(t *testing.T) {
 	}
 }
 
-// The names a generator gives may be those of other samples' new places.
-func TestCollectSwapsNames(t *testing.T) {
+// Samples are in the order of their places, also where their names are those that
+// others of them will have.
+func TestCollectOrder(t *testing.T) {
 	list := []Place{{0, 3}, {1, 2}, {2, 1}, {3, 0}}
 	dir := t.TempDir()
-	for i := range 4 {
+	for i := range list {
 		write(t, filepath.Join(dir, "maze_task", task.SampleID("maze", i)), whole(t, i))
 	}
-	_, samples, err := Collect(dir, 4, list, Rules{})
-	if err != nil {
-		t.Fatal(err)
+	_, samples, err := Collect(dir, len(list), list, Rules{})
+	if err != nil || len(samples) != len(list) {
+		t.Fatalf("%d samples, %v", len(samples), err)
 	}
 	for n, p := range list {
 		s := samples[n]
 		at := slices.IndexFunc(s.Files, func(f File) bool { return f.Name == "prompt.txt" })
-		if got := read(t, s.Files[at].Path); s.Index != p.Index || got != fmt.Sprintf("sample %d", p.Offset) {
-			t.Errorf("index %d holds %q", s.Index, got)
+		if got := read(t, s.Files[at].Path); s.Index != p.Index || s.ID != task.SampleID("maze", p.Index) || got != fmt.Sprintf("sample %d", p.Offset) {
+			t.Errorf("place %d: %s, index %d, holds %q", n, s.ID, s.Index, got)
 		}
 	}
 }
@@ -474,7 +475,7 @@ func FuzzTaskID(f *testing.F) {
 	})
 }
 
-// Nothing is staged from a path that is not there, and the error says so.
+// Where there is no output that is the error, and no fault of the samples.
 func TestCollectWithoutOutput(t *testing.T) {
 	_, _, err := Collect(filepath.Join(t.TempDir(), "none"), 1, places(0, 1), Rules{})
 	var refused *Error

@@ -36,7 +36,7 @@ func HTTPClient(next aws.HTTPClient) aws.HTTPClient {
 	if client, ok := next.(*awshttp.BuildableClient); ok {
 		// By default it keeps 10. Every further request of 32 would make its own: on
 		// AWS that is a TLS handshake, three round trips and 1 ms of CPU.
-		next = client.WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = parallel })
+		next = client.WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = Parallel })
 	}
 	return plainBodies{next}
 }

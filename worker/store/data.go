@@ -31,7 +31,7 @@ import (
 // every file's SHA-256 and refuses bytes that do not fit it.
 func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample.Sample) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
+	group.SetLimit(Parallel)
 	for _, item := range samples {
 		for _, f := range item.Files {
 			group.Go(func() error { return s.putFile(ctx, task.FileKey(generator, item.ID, f.Name), f) })
@@ -84,10 +84,9 @@ const PartSize = 5 << 20
 // time nor owner.
 func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, samples []sample.Sample) (Object, error) {
 	u := &upload{store: s, ctx: ctx, key: task.ShardKey(generator, c), hash: sha256.New()}
-	if used, ok := s.parts.Get().(*[]byte); ok {
+	if used, ok := s.buffers.Get().(*[]byte); ok {
 		u.part = (*used)[:0]
 	}
-	defer func() { s.parts.Put(&u.part) }()
 	if err := writeShard(u, samples); err != nil {
 		u.abort()
 		return Object{}, err
@@ -96,6 +95,10 @@ func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, sa
 		u.abort()
 		return Object{}, err
 	}
+	// Only now: a request that failed may still read it. And in a variable of its
+	// own, which does not keep the upload.
+	buffer := u.part
+	s.buffers.Put(&buffer)
 	return Object{Key: u.key, Size: u.size, SHA256: hex.EncodeToString(u.hash.Sum(nil))}, nil
 }
 

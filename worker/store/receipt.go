@@ -253,10 +253,10 @@ func (s *Store) ReadReceipts(ctx context.Context, names []ReceiptName) iter.Seq2
 		damage  error
 	}
 	return func(yield func(Receipt, error) bool) {
-		for part := range slices.Chunk(names, 2*parallel) {
+		for part := range slices.Chunk(names, 2*Parallel) {
 			answers := make([]answer, len(part))
 			group, ctx := errgroup.WithContext(ctx)
-			group.SetLimit(parallel)
+			group.SetLimit(Parallel)
 			for i, name := range part {
 				group.Go(func() error {
 					r, err := s.Receipt(ctx, name.Key)

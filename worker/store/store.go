@@ -50,16 +50,16 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s %s: %v", e.Op, e.Key, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
-// parallel is how many requests one call keeps in flight: enough to hide 30 ms
+// Parallel is how many requests one call keeps in flight: enough to hide 30 ms
 // of latency behind a chunk's hundred files, few enough for Lambda's 1,024 open
 // files.
-const parallel = 32
+const Parallel = 32
 
 // Store is one bucket. It is safe for concurrent use.
 type Store struct {
-	client *s3.Client
-	bucket string
-	parts  sync.Pool // *[]byte, of shards that were sent
+	client  *s3.Client
+	bucket  string
+	buffers sync.Pool // *[]byte, of shards that were sent
 }
 
 // New returns the store of a bucket. Give the client ClientOptions.
@@ -288,7 +288,7 @@ func (s *Store) Delete(ctx context.Context, keys []string) error {
 // each calls do for 0 to n-1, some at a time, and returns the first error.
 func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
+	group.SetLimit(Parallel)
 	for i := range n {
 		group.Go(func() error { return do(ctx, i) })
 	}
