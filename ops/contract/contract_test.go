@@ -2,6 +2,7 @@ package contract
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -65,6 +66,8 @@ var cases = []struct {
 	{"unlucky", "faults.py", Notes, []string{"unlucky_seeds: (crashed: exit status 1: ValueError: no puzzle for seed"}},
 	{"capped", "faults.py", Breaks, []string{"twice: it makes 3 samples, but not 6: incomplete_output: 5 written of 6 samples asked for"}},
 	{"exhausted", "faults.py", Breaks, []string{"twice: it makes 3 samples, but not 6: crashed: exit status 1: RuntimeError: all 5 puzzles are used"}},
+	{"works-once", "faults.py", Breaks, []string{"same_seed: the same command again fails: crashed", "output: one chunk of two fails: crashed", "twice: it makes 3 samples, but not 6: crashed",
+		"watching: without network and /dev/shm, and watched, it fails: crashed"}},
 	{"few-puzzles", "faults.py", Notes, []string{"other_seed: 3 of 3 samples of another seed are the same puzzles: it may have few", "other_seed: of 3 samples of one run only 2 are distinct"}},
 	{"videoless", "faults.py", Keeps, nil},
 	{"movies", "faults.py", Keeps, nil},
@@ -252,6 +255,9 @@ func TestCheck(t *testing.T) {
 // details checks what some of the reports say beyond findings.
 func details(t *testing.T, r *Report) {
 	t.Helper()
+	if _, err := json.Marshal(r); err != nil {
+		t.Error(err) // a cost that is no number
+	}
 	if r.Verdict == Fails {
 		if r.Cost != nil {
 			t.Error("it costs something, and makes nothing")

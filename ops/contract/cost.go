@@ -33,7 +33,7 @@ func (k *check) cost(first *made) {
 	less, more := int64(0), int64(0)
 	for i, m := range k.measured {
 		cpu = append(cpu, point{float64(m.samples), m.cpu})
-		if i > 0 { // the first reads its packages from the disk
+		if i > 0 || len(k.measured) == 1 { // the first reads its packages from the disk
 			wall = append(wall, point{float64(m.samples), m.wall})
 		}
 		if m.samples == k.Samples {
@@ -82,8 +82,11 @@ func SaveCosts(dir string, reports []*Report) error {
 type point struct{ n, y float64 }
 
 // fit fits y = start + n * each by least squares. Neither is negative; one size
-// alone tells nothing of the start.
+// alone tells nothing of the start, and no point tells nothing.
 func fit(points []point) (start, each float64) {
+	if len(points) == 0 {
+		return 0, 0
+	}
 	var n, y, nn, ny float64
 	for _, p := range points {
 		n, y = n+p.n, y+p.y

@@ -33,6 +33,9 @@ func TestFit(t *testing.T) {
 	if start, each := fit([]point{{3, 6}, {3, 12}}); start != 0 || each != 3 {
 		t.Errorf("of one size alone: %g + n*%g, want 0 + n*3", start, each)
 	}
+	if start, each := fit(nil); start != 0 || each != 0 {
+		t.Errorf("of nothing: %g + n*%g, want 0", start, each)
+	}
 }
 
 func TestAdvise(t *testing.T) {
