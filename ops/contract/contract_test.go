@@ -262,6 +262,9 @@ func details(t *testing.T, r *Report) {
 		if r.Cost != nil {
 			t.Error("it costs something, and makes nothing")
 		}
+		if r.Generator == "crashes" && !strings.Contains(r.Stderr, "some progress") {
+			t.Errorf("stderr is %q", r.Stderr)
+		}
 		return
 	}
 	c := r.Cost
@@ -269,10 +272,6 @@ func details(t *testing.T, r *Report) {
 		t.Errorf("the cost is %+v", c)
 	}
 	switch r.Generator {
-	case "crashes":
-		if !strings.Contains(r.Stderr, "some progress") {
-			t.Errorf("stderr is %q", r.Stderr)
-		}
 	case "datafactory":
 		if r.Flags.Output != "--output-dir" || r.Flags.NoVideo != "--no-video" || !slices.Contains(r.Files, "metadata.json") || !slices.Equal(r.Seen.Programs, []string{"git"}) || r.LeftInTmp != 3 || !r.Times {
 			t.Errorf("got %+v", r)
