@@ -28,7 +28,7 @@ type GeneratorsRunCmd struct {
 
 // Help is the long help.
 func (*GeneratorsRunCmd) Help() string {
-	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. All that it wrote is kept in DIR as it left it, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame.
+	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. The files that it wrote are kept in DIR as it left them, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame.
 
 Exit status 0: a worker would take the samples. 2: it would not, and the reason is what its failure report would say.
 
@@ -53,6 +53,7 @@ type Tried struct {
 	Generator string       `json:"generator"`
 	Command   []string     `json:"command"`
 	To        string       `json:"to"`
+	NotKept   []string     `json:"not_kept,omitempty"` // of what it wrote
 	Sheet     string       `json:"sheet,omitempty"`
 	CPU       float64      `json:"cpu_seconds"`
 	Wall      float64      `json:"wall_seconds"`
@@ -113,9 +114,11 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 		return context.Cause(ctx)
 	}
 	tried := &Tried{Generator: g.Name, Command: result.Command, To: c.To, CPU: result.CPU.Seconds(), Wall: result.Wall.Seconds(), PeakRSS: result.PeakRSS, Samples: []TriedOne{}}
-	if err := c.keep(result.Output); err != nil {
+	left, err := c.keep(result.Output, limits.Bytes)
+	if err != nil {
 		return err
 	}
+	tried.NotKept = left
 	var samples []sample.Sample
 	if failed == nil {
 		_, samples, failed = contract.Collect(g, result.Output, c.Samples)
@@ -137,18 +140,57 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	return nil
 }
 
-// keep copies what the generator has left to the folder.
-func (c *GeneratorsRunCmd) keep(output string) error {
+// keep copies the files that the generator has left to the folder, no more bytes
+// than it may write: a file with holes is larger than what it takes on the disk. It
+// returns the names of all else. A link could lead to any file that whoever runs
+// this may read, and to read a pipe could last for ever.
+func (c *GeneratorsRunCmd) keep(output string, most int64) (left []string, err error) {
 	if err := os.MkdirAll(c.To, 0o755); err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := os.Stat(output); err != nil {
-		return nil //nolint:nilerr // it did not come so far
+	err = filepath.WalkDir(output, func(file string, e fs.DirEntry, err error) error {
+		name, _ := filepath.Rel(output, file)
+		to := filepath.Join(c.To, name)
+		switch {
+		case name == "." && errors.Is(err, fs.ErrNotExist):
+			return nil // it did not come so far
+		case err == nil && e.IsDir():
+			return os.MkdirAll(to, 0o755)
+		case err == nil && e.Type().IsRegular():
+			n, ok, err := copyFile(to, file, most)
+			if most -= n; ok || err != nil {
+				return err
+			}
+		}
+		if name == "." {
+			name = "all, for its output is no folder"
+		}
+		left = append(left, filepath.ToSlash(name))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("keep what it made: %w", err)
 	}
-	if err := os.CopyFS(c.To, os.DirFS(output)); err != nil {
-		return fmt.Errorf("keep what it made: %w", err)
+	return left, nil
+}
+
+// copyFile copies a file of at most so many bytes to a new one. ok is false if it
+// is larger or cannot be read; the error is that of the copy.
+func copyFile(to, from string, most int64) (n int64, ok bool, err error) {
+	f, err := os.Open(from)
+	if err != nil {
+		return 0, false, nil //nolint:nilerr // the generator may take itself the right to read it
 	}
-	return nil
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Size() > most {
+		return 0, false, nil //nolint:nilerr // as above
+	}
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return 0, false, err
+	}
+	n, err = io.Copy(w, f)
+	return n, true, errors.Join(err, w.Close())
 }
 
 // show fills in the samples and draws their contact sheet.
@@ -212,6 +254,9 @@ func (t *Tried) table(w io.Writer) {
 			}
 		}
 		fmt.Fprintf(w, "remedy: %s\n", f.Remedy)
+	}
+	if len(t.NotKept) > 0 {
+		fmt.Fprintf(w, "not kept: %s\n", some(t.NotKept))
 	}
 	fmt.Fprintf(w, "kept in %s", t.To)
 	if t.Sheet != "" {
