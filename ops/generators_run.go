@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
@@ -218,6 +217,12 @@ func (c *GeneratorsRunCmd) show(ctx context.Context, g *generator.Generator, dir
 		return err
 	}
 	tried.Sheet = filepath.Join(c.To, "contact-sheet.png")
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(tried.Sheet); err != nil {
+			break
+		}
+		tried.Sheet = filepath.Join(c.To, fmt.Sprintf("contact-sheet-%d.png", n)) // the generator has made one of that name
+	}
 	return contract.SavePicture(tried.Sheet, sheet)
 }
 
@@ -240,7 +245,7 @@ func (t *Tried) table(w io.Writer) {
 	for _, s := range t.Samples {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, plural(len(s.Files), "file"), size(s.Bytes), cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
 	}
-	if len(t.Samples) > 0 && slices.ContainsFunc(t.Samples, func(s TriedOne) bool { return len(s.Files) > 0 }) {
+	if len(t.Samples) > 0 {
 		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(t.Samples[0].Files, " "))
 	}
 	if f := t.Failure; f != nil {
