@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -106,9 +107,9 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	limits := worker.Limits{}.Filled()
-	request := generator.Request{Generator: g, Samples: c.Samples, Seed: c.Seed, Scratch: scratch, Guard: limits.Guard(), MaxBytes: limits.Bytes, MaxFiles: limits.Files * (c.Samples + 1)}
+	runs := &plan.Runs{Guard: limits.Guard()}
 	o.Say("running %s", strings.Join(generator.Command(g, c.Samples, c.Seed, 0), " "))
-	result, failed := generator.Run(ctx, request)
+	result, failed := runs.Run(ctx, generator.Request{Generator: g, Samples: c.Samples, Seed: c.Seed, Scratch: scratch})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -120,7 +121,7 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	tried.NotKept = left
 	var samples []sample.Sample
 	if failed == nil {
-		_, samples, failed = contract.Collect(g, result.Output, c.Samples)
+		_, samples, failed = plan.Collect(g, result.Output, c.Samples)
 	}
 	if failed != nil {
 		if tried.Failure = failureOf(failed); tried.Failure == nil {
@@ -229,13 +230,9 @@ func (c *GeneratorsRunCmd) show(ctx context.Context, g *generator.Generator, dir
 // failureOf is what a worker's failure report would say, or nil where the
 // generator is not to blame.
 func failureOf(err error) *TriedFailed {
-	f, ok := errors.AsType[*generator.Failure](err)
-	if !ok {
-		bad, ok := errors.AsType[*sample.Error](err)
-		if !ok {
-			return nil
-		}
-		f = &generator.Failure{Cause: bad.Cause, Detail: bad.Detail}
+	f := plan.Blame(err)
+	if f == nil {
+		return nil
 	}
 	policy := f.Cause.Policy()
 	return &TriedFailed{Cause: f.Cause, Detail: f.Detail, Means: policy.Means, Remedy: policy.Remedy, ExitCode: f.ExitCode, Signal: f.Signal, Stdout: f.Stdout, Stderr: f.Stderr}

@@ -4,15 +4,12 @@ package contract
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -98,9 +95,8 @@ const Steps = 6
 type Checker struct {
 	Samples  int                         // of a run; one run makes twice as many
 	Seed     int                         // from which the seeds come, as those of a run with this seed
-	Timeout  time.Duration               // of one run; 0 is none
 	Scratch  string                      // folder for what is made; each generator's part is removed when it is done
-	Guard    *generator.Guard            // watches the runs; one for all that run at once
+	Runs     *plan.Runs                  // of all that are checked at once
 	Progress func(name string, done int) // is told after each step; may be nil
 }
 
@@ -173,12 +169,6 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 	if err := os.Mkdir(m.scratch, 0o700); err != nil {
 		return nil, err
 	}
-	limited := ctx
-	if k.Timeout > 0 {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, k.Timeout)
-		defer cancel()
-	}
 	env := o.env
 	if o.watched {
 		variable, err := watch(m.scratch)
@@ -188,22 +178,15 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 		env = append(env, variable)
 	}
 	var err error
-	limits := worker.Limits{}.Filled()
-	m.result, err = generator.Run(limited, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed, Scratch: m.scratch, Env: env, Apart: o.watched,
-		Guard: k.Guard, MaxBytes: limits.Bytes, MaxFiles: limits.Files * (o.count + 1)})
+	m.result, err = k.Runs.Run(ctx, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed, Scratch: m.scratch, Env: env, Apart: o.watched})
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err == nil {
-		m.domain, m.samples, err = Collect(k.generator, m.result.Output, o.count)
+		m.domain, m.samples, err = plan.Collect(k.generator, m.result.Output, o.count)
 	}
 	if err != nil {
-		var bad *sample.Error
-		switch {
-		case errors.As(err, &m.failure):
-		case errors.As(err, &bad):
-			m.failure = &generator.Failure{Cause: bad.Cause, Detail: bad.Detail}
-		default:
+		if m.failure = plan.Blame(err); m.failure == nil {
 			return nil, err
 		}
 		return m, nil
@@ -212,15 +195,6 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
 	}
 	return m, nil
-}
-
-// Collect checks what a generator wrote as a worker does.
-func Collect(g *generator.Generator, output string, samples int) (domain string, list []sample.Sample, err error) {
-	places := make([]sample.Place, samples)
-	for i := range places {
-		places[i] = sample.Place{Offset: i, Index: i}
-	}
-	return sample.Collect(output, samples, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
 }
 
 func (k *check) step() {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -212,10 +213,10 @@ func TestCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := Checker{Samples: 3, Seed: 42, Scratch: scratch, Guard: &generator.Guard{}}
+			c := Checker{Samples: 3, Seed: 42, Scratch: scratch, Runs: &plan.Runs{Guard: &generator.Guard{}}}
 			switch want.name {
 			case "hangs":
-				c.Timeout = 2 * time.Second
+				c.Runs.Timeout = 2 * time.Second
 			case "needs-network":
 				if server == "" {
 					required(t, "network but the loopback")
@@ -324,7 +325,7 @@ func TestUnwatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.Python = deaf
-	r, err := (&Checker{Samples: 1, Seed: 42, Scratch: t.TempDir()}).Check(t.Context(), g)
+	r, err := (&Checker{Samples: 1, Seed: 42, Scratch: t.TempDir(), Runs: &plan.Runs{}}).Check(t.Context(), g)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
@@ -36,7 +37,7 @@ func withDecoder(t *testing.T, names ...string) *generator.Index {
 // A video whose boxes and tables are right is not whole if no picture comes of it.
 func TestDecode(t *testing.T) {
 	index := withDecoder(t, "organisation", "movies", "undecodable")
-	c := Checker{Samples: 2, Seed: 42, Scratch: t.TempDir(), Guard: &generator.Guard{}}
+	c := Checker{Samples: 2, Seed: 42, Scratch: t.TempDir(), Runs: &plan.Runs{Guard: &generator.Guard{}}}
 	for name, want := range map[string]string{
 		"organisation": "",
 		"movies":       "",
@@ -79,7 +80,7 @@ func TestContactSheet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, samples, err := Collect(g, result.Output, 2)
+	_, samples, err := plan.Collect(g, result.Output, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
