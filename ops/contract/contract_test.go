@@ -91,6 +91,10 @@ var cases = []struct {
 	{"fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: Helvetica.ttc"}},
 	{"pillow-fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: arial.ttf"}},
 	{"notices", "faults.py", Notes, []string{"watching: without network and /dev/shm, and watched, it makes other files: final_frame.png, first_frame.png, prompt.txt"}},
+	{"pipes", "faults.py", Notes, []string{"watching: it could not be watched: watch/seen is no plain file"}},
+	{"leads-out", "faults.py", Notes, []string{"watching: it could not be watched: openat watch/seen: path escapes from parent"}},
+	{"long-lines", "faults.py", Keeps, nil},
+	{"frames", "faults.py", Keeps, nil},
 	{"leaves-much", "faults.py", Keeps, nil},
 	{"hoards", "faults.py", Keeps, nil},
 }

@@ -145,6 +145,19 @@ if fault == "leaves-much":
     for n in range(5):
         Path(tempfile.mkdtemp()).joinpath("frame.png").write_bytes(kit.png((1, 2, 3)))
 
+if fault in ("pipes", "long-lines", "leads-out"):  # it writes where it is watched
+    seen = Path.cwd().parent / "watch" / "seen"
+    if seen.exists():
+        seen.unlink()
+        if fault == "pipes":
+            os.mkfifo(seen)
+        elif fault == "leads-out":
+            seen.symlink_to("/etc/passwd")
+        else:
+            seen.write_text("x" * (2 << 20) + '\n["program", "git"]\n')
+if fault == "frames":
+    (Path.cwd().parent / "frames").mkdir()
+
 kept = []
 for i in range(count):
     value = rng.getrandbits(48)
