@@ -128,7 +128,7 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 			return failed
 		}
 	}
-	if err := c.show(ctx, g, dir, samples, tried); err != nil {
+	if err := c.show(ctx, runs, g, dir, samples, tried); err != nil {
 		return err
 	}
 	if err := o.Print(tried, tried.table); err != nil {
@@ -194,7 +194,7 @@ func copyFile(to, from string, most int64) (n int64, ok bool, err error) {
 }
 
 // show fills in the samples and draws their contact sheet.
-func (c *GeneratorsRunCmd) show(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample, tried *Tried) error {
+func (c *GeneratorsRunCmd) show(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample, tried *Tried) error {
 	if len(samples) == 0 {
 		return nil
 	}
@@ -213,7 +213,7 @@ func (c *GeneratorsRunCmd) show(ctx context.Context, g *generator.Generator, dir
 		tried.Samples = append(tried.Samples, one)
 	}
 	const frames = 4
-	sheet, err := contract.ContactSheet(ctx, g, dir, samples, frames)
+	sheet, err := contract.ContactSheet(ctx, runs, g, dir, samples, frames)
 	if err != nil {
 		return err
 	}

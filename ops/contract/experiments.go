@@ -360,7 +360,7 @@ func (k *check) fonts() {
 
 // decodable decodes every picture and video of a run.
 func (k *check) decodable(ctx context.Context, m *made) error {
-	wrong, tools, unknown, err := decoded(ctx, k.generator, k.dir, m.samples)
+	wrong, tools, unknown, err := decoded(ctx, k.Runs, k.generator, k.dir, m.samples)
 	if err != nil {
 		return err
 	}

@@ -10,12 +10,14 @@ import (
 	"image"
 	"image/color"
 	_ "image/png" // pictures of samples
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -36,7 +38,7 @@ type video struct {
 // (PyAV, OpenCV, imageio-ffmpeg), or else the machine's ffmpeg, in the sandbox. It
 // keeps count frames of each, spread evenly. The files must lie below dir, in which
 // folders are made for the work; no generator may be able to write there itself.
-func decodeVideos(ctx context.Context, g *generator.Generator, dir string, files []string, count int) ([]video, error) {
+func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, files []string, count int) ([]video, error) {
 	list, err := json.Marshal(files)
 	if err != nil {
 		return nil, err
@@ -57,9 +59,9 @@ func decodeVideos(ctx context.Context, g *generator.Generator, dir string, files
 		}
 	}
 	// A generator of frames: it may read what lies beside it, which are the videos.
-	_, err = generator.Run(ctx, generator.Request{
-		Generator: &generator.Generator{Name: "frames of " + g.Name, Dir: tool, Entry: "frames.py", Python: g.Python},
-		Command:   []string{"python", "frames.py", fmt.Sprint(count), "output"}, Scratch: scratch,
+	_, err = runs.Run(ctx, generator.Request{
+		Samples: len(files), Generator: &generator.Generator{Name: "frames of " + g.Name, Dir: tool, Entry: "frames.py", Python: g.Python},
+		Command: []string{"python", "frames.py", fmt.Sprint(count), "output"}, Scratch: scratch,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("decode the videos: %w", err)
@@ -98,7 +100,8 @@ func decodeVideos(ctx context.Context, g *generator.Generator, dir string, files
 	return videos, nil
 }
 
-// mostPixels is how large a picture may be, twice as large as one of an 8K video.
+// mostPixels is how large a picture may be, twice as large as one of an 8K video: a
+// few bytes can say that they are a picture of many GB.
 const (
 	mostPixels = 64 << 20
 	mostFrame  = 3*mostPixels + 100 // bytes
@@ -128,6 +131,16 @@ func readPicture(file string) (image.Image, error) {
 		return nil, err
 	}
 	defer f.Close()
+	config, _, err := image.DecodeConfig(f)
+	if err != nil {
+		return nil, err
+	}
+	if config.Width > mostPixels/max(config.Height, 1) {
+		return nil, fmt.Errorf("it has %d by %d pixels, more than are decoded", config.Width, config.Height)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
 	picture, _, err := image.Decode(f)
 	return picture, err
 }
@@ -143,7 +156,7 @@ func isVideo(name string) bool {
 
 // decoded decodes every picture and video of samples and says what is wrong with
 // them. unknown is true when there are videos and nothing to decode them with.
-func decoded(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
+func decoded(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
 	var files, names []string
 	for _, s := range samples {
 		for _, f := range s.Files {
@@ -160,7 +173,7 @@ func decoded(ctx context.Context, g *generator.Generator, dir string, samples []
 	if len(files) == 0 {
 		return wrong, nil, false, nil
 	}
-	videos, err := decodeVideos(ctx, g, dir, files, 0)
+	videos, err := decodeVideos(ctx, runs, g, dir, files, 0)
 	if died, ok := errors.AsType[*generator.Failure](err); ok { // a decoder in C did not survive it
 		return append(wrong, "the decoder failed: "+died.Detail), nil, false, nil
 	}

@@ -4,9 +4,11 @@ import argparse
 import os
 import random
 import socket
+import struct
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
@@ -177,3 +179,8 @@ for i in range(count):
         (folder / "extra.png").symlink_to("/etc/passwd")
     if fault == "half-pictures":
         (folder / "first_frame.png").write_bytes(kit.png((1, 2, 3))[:-9])
+    if fault == "huge-pictures":  # it says so, in 100 bytes
+        header = b"IHDR" + struct.pack(">IIBBBBB", 65535, 65535, 8, 2, 0, 0, 0)
+        picture = kit.png((1, 2, 3))
+        picture = picture[:12] + header + struct.pack(">I", zlib.crc32(header)) + picture[33:]
+        (folder / "first_frame.png").write_bytes(picture)
