@@ -4,6 +4,7 @@ package contract
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -163,7 +164,32 @@ type made struct {
 }
 
 // run makes samples as a worker does. The error is ctx's or of this machine.
-func (k *check) run(ctx context.Context, o order) (*made, error) {
+func (k *check) run(ctx context.Context, o order) (m *made, err error) {
+	err = k.Runs.Retry(func() error {
+		if m != nil {
+			_ = os.RemoveAll(m.scratch) // it may be what the disk is short of
+		}
+		m, err = k.try(ctx, o)
+		return err
+	})
+	if m == nil {
+		return nil, err
+	}
+	switch f := plan.Blame(err); {
+	case f != nil && f.Cause == task.DiskFull && m.result.Wall == 0:
+		return nil, errors.New(f.Detail) // it was not even started
+	case f != nil:
+		m.failure = f
+	case err != nil:
+		return nil, err
+	case !o.watched:
+		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
+	}
+	return m, nil
+}
+
+// try makes samples once. Where the error is the generator's there is a result, too.
+func (k *check) try(ctx context.Context, o order) (*made, error) {
 	k.runs++
 	m := &made{order: o, scratch: filepath.Join(k.dir, fmt.Sprint(k.runs))}
 	if err := os.Mkdir(m.scratch, 0o700); err != nil {
@@ -185,16 +211,18 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 	if err == nil {
 		m.domain, m.samples, err = plan.Collect(k.generator, m.result.Output, o.count)
 	}
-	if err != nil {
-		if m.failure = plan.Blame(err); m.failure == nil {
-			return nil, err
+	return m, err
+}
+
+// clear removes what was made, but for one run: the checks of others need the disk,
+// too.
+func (k *check) clear(but *made) {
+	entries, _ := os.ReadDir(k.dir)
+	for _, e := range entries {
+		if file := filepath.Join(k.dir, e.Name()); file != but.scratch {
+			_ = os.RemoveAll(file)
 		}
-		return m, nil
 	}
-	if !o.watched {
-		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
-	}
-	return m, nil
 }
 
 func (k *check) step() {

@@ -91,6 +91,7 @@ var cases = []struct {
 	{"fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: Helvetica.ttc"}},
 	{"pillow-fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: arial.ttf"}},
 	{"notices", "faults.py", Notes, []string{"watching: without network and /dev/shm, and watched, it makes other files: final_frame.png, first_frame.png, prompt.txt"}},
+	{"crowded", "faults.py", Keeps, nil},
 	{"pipes", "faults.py", Notes, []string{"watching: it could not be watched: watch/seen is no plain file"}},
 	{"leads-out", "faults.py", Notes, []string{"watching: it could not be watched: openat watch/seen: path escapes from parent"}},
 	{"long-lines", "faults.py", Keeps, nil},
@@ -306,6 +307,28 @@ func details(t *testing.T, r *Report) {
 		if len(r.Seen.OwnFonts) != 1 {
 			t.Errorf("its own font is not among %+v", r.Seen)
 		}
+	}
+}
+
+// What was made for one experiment is gone before the next: a check takes little
+// more of the disk than two runs.
+func TestDisk(t *testing.T) {
+	root, scratch := folder(t), t.TempDir()
+	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: []string{"organisation"}}).Build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := index.Find("organisation")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Checker{Samples: 1, Seed: 42, Scratch: scratch, Runs: &plan.Runs{}, Progress: func(_ string, done int) {
+		if runs, _ := filepath.Glob(filepath.Join(scratch, "*", "[0-9]*")); len(runs) < 1 || len(runs) > 2 {
+			t.Errorf("after step %d there are %d runs", done, len(runs))
+		}
+	}}
+	if r, err := c.Check(t.Context(), g); err != nil || r.SameSeed == nil || !*r.SameSeed {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 

@@ -36,6 +36,7 @@ func (k *check) all(ctx context.Context) error {
 		if err := experiment(ctx, first); err != nil {
 			return err
 		}
+		k.clear(first)
 	}
 	if err := k.decodable(ctx, first); err != nil {
 		return err

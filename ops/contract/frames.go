@@ -173,7 +173,11 @@ func decoded(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir s
 	if len(files) == 0 {
 		return wrong, nil, false, nil
 	}
-	videos, err := decodeVideos(ctx, runs, g, dir, files, 0)
+	var videos []video
+	err = runs.Retry(func() error {
+		videos, err = decodeVideos(ctx, runs, g, dir, files, 0)
+		return err
+	})
 	if died, ok := errors.AsType[*generator.Failure](err); ok { // a decoder in C did not survive it
 		return append(wrong, "the decoder failed: "+died.Detail), nil, false, nil
 	}

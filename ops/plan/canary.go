@@ -52,7 +52,15 @@ type tried struct {
 	files int
 }
 
-func (r *Runs) try(ctx context.Context, g *generator.Generator, n int) (tried, error) {
+func (r *Runs) try(ctx context.Context, g *generator.Generator, n int) (t tried, err error) {
+	err = r.Retry(func() error {
+		t, err = r.once(ctx, g, n)
+		return err
+	})
+	return t, err
+}
+
+func (r *Runs) once(ctx context.Context, g *generator.Generator, n int) (tried, error) {
 	scratch, err := os.MkdirTemp("", "vm-dataset-canary-")
 	if err != nil {
 		return tried{}, err

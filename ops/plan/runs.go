@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
@@ -15,6 +16,8 @@ import (
 type Runs struct {
 	Guard   *generator.Guard // watches all that run at once; nil for nobody, and no limits
 	Timeout time.Duration    // of one; 0 is none
+
+	alone sync.RWMutex // each holds it to read, to write who is to have no other beside it
 }
 
 // Run runs a generator once, as generator.Run does.
@@ -27,6 +30,21 @@ func (r *Runs) Run(ctx context.Context, q generator.Request) (generator.Result, 
 	limits := worker.Limits{}.Filled()
 	q.Guard, q.MaxBytes, q.MaxFiles = r.Guard, limits.Bytes, limits.Files*(q.Samples+1)
 	return generator.Run(ctx, q)
+}
+
+// Retry does what runs a generator, with others beside it. Where memory or disk were
+// too short for it, it is done once more, alone, as a worker would: only then they
+// count as too little.
+func (r *Runs) Retry(do func() error) error {
+	r.alone.RLock()
+	err := do()
+	r.alone.RUnlock()
+	if f := Blame(err); f == nil || !f.Cause.Policy().Fewer {
+		return err
+	}
+	r.alone.Lock()
+	defer r.alone.Unlock()
+	return do()
 }
 
 // Collect checks all that a generator wrote as a worker does.
