@@ -344,12 +344,11 @@ func some(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }
 
-// seconds writes a duration for a person.
-func seconds(s float64) string {
-	d := time.Duration(s * float64(time.Second))
+// Span writes a duration as a person would: 7.1 days, 1h02m, 3m05s, 12.4 s.
+func Span(d time.Duration) string {
 	switch {
 	case d < time.Minute:
-		return fmt.Sprintf("%.1f s", s)
+		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < time.Hour:
 		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
 	case d < 48*time.Hour:
@@ -357,3 +356,5 @@ func seconds(s float64) string {
 	}
 	return fmt.Sprintf("%.1f days", d.Hours()/24)
 }
+
+func seconds(s float64) string { return Span(time.Duration(s * float64(time.Second))) }
