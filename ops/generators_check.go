@@ -16,6 +16,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -73,7 +74,7 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	defer os.RemoveAll(scratch)
 	var mu sync.Mutex
 	steps := 0
-	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Timeout: c.Timeout, Scratch: scratch, Guard: worker.Limits{}.Filled().Guard(),
+	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Scratch: scratch, Runs: &plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: c.Timeout},
 		Progress: func(string, int) {
 			mu.Lock()
 			defer mu.Unlock()

@@ -8,10 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -28,7 +28,7 @@ type GeneratorsRunCmd struct {
 
 // Help is the long help.
 func (*GeneratorsRunCmd) Help() string {
-	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. All that it wrote is kept in DIR as it left it, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame.
+	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. The files that it wrote are kept in DIR as it left them, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame.
 
 Exit status 0: a worker would take the samples. 2: it would not, and the reason is what its failure report would say.
 
@@ -53,6 +53,7 @@ type Tried struct {
 	Generator string       `json:"generator"`
 	Command   []string     `json:"command"`
 	To        string       `json:"to"`
+	NotKept   []string     `json:"not_kept,omitempty"` // of what it wrote
 	Sheet     string       `json:"sheet,omitempty"`
 	CPU       float64      `json:"cpu_seconds"`
 	Wall      float64      `json:"wall_seconds"`
@@ -106,26 +107,28 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	limits := worker.Limits{}.Filled()
-	request := generator.Request{Generator: g, Samples: c.Samples, Seed: c.Seed, Scratch: scratch, Guard: limits.Guard(), MaxBytes: limits.Bytes, MaxFiles: limits.Files * (c.Samples + 1)}
+	runs := &plan.Runs{Guard: limits.Guard()}
 	o.Say("running %s", strings.Join(generator.Command(g, c.Samples, c.Seed, 0), " "))
-	result, failed := generator.Run(ctx, request)
+	result, failed := runs.Run(ctx, generator.Request{Generator: g, Samples: c.Samples, Seed: c.Seed, Scratch: scratch})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	tried := &Tried{Generator: g.Name, Command: result.Command, To: c.To, CPU: result.CPU.Seconds(), Wall: result.Wall.Seconds(), PeakRSS: result.PeakRSS, Samples: []TriedOne{}}
-	if err := c.keep(result.Output); err != nil {
+	left, err := c.keep(result.Output, limits.Bytes)
+	if err != nil {
 		return err
 	}
+	tried.NotKept = left
 	var samples []sample.Sample
 	if failed == nil {
-		_, samples, failed = contract.Collect(g, result.Output, c.Samples)
+		_, samples, failed = plan.Collect(g, result.Output, c.Samples)
 	}
 	if failed != nil {
 		if tried.Failure = failureOf(failed); tried.Failure == nil {
 			return failed
 		}
 	}
-	if err := c.show(ctx, g, dir, samples, tried); err != nil {
+	if err := c.show(ctx, runs, g, dir, samples, tried); err != nil {
 		return err
 	}
 	if err := o.Print(tried, tried.table); err != nil {
@@ -137,22 +140,61 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	return nil
 }
 
-// keep copies what the generator has left to the folder.
-func (c *GeneratorsRunCmd) keep(output string) error {
+// keep copies the files that the generator has left to the folder, no more bytes
+// than it may write: a file with holes is larger than what it takes on the disk. It
+// returns the names of all else. A link could lead to any file that whoever runs
+// this may read, and to read a pipe could last for ever.
+func (c *GeneratorsRunCmd) keep(output string, most int64) (left []string, err error) {
 	if err := os.MkdirAll(c.To, 0o755); err != nil {
-		return err
+		return nil, err
 	}
-	if _, err := os.Stat(output); err != nil {
-		return nil //nolint:nilerr // it did not come so far
+	err = filepath.WalkDir(output, func(file string, e fs.DirEntry, err error) error {
+		name, _ := filepath.Rel(output, file)
+		to := filepath.Join(c.To, name)
+		switch {
+		case name == "." && errors.Is(err, fs.ErrNotExist):
+			return nil // it did not come so far
+		case err == nil && e.IsDir():
+			return os.MkdirAll(to, 0o755)
+		case err == nil && e.Type().IsRegular():
+			n, ok, err := copyFile(to, file, most)
+			if most -= n; ok || err != nil {
+				return err
+			}
+		}
+		if name == "." {
+			name = "all, for its output is no folder"
+		}
+		left = append(left, filepath.ToSlash(name))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("keep what it made: %w", err)
 	}
-	if err := os.CopyFS(c.To, os.DirFS(output)); err != nil {
-		return fmt.Errorf("keep what it made: %w", err)
+	return left, nil
+}
+
+// copyFile copies a file of at most so many bytes to a new one. ok is false if it
+// is larger or cannot be read; the error is that of the copy.
+func copyFile(to, from string, most int64) (n int64, ok bool, err error) {
+	f, err := os.Open(from)
+	if err != nil {
+		return 0, false, nil //nolint:nilerr // the generator may take itself the right to read it
 	}
-	return nil
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.Size() > most {
+		return 0, false, nil //nolint:nilerr // as above
+	}
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return 0, false, err
+	}
+	n, err = io.Copy(w, f)
+	return n, true, errors.Join(err, w.Close())
 }
 
 // show fills in the samples and draws their contact sheet.
-func (c *GeneratorsRunCmd) show(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample, tried *Tried) error {
+func (c *GeneratorsRunCmd) show(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample, tried *Tried) error {
 	if len(samples) == 0 {
 		return nil
 	}
@@ -171,24 +213,26 @@ func (c *GeneratorsRunCmd) show(ctx context.Context, g *generator.Generator, dir
 		tried.Samples = append(tried.Samples, one)
 	}
 	const frames = 4
-	sheet, err := contract.ContactSheet(ctx, g, dir, samples, frames)
+	sheet, err := contract.ContactSheet(ctx, runs, g, dir, samples, frames)
 	if err != nil {
 		return err
 	}
 	tried.Sheet = filepath.Join(c.To, "contact-sheet.png")
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(tried.Sheet); err != nil {
+			break
+		}
+		tried.Sheet = filepath.Join(c.To, fmt.Sprintf("contact-sheet-%d.png", n)) // the generator has made one of that name
+	}
 	return contract.SavePicture(tried.Sheet, sheet)
 }
 
 // failureOf is what a worker's failure report would say, or nil where the
 // generator is not to blame.
 func failureOf(err error) *TriedFailed {
-	f, ok := errors.AsType[*generator.Failure](err)
-	if !ok {
-		bad, ok := errors.AsType[*sample.Error](err)
-		if !ok {
-			return nil
-		}
-		f = &generator.Failure{Cause: bad.Cause, Detail: bad.Detail}
+	f := plan.Blame(err)
+	if f == nil {
+		return nil
 	}
 	policy := f.Cause.Policy()
 	return &TriedFailed{Cause: f.Cause, Detail: f.Detail, Means: policy.Means, Remedy: policy.Remedy, ExitCode: f.ExitCode, Signal: f.Signal, Stdout: f.Stdout, Stderr: f.Stderr}
@@ -198,7 +242,7 @@ func (t *Tried) table(w io.Writer) {
 	for _, s := range t.Samples {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, plural(len(s.Files), "file"), size(s.Bytes), cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
 	}
-	if len(t.Samples) > 0 && slices.ContainsFunc(t.Samples, func(s TriedOne) bool { return len(s.Files) > 0 }) {
+	if len(t.Samples) > 0 {
 		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(t.Samples[0].Files, " "))
 	}
 	if f := t.Failure; f != nil {
@@ -212,6 +256,9 @@ func (t *Tried) table(w io.Writer) {
 			}
 		}
 		fmt.Fprintf(w, "remedy: %s\n", f.Remedy)
+	}
+	if len(t.NotKept) > 0 {
+		fmt.Fprintf(w, "not kept: %s\n", some(t.NotKept))
 	}
 	fmt.Fprintf(w, "kept in %s", t.To)
 	if t.Sheet != "" {

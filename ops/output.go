@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-isatty"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 )
 
 // Output is where commands write: data to standard output, talk to standard
@@ -145,16 +147,7 @@ func plural(n int, what string) string {
 	return count(n) + " " + what + "s"
 }
 
-// span writes a duration as a person would: 1h02m, 3m05s, 12.4 s.
-func span(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-}
+func span(d time.Duration) string { return plan.Span(d) }
 
 // fromHere writes a path below the working folder as somebody there would.
 func fromHere(path string) string {

@@ -21,6 +21,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -223,6 +224,10 @@ func (c *PlanCmd) generators(ctx context.Context, o *Output, t *Target) ([]gener
 	return c.choose(o, list)
 }
 
+// canaryTimeout is how long one run of a canary may take: as 'ops generators check'
+// unless it is told otherwise.
+const canaryTimeout = 10 * time.Minute
+
 // measure runs the canaries, some at once but no more than leave each a CPU for
 // itself, and keeps what they took. One that fails is left out of the plan.
 func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
@@ -239,6 +244,7 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 		err  error
 	}
 	results := make([]result, len(names))
+	runs := plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: canaryTimeout}
 	var done atomic.Int64
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(max(1, runtime.NumCPU()/2))
@@ -252,9 +258,9 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 			case g.Problem != "":
 				r.err = &generator.Failure{Cause: task.Environment, Detail: g.Problem}
 			default:
-				r.cost, r.err = plan.Measure(limited, g, c.Canary)
+				r.cost, r.err = runs.Measure(limited, g, c.Canary)
 			}
-			if _, its := plan.Blame(r.err); r.err != nil && !its {
+			if r.err != nil && plan.Blame(r.err) == nil {
 				return fmt.Errorf("measure %s: %w", name, r.err)
 			}
 			o.Progress("canary", int(done.Add(1)), len(names))
@@ -266,8 +272,8 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 	}
 	var measured []plan.Cost
 	for i, name := range names {
-		if why, its := plan.Blame(results[i].err); its {
-			p.failed[name] = why
+		if failure := plan.Blame(results[i].err); failure != nil {
+			p.failed[name] = failure.Error()
 			continue
 		}
 		measured = append(measured, results[i].cost)

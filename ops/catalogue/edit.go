@@ -49,21 +49,7 @@ func Pin(root, name string, e generator.Entry) error {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		return fmt.Errorf("pin %s in %s: its entry is written in a way that cannot be edited: set its commit to %s by hand", name, path, e.Commit)
 	}
-	return replace(path, text)
-}
-
-// replace writes a file in one step.
-func replace(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(text)
-	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return generator.ReplaceFile(path, text)
 }
 
 // value returns the value of a key of a mapping, or nil.

@@ -9,10 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -98,9 +96,8 @@ const Steps = 6
 type Checker struct {
 	Samples  int                         // of a run; one run makes twice as many
 	Seed     int                         // from which the seeds come, as those of a run with this seed
-	Timeout  time.Duration               // of one run; 0 is none
 	Scratch  string                      // folder for what is made; each generator's part is removed when it is done
-	Guard    *generator.Guard            // watches the runs; one for all that run at once
+	Runs     *plan.Runs                  // of all that are checked at once
 	Progress func(name string, done int) // is told after each step; may be nil
 }
 
@@ -167,17 +164,36 @@ type made struct {
 }
 
 // run makes samples as a worker does. The error is ctx's or of this machine.
-func (k *check) run(ctx context.Context, o order) (*made, error) {
+func (k *check) run(ctx context.Context, o order) (m *made, err error) {
+	err = k.Runs.Retry(func() error {
+		if m != nil {
+			_ = os.RemoveAll(m.scratch) // it may be what the disk is short of
+		}
+		m, err = k.try(ctx, o)
+		return err
+	})
+	if m == nil {
+		return nil, err
+	}
+	switch f := plan.Blame(err); {
+	case f != nil && f.Cause == task.DiskFull && m.result.Wall == 0:
+		return nil, errors.New(f.Detail) // it was not even started
+	case f != nil:
+		m.failure = f
+	case err != nil:
+		return nil, err
+	case !o.watched:
+		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
+	}
+	return m, nil
+}
+
+// try makes samples once. Where the error is the generator's there is a result, too.
+func (k *check) try(ctx context.Context, o order) (*made, error) {
 	k.runs++
 	m := &made{order: o, scratch: filepath.Join(k.dir, fmt.Sprint(k.runs))}
 	if err := os.Mkdir(m.scratch, 0o700); err != nil {
 		return nil, err
-	}
-	limited := ctx
-	if k.Timeout > 0 {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, k.Timeout)
-		defer cancel()
 	}
 	env := o.env
 	if o.watched {
@@ -188,39 +204,25 @@ func (k *check) run(ctx context.Context, o order) (*made, error) {
 		env = append(env, variable)
 	}
 	var err error
-	limits := worker.Limits{}.Filled()
-	m.result, err = generator.Run(limited, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed, Scratch: m.scratch, Env: env, Apart: o.watched,
-		Guard: k.Guard, MaxBytes: limits.Bytes, MaxFiles: limits.Files * (o.count + 1)})
+	m.result, err = k.Runs.Run(ctx, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed, Scratch: m.scratch, Env: env, Apart: o.watched})
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err == nil {
-		m.domain, m.samples, err = Collect(k.generator, m.result.Output, o.count)
+		m.domain, m.samples, err = plan.Collect(k.generator, m.result.Output, o.count)
 	}
-	if err != nil {
-		var bad *sample.Error
-		switch {
-		case errors.As(err, &m.failure):
-		case errors.As(err, &bad):
-			m.failure = &generator.Failure{Cause: bad.Cause, Detail: bad.Detail}
-		default:
-			return nil, err
-		}
-		return m, nil
-	}
-	if !o.watched {
-		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
-	}
-	return m, nil
+	return m, err
 }
 
-// Collect checks what a generator wrote as a worker does.
-func Collect(g *generator.Generator, output string, samples int) (domain string, list []sample.Sample, err error) {
-	places := make([]sample.Place, samples)
-	for i := range places {
-		places[i] = sample.Place{Offset: i, Index: i}
+// clear removes what was made, but for one run: the checks of others need the disk,
+// too.
+func (k *check) clear(but *made) {
+	entries, _ := os.ReadDir(k.dir)
+	for _, e := range entries {
+		if file := filepath.Join(k.dir, e.Name()); file != but.scratch {
+			_ = os.RemoveAll(file)
+		}
 	}
-	return sample.Collect(output, samples, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
 }
 
 func (k *check) step() {

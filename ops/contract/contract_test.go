@@ -2,6 +2,7 @@ package contract
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -65,6 +67,8 @@ var cases = []struct {
 	{"unlucky", "faults.py", Notes, []string{"unlucky_seeds: (crashed: exit status 1: ValueError: no puzzle for seed"}},
 	{"capped", "faults.py", Breaks, []string{"twice: it makes 3 samples, but not 6: incomplete_output: 5 written of 6 samples asked for"}},
 	{"exhausted", "faults.py", Breaks, []string{"twice: it makes 3 samples, but not 6: crashed: exit status 1: RuntimeError: all 5 puzzles are used"}},
+	{"works-once", "faults.py", Breaks, []string{"same_seed: the same command again fails: crashed", "output: one chunk of two fails: crashed", "twice: it makes 3 samples, but not 6: crashed",
+		"watching: without network and /dev/shm, and watched, it fails: crashed"}},
 	{"few-puzzles", "faults.py", Notes, []string{"other_seed: 3 of 3 samples of another seed are the same puzzles: it may have few", "other_seed: of 3 samples of one run only 2 are distinct"}},
 	{"videoless", "faults.py", Keeps, nil},
 	{"movies", "faults.py", Keeps, nil},
@@ -87,6 +91,12 @@ var cases = []struct {
 	{"fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: Helvetica.ttc"}},
 	{"pillow-fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: arial.ttf"}},
 	{"notices", "faults.py", Notes, []string{"watching: without network and /dev/shm, and watched, it makes other files: final_frame.png, first_frame.png, prompt.txt"}},
+	{"crowded", "faults.py", Keeps, nil},
+	{"pipes", "faults.py", Notes, []string{"watching: it could not be watched: watch/seen is no plain file"}},
+	{"leads-out", "faults.py", Notes, []string{"watching: it could not be watched: openat watch/seen: path escapes from parent"}},
+	{"long-lines", "faults.py", Keeps, nil},
+	{"frames", "faults.py", Keeps, nil},
+	{"huge-pictures", "faults.py", Breaks, []string{"decodable: 3 pictures or videos cannot be decoded, such as faults_00000000/first_frame.png: it has 65535 by 65535 pixels"}},
 	{"leaves-much", "faults.py", Keeps, nil},
 	{"hoards", "faults.py", Keeps, nil},
 }
@@ -209,10 +219,10 @@ func TestCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := Checker{Samples: 3, Seed: 42, Scratch: scratch, Guard: &generator.Guard{}}
+			c := Checker{Samples: 3, Seed: 42, Scratch: scratch, Runs: &plan.Runs{Guard: &generator.Guard{}}}
 			switch want.name {
 			case "hangs":
-				c.Timeout = 2 * time.Second
+				c.Runs.Timeout = 2 * time.Second
 			case "needs-network":
 				if server == "" {
 					required(t, "network but the loopback")
@@ -252,9 +262,15 @@ func TestCheck(t *testing.T) {
 // details checks what some of the reports say beyond findings.
 func details(t *testing.T, r *Report) {
 	t.Helper()
+	if _, err := json.Marshal(r); err != nil {
+		t.Error(err) // a cost that is no number
+	}
 	if r.Verdict == Fails {
 		if r.Cost != nil {
 			t.Error("it costs something, and makes nothing")
+		}
+		if r.Generator == "crashes" && !strings.Contains(r.Stderr, "some progress") {
+			t.Errorf("stderr is %q", r.Stderr)
 		}
 		return
 	}
@@ -263,10 +279,6 @@ func details(t *testing.T, r *Report) {
 		t.Errorf("the cost is %+v", c)
 	}
 	switch r.Generator {
-	case "crashes":
-		if !strings.Contains(r.Stderr, "some progress") {
-			t.Errorf("stderr is %q", r.Stderr)
-		}
 	case "datafactory":
 		if r.Flags.Output != "--output-dir" || r.Flags.NoVideo != "--no-video" || !slices.Contains(r.Files, "metadata.json") || !slices.Equal(r.Seen.Programs, []string{"git"}) || r.LeftInTmp != 3 || !r.Times {
 			t.Errorf("got %+v", r)
@@ -298,6 +310,28 @@ func details(t *testing.T, r *Report) {
 	}
 }
 
+// What was made for one experiment is gone before the next: a check takes little
+// more of the disk than two runs.
+func TestDisk(t *testing.T) {
+	root, scratch := folder(t), t.TempDir()
+	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: []string{"organisation"}}).Build(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := index.Find("organisation")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Checker{Samples: 1, Seed: 42, Scratch: scratch, Runs: &plan.Runs{}, Progress: func(_ string, done int) {
+		if runs, _ := filepath.Glob(filepath.Join(scratch, "*", "[0-9]*")); len(runs) < 1 || len(runs) > 2 {
+			t.Errorf("after step %d there are %d runs", done, len(runs))
+		}
+	}}
+	if r, err := c.Check(t.Context(), g); err != nil || r.SameSeed == nil || !*r.SameSeed {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 // An interpreter that does not look at PYTHONPATH cannot be watched, and the report
 // does not pretend that it was.
 func TestUnwatched(t *testing.T) {
@@ -319,7 +353,7 @@ func TestUnwatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.Python = deaf
-	r, err := (&Checker{Samples: 1, Seed: 42, Scratch: t.TempDir()}).Check(t.Context(), g)
+	r, err := (&Checker{Samples: 1, Seed: 42, Scratch: t.TempDir(), Runs: &plan.Runs{}}).Check(t.Context(), g)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (k *check) cost(first *made) {
 	less, more := int64(0), int64(0)
 	for i, m := range k.measured {
 		cpu = append(cpu, point{float64(m.samples), m.cpu})
-		if i > 0 { // the first reads its packages from the disk
+		if i > 0 || len(k.measured) == 1 { // the first reads its packages from the disk
 			wall = append(wall, point{float64(m.samples), m.wall})
 		}
 		if m.samples == k.Samples {
@@ -82,8 +82,11 @@ func SaveCosts(dir string, reports []*Report) error {
 type point struct{ n, y float64 }
 
 // fit fits y = start + n * each by least squares. Neither is negative; one size
-// alone tells nothing of the start.
+// alone tells nothing of the start, and no point tells nothing.
 func fit(points []point) (start, each float64) {
+	if len(points) == 0 {
+		return 0, 0
+	}
 	var n, y, nn, ny float64
 	for _, p := range points {
 		n, y = n+p.n, y+p.y
@@ -104,14 +107,14 @@ func fit(points []point) (start, each float64) {
 	return start, each
 }
 
-// What advice goes by. A worker of 10,240 MB has 5 CPUs, so a fifth of that is a
-// generator's share; a chunk that dies is made again whole, so it should not take
-// long; a task should fit well into the 900 s of an invocation.
+// What advice goes by. Lambda gives CPUs in proportion to the memory, so what comes
+// with one is a generator's share; a chunk that dies is made again whole, so it
+// should not take long; a task should fit well into the 900 s of an invocation.
+// Whether another batch is cheaper depends on the worker, which 'ops plan' knows.
 const (
-	shareOfMemory = 1769 << 20 // bytes of a CPU of Lambda
-	longChunk     = 300.0      // seconds
-	longTask      = 450.0      // seconds
-	cpusAtOnce    = 5
+	shareOfMemory = plan.MegabytesPerCPU << 20 // bytes
+	longChunk     = 300.0                      // seconds
+	longTask      = 450.0                      // seconds
 	usualChunk    = 20
 	usualBatch    = 100
 	dearStart     = 0.25 // part of a chunk's CPU
@@ -122,10 +125,9 @@ const (
 // said is the chunk that the catalogue asks for, 0 for none.
 func advise(c plan.Cost, said int) Advice {
 	// A process has a CPU to itself where it counts; here it may have shared one.
-	seconds := func(n int) float64 { return c.StartCPU + float64(n)*c.SampleCPU }
-	memory := func(n int) int64 { return c.PeakRSS + int64(n-c.Samples)*c.SampleRSS }
-	fits := func(n int) bool { return seconds(n) <= longChunk && memory(n) <= shareOfMemory }
-	start := func(n int) float64 { return c.StartCPU / (c.StartCPU + float64(n)*c.SampleCPU) }
+	// And no chunk is known to take less memory than was seen.
+	fits := func(n int) bool { return c.CPU(n) <= longChunk && c.Memory(n) <= max(shareOfMemory, c.PeakRSS) }
+	start := func(n int) float64 { return c.StartCPU / c.CPU(n) }
 	var because []string
 	a := Advice{Chunk: usualChunk, Batch: usualBatch}
 	if said > 0 {
@@ -145,16 +147,17 @@ func advise(c plan.Cost, said int) Advice {
 	// Growth that was seen over a few samples says little of many: of one generator 3
 	// and 6 samples foretold 4.0 GB for 100, which took 0.5 GB. So it is no reason
 	// for smaller chunks beyond five times of what was measured.
-	if seconds(a.Chunk) > longChunk || memory(min(a.Chunk, 5*c.Samples)) > shareOfMemory {
-		because = append(because, fmt.Sprintf("a chunk of %d would take %.0f s of CPU and %.1f GB", a.Chunk, seconds(a.Chunk), float64(memory(a.Chunk))/1e9))
-		smaller := []int{50, 25, 20, 10, 5, 2, 1}
-		i := slices.IndexFunc(smaller, func(n int) bool { return n < a.Chunk && fits(n) })
+	if c.CPU(a.Chunk) > longChunk || c.Memory(min(a.Chunk, 5*c.Samples)) > shareOfMemory {
+		because = append(because, fmt.Sprintf("a chunk of %d would take %.0f s of CPU and %.1f GB", a.Chunk, c.CPU(a.Chunk), float64(c.Memory(a.Chunk))/1e9))
+		smaller := []int{a.Chunk, 50, 25, 20, 10, 5, 2, 1}
+		i := slices.IndexFunc(smaller, func(n int) bool { return n <= a.Chunk && fits(n) })
 		if a.Chunk = 1; i >= 0 {
 			a.Chunk = smaller[i]
 		}
 	}
 	// Chunks of a task are made side by side, as many as there are CPUs.
-	for a.Batch > a.Chunk && math.Ceil(float64(a.Batch)/float64(a.Chunk)/cpusAtOnce)*seconds(a.Chunk) > longTask {
+	cpus := float64(plan.DefaultWorker().CPUs())
+	for a.Batch > a.Chunk && math.Ceil(float64(a.Batch)/float64(a.Chunk)/cpus)*c.CPU(a.Chunk) > longTask {
 		a.Batch -= a.Chunk
 	}
 	a.Batch = max(a.Batch/a.Chunk, 1) * a.Chunk

@@ -33,6 +33,9 @@ func TestFit(t *testing.T) {
 	if start, each := fit([]point{{3, 6}, {3, 12}}); start != 0 || each != 3 {
 		t.Errorf("of one size alone: %g + n*%g, want 0 + n*3", start, each)
 	}
+	if start, each := fit(nil); start != 0 || each != 0 {
+		t.Errorf("of nothing: %g + n*%g, want 0", start, each)
+	}
 }
 
 func TestAdvise(t *testing.T) {
@@ -48,8 +51,9 @@ func TestAdvise(t *testing.T) {
 		{"a dear start", plan.Cost{StartCPU: 5, SampleCPU: 0.2, Samples: 6, PeakRSS: 300 * mb}, 0, 100, 100, "its start is 56 % of a chunk of 20"},
 		{"a dear start and much memory", plan.Cost{StartCPU: 5, SampleCPU: 0.2, Samples: 6, PeakRSS: 300 * mb, SampleRSS: 40 * mb}, 0, 25, 100, "its start is 56 % of a chunk of 20"},
 		{"much memory", plan.Cost{StartCPU: 1, SampleCPU: 1, Samples: 6, PeakRSS: 1000 * mb, SampleRSS: 100 * mb}, 0, 10, 100, "a chunk of 20 would take 21 s of CPU and 2.5 GB"},
-		{"slow", plan.Cost{StartCPU: 1, SampleCPU: 40, Samples: 6, PeakRSS: 300 * mb}, 0, 5, 50, "a chunk of 20 would take 801 s of CPU and 0.3 GB"},
-		{"more than there is", plan.Cost{StartCPU: 1, SampleCPU: 1, Samples: 6, PeakRSS: 9000 * mb}, 0, 1, 100, "a chunk of 20 would take 21 s of CPU and 9.4 GB"},
+		{"slow", plan.Cost{StartCPU: 1, SampleCPU: 40, Samples: 6, PeakRSS: 300 * mb}, 0, 5, 60, "a chunk of 20 would take 801 s of CPU and 0.3 GB"},
+		{"more than there is", plan.Cost{StartCPU: 1, SampleCPU: 1, Samples: 6, PeakRSS: 9000 * mb}, 0, 20, 100, "a chunk of 20 would take 21 s of CPU and 9.4 GB"},
+		{"no less than was seen", plan.Cost{StartCPU: 1, SampleCPU: 1, Samples: 6, PeakRSS: 2000 * mb, SampleRSS: 300 * mb}, 0, 5, 100, "a chunk of 20 would take 21 s of CPU and 6.5 GB"},
 		{"far from what was measured", plan.Cost{SampleCPU: 1, Samples: 6, PeakRSS: 350 * mb, SampleRSS: 39 * mb}, 100, 100, 100, "the catalogue says chunks of 100"},
 		{"the catalogue's", plan.Cost{StartCPU: 1, SampleCPU: 1, Samples: 6, PeakRSS: 300 * mb}, 50, 50, 100, "the catalogue says chunks of 50"},
 	} {

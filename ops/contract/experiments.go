@@ -2,7 +2,9 @@ package contract
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,6 +36,7 @@ func (k *check) all(ctx context.Context) error {
 		if err := experiment(ctx, first); err != nil {
 			return err
 		}
+		k.clear(first)
 	}
 	if err := k.decodable(ctx, first); err != nil {
 		return err
@@ -234,12 +237,12 @@ func (k *check) apart(ctx context.Context, first *made) error {
 	if err != nil {
 		return err
 	}
-	r, found := k.report, false
-	if r.Seen, found, err = readSeen(m.scratch, k.generator); err != nil {
-		return err
-	}
-	if !found {
+	r := k.report
+	switch r.Seen, err = readSeen(m.scratch, k.generator); {
+	case errors.Is(err, fs.ErrNotExist):
 		r.add(Watching, Notes, "it could not be watched: its Python does not look at PYTHONPATH")
+	case err != nil:
+		r.add(Watching, Notes, "it could not be watched: %v", err)
 	}
 	how := ""
 	if m.failure != nil {
@@ -358,7 +361,7 @@ func (k *check) fonts() {
 
 // decodable decodes every picture and video of a run.
 func (k *check) decodable(ctx context.Context, m *made) error {
-	wrong, tools, unknown, err := decoded(ctx, k.generator, m.scratch, m.samples)
+	wrong, tools, unknown, err := decoded(ctx, k.Runs, k.generator, k.dir, m.samples)
 	if err != nil {
 		return err
 	}

@@ -10,13 +10,17 @@ import (
 	"image"
 	"image/color"
 	_ "image/png" // pictures of samples
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 //go:embed frames.py
@@ -32,55 +36,76 @@ type video struct {
 
 // decodeVideos decodes files with what the generator's environment has for that
 // (PyAV, OpenCV, imageio-ffmpeg), or else the machine's ffmpeg, in the sandbox. It
-// keeps count frames of each, spread evenly. The files must lie below dir, in
-// which a folder is made for the work.
-func decodeVideos(ctx context.Context, g *generator.Generator, dir string, files []string, count int) ([]video, error) {
+// keeps count frames of each, spread evenly. The files must lie below dir, in which
+// folders are made for the work; no generator may be able to write there itself.
+func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, files []string, count int) ([]video, error) {
 	list, err := json.Marshal(files)
 	if err != nil {
 		return nil, err
 	}
-	tool, scratch := filepath.Join(dir, "frames"), filepath.Join(dir, "frames-scratch")
-	for _, folder := range []string{tool, scratch} {
-		if err := os.Mkdir(folder, 0o700); err != nil {
-			return nil, err
-		}
+	tool, err := os.MkdirTemp(dir, "frames-")
+	if err != nil {
+		return nil, err
 	}
+	defer os.RemoveAll(tool)
+	scratch, err := os.MkdirTemp(dir, "frames-scratch-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(scratch)
 	for name, text := range map[string][]byte{"frames.py": framer, "videos.json": list} {
 		if err := os.WriteFile(filepath.Join(tool, name), text, 0o600); err != nil {
 			return nil, err
 		}
 	}
 	// A generator of frames: it may read what lies beside it, which are the videos.
-	result, err := generator.Run(ctx, generator.Request{
-		Generator: &generator.Generator{Name: "frames of " + g.Name, Dir: tool, Entry: "frames.py", Python: g.Python},
-		Command:   []string{"python", "frames.py", fmt.Sprint(count), "output"}, Scratch: scratch,
+	_, err = runs.Run(ctx, generator.Request{
+		Samples: len(files), Generator: &generator.Generator{Name: "frames of " + g.Name, Dir: tool, Entry: "frames.py", Python: g.Python},
+		Command: []string{"python", "frames.py", fmt.Sprint(count), "output"}, Scratch: scratch,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("decode the videos: %w", err)
 	}
-	text, err := os.ReadFile(filepath.Join(result.Output, "frames.json"))
+	// What decodes belongs to the generator's environment.
+	broken := func(err error) error {
+		return &generator.Failure{Cause: task.CorruptOutput, Detail: fmt.Sprintf("what it made of %d files cannot be read: %v", len(files), err)}
+	}
+	text, err := readLeft(scratch, "output/frames.json", mostFrame)
 	if err != nil {
-		return nil, err
+		return nil, broken(err)
 	}
 	var videos []video
-	if err := json.Unmarshal(text, &videos); err != nil || len(videos) != len(files) {
-		return nil, fmt.Errorf("decode the videos: %d answers for %d files: %w", len(videos), len(files), err)
+	if err := json.Unmarshal(text, &videos); err != nil {
+		return nil, broken(err)
+	}
+	if len(videos) != len(files) {
+		return nil, broken(fmt.Errorf("there are %d answers", len(videos)))
 	}
 	for n := range videos {
 		for i := range count {
-			data, err := os.ReadFile(filepath.Join(result.Output, fmt.Sprintf("%d-%d.ppm", n, i)))
-			if err != nil {
+			data, err := readLeft(scratch, fmt.Sprintf("output/%d-%d.ppm", n, i), mostFrame)
+			if errors.Is(err, fs.ErrNotExist) {
 				break // it has fewer frames
+			}
+			if err != nil {
+				return nil, broken(err)
 			}
 			frame, err := readPPM(data)
 			if err != nil {
-				return nil, err
+				return nil, broken(err)
 			}
 			videos[n].shown = append(videos[n].shown, frame)
 		}
 	}
 	return videos, nil
 }
+
+// mostPixels is how large a picture may be, twice as large as one of an 8K video: a
+// few bytes can say that they are a picture of many GB.
+const (
+	mostPixels = 64 << 20
+	mostFrame  = 3*mostPixels + 100 // bytes
+)
 
 // readPPM reads a picture as frames.py writes it.
 func readPPM(data []byte) (image.Image, error) {
@@ -89,7 +114,7 @@ func readPPM(data []byte) (image.Image, error) {
 	if len(parts) != 4 {
 		return nil, fmt.Errorf("a frame is no picture")
 	}
-	if _, err := fmt.Sscan(string(parts[1]), &w, &h); err != nil || w < 1 || h < 1 || len(parts[3]) != 3*w*h {
+	if _, err := fmt.Sscan(string(parts[1]), &w, &h); err != nil || w < 1 || h < 1 || w > mostPixels || h > mostPixels || len(parts[3]) != 3*w*h {
 		return nil, fmt.Errorf("a frame of %q has %d bytes", parts[1], len(parts[3]))
 	}
 	frame := image.NewRGBA(image.Rect(0, 0, w, h))
@@ -106,6 +131,16 @@ func readPicture(file string) (image.Image, error) {
 		return nil, err
 	}
 	defer f.Close()
+	config, _, err := image.DecodeConfig(f)
+	if err != nil {
+		return nil, err
+	}
+	if config.Width > mostPixels/max(config.Height, 1) {
+		return nil, fmt.Errorf("it has %d by %d pixels, more than are decoded", config.Width, config.Height)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
 	picture, _, err := image.Decode(f)
 	return picture, err
 }
@@ -121,7 +156,7 @@ func isVideo(name string) bool {
 
 // decoded decodes every picture and video of samples and says what is wrong with
 // them. unknown is true when there are videos and nothing to decode them with.
-func decoded(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
+func decoded(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
 	var files, names []string
 	for _, s := range samples {
 		for _, f := range s.Files {
@@ -138,7 +173,11 @@ func decoded(ctx context.Context, g *generator.Generator, dir string, samples []
 	if len(files) == 0 {
 		return wrong, nil, false, nil
 	}
-	videos, err := decodeVideos(ctx, g, dir, files, 0)
+	var videos []video
+	err = runs.Retry(func() error {
+		videos, err = decodeVideos(ctx, runs, g, dir, files, 0)
+		return err
+	})
 	if died, ok := errors.AsType[*generator.Failure](err); ok { // a decoder in C did not survive it
 		return append(wrong, "the decoder failed: "+died.Detail), nil, false, nil
 	}

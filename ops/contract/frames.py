@@ -67,7 +67,7 @@ def with_ffmpeg(path):
 
 
 def decode(path):
-    """Returns the first decoder that gets through, its frames, and what the last one had against it."""
+    """Returns the first decoder that gets through and its frames, or what the first of all had against it."""
     wrong = None
     for decoder in (with_av, with_cv2, with_ffmpeg):
         try:

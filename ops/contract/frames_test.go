@@ -8,9 +8,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // withDecoder makes an environment in which videos can be decoded, for generators
@@ -36,7 +39,7 @@ func withDecoder(t *testing.T, names ...string) *generator.Index {
 // A video whose boxes and tables are right is not whole if no picture comes of it.
 func TestDecode(t *testing.T) {
 	index := withDecoder(t, "organisation", "movies", "undecodable")
-	c := Checker{Samples: 2, Seed: 42, Scratch: t.TempDir(), Guard: &generator.Guard{}}
+	c := Checker{Samples: 2, Seed: 42, Scratch: t.TempDir(), Runs: &plan.Runs{Guard: &generator.Guard{}}}
 	for name, want := range map[string]string{
 		"organisation": "",
 		"movies":       "",
@@ -62,6 +65,22 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// A decoder that a video makes run for ever is stopped.
+func TestDecoderHangs(t *testing.T) {
+	dir := t.TempDir()
+	python := filepath.Join(dir, "bin", "python")
+	if err := os.Mkdir(filepath.Dir(python), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(python, []byte("#!/bin/sh\nexec sleep 20\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err := decodeVideos(t.Context(), &plan.Runs{Timeout: 200 * time.Millisecond}, &generator.Generator{Name: "slow", Python: python}, dir, []string{"video.mp4"}, 0)
+	if f := plan.Blame(err); f == nil || f.Cause != task.TimedOut {
+		t.Errorf("got %v", err)
+	}
+}
+
 // The contact sheet shows each sample's first frame, frames of its video, and its
 // final frame.
 func TestContactSheet(t *testing.T) {
@@ -79,11 +98,11 @@ func TestContactSheet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, samples, err := Collect(g, result.Output, 2)
+	_, samples, err := plan.Collect(g, result.Output, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sheet, err := ContactSheet(t.Context(), g, dir, samples, 2)
+	sheet, err := ContactSheet(t.Context(), &plan.Runs{}, g, dir, samples, 2)
 	if err != nil {
 		t.Fatal(err)
 	}

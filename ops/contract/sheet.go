@@ -17,6 +17,7 @@ import (
 	"golang.org/x/image/font/basicfont"
 	"golang.org/x/image/math/fixed"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
@@ -32,7 +33,7 @@ const (
 // ContactSheet draws a row for each sample: its first frame, count frames of its
 // video, its final frame, and its name above. Where the video cannot be decoded a
 // box says so. dir is a folder for the work; the samples must lie below it.
-func ContactSheet(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample, count int) (image.Image, error) {
+func ContactSheet(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample, count int) (image.Image, error) {
 	var files []string
 	at := map[int]int{} // place of a sample's video in files
 	for n, s := range samples {
@@ -43,7 +44,7 @@ func ContactSheet(ctx context.Context, g *generator.Generator, dir string, sampl
 	}
 	videos := make([]video, len(files))
 	if len(files) > 0 {
-		decoded, err := decodeVideos(ctx, g, dir, files, count)
+		decoded, err := decodeVideos(ctx, runs, g, dir, files, count)
 		if _, died := errors.AsType[*generator.Failure](err); err != nil && !died {
 			return nil, err
 		}

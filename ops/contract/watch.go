@@ -1,16 +1,19 @@
 package contract
 
 import (
-	"bufio"
+	"bytes"
 	_ "embed"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
@@ -42,23 +45,21 @@ type Seen struct {
 	Programs    []string `json:"programs,omitempty"`      // that it ran
 }
 
-// readSeen reads what the watcher wrote in a scratch folder. found is false when
-// it was not even started.
-func readSeen(scratch string, g *generator.Generator) (s Seen, found bool, err error) {
-	f, err := os.Open(filepath.Join(scratch, watchFolder, "seen"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, false, nil
-	}
+// mostSeen is how much of what the watcher wrote is read: some thousand lines each
+// of a hundred processes.
+const mostSeen = 64 << 20
+
+// readSeen reads what the watcher wrote in a scratch folder. The error is
+// fs.ErrNotExist when it was not even started.
+func readSeen(scratch string, g *generator.Generator) (Seen, error) {
+	text, err := readLeft(scratch, watchFolder+"/seen", mostSeen)
 	if err != nil {
-		return s, false, err
+		return Seen{}, err
 	}
-	defer f.Close()
 	sets := map[string]map[string]bool{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
+	for line := range bytes.Lines(text) {
 		var pair [2]string
-		if json.Unmarshal(lines.Bytes(), &pair) != nil {
+		if json.Unmarshal(line, &pair) != nil {
 			continue // two processes wrote at once
 		}
 		if what, name := pair[0], pair[1]; what != "" {
@@ -73,7 +74,26 @@ func readSeen(scratch string, g *generator.Generator) (s Seen, found bool, err e
 	}
 	list := func(what string) []string { return slices.Sorted(maps.Keys(sets[what])) }
 	return Seen{Network: list("network"), Shared: list("shared memory"), Outside: list("write"), SystemFonts: list("font"),
-		OwnFonts: list("own font"), MissedFonts: list("no font"), Programs: list("program")}, true, lines.Err()
+		OwnFonts: list("own font"), MissedFonts: list("no font"), Programs: list("program")}, nil
+}
+
+// readLeft reads a file below a folder in which a generator could write, at most so
+// many bytes of it. What it put in its place may be a pipe, or a link out of there.
+func readLeft(dir, name string, most int64) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s is no plain file", name))
+	}
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // own reports whether a file is the generator's, its environment's or made by the

@@ -3,8 +3,6 @@ package plan
 import (
 	"bufio"
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -12,20 +10,19 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
 // Measure finds out what a generator takes, from two runs of it on this machine as
 // a worker would run it: one for a single sample and one for n, at least 2. What
-// it writes is checked as a worker does. The error is a *generator.Failure or a
-// *sample.Error if the generator is to blame.
-func Measure(ctx context.Context, g *generator.Generator, n int) (Cost, error) {
+// it writes is checked as a worker does. Blame knows the error if the generator is
+// to blame.
+func (r *Runs) Measure(ctx context.Context, g *generator.Generator, n int) (Cost, error) {
 	c := Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second), Machine: Machine(), Samples: n}
-	one, err := try(ctx, g, 1)
+	one, err := r.try(ctx, g, 1)
 	if err != nil {
 		return c, err
 	}
-	many, err := try(ctx, g, n)
+	many, err := r.try(ctx, g, n)
 	if err != nil {
 		return c, err
 	}
@@ -55,7 +52,15 @@ type tried struct {
 	files int
 }
 
-func try(ctx context.Context, g *generator.Generator, n int) (tried, error) {
+func (r *Runs) try(ctx context.Context, g *generator.Generator, n int) (t tried, err error) {
+	err = r.Retry(func() error {
+		t, err = r.once(ctx, g, n)
+		return err
+	})
+	return t, err
+}
+
+func (r *Runs) once(ctx context.Context, g *generator.Generator, n int) (tried, error) {
 	scratch, err := os.MkdirTemp("", "vm-dataset-canary-")
 	if err != nil {
 		return tried{}, err
@@ -63,21 +68,16 @@ func try(ctx context.Context, g *generator.Generator, n int) (tried, error) {
 	defer os.RemoveAll(scratch)
 	const seed = 42 // the same for both, so that they have most of their samples in common
 	before := contention()
-	// Without limits the guard only watches.
-	r, err := generator.Run(ctx, generator.Request{Generator: g, Samples: n, Seed: seed, Scratch: scratch, Guard: &generator.Guard{}})
+	result, err := r.Run(ctx, generator.Request{Generator: g, Samples: n, Seed: seed, Scratch: scratch})
 	if err != nil {
 		return tried{}, err
 	}
-	var places []sample.Place
-	for i := range n {
-		places = append(places, sample.Place{Offset: i, Index: i})
-	}
-	_, samples, err := sample.Collect(r.Output, n, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
+	_, samples, err := Collect(g, result.Output, n)
 	if err != nil {
 		return tried{}, err
 	}
-	t := tried{Result: r}
-	t.Wall = max(r.CPU, r.Wall-(contention()-before))
+	t := tried{Result: result}
+	t.Wall = max(t.CPU, t.Wall-(contention()-before))
 	for _, s := range samples {
 		for _, f := range s.Files {
 			t.bytes += f.Size
@@ -98,18 +98,6 @@ func contention() time.Duration {
 	_, total, _ := strings.Cut(strings.SplitN(string(text), "\n", 2)[0], "total=")
 	micros, _ := strconv.ParseInt(total, 10, 64)
 	return time.Duration(micros) * time.Microsecond
-}
-
-// Blame says why a generator could not be measured, in one sentence; ok is false
-// where something else than the generator is to blame.
-func Blame(err error) (why string, ok bool) {
-	if f, is := errors.AsType[*generator.Failure](err); is {
-		return fmt.Sprintf("%s: %s", f.Cause, f.Detail), true
-	}
-	if f, is := errors.AsType[*sample.Error](err); is {
-		return fmt.Sprintf("%s: %s", f.Cause, f.Detail), true
-	}
-	return "", false
 }
 
 // Machine is the model of this machine's CPU.

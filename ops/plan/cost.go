@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 // Cost is what a generator was measured to take. A chunk of n samples takes
@@ -65,15 +67,5 @@ func SaveCosts(dir string, measured ...Cost) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	// Another command may read it now.
-	half, err := os.CreateTemp(dir, costsFile+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(half.Name())
-	_, err = half.Write(append(data, '\n'))
-	if err := errors.Join(err, half.Close()); err != nil {
-		return err
-	}
-	return os.Rename(half.Name(), filepath.Join(dir, costsFile))
+	return generator.ReplaceFile(filepath.Join(dir, costsFile), append(data, '\n'))
 }

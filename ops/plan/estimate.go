@@ -122,13 +122,14 @@ func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 	type shape struct {
 		generator          string
 		offset, len, parts int
-		list               int // keys to list grow with the start, up to a bound
+		before             int // cells: keys to list grow with them, up to a bound
+		repair             bool
 	}
 	reckoned := map[shape]GeneratorEstimate{}
 	for _, t := range run.Plan() {
 		g := &e.Generators[place[t.Generator]]
 		r := t.Range()
-		k := shape{t.Generator, r.Start % t.ChunkSize, t.Count(), t.PartSize, pages(min(r.Start, task.MaxSpan)/t.ChunkSize+1) + len(t.Indices)<<20}
+		k := shape{t.Generator, r.Start % t.ChunkSize, t.Count(), t.PartSize, min(r.Start, task.MaxSpan) / t.ChunkSize, t.Indices != nil}
 		one, there := reckoned[k]
 		if !there {
 			one = s.task(t, costs[t.Generator])
@@ -343,12 +344,11 @@ func some(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }
 
-// seconds writes a duration for a person.
-func seconds(s float64) string {
-	d := time.Duration(s * float64(time.Second))
+// Span writes a duration as a person would: 7.1 days, 1h02m, 3m05s, 12.4 s.
+func Span(d time.Duration) string {
 	switch {
 	case d < time.Minute:
-		return fmt.Sprintf("%.1f s", s)
+		return fmt.Sprintf("%.1f s", d.Seconds())
 	case d < time.Hour:
 		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
 	case d < 48*time.Hour:
@@ -356,3 +356,5 @@ func seconds(s float64) string {
 	}
 	return fmt.Sprintf("%.1f days", d.Hours()/24)
 }
+
+func seconds(s float64) string { return Span(time.Duration(s * float64(time.Second))) }

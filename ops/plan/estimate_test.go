@@ -201,6 +201,20 @@ func TestTakes(t *testing.T) {
 	}
 }
 
+// Tasks of one shape are reckoned once, and come to what each of them comes to.
+func TestShapes(t *testing.T) {
+	run := runOf(3000, 150, 1, task.Files)
+	got := estimate(t, run, even, Setting{Worker: DefaultWorker(), Concurrency: 10})
+	want := send(got.Tasks)
+	for _, one := range run.Plan() {
+		want.add(work(one, even), 1)
+	}
+	want.add(verify(got.Chunks, got.Objects), 1)
+	if got.Requests != want {
+		t.Errorf("%+v, want %+v", got.Requests, want)
+	}
+}
+
 // What cannot work is a problem; what is only to be known, a note.
 func TestJudge(t *testing.T) {
 	usual := Setting{Worker: DefaultWorker(), Concurrency: 10}

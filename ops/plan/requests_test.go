@@ -158,7 +158,7 @@ func TestMeasure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Measure(t.Context(), g, 4)
+		return (&Runs{Guard: &generator.Guard{}}).Measure(t.Context(), g, 4)
 	}
 	c, err := measure("good")
 	if err != nil {
@@ -172,7 +172,7 @@ func TestMeasure(t *testing.T) {
 	}
 	for name, want := range map[string]string{"crash": "crashed: ", "few": "incomplete_output: "} {
 		_, err := measure(name)
-		if why, its := Blame(err); !its || !strings.HasPrefix(why, want) {
+		if f := Blame(err); f == nil || !strings.HasPrefix(f.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

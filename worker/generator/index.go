@@ -81,16 +81,22 @@ func (x *Index) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, IndexFile+".*")
+	return ReplaceFile(filepath.Join(dir, IndexFile), append(text, '\n'))
+}
+
+// ReplaceFile writes a file in one step: who reads it meanwhile reads the old one or
+// the new one.
+func ReplaceFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(append(text, '\n'))
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), filepath.Join(dir, IndexFile))
+	return os.Rename(f.Name(), path)
 }
 
 // Find returns the generator of a name, or an *UnknownError.

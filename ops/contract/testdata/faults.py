@@ -4,9 +4,11 @@ import argparse
 import os
 import random
 import socket
+import struct
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
@@ -40,6 +42,10 @@ if fault == "crashes":
     raise ValueError("no puzzle can be found")
 if fault == "unlucky" and str(seed) == (HERE / "unlucky.txt").read_text():
     raise ValueError(f"no puzzle for seed {seed}")
+if fault == "works-once" and Path.cwd().parent.name != "1":  # the folders of a check's runs are numbered
+    raise ValueError("no puzzle but the first")
+if fault == "crowded" and Path.cwd().parent.name == "1":  # as beside others that take the memory
+    raise MemoryError
 if fault == "hangs":
     while True:
         time.sleep(1)
@@ -143,6 +149,19 @@ if fault == "leaves-much":
     for n in range(5):
         Path(tempfile.mkdtemp()).joinpath("frame.png").write_bytes(kit.png((1, 2, 3)))
 
+if fault in ("pipes", "long-lines", "leads-out"):  # it writes where it is watched
+    seen = Path.cwd().parent / "watch" / "seen"
+    if seen.exists():
+        seen.unlink()
+        if fault == "pipes":
+            os.mkfifo(seen)
+        elif fault == "leads-out":
+            seen.symlink_to("/etc/passwd")
+        else:
+            seen.write_text("x" * (2 << 20) + '\n["program", "git"]\n')
+if fault == "frames":
+    (Path.cwd().parent / "frames").mkdir()
+
 kept = []
 for i in range(count):
     value = rng.getrandbits(48)
@@ -162,3 +181,8 @@ for i in range(count):
         (folder / "extra.png").symlink_to("/etc/passwd")
     if fault == "half-pictures":
         (folder / "first_frame.png").write_bytes(kit.png((1, 2, 3))[:-9])
+    if fault == "huge-pictures":  # it says so, in 100 bytes
+        header = b"IHDR" + struct.pack(">IIBBBBB", 65535, 65535, 8, 2, 0, 0, 0)
+        picture = kit.png((1, 2, 3))
+        picture = picture[:12] + header + struct.pack(">I", zlib.crc32(header)) + picture[33:]
+        (folder / "first_frame.png").write_bytes(picture)
