@@ -19,7 +19,7 @@ import (
 )
 
 // Checker checks generators one after the other, so that its memory is that of the
-// largest: about 150 bytes for each sample and 500 for each receipt, and 64 MiB
+// largest: about 230 bytes for each sample and 500 for each receipt, and 64 MiB
 // for the objects being read.
 type Checker struct {
 	Store    *store.Store

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
 // Worker is a Lambda function as a plan sees it.
@@ -37,7 +38,7 @@ const (
 	coldStart   = 3 * time.Second       // from the order for a new worker to its first task; billed
 	requestTime = 50 * time.Millisecond // of a request to S3 from Lambda
 	uploadRate  = 60e6                  // bytes a second from one worker to S3
-	uploads     = 32                    // of one chunk side by side: worker/store
+	uploads     = store.Parallel        // of one chunk side by side
 )
 
 // spread is by how much the chunks of one generator differ: the standard deviation
