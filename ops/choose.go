@@ -8,12 +8,12 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/posener/complete"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -153,7 +153,7 @@ func inImage(o *Output, t *Target) ([]generator.Generator, error) {
 		list = append(list, generator.Generator{Name: name, Problem: "it is in " + o.Generators + " but not in the stack's image: pulumi up brings it there"})
 	}
 	if len(d.changed) > 0 {
-		o.Say("note: the image has another commit than %s of %s: pulumi up brings the local one", o.Generators, some(d.changed))
+		o.Say("note: the image has another commit than %s of %s: pulumi up brings the local one", o.Generators, plan.Some(d.changed))
 	}
 	return list, nil
 }
@@ -185,15 +185,6 @@ func compareGenerators(here []generator.Generator, image map[string]string) (d d
 		}
 	}
 	return d
-}
-
-// some lists a few names and counts the others.
-func some(names []string) string {
-	const few = 3
-	if len(names) <= few {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }
 
 func discover(g *Globals) ([]generator.Generator, error) {
@@ -237,7 +228,7 @@ func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Gene
 		return nil, errors.New("no generator is ready")
 	}
 	if len(seedless) > 0 {
-		o.Say("note: no seed can be given to %s: nothing keeps chunks from coming out alike, and ops verify counts duplicates", some(seedless))
+		o.Say("note: no seed can be given to %s: nothing keeps chunks from coming out alike, and ops verify counts duplicates", plan.Some(seedless))
 	}
 	return chosen, nil
 }

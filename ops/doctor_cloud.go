@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -379,7 +380,7 @@ func (d *doctor) generators(context.Context) (string, error) {
 		names []string
 	}{{"not in the image: ", diff.local}, {"only in the image: ", diff.image}, {"of another commit in the image: ", diff.changed}} {
 		if len(f.names) > 0 {
-			found = append(found, f.what+some(f.names))
+			found = append(found, f.what+plan.Some(f.names))
 		}
 	}
 	if len(found) > 0 {

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -241,7 +242,7 @@ func TestCompareGenerators(t *testing.T) {
 	if want := (difference{local: []string{"new"}, image: []string{"other"}, changed: []string{"changed"}}); !reflect.DeepEqual(d, want) {
 		t.Errorf("%+v, want %+v", d, want)
 	}
-	if got := some([]string{"a", "b", "c", "d", "e"}); got != "a, b, c and 2 more" {
+	if got := plan.Some([]string{"a", "b", "c", "d", "e"}); got != "a, b, c and 2 more" {
 		t.Error(got)
 	}
 }

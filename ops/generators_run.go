@@ -258,7 +258,7 @@ func (t *Tried) table(w io.Writer) {
 		fmt.Fprintf(w, "remedy: %s\n", f.Remedy)
 	}
 	if len(t.NotKept) > 0 {
-		fmt.Fprintf(w, "not kept: %s\n", some(t.NotKept))
+		fmt.Fprintf(w, "not kept: %s\n", plan.Some(t.NotKept))
 	}
 	fmt.Fprintf(w, "kept in %s", t.To)
 	if t.Sheet != "" {

@@ -317,10 +317,10 @@ func (p *Planned) remark(t *Target) {
 		}
 	}
 	if changed != nil {
-		p.Notes = append(p.Notes, some(changed)+" changed since measured")
+		p.Notes = append(p.Notes, plan.Some(changed)+" changed since measured")
 	}
 	if waits != nil {
-		p.Notes = append(p.Notes, some(waits)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
+		p.Notes = append(p.Notes, plan.Some(waits)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
 	}
 	if t != nil && t.Region != "" && t.Region != price.Region {
 		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may be others", t.Region))

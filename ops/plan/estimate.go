@@ -89,7 +89,7 @@ type Item struct {
 type UnknownCostError struct{ Generators []string }
 
 func (e *UnknownCostError) Error() string {
-	return "what samples of " + some(e.Generators) + " take was not measured yet"
+	return "what samples of " + Some(e.Generators) + " take was not measured yet"
 }
 
 // usual are the concurrencies of which a plan always tells how long it takes: what
@@ -315,7 +315,7 @@ func (e *Estimate) judge(s Setting) {
 		}
 	}
 	if continued != nil {
-		e.note("a task of %s takes longer than the %s that a worker has: the rest of it is sent on as a new task, which is no loss, but a smaller --batch is simpler", some(continued), seconds(limit))
+		e.note("a task of %s takes longer than the %s that a worker has: the rest of it is sent on as a new task, which is no loss, but a smaller --batch is simpler", Some(continued), seconds(limit))
 	}
 	if takes := e.takes(e.Concurrency); takes > retention.Seconds() {
 		e.problem("the run takes %s with %d workers, and the queue keeps a task for %s: take more workers, or submit it in parts with --start", seconds(takes), e.Concurrency, seconds(retention.Seconds()))
@@ -336,7 +336,8 @@ func (e *Estimate) note(format string, args ...any) {
 	e.Notes = append(e.Notes, fmt.Sprintf(format, args...))
 }
 
-func some(names []string) string {
+// Some lists a few names and counts the others.
+func Some(names []string) string {
 	const few = 3
 	if len(names) <= few {
 		return strings.Join(names, ", ")
