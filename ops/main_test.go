@@ -149,8 +149,8 @@ func (c *cloud) take(ctx context.Context, name string) (bodies []string, err err
 }
 
 // commit stores a chunk that a run with this seed made.
-func (c *cloud) commit(ctx context.Context, generator string, r task.Range, seed, chunkSize int) error {
-	receipt := store.Receipt{Generator: generator, RunID: "earlier", RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Claim: 1, Format: task.Files, Domain: "d"}
+func (c *cloud) commit(ctx context.Context, generator, run string, r task.Range, seed, chunkSize int) error {
+	receipt := store.Receipt{Generator: generator, RunID: run, CPUSeconds: float64(r.Len()), WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Claim: 1, Format: task.Files, Domain: "d"}
 	for i := r.Start; i < r.End; i++ {
 		text := fmt.Sprint(generator, i)
 		sum := sha256.Sum256([]byte(text))
@@ -280,7 +280,7 @@ func sendTo(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(to.SendMessage(context.Background(), args[1], attributes))
 }
 
-// commitRange commits samples: commit GENERATOR FIRST LAST SEED CHUNKSIZE
+// commitRange commits samples, of another run unless one is named: commit GENERATOR FIRST LAST SEED CHUNKSIZE [RUN]
 func commitRange(ts *testscript.TestScript, neg bool, args []string) {
 	var n [4]int
 	for i := range n {
@@ -288,7 +288,11 @@ func commitRange(ts *testscript.TestScript, neg bool, args []string) {
 		n[i], err = strconv.Atoi(args[i+1])
 		ts.Check(err)
 	}
-	ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], task.Range{Start: n[0], End: n[1] + 1}, n[2], n[3]))
+	run := "earlier"
+	if len(args) > 5 {
+		run = args[5]
+	}
+	ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], run, task.Range{Start: n[0], End: n[1] + 1}, n[2], n[3]))
 }
 
 // takeFrom prints what can be received from a queue, sorted, and removes it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -67,7 +68,9 @@ func (c *VerifyCmd) Validate() error {
 func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
 	// What is kept of each sample has no pointers, so that collecting garbage often
 	// costs little, and half a million samples fit into 200 MB.
-	debug.SetGCPercent(40)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
+	}
 	run, err := c.run(ctx, o, t, st)
 	if err != nil {
 		return err

@@ -310,11 +310,10 @@ func details(t *testing.T, r *Report) {
 	}
 }
 
-// What was made for one experiment is gone before the next: a check takes little
-// more of the disk than two runs.
-func TestDisk(t *testing.T) {
-	root, scratch := folder(t), t.TempDir()
-	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: []string{"organisation"}}).Build(t.Context())
+// organisation is a generator that keeps the contract, with its environment.
+func organisation(t *testing.T) *generator.Generator {
+	t.Helper()
+	index, err := (&generator.Builder{Root: folder(t), Dir: t.TempDir(), Names: []string{"organisation"}}).Build(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,6 +321,13 @@ func TestDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return g
+}
+
+// What was made for one experiment is gone before the next: a check takes little
+// more of the disk than two runs.
+func TestDisk(t *testing.T) {
+	g, scratch := organisation(t), t.TempDir()
 	c := Checker{Samples: 1, Seed: 42, Scratch: scratch, Runs: &plan.Runs{}, Progress: func(_ string, done int) {
 		if runs, _ := filepath.Glob(filepath.Join(scratch, "*", "[0-9]*")); len(runs) < 1 || len(runs) > 2 {
 			t.Errorf("after step %d there are %d runs", done, len(runs))
@@ -339,15 +345,7 @@ func TestUnwatched(t *testing.T) {
 	if _, err := os.Stat(system); err != nil {
 		required(t, system)
 	}
-	root := folder(t)
-	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: []string{"organisation"}}).Build(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := index.Find("organisation")
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := organisation(t)
 	deaf := filepath.Join(filepath.Dir(g.Python), "deaf")
 	if err := os.WriteFile(deaf, []byte("#!/bin/sh\nexec "+system+" -E -X utf8 \"$@\"\n"), 0o755); err != nil {
 		t.Fatal(err)
