@@ -202,6 +202,7 @@ func chunks(run task.Run, every int, do func(name string, t task.Task, c task.Ch
 func (f *far) fill(b *testing.B, run task.Run, every int) {
 	b.Helper()
 	const shard = "as many bytes as its receipt says"
+	made := run.Created.Add(-time.Hour) // twenty a second, as from workers, and not all of them just now
 	chunks(run, every, func(name string, t task.Task, c task.Chunk, missing bool) {
 		r := store.Receipt{Version: 1, Generator: name, RunID: run.ID, RunSeed: run.Seed, ChunkSize: run.ChunkSize, ChunkStart: c.Cell.Start, Seed: c.Seed(t, 0),
 			Command: []string{"python", "examples/generate.py", "--num-samples", "20", "--seed", fmt.Sprint(c.Seed(t, 0)), "--output", "output"},
@@ -223,6 +224,9 @@ func (f *far) fill(b *testing.B, run task.Run, every int) {
 		object := filepath.Join(f.objects, filepath.FromSlash(r.Shard.Key))
 		must(b, errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.MkdirAll(filepath.Dir(object), 0o755),
 			os.WriteFile(path, text, 0o644), os.WriteFile(object, []byte(shard), 0o644)))
+		if made = made.Add(50 * time.Millisecond); every > 0 {
+			must(b, os.Chtimes(path, made, made))
+		}
 	})
 }
 

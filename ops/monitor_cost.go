@@ -48,9 +48,16 @@ const (
 type costs struct {
 	worker plan.Worker
 	local  bool
-	read   map[string]bool     // by key
-	seen   []time.Time         // by place of the generator: when the newest receipt was written that a look has listed
+	read   int                 // receipts
+	newest []newest            // by place of the generator
 	traces map[string]*sampled // by generator
+}
+
+// newest are the receipts of one generator that were written last of those that a look
+// has listed: what a later look has beside or after them is new. S3 tells seconds.
+type newest struct {
+	written time.Time
+	keys    map[string]bool
 }
 
 // sampled is what was read of one generator.
@@ -60,7 +67,7 @@ type sampled struct {
 }
 
 func newCosts(t *Target, generators int) *costs {
-	return &costs{worker: workerOf(t), local: t.Name == stack.Local, read: map[string]bool{}, seen: make([]time.Time, generators), traces: map[string]*sampled{}}
+	return &costs{worker: workerOf(t), local: t.Name == stack.Local, newest: make([]newest, generators), traces: map[string]*sampled{}}
 }
 
 // look reads the receipts that were chosen, and reckons.
@@ -82,9 +89,7 @@ func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.Receip
 			g.mine = append(g.mine, plan.TraceOf(r))
 		}
 	}
-	for _, n := range chosen {
-		c.read[n.Key] = true
-	}
+	c.read += len(chosen)
 	cost := &RunCost{Local: c.local}
 	for _, g := range p.Generators {
 		seen := c.traces[g.Name]
@@ -107,18 +112,23 @@ func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.Receip
 // share of a look is, those of whole tasks together, spread over the range: a task's
 // cost shows only from all of its chunks.
 func (c *costs) choose(place int, names []store.ReceiptName, run task.Run) []store.ReceiptName {
-	since := c.seen[place]
+	last := &c.newest[place]
+	names = slices.DeleteFunc(slices.Clone(names), func(r store.ReceiptName) bool {
+		return r.Modified.Before(last.written) || last.keys[r.Key]
+	})
 	for _, r := range names {
-		if r.Modified.After(c.seen[place]) {
-			c.seen[place] = r.Modified
+		if r.Modified.After(last.written) {
+			*last = newest{r.Modified, map[string]bool{}}
+		}
+		if r.Modified.Equal(last.written) {
+			last.keys[r.Key] = true
 		}
 	}
-	left := min(readPerLook, readPerRun-len(c.read))
+	left := min(readPerLook, readPerRun-c.read)
 	if left <= 0 {
 		return nil
 	}
 	n := max(1, left/len(run.Generators))
-	names = slices.DeleteFunc(slices.Clone(names), func(r store.ReceiptName) bool { return c.read[r.Key] || r.Modified.Before(since) })
 	if len(names) <= n {
 		return names
 	}
