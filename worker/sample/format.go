@@ -22,7 +22,7 @@ func broken(format string, args ...any) error { return &formatError{fmt.Sprintf(
 // Whole checks a file of a sample as Collect does, and returns what is wrong with
 // it, or "".
 func Whole(name string, f io.ReadSeeker, size int64) (wrong string, err error) {
-	err = checkFile(name, f, size)
+	err = checkFile(name, f, size, nil)
 	if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare
 		return bad.reason, nil
 	}
@@ -31,8 +31,8 @@ func Whole(name string, f io.ReadSeeker, size int64) (wrong string, err error) {
 
 // checkFile checks that a file is whole, by its extension. The checks read the
 // structure and the checksums of a file and decode no pixel: decoding would cost
-// more CPU than the worker is allowed beside the generator.
-func checkFile(name string, f io.ReadSeeker, size int64) error {
+// more CPU than the worker is allowed beside the generator. The buffer may be nil.
+func checkFile(name string, f io.ReadSeeker, size int64, buffer []byte) error {
 	if size == 0 {
 		return broken("is empty")
 	}
@@ -41,7 +41,7 @@ func checkFile(name string, f io.ReadSeeker, size int64) error {
 	}
 	switch path.Ext(name) {
 	case ".png":
-		return checkPNG(f, size)
+		return checkPNG(f, size, buffer)
 	case ".mp4", ".mov":
 		return checkMP4(f, size)
 	case ".avi":
@@ -67,7 +67,7 @@ func checkText(f io.Reader) error {
 }
 
 // checkPNG walks the chunks and their CRCs up to IEND, which must end the file.
-func checkPNG(f io.Reader, size int64) error {
+func checkPNG(f io.Reader, size int64, buffer []byte) error {
 	var head [8]byte
 	if _, err := io.ReadFull(f, head[:]); err != nil || string(head[:]) != "\x89PNG\r\n\x1a\n" {
 		return broken("is no PNG")
@@ -84,7 +84,7 @@ func checkPNG(f io.Reader, size int64) error {
 		}
 		crc := crc32.NewIEEE()
 		_, _ = crc.Write(head[4:])
-		if _, err := io.CopyN(crc, f, length); err != nil {
+		if n, err := io.CopyBuffer(crc, io.LimitReader(f, length), buffer); err != nil || n < length {
 			return broken("is a truncated PNG")
 		}
 		if _, err := io.ReadFull(f, head[:4]); err != nil || binary.BigEndian.Uint32(head[:4]) != crc.Sum32() {

@@ -32,7 +32,7 @@ func TestMatroska(t *testing.T) {
 	live := bytes.Replace(good, good[bytes.Index(good, []byte("\x18\x53\x80\x67")):][:6], []byte("\x18\x53\x80\x67\xff"), 1)
 	for _, data := range [][]byte{good, live} {
 		for _, name := range []string{"v.webm", "v.mkv"} {
-			if err := checkFile(name, bytes.NewReader(data), int64(len(data))); err != nil {
+			if err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -47,7 +47,7 @@ func TestMatroska(t *testing.T) {
 		"a long element": slices.Concat(good, []byte("\xec\x42\x00rest")),
 	} {
 		var bad *formatError
-		if err := checkFile("v.webm", bytes.NewReader(data), int64(len(data))); !errors.As(err, &bad) {
+		if err := checkFile("v.webm", bytes.NewReader(data), int64(len(data)), nil); !errors.As(err, &bad) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -69,7 +69,7 @@ func TestFragments(t *testing.T) {
 		if err := errors.Join(start.Encode(&b), fragment.Encode(&b)); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkFile("v.mp4", bytes.NewReader(b.Bytes()), int64(b.Len())); whole != (err == nil) {
+		if err := checkFile("v.mp4", bytes.NewReader(b.Bytes()), int64(b.Len()), nil); whole != (err == nil) {
 			t.Errorf("%d frames: %v", frames, err)
 		}
 	}

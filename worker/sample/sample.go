@@ -100,6 +100,7 @@ func Collect(output string, want int, places []Place, rules Rules) (domain strin
 		keep[p.Offset] = n
 	}
 	samples = make([]Sample, len(places))
+	buffer := make([]byte, 32<<10)
 	for offset, f := range folders {
 		if err := f.hasRequired(rules); err != nil {
 			return "", nil, err
@@ -112,7 +113,7 @@ func Collect(output string, want int, places []Place, rules Rules) (domain strin
 		if kept {
 			id = task.SampleID(domain, places[n].Index)
 		}
-		s, err := f.check(output, id)
+		s, err := f.check(output, id, buffer)
 		if err != nil {
 			return "", nil, err
 		}
@@ -275,7 +276,7 @@ func (f folder) hasRequired(rules Rules) error {
 
 // check reads every file once: for its hash, and to see that it is whole. An
 // empty id means that the sample is not kept.
-func (f folder) check(output, id string) (Sample, error) {
+func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 	s := Sample{ID: id}
 	dir := filepath.Join(output, filepath.FromSlash(f.path))
 	if id != "" && slices.Contains(f.files, "metadata.json") {
@@ -296,10 +297,10 @@ func (f folder) check(output, id string) (Sample, error) {
 		}
 		file := File{Name: name, Path: filepath.Join(dir, name)}
 		h := sha256.New()
-		file.Size, err = io.Copy(h, data)
+		file.Size, err = io.CopyBuffer(h, struct{ io.Reader }{data}, buffer) // an *os.File would take one of its own
 		if err == nil {
 			file.SHA256 = hex.EncodeToString(h.Sum(nil))
-			err = checkFile(name, data, file.Size)
+			err = checkFile(name, data, file.Size, buffer)
 		}
 		data.Close()
 		if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare

@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -21,7 +20,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -30,14 +28,17 @@ import (
 // PutFiles stores the files of samples as one object each. The store is given
 // every file's SHA-256 and refuses bytes that do not fit it.
 func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample.Sample) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(Parallel)
+	type object struct {
+		key  string
+		file sample.File
+	}
+	var list []object
 	for _, item := range samples {
 		for _, f := range item.Files {
-			group.Go(func() error { return s.putFile(ctx, task.FileKey(generator, item.ID, f.Name), f) })
+			list = append(list, object{task.FileKey(generator, item.ID, f.Name), f})
 		}
 	}
-	return group.Wait()
+	return each(ctx, len(list), func(ctx context.Context, i int) error { return s.putFile(ctx, list[i].key, list[i].file) })
 }
 
 func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
@@ -50,11 +51,7 @@ func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.client.PutObject(ctx, &s3.PutObjectInput{
-		Bucket: &s.bucket, Key: &key, Body: body, ContentLength: &f.Size, ContentType: aws.String(contentType(f.Name)),
-		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum)),
-	})
-	return fail("put", key, err)
+	return fail("put", key, s.putObject(ctx, sum, &s3.PutObjectInput{Key: &key, Body: body, ContentLength: &f.Size, ContentType: aws.String(contentType(f.Name))}))
 }
 
 // contentType goes by the extension and not by what the machine has installed.
@@ -109,10 +106,11 @@ func writeShard(to io.Writer, samples []sample.Sample) error {
 		return err
 	}
 	archive := tar.NewWriter(packed)
+	buffer := make([]byte, 32<<10)
 	sorted := slices.SortedFunc(slices.Values(samples), func(a, b sample.Sample) int { return strings.Compare(a.ID, b.ID) })
 	for _, item := range sorted {
 		for _, f := range item.Files {
-			if err := writeMember(archive, item.ID+"/"+f.Name, f); err != nil {
+			if err := writeMember(archive, item.ID+"/"+f.Name, f, buffer); err != nil {
 				return err
 			}
 		}
@@ -123,7 +121,7 @@ func writeShard(to io.Writer, samples []sample.Sample) error {
 	return packed.Close()
 }
 
-func writeMember(archive *tar.Writer, name string, f sample.File) error {
+func writeMember(archive *tar.Writer, name string, f sample.File, buffer []byte) error {
 	body, err := os.Open(f.Path)
 	if err != nil {
 		return err
@@ -132,7 +130,7 @@ func writeMember(archive *tar.Writer, name string, f sample.File) error {
 	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: f.Size, Mode: 0o644, ModTime: time.Unix(0, 0)}); err != nil {
 		return err
 	}
-	_, err = io.Copy(archive, body)
+	_, err = io.CopyBuffer(archive, struct{ io.Reader }{body}, buffer) // an *os.File would take one of its own
 	return err
 }
 
@@ -196,11 +194,7 @@ func (u *upload) send() error {
 
 func (u *upload) finish() error {
 	if u.id == nil {
-		_, err := u.store.client.PutObject(u.ctx, &s3.PutObjectInput{
-			Bucket: &u.store.bucket, Key: &u.key, Body: bytes.NewReader(u.part), ContentType: aws.String("application/gzip"),
-			ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(u.hash.Sum(nil))),
-		})
-		return fail("put", u.key, err)
+		return fail("put", u.key, u.store.putObject(u.ctx, u.hash.Sum(nil), &s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(u.part), ContentType: aws.String("application/gzip")}))
 	}
 	if len(u.part) > 0 {
 		if err := u.send(); err != nil {

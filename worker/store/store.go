@@ -17,14 +17,17 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -127,14 +130,11 @@ func status(err error) int {
 // put has succeeded. Claims and receipts name the invocation and are unique.
 func (s *Store) put(ctx context.Context, key string, body []byte, once bool) error {
 	sum := sha256.Sum256(body)
-	in := &s3.PutObjectInput{
-		Bucket: &s.bucket, Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("application/json"),
-		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum[:])),
-	}
+	in := &s3.PutObjectInput{Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("application/json")}
 	if once {
 		in.IfNoneMatch = aws.String("*")
 	}
-	_, err := s.client.PutObject(ctx, in)
+	err := s.putObject(ctx, sum[:], in)
 	if err == nil || !once {
 		return fail("put", key, err)
 	}
@@ -146,6 +146,19 @@ func (s *Store) put(ctx context.Context, key string, body []byte, once bool) err
 		return fmt.Errorf("%s: %w", key, ErrExists)
 	}
 	return fail("put", key, err)
+}
+
+// putObject puts an object whose SHA-256 is known. The store refuses bytes that do
+// not fit it. It is signed, too: the SDK would read the body once more for that,
+// and over TLS leave it out.
+func (s *Store) putObject(ctx context.Context, sum []byte, in *s3.PutObjectInput) error {
+	in.Bucket, in.ChecksumSHA256 = &s.bucket, aws.String(base64.StdEncoding.EncodeToString(sum))
+	_, err := s.client.PutObject(ctx, in, s3.WithAPIOptions(func(stack *middleware.Stack) error {
+		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("payloadHash", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+			return next.HandleInitialize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum)), in)
+		}), middleware.Before)
+	}))
+	return err
 }
 
 // readTries is how often a small object is read. The SDK tries a request again, not
@@ -285,12 +298,24 @@ func (s *Store) Delete(ctx context.Context, keys []string) error {
 	})
 }
 
-// each calls do for 0 to n-1, some at a time, and returns the first error.
+// each calls do for 0 to n-1, some at a time, and returns the first error. One
+// goroutine makes many calls: each new one would have to grow its stack for the
+// depth of the SDK, a twentieth of what a put takes.
 func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(Parallel)
-	for i := range n {
-		group.Go(func() error { return do(ctx, i) })
+	var next atomic.Int64
+	for range min(n, Parallel) {
+		group.Go(func() error {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := do(ctx, int(i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
 	return group.Wait()
 }
