@@ -120,13 +120,13 @@ func (p *Progress) whole() bool { return p.Committed >= p.Expected }
 func (p *Progress) idle() bool { return p.Queue.Total() == 0 }
 
 // monitor looks at a run again and again. A generator that is whole is not
-// listed again, of others what lies before the first gap; and a failure report is
+// listed again, of others only where there were gaps; and a failure report is
 // read once.
 type monitor struct {
 	store    *store.Store
 	queue    *queue.Client
 	run      task.Run
-	open     []task.Range // by place of the generator: from its first gap on
+	open     [][]task.Range // by place of the generator: where receipts are missing, in order
 	whole    map[string]bool
 	reports  map[string]task.Cause // by key; "" for one of another run
 	past     []observation
@@ -170,7 +170,7 @@ func (m *monitor) forgives(ctx context.Context) bool {
 func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
 	for range run.Generators {
-		m.open = append(m.open, run.Range())
+		m.open = append(m.open, []task.Range{run.Range()})
 		m.repaired = append(m.repaired, repaired{})
 	}
 	return m
@@ -189,21 +189,25 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(looks)
 	for i, g := range m.run.Generators {
-		m.partly = m.partly || m.whole[g.Name] || m.open[i] != m.run.Range()
+		m.partly = m.partly || m.whole[g.Name] || !slices.Equal(m.open[i], []task.Range{m.run.Range()})
 		expected := m.run.Samples
 		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
 		if m.whole[g.Name] {
 			continue
 		}
 		group.Go(func() error {
-			names, err := dataset.Names(limited, m.store, g.Name, m.open[i])
-			if err != nil {
-				return err
+			var names []store.ReceiptName
+			for _, stretch := range m.stretches(i) {
+				some, err := dataset.Names(limited, m.store, g.Name, stretch)
+				if err != nil {
+					return err
+				}
+				names = append(names, some...)
 			}
 			if m.costs != nil {
 				toRead[i] = m.costs.choose(i, names, m.run)
 			}
-			var covered []task.Range
+			covered := gaps(m.run.Range(), m.open[i]) // seen before
 			for _, n := range names {
 				if !n.Repair {
 					covered = append(covered, n.Range)
@@ -213,10 +217,10 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 				}
 			}
 			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
-			open := gaps(m.open[i], covered)
+			open := gaps(m.run.Range(), covered)
 			p.Generators[i].Committed = max(0, expected-length(open)-left)
 			if len(g.Repairs) == 0 && len(open) > 0 {
-				m.open[i].Start = open[0].Start
+				m.open[i] = open
 			}
 			return err
 		})
@@ -255,6 +259,22 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	return p, nil
 }
 
+// stretches returns what of a generator is to be listed: its gaps, and what lies
+// between two of them where that is less than the names that one request lists.
+func (m *monitor) stretches(place int) []task.Range {
+	const page = 1000
+	near := max(page*max(m.run.ChunkSize, 1), task.MaxSpan)
+	var list []task.Range
+	for _, r := range m.open[place] {
+		if k := len(list) - 1; k >= 0 && r.Start-list[k].End < near {
+			list[k].End = r.End
+		} else {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
 // lookSurely is a look that takes a run for whole only after it has listed
 // everything: somebody may have taken back what was committed.
 func (m *monitor) lookSurely(ctx context.Context) (*Progress, error) {
@@ -264,7 +284,7 @@ func (m *monitor) lookSurely(ctx context.Context) (*Progress, error) {
 	}
 	clear(m.whole)
 	for i := range m.open {
-		m.open[i] = m.run.Range()
+		m.open[i] = []task.Range{m.run.Range()}
 	}
 	return m.look(ctx)
 }

@@ -120,7 +120,8 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 		}
 	}
 	p.Here = plan.Duration{Concurrency: runtime.NumCPU(), Seconds: p.CPUSeconds / float64(runtime.NumCPU())}
-	p.Prices = map[string]string{"region": price.Region, "as_of": price.AsOf}
+	oldest := slices.MinFunc(p.Items, func(a, b plan.Item) int { return strings.Compare(a.Date, b.Date) })
+	p.Prices = map[string]string{"region": price.Region, "as_of": oldest.Date}
 	p.costs = costs
 	p.remark(t)
 	if err := o.Print(p, p.table); err != nil {
@@ -366,7 +367,7 @@ func (p *Planned) table(w io.Writer) {
 		fmt.Fprintf(w, "with other samples: --chunk %d %s\n", a.ChunkSize, p.change(*a))
 	}
 	fmt.Fprintf(w, "measured on %s\n", strings.Join(p.Measured, ", "))
-	fmt.Fprintf(w, "prices: %s, on demand, without what is free, as of %s\n", p.Prices["region"], p.Prices["as_of"])
+	fmt.Fprintf(w, "prices: %s, on demand, without what is free, as of %s or later\n", p.Prices["region"], p.Prices["as_of"])
 	for _, note := range p.Notes {
 		fmt.Fprintf(w, "note: %s\n", note)
 	}

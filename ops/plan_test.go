@@ -130,18 +130,18 @@ func TestMonitorCost(t *testing.T) {
 // run is whole a watch says only after it has.
 func TestMonitorRefresh(t *testing.T) {
 	c := newCloud(t)
-	run := task.Run{ID: "mine", Samples: 40_000, Batch: 100, ChunkSize: 500, Generators: []task.RunGenerator{{Name: "maze"}}}
+	run := task.Run{ID: "mine", Samples: 40_000, Batch: 100, ChunkSize: 10, Generators: []task.RunGenerator{{Name: "maze"}}}
 	m := newMonitor(c.store, c.queue, run)
 	receipt := func(start int) store.Receipt {
 		return store.Receipt{Generator: "maze", RunID: "mine", ChunkSize: 500, Start: start, End: start + 500, Claim: 1, Format: task.Files}
 	}
 	committed := 0
-	look := func(from int) {
+	look := func(next string) {
 		t.Helper()
 		p, err := m.lookSurely(t.Context())
 		must(t, err)
-		if p.Committed != committed || p.whole() != (committed == 40_000) || !p.whole() && m.open[0].Start != from {
-			t.Errorf("%d are committed, want %d; the next look begins at %d, want %d", p.Committed, committed, m.open[0].Start, from)
+		if p.Committed != committed || p.whole() != (committed == 40_000) || !p.whole() && fmt.Sprint(m.stretches(0)) != next {
+			t.Errorf("%d are committed, want %d; the next look lists %v, want %s", p.Committed, committed, m.stretches(0), next)
 		}
 	}
 	commit := func(starts ...int) {
@@ -150,28 +150,29 @@ func TestMonitorRefresh(t *testing.T) {
 			committed += 500
 		}
 	}
-	look(0)
+	look("[00000000_00039999]")
 	for start := 0; start < 30_000; start += 500 {
-		if start != 20_000 {
+		if start != 2_000 && start != 5_000 && start != 20_000 {
 			commit(start)
 		}
 	}
-	look(20_000)
-	commit(31_000)
-	look(20_000)
+	look("[00002000_00005499 00020000_00039999]") // 5,500 to 20,000 is more than a request lists
+	commit(31_000, 2_000)
+	look("[00005000_00005499 00020000_00039999]")
 	commit(20_000)
-	look(30_000)
-	// What was before is taken back, and the look is not told; when all seems whole it
+	look("[00005000_00005499 00030000_00039999]")
+	// What was seen is taken back, and the look is not told; when all seems whole it
 	// finds out.
-	must(t, c.store.DeleteReceipt(t.Context(), receipt(1000)))
-	look(30_000)
+	must(t, c.store.DeleteReceipt(t.Context(), receipt(10_000)))
+	look("[00005000_00005499 00030000_00039999]")
 	for start := 30_000; start < 40_000; start += 500 {
 		if start != 31_000 {
 			commit(start)
 		}
 	}
+	commit(5_000)
 	committed -= 500
-	look(1000)
-	commit(1000)
-	look(0)
+	look("[00010000_00010499]")
+	commit(10_000)
+	look("")
 }

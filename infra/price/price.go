@@ -4,12 +4,10 @@
 // It is a leaf: it imports the standard library alone.
 package price
 
-// Where and when the prices hold: on demand, first tier, without what is free.
-// Those of other regions differ.
-const (
-	Region = "us-east-2"
-	AsOf   = "2025" // year in which AWS's pages showed them; they were not looked up since
-)
+// Region is where the prices hold: on demand, first tier, without what is free.
+// They were read for us-east-1, whose prices these are too. Those of other regions
+// differ.
+const Region = "us-east-2"
 
 // Instruction sets of a function, as Lambda names them.
 const (
@@ -31,25 +29,30 @@ const FreeDiskMB = 512
 type Price struct {
 	Dollars float64 `json:"dollars"`
 	Unit    string  `json:"unit"`
-	Source  string  `json:"source"`
+	Source  string  `json:"source"` // AWS's page
+	Date    string  `json:"date"`   // when it was such, year, month and day
 }
 
 // The prices.
 var (
-	GBSecondX86  = Price{0.0000166667, "GB-second of memory, x86_64", lambda}
-	GBSecondARM  = Price{0.0000133334, "GB-second of memory, arm64", lambda}
-	DiskGBSecond = Price{0.0000000309, "GB-second of ephemeral storage beyond 512 MB", lambda}
-	Invocation   = Price{0.20 / 1e6, "invocation", lambda}
-	QueueRequest = Price{0.40 / 1e6, "SQS request", sqs}
-	Put          = Price{0.005 / 1e3, "S3 PUT or LIST", s3}
-	Get          = Price{0.0004 / 1e3, "S3 GET", s3}
-	StorageMonth = Price{0.023, "GB-month in S3 Standard", s3}
-	Download     = Price{0.09, "GB from S3 to the internet", s3}
-	LogGB        = Price{0.50, "GB of logs taken in", cloudwatch}
-	MetricMonth  = Price{0.30, "metric and month, by the hour", cloudwatch}
+	GBSecondX86  = Price{0.0000166667, "GB-second of memory, x86_64", lambda, listed}
+	GBSecondARM  = Price{0.0000133334, "GB-second of memory, arm64", lambda, listed}
+	DiskGBSecond = Price{0.0000000309, "GB-second of ephemeral storage beyond 512 MB", lambda, listed}
+	Invocation   = Price{0.20 / 1e6, "invocation", lambda, listed}
+	QueueRequest = Price{0.40 / 1e6, "SQS request", sqs, "2026-03-14"}
+	Put          = Price{0.005 / 1e3, "S3 PUT or LIST", s3, listed}
+	Get          = Price{0.0004 / 1e3, "S3 GET", s3, listed}
+	StorageMonth = Price{0.023, "GB-month in S3 Standard", s3, listed}
+	Download     = Price{0.09, "GB from S3 to the internet", s3, "2026-06-05"}
+	LogGB        = Price{0.50, "GB of logs taken in", cloudwatch, "2026-04-12"}
+	MetricMonth  = Price{0.30, "metric and month, by the hour", cloudwatch, "2026-04-12"}
 )
 
-// Pages that the prices come from.
+// listed is when others had the prices of Lambda and S3 from AWS's price list API, and
+// published what it answered. The other dates are of articles that quote AWS's pages.
+const listed = "2025-10-28"
+
+// Pages that have the prices now.
 const (
 	lambda     = "https://aws.amazon.com/lambda/pricing/"
 	sqs        = "https://aws.amazon.com/sqs/pricing/"

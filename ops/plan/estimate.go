@@ -82,6 +82,7 @@ type Item struct {
 	Unit    string  `json:"unit"`
 	Price   float64 `json:"price"`  // USD of one
 	Source  string  `json:"source"` // of the price
+	Date    string  `json:"date"`   // of the price
 	Dollars float64 `json:"dollars"`
 }
 
@@ -241,7 +242,7 @@ func (e *Estimate) reckon(run task.Run) {
 	}
 	stored := float64(e.Bytes) / price.BytesPerGB
 	add := func(name string, amount float64, p price.Price) float64 {
-		item := Item{name, amount, p.Unit, p.Dollars, p.Source, amount * p.Dollars}
+		item := Item{name, amount, p.Unit, p.Dollars, p.Source, p.Date, amount * p.Dollars}
 		e.Items = append(e.Items, item)
 		return item.Dollars
 	}
