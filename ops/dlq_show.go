@@ -93,11 +93,11 @@ func (s *Shown) findReport(ctx context.Context, st *store.Store) error {
 	key := s.Text(task.AttributeReport)
 	var all []string
 	if s.Task != nil {
-		for name, err := range st.FailureNames(ctx, s.Task.Generator) {
+		for o, err := range st.Failures(ctx, s.Task.Generator) {
 			if err != nil {
 				return err
 			}
-			all = append(all, name)
+			all = append(all, o.Key)
 		}
 	}
 	for last, i := 0, 0; s.Text(task.AttributeReport) == "" && i < len(all); i++ {

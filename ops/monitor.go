@@ -102,7 +102,8 @@ type Progress struct {
 	Queue      queue.Depth         `json:"queue"`
 	DLQ        int                 `json:"dlq"`
 	DLQOldest  float64             `json:"dlq_oldest_seconds,omitempty"`
-	Failures   map[task.Cause]int  `json:"failures,omitempty"` // reports, by cause
+	Failures   map[task.Cause]int  `json:"failures,omitempty"`        // reports, by cause
+	Unread     int                 `json:"failures_unread,omitempty"` // reports that were too many to be read
 	Cost       *RunCost            `json:"cost,omitempty"`
 }
 
@@ -129,6 +130,7 @@ type monitor struct {
 	open     [][]task.Range // by place of the generator: where receipts are missing, in order
 	whole    map[string]bool
 	reports  map[string]task.Cause // by key; "" for one of another run
+	reported [][]string            // their keys, by place of the generator, as they were listed
 	past     []observation
 	repaired []repaired // by place of the generator
 	failing  time.Time  // since when looks fail; zero while they succeed
@@ -168,7 +170,7 @@ func (m *monitor) forgives(ctx context.Context) bool {
 }
 
 func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
-	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}}
+	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}, reported: make([][]string, len(run.Generators))}
 	for range run.Generators {
 		m.open = append(m.open, []task.Range{run.Range()})
 		m.repaired = append(m.repaired, repaired{})
@@ -189,8 +191,13 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(looks)
 	for i, g := range m.run.Generators {
-		m.partly = m.partly || m.whole[g.Name] || !slices.Equal(m.open[i], []task.Range{m.run.Range()})
+		m.partly = m.partly || m.whole[g.Name] || len(m.repaired[i]) > 0 || !slices.Equal(m.open[i], []task.Range{m.run.Range()})
 		expected := m.run.Samples
+		if expected == 0 { // it repairs, and that is all
+			for _, t := range g.Repairs {
+				expected += t.Count()
+			}
+		}
 		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
 		if m.whole[g.Name] {
 			continue
@@ -209,19 +216,18 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 			}
 			covered := gaps(m.run.Range(), m.open[i]) // seen before
 			for _, n := range names {
-				if !n.Repair {
-					covered = append(covered, n.Range)
+				if n.Repair {
+					continue
 				}
+				covered = append(covered, n.Range)
 				if !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
-					fresh[i] += min(n.Range.End, m.run.Range().End) - max(n.Range.Start, m.run.Range().Start)
+					fresh[i] += task.Range{Start: max(n.Range.Start, m.run.Range().Start), End: min(n.Range.End, m.run.Range().End)}.Len()
 				}
 			}
 			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
 			open := gaps(m.run.Range(), covered)
 			p.Generators[i].Committed = max(0, expected-length(open)-left)
-			if len(g.Repairs) == 0 && len(open) > 0 {
-				m.open[i] = open
-			}
+			m.open[i] = open
 			return err
 		})
 	}
@@ -229,6 +235,9 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	group.Go(func() (err error) { p.Queue, err = m.queue.Depth(limited); return err })
 	group.Go(func() (err error) { dlq, err = m.queue.DLQDepth(limited); return err })
 	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if err := m.countFailures(ctx, p); err != nil { // before it is noted what is whole now
 		return nil, err
 	}
 	for _, g := range p.Generators {
@@ -245,9 +254,6 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 			p.DLQOldest = max(p.DLQOldest, p.Time.Sub(message.Sent).Seconds())
 		}
 	}
-	if err := m.countFailures(ctx, p); err != nil {
-		return nil, err
-	}
 	if m.costs != nil {
 		var err error
 		if p.Cost, err = m.costs.look(ctx, m.store, slices.Concat(toRead...), p); err != nil {
@@ -259,16 +265,26 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	return p, nil
 }
 
-// stretches returns what of a generator is to be listed: its gaps, and what lies
-// between two of them where that is less than the names that one request lists.
+// stretches returns what of a generator is to be listed: its gaps and the repairs that
+// were not seen yet, and what lies between two of them where that is less than the
+// names that one request lists.
 func (m *monitor) stretches(place int) []task.Range {
 	const page = 1000
 	near := max(page*max(m.run.ChunkSize, 1), task.MaxSpan)
+	wanted := slices.Clone(m.open[place])
+	for _, t := range m.run.Generators[place].Repairs {
+		if !m.repaired[place][task.ReceiptKey(t.Generator, t.Chunks()[0])] {
+			wanted = append(wanted, t.Range())
+		}
+	}
+	slices.SortFunc(wanted, func(a, b task.Range) int { return a.Start - b.Start })
 	var list []task.Range
-	for _, r := range m.open[place] {
-		if k := len(list) - 1; k >= 0 && r.Start-list[k].End < near {
-			list[k].End = r.End
-		} else {
+	for _, r := range wanted {
+		switch k := len(list) - 1; {
+		case r.Len() == 0:
+		case k >= 0 && r.Start-list[k].End < near:
+			list[k].End = max(list[k].End, r.End)
+		default:
 			list = append(list, r)
 		}
 	}
@@ -284,32 +300,45 @@ func (m *monitor) lookSurely(ctx context.Context) (*Progress, error) {
 	}
 	clear(m.whole)
 	for i := range m.open {
+		clear(m.repaired[i])
 		m.open[i] = []task.Range{m.run.Range()}
 	}
 	return m.look(ctx)
 }
 
-// countFailures counts the failure reports of the run by cause. Listing goes
-// generator by generator side by side; then the new reports are read.
+// clocks is how far the clocks of the store and of who submitted a run may differ.
+const clocks = time.Hour
+
+// countFailures counts the failure reports of the run by cause. Listing goes generator
+// by generator side by side; then new reports are read, as many as a look reads, of
+// those that can be the run's. What is whole brings no more of them.
 func (m *monitor) countFailures(ctx context.Context, p *Progress) error {
-	keys := make([][]string, len(m.run.Generators))
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(looks)
 	for i, g := range m.run.Generators {
+		if m.whole[g.Name] && m.reported[i] != nil {
+			continue
+		}
 		group.Go(func() error {
-			for key, err := range m.store.FailureNames(limited, g.Name) {
+			keys := []string{}
+			for o, err := range m.store.Failures(limited, g.Name) {
 				if err != nil {
 					return err
 				}
-				keys[i] = append(keys[i], key)
+				if o.Modified.After(m.run.Created.Add(-clocks)) {
+					keys = append(keys, o.Key)
+				}
 			}
+			m.reported[i] = keys
 			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	unread := slices.DeleteFunc(slices.Concat(keys...), func(key string) bool { _, known := m.reports[key]; return known })
+	keys := slices.Concat(m.reported...)
+	unread := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, known := m.reports[key]; return known })
+	unread = unread[:min(len(unread), readPerLook, max(0, readPerRun-len(m.reports)))]
 	causes := make([]task.Cause, len(unread))
 	group, limited = errgroup.WithContext(ctx)
 	group.SetLimit(looks)
@@ -331,8 +360,11 @@ func (m *monitor) countFailures(ctx context.Context, p *Progress) error {
 	for i, key := range unread {
 		m.reports[key] = causes[i]
 	}
-	for _, key := range slices.Concat(keys...) {
-		if cause := m.reports[key]; cause != "" {
+	for _, key := range keys {
+		switch cause, read := m.reports[key]; {
+		case !read:
+			p.Unread++
+		case cause != "":
 			p.Failures[cause]++
 		}
 	}
@@ -461,7 +493,7 @@ func (p *Progress) line() string {
 	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), count(p.Committed), count(p.Expected), p.percent())
 	b.WriteString(p.speed())
 	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed, p.dead())
-	if len(p.Failures) > 0 {
+	if p.failed() {
 		fmt.Fprintf(&b, "  failures %s", p.causes())
 	}
 	if p.Cost != nil && !p.Cost.Local {
@@ -477,6 +509,8 @@ func (p *Progress) percent() float64 {
 	return 100 * float64(p.Committed) / float64(p.Expected)
 }
 
+func (p *Progress) failed() bool { return len(p.Failures) > 0 || p.Unread > 0 }
+
 // causes lists the failures, most frequent first.
 func (p *Progress) causes() string {
 	var list []string
@@ -485,6 +519,9 @@ func (p *Progress) causes() string {
 		if n := p.Failures[c]; n > 0 {
 			list = append(list, fmt.Sprintf("%s %d", c, n))
 		}
+	}
+	if p.Unread > 0 {
+		list = append(list, count(p.Unread)+" more that were not read")
 	}
 	return strings.Join(list, ", ")
 }
@@ -498,7 +535,7 @@ func (p *Progress) table(w io.Writer) {
 	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", count(p.Committed), count(p.Expected), p.percent(), p.speed())
 	fmt.Fprintf(w, "queue\t%d waiting, %d in flight, %d delayed\n", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)
 	fmt.Fprintf(w, "dlq\t%s\n", p.dead())
-	if len(p.Failures) > 0 {
+	if p.failed() {
 		fmt.Fprintf(w, "failures\t%s\n", p.causes())
 	}
 	if p.Cost != nil {

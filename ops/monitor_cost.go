@@ -36,9 +36,9 @@ func (c *RunCost) String() string {
 	return text
 }
 
-// How many receipts are read for the cost: in one look, which takes a second with
-// S3 and a fiftieth of a cent, and of one run, which bounds the memory of a watch.
-// The rest is taken to be like them.
+// How many receipts are read for the cost, and how many failure reports: in one look,
+// which takes a second with S3 and a fiftieth of a cent, and of one run, which bounds
+// the memory of a watch. Other receipts are taken to be like them.
 const (
 	readPerLook = 512
 	readPerRun  = 20_000
@@ -135,14 +135,14 @@ func (c *costs) choose(place int, names []store.ReceiptName, run task.Run) []sto
 	batch := max(run.Batch, 1)
 	var tasks [][]store.ReceiptName
 	for _, name := range names {
-		if k := len(tasks); k > 0 && tasks[k-1][0].Range.Start/batch == name.Range.Start/batch {
+		if k := len(tasks); k > 0 && (tasks[k-1][0].Range.Start-run.Start)/batch == (name.Range.Start-run.Start)/batch {
 			tasks[k-1] = append(tasks[k-1], name)
 		} else {
 			tasks = append(tasks, []store.ReceiptName{name})
 		}
 	}
 	var chosen []store.ReceiptName
-	step := max(1, len(tasks)*len(tasks[0])/n)
+	step := max(1, len(names)/n)
 	for i := 0; i < len(tasks) && len(chosen) < n; i += step {
 		chosen = append(chosen, tasks[i]...)
 	}

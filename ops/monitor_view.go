@@ -114,7 +114,7 @@ func (v *view) View() string {
 	if p.DLQ > 0 {
 		tail = append(tail, bad.Render("dlq    "+p.dead()))
 	}
-	if len(p.Failures) > 0 {
+	if p.failed() {
 		tail = append(tail, bad.Render("failures  "+p.causes()))
 	}
 	if p.Cost != nil {

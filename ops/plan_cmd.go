@@ -61,12 +61,20 @@ func (c *PlanCmd) Validate() error {
 		return usage("--concurrency is %d, it must be at least 1", c.Concurrency)
 	case c.Memory != 0 && (c.Memory < 128 || c.Memory > 10240):
 		return usage("--memory is %d, it must be from 128 to 10240", c.Memory)
-	case !(c.Slower >= 0.01 && c.Slower <= 100):
-		return usage("--slower is %g, it must be from 0.01 to 100", c.Slower)
 	case c.Canary != 0 && (c.Canary < 2 || c.Canary > task.MaxSamples):
 		return usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one", c.Canary, task.MaxSamples)
 	}
+	if err := checkSlower(c.Slower); err != nil {
+		return err
+	}
 	return c.check()
+}
+
+func checkSlower(factor float64) error {
+	if !(factor >= 0.01 && factor <= 100) {
+		return usage("--slower is %g, it must be from 0.01 to 100", factor)
+	}
+	return nil
 }
 
 // Planned is what plan prints.
@@ -304,7 +312,7 @@ func (p *Planned) remark(t *Target) {
 	for _, g := range p.list {
 		commits[g.Name] = g.Commit
 	}
-	var changed, waits []string
+	var waits []string
 	for _, g := range p.Generators {
 		cost := p.costs[g.Name]
 		if at := cost.Machine; !slices.Contains(p.Measured, at) {
@@ -313,11 +321,8 @@ func (p *Planned) remark(t *Target) {
 		if cost.Waits(g.ChunkSize) {
 			waits = append(waits, g.Name)
 		}
-		if g.Commit != "" && commits[g.Name] != "" && g.Commit != commits[g.Name] {
-			changed = append(changed, g.Name)
-		}
 	}
-	if changed != nil {
+	if changed := p.Changed(commits); changed != nil {
 		p.Notes = append(p.Notes, plan.Some(changed)+" changed since measured")
 	}
 	if waits != nil {

@@ -176,3 +176,36 @@ func TestMonitorRefresh(t *testing.T) {
 	commit(10_000)
 	look("")
 }
+
+// A run that repairs and makes nothing else is whole when its repairs are.
+func TestMonitorOnlyRepairs(t *testing.T) {
+	c := newCloud(t)
+	repair := func(attempt int, indices ...int) task.Task {
+		return task.Task{Generator: "maze", Seed: 1, Format: task.Files, ChunkSize: 20, Attempt: attempt, Indices: indices}
+	}
+	run := task.Run{ID: "mend", Generators: []task.RunGenerator{{Name: "maze", Repairs: []task.Task{repair(3, 7, 9), repair(4, 50_000)}}}}
+	m := newMonitor(c.store, c.queue, run)
+	look := func(committed int) {
+		t.Helper()
+		p, err := m.lookSurely(t.Context())
+		must(t, err)
+		if p.Committed != committed || p.Expected != 3 || p.whole() != (committed == 3) {
+			t.Errorf("%d of %d are committed, want %d of 3", p.Committed, p.Expected, committed)
+		}
+	}
+	commit := func(x task.Task) {
+		r := store.Receipt{Generator: "maze", RunID: "mend", ChunkSize: 20, Start: x.Range().Start, End: x.Range().End, Indices: x.Indices, FirstAttempt: x.Attempt, Attempt: x.Attempt, Claim: 2, Format: task.Files}
+		if want := task.ReceiptKey("maze", x.Chunks()[0]); r.Key() != want {
+			t.Fatalf("%s, want %s", r.Key(), want)
+		}
+		must(t, c.store.PutReceipt(t.Context(), r))
+	}
+	look(0)
+	commit(run.Generators[0].Repairs[0])
+	look(2)
+	if next := fmt.Sprint(m.stretches(0)); next != "[00050000_00050000]" {
+		t.Errorf("the next look lists %s", next)
+	}
+	commit(run.Generators[0].Repairs[1])
+	look(3)
+}

@@ -59,6 +59,7 @@ type SubmitCmd struct {
 	MaxDraws   float64  `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
 	Run_       string   `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
 	MaxCost    *float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
+	Slower     float64  `help:"With --max-cost: how many times the seconds of the machine that measured a worker takes." default:"1" placeholder:"FACTOR"`
 	Resume     string   `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
 }
 
@@ -90,6 +91,9 @@ func (c *SubmitCmd) Validate() error {
 		if err := task.CheckName(c.Run_); err != nil {
 			return usage("--run %v", err)
 		}
+	}
+	if err := checkSlower(c.Slower); err != nil {
+		return err
 	}
 	switch {
 	case c.MaxCost != nil && !(*c.MaxCost > 0):
@@ -205,12 +209,14 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 
 // costOf reckons a run on a stack. How many workers it starts is not known: as many
 // as possible are reckoned with.
-func costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, error) {
+func (c *SubmitCmd) costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, error) {
 	costs, err := plan.LoadCosts(o.LocalDir)
 	if err != nil {
 		return nil, err
 	}
-	return plan.Of(run, costs, plan.Setting{Worker: workerOf(t), Concurrency: plan.MostWorkers})
+	s := plan.Setting{Worker: workerOf(t), Concurrency: plan.MostWorkers}
+	s.Slower = c.Slower
+	return plan.Of(run, costs, s)
 }
 
 // checkCost refuses a run that may cost more than it should, or of which that is
@@ -219,9 +225,16 @@ func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
 	if c.MaxCost == nil || t.Name == stack.Local {
 		return nil
 	}
-	e, err := costOf(o, t, run)
+	e, err := c.costOf(o, t, run)
 	if err != nil {
 		return unmeasured(err, c.words(run), run.Samples)
+	}
+	commits := map[string]string{}
+	for _, g := range run.Generators {
+		commits[g.Name] = g.Commit
+	}
+	if changed := e.Changed(commits); changed != nil {
+		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again", plan.Some(changed))
 	}
 	if e.Make > *c.MaxCost {
 		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), *c.MaxCost),
@@ -406,7 +419,7 @@ func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Ru
 func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
 	p.Samples = countSamples(tasks)
-	if e, err := costOf(o, t, run); err == nil && t.Name != stack.Local {
+	if e, err := c.costOf(o, t, run); err == nil && t.Name != stack.Local {
 		p.Dollars = e.Make
 	}
 	if len(tasks) > 0 {

@@ -132,11 +132,11 @@ while True:
 	if n := b.failed(task.OutOfMemory); n != 2 {
 		t.Errorf("%d tries, want one beside others and one alone", n)
 	}
-	for key, err := range b.store.FailureNames(t.Context(), "endless") {
+	for o, err := range b.store.Failures(t.Context(), "endless") {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := b.store.Failure(t.Context(), key)
+		f, err := b.store.Failure(t.Context(), o.Key)
 		if err != nil || f.Cause != task.OutOfMemory || !strings.Contains(f.Stderr, "drawing") || f.PeakRSSBytes < 200<<20 {
 			t.Errorf("report %+v, %v", f, err)
 		}

@@ -194,11 +194,11 @@ func (r *rig) dead(id string) map[string]string {
 func (r *rig) failures(name string) []store.Failure {
 	r.t.Helper()
 	var list []store.Failure
-	for key, err := range r.store.FailureNames(r.t.Context(), name) {
+	for o, err := range r.store.Failures(r.t.Context(), name) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		f, err := r.store.Failure(r.t.Context(), key)
+		f, err := r.store.Failure(r.t.Context(), o.Key)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -86,6 +86,17 @@ type Item struct {
 	Dollars float64 `json:"dollars"`
 }
 
+// Changed returns the generators that were measured at another commit than these, by
+// name.
+func (e *Estimate) Changed(commits map[string]string) (changed []string) {
+	for _, g := range e.Generators {
+		if now := commits[g.Name]; g.Commit != "" && now != "" && g.Commit != now {
+			changed = append(changed, g.Name)
+		}
+	}
+	return changed
+}
+
 // UnknownCostError names generators of which it is not known what they take.
 type UnknownCostError struct{ Generators []string }
 

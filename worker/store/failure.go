@@ -85,16 +85,10 @@ func (s *Store) Failure(ctx context.Context, key string) (Failure, error) {
 	return f, err
 }
 
-// FailureNames lists the keys of a generator's failure reports, without reading
-// them. The generator task.InvalidFailure stands for messages that are no task.
-func (s *Store) FailureNames(ctx context.Context, generator string) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
-		for o, err := range s.List(ctx, task.FailuresPrefix(generator), "") {
-			if !yield(o.Key, err) || err != nil {
-				return
-			}
-		}
-	}
+// Failures lists a generator's failure reports, without reading them. The generator
+// task.InvalidFailure stands for messages that are no task.
+func (s *Store) Failures(ctx context.Context, generator string) iter.Seq2[Object, error] {
+	return s.List(ctx, task.FailuresPrefix(generator), "")
 }
 
 // PutRun writes a run down. It fails with ErrExists when the id is taken.

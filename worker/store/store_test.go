@@ -450,9 +450,9 @@ func TestRunsAndFailures(t *testing.T) {
 	check(t, err)
 	for generator, want := range map[string]int{"maze": 1, task.InvalidFailure: 1, "maz": 0} {
 		n := 0
-		for key, err := range s.FailureNames(t.Context(), generator) {
+		for o, err := range s.Failures(t.Context(), generator) {
 			check(t, err)
-			f, err := s.Failure(t.Context(), key)
+			f, err := s.Failure(t.Context(), o.Key)
 			check(t, err)
 			if len(f.Message) > 4096 || f.Cause == "" {
 				t.Errorf("%+v", f)
