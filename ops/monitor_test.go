@@ -143,19 +143,35 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// Failures of other runs do not count, and a report is read once.
+// Failures of other runs do not count. A report is read once, of many some in each
+// look, and none that is older than the run.
 func TestMonitorFailures(t *testing.T) {
 	c := newCloud(t)
-	for n, run := range []string{"mine", "mine", "other"} {
+	report := func(n int, run string) {
 		_, err := c.store.PutFailure(t.Context(), store.Failure{Generator: "maze", Name: fmt.Sprintf("%08d_%08d", n, n), RunID: run, Cause: task.Crashed, MessageID: fmt.Sprint(n), Receives: 1})
 		must(t, err)
 	}
-	m := newMonitor(c.store, c.queue, task.Run{ID: "mine", Samples: 5, Generators: []task.RunGenerator{{Name: "maze"}}})
-	for range 2 {
+	for n, run := range []string{"mine", "mine", "other"} {
+		report(n, run)
+	}
+	run := task.Run{ID: "mine", Samples: 5, Generators: []task.RunGenerator{{Name: "maze"}}}
+	m := newMonitor(c.store, c.queue, run)
+	look := func(failed, unread int) {
+		t.Helper()
 		p, err := m.look(t.Context())
 		must(t, err)
-		if p.Failures[task.Crashed] != 2 || p.Committed != 0 || p.Expected != 5 {
-			t.Errorf("%+v", p)
+		if p.Failures[task.Crashed] != failed || p.Unread != unread || p.Committed != 0 || p.Expected != 5 {
+			t.Errorf("%+v, want %d failures and %d unread", p, failed, unread)
 		}
 	}
+	look(2, 0)
+	look(2, 0)
+	for n := range readPerLook + 8 {
+		report(3+n, "mine")
+	}
+	look(2+readPerLook, 8)
+	look(2+readPerLook+8, 0)
+	run.Created = time.Now().Add(2 * clocks)
+	m = newMonitor(c.store, c.queue, run)
+	look(0, 0)
 }
