@@ -222,7 +222,8 @@ func chunks(run task.Run, every int, do func(name string, t task.Task, c task.Ch
 }
 
 // fill writes the receipts of a run, and shards of some bytes, into the bucket's
-// folder, where they are not there yet, but for those that are to be missing.
+// folder, where they are not there yet, but for those that are to be missing. Old ones
+// were written before, one after the other; others are written now.
 func (f *far) fill(b *testing.B, run task.Run, every int, old bool) {
 	b.Helper()
 	const shard = "as many bytes as its receipt says"
