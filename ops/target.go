@@ -58,7 +58,7 @@ func (t *Target) awsConfig(ctx context.Context) (aws.Config, error) {
 	if t.Name == stack.Local {
 		return local.AWSConfig(t.Outputs), nil
 	}
-	return store.LoadConfig(ctx, t.Region)
+	return store.LoadConfig(ctx, t.Region, store.LimitedRetries)
 }
 
 func newStore(ctx context.Context, t *Target) (*store.Store, error) {

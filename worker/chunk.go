@@ -138,7 +138,7 @@ func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, unt
 	clean := true
 	log := w.log.With(w.delivery.attrs(w.task)...)
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
+		ctx, cancel := w.delivery.lastWords(ctx)
 		defer cancel()
 		if e := w.store.Release(ctx, claim, clean); e != nil {
 			log.Error("release claim", "claim", claim.Number, "error", e)
@@ -248,6 +248,9 @@ func (w *work) unfinished(item cell, n int, c task.Chunk, err error) {
 	var failed *failure
 	if !errors.As(err, &failed) {
 		failed = w.late(c) // the invocation ended under a request
+		if errors.Is(err, store.ErrRefused) {
+			failed.refused, failed.detail = true, "no time was left to try again: "+err.Error()
+		}
 	}
 	for _, part := range item[n:] {
 		rest := *failed

@@ -21,7 +21,6 @@ import (
 )
 
 // messageTimeout bounds what is said to the queue and the bucket after the work.
-// It is less than half of the smallest time that reserve keeps at Lambda's 900 s.
 const messageTimeout = 10 * time.Second
 
 // maxAttributes is SQS's limit of message attributes per message.

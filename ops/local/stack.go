@@ -299,7 +299,7 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 func AWSConfig(o stack.Outputs) aws.Config {
 	return aws.Config{
 		Region: o.Region, Credentials: credentials.NewStaticCredentialsProvider(o.AccessKeyID, o.SecretAccessKey, ""),
-		ConfigSources: []any{endpoints{o}}, HTTPClient: store.HTTPClient(nil),
+		ConfigSources: []any{endpoints{o}}, HTTPClient: store.HTTPClient(nil), Retryer: store.LimitedRetries,
 	}
 }
 

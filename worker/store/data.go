@@ -42,6 +42,10 @@ func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample
 }
 
 func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
 	body, err := os.Open(f.Path)
 	if err != nil {
 		return err

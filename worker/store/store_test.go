@@ -196,7 +196,8 @@ func TestLostAnswer(t *testing.T) {
 	}
 }
 
-// An answer may be cut off after the object's first bytes have come.
+// An answer may be cut off after the object's first bytes have come. It is asked for
+// again, like a request that failed, until the time is up.
 func TestCutAnswer(t *testing.T) {
 	s, n := newStore(t)
 	check(t, s.PutReceipt(t.Context(), receipt(0, 5, 1)))
@@ -211,11 +212,16 @@ func TestCutAnswer(t *testing.T) {
 		}
 		return response, err
 	})
-	for times, want := range []error{nil, nil, nil, io.ErrUnexpectedEOF} {
+	for times, want := range map[int]error{0: nil, 1: nil, 4: nil, 1000: io.ErrUnexpectedEOF} {
 		reads.Store(0)
 		cut.Store(int32(times))
-		got, err := s.Receipt(t.Context(), receipt(0, 5, 1).Key())
-		if !errors.Is(err, want) || want == nil && got.Claim != 1 {
+		ctx, cancel := t.Context(), context.CancelFunc(func() {})
+		if want != nil {
+			ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+		}
+		got, err := s.Receipt(ctx, receipt(0, 5, 1).Key())
+		cancel()
+		if !errors.Is(err, want) || want == nil && got.Claim != 1 || want != nil && !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("cut %d times: claim %d, %v, want %v", times, got.Claim, err, want)
 		}
 	}
