@@ -18,6 +18,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
@@ -39,6 +40,7 @@ type gate struct {
 	*httptest.Server
 	refuses     atomic.Pointer[func(*http.Request) bool] // with 503
 	connections atomic.Int64
+	now, most   atomic.Int64 // requests being served, and the most at once
 	mu          sync.Mutex
 	requests    map[string]int
 	refused     int
@@ -56,6 +58,10 @@ func (b *bench) newGate(secure bool) *gate {
 	forward := httputil.NewSingleHostReverseProxy(to)
 	forward.Transport = &http.Transport{MaxIdleConnsPerHost: 1000}
 	g.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := g.now.Add(1)
+		defer g.now.Add(-1)
+		for most := g.most.Load(); now > most && !g.most.CompareAndSwap(most, now); most = g.most.Load() {
+		}
 		refuses := g.refuses.Load()
 		refused := refuses != nil && (*refuses)(r)
 		g.mu.Lock()
@@ -155,11 +161,46 @@ func TestThrottledUntilTheEnd(t *testing.T) {
 	}
 }
 
+// A worker keeps the connections that it has needed: it makes no more than a store
+// has requests in flight, and in the next task of 5 chunks with 120 files none.
+func TestConnections(t *testing.T) {
+	b := newBench(t, 5, worker.Limits{}, map[string]string{"good": ""})
+	g := b.newGate(true)
+	// As many requests wait for one another as come at once, like those of chunks that
+	// end together and have S3's latency.
+	latency := func(*http.Request) bool {
+		time.Sleep(20 * time.Millisecond)
+		return false
+	}
+	g.refuses.Store(&latency)
+	h := b.through(g)
+	defer h.Close()
+	made := int64(0)
+	for n := range 2 {
+		ctx, cancel := invocation(t.Context(), "r")
+		x := task.Task{Generator: "good", StartIndex: 120 * n, NumSamples: 120, ChunkSize: 24, Seed: 7, Format: task.Files}
+		if _, err := h.Handle(ctx, json.RawMessage(x.Body())); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		now := g.connections.Load() - made
+		t.Logf("task %d: %d new connections with TLS, %d requests in all, at most %d at once", n+1, now, g.requests["PUT"]+g.requests["GET"], g.most.Load())
+		if made += now; made > 6*store.Parallel || n > 0 && now > 0 {
+			t.Errorf("task %d made %d new connections, %d requests were in flight at most", n+1, now, g.most.Load())
+		}
+	}
+}
+
 // through returns a worker that reaches the bench's bucket through a gate.
 func (b *bench) through(g *gate, options ...func(*s3.Options)) *worker.Handler {
 	b.t.Helper()
 	options = append([]func(*s3.Options){store.ClientOptions}, options...)
-	client := s3.New(s3.Options{BaseEndpoint: &g.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, options...)
+	trusting := awshttp.NewBuildableClient().WithTransportOptions(func(to *http.Transport) {
+		if own, ok := g.Client().Transport.(*http.Transport); ok && g.TLS != nil {
+			to.TLSClientConfig.RootCAs = own.TLSClientConfig.RootCAs
+		}
+	})
+	client := s3.New(s3.Options{BaseEndpoint: &g.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(trusting), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, options...)
 	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: b.generators}, store.New(client, "bucket"), nil, b.log)
 	if err != nil {
 		b.t.Fatal(err)

@@ -49,13 +49,13 @@ func LimitedRetries() aws.Retryer { return newRetryer(Tries) }
 const maxTries = 20
 
 // Tries returns how often a command tries a request that fails with an error: fewer
-// times where nobody answers, which takes 3 s if connections are refused, and three
-// times the limit of silence.
+// times where nobody answers, which takes 3 s if connections are refused, and 90 s
+// if the server is silent.
 func Tries(err error) int {
 	if network, ok := errors.AsType[*net.OpError](err); ok && network.Op == "dial" {
 		return 8
 	}
-	if _, ok := errors.AsType[*silenceError](err); ok {
+	if _, ok := errors.AsType[*silenceError](err); ok || errors.Is(err, context.DeadlineExceeded) {
 		return 3
 	}
 	return maxTries
@@ -140,7 +140,8 @@ func httpClient(next aws.HTTPClient, limit time.Duration) aws.HTTPClient {
 	// With 10 idle connections, the SDK's default, every further request would make its
 	// own: on AWS that is a TLS handshake, three round trips and 1 ms of CPU.
 	transport := client.GetTransport()
-	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 0, inFlight
+	// While a connection is made, net/http begins another one for every further request.
+	transport.MaxIdleConns, transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = 0, inFlight, inFlight
 	// By the wall clock: a worker that was frozen for longer uses none of the
 	// connections that it had.
 	transport.IdleConnTimeout = limit

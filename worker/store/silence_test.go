@@ -17,7 +17,7 @@ import (
 )
 
 // brief is the limit of silence in these tests.
-const brief = 300 * time.Millisecond
+const brief = 500 * time.Millisecond
 
 // silent is a server that does not do all it should.
 type silent struct {
@@ -57,7 +57,7 @@ const empty = `<?xml version="1.0"?><ListBucketResult><Name>bucket</Name><IsTrun
 // A server that says nothing, before it answers, in the middle of an answer or in the
 // middle of a request, costs the limit of silence and one more request.
 func TestSilentServer(t *testing.T) {
-	large := bytes.Repeat([]byte("more than sockets hold "), 2<<20)
+	large := bytes.Repeat([]byte("more than sockets hold "), 1<<20)
 	read := func(s *Store) error {
 		_, err := s.read(context.Background(), "k")
 		return err
@@ -113,7 +113,7 @@ func TestSilentServer(t *testing.T) {
 func TestSilentForEver(t *testing.T) {
 	server := newSilent(t, func(s *silent, _ int32, _ http.ResponseWriter, _ *http.Request) { <-s.release })
 	err := list(server.store())
-	if err == nil || !strings.Contains(err.Error(), "was silent for 300ms") || server.requests.Load() != 3 {
+	if err == nil || !strings.Contains(err.Error(), "was silent for 500ms") || server.requests.Load() != 3 {
 		t.Errorf("%d requests: %v", server.requests.Load(), err)
 	}
 }

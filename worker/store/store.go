@@ -58,8 +58,10 @@ func (e *Error) Unwrap() error { return e.Err }
 const Parallel = 32
 
 // inFlight is how many objects a Store puts or deletes at once, whatever the number
-// of calls: those of eight chunks. Each may have a file open.
-const inFlight = 8 * Parallel
+// of calls, and how many connections there are: those of as many chunks as Lambda
+// has CPUs. A large task has more chunks to store when the bucket is slow, and each
+// object that is put has a file open.
+const inFlight = 6 * Parallel
 
 // Store is one bucket. It is safe for concurrent use.
 type Store struct {
