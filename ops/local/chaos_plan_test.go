@@ -94,8 +94,12 @@ func newSchedule(seed uint64) schedule {
 			e.what, e.take = "receive and forget", some(time.Second, 3*time.Second).Round(time.Second)
 		case p < 85:
 			e.what = "send junk"
-		case p < 93:
+		case p < 89:
 			e.what, e.take = "replay", some(20*time.Millisecond, 400*time.Millisecond)
+		case p < 93:
+			e.what, e.take = "throttle", some(2*time.Second, 8*time.Second)
+		case p < 96:
+			e.what, e.take = "silence", some(time.Second, 4*time.Second)
 		default:
 			e.what, e.take = "outage", some(time.Second, 5*time.Second)
 		}
