@@ -236,7 +236,7 @@ func (l layer) store(t *testing.T, c *cloud, generator string, claim int) {
 		must(t, c.store.Delete(t.Context(), []string{task.FileKey(generator, s.ID, "first_frame.png"), task.FileKey(generator, s.ID, "prompt.txt")}))
 	}
 	if l.format == task.Tar {
-		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, list)
+		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, 1, list)
 		must(t, err)
 		r.Shard = &shard
 	} else {

@@ -85,7 +85,7 @@ func stored(t testing.TB, st *store.Store, generator string, r task.Range, forma
 		receipt.Samples = append(receipt.Samples, store.Described(s))
 	}
 	if format == task.Tar {
-		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, list)
+		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, 1, list)
 		must(t, err)
 		receipt.Shard = &shard
 	} else {

@@ -143,17 +143,29 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 		h.putOff(ctx, d, failed.Cause.Delay(d.receives), log)
 		return false
 	case len(o.unfinished) > 0: // run has made sure that something was committed
-		if err := h.messages.sendOn(ctx, d, o.rest(t)); err != nil {
-			log.Error("send the rest on", "error", err)
-			h.putOff(ctx, d, task.Storage.Delay(d.receives), log)
-			return false
-		}
-		return true
+		return h.sendOn(ctx, d, o.rest(t), 0, log)
 	case len(o.held) > 0:
-		h.putOff(ctx, d, busyDelay(time.Until(o.busyUntil), d.receives), log)
+		delay := busyDelay(time.Until(o.busyUntil), d.receives)
+		if h.messages.isLast(ctx, d) {
+			// The queue would bury it without a cause, though nothing of it has failed. This
+			// ends: who holds a chunk commits it, fails it or dies, and then it is free.
+			return h.sendOn(ctx, d, o.rest(t), delay, log)
+		}
+		h.putOff(ctx, d, delay, log)
 		return false
 	}
 	return true
+}
+
+// sendOn sends what is left of a task on and reports whether its message is done
+// with. If it could not be sent, the message comes back.
+func (h *Handler) sendOn(ctx context.Context, d delivery, rest task.Task, delay time.Duration, log *slog.Logger) bool {
+	err := h.messages.sendOn(ctx, d, rest, delay)
+	if err != nil {
+		log.Error("send the rest on", "error", err)
+		h.putOff(ctx, d, task.Storage.Delay(d.receives), log)
+	}
+	return err == nil
 }
 
 // giveUp buries what failed, each part with its own cause, and sends on what did
@@ -167,8 +179,7 @@ func (h *Handler) giveUp(ctx context.Context, d delivery, t task.Task, failures 
 		}
 	}
 	for _, p := range parts(t, o.open()) {
-		if err := h.messages.sendOn(ctx, d, p); err != nil {
-			log.Error("send the rest on", "error", err)
+		if !h.sendOn(ctx, d, p, 0, log) {
 			return false
 		}
 	}

@@ -52,13 +52,15 @@ func (m *messages) putOff(ctx context.Context, d delivery, delay time.Duration) 
 	return err
 }
 
-// sendOn puts the rest of a task on the queue as a new message.
-func (m *messages) sendOn(ctx context.Context, d delivery, rest task.Task) error {
+// sendOn puts the rest of a task on the queue as a new message, which is hidden for
+// the delay, a quarter of an hour at most.
+func (m *messages) sendOn(ctx context.Context, d delivery, rest task.Task, delay time.Duration) error {
 	if m.queue == "" {
 		return fmt.Errorf("%s is not set", stack.EnvQueueURL)
 	}
 	_, err := m.client.SendMessage(ctx, &sqs.SendMessageInput{
 		QueueUrl: &m.queue, MessageBody: aws.String(rest.Body()), MessageAttributes: d.forwarded(),
+		DelaySeconds: int32(delay.Round(time.Second).Seconds()),
 	})
 	return err
 }

@@ -36,24 +36,15 @@ import (
 //
 // Only the generator is not real, and the bucket is a model in memory.
 func TestProtocol(t *testing.T) {
-	dir := memoryDir(t)
-	t.Setenv("TMPDIR", dir)
+	dir := modelDir(t)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // two chunks at a time, on every machine
-	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
-		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
-	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	rapid.Check(t, func(rt *rapid.T) {
 		own, err := os.MkdirTemp(dir, "case-")
 		if err != nil {
 			rt.Fatal(err)
 		}
 		defer os.RemoveAll(own)
-		if err := os.WriteFile(filepath.Join(own, generator.IndexFile), index, 0o600); err != nil {
-			rt.Fatal(err)
-		}
+		modelIndex(rt, own)
 		rapid.SyncTest(rt, func(rt *rapid.T) { oneCase(context.Background(), rt, own) })
 	})
 }
@@ -67,6 +58,26 @@ func memoryDir(t *testing.T) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
+}
+
+// modelDir is a folder for worlds, which is the temporary one, too.
+func modelDir(t *testing.T) string {
+	dir := memoryDir(t)
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+// modelIndex writes down the generator of a world.
+func modelIndex(t interface{ Fatal(...any) }, dir string) {
+	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
+		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
+	}}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, generator.IndexFile), index, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func oneCase(ctx context.Context, t *rapid.T, dir string) {
@@ -233,7 +244,7 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 }
 
 // calm lets everything run undisturbed until the queue is empty.
-func (w *world) calm(ctx context.Context, t *rapid.T) {
+func (w *world) calm(ctx context.Context, t interface{ Fatalf(string, ...any) }) {
 	for range 40_000 { // a worker that waits for a claim lists two keys at a time, for a minute
 		w.rest()
 		waiting := w.waiting(true)
@@ -245,7 +256,7 @@ func (w *world) calm(ctx context.Context, t *rapid.T) {
 			w.end(waiting[0], executed)
 		case visible > 0 && len(w.alive) < 2:
 			if err := w.play(ctx, modelTimeout); err != nil {
-				t.Fatal(err)
+				t.Fatalf("%v", err)
 			}
 		case len(w.alive) > 0:
 			time.Sleep(100 * time.Millisecond)
@@ -456,7 +467,9 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 		}
 	}
 	for key := range w.bucket.objects {
-		if strings.HasPrefix(key, task.DataPrefix) && !named[key] {
+		// A shard that was completed minutes later is in nobody's way: 'ops verify' tells of it.
+		stray := w.strays[key] && strings.HasSuffix(key, ".tar.gz")
+		if strings.HasPrefix(key, task.DataPrefix) && !named[key] && !stray {
 			t.Errorf("%s is there without a receipt", key)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,6 +36,7 @@ const (
 	modelTimeout  = 60 * time.Second
 	modelHidden   = 70 * time.Second
 	modelLateness = 5 * time.Second
+	modelComplete = 10 * time.Minute // of a shard: S3 may take minutes to complete an upload in parts
 )
 
 // world is a queue, a bucket and some workers in a bubble of testing/synctest.
@@ -52,7 +52,8 @@ type world struct {
 	serial int
 	nonce  int
 	told   []string
-	broken error // the invariant that was seen broken first
+	strays map[string]bool // keys that were written when nobody waited for them any more
+	broken error           // the invariant that was seen broken first
 }
 
 // player is one worker with one message.
@@ -77,8 +78,16 @@ type call struct {
 	until   time.Time           // when it is lost for good, if nobody waits for the answer
 }
 
+// lost is when a call that nobody waits for any more is lost for good.
+func (c *call) lost() time.Time {
+	if strings.Contains(c.name, ".tar.gz") && strings.HasPrefix(c.name, http.MethodPut) {
+		return time.Now().Add(modelComplete)
+	}
+	return time.Now().Add(modelLateness)
+}
+
 func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
-	w := &world{bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
+	w := &world{strays: map[string]bool{}, bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
 	var err error
 	if w.queue, err = sqsserver.Open(filepath.Join(dir, "queue"), sqsserver.Options{BaseURL: "http://127.0.0.1"}); err != nil {
 		return nil, err
@@ -118,7 +127,7 @@ func (w *world) ask(ctx context.Context, p *player, name string, changes bool, r
 		return answer, nil
 	case <-ctx.Done():
 		w.mu.Lock()
-		c.until = time.Now().Add(modelLateness)
+		c.until = c.lost()
 		w.mu.Unlock()
 		return nil, ctx.Err()
 	}
@@ -221,7 +230,7 @@ func (w *world) kill(p *player) {
 	p.dead = true
 	for _, c := range w.calls {
 		if c.by == p && c.until.IsZero() {
-			c.until = time.Now().Add(modelLateness)
+			c.until = c.lost()
 			c.answer <- nil
 		}
 	}
@@ -292,6 +301,10 @@ func (w *world) end(c *call, f fate) {
 	var answer *http.Response
 	if f != refused {
 		answer = c.run()
+		if _, key, ok := strings.Cut(c.name, "/bucket/"); ok && !c.until.IsZero() {
+			key, _, _ = strings.Cut(key, "?")
+			w.strays[key] = true
+		}
 		if c.changes && w.broken == nil {
 			if w.broken = w.bucket.truthful(); w.broken != nil {
 				w.log("BROKEN: %v", w.broken)
@@ -330,17 +343,7 @@ func (w *world) generate(ctx context.Context, p *player, r generator.Request) (g
 	w.nonce++
 	nonce := w.nonce
 	w.mu.Unlock()
-	for i := range r.Samples {
-		folder := filepath.Join(result.Output, "model_task", fmt.Sprintf("model_%04d", i))
-		if err := os.MkdirAll(folder, 0o700); err != nil {
-			return result, err
-		}
-		prompt := fmt.Sprintf("seed %d offset %d nonce %d", r.Seed, i, nonce)
-		if err := errors.Join(os.WriteFile(filepath.Join(folder, "prompt.txt"), []byte(prompt), 0o600), os.WriteFile(filepath.Join(folder, "first_frame.png"), pixel, 0o600)); err != nil {
-			return result, err
-		}
-	}
-	return result, nil
+	return result, writeModel(result.Output, r.Samples, fmt.Sprintf("seed %d offset %%d nonce %d", r.Seed, nonce))
 }
 
 func crashes(seed int) bool { return seed%4 == 1 }

@@ -75,6 +75,11 @@ func newRetryer(tries func(error) int) *retryer {
 			}
 			return backoff.RetryDelay(attempt, err)
 		})
+		// S3 asks for another try where two conditional requests met, and after it tells
+		// which of them was first.
+		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{
+			"ConditionalRequestConflict": {}, "OperationAborted": {},
+		}})
 		// An answer that was cut off: the SDK takes it for one that cannot be read.
 		o.Retryables = append(o.Retryables, retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
 			if errors.Is(err, io.ErrUnexpectedEOF) {

@@ -83,8 +83,8 @@ const PartSize = 5 << 20
 // PutShard stores samples as one tar.gz, streamed in parts as it is made. The
 // same samples always give the same bytes: members are sorted and carry neither
 // time nor owner.
-func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, samples []sample.Sample) (Object, error) {
-	u := &upload{store: s, ctx: ctx, key: task.ShardKey(generator, c), hash: sha256.New()}
+func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, claim int, samples []sample.Sample) (Object, error) {
+	u := &upload{store: s, ctx: ctx, key: task.ShardKey(generator, c, claim), hash: sha256.New()}
 	if used, ok := s.buffers.Get().(*[]byte); ok {
 		u.part = (*used)[:0]
 	}
@@ -266,8 +266,15 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 			return list(ctx, folder(indices[i]), "", folder(indices[i])+"\xff")
 		})
 	}
-	if shard := task.ShardKey(generator, c); err == nil && !kept[shard] {
-		stale = append(stale, shard) // deleting what is not there is no error
+	if err == nil && c.Indices != nil { // SweepShards leaves repairs' shards alone
+		for o, e := range s.List(ctx, task.ShardPrefix(generator, c), "") {
+			if err = e; err != nil {
+				break
+			}
+			if !kept[o.Key] {
+				stale = append(stale, o.Key)
+			}
+		}
 	}
 	if err == nil {
 		err = s.Delete(ctx, stale)

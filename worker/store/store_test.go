@@ -331,10 +331,10 @@ func TestPutShard(t *testing.T) {
 			s, _ := newStore(t)
 			list := makeSamples(t, 0, 4, size, 10)
 			chunk := task.Chunk{Cell: task.Range{End: 4}, Keep: task.Range{End: 4}}
-			first, err := s.PutShard(t.Context(), "maze", chunk, list)
+			first, err := s.PutShard(t.Context(), "maze", chunk, 1, list)
 			check(t, err)
 			slices.Reverse(list)
-			second, err := s.PutShard(t.Context(), "maze", chunk, list)
+			second, err := s.PutShard(t.Context(), "maze", chunk, 1, list)
 			check(t, err)
 			data := content(t, s, first.Key)
 			sum := sha256.Sum256(data)
@@ -374,7 +374,7 @@ func TestShardInterrupted(t *testing.T) {
 		}
 		return send()
 	})
-	_, err := s.PutShard(ctx, "maze", task.Chunk{Keep: task.Range{End: 4}}, list)
+	_, err := s.PutShard(ctx, "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, list)
 	if !errors.Is(err, context.Canceled) || parts.Load() != 2 {
 		t.Errorf("after %d parts: %v", parts.Load(), err)
 	}
@@ -382,7 +382,7 @@ func TestShardInterrupted(t *testing.T) {
 		t.Errorf("left are %v", there)
 	}
 	list[3].Files[0].Path += "-gone"
-	if _, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, list); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, list); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file is gone: %v", err)
 	}
 	if there := keys(t, s, ""); len(there) > 0 {
@@ -400,7 +400,7 @@ func TestSweep(t *testing.T) {
 	check(t, s.PutFiles(t.Context(), "maze", near))
 	check(t, s.PutFiles(t.Context(), "maze-2", makeSamples(t, 4, 1, 5)))
 	chunk := task.Chunk{Cell: task.Range{Start: 4, End: 8}, Keep: task.Range{Start: 4, End: 8}}
-	_, err := s.PutShard(t.Context(), "maze", chunk, makeSamples(t, 4, 4, 5))
+	_, err := s.PutShard(t.Context(), "maze", chunk, 1, makeSamples(t, 4, 4, 5))
 	check(t, err)
 	before := keys(t, s, "")
 
@@ -415,14 +415,22 @@ func TestSweep(t *testing.T) {
 				return true
 			}
 		}
-		return key == task.ShardKey("maze", chunk)
+		return false
 	})
-	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+2-7 {
+	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+3-7 {
 		t.Errorf("left are %d of %d: %v", len(got), len(want), got)
 	}
 	// A repair's sweep is of its indices alone.
 	repair := task.Chunk{Keep: task.Range{Start: 0, End: 12}, Indices: []int{0, 11}, Attempt: 3}
-	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), nil))
+	for claim := range 2 { // it leaves no shard that an earlier holder wrote
+		_, err = s.PutShard(t.Context(), "maze", repair, claim+1, makeSamples(t, 0, 1, 5))
+		check(t, err)
+	}
+	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), []string{task.ShardKey("maze", repair, 2)}))
+	if got := keys(t, s, task.ShardPrefix("maze", repair)); !slices.Equal(got, []string{task.ShardKey("maze", repair, 2)}) {
+		t.Errorf("shards of the repair: %v", got)
+	}
+	check(t, s.Delete(t.Context(), []string{task.ShardKey("maze", repair, 2)}))
 	for _, key := range keys(t, s, task.DataPrefix+"maze/") {
 		if strings.Contains(key, "_00000000/") || strings.Contains(key, "_00000011/") {
 			t.Errorf("left is %s", key)
