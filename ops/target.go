@@ -74,7 +74,11 @@ func newQueue(ctx context.Context, t *Target) (*queue.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return queue.New(sqs.NewFromConfig(c), t.QueueURL, t.DLQURL), nil
+	q := queue.New(sqs.NewFromConfig(c), t.QueueURL, t.DLQURL)
+	if t.Name == stack.Local {
+		q.CountsExactly()
+	}
+	return q, nil
 }
 
 func newLambda(ctx context.Context, t *Target) (*lambda.Client, error) {

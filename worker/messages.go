@@ -65,21 +65,6 @@ func (m *messages) sendOn(ctx context.Context, d delivery, rest task.Task, delay
 	return err
 }
 
-// bury puts a task that cannot pass into the DLQ, with its cause.
-func (m *messages) bury(ctx context.Context, d delivery, body string, f Failed) error {
-	if m.dlq == "" {
-		return fmt.Errorf("%s is not set", stack.EnvDLQURL)
-	}
-	attributes := d.forwarded()
-	attributes[task.AttributeCause] = text(string(f.Cause))
-	attributes[task.AttributeDetail] = text(f.Detail)
-	if f.Report != "" {
-		attributes[task.AttributeReport] = text(f.Report)
-	}
-	_, err := m.client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &m.dlq, MessageBody: &body, MessageAttributes: attributes})
-	return err
-}
-
 // isLast reports whether the queue would move the message to the DLQ instead of
 // delivering it once more. The worker then does it itself, because the queue
 // could not say why.

@@ -70,6 +70,8 @@ type Config struct {
 
 	front  func(o stack.Outputs) stack.Outputs // tests put proxies in front of the endpoints that workers see
 	behind func(worker int) time.Duration      // tests set a worker's clock back, as seen from here
+
+	dockerLimit time.Duration // for tests; default dockerLimit
 }
 
 // Stack is a running local stack.

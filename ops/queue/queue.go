@@ -37,11 +37,12 @@ type Client struct {
 	url, dlq string
 	pace     time.Duration // before the second try of a batch; doubled for each further one
 	wait     time.Duration // of a receive for messages: from 1 s on, SQS asks all of its servers
+	lag      time.Duration // of the counts: see Idle
 }
 
 // New returns the client of two queues, given by their URLs.
 func New(client *sqs.Client, url, dlq string) *Client {
-	return &Client{sqs: client, url: url, dlq: dlq, pace: 100 * time.Millisecond, wait: time.Second}
+	return &Client{sqs: client, url: url, dlq: dlq, pace: 100 * time.Millisecond, wait: time.Second, lag: countsLag}
 }
 
 // Send sends tasks, ten a request and several requests at once. Requests that
