@@ -63,7 +63,7 @@ func (i *inspection) readContents(ctx context.Context) error {
 			return errors.Join(group.Wait(), err)
 		}
 		place := i.view.order[r.ReadFrom]
-		if place == 0 || contradiction(r, i.name) != "" {
+		if place == 0 || Contradiction(r, i.name) != "" {
 			return errors.Join(group.Wait(), fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples", r.ReadFrom))
 		}
 		e := &i.receipts[place-1]
