@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -341,9 +341,8 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 		if err != nil {
 			return err
 		}
-		name := filepath.Join(c.Output, task.SafeName(d.ID)+".json")
 		saved++
-		return errors.Join(os.WriteFile(name+".part", append(text, '\n'), 0o644), os.Rename(name+".part", name))
+		return atomicfile.Write(filepath.Join(c.Output, task.SafeName(d.ID)+".json"), append(text, '\n'))
 	})
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -239,10 +240,10 @@ func keep(s sample.Sample, to string) (string, error) {
 	}
 	for _, f := range s.Files {
 		data, err := os.ReadFile(f.Path)
-		if err != nil {
-			return "", err
+		if err == nil {
+			err = atomicfile.Write(filepath.Join(dir, f.Name), data)
 		}
-		if err := os.WriteFile(filepath.Join(dir, f.Name), data, 0o644); err != nil {
+		if err != nil {
 			return "", err
 		}
 	}

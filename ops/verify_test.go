@@ -77,7 +77,7 @@ func stored(t testing.TB, st *store.Store, generator string, r task.Range, forma
 		}
 		s := sample.Sample{Index: i, ID: task.SampleID("d", i), Fingerprint: hashOf([]byte(text))}
 		for _, name := range slices.Sorted(maps.Keys(files)) {
-			file := filepath.Join(dir, fmt.Sprint(i)+name)
+			file := filepath.Join(dir, fmt.Sprintf("%d-%d", i, len(s.Files)))
 			must(t, os.WriteFile(file, files[name], 0o600))
 			s.Files = append(s.Files, sample.File{Name: name, Path: file, Size: int64(len(files[name])), SHA256: hashOf(files[name])})
 		}

@@ -115,7 +115,7 @@ func (i *inspection) readReceipts(ctx context.Context) error {
 		if done++; done%256 == 0 {
 			i.progress("receipts of "+i.name, done, len(names))
 		}
-		if wrong := contradiction(r, i.name); wrong != "" {
+		if wrong := Contradiction(r, i.name); wrong != "" {
 			i.distrust(r.ReadFrom, wrong)
 			continue
 		}

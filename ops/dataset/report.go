@@ -113,8 +113,8 @@ func (r *GeneratorReport) add(d Damage) {
 
 var hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// contradiction says what is wrong with a receipt of a generator in itself, or "".
-func contradiction(r store.Receipt, generator string) string {
+// Contradiction says what is wrong with a receipt of a generator in itself, or "".
+func Contradiction(r store.Receipt, generator string) string {
 	switch {
 	case r.Version != 1:
 		return fmt.Sprintf("it is of version %d", r.Version)

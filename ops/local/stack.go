@@ -33,6 +33,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -363,11 +364,7 @@ func (s *Stack) writeOutputs() error {
 	if err != nil {
 		return err
 	}
-	temporary := outputsFile(s.config.Dir) + ".new"
-	if err := os.WriteFile(temporary, append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temporary, outputsFile(s.config.Dir))
+	return atomicfile.Write(outputsFile(s.config.Dir), append(text, '\n'))
 }
 
 func readOutputs(dir string) (stack.Outputs, error) {

@@ -39,6 +39,15 @@ func checkFile(name string, f io.ReadSeeker, size int64, buffer []byte) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
+	s := &seekable{Source{Reader: f}, f}
+	err := checkFormat(name, s, size, buffer)
+	if s.Failed != nil { // it was not the file that ended
+		return s.Failed
+	}
+	return err
+}
+
+func checkFormat(name string, f io.ReadSeeker, size int64, buffer []byte) error {
 	switch path.Ext(name) {
 	case ".png":
 		return checkPNG(f, size, buffer)
