@@ -135,6 +135,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	}
 	type item struct {
 		index int
+		id    string
 		key   string
 		file  store.ReceiptFile
 	}
@@ -142,7 +143,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	for _, s := range live {
 		for _, f := range s.Files {
 			if key := task.FileKey(r.Generator, s.ID, f.Name); !hurt[key] {
-				items = append(items, item{s.Index, key, f})
+				items = append(items, item{s.Index, s.ID, key, f})
 			}
 		}
 	}
@@ -151,7 +152,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	group.SetLimit(4)
 	for n, it := range items {
 		group.Go(func() (err error) {
-			results[n], err = c.checkObject(limited, it.key, it.file)
+			results[n], err = c.checkObject(limited, it.id, it.key, it.file)
 			return err
 		})
 	}
@@ -178,7 +179,7 @@ type verdict struct {
 	detail string
 }
 
-func (c *contents) checkObject(ctx context.Context, key string, f store.ReceiptFile) (verdict, error) {
+func (c *contents) checkObject(ctx context.Context, id, key string, f store.ReceiptFile) (verdict, error) {
 	if c.trust && !isPicture(f.Name) {
 		o, err := c.store.Head(ctx, key)
 		switch {
@@ -193,7 +194,7 @@ func (c *contents) checkObject(ctx context.Context, key string, f store.ReceiptF
 		}
 	}
 	for try := 1; ; try++ {
-		v, err := c.readObject(ctx, key, f)
+		v, err := c.readObject(ctx, id, key, f)
 		if err == nil || ctx.Err() != nil || try == readTries {
 			return v, err
 		}
@@ -204,7 +205,7 @@ func hashes(is, should string) string {
 	return fmt.Sprintf("its SHA-256 is %.12s…, its receipt says %.12s…", is, should)
 }
 
-func (c *contents) readObject(ctx context.Context, key string, f store.ReceiptFile) (verdict, error) {
+func (c *contents) readObject(ctx context.Context, id, key string, f store.ReceiptFile) (verdict, error) {
 	size := min(f.Size, inMemory)
 	if err := c.memory.Acquire(ctx, size); err != nil {
 		return verdict{}, err
@@ -221,15 +222,15 @@ func (c *contents) readObject(ctx context.Context, key string, f store.ReceiptFi
 	if o.Size != f.Size {
 		return verdict{WrongSize, sizes(o.Size, f.Size)}, nil
 	}
-	v, err := examine(body, f)
+	v, err := examine(body, id, f)
 	if err != nil {
 		return v, fmt.Errorf("read %s: %w", key, err)
 	}
 	return v, nil
 }
 
-// examine reads a file and judges it. The error is of the reading.
-func examine(from io.Reader, f store.ReceiptFile) (verdict, error) {
+// examine reads a file of the sample id and judges it. The error is of the reading.
+func examine(from io.Reader, id string, f store.ReceiptFile) (verdict, error) {
 	hash := sha256.New()
 	from = io.TeeReader(io.LimitReader(from, f.Size), hash)
 	var data io.ReadSeeker
@@ -256,7 +257,7 @@ func examine(from io.Reader, f store.ReceiptFile) (verdict, error) {
 	if sum := hex.EncodeToString(hash.Sum(nil)); sum != f.SHA256 {
 		return verdict{WrongHash, hashes(sum, f.SHA256)}, nil
 	}
-	wrong, err := sample.Whole(f.Name, data, f.Size)
+	wrong, err := sample.Whole(id, f.Name, data, f.Size)
 	if err != nil {
 		return verdict{}, err
 	}
@@ -367,13 +368,14 @@ func (c *counter) Read(p []byte) (int, error) {
 func readMembers(from io.Reader, r store.Receipt, live []store.ReceiptSample) (bad []undecodable, wrong string) {
 	type member struct {
 		index int
+		id    string
 		file  store.ReceiptFile
 		live  bool
 	}
 	want := map[string]member{}
 	for _, s := range r.Samples {
 		for _, f := range s.Files {
-			want[s.ID+"/"+f.Name] = member{s.Index, f, slices.ContainsFunc(live, func(l store.ReceiptSample) bool { return l.Index == s.Index })}
+			want[s.ID+"/"+f.Name] = member{s.Index, s.ID, f, slices.ContainsFunc(live, func(l store.ReceiptSample) bool { return l.Index == s.Index })}
 		}
 	}
 	unpacked, err := gzip.NewReader(from)
@@ -402,7 +404,7 @@ func readMembers(from io.Reader, r store.Receipt, live []store.ReceiptSample) (b
 		if h.Size != m.file.Size {
 			return bad, fmt.Sprintf("holds %q with %d bytes, its receipt says %d", h.Name, h.Size, m.file.Size)
 		}
-		v, err := examine(archive, m.file)
+		v, err := examine(archive, m.id, m.file)
 		switch {
 		case err != nil:
 			return bad, fmt.Sprintf("cannot be unpacked at %q: %v", h.Name, err)

@@ -19,10 +19,12 @@ func (e *formatError) Error() string { return e.reason }
 
 func broken(format string, args ...any) error { return &formatError{fmt.Sprintf(format, args...)} }
 
-// Whole checks a file of a sample as Collect does, and returns what is wrong with
-// it, or "".
-func Whole(name string, f io.ReadSeeker, size int64) (wrong string, err error) {
-	err = checkFile(name, f, size, nil)
+// Whole checks a file of the sample id as Collect does, and returns what is wrong
+// with it, or "".
+func Whole(id, name string, f io.ReadSeeker, size int64) (wrong string, err error) {
+	if err = checkFile(name, f, size, nil); err == nil && name == "metadata.json" {
+		err = checkMetadata(f, id)
+	}
 	if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare
 		return bad.reason, nil
 	}

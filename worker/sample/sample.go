@@ -3,11 +3,9 @@
 package sample
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -26,10 +24,9 @@ import (
 // Limits of what one chunk may write. They stop a generator that runs wild, and
 // are far above what real ones write (at most 730 kB and 8 files a sample).
 const (
-	MaxFiles  = 100     // files in one sample
-	MaxBytes  = 4 << 30 // bytes in one chunk
-	maxInline = 1 << 20 // bytes of a metadata.json that is rewritten
-	maxName   = 255     // bytes of a file name
+	MaxFiles = 100     // files in one sample
+	MaxBytes = 4 << 30 // bytes in one chunk
+	maxName  = 255     // bytes of a file name
 )
 
 // File is one file of a sample.
@@ -279,10 +276,15 @@ func (f folder) hasRequired(rules Rules) error {
 func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 	s := Sample{ID: id}
 	dir := filepath.Join(output, filepath.FromSlash(f.path))
-	if id != "" && slices.Contains(f.files, "metadata.json") {
-		if err := setTaskID(filepath.Join(dir, "metadata.json"), id); err != nil {
+	if slices.Contains(f.files, "metadata.json") {
+		hash, err := setTaskID(filepath.Join(dir, "metadata.json"), id)
+		if bad, ok := err.(*formatError); ok { //nolint:errorlint // setTaskID returns it bare
+			return s, refuse(task.CorruptOutput, "%s/metadata.json %s", f.path, bad.reason)
+		}
+		if err != nil {
 			return s, err
 		}
+		s.Fingerprint = hash
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -313,8 +315,6 @@ func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 		case "prompt.txt", "first_frame.png", "final_frame.png":
 			_ = binary.Write(mark, binary.BigEndian, uint64(len(name)))
 			_, _ = io.WriteString(mark, name+file.SHA256)
-		case "metadata.json":
-			s.Fingerprint = paramHash(root)
 		}
 		s.Files = append(s.Files, file)
 	}
@@ -333,64 +333,4 @@ func open(root *os.Root, name string) (*os.File, error) {
 		return nil, refuse(task.UnsafeOutput, "%s is no plain file", name)
 	}
 	return root.Open(name)
-}
-
-// paramHash reads the param_hash of a metadata.json, or "" if it has none.
-func paramHash(root *os.Root) string {
-	f, err := root.Open("metadata.json")
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	var metadata struct {
-		ParamHash any `json:"param_hash"`
-	}
-	if err := json.NewDecoder(io.LimitReader(f, maxInline)).Decode(&metadata); err != nil {
-		return ""
-	}
-	hash, _ := metadata.ParamHash.(string)
-	return hash
-}
-
-// setTaskID replaces the value of the top-level "task_id" of a JSON file by id
-// and leaves every other byte as it is. A file that is no JSON object, or has
-// no task_id, stays unchanged: metadata.json is the generator's own.
-func setTaskID(file, id string) error {
-	info, err := os.Lstat(file)
-	if err != nil || info.Size() > maxInline {
-		return err
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	start, end := valueOf(text, "task_id")
-	if end == 0 {
-		return nil
-	}
-	value, _ := json.Marshal(id)
-	return os.WriteFile(file, slices.Concat(text[:start], value, text[end:]), 0o600)
-}
-
-// valueOf returns where the value of a top-level name stands, or 0, 0.
-func valueOf(text []byte, name string) (start, end int) {
-	d := json.NewDecoder(bytes.NewReader(text))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return 0, 0
-	}
-	for d.More() {
-		key, err := d.Token()
-		if err != nil {
-			return 0, 0
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return 0, 0
-		}
-		if key == name {
-			end := int(d.InputOffset())
-			return end - len(value), end
-		}
-	}
-	return 0, 0
 }

@@ -2,7 +2,6 @@ package sample
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
@@ -299,28 +298,6 @@ func TestCollectAllows(t *testing.T) {
 	}
 }
 
-// metadata.json follows the new id and is otherwise the generator's own.
-func TestMetadata(t *testing.T) {
-	for _, test := range []struct{ before, after string }{
-		{`{"task_id": "maze_1", "n": 1.50, "big": 12345678901234567890}`, `{"task_id": "maze_00000007", "n": 1.50, "big": 12345678901234567890}`},
-		{`{"inner": {"task_id": 1}, "task_id":null }`, `{"inner": {"task_id": 1}, "task_id":"maze_00000007" }`},
-		{`{"inner": {"task_id": 1}}`, `{"inner": {"task_id": 1}}`},
-		{`["task_id", 1]`, `["task_id", 1]`},
-		{`{"task_id": "cut`, `{"task_id": "cut`},
-		{"no JSON", "no JSON"},
-	} {
-		dir := output(t, 1)
-		write(t, dir, map[string][]byte{"maze_task/maze_0/metadata.json": []byte(test.before)})
-		if _, _, err := Collect(dir, 1, places(7, 1), Rules{}); err != nil {
-			t.Errorf("%s: %v", test.before, err)
-			continue
-		}
-		if got := read(t, filepath.Join(dir, "maze_task/maze_0/metadata.json")); got != test.after {
-			t.Errorf("%s became %s, want %s", test.before, got, test.after)
-		}
-	}
-}
-
 // Fingerprints are equal for equal samples, whatever their indices: param_hash
 // where there is one, else prompt and frames.
 func TestFingerprint(t *testing.T) {
@@ -443,34 +420,6 @@ func FuzzCheckFile(f *testing.F) {
 		var bad *formatError
 		if err != nil && !errors.As(err, &bad) {
 			t.Errorf("%s: %v", name, err)
-		}
-	})
-}
-
-// Rewriting task_id keeps JSON what it was in every other value.
-func FuzzTaskID(f *testing.F) {
-	f.Add(`{"task_id": "a", "b": [1, {"task_id": 2}]}`)
-	f.Add(`{"\u0074ask_id": 1}`)
-	f.Fuzz(func(t *testing.T, text string) {
-		path := filepath.Join(t.TempDir(), "metadata.json")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := setTaskID(path, "new"); err != nil {
-			t.Fatal(err)
-		}
-		var before, after map[string]json.RawMessage
-		if json.Unmarshal([]byte(text), &before) != nil || before == nil {
-			return
-		}
-		if err := json.Unmarshal([]byte(read(t, path)), &after); err != nil {
-			t.Fatalf("%s became %s: %v", text, read(t, path), err)
-		}
-		if _, there := before["task_id"]; there {
-			before["task_id"] = json.RawMessage(`"new"`)
-		}
-		if !maps.EqualFunc(before, after, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
-			t.Errorf("%s became %s", text, read(t, path))
 		}
 	})
 }
