@@ -2,10 +2,12 @@ package dataset
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -169,12 +171,19 @@ func contradictionOf(s store.ReceiptSample, domain string) string {
 	seen := map[string]bool{}
 	for _, f := range s.Files {
 		switch {
-		case f.Name == "" || strings.ContainsAny(f.Name, "/\\") || seen[f.Name]:
+		case sample.CheckName(f.Name) != nil || seen[f.Name]:
 			return fmt.Sprintf("a file cannot be called %.60q, or not twice", f.Name)
 		case f.Size < 0 || !hashPattern.MatchString(f.SHA256):
 			return fmt.Sprintf("size or hash of %s is none", f.Name)
 		}
 		seen[f.Name] = true
+	}
+	for name := range seen {
+		for up := path.Dir(name); up != "."; up = path.Dir(up) {
+			if seen[up] {
+				return fmt.Sprintf("%.60q is a file and a folder", up)
+			}
+		}
 	}
 	return ""
 }
