@@ -251,7 +251,7 @@ func (t *Tried) table(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, plural(len(s.Files), "file"), size(s.Bytes), cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
 	}
 	if len(t.Samples) > 0 {
-		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(t.Samples[0].Files, " "))
+		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(sample.Shape(t.Samples[0].Files), " "))
 	}
 	if f := t.Failure; f != nil {
 		fmt.Fprintf(w, "%s: %s\n", f.Cause, f.Detail)

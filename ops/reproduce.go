@@ -240,8 +240,12 @@ func keep(s sample.Sample, to string) (string, error) {
 	}
 	for _, f := range s.Files {
 		data, err := os.ReadFile(f.Path)
+		file := filepath.Join(dir, filepath.FromSlash(f.Name))
 		if err == nil {
-			err = atomicfile.Write(filepath.Join(dir, f.Name), data)
+			err = os.MkdirAll(filepath.Dir(file), 0o755)
+		}
+		if err == nil {
+			err = atomicfile.Write(file, data)
 		}
 		if err != nil {
 			return "", err

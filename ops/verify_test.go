@@ -333,6 +333,11 @@ func TestSabotage(t *testing.T) {
 		{name: "the generator's picture has no pixels", formats: both, make: broken("first_frame.png", noPixels), sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
 		{name: "the generator's picture is none", formats: both, make: broken("first_frame.png", []byte("hello")), sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
 		{name: "the generator's video has no frames", formats: both, make: broken("ground_truth.mp4", noFrames), sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
+		{name: "a task_id of another sample", formats: both, make: broken("metadata.json", []byte(`[{"task_id": "d_00000005", "x": NaN}]`)), sabotage: func(*bucket) {}, found: found{"%f 6 metadata.json": undecodable}},
+		{name: "a metadata.json that nobody reads", formats: both, make: broken("metadata.json", []byte(`{"task_id": `)), sabotage: func(*bucket) {}, found: found{"%f 6 metadata.json": undecodable}},
+		{name: "its own task_id", formats: both, make: broken("metadata.json", []byte(`{"x": NaN, "task_id": "d_00000006"}`)), sabotage: func(*bucket) {}, shallow: true},
+		{name: "a file in a folder is gone", formats: both[:1], make: broken("frames/0.png", picture("x")), sabotage: func(b *bucket) { b.remove(b.file(6, "frames/0.png")) }, found: found{"%f 6 frames/0.png": missing}, shallow: true},
+		{name: "files in folders", formats: both, make: broken("frames/0.png", picture("x")), sabotage: func(*bucket) {}, shallow: true},
 		{name: "the generator's video is cut off", formats: both, make: broken("ground_truth.mp4", video()[:len(video())-40]), sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
 
 		{name: "superseded", formats: both, sabotage: func(b *bucket) {

@@ -230,7 +230,7 @@ func (i *inspection) places(prefix string) []string {
 
 // take takes one object off what there should be.
 func (i *inspection) take(o store.Object) {
-	parts := strings.Split(strings.TrimPrefix(o.Key, task.DataPrefix+i.name+"/"), "/")
+	id, file, nested := strings.Cut(strings.TrimPrefix(o.Key, task.DataPrefix+i.name+"/"), "/")
 	if known := i.shards[o.Key]; known != nil {
 		known.seen = true
 		if known.Size != o.Size {
@@ -244,8 +244,8 @@ func (i *inspection) take(o store.Object) {
 		}
 		return
 	}
-	domain, index, ok := parseID(parts[0])
-	if !ok || len(parts) != 2 {
+	domain, index, ok := parseID(id)
+	if !ok || !nested {
 		i.stray(o.Key, task.Range{})
 		return
 	}
@@ -257,7 +257,7 @@ func (i *inspection) take(o store.Object) {
 		i.stray(o.Key, task.Range{Start: index, End: index + 1})
 		return
 	}
-	h.objects -= i.hash(parts[1], o.Size)
+	h.objects -= i.hash(file, o.Size)
 	i.view.held.set(index, h)
 }
 

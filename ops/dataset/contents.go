@@ -135,6 +135,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	}
 	type item struct {
 		index int
+		id    string
 		key   string
 		file  store.ReceiptFile
 	}
@@ -142,7 +143,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	for _, s := range live {
 		for _, f := range s.Files {
 			if key := task.FileKey(r.Generator, s.ID, f.Name); !hurt[key] {
-				items = append(items, item{s.Index, key, f})
+				items = append(items, item{s.Index, s.ID, key, f})
 			}
 		}
 	}
@@ -151,7 +152,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	group.SetLimit(4)
 	for n, it := range items {
 		group.Go(func() (err error) {
-			results[n], err = c.checkObject(limited, it.key, it.file)
+			results[n], err = c.checkObject(limited, it.id, it.key, it.file)
 			return err
 		})
 	}
@@ -178,7 +179,7 @@ type verdict struct {
 	detail string
 }
 
-func (c *contents) checkObject(ctx context.Context, key string, f store.ReceiptFile) (verdict, error) {
+func (c *contents) checkObject(ctx context.Context, id, key string, f store.ReceiptFile) (verdict, error) {
 	if c.trust && !isPicture(f.Name) {
 		o, err := c.store.Head(ctx, key)
 		switch {
@@ -203,7 +204,7 @@ func (c *contents) checkObject(ctx context.Context, key string, f store.ReceiptF
 			v = verdict{WrongSize, sizes(o.Size, f.Size)}
 			return nil
 		}
-		v, err = c.examine(ctx, from, f)
+		v, err = c.examine(ctx, from, id, f)
 		return err
 	})
 	if errors.Is(err, store.ErrNotFound) {
@@ -250,8 +251,8 @@ func temporaryFile(from io.Reader, size int64) (*os.File, error) {
 	return file, nil
 }
 
-// examine reads a file and judges it. The error is of the reading, or a *hereError.
-func (c *contents) examine(ctx context.Context, from io.Reader, f store.ReceiptFile) (verdict, error) {
+// examine reads a file of the sample id and judges it. The error is of the reading, or a *hereError.
+func (c *contents) examine(ctx context.Context, from io.Reader, id string, f store.ReceiptFile) (verdict, error) {
 	hash := sha256.New()
 	from = io.TeeReader(io.LimitReader(from, f.Size), hash)
 	var data io.ReadSeeker
@@ -272,7 +273,7 @@ func (c *contents) examine(ctx context.Context, from io.Reader, f store.ReceiptF
 	if sum := hex.EncodeToString(hash.Sum(nil)); sum != f.SHA256 {
 		return verdict{WrongHash, hashes(sum, f.SHA256)}, nil
 	}
-	wrong, err := sample.Whole(f.Name, data, f.Size)
+	wrong, err := sample.Whole(id, f.Name, data, f.Size)
 	if err == nil && wrong == "" && isPicture(f.Name) {
 		wrong, err = c.decode(ctx, data)
 	}
@@ -381,13 +382,14 @@ func (c *contents) readShard(ctx context.Context, from io.Reader, o store.Object
 func (c *contents) readMembers(ctx context.Context, from io.Reader, r store.Receipt, live []store.ReceiptSample) (bad []undecodable, wrong string, err error) {
 	type member struct {
 		index int
+		id    string
 		file  store.ReceiptFile
 		live  bool
 	}
 	want := map[string]member{}
 	for _, s := range r.Samples {
 		for _, f := range s.Files {
-			want[s.ID+"/"+f.Name] = member{s.Index, f, slices.ContainsFunc(live, func(l store.ReceiptSample) bool { return l.Index == s.Index })}
+			want[s.ID+"/"+f.Name] = member{s.Index, s.ID, f, slices.ContainsFunc(live, func(l store.ReceiptSample) bool { return l.Index == s.Index })}
 		}
 	}
 	unpacked, err := gzip.NewReader(from)
@@ -416,7 +418,7 @@ func (c *contents) readMembers(ctx context.Context, from io.Reader, r store.Rece
 		if h.Size != m.file.Size {
 			return bad, fmt.Sprintf("holds %q with %d bytes, its receipt says %d", h.Name, h.Size, m.file.Size), nil
 		}
-		v, err := c.examine(ctx, archive, m.file)
+		v, err := c.examine(ctx, archive, m.id, m.file)
 		_, here := errors.AsType[*hereError](err)
 		switch {
 		case ctx.Err() != nil: // not all was looked at

@@ -214,9 +214,11 @@ func indicesOf(key string) []int {
 	if r, ok := task.ShardRange(key); ok {
 		return task.Chunk{Keep: r}.Kept()
 	}
-	parts := strings.Split(key, "/")
-	if _, index, ok := parseID(parts[len(parts)-2]); ok {
-		return []int{index}
+	// What follows the prefix is generator/sample/file, and a file may lie in folders.
+	if parts := strings.Split(strings.TrimPrefix(key, task.DataPrefix), "/"); len(parts) > 2 {
+		if _, index, ok := parseID(parts[1]); ok {
+			return []int{index}
+		}
 	}
 	return nil
 }

@@ -2,10 +2,12 @@ package dataset
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -18,7 +20,7 @@ const (
 	MissingObject Kind = "missing_object" // a receipt names it and it is not there
 	WrongSize     Kind = "wrong_size"     // it is longer or shorter than its receipt says
 	WrongHash     Kind = "wrong_hash"     // it has the right size and other bytes
-	Undecodable   Kind = "undecodable"    // the bytes are the receipt's, and no picture or video comes of them
+	Undecodable   Kind = "undecodable"    // the bytes are the receipt's, and cannot be read, or name another sample
 	BadShard      Kind = "bad_shard"      // the bytes are the receipt's, and do not hold just its samples
 	StrayObject   Kind = "stray_object"   // no receipt names it
 	BadReceipt    Kind = "bad_receipt"    // it cannot be read, stands under another's name, or contradicts itself
@@ -37,7 +39,7 @@ var meanings = map[Kind]string{
 	MissingObject: "a receipt names it, and it is not there",
 	WrongSize:     "not as long as its receipt says",
 	WrongHash:     "not the bytes that its receipt says",
-	Undecodable:   "the generator wrote a picture or video that cannot be decoded",
+	Undecodable:   "the generator wrote a file that cannot be read, or a task_id that is not the sample's",
 	BadShard:      "the shard does not hold just the samples of its receipt",
 	StrayObject:   "no receipt names it",
 	BadReceipt:    "the receipt cannot be trusted",
@@ -169,12 +171,19 @@ func contradictionOf(s store.ReceiptSample, domain string) string {
 	seen := map[string]bool{}
 	for _, f := range s.Files {
 		switch {
-		case f.Name == "" || strings.ContainsAny(f.Name, "/\\") || seen[f.Name]:
+		case sample.CheckName(f.Name) != nil || seen[f.Name]:
 			return fmt.Sprintf("a file cannot be called %.60q, or not twice", f.Name)
 		case f.Size < 0 || !hashPattern.MatchString(f.SHA256):
 			return fmt.Sprintf("size or hash of %s is none", f.Name)
 		}
 		seen[f.Name] = true
+	}
+	for name := range seen {
+		for up := path.Dir(name); up != "."; up = path.Dir(up) {
+			if seen[up] {
+				return fmt.Sprintf("%.60q is a file and a folder", up)
+			}
+		}
 	}
 	return ""
 }
