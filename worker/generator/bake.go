@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // CopyRequirements makes folders in dir that are to a Builder what those in root
@@ -48,18 +49,24 @@ func CopyRequirements(root, dir string) error {
 }
 
 //go:embed imports.py
-var importAll string
+var importProgram string
 
-// checkImports imports every module of the environment. The error names each that
-// cannot be imported.
-func (e environment) checkImports(ctx context.Context) error {
+// importTime is more than any package takes to be imported, on a busy machine too.
+const importTime = 5 * time.Minute
+
+// prove imports packages in the environment. The error names each module that
+// cannot be imported: they are as bad as one that cannot be installed.
+func (e environment) prove(ctx context.Context, packages []string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, importTime, fmt.Errorf("importing %s took more than %v", strings.Join(packages, ", "), importTime))
+	defer cancel()
 	home, err := os.MkdirTemp("", "imports-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(home)
-	cmd := exec.CommandContext(ctx, e.interpreter(), "-I", "-c", importAll)
+	cmd := exec.CommandContext(ctx, e.interpreter(), append([]string{"-I", "-c", importProgram}, packages...)...)
 	cmd.Env = []string{"PATH=" + filepath.Dir(e.interpreter()) + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "TMPDIR=" + home, "LANG=C.UTF-8", "MPLBACKEND=Agg"}
+	cmd.Dir = home
 	said := &tail{limit: tailSize}
 	cmd.Stderr = said
 	out, err := cmd.Output()

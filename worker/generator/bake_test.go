@@ -104,7 +104,7 @@ func TestImports(t *testing.T) {
 		}},
 	} {
 		dir := t.TempDir()
-		index, err := (&Builder{Root: bare(t, test.requirements), Dir: dir, Imports: true}).Build(t.Context())
+		index, err := (&Builder{Root: bare(t, test.requirements), Dir: dir}).Build(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

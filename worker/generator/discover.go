@@ -42,6 +42,7 @@ type Generator struct {
 	Problem      string   `json:"problem,omitempty"`
 
 	says    Entry           // of the catalogue
+	needs   string          // the file of its requirements
 	shared  []string        // packages beside it that it may import; absolute
 	defined map[string]bool // flags in the source, where that is not the whole command line
 	empty   bool            // its entry has no source: it only stands for one
@@ -191,7 +192,7 @@ func Discover(root string) ([]Generator, error) {
 			g.Problem = "its name " + err.Error()
 		} else if unreadable != nil {
 			g.Problem = unreadable.Error()
-		} else if g.Requirements, err = readRequirements(g.Dir, requirementsFile, 0); err != nil {
+		} else if g.Requirements, g.needs, err = readNeeds(g.Dir); err != nil {
 			g.Problem = err.Error()
 		}
 		g.Requirements = append(g.Requirements, o.Requirements...)

@@ -28,7 +28,6 @@ type Builder struct {
 	Python   string            // interpreter the environments are made from; default the first on the PATH that is new enough
 	Commits  map[string]string // commits of the generators, where the folder has no git history; nil to ask git
 	Names    []string          // generators whose environments are made; nil for all
-	Imports  bool              // import every module of an environment that is made: one that cannot be imported is as bad as one that cannot be installed
 	Online   bool              // a package index that cannot be reached is an error and not the Problem of generators: for what is kept when it is built
 	Parallel int               // environments made at once; default 1, because disk and network are what it takes
 	Progress func(string)      // is told what happens, a line at a time; may be nil
@@ -61,29 +60,23 @@ type Event struct {
 
 // String is one line for people.
 func (e Event) String() string {
-	detail, _, _ := strings.Cut(e.Detail, " (from ") // pip tells the file that asked
 	if e.Stage == Installing {
-		return "  " + detail
+		return "  " + e.Detail
 	}
-	line := "Python environment " + e.Environment + " " + string(e.Stage) + " for " + e.who()
-	if detail != "" {
-		line += ": " + detail
+	line := "Python environment " + e.Environment + " " + string(e.Stage)
+	switch {
+	case len(e.Generators) > 2:
+		line += fmt.Sprintf(" for %d generators", len(e.Generators))
+	case len(e.Generators) > 0:
+		line += " for " + strings.Join(e.Generators, ", ")
+	}
+	if e.Detail != "" {
+		line += ": " + e.Detail
 	}
 	return line
 }
 
-// who names the generators, or counts them when they are many.
-func (e Event) who() string {
-	if len(e.Generators) == 0 {
-		return "the installer"
-	}
-	if len(e.Generators) > 2 {
-		return fmt.Sprintf("%d generators", len(e.Generators))
-	}
-	return strings.Join(e.Generators, ", ")
-}
-
-var installerStep = regexp.MustCompile(`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed) `)
+var installerStep = regexp.MustCompile(`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed|Downloaded|Built|\+) `)
 
 // worthTelling leaves out most of what an installer says and what takes no time.
 func (e Event) worthTelling() bool {
@@ -147,10 +140,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	wanted := func(m members) bool {
 		return b.Names == nil || slices.ContainsFunc(m.names(), func(name string) bool { return slices.Contains(b.Names, name) })
 	}
-	installer, err := chooseInstaller(ctx, dir, python, groups, wanted, tell)
-	if err != nil {
-		return nil, err
-	}
+	find := sync.OnceValues(func() (installer, error) { return newInstaller(ctx, dir, python, tell) })
 	var group errgroup.Group
 	group.SetLimit(max(b.Parallel, 1))
 	for _, members := range groups {
@@ -166,7 +156,8 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 				}
 				return nil
 			}
-			err := members.environment.ensure(ctx, installer, b.Imports, say)
+			e := members.environment
+			err := e.ensure(ctx, func(say func(string)) error { return e.install(ctx, find, say) }, say)
 			switch {
 			case ctx.Err() != nil:
 				return fmt.Errorf("build environments: %w", context.Cause(ctx))
@@ -247,17 +238,18 @@ type environment struct {
 	path         string
 	python       interpreter
 	requirements []string // as the first of its generators writes them
-	of           string   // folder of that generator, from which relative paths count
+	of           string   // folder of that generator
+	file         string   // where it says so
 }
 
 // layout is part of every id, so that environments made in another way by
 // another version of this code are not taken for these.
-const layout = "2"
+const layout = "3"
 
 func newEnvironment(dir string, python interpreter, g *Generator) environment {
 	parts := append([]string{layout, python.Version, python.Machine, python.Prefix}, normalise(g.Requirements)...)
 	id := fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))[:12]
-	return environment{id: id, path: filepath.Join(dir, "environments", id), python: python, requirements: g.Requirements, of: g.Dir}
+	return environment{id: id, path: filepath.Join(dir, "environments", id), python: python, requirements: g.Requirements, of: g.Dir, file: filepath.Join(g.Dir, g.needs)}
 }
 
 func (e environment) interpreter() string { return filepath.Join(e.path, "bin", "python") }
@@ -273,10 +265,9 @@ func (e environment) whole() bool {
 	return err == nil && err2 == nil
 }
 
-// ensure makes the environment unless it is there, and imports its modules if that
-// is wanted. A lock keeps two processes from making the same one; the system gives
+// ensure makes the environment unless it is there, with install. A lock keeps two processes from making the same one; the system gives
 // it back when its holder is killed. What an interrupted one left is removed first.
-func (e environment) ensure(ctx context.Context, in installer, imports bool, say func(Stage, string)) error {
+func (e environment) ensure(ctx context.Context, install func(say func(string)) error, say func(Stage, string)) error {
 	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")
 		return nil
@@ -298,11 +289,7 @@ func (e environment) ensure(ctx context.Context, in installer, imports bool, say
 	}
 	say(Making, fmt.Sprintf("%d requirements", len(e.requirements)))
 	began := time.Now()
-	err = e.install(ctx, in, func(line string) { say(Installing, line) })
-	if err == nil && imports {
-		err = e.checkImports(ctx)
-	}
-	if err != nil {
+	if err = install(func(line string) { say(Installing, line) }); err != nil {
 		if left := os.RemoveAll(e.path); left != nil && !errors.Is(left, fs.ErrNotExist) {
 			return fmt.Errorf("%w (and its remains in %s could not be removed: %w)", err, e.path, left)
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,7 @@ type interpreter struct {
 	Minor   int    `json:"minor"` // of Python 3; 0 for Python 2
 	Machine string `json:"machine"`
 	Prefix  string `json:"prefix"` // where it is installed: an environment needs it there
+	command string // as it was found: a virtual environment's own pip may have settings
 }
 
 // probe prints an interpreter. It runs on Python 2 as well. _base_executable is
@@ -50,7 +52,7 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 			continue
 		}
 		cmd := exec.CommandContext(ctx, path, "-c", probe)
-		cmd.Env = installerEnvironment(nil)
+		cmd.Env = userEnvironment()
 		out, err := cmd.Output()
 		if ctx.Err() != nil {
 			return interpreter{}, fmt.Errorf("look for Python: %w", context.Cause(ctx))
@@ -60,6 +62,7 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 			continue // a stub that only tells how to install it
 		}
 		if p.Minor >= oldestMinor {
+			p.command = path
 			return p, nil
 		}
 		if found == "" {
@@ -82,123 +85,159 @@ func Interpreter(ctx context.Context) (path, version string, err error) {
 	return p.Path, p.Version, err
 }
 
-// installer puts packages into environments: uv, or pip where uv is "".
+// installer puts packages into environments. It is uv, which links what they share
+// from one cache; pip would put a copy into each.
 type installer struct {
-	uv    string
-	cache string   // of uv, on the disk of the environments: what it holds is linked into them
-	also  []string // what pip's configuration files say, as variables: uv reads none
+	uv       string
+	cache    string // on the disk of the environments: what it holds is linked into them
+	settings settings
 }
 
-// uvRequirement is the uv that is brought in where there is none on the PATH.
-const uvRequirement = "uv==0.13.9"
+// uvRelease is the uv that is brought in where there is none on the PATH that is as new.
+const uvRelease = "0.13.9"
 
-// chooseInstaller returns uv where it is on the PATH, and else pip while there is
-// one environment to make. From the second on it brings uv in: environments share
-// most of their packages, of which pip puts a copy into each. The seven
-// requirement sets of the catalogue are 2.1 GB with pip in 129 s, 0.7 GB with uv
-// in 19 s. Where uv cannot be had, pip does it.
-func chooseInstaller(ctx context.Context, dir string, python interpreter, groups []members, wanted func(members) bool, say func(Event)) (installer, error) {
+// newInstaller finds uv on the PATH, or brings it in with pip from the package index.
+func newInstaller(ctx context.Context, dir string, python interpreter, say func(Event)) (installer, error) {
 	in := installer{cache: filepath.Join(dir, "cache")}
-	if path, err := exec.LookPath("uv"); err == nil {
-		in.uv = path
-		return in, nil
-	}
-	sets, missing := 0, 0
-	for _, m := range groups {
-		if len(m.environment.requirements) > 0 {
-			sets++
-			if wanted(m) && !m.environment.whole() {
-				missing++
-			}
-		}
-	}
-	if sets < 2 || missing == 0 {
+	if in.uv = uvOnPath(ctx); in.uv != "" {
+		in.settings = pipSettings(ctx, python.command)
 		return in, nil
 	}
 	own := filepath.Join(dir, "installer")
-	if err := os.MkdirAll(filepath.Join(own, "environments"), 0o755); err != nil {
-		return in, fmt.Errorf("build environments: %w", err)
+	if err := os.MkdirAll(own, 0o755); err != nil {
+		return in, fmt.Errorf("bring in uv: %w", err)
 	}
-	e := newEnvironment(own, python, &Generator{Dir: own, Requirements: []string{uvRequirement}})
-	tell := func(stage Stage, detail string) { say(Event{Environment: e.id, Stage: stage, Detail: detail}) }
-	switch err := e.ensure(ctx, installer{}, false, tell); {
-	case ctx.Err() != nil:
-		return in, fmt.Errorf("build environments: %w", context.Cause(ctx))
-	case err != nil:
-		tell(Failed, err.Error()+"; going on with pip, which needs more disk and time")
-		return in, nil
+	e := environment{id: "uv-" + uvRelease, path: filepath.Join(own, "uv-"+uvRelease), python: python, requirements: []string{"uv==" + uvRelease}}
+	err := e.ensure(ctx, func(say func(string)) error { return e.installUV(ctx, say) }, func(stage Stage, detail string) {
+		say(Event{Environment: e.id, Stage: stage, Detail: detail})
+	})
+	if err != nil {
+		return in, err
 	}
 	in.uv = filepath.Join(e.path, "bin", "uv")
-	in.also = pipSettings(ctx, e.interpreter())
+	in.settings = pipSettings(ctx, python.command, e.interpreter())
 	return in, nil
 }
 
-var pipSettingPattern = regexp.MustCompile(`(?m)^(?:global|install)\.(index-url|extra-index-url|find-links|no-index|cert)=(.*)$`)
-
-// pipSettings returns what pip's configuration files say of where packages come
-// from, as the variables that mean the same.
-func pipSettings(ctx context.Context, python string) (list []string) {
-	cmd := exec.CommandContext(ctx, python, "-m", "pip", "config", "list", "--disable-pip-version-check")
-	cmd.Env = installerEnvironment(nil)
-	out, err := cmd.Output()
+func uvOnPath(ctx context.Context) string {
+	path, err := exec.LookPath("uv")
 	if err != nil {
-		return nil // then there is none that it can read
+		return ""
 	}
-	for _, m := range pipSettingPattern.FindAllStringSubmatch(string(out), -1) {
-		value := strings.Join(strings.Fields(strings.ReplaceAll(strings.Trim(m[2], `'"`), `\n`, " ")), " ")
-		list = append(list, "PIP_"+strings.ToUpper(strings.ReplaceAll(m[1], "-", "_"))+"="+value)
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
+	release := func(text string) (n [3]int) {
+		_, _ = fmt.Sscanf(text, "%d.%d.%d", &n[0], &n[1], &n[2])
+		return n
 	}
-	return list
+	is, oldest := release(strings.TrimPrefix(string(out), "uv ")), release(uvRelease)
+	if err != nil || slices.Compare(is[:], oldest[:]) < 0 {
+		return "" // an older one would take no notice of some of its variables
+	}
+	return path
 }
 
-// install makes the environment. The error is one sentence with the way out.
-func (e environment) install(ctx context.Context, in installer, say func(string)) error {
-	run := func(argv []string, say func(string)) (string, error) {
-		return run(ctx, e.of, argv, installerEnvironment(slices.Concat(in.also, []string{"UV_CACHE_DIR=" + in.cache})), say)
-	}
-	venv := []string{e.python.Path, "-m", "venv", e.path}
-	switch {
-	case in.uv != "":
-		venv = []string{in.uv, "venv", "--quiet", "--python", e.python.Path, e.path}
-	case len(e.requirements) == 0:
-		venv = []string{e.python.Path, "-m", "venv", "--without-pip", e.path}
-	}
-	if out, err := run(venv, say); err != nil {
+// installUV makes an environment that has pip, and with it uv.
+func (e environment) installUV(ctx context.Context, say func(string)) error {
+	if out, err := run(ctx, "", []string{e.python.Path, "-m", "venv", e.path}, userEnvironment(), say); err != nil {
 		if strings.Contains(out, "ensurepip") {
-			return fmt.Errorf("make a Python environment with %s: it has no ensurepip: install python3-venv or uv, then run again", e.python.Path)
+			return fmt.Errorf("bring in uv with %s: it has no ensurepip: install python3-venv or uv %s, then run again", e.python.Path, uvRelease)
 		}
+		return fmt.Errorf("bring in uv with %s: %w", e.python.Path, err)
+	}
+	log := filepath.Join(e.path, "pip.log")
+	argv := slices.Concat([]string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
+		"--only-binary", ":all:", "--log", log}, e.requirements)
+	env := pipSettings(ctx, e.python.command, e.interpreter()).environ()
+	out, err := run(ctx, e.path, argv, env, say)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("bring in uv, which installs packages (or put uv %s on the PATH): %w", uvRelease, installError("uv=="+uvRelease, out, unfetched(log)))
+	}
+	return err
+}
+
+// install makes the environment and proves that what it was made for can be
+// imported. The error is one sentence with the way out.
+func (e environment) install(ctx context.Context, find func() (installer, error), say func(string)) error {
+	// Without pip: nothing needs it, and it takes seconds.
+	if _, err := run(ctx, "", []string{e.python.Path, "-m", "venv", "--without-pip", e.path}, userEnvironment(), say); err != nil {
 		return fmt.Errorf("make a Python environment with %s: %w", e.python.Path, err)
 	}
 	if len(e.requirements) == 0 {
 		return nil
 	}
+	in, err := find()
+	if err != nil {
+		return err
+	}
+	settings, lines := in.settings.with(e.requirements)
+	if lines, err = e.ownSource(lines); err != nil {
+		return err
+	}
 	list := filepath.Join(e.path, requirementsFile)
-	if err := os.WriteFile(list, []byte(strings.Join(e.requirements, "\n")+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		return fmt.Errorf("make a Python environment: %w", err)
 	}
-	log := filepath.Join(e.path, "pip.log")
-	install := []string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--log", log, "-r", list}
-	if in.uv != "" {
-		install = []string{in.uv, "pip", "install", "--python", e.interpreter(), "-r", list}
+	var installed []string
+	hear := func(line string) {
+		if m := installedPattern.FindStringSubmatch(line); m != nil && (m[2] != "" || slices.ContainsFunc(lines, func(line string) bool { return plainName(line) == plainName(m[1]) })) {
+			installed = append(installed, plainName(m[1]))
+		}
+		say(line)
 	}
-	out, err := run(install, say)
+	// Not in the generator's folder: a pyproject.toml there may have settings for uv.
+	env := append(settings.environ(), "UV_CACHE_DIR="+cmp.Or(os.Getenv("UV_CACHE_DIR"), in.cache))
+	out, err := run(ctx, e.path, []string{in.uv, "pip", "install", "--color", "never", "--python", e.interpreter(), "-r", list}, env, hear)
 	if err != nil && ctx.Err() != nil {
 		return err
 	}
 	if err != nil {
-		return installError(filepath.Join(e.of, requirementsFile), out, unfetched(log))
+		return installError(e.file, out, "")
 	}
-	_ = os.Remove(log)
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
 	// some packages; what cannot be compiled is compiled when it is imported.
-	_, _ = run([]string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", filepath.Join(e.path, "lib")}, func(string) {})
-	return context.Cause(ctx)
+	compile := []string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", filepath.Join(e.path, "lib"), e.source()}
+	_, _ = run(ctx, e.path, compile, userEnvironment(), func(string) {})
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return e.prove(ctx, installed)
+}
+
+// installedPattern is what uv says of a package: its name, and where it is from if
+// that is no index.
+var installedPattern = regexp.MustCompile(`^\+ ([A-Za-z0-9._-]+)==\S+( \(from .*\))?$`)
+
+// source is the environment's copy of the generator's folder.
+func (e environment) source() string { return filepath.Join(e.path, "source") }
+
+// ownSource copies the generator's folder into the environment if packages of it
+// are required, and returns the lines with the copy in its place. Whoever builds a
+// package writes into its source, and an editable one is used from there.
+func (e environment) ownSource(lines []string) ([]string, error) {
+	own, changed := lines, false
+	if e.of != "" {
+		folder := regexp.QuoteMeta(e.of) + "|" + regexp.QuoteMeta((&url.URL{Path: e.of}).EscapedPath())
+		pattern := regexp.MustCompile(`((?:^|\s|@|file:|file://|file://localhost)\s*)(?:` + folder + `)($|[/\s;\[#])`)
+		own = nil
+		for _, line := range lines {
+			copied := pattern.ReplaceAllString(line, "${1}"+strings.ReplaceAll(e.source(), "$", "$$")+"${2}")
+			changed = changed || copied != line
+			own = append(own, copied)
+		}
+	}
+	if !changed {
+		return lines, nil
+	}
+	if err := os.CopyFS(e.source(), os.DirFS(e.of)); err != nil {
+		return nil, fmt.Errorf("copy the packages of %s: %w", e.of, err)
+	}
+	return own, nil
 }
 
 // unfetched is what pip could not get, which it tells its log alone: an index that
 // is broken looks on its output like one that has no such package.
 func unfetched(log string) string {
-	text, _ := os.ReadFile(log) // uv writes none
+	text, _ := os.ReadFile(log) // none if pip did not begin
 	var list []string
 	for line := range strings.Lines(string(text)) {
 		if strings.Contains(line, "Could not fetch URL") {
@@ -284,43 +323,4 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 		}
 		w.rest = w.rest[end+1:]
 	}
-}
-
-// installerEnvironment is the user's environment, in which the settings of pip,
-// uv, proxies and certificates are, without what would lead the installer to
-// another place and without credentials that are no business of a package's
-// setup.py. What also says holds where the user's environment is silent.
-func installerEnvironment(also []string) []string {
-	drop := []string{"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIRE_VIRTUALENV"}
-	var env []string
-	set := map[string]string{}
-	for _, variable := range os.Environ() {
-		name, value, _ := strings.Cut(variable, "=")
-		if slices.Contains(drop, name) || strings.HasPrefix(name, "AWS_") || strings.HasPrefix(name, "PULUMI_") {
-			continue
-		}
-		set[name] = value
-		env = append(env, variable)
-	}
-	for _, variable := range also {
-		name, value, _ := strings.Cut(variable, "=")
-		if _, given := set[name]; !given && value != "" {
-			set[name] = value
-			env = append(env, variable)
-		}
-	}
-	defaults := []struct{ name, value string }{
-		{"PIP_USER", "0"}, // a pip.conf may say otherwise, and an environment refuses it
-		// Five retries for each package are minutes without a network.
-		{"PIP_RETRIES", "1"}, {"UV_HTTP_RETRIES", "1"},
-		// uv does not know pip's variables, and the user need not know which of the two is at work.
-		{"UV_DEFAULT_INDEX", cmp.Or(set["UV_INDEX_URL"], set["PIP_INDEX_URL"])}, {"UV_EXTRA_INDEX_URL", set["PIP_EXTRA_INDEX_URL"]},
-		{"UV_FIND_LINKS", strings.Join(strings.Fields(set["PIP_FIND_LINKS"]), ",")}, {"UV_NO_INDEX", set["PIP_NO_INDEX"]}, {"SSL_CERT_FILE", set["PIP_CERT"]},
-	}
-	for _, d := range defaults {
-		if _, given := set[d.name]; !given && d.value != "" {
-			env = append(env, d.name+"="+d.value)
-		}
-	}
-	return env
 }

@@ -20,7 +20,9 @@ func TestMain(m *testing.M) {
 	if text, ok := os.LookupEnv(workerVariable); ok {
 		os.Exit(workOnce(text))
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	os.RemoveAll(uvDir)
+	os.Exit(status)
 }
 
 func workOnce(text string) int {

@@ -11,13 +11,66 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
 )
 
-// requirementsFile is where a generator says what it needs.
-const requirementsFile = "requirements.txt"
+// Where a generator says what it needs. The first that is there counts.
+const (
+	requirementsFile = "requirements.txt"
+	projectFile      = "pyproject.toml"
+)
 
 // maxIncludes bounds how deep requirements files may include each other.
 const maxIncludes = 5
+
+// readNeeds returns what the generator in a folder requires, as lines for pip, and
+// the file that says so.
+func readNeeds(dir string) (lines []string, file string, err error) {
+	if _, err := os.Stat(filepath.Join(dir, requirementsFile)); !errors.Is(err, fs.ErrNotExist) {
+		lines, err = readRequirements(dir, requirementsFile, 0)
+		return lines, requirementsFile, err
+	}
+	lines, err = readProject(dir)
+	return lines, projectFile, err
+}
+
+// readProject returns what a pyproject.toml requires, as its standards have it: a
+// project with a build system is a package and is installed itself, and any other
+// is the list of its dependencies.
+func readProject(dir string) ([]string, error) {
+	path, err := inside(dir, dir, projectFile)
+	if err != nil {
+		return nil, err
+	}
+	var is struct {
+		BuildSystem *struct{} `toml:"build-system"`
+		Project     struct {
+			Dependencies []string `toml:"dependencies"`
+			Dynamic      []string `toml:"dynamic"`
+		} `toml:"project"`
+	}
+	if _, err := toml.DecodeFile(path, &is); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read %s: %w", projectFile, err)
+	}
+	switch {
+	case is.BuildSystem != nil:
+		return []string{dir}, nil
+	case slices.Contains(is.Project.Dynamic, "dependencies"):
+		return nil, fmt.Errorf("its %s computes its dependencies and has no [build-system] to do so: list them in requirements.txt", projectFile)
+	}
+	for i, line := range is.Project.Dependencies {
+		if is.Project.Dependencies[i], err = localPackage(dir, strings.Join(strings.Fields(line), " ")); err != nil {
+			return nil, err
+		}
+	}
+	return is.Project.Dependencies, nil
+}
 
 // readRequirements returns the lines of a requirements file for pip, as they are
 // written but for two things: the lines of included files stand in their place,
@@ -38,8 +91,14 @@ func readRequirements(dir, name string, depth int) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read requirements: %w", err)
 	}
+	if text, _, err = transform.Bytes(unicode.BOMOverride(transform.Nop), text); err != nil {
+		return nil, fmt.Errorf("read requirements: %w", err)
+	}
 	var lines []string
 	for _, line := range logicalLines(string(text)) {
+		if !utf8.ValidString(line) || strings.ContainsRune(line, 0) {
+			return nil, fmt.Errorf("%s is not text in UTF-8, or in UTF-16 with a byte order mark", path)
+		}
 		option, value := cutOption(line)
 		beside := filepath.Dir(path) // pip takes these two from where the file is, local packages from where it runs
 		switch option {
@@ -96,7 +155,7 @@ var commentPattern = regexp.MustCompile(`(^|\s)#.*$`)
 
 // logicalLines joins continued lines and drops comments and empty lines.
 func logicalLines(text string) []string {
-	text = strings.ReplaceAll(strings.TrimPrefix(text, "\ufeff"), "\r\n", "\n")
+	text = strings.ReplaceAll(text, "\r\n", "\n")
 	var lines []string
 	for line := range strings.Lines(strings.ReplaceAll(text, "\\\n", " ")) {
 		if line = strings.TrimSpace(commentPattern.ReplaceAllString(strings.TrimRight(line, "\r\n"), "")); line != "" {
@@ -183,6 +242,14 @@ func inside(dir, from, name string) (string, error) {
 	return path, nil
 }
 
+// plainName is the name that a requirement begins with, as all its spellings are
+// written; "" for an option.
+func plainName(requirement string) string {
+	return strings.ToLower(separatorPattern.ReplaceAllString(namePattern.FindString(requirement), "-"))
+}
+
+var separatorPattern = regexp.MustCompile(`[-_.]+`)
+
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
 
 // normalise writes the same requirements in the same way, whatever their order
@@ -201,7 +268,7 @@ func normalise(lines []string) []string {
 			}
 			what = strings.Join(strings.Fields(what), "")
 			name := namePattern.FindString(what)
-			what = strings.ToLower(strings.NewReplacer("_", "-", ".", "-").Replace(name)) + what[len(name):] + hashes
+			what = plainName(name) + what[len(name):] + hashes
 			if marked {
 				what += "; " + strings.Join(strings.Fields(marker), " ")
 			}

@@ -72,7 +72,7 @@ func install(ctx context.Context, from, to string, stdout io.Writer) (*generator
 		}
 	}
 	made := 0
-	b := generator.Builder{Root: from, Dir: to, Commits: commits, Imports: true, Online: true, Progress: func(line string) { fmt.Fprintln(stdout, line) }, Events: func(e generator.Event) {
+	b := generator.Builder{Root: from, Dir: to, Commits: commits, Online: true, Progress: func(line string) { fmt.Fprintln(stdout, line) }, Events: func(e generator.Event) {
 		if e.Stage == generator.Ready && len(e.Generators) > 0 {
 			made++
 		}

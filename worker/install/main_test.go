@@ -15,12 +15,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// installer puts a uv on the PATH that makes environments and says something in
-// place of installing packages: what the real ones say is tested with them.
+// installer puts a uv on the PATH that says something in place of installing
+// packages: what the real one says is tested with it.
 func installer(t *testing.T, says string) {
 	t.Helper()
 	bin := t.TempDir()
-	script := "#!/bin/sh\n" + `[ "$1" = venv ] && exec "$4" -m venv --without-pip "$5"` + "\necho '" + says + "' >&2\nexit 1\n"
+	script := "#!/bin/sh\n" + `[ "$1" = --version ] && echo uv 99.0.0 && exit` + "\necho '" + says + "' >&2\nexit 1\n"
 	if err := os.WriteFile(filepath.Join(bin, "uv"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
