@@ -118,7 +118,7 @@ func TestStorage(t *testing.T) {
 			"rules.0.applyServerSideEncryptionByDefault.sseAlgorithm": "AES256"})
 		d.the(t, "aws:s3/bucketLifecycleConfigurationV2:BucketLifecycleConfigurationV2", bucket+"-lifecycle").want(t, map[string]any{
 			"rules.0.status": "Enabled", "rules.0.filter.prefix": "", "rules.0.abortIncompleteMultipartUpload.daysAfterInitiation": 1.0, "rules.0.expiration": nil,
-			"rules.1.status": "Enabled", "rules.1.filter.prefix": "claims/v1/", "rules.1.expiration.days": 30.0,
+			"rules.1.status": "Enabled", "rules.1.filter.prefix": "claims/", "rules.1.expiration.days": 30.0,
 			"rules.2": nil, // nothing else expires
 		})
 	}
@@ -440,18 +440,19 @@ func TestWorkerRights(t *testing.T) {
 		return false
 	}
 	chunk := task.Chunk{Cell: task.Range{Start: 0, End: 20}, Keep: task.Range{Start: 0, End: 20}}
-	data, shard := task.FileKey("maze", "maze_00000000", "prompt.txt"), task.ShardKey("maze", chunk, 1)
-	claim, receipt := task.ClaimKey("maze", chunk.Cell, 1), task.ReceiptKey("maze", chunk)
-	failure, invalid, run := task.FailureKey("maze", chunk, "m", 1), task.InvalidFailureKey("m", 1), task.RunKey("r")
+	data, shard := task.DefaultDataset.FileKey("maze", "maze_00000000", "prompt.txt"), task.DefaultDataset.ShardKey("maze", chunk, 1)
+	claim, receipt := task.DefaultDataset.ClaimsPrefix("maze", chunk.Cell)+"00000001.json", task.DefaultDataset.ReceiptKey("maze", chunk)
+	failure, invalid, run := task.DefaultDataset.FailureKey("maze", chunk.Name(), "m", 1), task.DefaultDataset.FailureKey("", "", "m", 1), task.DefaultDataset.RunKey("r")
+	other, manifest := task.Dataset("v2").FileKey("maze", "maze_00000000", "prompt.txt"), task.DefaultDataset.ManifestKey()
 	objects := "arn:aws:s3:::" + bucket + "-0123abc"
 	for _, test := range []struct {
 		action string
 		yes    []string
 		no     []string
 	}{
-		{"s3:PutObject", []string{data, shard, claim, receipt, failure, invalid}, []string{run, "x", "data/v2/x", "data/v1"}},
-		{"s3:GetObject", []string{claim, receipt}, []string{data, run}},
-		{"s3:DeleteObject", []string{data, shard, receipt}, []string{claim, failure, run}},
+		{"s3:PutObject", []string{data, shard, other, claim, receipt, failure, invalid, manifest}, []string{run, "x", "data", "manifests/v1.json"}},
+		{"s3:GetObject", []string{claim, receipt, manifest}, []string{data, run}},
+		{"s3:DeleteObject", []string{data, shard, other, receipt}, []string{claim, failure, run, manifest}},
 		{"s3:AbortMultipartUpload", []string{shard}, []string{claim, run}},
 		{"s3:DeleteBucket", nil, []string{""}}, {"s3:PutBucketPolicy", nil, []string{""}},
 	} {
@@ -467,7 +468,7 @@ func TestWorkerRights(t *testing.T) {
 		}
 	}
 	for prefix, want := range map[string]bool{
-		task.ReceiptsPrefix("maze"): true, task.ClaimsPrefix("maze", chunk.Cell): true, task.DataPrefix + "maze/maze_": true, task.RunPrefix: false, "": false,
+		task.DefaultDataset.ReceiptsPrefix("maze"): true, task.DefaultDataset.ClaimsPrefix("maze", chunk.Cell): true, task.DefaultDataset.Prefix(task.DataKind) + "maze/maze_": true, manifest: true, task.DefaultDataset.Prefix(task.RunKind): false, "": false,
 	} {
 		if allowed("s3:ListBucket", objects, prefix) != want {
 			t.Errorf("listing %q: allowed is %v", prefix, !want)

@@ -74,7 +74,7 @@ func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulu
 		stack.OutAccountID:            account.AccountId(),
 		stack.OutArchitecture:         pulumi.String(c.Architecture),
 		stack.OutMemoryMB:             pulumi.Int(c.MemoryMB),
-		stack.OutDataPrefix:           pulumi.String(task.DataPrefix),
+		stack.OutDataPrefix:           pulumi.String(task.DefaultDataset.Prefix(task.DataKind)),
 		stack.OutGenerators:           pulumi.ToStringMap(commits),
 	}
 	return p, ctx.RegisterResourceOutputs(p, p.Outputs)

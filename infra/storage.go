@@ -90,7 +90,7 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 			},
 			&s3.BucketLifecycleConfigurationV2RuleArgs{
 				Id: pulumi.String("expire-claims"), Status: pulumi.String("Enabled"),
-				Filter:     &s3.BucketLifecycleConfigurationV2RuleFilterArgs{Prefix: pulumi.String(task.ClaimPrefix)},
+				Filter:     &s3.BucketLifecycleConfigurationV2RuleFilterArgs{Prefix: pulumi.String(task.ClaimKind)},
 				Expiration: &s3.BucketLifecycleConfigurationV2RuleExpirationArgs{Days: pulumi.Int(claimDays)},
 			},
 		},

@@ -23,6 +23,17 @@ func gaps(whole task.Range, covered []task.Range) []task.Range {
 	return missing
 }
 
+// ranges are those of receipts that are no repairs: others count on a receipt beneath
+// a repair.
+func ranges(names []store.ReceiptName) (list []task.Range) {
+	for _, n := range names {
+		if !n.Repair {
+			list = append(list, n.Range)
+		}
+	}
+	return list
+}
+
 // length is the number of indices in ranges that do not overlap.
 func length(ranges []task.Range) int {
 	n := 0
@@ -45,7 +56,7 @@ func (d repaired) left(ctx context.Context, st *store.Store, run string, repairs
 	}
 	left := 0
 	for _, t := range repairs {
-		key := task.ReceiptKey(t.Generator, t.Chunks()[0])
+		key := st.Dataset().ReceiptKey(t.Generator, t.Chunks()[0])
 		switch {
 		case d[key]:
 		case !there[key]:

@@ -285,7 +285,7 @@ func (r *replay) cut(t *task.Task) error {
 	}
 	err, known := r.runs[t.RunID]
 	if !known {
-		_, err = r.store.Run(r.ctx, t.RunID)
+		_, err = r.store.In(t.Dataset).Run(r.ctx, t.RunID)
 		if errors.Is(err, store.ErrNotFound) {
 			err = fmt.Errorf("its run %s is not in the bucket, which must say what is made in parts", t.RunID)
 		}
@@ -296,14 +296,19 @@ func (r *replay) cut(t *task.Task) error {
 
 // noteParts writes down in the runs what is about to be sent in parts.
 func (r *replay) noteParts(list []queue.Outgoing) error {
-	parts := map[string][]task.RunPart{}
+	type run struct {
+		dataset task.Dataset
+		id      string
+	}
+	parts := map[run][]task.RunPart{}
 	for _, o := range list {
 		if t, err := task.Parse([]byte(o.Body), ""); err == nil && t.PartSize > 0 && t.RunID != "" {
-			parts[t.RunID] = append(parts[t.RunID], task.RunPart{Generator: t.Generator, Range: t.Range(), PartSize: t.PartSize, Time: time.Now().UTC()})
+			of := run{t.Dataset, t.RunID}
+			parts[of] = append(parts[of], task.RunPart{Generator: t.Generator, Range: t.Range(), PartSize: t.PartSize, Time: time.Now().UTC()})
 		}
 	}
-	for id, list := range parts {
-		err := r.store.ChangeRun(r.ctx, id, func(run *task.Run) (changed bool) {
+	for of, list := range parts {
+		err := r.store.In(of.dataset).ChangeRun(r.ctx, of.id, func(run *task.Run) (changed bool) {
 			for _, p := range list {
 				changed = run.Note(p) || changed
 			}

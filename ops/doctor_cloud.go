@@ -52,7 +52,7 @@ func newDoctor(ctx context.Context, o *Output, t *Target) (*doctor, error) {
 }
 
 func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
-	t, err := newTarget(ctx, o.Globals)
+	t, err := findTarget(ctx, o.Globals)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}

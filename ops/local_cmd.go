@@ -115,7 +115,7 @@ func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	o.Say("the local stack is up")
 	o.Say("  queue    %s", t.QueueURL)
 	o.Say("  bucket   %s at %s", t.BucketName, t.S3Endpoint)
-	o.Say("  samples  %s", fromHere(local.SamplesDir(o.LocalDir)))
+	o.Say("  samples  %s", fromHere(local.SamplesDir(o.LocalDir, task.DefaultDataset)))
 	o.Say("next, in another terminal: ops --stack local submit --all --samples 20")
 	err = s.Wait(ctx)
 	if err == nil {
@@ -189,7 +189,7 @@ Examples:
 
 // Run shows the state.
 func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
-	s := LocalStatus{Dir: o.LocalDir, Samples: local.SamplesDir(o.LocalDir)}
+	s := LocalStatus{Dir: o.LocalDir, Samples: local.SamplesDir(o.LocalDir, task.DefaultDataset)}
 	outputs, err := local.Outputs(o.LocalDir)
 	if err != nil && !errors.Is(err, local.ErrDown) {
 		return err
@@ -226,12 +226,13 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 // LocalRunCmd makes and verifies samples with one command.
 type LocalRunCmd struct {
 	wanted
+	inDataset
 	workers
 }
 
 // Help is the long help.
 func (*LocalRunCmd) Help() string {
-	return `Makes the Python environments, starts the local stack, submits, watches, verifies and stops. What was made before with the same seed is not made again, so the same command with more samples extends a dataset. Ctrl-C loses nothing: the same command goes on.
+	return `Makes the Python environments, starts the local stack, submits, watches, verifies and stops. What was made before is not made again, so the same command with more samples extends a dataset. Ctrl-C loses nothing: the same command goes on.
 
 Examples:
   ops local run --all --samples 20
@@ -263,6 +264,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err != nil {
 		return err
 	}
+	t.Dataset = task.Dataset(c.Dataset)
 	defer func() { err = errors.Join(err, s.Down()) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -292,7 +294,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err != nil {
 		return err
 	}
-	result := LocalResult{report, local.SamplesDir(o.LocalDir), time.Since(began).Seconds()}
+	result := LocalResult{report, local.SamplesDir(o.LocalDir, t.Dataset), time.Since(began).Seconds()}
 	if err := o.Print(result, func(w io.Writer) {
 		printReport(w, report)
 		fmt.Fprintf(w, "samples: %s\n", fromHere(result.SamplesDir))
@@ -309,16 +311,14 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 // make submits what is missing of a run, watches, and verifies.
 func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) (*dataset.Report, error) {
 	o.Changing(t)
-	err := checkCommitted(ctx, o, st, run, false)
-	if m, ok := errors.AsType[*mixtureError](err); ok {
-		return nil, withHint(err, "--seed %d --chunk %d to go on with them, another --start, or another --local-dir", m.seed, m.chunkSize)
+	if err := c.pin(ctx, st, &run, true); err != nil {
+		return nil, err
 	}
+	run, err := missing(ctx, st, run)
 	if err != nil {
 		return nil, err
 	}
-	if run, err = missing(ctx, st, run); err != nil {
-		return nil, err
-	}
+	c.sayCommitted(o, run)
 	if tasks := run.Plan(); len(tasks) > 0 {
 		if err := st.PutRun(ctx, run); err != nil {
 			return nil, err

@@ -30,7 +30,7 @@ type cloudLogs struct {
 }
 
 func newCloudLogs(ctx context.Context, g *Globals, f logFilter, since time.Time) (*cloudLogs, error) {
-	t, err := newTarget(ctx, g)
+	t, err := findTarget(ctx, g)
 	if err != nil {
 		return nil, err
 	}

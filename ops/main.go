@@ -26,6 +26,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // CLI is the whole command line.
@@ -37,6 +38,7 @@ type CLI struct {
 	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
 	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
+	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
 	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare."`
 	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
@@ -95,7 +97,7 @@ func main() {
 
 // variables are what flags and their help texts name.
 func variables() kong.Vars {
-	return kong.Vars{"version": version(), "local_stack": "local",
+	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(),
 		"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)}
 }
 
@@ -114,7 +116,7 @@ func run() int {
 		variables(),
 		spans,
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(&cli.Globals, out),
+		kong.Bind(&cli.Globals, out, task.DefaultDataset),
 		kong.BindSingletonProvider(newTarget),
 		kong.BindSingletonProvider(newStore),
 		kong.BindSingletonProvider(newQueue),

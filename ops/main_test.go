@@ -156,7 +156,7 @@ func (c *cloud) commit(ctx context.Context, generator, run string, r task.Range,
 		sum := sha256.Sum256([]byte(text))
 		f := store.ReceiptFile{Name: "prompt.txt", Size: int64(len(text)), SHA256: hex.EncodeToString(sum[:])}
 		receipt.Samples = append(receipt.Samples, store.ReceiptSample{Index: i, ID: task.SampleID("d", i), Fingerprint: text, Files: []store.ReceiptFile{f}})
-		key := task.FileKey(generator, task.SampleID("d", i), f.Name)
+		key := task.DefaultDataset.FileKey(generator, task.SampleID("d", i), f.Name)
 		if _, err := c.s3.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &key, Body: strings.NewReader(text)}); err != nil {
 			return err
 		}

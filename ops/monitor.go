@@ -19,6 +19,7 @@ import (
 
 // MonitorCmd shows how far a run is.
 type MonitorCmd struct {
+	inDataset
 	Run_     string  `help:"Run to show. Default: the newest." name:"run" placeholder:"ID"`
 	Watch    bool    `help:"Go on until the run is done: a live view on a terminal, a line per look elsewhere." short:"w"`
 	Interval float64 `help:"Seconds between two looks." default:"5"`
@@ -86,7 +87,7 @@ func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.R
 	case err != nil:
 		return task.Run{}, err
 	case len(ids) == 0:
-		return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100", t.flags())
+		return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.flags(), t.in())
 	case id != "":
 		return task.Run{}, withHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", shorten(ids[:min(len(ids), 3)]))
 	}
@@ -275,7 +276,7 @@ func (m *monitor) stretches(place int) []task.Range {
 	near := max(page*max(m.run.ChunkSize, 1), task.MaxSpan)
 	wanted := slices.Clone(m.open[place])
 	for _, t := range m.run.Generators[place].Repairs {
-		if !m.repaired[place][task.ReceiptKey(t.Generator, t.Chunks()[0])] {
+		if !m.repaired[place][m.store.Dataset().ReceiptKey(t.Generator, t.Chunks()[0])] {
 			wanted = append(wanted, t.Range())
 		}
 	}
@@ -426,7 +427,7 @@ func (p *Progress) verdict(t *Target) error {
 		return nil
 	}
 	return withHint(problem("the run is not whole: %s missing, and the queue is empty", plural(p.Expected-p.Committed, "sample")),
-		"ops%s dlq list, then ops%s submit --missing --run %s", t.flags(), t.flags(), p.Run)
+		"ops%s dlq list, then ops%s submit --missing --run %s%s", t.flags(), t.flags(), p.Run, t.in())
 }
 
 // line is a look in one line.

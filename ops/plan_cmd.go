@@ -147,7 +147,7 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Ta
 	s = plan.Setting{Worker: plan.DefaultWorker(), Concurrency: 10}
 	s.Slower = c.Slower
 	if o.Outputs != "" || o.Stack != "" && o.Stack != stack.Local {
-		if t, err = newTarget(ctx, o.Globals); err != nil {
+		if t, err = findTarget(ctx, o.Globals); err != nil {
 			return s, nil, err
 		}
 		s.Worker = workerOf(t)

@@ -195,7 +195,7 @@ func TestMonitorOnlyRepairs(t *testing.T) {
 	}
 	commit := func(x task.Task) {
 		r := store.Receipt{Generator: "maze", RunID: "mend", ChunkSize: 20, Start: x.Range().Start, End: x.Range().End, Indices: x.Indices, FirstAttempt: x.Attempt, Attempt: x.Attempt, Claim: 2, Format: task.Files}
-		if want := task.ReceiptKey("maze", x.Chunks()[0]); r.Key() != want {
+		if want := task.DefaultDataset.ReceiptKey("maze", x.Chunks()[0]); r.Key() != want {
 			t.Fatalf("%s, want %s", r.Key(), want)
 		}
 		must(t, c.store.PutReceipt(t.Context(), r))

@@ -22,6 +22,7 @@ import (
 
 // ReproduceCmd makes a committed sample again and compares.
 type ReproduceCmd struct {
+	inDataset
 	Generator string `arg:"" help:"Generator of the sample." predictor:"generator"`
 	Index     int    `arg:"" help:"Index of the sample."`
 	To        string `help:"Folder in which to keep what was made, as DIR/<sample>/." type:"path" placeholder:"DIR"`
@@ -131,14 +132,14 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *Target, st *store.
 
 // unknown says what there is where the sample is not.
 func (c *ReproduceCmd) unknown(ctx context.Context, t *Target, st *store.Store) error {
-	there, err := st.Folders(ctx, task.ReceiptPrefix)
+	there, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
 		return err
 	}
 	if !slices.Contains(there, c.Generator) {
-		return withHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls", t.flags())
+		return withHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls%s", t.flags(), t.in())
 	}
-	return withHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls", t.flags())
+	return withHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls%s", t.flags(), t.in())
 }
 
 // choose decides where the generator runs.

@@ -16,7 +16,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // compare compares what was made again with what the receipt says.
@@ -86,7 +85,7 @@ func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second samp
 func (r *rerun) stored(ctx context.Context, name string) ([]byte, error) {
 	i := slices.IndexFunc(r.was.Files, func(f store.ReceiptFile) bool { return f.Name == name })
 	f := r.was.Files[i]
-	key := task.FileKey(r.receipt.Generator, r.was.ID, name)
+	key := r.receipt.Dataset.FileKey(r.receipt.Generator, r.was.ID, name)
 	if r.receipt.Shard != nil {
 		key = r.receipt.Shard.Key
 	}

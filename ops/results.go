@@ -20,6 +20,7 @@ type ResultsCmd struct {
 
 // ResultsLsCmd lists what is committed, generator by generator.
 type ResultsLsCmd struct {
+	inDataset
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 }
 
@@ -79,7 +80,7 @@ func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 // committed returns the generators that have receipts, or those of them that
 // were asked for.
 func committed(ctx context.Context, st *store.Store, wanted []string) ([]string, error) {
-	there, err := st.Folders(ctx, task.ReceiptPrefix)
+	there, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
 		return nil, err
 	}

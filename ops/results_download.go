@@ -28,6 +28,7 @@ import (
 
 // ResultsDownloadCmd downloads samples.
 type ResultsDownloadCmd struct {
+	inDataset
 	To        string   `help:"Folder to download to." required:"" type:"path" placeholder:"DIR"`
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 	Unpack    bool     `help:"Unpack shards into the layout of single files."`
@@ -171,7 +172,7 @@ func (d *download) generator(ctx context.Context, o *Output, name string) error 
 		if err != nil {
 			return err
 		}
-		if wrong := dataset.Contradiction(r, name); wrong != "" {
+		if wrong := dataset.Contradiction(r, d.store.Dataset(), name); wrong != "" {
 			d.note("%s cannot be trusted: %s", r.ReadFrom, wrong)
 			continue
 		}
@@ -196,7 +197,7 @@ func (d *download) generator(ctx context.Context, o *Output, name string) error 
 				if !fs.ValidPath(f.Name) {
 					d.note("%s/%s: a file cannot be called %.60q", name, s.ID, f.Name)
 				} else if list = append(list, w); r.Shard == nil {
-					group.Go(func() error { return d.file(limited, w, task.FileKey(name, s.ID, f.Name)) })
+					group.Go(func() error { return d.file(limited, w, r.Dataset.FileKey(name, s.ID, f.Name)) })
 				}
 			}
 		}

@@ -105,7 +105,7 @@ func TestDownloadDamaged(t *testing.T) {
 	c := newCloud(t)
 	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, 1, "")
 	place(t, c.store, "maze", 2, "prompt.txt", "maze 3 ") // as long as what it was
-	must(t, c.store.Delete(t.Context(), []string{task.FileKey("maze", "d_00000004", "prompt.txt")}))
+	must(t, c.store.Delete(t.Context(), []string{task.DefaultDataset.FileKey("maze", "d_00000004", "prompt.txt")}))
 	to := t.TempDir()
 	said, err := fetch(t, c, to, false)
 	var status *statusError

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,10 +25,12 @@ type wanted struct {
 	choice
 	Samples int    `help:"Samples per generator." placeholder:"N"`
 	Batch   int    `help:"Samples per task, 1 to 1000. A multiple of the chunk size wastes nothing." default:"100"`
-	Chunk   int    `help:"Samples per generator process, the unit of retry and commit, 1 to 1000." default:"20"`
-	Seed    int    `help:"Seed of the run. Equal seeds and chunk sizes give equal samples, so submitting more samples later extends a dataset." default:"42"`
-	Format  string `help:"How samples are stored: one object per file (files), or one tar.gz per chunk (tar)." enum:"files,tar" default:"files"`
+	Chunk   *int   `help:"Samples per generator process, the unit of retry and commit, 1 to 1000. The dataset keeps what it began with; at first, 20." placeholder:"N"`
+	Seed    *int   `help:"Seed of the dataset, which keeps it; at first, 42." placeholder:"N"`
+	Format  string `help:"How samples are stored: one object per file (files), or one tar.gz per chunk (tar). The dataset keeps what it began with; at first, files." enum:",files,tar" default:"" placeholder:"FORMAT"`
 	Start   int    `help:"First sample index." default:"0"`
+
+	UpdateGenerators bool `help:"Take newer commits of the generators into the dataset: what is committed keeps its own."`
 }
 
 func (p *wanted) check() error {
@@ -38,10 +41,10 @@ func (p *wanted) check() error {
 		return usage("say how many samples per generator: --samples N, at least 1")
 	case p.Batch < 1 || p.Batch > task.MaxSamples:
 		return usage("--batch is %d, it must be from 1 to %d", p.Batch, task.MaxSamples)
-	case p.Chunk < 1 || p.Chunk > task.MaxSamples:
-		return usage("--chunk is %d, it must be from 1 to %d", p.Chunk, task.MaxSamples)
-	case p.Seed < 0 || p.Seed > task.MaxSeed:
-		return usage("--seed is %d, it must be from 0 to %d", p.Seed, task.MaxSeed)
+	case p.Chunk != nil && (*p.Chunk < 1 || *p.Chunk > task.MaxSamples):
+		return usage("--chunk is %d, it must be from 1 to %d", *p.Chunk, task.MaxSamples)
+	case p.Seed != nil && (*p.Seed < 0 || *p.Seed > task.MaxSeed):
+		return usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
 	case p.Start < 0 || p.Samples > task.MaxIndex || p.Start > task.MaxIndex-p.Samples:
 		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
 	}
@@ -51,9 +54,10 @@ func (p *wanted) check() error {
 // SubmitCmd plans a run and sends its tasks.
 type SubmitCmd struct {
 	wanted
+	inDataset
 	DryRun     bool     `help:"Print the plan, send nothing."`
 	Missing    bool     `help:"Send only what has no receipt yet." xor:"existing"`
-	Overwrite  bool     `help:"Replace what earlier runs have committed in this range; with --repair-plan, only what the plan names." xor:"existing"`
+	Overwrite  bool     `help:"With --repair-plan: mend also what is wrong or should not be there." xor:"existing"`
 	RepairPlan string   `help:"Mend what 'ops verify --deep' found. With --missing: the gaps, and objects that are gone. With --overwrite: also what is wrong or should not be there." type:"existingfile" placeholder:"FILE"`
 	Duplicates bool     `help:"With --missing: replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
 	MaxDraws   float64  `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
@@ -67,7 +71,7 @@ type SubmitCmd struct {
 func (*SubmitCmd) Help() string {
 	return `A run is written down before its first task is sent, and every send that the queue has confirmed is kept in a journal. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; what is sent twice the workers absorb.
 
-A range that is committed with another seed or chunk size is refused unless --missing or --overwrite is given. What is committed with the same ones is not made again.
+A dataset is made by its first submit, which pins the seed, the format, and the chunk size and commit of each generator; later ones extend it. What is committed is not made again. What contradicts the dataset is refused: other samples are another dataset, --dataset NAME. For a newer commit of a generator there is --update-generators: what is committed keeps its own, and 'ops verify' counts the samples of each.
 
 With --max-cost a run is sent only if it costs no more at AWS, by what 'ops plan' reckons from the costs of its generators, in the region of its price table and without what is free. If they were not measured, nothing is sent. The local stack costs nothing.
 
@@ -111,6 +115,8 @@ func (c *SubmitCmd) Validate() error {
 		return nil
 	}
 	switch {
+	case c.Overwrite && c.RepairPlan == "":
+		return usage("--overwrite mends what a repair plan names: give --repair-plan FILE; other samples are another dataset, --dataset NAME")
 	case c.RepairPlan != "" && !c.Missing && !c.Overwrite:
 		return usage("--repair-plan needs --missing, for gaps and objects that are gone, or --overwrite, for all that is wrong")
 	case c.RepairPlan != "" && (c.given() || c.Run_ != "" || c.Duplicates):
@@ -198,9 +204,12 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 			return err
 		}
 	}
+	if err := c.pin(ctx, st, &run, true); err != nil {
+		return err
+	}
 	if err := st.PutRun(ctx, run); err != nil {
 		if errors.Is(err, store.ErrExists) {
-			return withHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s", t.flags(), run.ID)
+			return withHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
 		}
 		return err
 	}
@@ -294,7 +303,13 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.
 			return task.Run{}, err
 		}
 		run := follow(old)
-		if err := checkCommitted(ctx, o, st, run, true); err != nil {
+		for i := range run.Generators { // as they are now
+			g := &run.Generators[i]
+			if now := slices.IndexFunc(list, func(x generator.Generator) bool { return x.Name == g.Name }); now >= 0 {
+				g.Commit = list[now].Commit
+			}
+		}
+		if err := c.pin(ctx, st, &run, false); err != nil {
 			return run, err
 		}
 		return missing(ctx, st, run)
@@ -304,30 +319,89 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.
 		return task.Run{}, err
 	}
 	run := c.run(chosen)
-	run.Overwrite = c.Overwrite
 	if c.Run_ != "" {
 		run.ID = c.Run_
 	}
-	if c.Overwrite {
-		return run, nil
+	if err := c.pin(ctx, st, &run, false); err != nil {
+		return run, err
 	}
-	err = checkCommitted(ctx, o, st, run, c.Missing)
-	if m, ok := errors.AsType[*mixtureError](err); ok {
-		return run, withHint(err, "--seed %d --chunk %d to go on with them, --missing to fill the gaps, --overwrite to replace them, or another --start", m.seed, m.chunkSize)
-	}
+	left, err := missing(ctx, st, run)
 	if err != nil {
 		return run, err
 	}
+	c.sayCommitted(o, left)
 	if c.Missing {
-		return missing(ctx, st, run)
+		return left, nil
 	}
 	return run, nil
+}
+
+// sayCommitted says how much of a run's range is there already, given the run
+// that was narrowed to what is missing.
+func (p *wanted) sayCommitted(o *Output, left task.Run) {
+	done := left.Samples * len(left.Generators)
+	for _, g := range left.Generators {
+		done -= length(g.Missing)
+	}
+	if done > 0 {
+		o.Say("%s of this range are committed already and are not made again", plural(done, "sample"))
+	}
+}
+
+// pin gives a run what its dataset pins, and refuses flags and commits that
+// contradict it. To write is to make the dataset, or to extend it by what the run
+// asks for; else it is only looked at.
+func (p *wanted) pin(ctx context.Context, st *store.Store, run *task.Run, write bool) error {
+	_, err := st.ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {
+		changed := m == nil
+		if m == nil {
+			first := task.NewManifest(st.Dataset(), run.Seed, run.Format)
+			m = &first
+		}
+		var wrong []error
+		if p.Seed != nil {
+			wrong = append(wrong, m.CheckSeed(*p.Seed))
+		}
+		if p.Format != "" {
+			wrong = append(wrong, m.CheckFormat(task.Format(p.Format)))
+		}
+		run.Dataset, run.Seed, run.Format = st.Dataset(), m.Seed, m.Format
+		names := make([]string, len(run.Generators))
+		for i := range run.Generators {
+			g := &run.Generators[i]
+			own := g.ChunkSize > 0 // the catalogue's
+			g.ChunkSize = run.Chunk(*g)
+			pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: g.ChunkSize, Commit: g.Commit}
+			if p.Chunk != nil && !own {
+				wrong = append(wrong, m.CheckChunk(g.Name, *p.Chunk))
+			}
+			if p.UpdateGenerators {
+				changed = m.Update(pinned) || changed
+			}
+			wrong = append(wrong, m.CheckCommit(pinned))
+			changed = m.Add(pinned) || changed
+			g.ChunkSize, names[i] = m.Generator(g.Name).ChunkSize, g.Name
+		}
+		for _, err := range wrong {
+			if err != nil {
+				return nil, err
+			}
+		}
+		if changed = m.Ask(run.Range(), names) || changed; !write || !changed {
+			return nil, nil
+		}
+		return m, nil
+	})
+	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
+		return withHint(err, "%s", wrong.Way())
+	}
+	return err
 }
 
 // follow returns a new run that makes what an earlier one does, and nothing yet.
 func follow(old task.Run) task.Run {
 	run := old
-	run.ID, run.Created, run.Missing, run.Overwrite = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC(), true, false
+	run.ID, run.Created, run.Missing = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC(), true
 	run.Generators = slices.Clone(old.Generators)
 	for i := range run.Generators {
 		run.Generators[i].Missing, run.Generators[i].Repairs = nil, nil
@@ -339,8 +413,14 @@ func follow(old task.Run) task.Run {
 func (p *wanted) run(chosen []generator.Generator) task.Run {
 	now := time.Now().UTC()
 	run := task.Run{
-		ID: task.NewRunID(now, rand.Uint32()), Created: now, Seed: p.Seed, Start: p.Start, Samples: p.Samples,
-		Batch: p.Batch, ChunkSize: p.Chunk, Format: task.Format(p.Format), Version: version(),
+		ID: task.NewRunID(now, rand.Uint32()), Created: now, Seed: task.DefaultSeed, Start: p.Start, Samples: p.Samples,
+		Batch: p.Batch, ChunkSize: task.DefaultChunkSize, Format: cmp.Or(task.Format(p.Format), task.Files), Version: version(),
+	}
+	if p.Seed != nil {
+		run.Seed = *p.Seed
+	}
+	if p.Chunk != nil {
+		run.ChunkSize = *p.Chunk
 	}
 	for _, g := range chosen {
 		run.Generators = append(run.Generators, task.RunGenerator{Name: g.Name, Commit: g.Commit, ChunkSize: g.ChunkSize})
@@ -357,65 +437,11 @@ func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, erro
 	}
 	var left []task.RunGenerator
 	for i, g := range run.Generators {
-		var covered []task.Range
-		for _, n := range names[i] {
-			if !n.Repair {
-				covered = append(covered, n.Range)
-			}
-		}
-		g.Missing = gaps(run.Range(), covered)
+		g.Missing = gaps(run.Range(), ranges(names[i]))
 		left = append(left, g)
 	}
 	run.Generators = left
 	return run, nil
-}
-
-// mixtureError says that a range is committed with another seed or chunk size
-// than a run has.
-type mixtureError struct {
-	generator string
-	committed task.Range
-	seed      int
-	chunkSize int
-}
-
-func (e *mixtureError) Error() string {
-	return fmt.Sprintf("samples %d to %d of %s are committed with seed %d and chunk size %d", e.committed.Start, e.committed.End-1, e.generator, e.seed, e.chunkSize)
-}
-
-// checkCommitted says what of a run's range is committed already. With another
-// seed or chunk size that is a *mixtureError, or where gaps are to be filled all
-// the same, a note for each generator.
-func checkCommitted(ctx context.Context, o *Output, st *store.Store, run task.Run, mix bool) error {
-	all, err := dataset.NamesOf(ctx, st, run)
-	if err != nil {
-		return err
-	}
-	done := 0
-	for i, g := range run.Generators {
-		names := slices.DeleteFunc(all[i], func(n store.ReceiptName) bool { return n.Repair })
-		noted := false
-		for r, err := range st.ReadReceipts(ctx, names) {
-			if err != nil {
-				return err
-			}
-			if r.RunSeed != run.Seed || r.ChunkSize != run.Chunk(g) {
-				e := &mixtureError{g.Name, r.Range(), r.RunSeed, r.ChunkSize}
-				if !mix {
-					return e
-				}
-				if !noted {
-					o.Say("note: %v; the gaps are filled with seed %d and chunk size %d", e, run.Seed, run.Chunk(g))
-				}
-				noted = true
-			}
-			done += len(r.Part(run.Range()).Samples)
-		}
-	}
-	if done > 0 {
-		o.Say("%s of this range are committed already and are not made again", plural(done, "sample"))
-	}
-	return nil
 }
 
 func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task) error {
@@ -474,12 +500,12 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 		return j.add(places[i])
 	})
 	if err != nil {
-		return withHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s", t.flags(), run.ID)
+		return withHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
 	}
 	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left), Samples: countSamples(tasks)}
 	err = o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, plural(len(left), "task"), plural(s.Samples, "sample"))
 	})
-	o.Say("next: ops%s monitor --run %s --watch", t.flags(), run.ID)
+	o.Say("next: ops%s monitor --run %s --watch%s", t.flags(), run.ID, t.in())
 	return err
 }

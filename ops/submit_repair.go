@@ -17,7 +17,7 @@ import (
 // mend carries out a repair plan: it removes what no receipt names, fills the gaps
 // of the plan's run, and sends tasks that restore what is gone or wrong.
 func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
-	plan, err := dataset.ReadPlan(c.RepairPlan, st.Bucket())
+	plan, err := dataset.ReadPlan(c.RepairPlan, st)
 	if err != nil {
 		return err
 	}
@@ -30,6 +30,9 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		if err := c.confirmQueue(ctx, o, q); err != nil {
 			return err
 		}
+	}
+	if err := c.pin(ctx, st, &run, !c.DryRun); err != nil {
+		return err
 	}
 	removed := 0
 	if c.Overwrite {
@@ -140,30 +143,13 @@ func (c *SubmitCmd) remove(ctx context.Context, o *Output, st *store.Store, plan
 	return len(keys), st.Delete(ctx, keys)
 }
 
-// replacements are repair tasks for samples that their generator wrote broken. Seed,
-// format and chunk size are those of the receipts that hold them.
+// replacements are repair tasks for samples that their generator wrote broken.
 func replacements(ctx context.Context, st *store.Store, run task.Run, g task.RunGenerator, used int, indices []int) ([]task.Task, error) {
-	whole := task.Range{Start: indices[0], End: indices[len(indices)-1] + 1}
-	view := dataset.NewView(g.Name, whole)
+	view := dataset.NewView(g.Name, task.Range{Start: indices[0], End: indices[len(indices)-1] + 1})
 	if err := view.Read(ctx, st); err != nil {
 		return nil, err
 	}
-	names, err := dataset.Names(ctx, st, g.Name, whole)
-	if err != nil {
-		return nil, err
-	}
-	attempt := dataset.NextAttempt(max(used, view.Attempt))
-	var tasks []task.Task
-	for r, err := range st.ReadReceipts(ctx, names) {
-		if err != nil {
-			return nil, err
-		}
-		held := slices.DeleteFunc(slices.Clone(indices), func(index int) bool { return !view.Describes(r, index) })
-		of := run
-		of.Seed, of.Format, of.ChunkSize = r.RunSeed, r.Format, r.ChunkSize
-		tasks = append(tasks, dataset.RepairTasks(of, task.RunGenerator{Name: g.Name}, attempt, held)...)
-	}
-	return tasks, nil
+	return dataset.RepairTasks(run, g, dataset.NextAttempt(max(used, view.Attempt)), indices), nil
 }
 
 // usedAttempt is the highest attempt that a repair task of any run was sent with.
@@ -195,6 +181,9 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 	if err := w.idle(ctx); err != nil {
 		return err
 	}
+	if err := c.pin(ctx, st, &run, true); err != nil {
+		return err
+	}
 	if run, err = missing(ctx, st, run); err != nil {
 		return err
 	}
@@ -219,7 +208,7 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 		Look: func(ctx context.Context, v *dataset.View) error {
 			err := v.Read(ctx, st)
 			if errors.Is(err, store.ErrDamaged) {
-				return withHint(err, "ops%s verify --deep", t.flags())
+				return withHint(err, "ops%s verify --deep%s", t.flags(), t.in())
 			}
 			return err
 		},

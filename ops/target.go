@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/alecthomas/kong"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -16,17 +17,41 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Target is the stack that a command works on.
 type Target struct {
 	stack.Outputs
 	Name    string
-	project string // flag that leads to it from this folder; mostly ""
+	Dataset task.Dataset // that the command works on
+	project string       // flag that leads to it from this folder; mostly ""
+}
+
+// inDataset is the flag of every command that works on samples.
+type inDataset struct {
+	Dataset string `help:"Dataset to work on." env:"OPS_DATASET" default:"${default_dataset}" placeholder:"NAME"`
+}
+
+// AfterApply makes it the dataset of the target and of the store.
+func (d *inDataset) AfterApply(k *kong.Context) error {
+	if err := task.CheckName(d.Dataset); err != nil {
+		return usage("--dataset %v", err)
+	}
+	k.Bind(task.Dataset(d.Dataset))
+	return nil
 }
 
 // newTarget finds the stack: the local one, a saved file, or what Pulumi says.
-func newTarget(ctx context.Context, g *Globals) (*Target, error) {
+func newTarget(ctx context.Context, g *Globals, d task.Dataset) (*Target, error) {
+	t, err := findTarget(ctx, g)
+	if t != nil {
+		t.Dataset = d
+	}
+	return t, err
+}
+
+func findTarget(ctx context.Context, g *Globals) (*Target, error) {
 	if g.Stack == stack.Local {
 		o, err := local.Outputs(g.LocalDir)
 		if errors.Is(err, local.ErrDown) {
@@ -66,7 +91,7 @@ func newStore(ctx context.Context, t *Target) (*store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.New(s3.NewFromConfig(c, store.ClientOptions), t.BucketName), nil
+	return store.New(s3.NewFromConfig(c, store.ClientOptions), t.BucketName).In(t.Dataset), nil
 }
 
 func newQueue(ctx context.Context, t *Target) (*queue.Client, error) {
@@ -105,4 +130,12 @@ func (t *Target) flags() string {
 		return ""
 	}
 	return t.project + " --stack " + t.Name
+}
+
+// in is what to write behind a command to reach the same dataset again.
+func (t *Target) in() string {
+	if t.Dataset.IsZero() || os.Getenv("OPS_DATASET") == t.Dataset.String() {
+		return ""
+	}
+	return " --dataset " + t.Dataset.String()
 }

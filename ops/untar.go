@@ -46,7 +46,7 @@ func (d *download) untar(ctx context.Context, from io.Reader, r store.Receipt, m
 			return &unfit{fmt.Sprintf("holds %q twice", h.Name)}
 		}
 		seen[h.Name] = true
-		if !inReceipt[h.Name] && r.OwnsShard() {
+		if !inReceipt[h.Name] {
 			return &unfit{fmt.Sprintf("holds %q, which its receipt does not name", h.Name)}
 		}
 		name := path.Join(r.Generator, h.Name)

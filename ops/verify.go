@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -19,6 +20,7 @@ import (
 // VerifyCmd checks that a run is whole.
 type VerifyCmd struct {
 	choice
+	inDataset
 	Run_       string `help:"Run to verify. Default: the newest." name:"run" placeholder:"ID"`
 	Samples    int    `help:"With --all or --generator: samples per generator that must be there." placeholder:"N"`
 	Start      int    `help:"With --samples: first index." default:"0"`
@@ -77,7 +79,7 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Sto
 	}
 	check := &dataset.Checker{Store: st, Deep: c.Deep, Trust: !c.Read && t.S3Endpoint == "", Progress: o.Progress}
 	if c.Deep {
-		about := fmt.Sprintf("%s %d-%d trust=%t", st.Bucket(), run.Start, run.Start+run.Samples, check.Trust)
+		about := fmt.Sprintf("%s %s %d-%d trust=%t", st.Bucket(), st.Dataset(), run.Start, run.Start+run.Samples, check.Trust)
 		path := c.file(o, t, run, "journal")
 		if check.Journal, err = dataset.OpenJournal(path, about, c.Fresh); err != nil {
 			return err
@@ -129,7 +131,7 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.
 	if err != nil || !c.everything() {
 		return names, notThere(o.Globals, err)
 	}
-	committed, err := st.Folders(ctx, task.ReceiptPrefix)
+	committed, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
 		return nil, err
 	}
@@ -152,17 +154,20 @@ func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string
 	if name == "" {
 		name = fmt.Sprintf("%d-%d", run.Start, run.Start+run.Samples-1)
 	}
+	if !t.Dataset.IsZero() {
+		name = t.Dataset.String() + "-" + name
+	}
 	return filepath.Join(o.LocalDir, "verify", strings.ReplaceAll(t.Name, "/", "_"), name+"."+what)
 }
 
 // advise writes the repair plan and says which command carries it out.
 func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, report *dataset.Report) error {
 	wrong := &statusError{status: exitProblem}
-	again := "--run " + run.ID
+	again := "--run " + run.ID + t.in()
 	if run.ID == "" {
-		again = fmt.Sprintf("%s --samples %d --start %d", c.words(), c.Samples, c.Start)
+		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.in())
 	}
-	plan := report.Plan(st.Bucket())
+	plan := report.Plan(st)
 	damaged := plan.Overwrites() || plan.Restores()
 	switch {
 	case damaged && !c.Deep:
@@ -183,9 +188,9 @@ func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, 
 		how = "--overwrite"
 	}
 	if len(plan.Gaps()) > 0 && run.ID == "" {
-		return withHint(wrong, "ops%s submit %s --repair-plan %s, and for the gaps ops%s submit --missing %s", t.flags(), how, path, t.flags(), again)
+		return withHint(wrong, "ops%s submit %s --repair-plan %s%s, and for the gaps ops%s submit --missing %s", t.flags(), how, path, t.in(), t.flags(), again)
 	}
-	return withHint(wrong, "ops%s submit %s --repair-plan %s", t.flags(), how, path)
+	return withHint(wrong, "ops%s submit %s --repair-plan %s%s", t.flags(), how, path, t.in())
 }
 
 // words are the flags that chose the generators.
@@ -198,7 +203,7 @@ func (c *choice) words() string {
 
 // verify checks the generators of a run one after the other.
 func verify(ctx context.Context, c *dataset.Checker, run task.Run) (*dataset.Report, error) {
-	report := &dataset.Report{Run: run.ID, Deep: c.Deep, Whole: true}
+	report := &dataset.Report{Dataset: task.Dataset(c.Store.Dataset().String()), Run: run.ID, Deep: c.Deep, Whole: true}
 	for _, g := range run.Generators {
 		r, err := c.Generator(ctx, g.Name, run.Range())
 		if err != nil {
@@ -247,10 +252,14 @@ func printReport(w io.Writer, r *dataset.Report) {
 			}
 		}
 		if len(g.Seeds) > 1 {
-			fmt.Fprintf(w, "%s: made with the seeds %v\n", g.Name, g.Seeds)
+			fmt.Fprintf(w, "%s: made with the seeds %v: messages have brought their own\n", g.Name, g.Seeds)
 		}
 		if len(g.Commits) > 1 {
-			fmt.Fprintf(w, "%s: made by %d commits of the generator: %s\n", g.Name, len(g.Commits), shorten(g.Commits))
+			var parts []string
+			for _, commit := range slices.Sorted(maps.Keys(g.Commits)) {
+				parts = append(parts, fmt.Sprintf("%s by %.12s", count(g.Commits[commit]), commit))
+			}
+			fmt.Fprintf(w, "%s: made by %d commits of the generator: %s\n", g.Name, len(g.Commits), shorten(parts))
 		}
 		if g.ChunksAlike() {
 			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, count(g.Alike), count(g.Chunks), g.Name)

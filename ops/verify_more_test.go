@@ -65,7 +65,7 @@ func (c *cloud) proxy(t *testing.T, handle func(w http.ResponseWriter, r *http.R
 
 // isContent reports whether a request reads or asks for a data object.
 func isContent(r *http.Request) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && strings.Contains(r.URL.Path, task.DataPrefix)
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.DataKind))
 }
 
 // Where the store's checksums are trusted, nothing is read but pictures; what the
@@ -239,7 +239,7 @@ func (l layer) store(t *testing.T, c *cloud, generator string, claim int) {
 		}
 		list = append(list, s)
 		r.Samples = append(r.Samples, store.Described(s))
-		must(t, c.store.Delete(t.Context(), []string{task.FileKey(generator, s.ID, "first_frame.png"), task.FileKey(generator, s.ID, "prompt.txt")}))
+		must(t, c.store.Delete(t.Context(), []string{task.DefaultDataset.FileKey(generator, s.ID, "first_frame.png"), task.DefaultDataset.FileKey(generator, s.ID, "prompt.txt")}))
 	}
 	if l.format == task.Tar {
 		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, 1, list)

@@ -179,7 +179,7 @@ func (b *bucket) swap(one, other string) {
 
 // file is the key of a file of a sample.
 func (b *bucket) file(index int, name string) string {
-	return task.FileKey(b.name, task.SampleID("d", index), name)
+	return task.DefaultDataset.FileKey(b.name, task.SampleID("d", index), name)
 }
 
 // edit changes a receipt's text.

@@ -3,6 +3,7 @@ package worker
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/xml"
@@ -34,8 +35,14 @@ import (
 type bucket struct {
 	objects  map[string][]byte
 	pageSize int
-	ahead    time.Duration // its clock
-	repaired map[int]bool  // indices of which receipts may be wrong for a while
+	ahead    time.Duration  // its clock
+	unsure   map[place]bool // of which receipts may be wrong for a while
+}
+
+// place is one sample of a dataset.
+type place struct {
+	dataset string
+	index   int
 }
 
 type listing struct {
@@ -64,7 +71,9 @@ func (b *bucket) do(r *http.Request, body []byte) *http.Response {
 		if !there {
 			return b.answer(r, http.StatusNotFound, []byte(`<Error><Code>NoSuchKey</Code><Message>none</Message></Error>`))
 		}
-		return b.answer(r, http.StatusOK, data)
+		answer := b.answer(r, http.StatusOK, data)
+		answer.Header.Set("ETag", etag(data))
+		return answer
 	case r.Method == http.MethodPut:
 		if want := r.Header.Get("X-Amz-Checksum-Sha256"); want != "" {
 			if sum := sha256.Sum256(body); base64.StdEncoding.EncodeToString(sum[:]) != want {
@@ -74,6 +83,15 @@ func (b *bucket) do(r *http.Request, body []byte) *http.Response {
 		if _, there := b.objects[key]; there && r.Header.Get("If-None-Match") == "*" {
 			return b.answer(r, http.StatusPreconditionFailed, []byte(`<Error><Code>PreconditionFailed</Code><Message>there is one</Message></Error>`))
 		}
+		if tag := r.Header.Get("If-Match"); tag != "" {
+			there, ok := b.objects[key]
+			switch {
+			case !ok:
+				return b.answer(r, http.StatusNotFound, []byte(`<Error><Code>NoSuchKey</Code><Message>none</Message></Error>`))
+			case etag(there) != tag:
+				return b.answer(r, http.StatusPreconditionFailed, []byte(`<Error><Code>PreconditionFailed</Code><Message>another</Message></Error>`))
+			}
+		}
 		b.objects[key] = body
 		return b.answer(r, http.StatusOK, nil)
 	case r.Method == http.MethodDelete:
@@ -82,6 +100,8 @@ func (b *bucket) do(r *http.Request, body []byte) *http.Response {
 	}
 	return b.answer(r, http.StatusNotImplemented, []byte(fmt.Sprintf(`<Error><Code>NotImplemented</Code><Message>%s %s</Message></Error>`, r.Method, r.URL)))
 }
+
+func etag(data []byte) string { return fmt.Sprintf(`"%x"`, md5.Sum(data)) }
 
 func (b *bucket) list(r *http.Request) *http.Response {
 	q := r.URL.Query()
@@ -162,8 +182,11 @@ func TestBucketModel(t *testing.T) {
 			case 0:
 				in := &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: k}
 				text := rapid.StringMatching(`[xy]{0,3}`).Draw(t, "text")
-				if rapid.Bool().Draw(t, "once") {
+				switch rapid.IntRange(0, 2).Draw(t, "condition") {
+				case 1:
 					in.IfNoneMatch = aws.String("*")
+				case 2: // as it is, or as it might have been
+					in.IfMatch = aws.String(etag([]byte(rapid.StringMatching(`[xy]{0,1}`).Draw(t, "match"))))
 				}
 				ask = func(c *s3.Client) string {
 					in := *in

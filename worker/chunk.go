@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -17,6 +16,7 @@ import (
 // work is one task being computed.
 type work struct {
 	*Handler
+	store             *store.Store // of the task's dataset
 	task              task.Task
 	delivery          delivery
 	generator         *generator.Generator
@@ -45,7 +45,9 @@ func (w *work) all(ctx context.Context, list []cell) {
 		list = busy
 		if waited += claimPoll; waited > claimWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*claimPoll {
 			for _, item := range list {
-				w.held(item, 0, item[0].chunk, time.Time{})
+				for _, part := range item {
+					w.outcome.held = append(w.outcome.held, part.chunk.Keep)
+				}
 			}
 			return
 		}
@@ -119,8 +121,7 @@ func (w *work) late(c task.Chunk) *failure {
 
 // make claims a cell and computes what is left to make of it. What becomes of
 // each part is noted in the outcome, but for what is to be tried again: all of it
-// while another worker holds the cell, which is until a moment at the latest, or
-// what others have left of it in cuts that must be cut again first.
+// while another worker holds the cell, which is until a moment at the latest.
 func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, until time.Time) {
 	first := item[0].chunk
 	if w.isLate() {
@@ -152,13 +153,6 @@ func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, unt
 		w.fail(ctx, item, err)
 		return nil, until
 	}
-	for _, part := range now {
-		for _, x := range w.parts(part) {
-			if slices.ContainsFunc(x.replaces, func(r store.Receipt) bool { return sticksOut(r, x.chunk.Keep) || r.Claim >= claim.Number }) {
-				return now, until
-			}
-		}
-	}
 	for n, part := range now {
 		for _, x := range w.parts(part) {
 			err := slot.resize(ctx, max(slot.held, oneCPU))
@@ -172,11 +166,6 @@ func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, unt
 			began := time.Now()
 			receipt, stored, err := w.makePart(ctx, x, claim, slot, log.With("chunk", x.chunk.Name()))
 			clean = clean && stored
-			var busy *store.BusyError
-			if errors.As(err, &busy) {
-				w.held(now, n, x.chunk, busy.Until)
-				return nil, until
-			}
 			var failed *failure
 			if errors.As(err, &failed) && failed.cause == task.TimedOut || err != nil && failed == nil {
 				w.unfinished(now, n, x.chunk, err)
@@ -221,12 +210,7 @@ func (w *work) parts(x todo) []todo {
 	var list []todo
 	for _, c := range w.task.Parts(x.chunk) {
 		part := x
-		part.chunk, part.replaces = c, nil
-		for _, r := range x.replaces {
-			if r.Range().Overlaps(c.Keep) {
-				part.replaces = append(part.replaces, r)
-			}
-		}
+		part.chunk = c
 		list = append(list, part)
 	}
 	return list
@@ -262,49 +246,19 @@ func (w *work) unfinished(item cell, n int, c task.Chunk, err error) {
 			failed.refused, failed.detail = true, "no time was left to try again: "+err.Error()
 		}
 	}
-	for _, r := range left(item, n, c) {
-		rest := *failed
-		rest.chunk = r
-		w.outcome.add(r, nil, &rest, 0)
-	}
-}
-
-// held notes the same of what another worker holds, until a moment at the latest.
-func (w *work) held(item cell, n int, c task.Chunk, until time.Time) {
-	o := w.outcome
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, r := range left(item, n, c) {
-		o.held = append(o.held, r.Keep)
-	}
-	if until.After(o.busyUntil) {
-		o.busyUntil = until
-	}
-}
-
-// left is what was not made of a cell: chunk c of its n-th part, and all that
-// follows.
-func left(item cell, n int, c task.Chunk) (rest []task.Chunk) {
 	for _, part := range item[n:] {
-		r := part.chunk
-		r.Keep.Start = max(c.Keep.Start, r.Keep.Start)
-		rest = append(rest, r)
+		rest := *failed
+		rest.chunk = part.chunk
+		rest.chunk.Keep.Start = max(c.Keep.Start, part.chunk.Keep.Start)
+		w.outcome.add(rest.chunk, nil, &rest, 0)
 	}
-	return rest
 }
 
-// claim takes the cell, with a number above those of the receipts that it
-// replaces.
+// claim takes the cell. A repair stands above everything that holds its samples,
+// and leaves room below.
 func (w *work) claim(ctx context.Context, item cell) (*store.Claim, error) {
-	c := item[0].chunk
-	above := 0
-	for _, part := range item {
-		for _, r := range part.replaces {
-			above = max(above, r.Claim)
-		}
-	}
+	c, above := item[0].chunk, 0
 	if c.Indices != nil && item[0].restores == nil {
-		// A repair stands above everything that holds its samples, and leaves room below.
 		above = 1
 		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
 		if err != nil {
@@ -312,13 +266,6 @@ func (w *work) claim(ctx context.Context, item cell) (*store.Claim, error) {
 		}
 		for _, r := range stored {
 			above = max(above, r.Claim)
-		}
-	}
-	for _, part := range item {
-		for _, x := range w.parts(part) {
-			if err := w.cut(ctx, x.chunk, x.replaces); err != nil {
-				return nil, err
-			}
 		}
 	}
 	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
@@ -351,8 +298,7 @@ func (w *work) makePart(ctx context.Context, x todo, claim *store.Claim, slot *s
 
 // storage turns an error of the bucket into what it means for the chunk.
 func (w *work) storage(ctx context.Context, c task.Chunk, err error) error {
-	var busy *store.BusyError
-	if errors.As(err, &busy) || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return err
 	}
 	return &failure{chunk: c, cause: task.Storage, detail: err.Error(), attempt: w.task.Attempt, seed: c.Seed(w.task, w.task.Attempt)}

@@ -1,7 +1,6 @@
 package worker_test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -22,31 +21,28 @@ def frames():
         for n in range(3 - seed % 2):
             (folder / "frames" / "left" / f"{n}.txt").write_text("frame")
 atexit.register(frames)`})
-	var numbers []int
-	for seed := 1; len(numbers) < 2; seed++ { // one of each
-		x := task.Task{Generator: "g", NumSamples: 2, Seed: seed, ChunkSize: 2, Overwrite: true, RunID: fmt.Sprint("r", seed)}
-		n := task.Seed("g", seed, 2, 0, 0) % 2
-		if slices.Contains(numbers, n) {
-			continue
-		}
-		numbers = append(numbers, n)
-		if _, err := b.do(x, time.Minute); err != nil {
+	x := task.Task{Generator: "g", NumSamples: 2, Seed: 1, ChunkSize: 2}
+	repair := task.Task{Generator: "g", Indices: []int{0, 1}, Seed: 1, ChunkSize: 2}
+	first := task.Seed("g", 1, 2, 0, 0) % 2
+	for task.RepairSeed("g", 1, repair.Attempt, repair.Indices)%2 == first {
+		repair.Attempt++
+	}
+	for n, left := range []int{3 - first, 2 + first} {
+		if _, err := b.do([]task.Task{x, repair}[n], time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		var keys, named []string
-		for o, err := range b.store.List(t.Context(), task.DataPrefix+"g/", "") {
+		var keys []string
+		for o, err := range b.store.List(t.Context(), task.DefaultDataset.SamplesPrefix("g"), "") {
 			if err != nil {
 				t.Fatal(err)
 			}
 			keys = append(keys, o.Key)
 		}
-		for _, r := range b.receipts("g") {
-			named = append(named, r.ObjectKeys()...)
-		}
+		list := b.receipts("g") // lowest claim first
+		named := list[len(list)-1].ObjectKeys()
 		slices.Sort(named)
-		frames := strings.Count(strings.Join(keys, " "), "_00000001/frames/left/")
-		if want := 3 - n; !slices.Equal(keys, named) || frames != want {
-			t.Errorf("stored are %v, named %v; %d frames, want %d", keys, named, frames, want)
+		if frames := strings.Count(strings.Join(keys, " "), "_00000001/frames/left/"); !slices.Equal(keys, named) || frames != left {
+			t.Errorf("stored are %v, named %v; %d frames, want %d", keys, named, frames, left)
 		}
 	}
 }

@@ -141,7 +141,7 @@ func (w *work) short(during generator.Watched) task.Cause {
 func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
 	c := x.chunk
 	r := store.Receipt{
-		Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
+		Dataset: w.task.Dataset, Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
 		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,
@@ -153,9 +153,6 @@ func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
 		r.FirstAttempt = c.Attempt
 	}
 	for _, s := range m.samples {
-		if x.restores != nil && !holds(*x.restores, []int{s.Index}) {
-			continue // overwritten since
-		}
 		r.Samples = append(r.Samples, store.Described(s))
 	}
 	return r

@@ -41,6 +41,7 @@ type Handler struct {
 	limits    Limits
 	guard     *generator.Guard
 	seen      *seen
+	datasets  *datasets
 	capacity  int64                                                              // oneCPU for each CPU
 	slots     *semaphore.Weighted                                                // of that size; what generators hold says weight
 	generator func(context.Context, generator.Request) (generator.Result, error) // generator.Run, but in tests of the protocol
@@ -77,7 +78,7 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	limits := c.Limits.Filled()
 	return &Handler{
 		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
-		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(), capacity: capacity, slots: semaphore.NewWeighted(capacity),
+		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(), datasets: &datasets{kept: map[string]task.Manifest{}}, capacity: capacity, slots: semaphore.NewWeighted(capacity),
 		generator: generator.Run,
 	}, nil
 }
@@ -307,12 +308,22 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 	if gen.Problem != "" {
 		return o.failAll(t, task.Environment, gen.Problem)
 	}
-	stored, err := h.store.Receipts(ctx, t.Generator, t.Range())
+	if err := h.datasets.fit(ctx, h.store, &t, gen, h.config.Image); err != nil {
+		if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
+			return o.failAll(t, task.Conflict, fmt.Sprintf("%v: ops submit %s", err, wrong.Way()))
+		}
+		if _, ok := errors.AsType[*task.InvalidError](err); ok {
+			return o.failAll(t, task.InvalidTask, err.Error())
+		}
+		return o.failAll(t, task.Storage, err.Error())
+	}
+	st := h.store.In(t.Dataset)
+	stored, err := st.Receipts(ctx, t.Generator, t.Range())
 	if err != nil {
 		return o.failAll(t, task.Storage, err.Error())
 	}
 
-	w := &work{Handler: h, task: t, delivery: d, generator: gen, outcome: o}
+	w := &work{Handler: h, store: st, task: t, delivery: d, generator: gen, outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve)
 	h.seen.receipts(w.kind(t.Parts(t.Chunks()[0])[0]), stored)
 	var todo []cell
@@ -437,7 +448,7 @@ func (h *Handler) report(ctx context.Context, t task.Task, d delivery, o *outcom
 		s.Remaining = append(s.Remaining, f.chunk.Keep)
 	}
 	for _, f := range o.failures {
-		key, err := h.store.PutFailure(ctx, f.report(t, d))
+		key, err := h.store.In(t.Dataset).PutFailure(ctx, f.report(t, d))
 		if err != nil {
 			log.Error("write failure report", "error", err)
 		}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -57,17 +58,27 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 // failures are the failure reports in the bucket.
 func (b *bucket) failures() (keys []string) {
 	for key := range b.objects {
-		if strings.HasPrefix(key, task.FailurePrefix) {
+		if strings.HasPrefix(key, task.FailureKind) {
 			keys = append(keys, key)
 		}
 	}
 	return keys
 }
 
+// pin puts the manifest of a dataset as a submit does.
+func (w *world) pin(t interface{ Fatal(...any) }, m task.Manifest) {
+	text, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.bucket.objects[m.Dataset.ManifestKey()] = text
+}
+
 // A task whose chunk another worker holds for longer than its deliveries last is
 // sent on. It has not failed, so nothing of it is in the DLQ.
 func TestHeldBeyondTheLastDelivery(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
+		w.pin(t, task.NewManifest("", 2, task.Files))
 		x := task.Task{Generator: "model", NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files}
 		holder := store.Holder{RequestID: "somebody", Deadline: time.Now().Add(time.Hour)}
 		if _, err := w.outside().Claim(t.Context(), "model", x.Chunks()[0], holder, 0); err != nil {
@@ -87,43 +98,6 @@ func TestHeldBeyondTheLastDelivery(t *testing.T) {
 		}
 		if took := time.Since(began); took < time.Hour || took > 90*time.Minute {
 			t.Errorf("it took %s", took)
-		}
-	})
-}
-
-// A chunk that is made and then meets another worker's claim of what it replaces is
-// held by that worker. Its time was not up.
-func TestHeldAfterGeneration(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
-		x := task.Task{Generator: "model", NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files}
-		w.send(x)
-		w.calm(t.Context(), t)
-		w.bucket.repaired = map[int]bool{1: true, 3: true}
-		w.send(task.Task{Generator: "model", Indices: []int{1, 3}, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files, Attempt: 1})
-		w.calm(t.Context(), t)
-		var repair store.Receipt
-		for _, r := range w.bucket.receipts() {
-			if r.Indices != nil {
-				repair = r
-			}
-		}
-		lock, err := w.outside().LockReceipt(t.Context(), repair, store.Holder{RequestID: "somebody", Deadline: time.Now().Add(time.Hour)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		x.Overwrite, x.RunID = true, "r2"
-		w.send(x)
-		w.calm(t.Context(), t)
-		if dead, _, _ := w.queue.Counts("dead"); dead > 0 || w.bucket.failures() != nil {
-			t.Errorf("%d messages are in the DLQ, failure reports: %v", dead, w.bucket.failures())
-		}
-		for _, r := range w.bucket.receipts() {
-			if r.Indices == nil && r.RunID != "r2" {
-				t.Errorf("%s is of run %s", r.Key(), r.RunID)
-			}
-		}
-		if time.Now().Before(lock.Deadline) {
-			t.Errorf("it did not wait for %s", lock.Deadline)
 		}
 	})
 }

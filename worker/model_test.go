@@ -96,7 +96,7 @@ func oneCase(ctx context.Context, t *rapid.T, dir string) {
 			t.Logf("%s", strings.Join(w.told, "\n"))
 		}
 	}()
-	runs := drawRuns(t)
+	runs := drawRuns(t, w.datasets(t))
 	for _, r := range runs {
 		for _, x := range r.Plan() {
 			w.send(inParts(t, x))
@@ -108,17 +108,22 @@ func oneCase(ctx context.Context, t *rapid.T, dir string) {
 	if rapid.Bool().Draw(t, "repair") {
 		w.repair(ctx, t, runs)
 	}
-	if rapid.Bool().Draw(t, "overwrite at the end") {
-		last := drawRun(t, len(runs))
-		last.Overwrite = true
-		runs = append(runs, last)
-		for _, x := range last.Plan() {
-			w.send(x)
-		}
-		w.disturb(ctx, t, runs)
-		w.settle(ctx, t, runs)
-		w.check(t, runs)
+	if rapid.Bool().Draw(t, "restore") {
+		w.restore(ctx, t, runs)
 	}
+}
+
+// datasets pins two datasets, as a submit does, whose samples are made by the same
+// workers.
+func (w *world) datasets(t *rapid.T) []task.Manifest {
+	var list []task.Manifest
+	for n, name := range []task.Dataset{"v1", "v2"} {
+		m := task.NewManifest(name, n+1, rapid.SampledFrom([]task.Format{task.Files, task.Tar}).Draw(t, "format"))
+		m.Add(task.PinnedGenerator{Name: "model", ChunkSize: rapid.IntRange(1, 4).Draw(t, "chunk")})
+		w.pin(t, m)
+		list = append(list, m)
+	}
+	return list
 }
 
 // disturb lets things happen for a while.
@@ -131,34 +136,33 @@ func (w *world) disturb(ctx context.Context, t *rapid.T, runs []task.Run) {
 	}
 }
 
-// repair replaces some of the samples. Until its receipt is there, the older ones
-// vouch for samples that it may have written over: so says the contract.
+// repair replaces some of the samples of one dataset. Until its receipt is there,
+// the older ones vouch for samples that it may have written over: so says the
+// contract.
 func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
 	var x task.Task
-	there := map[int]bool{}
-	for _, r := range w.bucket.receipts() {
-		x = task.Task{Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r1", ChunkSize: r.ChunkSize, Attempt: 1}
+	var there []int
+	all := w.bucket.receipts()
+	for _, r := range all {
+		if r.Dataset.String() != all[0].Dataset.String() {
+			continue
+		}
+		x = task.Task{Dataset: r.Dataset, Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r1", ChunkSize: r.ChunkSize, Attempt: 1}
 		for _, s := range r.Samples {
-			there[s.Index] = true
+			there = append(there, s.Index)
 		}
 	}
-	w.bucket.repaired = map[int]bool{}
-	for _, i := range slices.Sorted(maps.Keys(there)) {
+	w.bucket.unsure = map[place]bool{}
+	for _, i := range slices.Compact(slices.Sorted(slices.Values(there))) {
 		if rapid.Bool().Draw(t, fmt.Sprintf("index %d", i)) {
 			x.Indices = append(x.Indices, i)
-			w.bucket.repaired[i] = true
+			w.bucket.unsure[place{x.Dataset.String(), i}] = true
 		}
 	}
 	if len(x.Indices) == 0 {
 		return
 	}
-	for range rapid.IntRange(1, 2).Draw(t, "copies") {
-		w.send(x)
-	}
-	w.disturb(ctx, t, runs)
-	w.settle(ctx, t, runs)
-	w.bucket.repaired = nil
-	w.check(t, runs)
+	w.again(ctx, t, runs, x)
 	for _, r := range w.bucket.receipts() {
 		if slices.Equal(r.Indices, x.Indices) {
 			return
@@ -167,30 +171,66 @@ func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
 	t.Fatalf("there is no receipt of the repair")
 }
 
-// drawRuns are what an operator might submit over one another, in the order of
-// their ids.
-func drawRuns(t *rapid.T) []task.Run {
-	var runs []task.Run
-	for n := range rapid.IntRange(1, 3).Draw(t, "runs") {
-		runs = append(runs, drawRun(t, n))
+// restore loses objects of a receipt, or their bytes, and has them made again in its
+// place. Until that is done it vouches for what is not there.
+func (w *world) restore(ctx context.Context, t *rapid.T, runs []task.Run) {
+	all := w.bucket.receipts()
+	r := all[rapid.IntRange(0, len(all)-1).Draw(t, "receipt")]
+	x := task.Task{Dataset: r.Dataset, Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r9", ChunkSize: r.ChunkSize, PartSize: r.PartSize,
+		Restore: r.Claim, Attempt: r.Attempt, StartIndex: r.Start, NumSamples: r.Range().Len()}
+	if r.Indices != nil {
+		x.Indices, x.StartIndex, x.NumSamples, x.PartSize, x.Attempt = r.Indices, 0, 0, 0, r.FirstAttempt
 	}
-	return runs
+	w.bucket.unsure = map[place]bool{}
+	top := w.bucket.highest()
+	for _, s := range r.Samples {
+		if at := (place{r.Dataset.String(), s.Index}); top[at] == r.Claim {
+			w.bucket.unsure[at] = true
+			for _, key := range r.ObjectKeys() {
+				if name := strings.Split(key, "/"); r.Shard != nil || name[3] == s.ID {
+					if rapid.Bool().Draw(t, "lost") {
+						delete(w.bucket.objects, key)
+					} else {
+						w.bucket.objects[key] = []byte("damaged")
+					}
+				}
+			}
+		}
+	}
+	for _, run := range runs {
+		if run.Dataset.String() == r.Dataset.String() {
+			run.ID, run.Start, run.Samples = "r9", r.Start, r.Range().Len()
+			runs = append(slices.Clone(runs), run)
+			break
+		}
+	}
+	w.again(ctx, t, runs, x)
 }
 
-func drawRun(t *rapid.T, n int) task.Run {
-	r := task.Run{ID: fmt.Sprintf("r%d", n+1), Seed: 1, ChunkSize: 2, Format: task.Files, Generators: []task.RunGenerator{{Name: "model"}}}
-	r.Samples = rapid.IntRange(1, 5).Draw(t, "samples")
-	r.Batch = rapid.IntRange(1, 5).Draw(t, "batch")
-	if rapid.Bool().Draw(t, "tar") {
-		r.Format = task.Tar
+// again has a task done, sent once or twice, and checks what comes of it.
+func (w *world) again(ctx context.Context, t *rapid.T, runs []task.Run, x task.Task) {
+	for range rapid.IntRange(1, 2).Draw(t, "copies") {
+		w.send(x)
 	}
-	if n > 0 {
-		r.Start = rapid.IntRange(0, 3).Draw(t, "start")
-		r.ChunkSize = rapid.IntRange(1, 4).Draw(t, "chunk")
-		r.Seed = rapid.IntRange(1, 2).Draw(t, "seed")
-		r.Overwrite = rapid.Bool().Draw(t, "overwrite")
+	w.disturb(ctx, t, runs)
+	w.settle(ctx, t, runs)
+	w.bucket.unsure = nil
+	w.check(t, runs)
+}
+
+// drawRuns are what an operator might submit over one another, in the order of
+// their ids: each makes samples of one of the datasets.
+func drawRuns(t *rapid.T, datasets []task.Manifest) []task.Run {
+	var runs []task.Run
+	for n := range rapid.IntRange(1, 3).Draw(t, "runs") {
+		m := rapid.SampledFrom(datasets).Draw(t, "dataset")
+		runs = append(runs, task.Run{
+			ID: fmt.Sprintf("r%d", n+1), Dataset: m.Dataset, Seed: m.Seed, ChunkSize: m.Generators[0].ChunkSize, Format: m.Format,
+			Generators: []task.RunGenerator{{Name: "model"}}, Samples: rapid.IntRange(1, 5).Draw(t, "samples"), Batch: rapid.IntRange(1, 5).Draw(t, "batch"),
+			Start: rapid.IntRange(0, 3).Draw(t, "start"),
+		})
 	}
-	return r
+	return runs
 }
 
 // inParts may have a task made in parts of chunks, as a replay does.
@@ -290,9 +330,6 @@ func (w *world) settle(ctx context.Context, t *rapid.T, runs []task.Run) {
 				cause = task.Cause(*a.StringValue)
 			}
 			w.log("dead of %s: %s", cause, d.Body)
-			if cause == task.Conflict {
-				continue
-			}
 			if cause.Policy().NextSeed {
 				x.Attempt += task.SeedTries
 			}
@@ -320,7 +357,7 @@ func (b *bucket) receipts() []store.Receipt {
 	var list []store.Receipt
 	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
 		data := b.objects[key]
-		if !strings.HasPrefix(key, task.ReceiptPrefix) {
+		if !strings.HasPrefix(key, task.ReceiptKind) {
 			continue
 		}
 		var r store.Receipt
@@ -334,16 +371,11 @@ func (b *bucket) receipts() []store.Receipt {
 
 // missing narrows a run to the indices that no receipt has.
 func (b *bucket) missing(run task.Run) task.Run {
-	there := map[int]bool{}
-	for _, r := range b.receipts() {
-		for _, s := range r.Samples {
-			there[s.Index] = true
-		}
-	}
+	there := b.highest()
 	run.Missing = true
 	g := run.Generators[0]
 	for i := run.Start; i < run.Start+run.Samples; i++ {
-		if n := len(g.Missing); there[i] {
+		if n := len(g.Missing); there[place{run.Dataset.String(), i}] > 0 {
 			continue
 		} else if n > 0 && g.Missing[n-1].End == i {
 			g.Missing[n-1].End++
@@ -355,19 +387,25 @@ func (b *bucket) missing(run task.Run) task.Run {
 	return run
 }
 
+// highest are the highest claims of the receipts that have a sample.
+func (b *bucket) highest() map[place]int {
+	top := map[place]int{}
+	for _, r := range b.receipts() {
+		for _, s := range r.Samples {
+			at := place{r.Dataset.String(), s.Index}
+			top[at] = max(top[at], r.Claim)
+		}
+	}
+	return top
+}
+
 // truthful says which receipt vouches for what is not there: of those with the
 // highest claim for an index, because the others are superseded.
 func (b *bucket) truthful() error {
-	list := b.receipts()
-	top := map[int]int{}
-	for _, r := range list {
+	top := b.highest()
+	for _, r := range b.receipts() {
 		for _, s := range r.Samples {
-			top[s.Index] = max(top[s.Index], r.Claim)
-		}
-	}
-	for _, r := range list {
-		for _, s := range r.Samples {
-			if r.Claim < top[s.Index] || b.repaired[s.Index] {
+			if at := (place{r.Dataset.String(), s.Index}); r.Claim < top[at] || b.unsure[at] {
 				continue
 			}
 			files, err := b.files(r, s)
@@ -390,7 +428,7 @@ func (b *bucket) files(r store.Receipt, s store.ReceiptSample) (map[string][]byt
 	files := map[string][]byte{}
 	if r.Shard == nil {
 		for _, f := range s.Files {
-			data, there := b.objects[task.FileKey(r.Generator, s.ID, f.Name)]
+			data, there := b.objects[r.Dataset.FileKey(r.Generator, s.ID, f.Name)]
 			if !there {
 				return nil, fmt.Errorf("%s is not there", f.Name)
 			}
@@ -428,19 +466,15 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 		t.Errorf("%v", err)
 	}
 	named := map[string]bool{}
-	superseded := map[int]int{}
-	for _, r := range w.bucket.receipts() {
-		for _, s := range r.Samples {
-			superseded[s.Index] = max(superseded[s.Index], r.Claim)
-		}
-	}
-	at := map[int]store.Receipt{}
+	top := w.bucket.highest()
+	at := map[place]store.Receipt{}
 	for _, r := range w.bucket.receipts() {
 		for _, key := range r.ObjectKeys() {
 			named[key] = true
 		}
 		for _, s := range r.Samples {
-			if other, twice := at[s.Index]; twice {
+			here := place{r.Dataset.String(), s.Index}
+			if other, twice := at[here]; twice {
 				if other.Claim == r.Claim || other.Indices == nil && r.Indices == nil {
 					t.Errorf("index %d is in %s and in %s", s.Index, other.Key(), r.Key())
 				}
@@ -448,12 +482,12 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 					continue
 				}
 			}
-			at[s.Index] = r
+			at[here] = r
 			files, err := w.bucket.files(r, s)
 			if err != nil {
 				continue // told above
 			}
-			if r.Indices != nil || superseded[s.Index] > r.Claim {
+			if r.Indices != nil || top[here] > r.Claim {
 				continue
 			}
 			attempt, size := 0, r.Made()
@@ -469,34 +503,25 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 	for key := range w.bucket.objects {
 		// A shard that was completed minutes later is in nobody's way: 'ops verify' tells of it.
 		stray := w.strays[key] && strings.HasSuffix(key, ".tar.gz")
-		if strings.HasPrefix(key, task.DataPrefix) && !named[key] && !stray {
+		if strings.HasPrefix(key, task.DataKind) && !named[key] && !stray {
 			t.Errorf("%s is there without a receipt", key)
 		}
 	}
-	for i := range 10 {
-		r, there := at[i]
-		if may := acceptable(runs, i); there != (len(may) > 0) || there && r.Indices == nil && !may[r.RunID] {
-			t.Errorf("index %d was made by run %q, want one of %v", i, r.RunID, may)
+	for _, name := range []string{"v1", "v2"} {
+		for i := range 10 {
+			r, there := at[place{name, i}]
+			var may []string
+			for _, run := range runs {
+				if run.Dataset.String() == name && run.Start <= i && i < run.Start+run.Samples {
+					may = append(may, run.ID)
+				}
+			}
+			if there != (len(may) > 0) || there && r.Indices == nil && !slices.Contains(may, r.RunID) {
+				t.Errorf("index %d of %s was made by run %q, want one of %v", i, name, r.RunID, may)
+			}
 		}
 	}
 	if t.Failed() {
 		t.FailNow()
 	}
-}
-
-// acceptable are the runs that may have made an index: the last that overwrites
-// it, and those that came later and do not. Without one that overwrites it is
-// whichever came first.
-func acceptable(runs []task.Run, index int) map[string]bool {
-	may := map[string]bool{}
-	for _, r := range runs {
-		if index < r.Start || index >= r.Start+r.Samples {
-			continue
-		}
-		if r.Overwrite {
-			clear(may)
-		}
-		may[r.ID] = true
-	}
-	return may
 }

@@ -73,8 +73,8 @@ func TestPartsBesideWholeChunks(t *testing.T) {
 	}
 }
 
-// What a part could not do for lack of time is the rest of the task, and an
-// overwrite in parts replaces a whole chunk bit by bit.
+// What a part could not do for lack of time is the rest of the task, and each part
+// has its own receipt.
 func TestPartsOneByOne(t *testing.T) {
 	b := newBench(t, 1, worker.Limits{}, map[string]string{"g": "", "slow": "time.sleep(1)"})
 	x := task.Task{Generator: "slow", NumSamples: 8, Seed: 1, ChunkSize: 8, PartSize: 2}
@@ -83,25 +83,19 @@ func TestPartsOneByOne(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 
-	old := task.Task{Generator: "g", NumSamples: 8, Seed: 1, ChunkSize: 8, RunID: "r1"}
-	if _, err := b.do(old, time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	next := old
-	next.RunID, next.Overwrite, next.PartSize, next.Seed = "r2", true, 4, 2
+	next := task.Task{Generator: "g", NumSamples: 8, Seed: task.DefaultSeed, ChunkSize: 8, RunID: "r1", PartSize: 4}
 	if s, err := b.do(next, time.Minute); err != nil || s.Samples != 8 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	list := b.receipts("g")
-	if got, parts := ranges(list); len(got) != 2 || !slices.Equal(parts, []int{4, 4}) || list[0].RunSeed != 2 || list[1].RunSeed != 2 {
+	if got, parts := ranges(b.receipts("g")); len(got) != 2 || !slices.Equal(parts, []int{4, 4}) {
 		t.Errorf("committed %v in parts of %v", got, parts)
 	}
 	// One worker at a time has the cell, also if the other does not know of parts.
-	claim, err := b.store.Claim(t.Context(), "g", old.Chunks()[0], store.Holder{RequestID: "other", Deadline: time.Now().Add(time.Hour)}, 0)
+	claim, err := b.store.Claim(t.Context(), "g", task.Chunk{Cell: task.Range{Start: 8, End: 16}}, store.Holder{RequestID: "other", Deadline: time.Now().Add(time.Hour)}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	next.RunID = "r3"
+	next.StartIndex = 8
 	if _, err := b.do(next, 10*time.Second); err == nil || !strings.Contains(err.Error(), "another worker") {
 		t.Errorf("with claim %d held: %v", claim.Number, err)
 	}
@@ -110,7 +104,7 @@ func TestPartsOneByOne(t *testing.T) {
 // A damaged part is made again as it was, and no more than it.
 func TestPartsRestored(t *testing.T) {
 	b := newBench(t, 2, worker.Limits{}, map[string]string{"g": ""})
-	x := task.Task{Generator: "g", NumSamples: 4, Seed: 1, ChunkSize: 4, PartSize: 2, RunID: "r1"}
+	x := task.Task{Generator: "g", NumSamples: 4, Seed: 1, ChunkSize: 4, PartSize: 2}
 	if _, err := b.do(x, time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +119,7 @@ func TestPartsRestored(t *testing.T) {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	after := b.receipts("g")
-	if len(after) != 2 || after[1].RunID != "r2" || after[0].RunID != "r1" || !reflect.DeepEqual(after[1].Samples, damaged.Samples) {
+	if len(after) != 2 || after[1].RunID != "r2" || after[0].RunID != "" || !reflect.DeepEqual(after[1].Samples, damaged.Samples) {
 		t.Errorf("restored as %+v, was %+v", after, damaged)
 	}
 	for _, key := range damaged.ObjectKeys() {

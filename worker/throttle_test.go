@@ -125,7 +125,7 @@ func TestThrottledBucket(t *testing.T) {
 			for _, r := range b.receipts(name) {
 				files += len(r.ObjectKeys())
 			}
-			if objects := b.objects(task.DataPrefix + name + "/"); files != 600 || len(objects) != 600 {
+			if objects := b.objects(task.DefaultDataset.Prefix(task.DataKind) + name + "/"); files != 600 || len(objects) != 600 {
 				t.Errorf("%d objects, receipts name %d", len(objects), files)
 			}
 			if n := runs.Load(); n != 5 {
@@ -142,7 +142,7 @@ func TestThrottledUntilTheEnd(t *testing.T) {
 	b := newBench(t, 1, worker.Limits{}, map[string]string{"good": ""})
 	g := b.newGate(false)
 	refuses := func(r *http.Request) bool {
-		return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/"+task.DataPrefix)
+		return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/"+task.DataKind)
 	}
 	g.refuses.Store(&refuses)
 	h := b.through(g, func(o *s3.Options) { o.Retryer = hurried{store.UnlimitedRetries()} })
@@ -156,7 +156,7 @@ func TestThrottledUntilTheEnd(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Error("it was said only after the invocation's end")
 	}
-	if reports := b.objects(task.FailurePrefix); len(reports) != 1 {
+	if reports := b.objects(task.FailureKind); len(reports) != 1 {
 		t.Errorf("the reports are %q", reports)
 	}
 }

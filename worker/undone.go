@@ -11,7 +11,6 @@ import (
 // todo is a part of a chunk that has to be made.
 type todo struct {
 	chunk    task.Chunk
-	replaces []store.Receipt // what they hold of the chunk is taken back
 	restores *store.Receipt  // its bytes are made again, in its place
 	above    []store.Receipt // what they hold of the chunk stays as it is
 }
@@ -19,11 +18,6 @@ type todo struct {
 // taken returns the indices of the chunk that are not to be written.
 func (x todo) taken() map[int]bool {
 	taken := map[int]bool{}
-	if x.restores != nil { // of a repair some of whose samples were overwritten since
-		for _, index := range x.chunk.Kept() {
-			taken[index] = !holds(*x.restores, []int{index})
-		}
-	}
 	for _, r := range x.above {
 		for _, s := range r.Samples {
 			taken[s.Index] = true
@@ -49,17 +43,16 @@ type cell []todo
 
 // undone returns what is left to make of a chunk, given the receipts that
 // overlap it: usually the whole chunk or nothing, but where a range was
-// committed in other cuts it may be several parts.
+// committed in other cuts, or in parts of chunks, it may be several parts.
 //
-// A receipt of the same seed and chunk size settles its range, also where it was
-// made in parts: the grid is the same. One of another seed or chunk size is a
-// conflict, unless the task overwrites: then what earlier runs committed is
-// replaced, and what this run or a later one committed settles its range. A repair settles no range, because others count
-// on a receipt for it, but what makes one leaves the repaired samples alone.
+// A receipt settles its range: the dataset has one grid. Only a task of no run, with
+// a seed of its own, is refused where something is committed with another. A repair
+// settles no range, because others count on a receipt for it, but what makes one
+// leaves the repaired samples alone.
 func undone(t task.Task, c task.Chunk, stored []store.Receipt) (cell, error) {
 	if t.Restore > 0 {
 		for i, r := range stored {
-			if r.Key() == task.ReceiptKey(t.Generator, c) {
+			if r.Key() == t.Dataset.ReceiptKey(t.Generator, c) {
 				return restored(t, c, stored, i), nil
 			}
 		}
@@ -67,26 +60,23 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) (cell, error) {
 	if c.Indices != nil {
 		for _, r := range stored {
 			// A later run has looked at these samples again: what it made stays.
-			if r.Key() == task.ReceiptKey(t.Generator, c) || t.RunID != "" && r.Indices != nil && r.RunID > t.RunID && holds(r, c.Indices) {
+			if r.Key() == t.Dataset.ReceiptKey(t.Generator, c) || t.RunID != "" && r.Indices != nil && r.RunID > t.RunID && holds(r, c.Indices) {
 				return nil, nil
 			}
 		}
 		return cell{{chunk: c}}, nil
 	}
 	var settled []task.Range
-	var replaced, repairs []store.Receipt
+	var repairs []store.Receipt
 	for _, r := range stored {
 		switch {
-		case !r.Range().Overlaps(c.Keep) || r.Indices != nil && len(r.Samples) > 0 && !holds(r, c.Kept()):
-		case t.Overwrite && r.RunID < t.RunID:
-			replaced = append(replaced, r)
+		case !r.Range().Overlaps(c.Keep):
 		case r.Indices != nil:
 			repairs = append(repairs, r)
-		case t.Overwrite || r.RunSeed == t.Seed && r.ChunkSize == t.ChunkSize:
-			settled = append(settled, r.Range())
+		case t.RunID == "" && r.RunSeed != t.Seed:
+			return nil, fmt.Errorf("samples %s are committed with seed %d, this task has seed %d", r.Range(), r.RunSeed, t.Seed)
 		default:
-			return nil, fmt.Errorf("samples %s are committed with seed %d and chunk size %d (run %s), this task has seed %d and chunk size %d",
-				r.Range(), r.RunSeed, r.ChunkSize, orNone(r.RunID), t.Seed, t.ChunkSize)
+			settled = append(settled, r.Range())
 		}
 	}
 	slices.SortFunc(settled, func(a, b task.Range) int { return a.Start - b.Start })
@@ -96,11 +86,6 @@ func undone(t task.Task, c task.Chunk, stored []store.Receipt) (cell, error) {
 		if gap := (task.Range{Start: at, End: min(s.Start, c.Keep.End)}); gap.Len() > 0 {
 			part := todo{chunk: c}
 			part.chunk.Keep = gap
-			for _, r := range replaced {
-				if r.Range().Overlaps(gap) {
-					part.replaces = append(part.replaces, r)
-				}
-			}
 			for _, r := range repairs {
 				if holds(r, part.chunk.Kept()) {
 					part.above = append(part.above, r)
@@ -135,11 +120,4 @@ func holds(r store.Receipt, indices []int) bool {
 		_, found := slices.BinarySearch(indices, s.Index)
 		return found
 	})
-}
-
-func orNone(id string) string {
-	if id == "" {
-		return "none"
-	}
-	return id
 }

@@ -27,8 +27,8 @@ func TestUndone(t *testing.T) {
 		return holding(r, indices...)
 	}
 	ordinary := task.Task{Generator: "g", NumSamples: 10, Seed: 7, ChunkSize: 10, RunID: "r5"}
-	overwriting, restoring := ordinary, ordinary
-	overwriting.Overwrite, restoring.Restore = true, 3
+	bare, restoring := ordinary, ordinary
+	bare.RunID, restoring.Restore = "", 3
 	repairing := task.Task{Generator: "g", Indices: []int{2, 4}, Seed: 7, ChunkSize: 10, RunID: "r5", Attempt: 1000}
 	restoringRepair := repairing
 	restoringRepair.Restore = 3
@@ -41,15 +41,11 @@ func TestUndone(t *testing.T) {
 		{"nothing", ordinary, nil, "0-9 [] 9"},
 		{"done", ordinary, []store.Receipt{chunk(1, "r1", 7, 0, 10)}, ""},
 		{"done in part", ordinary, []store.Receipt{chunk(1, "r1", 7, 3, 5)}, "0-2 [] 9; 5-9 [] 9"},
-		{"a conflict", ordinary, []store.Receipt{chunk(1, "r1", 8, 0, 10)}, "samples 00000000_00000009 are committed with seed 8 and chunk size 10 (run r1), this task has seed 7 and chunk size 10"},
+		{"done with another seed, of a message with its own", ordinary, []store.Receipt{chunk(1, "", 8, 0, 10)}, ""},
+		{"a conflict of a message with its own", bare, []store.Receipt{chunk(1, "r1", 8, 0, 10)}, "samples 00000000_00000009 are committed with seed 8, this task has seed 7"},
 		{"beneath a repair", ordinary, []store.Receipt{repair(4, "r1", 1000, 2, 4)}, "0-9 [2 4] 3"},
 		{"beneath the lowest of two", ordinary, []store.Receipt{repair(4, "r1", 1000, 2, 4), repair(6, "r2", 2000, 4, 8)}, "0-9 [2 4 8] 3"},
-		{"beside a repair that spans it", ordinary, []store.Receipt{repair(4, "r1", 1000, 0, 12).Part(task.Range{Start: 11, End: 13})}, "0-9 [] 9"},
-		{"beside a repair that was overwritten", ordinary, []store.Receipt{holding(store.Receipt{Generator: "g", Start: 2, End: 5, Indices: []int{2, 4}, Claim: 4})}, "0-9 [] 9"},
-
-		{"overwrites", overwriting, []store.Receipt{chunk(1, "r1", 8, 0, 10), repair(4, "r2", 1000, 2, 4)}, "0-9 [] 9 replaces 1 4"},
-		{"overwrites no later run", overwriting, []store.Receipt{chunk(1, "r6", 8, 0, 10)}, ""},
-		{"overwrites beneath a later repair", overwriting, []store.Receipt{chunk(1, "r1", 8, 0, 10), repair(4, "r6", 1000, 2, 4)}, "0-9 [2 4] 3 replaces 1"},
+		{"beside a repair that spans it", ordinary, []store.Receipt{repair(4, "r1", 1000, 0, 12), repair(5, "r1", 1001, 11, 13)}, "0-9 [0] 3"},
 
 		{"repairs", repairing, []store.Receipt{chunk(1, "r1", 7, 0, 10)}, "2-4 [] 9"},
 		{"repairs again", repairing, []store.Receipt{chunk(1, "r1", 7, 0, 10), repair(4, "r3", 900, 4, 8)}, "2-4 [] 9"},
@@ -64,7 +60,6 @@ func TestUndone(t *testing.T) {
 		{"restores nothing that was replaced", restoring, []store.Receipt{chunk(4, "r6", 7, 0, 10)}, ""},
 		{"restores what is gone", restoring, nil, "0-9 [] 9"},
 		{"restores a repair", restoringRepair, []store.Receipt{repair(3, "r3", 1000, 2, 4)}, "2-4 [] 3 restores"},
-		{"restores a repair half of which was overwritten", restoringRepair, []store.Receipt{holding(store.Receipt{Generator: "g", RunID: "r3", Start: 2, End: 5, Indices: []int{2, 4}, FirstAttempt: 1000, Claim: 3}, 4)}, "2-4 [2] 3 restores"},
 		{"restores a repair half of which was repaired", restoringRepair, []store.Receipt{repair(3, "r3", 1000, 2, 4), repair(4, "r4", 2000, 4, 5)}, "2-4 [4] 3 restores"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -82,12 +77,6 @@ func TestUndone(t *testing.T) {
 				}
 				slices.Sort(left)
 				got += fmt.Sprintf("%d-%d %v %d", x.chunk.Keep.Start, x.chunk.Keep.End-1, left, x.order(9))
-				if len(x.replaces) > 0 {
-					got += " replaces"
-					for _, r := range x.replaces {
-						got += fmt.Sprint(" ", r.Claim)
-					}
-				}
 				if x.restores != nil {
 					got += " restores"
 				}

@@ -50,7 +50,7 @@ type inspection struct {
 type recorded struct {
 	name    store.ReceiptName
 	domain  string
-	shard   *shard
+	commit  string
 	live    int             // indices it describes
 	hurt    map[string]bool // objects that are missing or have another size
 	missing bool            // an object is gone
@@ -59,8 +59,8 @@ type recorded struct {
 
 type shard struct {
 	store.Object
-	seen     bool
-	receipts []int // places of those that name it
+	seen    bool
+	receipt int // place of the one that names it
 }
 
 // Generator checks one generator in a range of indices. The error is of the
@@ -91,7 +91,7 @@ func (i *inspection) progress(stage string, done, total int) {
 // readReceipts takes in every receipt that can be trusted.
 func (i *inspection) readReceipts(ctx context.Context) error {
 	var names []store.ReceiptName
-	for o, err := range i.Store.List(ctx, task.ReceiptsPrefix(i.name), "") {
+	for o, err := range i.Store.List(ctx, i.Store.Dataset().ReceiptsPrefix(i.name), "") {
 		if err != nil {
 			return err
 		}
@@ -115,7 +115,7 @@ func (i *inspection) readReceipts(ctx context.Context) error {
 		if done++; done%256 == 0 {
 			i.progress("receipts of "+i.name, done, len(names))
 		}
-		if wrong := Contradiction(r, i.name); wrong != "" {
+		if wrong := Contradiction(r, i.Store.Dataset(), i.name); wrong != "" {
 			i.distrust(r.ReadFrom, wrong)
 			continue
 		}
@@ -141,12 +141,15 @@ func (i *inspection) record(r store.Receipt) {
 	if !slices.Contains(i.report.Seeds, r.RunSeed) {
 		i.report.Seeds = append(i.report.Seeds, r.RunSeed)
 	}
-	if r.Commit != "" && !slices.Contains(i.report.Commits, r.Commit) {
-		i.report.Commits = append(i.report.Commits, r.Commit)
-	}
-	e := recorded{name: store.ReceiptName{Key: r.ReadFrom, Range: r.Range(), Repair: r.Indices != nil}, domain: r.Domain}
-	if n := len(i.receipts); n > 0 && i.receipts[n-1].domain == r.Domain {
-		e.domain = i.receipts[n-1].domain // one string for all
+	e := recorded{name: store.ReceiptName{Key: r.ReadFrom, Range: r.Range(), Repair: r.Indices != nil}, domain: r.Domain, commit: r.Commit}
+	if n := len(i.receipts); n > 0 { // one string for all
+		last := i.receipts[n-1]
+		if last.domain == r.Domain {
+			e.domain = last.domain
+		}
+		if last.commit == r.Commit {
+			e.commit = last.commit
+		}
 	}
 	objects := func(s store.ReceiptSample) (sum uint64) {
 		for _, f := range s.Files {
@@ -154,13 +157,9 @@ func (i *inspection) record(r store.Receipt) {
 		}
 		return sum
 	}
-	if r.Shard != nil && len(r.Samples) > 0 { // nothing is left of a repair that was overwritten
+	if r.Shard != nil {
 		objects = nil
-		if e.shard = i.shards[r.Shard.Key]; e.shard == nil {
-			e.shard = &shard{Object: *r.Shard}
-			i.shards[r.Shard.Key] = e.shard
-		}
-		e.shard.receipts = append(e.shard.receipts, len(i.receipts))
+		i.shards[r.Shard.Key] = &shard{Object: *r.Shard, receipt: len(i.receipts)}
 	}
 	i.objects += len(r.ObjectKeys())
 	i.receipts = append(i.receipts, e)
@@ -182,7 +181,7 @@ func (i *inspection) hash(name string, size int64) uint64 {
 // S3 lists one page after the other. A generator of many objects is listed from
 // several places side by side.
 func (i *inspection) listObjects(ctx context.Context) error {
-	prefix := task.DataPrefix + i.name + "/"
+	prefix := i.Store.Dataset().SamplesPrefix(i.name)
 	places := append([]string{""}, i.places(prefix)...)
 	var mu sync.Mutex // of what the inspection knows
 	listed := 0
@@ -230,7 +229,7 @@ func (i *inspection) places(prefix string) []string {
 
 // take takes one object off what there should be.
 func (i *inspection) take(o store.Object) {
-	id, file, nested := strings.Cut(strings.TrimPrefix(o.Key, task.DataPrefix+i.name+"/"), "/")
+	id, file, nested := strings.Cut(strings.TrimPrefix(o.Key, i.Store.Dataset().SamplesPrefix(i.name)), "/")
 	if known := i.shards[o.Key]; known != nil {
 		known.seen = true
 		if known.Size != o.Size {
@@ -238,7 +237,7 @@ func (i *inspection) take(o store.Object) {
 		}
 		return
 	}
-	if held, ok := task.ShardRange(o.Key); ok {
+	if held, ok := i.Store.Dataset().ShardRange(o.Key); ok {
 		if held.Overlaps(i.view.Range) {
 			i.stray(o.Key, held)
 		}
@@ -291,17 +290,11 @@ func (i *inspection) stray(key string, of task.Range) {
 	}
 }
 
-// hurtShard notes damage of a shard for every receipt that needs it.
+// hurtShard notes damage of a shard whose receipt describes anything.
 func (i *inspection) hurtShard(s *shard, d Damage) {
-	noted := false
-	for _, place := range s.receipts {
-		if e := &i.receipts[place]; e.live > 0 {
-			e.hurts(d)
-			if !noted {
-				i.report.add(d)
-			}
-			noted = true
-		}
+	if e := &i.receipts[s.receipt]; e.live > 0 {
+		e.hurts(d)
+		i.report.add(d)
 	}
 }
 
@@ -357,11 +350,11 @@ func (i *inspection) explainReceipt(ctx context.Context, place int, indices []in
 		want := map[string]int64{}
 		if r.Shard == nil {
 			for _, f := range s.Files {
-				want[task.FileKey(i.name, s.ID, f.Name)] = f.Size
+				want[i.Store.Dataset().FileKey(i.name, s.ID, f.Name)] = f.Size
 			}
 		}
 		var found []Damage
-		for o, err := range i.Store.List(ctx, task.FileKey(i.name, s.ID, ""), "") {
+		for o, err := range i.Store.List(ctx, i.Store.Dataset().FileKey(i.name, s.ID, ""), "") {
 			if err != nil {
 				return err
 			}
@@ -419,6 +412,12 @@ func (i *inspection) conclude(ctx context.Context) error {
 	slices.Sort(r.plan.Replace)
 	r.plan.Replace = slices.Compact(r.plan.Replace)
 	for _, e := range i.receipts {
+		if e.commit != "" && e.live > 0 {
+			if r.Commits == nil {
+				r.Commits = map[string]int{}
+			}
+			r.Commits[e.commit] += e.live
+		}
 		if !e.missing && !e.corrupt {
 			continue
 		}

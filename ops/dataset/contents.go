@@ -26,7 +26,6 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 const (
@@ -63,7 +62,7 @@ func (i *inspection) readContents(ctx context.Context) error {
 			return errors.Join(group.Wait(), err)
 		}
 		place := i.view.order[r.ReadFrom]
-		if place == 0 || Contradiction(r, i.name) != "" {
+		if place == 0 || Contradiction(r, i.Store.Dataset(), i.name) != "" {
 			return errors.Join(group.Wait(), fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples", r.ReadFrom))
 		}
 		e := &i.receipts[place-1]
@@ -142,7 +141,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	var items []item
 	for _, s := range live {
 		for _, f := range s.Files {
-			if key := task.FileKey(r.Generator, s.ID, f.Name); !hurt[key] {
+			if key := r.Dataset.FileKey(r.Generator, s.ID, f.Name); !hurt[key] {
 				items = append(items, item{s.Index, s.ID, key, f})
 			}
 		}
@@ -377,8 +376,7 @@ func (c *contents) readShard(ctx context.Context, from io.Reader, o store.Object
 }
 
 // readMembers reads an archive and says what is wrong with it, or "". Samples that
-// the receipt no longer describes may differ; a shard that was not written for
-// just this receipt may hold others. The error is of this machine.
+// the receipt no longer describes may differ. The error is of this machine.
 func (c *contents) readMembers(ctx context.Context, from io.Reader, r store.Receipt, live []store.ReceiptSample) (bad []undecodable, wrong string, err error) {
 	type member struct {
 		index int
@@ -409,10 +407,8 @@ func (c *contents) readMembers(ctx context.Context, from io.Reader, r store.Rece
 		switch {
 		case h.Typeflag != tar.TypeReg:
 			return bad, fmt.Sprintf("holds %q, which is no plain file", h.Name), nil
-		case !named && r.OwnsShard():
-			return bad, fmt.Sprintf("holds %q, which its receipt does not name, or holds it twice", h.Name), nil
 		case !named:
-			continue
+			return bad, fmt.Sprintf("holds %q, which its receipt does not name, or holds it twice", h.Name), nil
 		}
 		delete(want, h.Name)
 		if h.Size != m.file.Size {

@@ -48,6 +48,7 @@ type lab struct {
 	store   *store.Store
 	client  *s3.Client
 	handler *worker.Handler
+	format  task.Format
 	left    atomic.Int64 // requests until the worker dies; negative for ever
 	die     func()
 	request int
@@ -113,6 +114,12 @@ func newLab(t *testing.T, seed uint64) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.handler.Close() })
+	l.format = []task.Format{task.Files, task.Tar}[l.random.IntN(2)]
+	_, err = l.store.ChangeManifest(t.Context(), func(*task.Manifest) (*task.Manifest, error) {
+		m := task.NewManifest("", 7, l.format)
+		return &m, nil
+	})
+	l.must(err)
 	return l
 }
 
@@ -145,7 +152,7 @@ func (l *lab) perform(t task.Task) {
 	l.t.Helper()
 	for l.random.IntN(3) == 0 {
 		_ = l.deliver(t, 1+l.random.IntN(80))
-		for o, err := range l.store.List(l.t.Context(), task.ClaimPrefix, "") {
+		for o, err := range l.store.List(l.t.Context(), task.DefaultDataset.Prefix(task.ClaimKind), "") {
 			l.must(err)
 			l.put(o.Key, []byte(`{"released":true}`))
 		}
@@ -157,11 +164,7 @@ func (l *lab) perform(t task.Task) {
 
 func (l *lab) newTask() task.Task {
 	l.runs++
-	format := task.Files
-	if l.random.IntN(2) == 0 {
-		format = task.Tar
-	}
-	return task.Task{Generator: "good", Seed: 7, ChunkSize: chunkOfModel, Format: format, RunID: fmt.Sprintf("run-%04d", l.runs)}
+	return task.Task{Generator: "good", Seed: 7, ChunkSize: chunkOfModel, Format: l.format, RunID: fmt.Sprintf("run-%04d", l.runs)}
 }
 
 func (l *lab) note(format string, args ...any) {
@@ -179,12 +182,11 @@ func (l *lab) fill() {
 	t := l.newTask()
 	t.StartIndex = l.random.IntN(samplesOfModel)
 	t.NumSamples = 1 + l.random.IntN(samplesOfModel-t.StartIndex)
-	t.Overwrite = l.random.IntN(4) == 0
 	l.note("%s", t.Body())
 	l.perform(t)
 	l.sent = append(l.sent, t)
 	for i := t.StartIndex; i < t.StartIndex+t.NumSamples; i++ {
-		if l.content[i] == "" || t.Overwrite {
+		if l.content[i] == "" {
 			l.content[i] = chunkContent(i)
 		}
 	}
@@ -262,12 +264,6 @@ func (l *lab) damage() {
 		l.t.Errorf("%d receipts have changed meanwhile", changed)
 	}
 	l.runs++
-	parts := false // of a shard become shards of their own
-	for _, ref := range slices.Concat(report.plan.Gone, report.plan.Corrupt) {
-		r, err := l.store.Receipt(l.t.Context(), ref.Key)
-		l.must(err)
-		parts = parts || r.Shard != nil && !r.OwnsShard()
-	}
 	for _, t := range tasks {
 		t.RunID = fmt.Sprintf("run-%04d", l.runs)
 		l.perform(t)
@@ -276,9 +272,7 @@ func (l *lab) damage() {
 	if after := l.members(); !maps.EqualFunc(samples, after, bytes.Equal) {
 		l.t.Errorf("samples differ after they were mended: %v", difference(samples, after))
 	}
-	if !parts {
-		l.same(before)
-	}
+	l.same(before)
 }
 
 // needed are the objects that hold a sample as it is described: a shard all of
@@ -343,7 +337,7 @@ func (l *lab) put(key string, data []byte) {
 // objects are the data objects that are stored.
 func (l *lab) objects() map[string][]byte {
 	found := map[string][]byte{}
-	for o, err := range l.store.List(l.t.Context(), task.DataPrefix, "") {
+	for o, err := range l.store.List(l.t.Context(), task.DefaultDataset.Prefix(task.DataKind), "") {
 		l.must(err)
 		body, _, err := l.store.Get(l.t.Context(), o.Key)
 		l.must(err)
@@ -386,7 +380,7 @@ func (l *lab) members() map[string][]byte {
 			for _, f := range s.Files {
 				name := s.ID + "/" + f.Name
 				if files[name] = packed[name]; r.Shard == nil {
-					files[name] = objects[task.FileKey("good", s.ID, f.Name)]
+					files[name] = objects[task.DefaultDataset.FileKey("good", s.ID, f.Name)]
 				}
 			}
 			if before, known := l.prints[l.content[s.Index]]; known && before != s.Fingerprint {

@@ -25,6 +25,7 @@ type Plan struct {
 	Version    int             `json:"version"`
 	Made       time.Time       `json:"made"`
 	Bucket     string          `json:"bucket"`
+	Dataset    task.Dataset    `json:"dataset"`
 	Run        string          `json:"run,omitempty"` // whose gaps are to be filled
 	Deep       bool            `json:"deep"`
 	Generators []GeneratorPlan `json:"generators"`
@@ -47,8 +48,8 @@ type Ref struct {
 }
 
 // Plan returns what the report found to be mended, or nil if there is nothing.
-func (r *Report) Plan(bucket string) *Plan {
-	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: bucket, Run: r.Run, Deep: r.Deep}
+func (r *Report) Plan(st *store.Store) *Plan {
+	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: st.Bucket(), Dataset: task.Dataset(st.Dataset().String()), Run: r.Run, Deep: r.Deep}
 	for _, g := range r.Generators {
 		if !g.Whole {
 			p.Generators = append(p.Generators, g.plan)
@@ -92,8 +93,8 @@ func (p *Plan) Write(path string) error {
 	return atomicfile.Write(path, append(text, '\n'))
 }
 
-// ReadPlan reads a plan and checks that it is for a bucket.
-func ReadPlan(path, bucket string) (*Plan, error) {
+// ReadPlan reads a plan and checks that it is for a store's bucket and dataset.
+func ReadPlan(path string, st *store.Store) (*Plan, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -107,8 +108,11 @@ func ReadPlan(path, bucket string) (*Plan, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) || p.Version != 1 {
 		return nil, fmt.Errorf("%s is no repair plan of this version", path)
 	}
-	if p.Bucket != bucket {
-		return nil, fmt.Errorf("%s is a plan for the bucket %s, this stack's is %s", path, p.Bucket, bucket)
+	if p.Bucket != st.Bucket() {
+		return nil, fmt.Errorf("%s is a plan for the bucket %s, this stack's is %s", path, p.Bucket, st.Bucket())
+	}
+	if p.Dataset.String() != st.Dataset().String() {
+		return nil, fmt.Errorf("%s is a plan for dataset %s: say --dataset %[2]s", path, p.Dataset)
 	}
 	for _, g := range p.Generators {
 		if err := task.CheckName(g.Name); err != nil {
@@ -130,11 +134,11 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 		case err != nil:
 			return nil, 0, err
 		}
-		if digest(r) != ref.Digest || Contradiction(r, generator) != "" {
+		if digest(r) != ref.Digest || Contradiction(r, st.Dataset(), generator) != "" {
 			changed++
 			continue
 		}
-		t := task.Task{Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, PartSize: r.PartSize, Restore: r.Claim, Attempt: r.Attempt}
+		t := task.Task{Dataset: r.Dataset, Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, PartSize: r.PartSize, Restore: r.Claim, Attempt: r.Attempt}
 		if r.Indices != nil {
 			t.Indices, t.PartSize, t.Attempt = r.Indices, 0, r.FirstAttempt
 		} else {
@@ -151,18 +155,18 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 	var removable, objects []string
 	var places []int // indices that the objects look like
 	for _, key := range keys {
-		if !strings.HasPrefix(key, task.ReceiptsPrefix(generator)) {
-			if !strings.HasPrefix(key, task.DataPrefix+generator+"/") {
+		if !strings.HasPrefix(key, st.Dataset().ReceiptsPrefix(generator)) {
+			if !strings.HasPrefix(key, st.Dataset().SamplesPrefix(generator)) {
 				return nil, fmt.Errorf("%s is no object of %s", key, generator)
 			}
 			objects = append(objects, key)
-			places = append(places, indicesOf(key)...)
+			places = append(places, indicesOf(st.Dataset(), key)...)
 			continue
 		}
 		r, err := st.Receipt(ctx, key)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-		case errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(r, generator) != "":
+		case errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(r, st.Dataset(), generator) != "":
 			removable = append(removable, key)
 		case err != nil:
 			return nil, err
@@ -190,14 +194,14 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 			for _, s := range r.Samples {
 				for _, f := range s.Files {
 					if view.Describes(r, s.Index) {
-						named[task.FileKey(generator, s.ID, f.Name)] = true
+						named[st.Dataset().FileKey(generator, s.ID, f.Name)] = true
 					}
 				}
 			}
 		},
 	} {
 		for r, err := range st.ReadReceipts(ctx, near) {
-			if errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(r, generator) != "" {
+			if errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(r, st.Dataset(), generator) != "" {
 				continue
 			}
 			if err != nil {
@@ -210,12 +214,12 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 }
 
 // indicesOf returns the indices of samples that a data object may be of.
-func indicesOf(key string) []int {
-	if r, ok := task.ShardRange(key); ok {
+func indicesOf(d task.Dataset, key string) []int {
+	if r, ok := d.ShardRange(key); ok {
 		return task.Chunk{Keep: r}.Kept()
 	}
 	// What follows the prefix is generator/sample/file, and a file may lie in folders.
-	if parts := strings.Split(strings.TrimPrefix(key, task.DataPrefix), "/"); len(parts) > 2 {
+	if parts := strings.Split(strings.TrimPrefix(key, d.Prefix(task.DataKind)), "/"); len(parts) > 2 {
 		if _, index, ok := parseID(parts[1]); ok {
 			return []int{index}
 		}

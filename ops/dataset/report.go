@@ -62,6 +62,7 @@ func (d Damage) String() string {
 
 // Report is what a check found.
 type Report struct {
+	Dataset    task.Dataset       `json:"dataset"`
 	Run        string             `json:"run,omitempty"`
 	Deep       bool               `json:"deep,omitempty"` // contents were read
 	Whole      bool               `json:"whole"`
@@ -72,23 +73,23 @@ type Report struct {
 
 // GeneratorReport is what a check found of one generator.
 type GeneratorReport struct {
-	Name       string       `json:"name"`
-	Whole      bool         `json:"whole"`
-	Expected   int          `json:"expected"`
-	Samples    int          `json:"samples"`
-	Bytes      int64        `json:"bytes"`
-	Missing    []string     `json:"missing,omitempty"`          // ranges, first and last index
-	Damaged    map[Kind]int `json:"damaged,omitempty"`          // how much there is of each kind
-	Examples   []Damage     `json:"examples,omitempty"`         // the first of each kind
-	Distinct   int          `json:"distinct"`                   // puzzles among the samples
-	Duplicates int          `json:"duplicates"`                 // samples that are the same puzzle as an earlier one
-	First      []Duplicate  `json:"first_duplicates,omitempty"` // of the duplicates
-	Chunks     int          `json:"chunks"`                     // receipts of two samples and more
-	Alike      int          `json:"chunks_alike,omitempty"`     // of these, the ones that hold the very samples of another
-	Pool       *Pool        `json:"pool,omitempty"`             // how many puzzles the generator has, judged by its duplicates
-	Seeds      []int        `json:"seeds"`                      // run seeds that made it; more than one is a mixture
-	Commits    []string     `json:"commits,omitempty"`          // of the generator; more than one is a mixture
-	Resumed    int          `json:"resumed,omitempty"`          // receipts whose contents an interrupted check had read
+	Name       string         `json:"name"`
+	Whole      bool           `json:"whole"`
+	Expected   int            `json:"expected"`
+	Samples    int            `json:"samples"`
+	Bytes      int64          `json:"bytes"`
+	Missing    []string       `json:"missing,omitempty"`          // ranges, first and last index
+	Damaged    map[Kind]int   `json:"damaged,omitempty"`          // how much there is of each kind
+	Examples   []Damage       `json:"examples,omitempty"`         // the first of each kind
+	Distinct   int            `json:"distinct"`                   // puzzles among the samples
+	Duplicates int            `json:"duplicates"`                 // samples that are the same puzzle as an earlier one
+	First      []Duplicate    `json:"first_duplicates,omitempty"` // of the duplicates
+	Chunks     int            `json:"chunks"`                     // receipts of two samples and more
+	Alike      int            `json:"chunks_alike,omitempty"`     // of these, the ones that hold the very samples of another
+	Pool       *Pool          `json:"pool,omitempty"`             // how many puzzles the generator has, judged by its duplicates
+	Seeds      []int          `json:"seeds"`                      // that made it; more than one where messages had their own
+	Commits    map[string]int `json:"commits,omitempty"`          // samples by commit of the generator
+	Resumed    int            `json:"resumed,omitempty"`          // receipts whose contents an interrupted check had read
 
 	plan GeneratorPlan
 }
@@ -115,13 +116,16 @@ func (r *GeneratorReport) add(d Damage) {
 
 var hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Contradiction says what is wrong with a receipt of a generator in itself, or "".
-func Contradiction(r store.Receipt, generator string) string {
+// Contradiction says what is wrong with a receipt of a dataset's generator in
+// itself, or "".
+func Contradiction(r store.Receipt, d task.Dataset, generator string) string {
 	switch {
 	case r.Version != 1:
 		return fmt.Sprintf("it is of version %d", r.Version)
 	case r.Generator != generator:
 		return fmt.Sprintf("it is of generator %q", r.Generator)
+	case r.Dataset.String() != d.String():
+		return fmt.Sprintf("it is of dataset %s", r.Dataset)
 	case r.Key() != r.ReadFrom:
 		return "it is the receipt of " + r.Key()
 	case r.Claim < 1:
@@ -134,8 +138,8 @@ func Contradiction(r store.Receipt, generator string) string {
 		return "its format and its objects do not fit"
 	}
 	if r.Shard != nil {
-		held, ok := task.ShardRange(r.Shard.Key)
-		if !ok || !held.Contains(r.Range()) || !strings.HasPrefix(r.Shard.Key, task.DataPrefix+generator+"/") || !hashPattern.MatchString(r.Shard.SHA256) {
+		held, ok := d.ShardRange(r.Shard.Key)
+		if !ok || held != r.Range() || !strings.HasPrefix(r.Shard.Key, d.SamplesPrefix(generator)) || !hashPattern.MatchString(r.Shard.SHA256) {
 			return "its shard is no shard of its samples"
 		}
 	}
@@ -146,8 +150,7 @@ func Contradiction(r store.Receipt, generator string) string {
 		r.Start != r.Indices[0] || r.End != r.Indices[len(r.Indices)-1]+1 {
 		return "its indices and its range do not fit"
 	}
-	if r.Indices == nil && len(r.Samples) != len(places) { // a repair may have been overwritten
-
+	if len(r.Samples) != len(places) {
 		return fmt.Sprintf("it has %d samples for %d places", len(r.Samples), len(places))
 	}
 	for i, s := range r.Samples {

@@ -124,7 +124,7 @@ func RepairTasks(run task.Run, g task.RunGenerator, attempt int, indices []int) 
 		for n < min(run.Chunk(g), len(indices)) && indices[n]-indices[0] < task.MaxSpan {
 			n++
 		}
-		tasks = append(tasks, task.Task{Generator: g.Name, Indices: slices.Clone(indices[:n]), Attempt: attempt, Seed: run.Seed, Format: run.Format, ChunkSize: run.Chunk(g)})
+		tasks = append(tasks, task.Task{Dataset: run.Dataset, Generator: g.Name, Indices: slices.Clone(indices[:n]), Attempt: attempt, Seed: run.Seed, Format: run.Format, ChunkSize: run.Chunk(g)})
 		indices = indices[n:]
 	}
 	return tasks

@@ -42,11 +42,11 @@ func (e endless) receipt(n int) store.Receipt {
 // key is the n-th object below a prefix, and its size.
 func (e endless) key(prefix string, n int) (key string, size int, ok bool) {
 	switch {
-	case prefix == task.ReceiptsPrefix("g") && n < e.samples/20:
+	case prefix == task.DefaultDataset.ReceiptsPrefix("g") && n < e.samples/20:
 		return fmt.Sprintf("%s%08d_%08d.json", prefix, 20*n, 20*n+19), 1, true
-	case prefix == task.DataPrefix+"g/" && n < e.samples*filesOfEndless:
+	case prefix == task.DefaultDataset.Prefix(task.DataKind)+"g/" && n < e.samples*filesOfEndless:
 		i := n / filesOfEndless
-		return task.FileKey("g", task.SampleID("maze", i), fmt.Sprintf("file_%d.png", n%filesOfEndless)), 1000 + i%7, true
+		return task.DefaultDataset.FileKey("g", task.SampleID("maze", i), fmt.Sprintf("file_%d.png", n%filesOfEndless)), 1000 + i%7, true
 	}
 	return "", 0, false
 }
@@ -55,7 +55,7 @@ func (e endless) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	if q.Get("list-type") != "2" {
 		var first int
-		if _, err := fmt.Sscanf(r.URL.Path, "/bucket/"+task.ReceiptsPrefix("g")+"%08d_", &first); err != nil {
+		if _, err := fmt.Sscanf(r.URL.Path, "/bucket/"+task.DefaultDataset.ReceiptsPrefix("g")+"%08d_", &first); err != nil {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}

@@ -55,7 +55,7 @@ func TestSameBytesWhateverHappens(t *testing.T) {
 					}
 					committed := random.IntN(3) + n
 					eventually(t, "some chunks are committed", func() bool {
-						found, _ := filepath.Glob(filepath.Join(objectsDir(dir), Bucket, task.ReceiptPrefix, maze, "*.json"))
+						found, _ := filepath.Glob(filepath.Join(objectsDir(dir), Bucket, task.DefaultDataset.Prefix(task.ReceiptKind), maze, "*.json"))
 						return len(found) >= committed
 					})
 					time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond) // anywhere in the next chunk

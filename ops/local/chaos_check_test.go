@@ -19,7 +19,7 @@ import (
 // world is what lies in a bucket, read from its plain files.
 type world struct {
 	receipts map[string][]store.Receipt // by generator
-	objects  map[string][]byte          // below task.DataPrefix
+	objects  map[string][]byte          // below task.DefaultDataset.Prefix(task.DataKind)
 	strange  []string                   // what has no business in the bucket
 }
 
@@ -31,9 +31,9 @@ func readWorld(dir string) (*world, error) {
 	}
 	w := &world{receipts: map[string][]store.Receipt{}, objects: map[string][]byte{}}
 	for _, name := range names {
-		isData, isReceipt := strings.HasPrefix(name, task.DataPrefix), strings.HasPrefix(name, task.ReceiptPrefix)
+		isData, isReceipt := strings.HasPrefix(name, task.DefaultDataset.Prefix(task.DataKind)), strings.HasPrefix(name, task.DefaultDataset.Prefix(task.ReceiptKind))
 		if !isData && !isReceipt {
-			if !slices.ContainsFunc([]string{task.ClaimPrefix, task.FailurePrefix, task.RunPrefix}, func(p string) bool { return strings.HasPrefix(name, p) }) {
+			if !slices.ContainsFunc([]string{task.DefaultDataset.Prefix(task.ClaimKind), task.DefaultDataset.Prefix(task.FailureKind), task.DefaultDataset.Prefix(task.RunKind)}, func(p string) bool { return strings.HasPrefix(name, p) }) {
 				w.strange = append(w.strange, name)
 			}
 			continue
@@ -98,7 +98,7 @@ func (w *world) content(t testing.TB, samples map[string]int) content {
 				}
 				delete(left, r.Shard.Key)
 				for member, data := range unpack(t, data) {
-					files[task.DataPrefix+name+"/"+member] = data
+					files[task.DefaultDataset.Prefix(task.DataKind)+name+"/"+member] = data
 				}
 			}
 			for _, s := range r.Samples {
@@ -111,7 +111,7 @@ func (w *world) content(t testing.TB, samples map[string]int) content {
 				}
 				c.origins[s.ID] = origin{r.RunSeed, r.Attempt}
 				for _, f := range s.Files {
-					key := task.FileKey(name, s.ID, f.Name)
+					key := task.DefaultDataset.FileKey(name, s.ID, f.Name)
 					data, there := files[key]
 					if r.Shard == nil {
 						data, there = w.objects[key]

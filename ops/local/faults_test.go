@@ -197,7 +197,7 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 			var armed atomic.Bool
 			armed.Store(!run.overwrite)
 			front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
-				if armed.Load() && r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.ReceiptPrefix) && kills.Add(1) <= 2 {
+				if armed.Load() && r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) && kills.Add(1) <= 2 {
 					killWorkers(t, dir)
 					return true
 				}

@@ -98,9 +98,9 @@ func objectsDir(dir string) string    { return filepath.Join(dir, "s3") }
 func generatorsDir(dir string) string { return filepath.Join(dir, "generators") }
 func outputsFile(dir string) string   { return filepath.Join(dir, "outputs.json") }
 
-// SamplesDir is where the samples of the local stack lie as plain files.
-func SamplesDir(dir string) string {
-	return filepath.Join(objectsDir(dir), Bucket, filepath.FromSlash(task.DataPrefix))
+// SamplesDir is where the samples of a dataset in the local stack lie as plain files.
+func SamplesDir(dir string, d task.Dataset) string {
+	return filepath.Join(objectsDir(dir), Bucket, filepath.FromSlash(d.Prefix(task.DataKind)))
 }
 
 // Prepare finds the generators and makes the environments that those of these
@@ -251,7 +251,7 @@ func (s *Stack) openQueue() (_ net.Listener, err error) {
 	s.outputs = stack.Outputs{
 		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
 		FunctionName: functionName, FunctionARN: "arn:aws:lambda:" + region + ":" + accountID + ":function:" + functionName, EventSourceMappingID: mappingID, Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
-		DataPrefix: task.DataPrefix,
+		DataPrefix: task.DefaultDataset.Prefix(task.DataKind),
 		Endpoints:  stack.Endpoints{SQSEndpoint: url, LambdaEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey},
 	}
 	if image := s.config.Image; image != nil {
@@ -351,8 +351,20 @@ func (s *Stack) releaseClaims(ctx context.Context, d *sqsserver.Delivery, reques
 	if err != nil {
 		return nil // no task, no claims
 	}
+	st := s.store.In(t.Dataset)
+	if t.ChunkSize == 0 { // it goes by the dataset
+		m, err := st.Manifest(ctx)
+		g := m.Generator(t.Generator)
+		if errors.Is(err, store.ErrNotFound) || err == nil && g == nil {
+			return nil // nobody has begun with it
+		}
+		if err != nil {
+			return err
+		}
+		t.ChunkSize = g.ChunkSize
+	}
 	for _, c := range t.Chunks() {
-		if err := s.store.ReleaseHeldBy(ctx, t.Generator, c, requestID); err != nil {
+		if err := st.ReleaseHeldBy(ctx, t.Generator, c, requestID); err != nil {
 			return fmt.Errorf("release claims of samples %s of %s: %w", c.Keep, t.Generator, err)
 		}
 	}

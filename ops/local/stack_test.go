@@ -230,7 +230,7 @@ func (r *rig) holds(name string, whole task.Range) {
 			indices[s.Index] = true
 			for _, f := range s.Files {
 				if receipt.Shard == nil {
-					objects[task.FileKey(name, s.ID, f.Name)] = f.SHA256
+					objects[task.DefaultDataset.FileKey(name, s.ID, f.Name)] = f.SHA256
 				}
 			}
 		}
@@ -264,7 +264,7 @@ func (r *rig) stored(name string) map[string][]byte {
 	r.t.Helper()
 	root := filepath.Join(objectsDir(r.dir), Bucket)
 	all := map[string][]byte{}
-	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(task.DataPrefix), name), func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(task.DefaultDataset.Prefix(task.DataKind)), name), func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -301,7 +301,7 @@ func TestStackKilled(t *testing.T) {
 	for round := range 3 {
 		r, kill := upElsewhere(t, dir, 2)
 		r.sendTask(task.Task{Generator: "slow", StartIndex: round * 10, NumSamples: 10, Seed: 1, ChunkSize: 2})
-		receipts := filepath.Join(objectsDir(dir), Bucket, task.ReceiptPrefix, "slow", "*.json")
+		receipts := filepath.Join(objectsDir(dir), Bucket, task.DefaultDataset.Prefix(task.ReceiptKind), "slow", "*.json")
 		eventually(t, "a chunk is committed", func() bool { found, _ := filepath.Glob(receipts); return len(found) > round*5 })
 		kill()
 	}

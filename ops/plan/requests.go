@@ -33,13 +33,12 @@ const page = 1000
 func work(t task.Task, c Cost) Requests {
 	chunks := t.Chunks()
 	span := min(t.Range().Start, task.MaxSpan)
-	around := min(t.Range().Start, task.MaxSamples)
 	look := pages(span/t.ChunkSize + len(chunks))
 	r := Requests{Invocations: 1, Queue: 2, List: look} // received, deleted
 	for _, chunk := range chunks {
 		const claim, receipt, release = 1, 1, 1
 		r.Put += claim + receipt + release
-		r.List += 2*pages(around/t.ChunkSize+1) + look
+		r.List += 1 + look // the cell's claims, the receipts
 		if t.Format == task.Tar {
 			r.Put += shardRequests(c.SampleBytes * int64(len(chunk.Kept())))
 		} else {

@@ -59,17 +59,22 @@ func (c *Claim) busy(now time.Time) *BusyError {
 	return &BusyError{Until: time.Now().Add(c.Deadline.Sub(now)), Holder: c.Holder}
 }
 
-// claims are the highest numbers by the places where claims stand (those of cells,
-// and of repairs), and what the bucket's clock showed when they were listed.
+// claims are the highest numbers by the places where claims stand, and what the
+// bucket's clock showed when they were listed.
 type claims struct {
 	highest map[string]int
 	now     time.Time
 }
 
-// listClaims lists the claims below a prefix, those after a key and before the
-// end; either may be "".
-func (s *Store) listClaims(ctx context.Context, prefix, after, end string) (claims, error) {
+// listClaims lists the claims in places, which are in order, from the first to the
+// last: a repair's cells may be many.
+func (s *Store) listClaims(ctx context.Context, places []string) (claims, error) {
 	list := claims{highest: map[string]int{}}
+	prefix, after, last := places[0], "", places[len(places)-1]
+	if len(places) > 1 {
+		after = prefix
+		prefix = prefix[:strings.LastIndex(strings.TrimSuffix(prefix, "/"), "/")+1]
+	}
 	for page, err := range s.pages(ctx, prefix, after) {
 		if err != nil {
 			return list, err
@@ -79,11 +84,11 @@ func (s *Store) listClaims(ctx context.Context, prefix, after, end string) (clai
 		}
 		for _, o := range page.Contents {
 			key := aws.ToString(o.Key)
-			if end != "" && key >= end {
+			place := key[:strings.LastIndex(key, "/")+1]
+			if place > last {
 				return list, nil
 			}
-			if n, ok := task.ClaimNumber(key); ok {
-				place := key[:strings.LastIndex(key, "/")+1]
+			if n, ok := task.ClaimNumber(key); ok && slices.Contains(places, place) {
 				list.highest[place] = max(list.highest[place], n)
 			}
 		}
@@ -109,9 +114,8 @@ func claimKey(place string, number int) string { return fmt.Sprintf("%s%08d.json
 
 // Claim takes the chunk's cells for the holder, all of them or none. The claim's
 // number is higher than every claim of them before it and than above, the highest
-// claim of the receipts it would replace. It fails with a *BusyError while another
-// worker's claim of one of them, or of a cell on another grid that overlaps one,
-// is valid, or when another worker was quicker.
+// claim of the receipts beneath it. It fails with a *BusyError while another
+// worker's claim of one of them is valid, or when another worker was quicker.
 //
 // Whether a claim is valid goes by the bucket's clock alone: workers' clocks may
 // differ by any amount. What is taken from the worker's clock is how long the
@@ -119,52 +123,26 @@ func claimKey(place string, number int) string { return fmt.Sprintf("%s%08d.json
 // the claim longer and not shorter.
 func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Holder, above int) (*Claim, error) {
 	left := time.Until(h.Deadline)
-	cells := c.Cells()
-	around, err := s.listAround(ctx, generator, cells)
+	var places []string
+	for _, cell := range c.Cells() {
+		places = append(places, s.dataset.ClaimsPrefix(generator, cell))
+	}
+	list, err := s.listClaims(ctx, places)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkFree(ctx, around); err != nil {
+	if err := s.checkFree(ctx, list); err != nil {
 		return nil, err
 	}
-	own := map[string]bool{}
-	for _, cell := range cells {
-		place := task.ClaimsPrefix(generator, cell)
-		own[place] = true
-		above = max(above, around.highest[place])
+	for _, number := range list.highest {
+		above = max(above, number)
 	}
-	claim, err := s.take(ctx, slices.Sorted(maps.Keys(own)), above+1, around.now, h, left)
+	claim, err := s.take(ctx, places, above+1, list.now, h, left)
 	if err != nil {
 		return nil, err
 	}
-	// Who claims an overlapping cell lists after its own put as well, so at least
-	// one of two sees the other.
-	again, err := s.listAround(ctx, generator, cells)
-	if err == nil {
-		maps.DeleteFunc(again.highest, func(place string, _ int) bool { return own[place] })
-		err = s.checkFree(ctx, again)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.giveUp(ctx, claim))
-	}
-	claim.First = len(around.highest) == 0
+	claim.First = len(list.highest) == 0
 	return claim, nil
-}
-
-// listAround lists the claims of cells and of cells on other grids that overlap
-// them. No cell has more than task.MaxSamples indices.
-func (s *Store) listAround(ctx context.Context, generator string, cells []task.Range) (claims, error) {
-	after := ""
-	prefix := task.ClaimPrefix + generator + "/"
-	if from := cells[0].Start - task.MaxSamples; from > 0 {
-		after = fmt.Sprintf("%s%08d", prefix, from)
-	}
-	list, err := s.listClaims(ctx, prefix, after, fmt.Sprintf("%s%08d", prefix, cells[len(cells)-1].End))
-	maps.DeleteFunc(list.highest, func(place string, _ int) bool {
-		other, lock, ok := task.ClaimRange(place)
-		return !ok || lock || !slices.ContainsFunc(cells, other.Overlaps)
-	})
-	return list, err
 }
 
 // checkFree fails with a *BusyError if one of the claims is valid.
@@ -177,40 +155,6 @@ func (s *Store) checkFree(ctx context.Context, list claims) error {
 		}
 		return err
 	})
-}
-
-// LockReceipt takes, for what is done to a receipt and not to objects, the claim of
-// the cell it was made in, or for a repair one in its own name. A worker that
-// holds a cell on another grid shuts it out if the receipt's range overlaps that
-// cell: it has looked at the receipt, and may be about to take it back under its
-// name. A repair's holders take their parts back one by one.
-func (s *Store) LockReceipt(ctx context.Context, r Receipt, h Holder) (*Claim, error) {
-	left := time.Until(h.Deadline)
-	start := r.ChunkStart / max(r.ChunkSize, 1) * r.ChunkSize
-	place := task.ClaimsPrefix(r.Generator, task.Range{Start: start, End: start + r.ChunkSize})
-	if r.Indices != nil {
-		place = task.ClaimPrefix + r.Generator + "/" + r.chunk().Name() + "/"
-	}
-	list, err := s.listClaims(ctx, place, "", "")
-	if err != nil {
-		return nil, err
-	}
-	if err := s.checkFree(ctx, list); err != nil {
-		return nil, err
-	}
-	claim, err := s.take(ctx, []string{place}, max(list.highest[place], r.Claim)+1, list.now, h, left)
-	if err != nil || r.Indices != nil {
-		return claim, err
-	}
-	around, err := s.listAround(ctx, r.Generator, []task.Range{r.Range()})
-	if err == nil {
-		delete(around.highest, place)
-		err = s.checkFree(ctx, around)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.giveUp(ctx, claim))
-	}
-	return claim, nil
 }
 
 // take puts a claim in all places or in none.
@@ -277,8 +221,8 @@ func (s *Store) Release(ctx context.Context, claim *Claim, clean bool) error {
 func (s *Store) ReleaseHeldBy(ctx context.Context, generator string, c task.Chunk, requestID string) error {
 	cells := c.Cells()
 	return each(ctx, len(cells), func(ctx context.Context, i int) error {
-		place := task.ClaimsPrefix(generator, cells[i])
-		list, err := s.listClaims(ctx, place, "", "")
+		place := s.dataset.ClaimsPrefix(generator, cells[i])
+		list, err := s.listClaims(ctx, []string{place})
 		if err != nil || list.highest[place] == 0 {
 			return err
 		}

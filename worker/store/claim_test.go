@@ -156,47 +156,6 @@ func busyUntil(err error) time.Time {
 	return time.Time{}
 }
 
-// Cells of two grids that overlap are never claimed at once, however the requests
-// fall.
-func TestClaimsOfTwoGrids(t *testing.T) {
-	s, _ := newStore(t)
-	for round := range 10 {
-		var mu sync.Mutex
-		var won []*store.Claim
-		var group sync.WaitGroup
-		for _, cell := range []task.Range{{Start: 2000, End: 2020}, {Start: 2010, End: 2015}, {Start: 1200, End: 2200}} {
-			group.Go(func() {
-				c, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: cell, Keep: cell}, store.Holder{RequestID: fmt.Sprint(round, cell), Deadline: time.Now().Add(time.Hour)}, 0)
-				var busy *store.BusyError
-				if err != nil && !errors.As(err, &busy) {
-					t.Error(err)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				if err == nil {
-					won = append(won, c)
-				}
-			})
-		}
-		group.Wait()
-		if len(won) > 1 {
-			t.Fatalf("claimed at once: numbers %d and %d", won[0].Number, won[1].Number)
-		}
-		for _, c := range won {
-			check(t, s.Release(t.Context(), c, true))
-		}
-	}
-	// Once it is quiet, each can be had, and knows that others were there.
-	for _, cell := range []task.Range{{Start: 2015, End: 2020}, {Start: 2000, End: 2020}} {
-		c, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: cell, Keep: cell}, store.Holder{Deadline: time.Now().Add(time.Hour)}, 0)
-		check(t, err)
-		if c.First {
-			t.Errorf("%s takes itself for the first", cell)
-		}
-		check(t, s.Release(t.Context(), c, true))
-	}
-}
-
 // Of a repair's cells one is taken by somebody else while the claim of another is
 // on its way. Both are free again when the repair has been refused: the one that
 // was on its way must not stay claimed until its deadline.
@@ -213,7 +172,7 @@ func TestClaimRefusedLeavesNothing(t *testing.T) {
 			return send()
 		}
 		switch {
-		case strings.Contains(r.URL.Path, task.ClaimsPrefix("maze", first)):
+		case strings.Contains(r.URL.Path, task.DefaultDataset.ClaimsPrefix("maze", first)):
 			answer, err := quick.Do(r.WithContext(context.WithoutCancel(r.Context())))
 			close(arrived)
 			select {
@@ -222,7 +181,7 @@ func TestClaimRefusedLeavesNothing(t *testing.T) {
 			case <-time.After(200 * time.Millisecond): // more than the other refusal takes
 			}
 			return answer, err
-		case strings.Contains(r.URL.Path, task.ClaimsPrefix("maze", second)):
+		case strings.Contains(r.URL.Path, task.DefaultDataset.ClaimsPrefix("maze", second)):
 			once.Do(func() {
 				<-arrived
 				n.set(nil)

@@ -35,7 +35,7 @@ func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample
 	var list []object
 	for _, item := range samples {
 		for _, f := range item.Files {
-			list = append(list, object{task.FileKey(generator, item.ID, f.Name), f})
+			list = append(list, object{s.dataset.FileKey(generator, item.ID, f.Name), f})
 		}
 	}
 	return each(ctx, len(list), func(ctx context.Context, i int) error { return s.putFile(ctx, list[i].key, list[i].file) })
@@ -84,7 +84,7 @@ const PartSize = 5 << 20
 // same samples always give the same bytes: members are sorted and carry neither
 // time nor owner.
 func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, claim int, samples []sample.Sample) (Object, error) {
-	u := &upload{store: s, ctx: ctx, key: task.ShardKey(generator, c, claim), hash: sha256.New()}
+	u := &upload{store: s, ctx: ctx, key: s.dataset.ShardKey(generator, c, claim), hash: sha256.New()}
 	if used, ok := s.buffers.Get().(*[]byte); ok {
 		u.part = (*used)[:0]
 	}
@@ -237,7 +237,7 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 	for _, index := range indices {
 		wanted[task.SampleID(domain, index)] = true
 	}
-	prefix := task.DataPrefix + generator + "/"
+	prefix := s.dataset.SamplesPrefix(generator)
 	var mu sync.Mutex
 	var stale []string
 	list := func(ctx context.Context, below, after, last string) error {
@@ -267,7 +267,7 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 		})
 	}
 	if err == nil && c.Indices != nil { // SweepShards leaves repairs' shards alone
-		for o, e := range s.List(ctx, task.ShardPrefix(generator, c), "") {
+		for o, e := range s.List(ctx, s.dataset.ShardPrefix(generator, c), "") {
 			if err = e; err != nil {
 				break
 			}
@@ -285,19 +285,16 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 	return nil
 }
 
-// SweepShards deletes the shards that overlap a range and that no receipt names,
-// but for the one to keep, whose receipt is not written yet. It is for the holder
-// of the range's claim: nobody else has a shard there whose receipt is still to
-// come. Those of repairs are left alone: they may hold other indices.
-func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range, keep string) error {
-	prefix := task.DataPrefix + generator + "/" + generator + "_"
-	end := fmt.Sprintf("%s%08d", prefix, r.End)
-	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")} // samples' folders may be named alike
-	if from := r.Start - task.MaxSamples; from > 0 {
-		in.StartAfter = aws.String(fmt.Sprintf("%s%08d", prefix, from))
-	}
+// SweepShards deletes the shards in a cell of the grid that no receipt names, but
+// for the one to keep, whose receipt is not written yet. It is for the holder of
+// the cell's claim: nobody else has a shard there whose receipt is still to come.
+// Those of repairs are left alone: they may hold other indices.
+func (s *Store) SweepShards(ctx context.Context, generator string, cell task.Range, keep string) error {
+	prefix := s.dataset.SamplesPrefix(generator) + generator + "_"
+	end := fmt.Sprintf("%s%08d", prefix, cell.End)
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/"), // samples' folders may be named alike
+		StartAfter: aws.String(fmt.Sprintf("%s%08d", prefix, cell.Start))}
 	var stale []string
-	whole := r
 	for pages := s3.NewListObjectsV2Paginator(s.client, in); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
@@ -305,10 +302,9 @@ func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range,
 		}
 		for _, o := range page.Contents {
 			key := aws.ToString(o.Key)
-			of, ok := task.ShardRange(key)
-			if repair := strings.Contains(strings.TrimPrefix(key, prefix), "_r"); ok && !repair && of.Overlaps(r) && key != keep {
+			of, ok := s.dataset.ShardRange(key)
+			if repair := strings.Contains(strings.TrimPrefix(key, prefix), "_r"); ok && !repair && of.Overlaps(cell) && key != keep {
 				stale = append(stale, key)
-				whole.Start, whole.End = min(whole.Start, of.Start), max(whole.End, of.End)
 			}
 		}
 		if last := lastName(page); last >= end {
@@ -318,7 +314,7 @@ func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range,
 	if len(stale) == 0 {
 		return nil
 	}
-	receipts, err := s.Receipts(ctx, generator, whole)
+	receipts, err := s.Receipts(ctx, generator, cell)
 	if err != nil {
 		return err
 	}
@@ -326,7 +322,7 @@ func (s *Store) SweepShards(ctx context.Context, generator string, r task.Range,
 		return slices.ContainsFunc(receipts, func(o Receipt) bool { return o.Shard != nil && o.Shard.Key == key })
 	})
 	if err := s.Delete(ctx, stale); err != nil {
-		return fmt.Errorf("sweep shards of samples %s: %w", r, err)
+		return fmt.Errorf("sweep shards of samples %s: %w", cell, err)
 	}
 	return nil
 }

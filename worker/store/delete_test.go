@@ -11,7 +11,7 @@ import (
 func TestDeleteAtOnce(t *testing.T) {
 	s, _ := newStore(t)
 	check(t, s.PutFiles(t.Context(), "maze", makeSamples(t, 0, 40, 10)))
-	there := keys(t, s, task.DataPrefix)
+	there := keys(t, s, task.DataKind)
 	if len(there) != 40 {
 		t.Fatalf("%d objects", len(there))
 	}
@@ -20,7 +20,7 @@ func TestDeleteAtOnce(t *testing.T) {
 		list = append(list, slices.Repeat([]string{key}, 8)...)
 	}
 	check(t, s.Delete(t.Context(), list))
-	if left := keys(t, s, task.DataPrefix); len(left) > 0 {
+	if left := keys(t, s, task.DataKind); len(left) > 0 {
 		t.Errorf("%d are left", len(left))
 	}
 }

@@ -1,19 +1,14 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -61,10 +56,7 @@ func (s *Store) PutFailure(ctx context.Context, f Failure) (string, error) {
 	if id == "" {
 		id = f.RequestID // a direct invocation
 	}
-	key := task.InvalidFailureKey(id, f.Receives)
-	if f.Name != "" {
-		key = fmt.Sprintf("%s%s/%s-%d.json", task.FailuresPrefix(f.Generator), f.Name, task.SafeName(id), f.Receives)
-	}
+	key := s.dataset.FailureKey(f.Generator, f.Name, id, f.Receives)
 	if len(f.Message) > maxMessage {
 		f.Message = strings.ToValidUTF8(f.Message[:maxMessage], "")
 	}
@@ -88,7 +80,7 @@ func (s *Store) Failure(ctx context.Context, key string) (Failure, error) {
 // Failures lists a generator's failure reports, without reading them. The generator
 // task.InvalidFailure stands for messages that are no task.
 func (s *Store) Failures(ctx context.Context, generator string) iter.Seq2[Object, error] {
-	return s.List(ctx, task.FailuresPrefix(generator), "")
+	return s.List(ctx, s.dataset.FailuresPrefix(generator), "")
 }
 
 // PutRun writes a run down. It fails with ErrExists when the id is taken.
@@ -97,13 +89,13 @@ func (s *Store) PutRun(ctx context.Context, r task.Run) error {
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, task.RunKey(r.ID), body, true)
+	return s.put(ctx, s.dataset.RunKey(r.ID), body, true)
 }
 
 // Run reads a run, or returns ErrNotFound.
 func (s *Store) Run(ctx context.Context, id string) (task.Run, error) {
 	var r task.Run
-	err := s.readJSON(ctx, task.RunKey(id), &r)
+	err := s.readJSON(ctx, s.dataset.RunKey(id), &r)
 	if errors.Is(err, ErrNotFound) {
 		return r, fmt.Errorf("run %s: %w", id, ErrNotFound)
 	}
@@ -111,49 +103,29 @@ func (s *Store) Run(ctx context.Context, id string) (task.Run, error) {
 }
 
 // ChangeRun changes a run that was written down, whoever else does so at the same
-// time. change is called until it reports that nothing is left to change, or until
+// time. what is called until it reports that nothing is left to change, or until
 // what it did is stored.
-func (s *Store) ChangeRun(ctx context.Context, id string, change func(*task.Run) (changed bool)) error {
-	const tries = 20
-	key := task.RunKey(id)
-	for try := 1; ; try++ {
-		out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key})
-		if status(err) == http.StatusNotFound {
-			return fmt.Errorf("run %s: %w", id, ErrNotFound)
+func (s *Store) ChangeRun(ctx context.Context, id string, what func(*task.Run) (changed bool)) error {
+	return change(ctx, s, s.dataset.RunKey(id), func(r *task.Run) (*task.Run, error) {
+		switch {
+		case r == nil:
+			return nil, fmt.Errorf("run %s: %w", id, ErrNotFound)
+		case !what(r):
+			return nil, nil
 		}
-		if err != nil {
-			return fail("get", key, err)
-		}
-		var r task.Run
-		err = json.NewDecoder(out.Body).Decode(&r)
-		out.Body.Close()
-		if err != nil {
-			return fail("read", key, err)
-		}
-		if !change(&r) {
-			return nil
-		}
-		body, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = s.client.PutObject(ctx, &s3.PutObjectInput{Bucket: &s.bucket, Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("application/json"), IfMatch: out.ETag})
-		// Somebody was quicker, or it was ourselves and the answer got lost: a look
-		// tells.
-		if code := status(err); try == tries || code != http.StatusPreconditionFailed && code != http.StatusConflict {
-			return fail("put", key, err)
-		}
-	}
+		return r, nil
+	})
 }
 
 // Runs returns the ids of all runs, newest first.
 func (s *Store) Runs(ctx context.Context) ([]string, error) {
 	var ids []string
-	for o, err := range s.List(ctx, task.RunPrefix, "") {
+	prefix := s.dataset.Prefix(task.RunKind)
+	for o, err := range s.List(ctx, prefix, "") {
 		if err != nil {
 			return nil, err
 		}
-		ids = append(ids, strings.TrimSuffix(strings.TrimPrefix(o.Key, task.RunPrefix), ".json"))
+		ids = append(ids, strings.TrimSuffix(strings.TrimPrefix(o.Key, prefix), ".json"))
 	}
 	slices.Sort(ids)
 	slices.Reverse(ids)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,6 +20,7 @@ import (
 // number describes what is stored.
 type Receipt struct {
 	Version      int             `json:"version"`
+	Dataset      task.Dataset    `json:"dataset,omitzero"`
 	Generator    string          `json:"generator"`
 	Commit       string          `json:"commit,omitempty"`
 	Image        string          `json:"image,omitempty"`
@@ -85,17 +85,17 @@ func (r Receipt) chunk() task.Chunk {
 }
 
 // Key returns where the receipt stands.
-func (r Receipt) Key() string { return task.ReceiptKey(r.Generator, r.chunk()) }
+func (r Receipt) Key() string { return r.Dataset.ReceiptKey(r.Generator, r.chunk()) }
 
 // ObjectKeys returns the data objects the receipt vouches for.
 func (r Receipt) ObjectKeys() []string {
-	if r.Shard != nil && len(r.Samples) > 0 {
+	if r.Shard != nil {
 		return []string{r.Shard.Key}
 	}
 	var keys []string
 	for _, s := range r.Samples {
 		for _, f := range s.Files {
-			keys = append(keys, task.FileKey(r.Generator, s.ID, f.Name))
+			keys = append(keys, r.Dataset.FileKey(r.Generator, s.ID, f.Name))
 		}
 	}
 	return keys
@@ -121,39 +121,6 @@ func (r Receipt) Made() int {
 		return r.PartSize
 	}
 	return r.ChunkSize
-}
-
-// Part returns the receipt of the samples of r that lie in a range.
-func (r Receipt) Part(keep task.Range) Receipt {
-	r.Start, r.End = max(r.Start, keep.Start), min(r.End, keep.End)
-	r.Samples = slices.DeleteFunc(slices.Clone(r.Samples), func(s ReceiptSample) bool { return s.Index < r.Start || s.Index >= r.End })
-	return r
-}
-
-// Cut returns the receipts that take r's place when it is to end at the edges of a
-// range: one for what lies before it, in it and behind it, where there is
-// something.
-func (r Receipt) Cut(at task.Range) []Receipt {
-	var pieces []Receipt
-	for _, part := range []task.Range{{Start: r.Start, End: min(r.End, at.Start)}, {Start: max(r.Start, at.Start), End: min(r.End, at.End)}, {Start: max(r.Start, at.End), End: r.End}} {
-		if part.Len() > 0 {
-			pieces = append(pieces, r.Part(part))
-		}
-	}
-	return pieces
-}
-
-// Without returns a repair's receipt without its samples in a range. Indices stay:
-// they say what the generator was asked for, and they name it.
-func (r Receipt) Without(gone task.Range) Receipt {
-	r.Samples = slices.DeleteFunc(slices.Clone(r.Samples), func(s ReceiptSample) bool { return gone.Start <= s.Index && s.Index < gone.End })
-	return r
-}
-
-// OwnsShard reports whether the receipt's shard was written for just its samples.
-// The shard of a part holds others as well.
-func (r Receipt) OwnsShard() bool {
-	return r.Shard != nil && strings.HasPrefix(r.Shard.Key, task.ShardPrefix(r.Generator, r.chunk())) && (r.Indices == nil || len(r.Indices) == len(r.Samples))
 }
 
 // PutReceipt commits a chunk. It fails with ErrExists when another receipt
@@ -203,10 +170,10 @@ type ReceiptName struct {
 func (s *Store) ReceiptNames(ctx context.Context, generator string, from int) iter.Seq2[ReceiptName, error] {
 	after := ""
 	if from -= task.MaxSpan; from > 0 {
-		after = fmt.Sprintf("%s%08d", task.ReceiptsPrefix(generator), from)
+		after = fmt.Sprintf("%s%08d", s.dataset.ReceiptsPrefix(generator), from)
 	}
 	return func(yield func(ReceiptName, error) bool) {
-		for o, err := range s.List(ctx, task.ReceiptsPrefix(generator), after) {
+		for o, err := range s.List(ctx, s.dataset.ReceiptsPrefix(generator), after) {
 			if err != nil {
 				yield(ReceiptName{}, err)
 				return

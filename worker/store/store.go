@@ -63,18 +63,30 @@ const Parallel = 32
 // object that is put has a file open.
 const inFlight = 6 * Parallel
 
-// Store is one bucket. It is safe for concurrent use.
+// Store is one dataset in a bucket. It is safe for concurrent use.
 type Store struct {
 	client  *s3.Client
 	bucket  string
+	dataset task.Dataset
 	slots   chan struct{} // of what is in flight
-	buffers sync.Pool     // *[]byte, of shards that were sent
+	buffers *sync.Pool    // *[]byte, of shards that were sent
 }
 
-// New returns the store of a bucket. Give the client ClientOptions.
+// New returns the store of the default dataset in a bucket. Give the client
+// ClientOptions.
 func New(client *s3.Client, bucket string) *Store {
-	return &Store{client: client, bucket: bucket, slots: make(chan struct{}, inFlight)}
+	return &Store{client: client, bucket: bucket, slots: make(chan struct{}, inFlight), buffers: &sync.Pool{}}
 }
+
+// In returns the store of a dataset in the same bucket.
+func (s *Store) In(d task.Dataset) *Store {
+	other := *s
+	other.dataset = d
+	return &other
+}
+
+// Dataset returns the name of the store's dataset.
+func (s *Store) Dataset() task.Dataset { return s.dataset }
 
 // ClientOptions sets what every S3 client of the pipeline needs: retries without
 // the SDK's quota, LimitedRetries unless the configuration has others of this
@@ -96,7 +108,7 @@ func (s *Store) Bucket() string { return s.bucket }
 // credentials can. No reader of the bucket takes it for anything, and where it
 // could not be deleted the lifecycle rule of the claims does it.
 func (s *Store) Probe(ctx context.Context, id string) error {
-	key := task.ClaimPrefix + "_probe/" + id
+	key := task.ClaimKind + "_probe/" + id
 	if err := s.put(ctx, key, []byte(id), false); err != nil {
 		return err
 	}
@@ -114,6 +126,7 @@ type Object struct {
 	SHA256 string `json:"sha256,omitempty"` // hexadecimal
 
 	Modified time.Time `json:"-"` // of a listed one, by the store's clock
+	etag     string    // of one that was read
 }
 
 // fail wraps an error of a request. What the context's end caused stays
@@ -181,31 +194,37 @@ const damagedTries = 3
 // ErrNotFound or ErrDamaged. The SDK tries a request again, not the reading of its
 // answer, which may be cut off: that is as any other error of the network.
 func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
+	text, _, err := s.readTagged(ctx, key)
+	return text, err
+}
+
+// readTagged also returns the object's ETag.
+func (s *Store) readTagged(ctx context.Context, key string) ([]byte, string, error) {
 	retries := s.client.Options().Retryer
 	for try := 1; ; try++ {
 		body, o, err := s.get(ctx, key)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		text, err := io.ReadAll(body)
 		body.Close()
 		if err == nil {
-			return text, nil
+			return text, o.etag, nil
 		}
 		damaged := ctx.Err() == nil && int64(len(text)) == o.Size // all of it came, so the checksum is wrong: the SDK has no type for that
 		if damaged && try >= damagedTries {
-			return nil, fail("read", key, ErrDamaged)
+			return nil, "", fail("read", key, ErrDamaged)
 		}
 		if ctx.Err() != nil || !damaged && (!retries.IsErrorRetryable(err) || try >= retries.MaxAttempts()) {
-			return nil, fail("read", key, err)
+			return nil, "", fail("read", key, err)
 		}
 		delay, last := retries.RetryDelay(try, err)
 		if last != nil {
-			return nil, fail("read", key, err)
+			return nil, "", fail("read", key, err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fail("read", key, fmt.Errorf("%w; %w: %w", ctx.Err(), ErrRefused, err))
+			return nil, "", fail("read", key, fmt.Errorf("%w; %w: %w", ctx.Err(), ErrRefused, err))
 		case <-time.After(delay):
 		}
 	}
@@ -220,6 +239,71 @@ func (s *Store) readJSON(ctx context.Context, key string, to any) error {
 		return fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
 	}
 	return nil
+}
+
+// change changes a small JSON object, whoever else does so at the same time. what
+// is called with what is there, or nil, until it returns nil, which leaves it so, or
+// until what it returns is stored. A lost answer of a put that was carried out is
+// seen by the look after it.
+func change[T any](ctx context.Context, s *Store, key string, what func(there *T) (*T, error)) error {
+	const tries = 20
+	for try := 1; ; try++ {
+		text, etag, err := s.readTagged(ctx, key)
+		var there *T
+		if err == nil {
+			there = new(T)
+			err = json.Unmarshal(text, there)
+			if err != nil {
+				err = fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
+			}
+		} else if absent, e := s.absent(ctx, key, err); absent || e != nil {
+			err = e
+		}
+		if err != nil {
+			return err
+		}
+		next, err := what(there)
+		if err != nil || next == nil {
+			return err
+		}
+		body, err := json.MarshalIndent(next, "", "  ")
+		if err != nil {
+			return err
+		}
+		in := &s3.PutObjectInput{Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("application/json")}
+		if there == nil {
+			in.IfNoneMatch = aws.String("*")
+		} else {
+			in.IfMatch = &etag
+		}
+		sum := sha256.Sum256(body)
+		err = s.putObject(ctx, sum[:], in)
+		switch status(err) {
+		case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound: // somebody was quicker
+			if try < tries {
+				continue
+			}
+		}
+		return fail("put", key, err)
+	}
+}
+
+// absent reports whether an error of reading an object means that it is not there.
+// S3 answers 403, and not 404, to who may list only below some prefixes, as a
+// worker may: then a listing tells.
+func (s *Store) absent(ctx context.Context, key string, err error) (bool, error) {
+	if errors.Is(err, ErrNotFound) {
+		return true, nil
+	}
+	if status(err) != http.StatusForbidden {
+		return false, err
+	}
+	for o, e := range s.List(ctx, key, "") {
+		if e != nil || o.Key == key {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // Get opens an object, or returns ErrNotFound. The size is the store's word. What
@@ -237,7 +321,7 @@ func (s *Store) get(ctx context.Context, key string, options ...func(*s3.Options
 		}
 		return nil, Object{}, fail("get", key, err)
 	}
-	return out.Body, Object{Key: key, Size: aws.ToInt64(out.ContentLength)}, nil
+	return out.Body, Object{Key: key, Size: aws.ToInt64(out.ContentLength), etag: aws.ToString(out.ETag)}, nil
 }
 
 // Head asks for an object without reading it, or returns ErrNotFound. The hash is
@@ -293,7 +377,7 @@ func (s *Store) pages(ctx context.Context, prefix, after string) iter.Seq2[*s3.L
 }
 
 // Folders returns the names that stand directly below a prefix: the generators
-// below task.DataPrefix, for example.
+// below a dataset's samples, for example.
 func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 	var names []string
 	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")})

@@ -278,24 +278,6 @@ func TestReceiptsProperty(t *testing.T) {
 	}
 }
 
-// A part of a receipt is of the samples in the range alone.
-func TestPart(t *testing.T) {
-	r := receipt(10, 20, 3)
-	for keep, want := range map[task.Range]task.Range{
-		{Start: 12, End: 15}: {Start: 12, End: 15},
-		{Start: 0, End: 12}:  {Start: 10, End: 12},
-		{Start: 18, End: 99}: {Start: 18, End: 20},
-	} {
-		p := r.Part(keep)
-		if p.Range() != want || len(p.Samples) != want.Len() || p.Samples[0].Index != want.Start || len(p.ObjectKeys()) != want.Len() || p.Bytes() != int64(3*want.Len()) {
-			t.Errorf("%v: %+v", keep, p)
-		}
-	}
-	if len(r.Samples) != 10 {
-		t.Error("the receipt itself was changed")
-	}
-}
-
 // The store has the checksum of every file and refuses other bytes.
 func TestPutFiles(t *testing.T) {
 	s, _ := newStore(t)
@@ -305,12 +287,12 @@ func TestPutFiles(t *testing.T) {
 		for _, f := range item.Files {
 			want, err := os.ReadFile(f.Path)
 			check(t, err)
-			if got := content(t, s, task.FileKey("maze", item.ID, f.Name)); !bytes.Equal(got, want) {
+			if got := content(t, s, task.DefaultDataset.FileKey("maze", item.ID, f.Name)); !bytes.Equal(got, want) {
 				t.Errorf("%s: %d bytes", item.ID, len(got))
 			}
 		}
 	}
-	if n := len(keys(t, s, task.DataPrefix)); n != 6 {
+	if n := len(keys(t, s, task.DataKind)); n != 6 {
 		t.Errorf("%d objects", n)
 	}
 	changed := makeSamples(t, 50, 1, 10)
@@ -318,7 +300,7 @@ func TestPutFiles(t *testing.T) {
 	if err := s.PutFiles(t.Context(), "maze", changed); err == nil {
 		t.Error("a file that changed after it was checked was stored")
 	}
-	if n := len(keys(t, s, task.DataPrefix)); n != 6 {
+	if n := len(keys(t, s, task.DataKind)); n != 6 {
 		t.Errorf("%d objects afterwards", n)
 	}
 }
@@ -404,14 +386,14 @@ func TestSweep(t *testing.T) {
 	check(t, err)
 	before := keys(t, s, "")
 
-	keep := []string{task.FileKey("maze", "maze_00000005", "file0.bin")}
+	keep := []string{task.DefaultDataset.FileKey("maze", "maze_00000005", "file0.bin")}
 	check(t, s.Sweep(t.Context(), "maze", "maze", chunk, chunk.Kept(), keep))
 	want := slices.DeleteFunc(before, func(key string) bool {
 		if slices.Contains(keep, key) {
 			return false
 		}
 		for i := 4; i < 8; i++ {
-			if strings.HasPrefix(key, task.FileKey("maze", task.SampleID("maze", i), "")) {
+			if strings.HasPrefix(key, task.DefaultDataset.FileKey("maze", task.SampleID("maze", i), "")) {
 				return true
 			}
 		}
@@ -426,12 +408,12 @@ func TestSweep(t *testing.T) {
 		_, err = s.PutShard(t.Context(), "maze", repair, claim+1, makeSamples(t, 0, 1, 5))
 		check(t, err)
 	}
-	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), []string{task.ShardKey("maze", repair, 2)}))
-	if got := keys(t, s, task.ShardPrefix("maze", repair)); !slices.Equal(got, []string{task.ShardKey("maze", repair, 2)}) {
+	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), []string{task.DefaultDataset.ShardKey("maze", repair, 2)}))
+	if got := keys(t, s, task.DefaultDataset.ShardPrefix("maze", repair)); !slices.Equal(got, []string{task.DefaultDataset.ShardKey("maze", repair, 2)}) {
 		t.Errorf("shards of the repair: %v", got)
 	}
-	check(t, s.Delete(t.Context(), []string{task.ShardKey("maze", repair, 2)}))
-	for _, key := range keys(t, s, task.DataPrefix+"maze/") {
+	check(t, s.Delete(t.Context(), []string{task.DefaultDataset.ShardKey("maze", repair, 2)}))
+	for _, key := range keys(t, s, task.DefaultDataset.SamplesPrefix("maze")) {
 		if strings.Contains(key, "_00000000/") || strings.Contains(key, "_00000011/") {
 			t.Errorf("left is %s", key)
 		}
@@ -488,7 +470,7 @@ func TestDamagedObject(t *testing.T) {
 	list := makeSamples(t, 0, 1, 10)
 	list[0].Files[0].Name = "x.json"
 	check(t, s.PutFiles(t.Context(), "maze", list))
-	key := task.FileKey("maze", list[0].ID, "x.json")
+	key := task.DefaultDataset.FileKey("maze", list[0].ID, "x.json")
 	if _, err := s.Receipt(t.Context(), key); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("%v", err)
 	}

@@ -19,7 +19,7 @@ const (
 	DiskFull         Cause = "disk_full"         // no room for what it wrote
 	Storage          Cause = "storage"           // the bucket or the queue did not do what was asked
 	UnsafeOutput     Cause = "unsafe_output"     // links or files that leave the folder, too large, too many
-	Conflict         Cause = "conflict"          // the range is committed with another seed or chunk size
+	Conflict         Cause = "conflict"          // it contradicts what its dataset pins, or what is committed
 	Lost             Cause = "lost"              // in the DLQ without a report: the worker was killed
 )
 
@@ -40,7 +40,7 @@ var policies = map[Cause]Policy{
 	InvalidTask:      {Means: "the message is not a task", Remedy: "correct it and submit it again"},
 	UnknownGenerator: {Means: "no such generator in the worker's image", Remedy: "add the generator, or correct its name"},
 	Environment:      {Means: "the generator's Python environment does not fit it", Remedy: "look at the report's stderr, mend requirements.txt, build again"},
-	Conflict:         {Means: "the range is committed with another seed or chunk size", Remedy: "submit with --missing, or with --overwrite to replace it"},
+	Conflict:         {Means: "it contradicts what its dataset pins, or what is committed", Remedy: "make another dataset: submit --dataset NAME; or, for a newer commit of the generator, submit --update-generators and replay"},
 	Crashed:          {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "the generator failed on every seed it was given", Remedy: "look at the report's stderr; a replay tries further seeds"},
 	IncompleteOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "the generator wrote too few or too many samples, or left a file out", Remedy: "check the generator; a replay tries further seeds"},
 	CorruptOutput:    {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "a picture or video was not whole", Remedy: "check the generator and the room for temporary files"},

@@ -6,46 +6,79 @@ import (
 	"strings"
 )
 
-// Prefixes of the objects in the bucket. The version is part of each, so that
-// another layout can live beside this one.
+// Kinds of objects, the first part of each key. The name of the dataset follows,
+// but for manifests, whose names it makes.
 const (
-	DataPrefix     = "data/v1/"
-	ClaimPrefix    = "claims/v1/"
-	ReceiptPrefix  = "receipts/v1/"
-	FailurePrefix  = "failures/v1/"
-	RunPrefix      = "runs/v1/"
+	DataKind       = "data/"
+	ClaimKind      = "claims/"
+	ReceiptKind    = "receipts/"
+	FailureKind    = "failures/"
+	RunKind        = "runs/"
+	ManifestKind   = "datasets/"
 	InvalidFailure = "_invalid" // stands for the generator of a failure that has no trustworthy range
 )
+
+// Dataset is the name of a dataset, and by it of all keys of its objects. The
+// empty name is DefaultDataset.
+type Dataset string
+
+// DefaultDataset is the dataset of whoever names none. Its samples have the
+// published keys.
+const DefaultDataset Dataset = "v1"
+
+func (d Dataset) String() string {
+	if d == "" {
+		return string(DefaultDataset)
+	}
+	return string(d)
+}
+
+// IsZero reports whether the name may be left out where it is written.
+func (d Dataset) IsZero() bool { return d.String() == string(DefaultDataset) }
+
+// Next proposes a name for another dataset: v2 after v1.
+func (d Dataset) Next() Dataset {
+	name := d.String()
+	digits := strings.TrimRight(name, "0123456789")
+	if n, err := strconv.Atoi(name[len(digits):]); err == nil {
+		return Dataset(fmt.Sprint(digits, n+1))
+	}
+	return Dataset(name + "-2")
+}
+
+// Prefix is where the dataset's objects of a kind stand.
+func (d Dataset) Prefix(kind string) string { return kind + d.String() + "/" }
+
+// ManifestKey is the key of the dataset's manifest.
+func (d Dataset) ManifestKey() string { return ManifestKind + d.String() + ".json" }
 
 // SampleID names a sample: its domain and its global index in 8 digits.
 func SampleID(domain string, index int) string { return fmt.Sprintf("%s_%08d", domain, index) }
 
+// SamplesPrefix is where the samples of a generator stand.
+func (d Dataset) SamplesPrefix(generator string) string { return d.Prefix(DataKind) + generator + "/" }
+
 // FileKey is the key of one file of a sample in the files format.
-func FileKey(generator, sampleID, file string) string {
-	return DataPrefix + generator + "/" + sampleID + "/" + file
+func (d Dataset) FileKey(generator, sampleID, file string) string {
+	return d.SamplesPrefix(generator) + sampleID + "/" + file
 }
 
 // ShardKey is the key of a chunk's shard in the tar format, as the holder of claim n
 // writes it. Each holder has a name of its own: S3 may carry out what a dead one had
 // asked for (CompleteMultipartUpload) minutes later, and must not replace its
 // successor's shard by that.
-func ShardKey(generator string, c Chunk, n int) string {
-	return fmt.Sprintf("%s%d.tar.gz", ShardPrefix(generator, c), n)
+func (d Dataset) ShardKey(generator string, c Chunk, n int) string {
+	return fmt.Sprintf("%s%d.tar.gz", d.ShardPrefix(generator, c), n)
 }
 
 // ShardPrefix is how the keys of all shards of a chunk begin.
-func ShardPrefix(generator string, c Chunk) string {
-	return DataPrefix + generator + "/" + generator + "_" + c.Name() + "_c"
+func (d Dataset) ShardPrefix(generator string, c Chunk) string {
+	return d.SamplesPrefix(generator) + generator + "_" + c.Name() + "_c"
 }
 
 // ClaimsPrefix is where the claims of a cell stand; the key of claim n follows.
-func ClaimsPrefix(generator string, cell Range) string {
-	return ClaimPrefix + generator + "/" + cell.String() + "/"
-}
-
-// ClaimKey is the key of claim n of a cell.
-func ClaimKey(generator string, cell Range, n int) string {
-	return fmt.Sprintf("%s%08d.json", ClaimsPrefix(generator, cell), n)
+func (d Dataset) ClaimsPrefix(generator string, cell Range) string {
+	return d.Prefix(ClaimKind) + generator + "/" + cell.String() + "/"
 }
 
 // ClaimNumber reads n back from a claim's key.
@@ -55,18 +88,14 @@ func ClaimNumber(key string) (int, bool) {
 	return n, ok && err == nil && n > 0
 }
 
-// ClaimRange reads the cell, or the range of a repair, back from where its claims
-// stand.
-func ClaimRange(place string) (r Range, repair, ok bool) {
-	return ReceiptRange(strings.TrimSuffix(place, "/") + ".json")
+// ReceiptsPrefix is where the receipts of a generator stand.
+func (d Dataset) ReceiptsPrefix(generator string) string {
+	return d.Prefix(ReceiptKind) + generator + "/"
 }
 
-// ReceiptsPrefix is where the receipts of a generator stand.
-func ReceiptsPrefix(generator string) string { return ReceiptPrefix + generator + "/" }
-
 // ReceiptKey is the key of a chunk's receipt.
-func ReceiptKey(generator string, c Chunk) string {
-	return ReceiptsPrefix(generator) + c.Name() + ".json"
+func (d Dataset) ReceiptKey(generator string, c Chunk) string {
+	return d.ReceiptsPrefix(generator) + c.Name() + ".json"
 }
 
 // ReceiptRange reads the range back from a receipt's key. Repair says that the
@@ -86,8 +115,8 @@ func ReceiptRange(key string) (r Range, repair, ok bool) {
 }
 
 // ShardRange reads the range of samples back from a shard's key.
-func ShardRange(key string) (r Range, ok bool) {
-	parts := strings.Split(strings.TrimPrefix(key, DataPrefix), "/")
+func (d Dataset) ShardRange(key string) (r Range, ok bool) {
+	parts := strings.Split(strings.TrimPrefix(key, d.Prefix(DataKind)), "/")
 	if len(parts) != 2 {
 		return Range{}, false
 	}
@@ -98,16 +127,17 @@ func ShardRange(key string) (r Range, ok bool) {
 }
 
 // FailuresPrefix is where the failure reports of a generator stand.
-func FailuresPrefix(generator string) string { return FailurePrefix + generator + "/" }
-
-// FailureKey is the key of the failure report of one chunk in one delivery.
-func FailureKey(generator string, c Chunk, messageID string, receives int) string {
-	return fmt.Sprintf("%s%s/%s-%d.json", FailuresPrefix(generator), c.Name(), SafeName(messageID), receives)
+func (d Dataset) FailuresPrefix(generator string) string {
+	return d.Prefix(FailureKind) + generator + "/"
 }
 
-// InvalidFailureKey is the key of the report of a message that is no task.
-func InvalidFailureKey(messageID string, receives int) string {
-	return fmt.Sprintf("%s%s/%s-%d.json", FailurePrefix, InvalidFailure, SafeName(messageID), receives)
+// FailureKey is the key of the failure report of one chunk, by its name, in one
+// delivery; without a name, of a message that is no task.
+func (d Dataset) FailureKey(generator, chunk, messageID string, receives int) string {
+	if chunk == "" {
+		return fmt.Sprintf("%s%s-%d.json", d.FailuresPrefix(InvalidFailure), SafeName(messageID), receives)
+	}
+	return fmt.Sprintf("%s%s/%s-%d.json", d.FailuresPrefix(generator), chunk, SafeName(messageID), receives)
 }
 
 // CheckFile reports what is wrong with the name of a file that samples must
@@ -120,7 +150,7 @@ func CheckFile(name string) error {
 }
 
 // RunKey is the key of a run.
-func RunKey(id string) string { return RunPrefix + id + ".json" }
+func (d Dataset) RunKey(id string) string { return d.Prefix(RunKind) + id + ".json" }
 
 // SafeName keeps an id that somebody else made from spelling another key or path.
 func SafeName(id string) string {

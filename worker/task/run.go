@@ -5,11 +5,12 @@ import (
 	"time"
 )
 
-// Run is what one `ops submit` wrote down: with the generators' commits and the
-// image it defines the dataset. It is stored under RunKey before the first
-// task is sent.
+// Run is what one `ops submit` wrote down: what it makes of a dataset, whose seed,
+// format and chunk sizes it has. It is stored under RunKey before the first task
+// is sent.
 type Run struct {
 	ID         string         `json:"id"`
+	Dataset    Dataset        `json:"dataset,omitzero"`
 	Created    time.Time      `json:"created"`
 	Seed       int            `json:"seed"`
 	Start      int            `json:"start"`   // first index of every generator
@@ -17,7 +18,6 @@ type Run struct {
 	Batch      int            `json:"batch"`
 	ChunkSize  int            `json:"chunk_size"`
 	Format     Format         `json:"output_format"`
-	Overwrite  bool           `json:"overwrite,omitempty"`
 	Missing    bool           `json:"missing,omitempty"` // only what had no receipt was sent
 	Generators []RunGenerator `json:"generators"`
 	Image      string         `json:"image,omitempty"`
@@ -54,7 +54,7 @@ type RunGenerator struct {
 	Repairs   []Task  `json:"repairs,omitempty"`    // sent beside them: repair tasks, and tasks that restore
 }
 
-// NewRunID returns an id that sorts by time, which is how an overwrite knows
+// NewRunID returns an id that sorts by time, which is how a repair knows
 // what came later: the UTC time to the millisecond and a random part.
 func NewRunID(now time.Time, random uint32) string {
 	return fmt.Sprintf("%s-%08x", now.UTC().Format("20060102t150405.000"), random)
@@ -93,13 +93,13 @@ func (r Run) Plan() []Task {
 			for start := whole.Start; start < whole.End; start += r.Batch {
 				part := Range{start, min(start+r.Batch, whole.End)}
 				perGenerator[i] = append(perGenerator[i], Task{
-					Generator: g.Name, StartIndex: part.Start, NumSamples: part.Len(), Seed: r.Seed,
-					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g), Overwrite: r.Overwrite,
+					Dataset: r.Dataset, Generator: g.Name, StartIndex: part.Start, NumSamples: part.Len(), Seed: r.Seed,
+					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g),
 				})
 			}
 		}
 		for _, t := range g.Repairs {
-			t.RunID = r.ID
+			t.RunID, t.Dataset = r.ID, r.Dataset
 			perGenerator[i] = append(perGenerator[i], t)
 		}
 		rounds = max(rounds, len(perGenerator[i]))

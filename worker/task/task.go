@@ -29,6 +29,7 @@ const (
 	MaxAttempt       = 1_000_000_000 // largest attempt
 	DefaultBatch     = 100           // samples per task
 	DefaultChunkSize = 20            // samples per chunk
+	DefaultSeed      = 42            // of a dataset
 	MaxNameLength    = 128           // characters of a generator's name or a run id
 )
 
@@ -45,20 +46,21 @@ const (
 // generator or, when Indices is set, the repair of single samples.
 //
 // A Task that came out of Parse is valid: code that holds one checks nothing
-// again.
+// again. What it does not say of format and chunks its dataset does: see
+// Manifest.Fit.
 type Task struct {
-	Generator  string `json:"type"`
-	StartIndex int    `json:"start_index,omitempty"`
-	NumSamples int    `json:"num_samples,omitempty"`
-	Seed       int    `json:"seed"`
-	Format     Format `json:"output_format,omitempty"`
-	RunID      string `json:"run_id,omitempty"`
-	ChunkSize  int    `json:"chunk_size,omitempty"`
-	Overwrite  bool   `json:"overwrite,omitempty"`
-	Restore    int    `json:"restore,omitempty"` // claim of a receipt: make again what it describes, in its place
-	Indices    []int  `json:"indices,omitempty"`
-	Attempt    int    `json:"attempt,omitempty"`
-	PartSize   int    `json:"part_size,omitempty"` // samples per generator process where a chunk is too much for one
+	Dataset    Dataset `json:"dataset,omitzero"`
+	Generator  string  `json:"type"`
+	StartIndex int     `json:"start_index,omitempty"`
+	NumSamples int     `json:"num_samples,omitempty"`
+	Seed       int     `json:"seed"`
+	Format     Format  `json:"output_format,omitempty"` // empty: the dataset's
+	RunID      string  `json:"run_id,omitempty"`
+	ChunkSize  int     `json:"chunk_size,omitempty"` // 0: the dataset's
+	Restore    int     `json:"restore,omitempty"`    // claim of a receipt: make again what it describes, in its place
+	Indices    []int   `json:"indices,omitempty"`
+	Attempt    int     `json:"attempt,omitempty"`
+	PartSize   int     `json:"part_size,omitempty"` // samples per generator process where a chunk is too much for one
 }
 
 // InvalidError says which field of a task is wrong and why. Field is empty
@@ -109,8 +111,9 @@ func Parse(body []byte, messageID string) (Task, error) {
 	if err != nil {
 		return Task{}, err
 	}
-	t := Task{Format: Files, ChunkSize: DefaultChunkSize, Seed: SeedFromID(messageID)}
+	t := Task{Seed: SeedFromID(messageID)}
 	readers := map[string]func(json.RawMessage) error{
+		"dataset":       func(v json.RawMessage) error { return readString(v, (*string)(&t.Dataset)) },
 		"type":          func(v json.RawMessage) error { return readString(v, &t.Generator) },
 		"start_index":   func(v json.RawMessage) error { return readInt(v, 0, MaxIndex-1, &t.StartIndex) },
 		"num_samples":   func(v json.RawMessage) error { return readInt(v, 1, MaxSamples, &t.NumSamples) },
@@ -118,11 +121,11 @@ func Parse(body []byte, messageID string) (Task, error) {
 		"output_format": func(v json.RawMessage) error { return readString(v, (*string)(&t.Format)) },
 		"run_id":        func(v json.RawMessage) error { return readString(v, &t.RunID) },
 		"chunk_size":    func(v json.RawMessage) error { return readInt(v, 1, MaxSamples, &t.ChunkSize) },
-		"overwrite":     func(v json.RawMessage) error { return readBool(v, &t.Overwrite) },
 		"restore":       func(v json.RawMessage) error { return readInt(v, 1, MaxSeed, &t.Restore) },
 		"indices":       func(v json.RawMessage) error { return readIndices(v, &t.Indices) },
 		"part_size":     func(v json.RawMessage) error { return readInt(v, 1, MaxSamples, &t.PartSize) },
 		"attempt":       func(v json.RawMessage) error { return readInt(v, 0, MaxAttempt, &t.Attempt) },
+		"overwrite":     only("false", "is not supported: other samples are another dataset"),
 		// The Python predecessor's own submitter also wrote these two, always
 		// with the value that means nothing.
 		"output_bucket": only("null", "is not supported: samples go to the stack's bucket"),
@@ -155,6 +158,12 @@ func Parse(body []byte, messageID string) (Task, error) {
 	} else if !has["num_samples"] {
 		return Task{}, invalid("num_samples", "is missing")
 	}
+	if has["dataset"] && t.Dataset == "" {
+		return Task{}, invalid("dataset", "is empty")
+	}
+	if t.Dataset.IsZero() {
+		t.Dataset = "" // as it is sent on
+	}
 	return t, t.Validate()
 }
 
@@ -169,14 +178,14 @@ func (t Task) Validate() error {
 			return invalid("run_id", "%v", err)
 		}
 	}
-	if t.Format != Files && t.Format != Tar {
+	if err := CheckName(t.Dataset.String()); err != nil {
+		return invalid("dataset", "%v", err)
+	}
+	if t.Format != "" && t.Format != Files && t.Format != Tar {
 		return invalid("output_format", "is %.40q, it must be %q or %q", t.Format, Files, Tar)
 	}
-	if t.Overwrite && t.RunID == "" {
-		return invalid("overwrite", "needs a run_id, which says what it may replace")
-	}
-	if t.Restore < 0 || t.Restore > 0 && (t.RunID == "" || t.Overwrite) {
-		return invalid("restore", "needs a run_id, which says who has done it, and stands beside no overwrite")
+	if t.Restore < 0 || t.Restore > 0 && t.RunID == "" {
+		return invalid("restore", "needs a run_id, which says who has done it")
 	}
 	if t.Seed < 0 || t.Seed > MaxSeed {
 		return invalid("seed", "is %d, it must be from 0 to %d", t.Seed, MaxSeed)
@@ -184,7 +193,7 @@ func (t Task) Validate() error {
 	if t.Attempt < 0 || t.Attempt > MaxAttempt {
 		return invalid("attempt", "is %d, it must be from 0 to %d", t.Attempt, MaxAttempt)
 	}
-	if t.ChunkSize < 1 || t.ChunkSize > MaxSamples {
+	if t.ChunkSize < 0 || t.ChunkSize > MaxSamples {
 		return invalid("chunk_size", "is %d, it must be from 1 to %d", t.ChunkSize, MaxSamples)
 	}
 	if t.PartSize != 0 && (t.PartSize < 0 || t.ChunkSize%t.PartSize != 0) {
@@ -299,13 +308,6 @@ func only(value, reason string) func(json.RawMessage) error {
 func readString(v json.RawMessage, to *string) error {
 	if len(v) == 0 || v[0] != '"' {
 		return fmt.Errorf("is %.40s, it must be a string", v)
-	}
-	return json.Unmarshal(v, to)
-}
-
-func readBool(v json.RawMessage, to *bool) error {
-	if s := string(v); s != "true" && s != "false" {
-		return fmt.Errorf("is %.40s, it must be true or false", v)
 	}
 	return json.Unmarshal(v, to)
 }

@@ -12,21 +12,24 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	whole := Task{Generator: "chess-task-data-generator", NumSamples: 100, Seed: 42, Format: Files, ChunkSize: 20}
+	bare := Task{Generator: "chess-task-data-generator", NumSamples: 100, Seed: 42}
+	whole := bare
+	whole.Format = Files
 	for _, test := range []struct {
 		name, body string
 		want       Task
 	}{
 		{"published example", `{"type": "chess-task-data-generator", "start_index": 0, "num_samples": 100, "seed": 42, "output_format": "files"}`, whole},
-		{"defaults", `{"type":"chess-task-data-generator","num_samples":100,"seed":42}`, whole},
+		{"defaults", `{"type":"chess-task-data-generator","num_samples":100,"seed":42}`, bare},
 		{"predecessor's submitter", `{"type":"chess-task-data-generator","num_samples":100,"start_index":0,"seed":42,"output_format":"files","output_bucket":null,"dedup":false}`, whole},
-		{"no seed", `{"type":"g","num_samples":1}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1"), Format: Files, ChunkSize: 20}},
-		{"null seed", `{"type":"g","num_samples":1,"seed":null}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1"), Format: Files, ChunkSize: 20}},
-		{"restore", `{"type":"g","indices":[0,9999],"seed":1,"run_id":"r","restore":2}`, Task{Generator: "g", Indices: []int{0, 9999}, Seed: 1, RunID: "r", Restore: 2, Format: Files, ChunkSize: 20}},
-		{"repair", `{"type":"g","indices":[3,9,27],"seed":0,"attempt":4,"output_format":"tar"}`, Task{Generator: "g", Indices: []int{3, 9, 27}, Attempt: 4, Format: Tar, ChunkSize: 20}},
-		{"overwrite", `{"type":"g","start_index":99999900,"num_samples":100,"seed":2147483647,"run_id":"r1","overwrite":true,"chunk_size":1000}`,
-			Task{Generator: "g", StartIndex: 99999900, NumSamples: 100, Seed: MaxSeed, RunID: "r1", Overwrite: true, ChunkSize: 1000, Format: Files}},
-		{"parts", `{"type":"g","num_samples":20,"seed":1,"chunk_size":20,"part_size":5}`, Task{Generator: "g", NumSamples: 20, Seed: 1, Format: Files, ChunkSize: 20, PartSize: 5}},
+		{"no seed", `{"type":"g","num_samples":1}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1")}},
+		{"null seed", `{"type":"g","num_samples":1,"seed":null}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1")}},
+		{"restore", `{"type":"g","indices":[0,9999],"seed":1,"run_id":"r","restore":2}`, Task{Generator: "g", Indices: []int{0, 9999}, Seed: 1, RunID: "r", Restore: 2}},
+		{"repair", `{"type":"g","indices":[3,9,27],"seed":0,"attempt":4,"output_format":"tar"}`, Task{Generator: "g", Indices: []int{3, 9, 27}, Attempt: 4, Format: Tar}},
+		{"dataset", `{"type":"g","start_index":99999900,"num_samples":100,"seed":2147483647,"run_id":"r1","dataset":"v2","chunk_size":1000}`,
+			Task{Dataset: "v2", Generator: "g", StartIndex: 99999900, NumSamples: 100, Seed: MaxSeed, RunID: "r1", ChunkSize: 1000}},
+		{"default dataset", `{"type":"g","num_samples":1,"seed":1,"dataset":"v1","overwrite":false}`, Task{Generator: "g", NumSamples: 1, Seed: 1}},
+		{"parts", `{"type":"g","num_samples":20,"seed":1,"chunk_size":20,"part_size":5}`, Task{Generator: "g", NumSamples: 20, Seed: 1, ChunkSize: 20, PartSize: 5}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := Parse([]byte(test.body), "m-1")
@@ -78,11 +81,12 @@ func TestParseRefuses(t *testing.T) {
 		{"parts larger than a chunk", `{"type":"g","num_samples":1,"chunk_size":20,"part_size":40}`, "part_size", "divide"},
 		{"no part", `{"type":"g","num_samples":1,"part_size":0}`, "part_size", "from 1"},
 		{"parts of indices", `{"type":"g","indices":[1],"part_size":5}`, "part_size", "indices"},
-		{"overwrite alone", `{"type":"g","num_samples":1,"overwrite":true}`, "overwrite", "run_id"},
+		{"overwrite", `{"type":"g","num_samples":1,"run_id":"r","overwrite":true}`, "overwrite", "another dataset"},
+		{"empty dataset", `{"type":"g","num_samples":1,"dataset":""}`, "dataset", "empty"},
+		{"dataset elsewhere", `{"type":"g","num_samples":1,"dataset":"../v2"}`, "dataset", "letters"},
 		{"restore alone", `{"type":"g","num_samples":1,"restore":2}`, "restore", "run_id"},
-		{"restore and overwrite", `{"type":"g","num_samples":1,"run_id":"r","restore":2,"overwrite":true}`, "restore", "no overwrite"},
 		{"indices far apart", `{"type":"g","indices":[1,10001]}`, "indices", "within 10000"},
-		{"overwrite is text", `{"type":"g","num_samples":1,"overwrite":"true"}`, "overwrite", "true or false"},
+		{"overwrite is text", `{"type":"g","num_samples":1,"overwrite":"true"}`, "overwrite", "another dataset"},
 		{"indices and range", `{"type":"g","num_samples":1,"indices":[1]}`, "indices", "in place of"},
 		{"no indices", `{"type":"g","indices":[]}`, "indices", "holds 0"},
 		{"unsorted", `{"type":"g","indices":[2,1]}`, "indices", "sorted"},
@@ -123,15 +127,17 @@ func FuzzParse(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(got, again) {
 			t.Fatalf("sent on as %s, came back as %+v, %v", got.Body(), again, err)
 		}
-		if got.Range().Start < 0 || got.Range().End > MaxIndex || len(got.Chunks()) == 0 {
+		m := NewManifest("", DefaultSeed, Files)
+		m.Add(PinnedGenerator{Name: got.Generator, ChunkSize: 1})
+		if _ = m.Fit(&got, PinnedGenerator{}); got.Range().Start < 0 || got.Range().End > MaxIndex || len(got.Chunks()) == 0 {
 			t.Fatalf("accepted %+v", got)
 		}
 	})
 }
 
 func TestBodyIsStable(t *testing.T) {
-	task := Task{Generator: "g", StartIndex: 20, NumSamples: 5, Seed: 0, Format: Tar, RunID: "r", ChunkSize: 20, Overwrite: true, Attempt: 3}
-	want := `{"type":"g","start_index":20,"num_samples":5,"seed":0,"output_format":"tar","run_id":"r","chunk_size":20,"overwrite":true,"attempt":3}`
+	task := Task{Generator: "g", StartIndex: 20, NumSamples: 5, Seed: 0, Format: Tar, RunID: "r", ChunkSize: 20, Attempt: 3, Dataset: "v2"}
+	want := `{"dataset":"v2","type":"g","start_index":20,"num_samples":5,"seed":0,"output_format":"tar","run_id":"r","chunk_size":20,"attempt":3}`
 	if got := task.Body(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -243,29 +249,40 @@ func TestPartsAreAFinerGrid(t *testing.T) {
 func TestKeys(t *testing.T) {
 	chunk := Task{Generator: "g", StartIndex: 10, NumSamples: 25, ChunkSize: 20}.Chunks()[1]
 	repair := Task{Generator: "g", Indices: []int{3, 9}, Attempt: 2, ChunkSize: 5}.Chunks()[0]
-	for _, test := range []struct{ got, want string }{
-		{FileKey("g", SampleID("maze", 7), "prompt.txt"), "data/v1/g/maze_00000007/prompt.txt"},
-		{ShardKey("g", chunk, 3), "data/v1/g/g_00000020_00000034_c3.tar.gz"},
-		{ReceiptKey("g", chunk), "receipts/v1/g/00000020_00000034.json"},
-		{ClaimKey("g", chunk.Cell, 3), "claims/v1/g/00000020_00000039/00000003.json"},
-		{FailureKey("g", chunk, "id-1", 2), "failures/v1/g/00000020_00000034/id-1-2.json"},
-		{InvalidFailureKey("../x", 1), "failures/v1/_invalid/___x-1.json"},
-		{RunKey("r"), "runs/v1/r.json"},
-		{ReceiptKey("g", repair), "receipts/v1/g/00000003_00000009_r2_" + IndicesHash([]int{3, 9}) + ".json"},
-	} {
-		if test.got != test.want {
-			t.Errorf("got %s, want %s", test.got, test.want)
+	for _, d := range []Dataset{"v1", "fine.2"} {
+		for _, test := range []struct{ got, want string }{
+			{d.FileKey("g", SampleID("maze", 7), "prompt.txt"), "data/v1/g/maze_00000007/prompt.txt"},
+			{d.ShardKey("g", chunk, 3), "data/v1/g/g_00000020_00000034_c3.tar.gz"},
+			{d.ReceiptKey("g", chunk), "receipts/v1/g/00000020_00000034.json"},
+			{d.ClaimsPrefix("g", chunk.Cell), "claims/v1/g/00000020_00000039/"},
+			{d.FailureKey("g", chunk.Name(), "id-1", 2), "failures/v1/g/00000020_00000034/id-1-2.json"},
+			{d.FailureKey("", "", "../x", 1), "failures/v1/_invalid/___x-1.json"},
+			{d.RunKey("r"), "runs/v1/r.json"},
+			{d.ManifestKey(), "datasets/v1.json"},
+			{d.ReceiptKey("g", repair), "receipts/v1/g/00000003_00000009_r2_" + IndicesHash([]int{3, 9}) + ".json"},
+		} {
+			if want := strings.Replace(test.want, "v1", d.String(), 1); test.got != want {
+				t.Errorf("got %s, want %s", test.got, want)
+			}
+		}
+		if r, repaired, ok := ReceiptRange(d.ReceiptKey("g", repair)); !ok || !repaired || r != (Range{3, 10}) {
+			t.Errorf("repair receipt reads as %v, %v, %v", r, repaired, ok)
+		}
+		if r, repaired, ok := ReceiptRange(d.ReceiptKey("g", chunk)); !ok || repaired || r != chunk.Keep {
+			t.Errorf("receipt reads as %v, %v, %v", r, repaired, ok)
+		}
+		for key, want := range map[string]Range{
+			d.ShardKey("g", chunk, 1): chunk.Keep, d.ShardKey("g", repair, 12): {3, 10}, d.FileKey("g", SampleID("maze", 7), "a.tar.gz"): {},
+			d.Prefix(DataKind) + "g/h_00000000_00000004.tar.gz": {}, Dataset("other").ShardKey("g", chunk, 1): {},
+		} {
+			if r, ok := d.ShardRange(key); ok != (want.Len() > 0) || ok && r != want {
+				t.Errorf("%s reads as %v, %v", key, r, ok)
+			}
 		}
 	}
-	if r, repaired, ok := ReceiptRange(ReceiptKey("g", repair)); !ok || !repaired || r != (Range{3, 10}) {
-		t.Errorf("repair receipt reads as %v, %v, %v", r, repaired, ok)
-	}
-	if r, repaired, ok := ReceiptRange(ReceiptKey("g", chunk)); !ok || repaired || r != chunk.Keep {
-		t.Errorf("receipt reads as %v, %v, %v", r, repaired, ok)
-	}
-	for key, want := range map[string]Range{ShardKey("g", chunk, 1): chunk.Keep, ShardKey("g", repair, 12): {3, 10}, FileKey("g", SampleID("maze", 7), "a.tar.gz"): {}, "data/v1/g/h_00000000_00000004.tar.gz": {}} {
-		if r, ok := ShardRange(key); ok != (want.Len() > 0) || ok && r != want {
-			t.Errorf("%s reads as %v, %v", key, r, ok)
+	for d, want := range map[Dataset]Dataset{"": "v2", "v1": "v2", "v9": "v10", "2026": "2027", "fine": "fine-2"} {
+		if got := d.Next(); got != want {
+			t.Errorf("after %s comes %s, want %s", d, got, want)
 		}
 	}
 	if got := chunk.Cells(); !slices.Equal(got, []Range{{20, 40}}) {
@@ -274,7 +291,7 @@ func TestKeys(t *testing.T) {
 	if got := (Task{Generator: "g", Indices: []int{3, 4, 5, 27}, ChunkSize: 5}).Chunks()[0].Cells(); !slices.Equal(got, []Range{{0, 5}, {5, 10}, {25, 30}}) {
 		t.Errorf("cells of a repair: %v", got)
 	}
-	if n, ok := ClaimNumber(ClaimKey("g", chunk.Cell, 12)); !ok || n != 12 {
+	if n, ok := ClaimNumber(DefaultDataset.ClaimsPrefix("g", chunk.Cell) + "00000012.json"); !ok || n != 12 {
 		t.Errorf("claim number reads as %d, %v", n, ok)
 	}
 }

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// DatasetCmd shows, compares and deletes datasets.
+type DatasetCmd struct {
+	List   DatasetListCmd   `cmd:"" help:"List the datasets."`
+	Show   DatasetShowCmd   `cmd:"" help:"Show what a dataset pins, what was asked for and what is there."`
+	Diff   DatasetDiffCmd   `cmd:"" help:"Compare what two datasets pin."`
+	Delete DatasetDeleteCmd `cmd:"" help:"Delete a dataset with all its samples."`
+}
+
+// manifest reads the manifest of a dataset. For a name that is none it names those
+// that are there.
+func manifest(ctx context.Context, st *store.Store, t *Target, name string) (task.Manifest, error) {
+	if err := task.CheckName(name); err != nil {
+		return task.Manifest{}, usage("the name %v", err)
+	}
+	m, err := st.In(task.Dataset(name)).Manifest(ctx)
+	if !errors.Is(err, store.ErrNotFound) {
+		return m, err
+	}
+	return m, withHint(fmt.Errorf("there is no dataset %s", name), "ops%s dataset list", t.flags())
+}
+
+// DatasetListCmd lists the datasets.
+type DatasetListCmd struct{}
+
+// Help is the long help.
+func (*DatasetListCmd) Help() string {
+	return `Examples:
+  ops --stack dev dataset list
+  ops --stack dev dataset list --json`
+}
+
+// Run lists.
+func (*DatasetListCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
+	names, err := st.Datasets(ctx)
+	if err != nil {
+		return err
+	}
+	list := []task.Manifest{}
+	for _, name := range names {
+		m, err := st.In(name).Manifest(ctx)
+		if err != nil {
+			return err
+		}
+		list = append(list, m)
+	}
+	return o.Print(list, func(w io.Writer) {
+		fmt.Fprintln(w, "DATASET\tSEED\tFORMAT\tGENERATORS\tASKED FOR\tCREATED")
+		for _, m := range list {
+			asked := 0
+			for _, g := range m.Generators {
+				asked += m.Asked(g.Name).Len()
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\n", m.Dataset, m.Seed, m.Format, len(m.Generators), count(asked), m.Created.Format("2006-01-02 15:04"))
+		}
+	})
+}
+
+// DatasetShowCmd shows one dataset.
+type DatasetShowCmd struct {
+	Name string `arg:"" help:"Name of the dataset."`
+}
+
+// Help is the long help.
+func (*DatasetShowCmd) Help() string {
+	return `What is committed is counted from the receipts' names; 'ops verify' proves it.
+
+Examples:
+  ops --stack dev dataset show v1
+  ops --stack dev dataset show v1 --json`
+}
+
+// ShownDataset is what show prints.
+type ShownDataset struct {
+	task.Manifest
+	Committed map[string]int `json:"committed"` // samples by generator
+}
+
+// Run shows.
+func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+	m, err := manifest(ctx, st, t, c.Name)
+	if err != nil {
+		return err
+	}
+	s := ShownDataset{m, map[string]int{}}
+	all := task.Run{Samples: task.MaxIndex}
+	for _, g := range m.Generators {
+		all.Generators = append(all.Generators, task.RunGenerator{Name: g.Name})
+	}
+	names, err := dataset.NamesOf(ctx, st.In(m.Dataset), all)
+	if err != nil {
+		return err
+	}
+	for i, g := range m.Generators {
+		s.Committed[g.Name] = task.MaxIndex - length(gaps(all.Range(), ranges(names[i])))
+	}
+	return o.Print(s, func(w io.Writer) {
+		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format, m.Created.Format("2006-01-02 15:04"))
+		fmt.Fprintln(w, "GENERATOR\tCHUNK\tASKED FOR\tCOMMITTED\tCOMMITS")
+		for _, g := range m.Generators {
+			asked := "-"
+			if r := m.Asked(g.Name); r.Len() > 0 {
+				asked = fmt.Sprintf("%d-%d", r.Start, r.End-1)
+			}
+			var commits []string
+			for _, commit := range m.Commits(g.Name) {
+				commits = append(commits, fmt.Sprintf("%.12s", commit))
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", g.Name, g.ChunkSize, asked, count(s.Committed[g.Name]), strings.Join(commits, ", "))
+		}
+		for _, image := range m.Images() {
+			fmt.Fprintf(w, "image %s\n", image)
+		}
+	})
+}
+
+// DatasetDiffCmd compares two datasets.
+type DatasetDiffCmd struct {
+	A string `arg:"" help:"Name of one dataset."`
+	B string `arg:"" help:"Name of the other."`
+}
+
+// Help is the long help.
+func (*DatasetDiffCmd) Help() string {
+	return `Compares seed, format, and of each generator the chunk size, the commits and the lock; and what was asked for. Where nothing of it differs, a deterministic generator has made the same samples in one image.
+
+Exit status 0: nothing differs. 2: something does.
+
+Examples:
+  ops --stack dev dataset diff v1 v2`
+}
+
+// Difference is one thing in which two datasets differ.
+type Difference struct {
+	Generator string `json:"generator,omitempty"` // empty for what holds for all
+	What      string `json:"what"`
+	A         string `json:"a"`
+	B         string `json:"b"`
+}
+
+// Run compares.
+func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+	a, err := manifest(ctx, st, t, c.A)
+	if err != nil {
+		return err
+	}
+	b, err := manifest(ctx, st, t, c.B)
+	if err != nil {
+		return err
+	}
+	list := differences(&a, &b)
+	if err := o.Print(list, func(w io.Writer) {
+		if len(list) == 0 {
+			fmt.Fprintln(w, "nothing differs")
+			return
+		}
+		fmt.Fprintf(w, "GENERATOR\tWHAT\t%s\t%s\n", a.Dataset, b.Dataset)
+		for _, d := range list {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Generator, d.What, d.A, d.B)
+		}
+	}); err != nil {
+		return err
+	}
+	if len(list) > 0 {
+		return &statusError{status: exitProblem}
+	}
+	return nil
+}
+
+func differences(a, b *task.Manifest) []Difference {
+	list := []Difference{}
+	compare := func(generator, what string, x, y any) {
+		if x, y := fmt.Sprint(x), fmt.Sprint(y); x != y {
+			list = append(list, Difference{generator, what, x, y})
+		}
+	}
+	compare("", "seed", a.Seed, b.Seed)
+	compare("", "format", a.Format, b.Format)
+	var names []string
+	for _, g := range slices.Concat(a.Generators, b.Generators) {
+		names = append(names, g.Name)
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		x, y := a.Generator(name), b.Generator(name)
+		if x == nil || y == nil {
+			compare(name, "there", x != nil, y != nil)
+			continue
+		}
+		compare(name, "chunk", x.ChunkSize, y.ChunkSize)
+		compare(name, "commits", strings.Join(a.Commits(name), ", "), strings.Join(b.Commits(name), ", "))
+		compare(name, "lock", x.Lock, y.Lock)
+		compare(name, "asked for", a.Asked(name), b.Asked(name))
+	}
+	return list
+}
+
+// DatasetDeleteCmd deletes a dataset.
+type DatasetDeleteCmd struct {
+	Name string `arg:"" help:"Name of the dataset."`
+}
+
+// Help is the long help.
+func (*DatasetDeleteCmd) Help() string {
+	return `Deletes receipts, samples, claims, failure reports and runs, and the manifest last. After Ctrl-C or a crash the same command goes on. Tasks of the dataset that are still in the queue are refused by the workers once it is gone; one that a worker has begun may leave something behind: let the queue run dry first, or pause.
+
+Examples:
+  ops --stack dev dataset delete trial`
+}
+
+// Run deletes.
+func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+	m, err := manifest(ctx, st, t, c.Name)
+	if err != nil {
+		return err
+	}
+	o.Changing(t)
+	depth, err := q.Depth(ctx)
+	if err != nil {
+		return err
+	}
+	question := fmt.Sprintf("Delete dataset %s with all samples of %s for good", m.Dataset, plural(len(m.Generators), "generator"))
+	if n := depth.Total(); n > 0 {
+		question = fmt.Sprintf("%s still in the queue, and may be of it. %s", plural(n, "task"), question)
+	}
+	if err := o.Confirm(question); err != nil {
+		return err
+	}
+	deleted := 0
+	err = st.In(m.Dataset).DeleteDataset(ctx, func(n int) {
+		deleted += n
+		o.Progress("objects deleted", deleted, deleted)
+	})
+	if err != nil {
+		return withHint(err, "the same command: it goes on where it was")
+	}
+	return o.Print(map[string]any{"dataset": m.Dataset, "objects": deleted}, func(w io.Writer) {
+		fmt.Fprintf(w, "dataset %s is deleted, %s\n", m.Dataset, plural(deleted, "object"))
+	})
+}

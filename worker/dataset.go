@@ -1,0 +1,57 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"sync"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// datasets keeps, while the worker is warm, the manifests that tasks fit.
+type datasets struct {
+	mu   sync.Mutex
+	kept map[string]task.Manifest // by dataset
+}
+
+// fit checks a task against its dataset and fills in what it does not say: with one
+// request, and none where the manifest is known. A task of no run makes the manifest,
+// with the defaults, where there is none yet. The error is a *task.ContradictionError,
+// or the store's.
+func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *generator.Generator, image string) error {
+	pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: t.ChunkSize, Commit: g.Commit}
+	if pinned.ChunkSize == 0 {
+		pinned.ChunkSize = cmp.Or(g.ChunkSize, task.DefaultChunkSize)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := t.Dataset.String()
+	if m, ok := d.kept[name]; ok && m.Generator(g.Name) != nil && m.Fit(t, pinned) == nil {
+		return t.Validate()
+	}
+	m, err := st.In(t.Dataset).ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {
+		if m == nil && t.RunID != "" {
+			return nil, &task.ContradictionError{Dataset: t.Dataset, What: "no manifest: it was deleted"}
+		}
+		changed := m == nil
+		if m == nil {
+			first := task.NewManifest(t.Dataset, task.DefaultSeed, cmp.Or(t.Format, task.Files))
+			m = &first
+		}
+		changed = m.Add(pinned) || changed
+		if err := m.Fit(t, pinned); err != nil {
+			return nil, err
+		}
+		if changed = m.Worked(image) || changed; !changed {
+			return nil, nil
+		}
+		return m, nil
+	})
+	if err != nil {
+		return err
+	}
+	d.kept[name] = m
+	return t.Validate()
+}

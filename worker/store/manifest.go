@@ -1,0 +1,88 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Manifest reads the manifest of the store's dataset, or returns ErrNotFound.
+func (s *Store) Manifest(ctx context.Context) (task.Manifest, error) {
+	var m task.Manifest
+	err := s.readJSON(ctx, s.dataset.ManifestKey(), &m)
+	if errors.Is(err, ErrNotFound) {
+		return m, fmt.Errorf("dataset %s: %w", s.dataset, ErrNotFound)
+	}
+	return m, err
+}
+
+// ChangeManifest creates or changes the manifest of the store's dataset, whoever
+// else does so at the same time, and returns what is stored then. what is called
+// with what is there, or nil, until it returns nil, which leaves it so, or until
+// what it returns is stored. It must leave alone what is pinned.
+func (s *Store) ChangeManifest(ctx context.Context, what func(there *task.Manifest) (*task.Manifest, error)) (task.Manifest, error) {
+	var stored task.Manifest
+	err := change(ctx, s, s.dataset.ManifestKey(), func(there *task.Manifest) (*task.Manifest, error) {
+		next, err := what(there)
+		switch {
+		case next != nil:
+			stored = *next
+		case there != nil:
+			stored = *there
+		}
+		return next, err
+	})
+	return stored, err
+}
+
+// Datasets returns the names of all datasets that have a manifest, in order.
+func (s *Store) Datasets(ctx context.Context) ([]task.Dataset, error) {
+	var names []task.Dataset
+	for o, err := range s.List(ctx, task.ManifestKind, "") {
+		if err != nil {
+			return nil, err
+		}
+		if name, ok := strings.CutSuffix(strings.TrimPrefix(o.Key, task.ManifestKind), ".json"); ok && task.CheckName(name) == nil {
+			names = append(names, task.Dataset(name))
+		}
+	}
+	return names, nil
+}
+
+// DeleteDataset deletes all objects of the store's dataset, 1,000 a request, and
+// its manifest last, so that what was interrupted is found and can go on. Receipts
+// go first: none vouches for bytes that are gone. deleted is told how many objects
+// each request has deleted.
+func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
+	for _, kind := range []string{task.ReceiptKind, task.DataKind, task.ClaimKind, task.FailureKind, task.RunKind} {
+		prefix := s.dataset.Prefix(kind)
+		for page, err := range s.pages(ctx, prefix, "") {
+			if err != nil {
+				return err
+			}
+			if len(page.Contents) == 0 {
+				continue
+			}
+			var list []types.ObjectIdentifier
+			for _, o := range page.Contents {
+				list = append(list, types.ObjectIdentifier{Key: o.Key})
+			}
+			out, err := s.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: &types.Delete{Objects: list, Quiet: aws.Bool(true)}})
+			if err != nil {
+				return fail("delete", prefix, err)
+			}
+			for _, e := range out.Errors {
+				return fail("delete", aws.ToString(e.Key), errors.New(aws.ToString(e.Message)))
+			}
+			deleted(len(list))
+		}
+	}
+	return s.Delete(ctx, []string{s.dataset.ManifestKey()})
+}

@@ -1,0 +1,244 @@
+package task
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Manifest is what makes a dataset one thing: what is pinned never changes, and
+// what has happened is only added to.
+type Manifest struct {
+	Version int       `json:"version"`
+	Dataset Dataset   `json:"dataset"`
+	Created time.Time `json:"created"`
+	Seed    int       `json:"seed"`
+	Format  Format    `json:"output_format"`
+
+	// Each generator has the chunk size, the commit and the lock with which it came
+	// into the dataset; later commits are in the history.
+	Generators []PinnedGenerator `json:"generators"`
+	History    []Event           `json:"history,omitempty"`
+}
+
+// PinnedGenerator is how a dataset has a generator.
+type PinnedGenerator struct {
+	Name      string `json:"name"`
+	ChunkSize int    `json:"chunk_size"`
+	Commit    string `json:"commit,omitempty"` // empty where it is not known
+	Lock      string `json:"lock"`             // hash of the locked requirements; empty where there are none
+}
+
+// Event is one thing that happened to a dataset: samples were asked for, a
+// generator was updated, or an image has begun to work on it.
+type Event struct {
+	Time       time.Time        `json:"time"`
+	Asked      *Range           `json:"asked,omitempty"`      // of each of the generators
+	Generators []string         `json:"generators,omitempty"` // sorted
+	Updated    *PinnedGenerator `json:"updated,omitempty"`
+	Image      string           `json:"image,omitempty"`
+}
+
+// NewManifest is the manifest of a dataset of which nothing is made yet.
+func NewManifest(d Dataset, seed int, format Format) Manifest {
+	return Manifest{Version: 1, Dataset: Dataset(d.String()), Created: time.Now().UTC(), Seed: seed, Format: format, Generators: []PinnedGenerator{}}
+}
+
+// ContradictionError says that something does not fit what a dataset pins.
+type ContradictionError struct {
+	Dataset   Dataset
+	Generator string
+	What      string // a phrase: chunks of 20, not of 50
+	Commit    bool   // it is the generator's commit or lock: that can be updated
+}
+
+func (e *ContradictionError) Error() string {
+	of := ""
+	if e.Generator != "" {
+		of = " of " + e.Generator
+	}
+	return fmt.Sprintf("dataset %s has %s%s", e.Dataset, e.What, of)
+}
+
+// Way is what submit can be told to do instead.
+func (e *ContradictionError) Way() string {
+	way := fmt.Sprintf("--dataset %s makes another dataset", e.Dataset.Next())
+	if e.Commit {
+		way = "--update-generators takes the other one in from now on, " + way
+	}
+	return way
+}
+
+// Generator returns what is pinned for a generator, or nil.
+func (m *Manifest) Generator(name string) *PinnedGenerator {
+	for i := range m.Generators {
+		if m.Generators[i].Name == name {
+			return &m.Generators[i]
+		}
+	}
+	return nil
+}
+
+// current is the generator with the commit and the lock that make samples now.
+func (m *Manifest) current(name string) *PinnedGenerator {
+	now := m.Generator(name)
+	for _, e := range m.History {
+		if e.Updated != nil && e.Updated.Name == name {
+			now = e.Updated
+		}
+	}
+	return now
+}
+
+// CheckFormat reports whether samples are stored otherwise, as a
+// *ContradictionError.
+func (m *Manifest) CheckFormat(f Format) error {
+	if f != m.Format {
+		return &ContradictionError{Dataset: m.Dataset, What: fmt.Sprintf("the format %s, not %s", m.Format, f)}
+	}
+	return nil
+}
+
+// CheckSeed reports whether the dataset has another seed, as a
+// *ContradictionError.
+func (m *Manifest) CheckSeed(seed int) error {
+	if seed != m.Seed {
+		return &ContradictionError{Dataset: m.Dataset, What: fmt.Sprintf("the seed %d, not %d", m.Seed, seed)}
+	}
+	return nil
+}
+
+// CheckChunk reports whether the dataset has other chunks of a generator, as a
+// *ContradictionError. Of one that is not in it nothing is pinned.
+func (m *Manifest) CheckChunk(generator string, size int) error {
+	if g := m.Generator(generator); g != nil && size != g.ChunkSize {
+		return &ContradictionError{Dataset: m.Dataset, Generator: generator, What: fmt.Sprintf("chunks of %d, not of %d,", g.ChunkSize, size)}
+	}
+	return nil
+}
+
+// CheckCommit reports whether the dataset is made by another commit, or with
+// another lock, of a generator, as a *ContradictionError. What is not known
+// contradicts nothing.
+func (m *Manifest) CheckCommit(g PinnedGenerator) error {
+	now := m.current(g.Name)
+	if now == nil {
+		return nil
+	}
+	for _, x := range []struct{ what, pinned, is string }{{"commit", now.Commit, g.Commit}, {"lock", now.Lock, g.Lock}} {
+		if x.pinned != "" && x.is != "" && x.pinned != x.is {
+			return &ContradictionError{Dataset: m.Dataset, Generator: g.Name, Commit: true, What: fmt.Sprintf("%s %.12s, not %.12s,", x.what, x.pinned, x.is)}
+		}
+	}
+	return nil
+}
+
+// Fit fills in what a task does not say and reports what contradicts the dataset,
+// as a *ContradictionError. The generator is the one that would make its samples.
+//
+// A task of no run may have a seed of its own, as the predecessor's have, and so
+// has one that restores what such a task has made.
+func (m *Manifest) Fit(t *Task, g PinnedGenerator) error {
+	if t.Format == "" {
+		t.Format = m.Format
+	}
+	if pinned := m.Generator(t.Generator); t.ChunkSize == 0 && pinned != nil {
+		t.ChunkSize = pinned.ChunkSize
+	}
+	errs := []error{m.CheckFormat(t.Format), m.CheckChunk(t.Generator, t.ChunkSize), m.CheckCommit(g)}
+	if t.RunID != "" && t.Restore == 0 {
+		errs = append(errs, m.CheckSeed(t.Seed))
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Add takes generators in that are not there. It reports whether any was added.
+func (m *Manifest) Add(generators ...PinnedGenerator) (changed bool) {
+	for _, g := range generators {
+		if m.Generator(g.Name) == nil {
+			m.Generators = append(m.Generators, g)
+			changed = true
+		}
+	}
+	return changed
+}
+
+// Update makes a newer commit, or lock, of a generator the one that makes samples
+// from now on. It reports whether that is another than before.
+func (m *Manifest) Update(g PinnedGenerator) (changed bool) {
+	if m.CheckCommit(g) == nil {
+		return false
+	}
+	g.ChunkSize = m.Generator(g.Name).ChunkSize
+	m.History = append(m.History, Event{Time: time.Now().UTC(), Updated: &g})
+	return true
+}
+
+// Ask notes that samples of generators are wanted. It reports whether that is more
+// than was asked for before.
+func (m *Manifest) Ask(r Range, generators []string) (changed bool) {
+	names := slices.Sorted(slices.Values(generators))
+	for _, e := range m.History {
+		if e.Asked != nil && e.Asked.Contains(r) {
+			names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(e.Generators, name) })
+		}
+	}
+	if len(names) > 0 && r.Len() > 0 {
+		m.History = append(m.History, Event{Time: time.Now().UTC(), Asked: &r, Generators: names})
+		return true
+	}
+	return false
+}
+
+// Asked is the range of samples that were asked for of a generator, from the first
+// to the last.
+func (m *Manifest) Asked(generator string) Range {
+	var all Range
+	for _, e := range m.History {
+		if e.Asked != nil && slices.Contains(e.Generators, generator) {
+			if all.Len() == 0 {
+				all = *e.Asked
+			}
+			all.Start, all.End = min(all.Start, e.Asked.Start), max(all.End, e.Asked.End)
+		}
+	}
+	return all
+}
+
+// Worked notes that an image works on the dataset. It reports whether it is new.
+func (m *Manifest) Worked(image string) (changed bool) {
+	if image == "" || slices.Contains(m.Images(), image) {
+		return false
+	}
+	m.History = append(m.History, Event{Time: time.Now().UTC(), Image: image})
+	return true
+}
+
+// Images are those that have worked on the dataset, in order.
+func (m *Manifest) Images() (images []string) {
+	for _, e := range m.History {
+		if e.Image != "" {
+			images = append(images, e.Image)
+		}
+	}
+	return images
+}
+
+// Commits are those of a generator that the dataset has, the first and the later
+// ones.
+func (m *Manifest) Commits(generator string) (commits []string) {
+	if g := m.Generator(generator); g != nil && g.Commit != "" {
+		commits = append(commits, g.Commit)
+	}
+	for _, e := range m.History {
+		if e.Updated != nil && e.Updated.Name == generator {
+			commits = append(commits, e.Updated.Commit)
+		}
+	}
+	return commits
+}

@@ -1,0 +1,80 @@
+package task
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"testing"
+)
+
+// What contradicts a dataset is refused in one sentence; what a task does not say
+// the dataset does.
+func TestFit(t *testing.T) {
+	m := NewManifest("v2", 7, Tar)
+	m.Add(PinnedGenerator{Name: "g", ChunkSize: 50, Commit: "aaaaaaaaaaaaaaaa"}, PinnedGenerator{Name: "h", ChunkSize: 20})
+	m.Update(PinnedGenerator{Name: "g", Commit: "bbbbbbbbbbbbbbbb"})
+	run := Task{Dataset: "v2", Generator: "g", NumSamples: 1, Seed: 7, Format: Tar, ChunkSize: 50, RunID: "r"}
+	for _, test := range []struct {
+		name   string
+		change func(*Task)
+		commit string
+		want   string
+	}{
+		{"as pinned", func(*Task) {}, "bbbbbbbbbbbbbbbb", ""},
+		{"of an unknown commit", func(*Task) {}, "", ""},
+		{"another seed", func(x *Task) { x.Seed = 8 }, "", "dataset v2 has the seed 7, not 8"},
+		{"a seed of its own", func(x *Task) { x.Seed, x.RunID = 8, "" }, "", ""},
+		{"what had a seed of its own", func(x *Task) { x.Seed, x.Restore = 8, 1 }, "", ""},
+		{"another format", func(x *Task) { x.Format = Files }, "", "dataset v2 has the format tar, not files"},
+		{"other chunks", func(x *Task) { x.ChunkSize = 20 }, "", "dataset v2 has chunks of 50, not of 20, of g"},
+		{"of a generator that is new", func(x *Task) { x.ChunkSize, x.Generator = 5, "new" }, "", ""},
+		{"the commit before", func(*Task) {}, "aaaaaaaaaaaaaaaa", "dataset v2 has commit bbbbbbbbbbbb, not aaaaaaaaaaaa, of g"},
+		{"nothing said", func(x *Task) { *x = Task{Dataset: "v2", Generator: "g", NumSamples: 1, Seed: 3} }, "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			x := run
+			test.change(&x)
+			err := m.Fit(&x, PinnedGenerator{Name: x.Generator, Commit: test.commit})
+			got := ""
+			if wrong, ok := errors.AsType[*ContradictionError](err); ok {
+				got = wrong.Error()
+			}
+			if got != test.want || err == nil && (x.Format != Tar || x.ChunkSize == 0) {
+				t.Errorf("got %q, want %q; %+v", got, test.want, x)
+			}
+		})
+	}
+}
+
+// A history says each thing once, and what is pinned survives it.
+func TestHistory(t *testing.T) {
+	m := NewManifest("", DefaultSeed, Files)
+	pinned := PinnedGenerator{Name: "g", ChunkSize: 20, Commit: "a", Lock: "l"}
+	for n, changed := range []bool{
+		m.Add(pinned), !m.Add(PinnedGenerator{Name: "g", ChunkSize: 5}),
+		m.Ask(Range{0, 10}, []string{"g"}), !m.Ask(Range{2, 5}, []string{"g"}), m.Ask(Range{0, 10}, []string{"h", "g"}), m.Ask(Range{5, 30}, []string{"g"}),
+		m.Worked("image"), !m.Worked("image"), !m.Worked(""),
+		!m.Update(pinned), m.Update(PinnedGenerator{Name: "g", Commit: "b"}), !m.Update(PinnedGenerator{Name: "g", Commit: "b"}),
+	} {
+		if !changed {
+			t.Errorf("step %d", n)
+		}
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Manifest
+	if err := json.Unmarshal(text, &back); err != nil || len(back.History) != 5 || *back.Generator("g") != pinned || back.Generator("h") != nil {
+		t.Errorf("%s, %v", text, err)
+	}
+	if got := back.Asked("g"); got != (Range{0, 30}) {
+		t.Errorf("asked for %v", got)
+	}
+	if got := back.Asked("h"); got != (Range{0, 10}) {
+		t.Errorf("of h asked for %v", got)
+	}
+	if !reflect.DeepEqual(back.Commits("g"), []string{"a", "b"}) || !reflect.DeepEqual(back.Images(), []string{"image"}) {
+		t.Errorf("commits %v, images %v", back.Commits("g"), back.Images())
+	}
+}
