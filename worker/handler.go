@@ -430,7 +430,7 @@ func (d delivery) attrs(t task.Task) []any {
 		r = t.Range()
 	}
 	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives", d.receives,
-		"run_id", t.RunID, "generator", t.Generator, "start", r.Start, "end", r.End}
+		"dataset", t.Dataset.String(), "run_id", t.RunID, "generator", t.Generator, "start", r.Start, "end", r.End}
 }
 
 // report writes a failure report for each failure and logs and measures the

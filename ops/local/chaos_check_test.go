@@ -16,24 +16,32 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// world is what lies in a bucket, read from its plain files.
+// world is what lies in a bucket of a dataset, read from its plain files.
 type world struct {
+	dataset  task.Dataset
 	receipts map[string][]store.Receipt // by generator
-	objects  map[string][]byte          // below task.DefaultDataset.Prefix(task.DataKind)
+	objects  map[string][]byte          // of samples
 	strange  []string                   // what has no business in the bucket
 }
 
-func readWorld(dir string) (*world, error) {
+func readWorld(dir string, d task.Dataset) (*world, error) {
 	root := filepath.Join(objectsDir(dir), Bucket)
 	names, err := filesBelow(root)
 	if err != nil {
 		return nil, err
 	}
-	w := &world{receipts: map[string][]store.Receipt{}, objects: map[string][]byte{}}
+	other := beside
+	if d == beside {
+		other = task.DefaultDataset
+	}
+	w := &world{dataset: d, receipts: map[string][]store.Receipt{}, objects: map[string][]byte{}}
 	for _, name := range names {
-		isData, isReceipt := strings.HasPrefix(name, task.DefaultDataset.Prefix(task.DataKind)), strings.HasPrefix(name, task.DefaultDataset.Prefix(task.ReceiptKind))
+		if name == other.ManifestKey() || strings.Contains(name, "/"+other.String()+"/") {
+			continue
+		}
+		isData, isReceipt := strings.HasPrefix(name, d.Prefix(task.DataKind)), strings.HasPrefix(name, d.Prefix(task.ReceiptKind))
 		if !isData && !isReceipt {
-			if !slices.ContainsFunc([]string{task.DefaultDataset.Prefix(task.ClaimKind), task.DefaultDataset.Prefix(task.FailureKind), task.DefaultDataset.Prefix(task.RunKind)}, func(p string) bool { return strings.HasPrefix(name, p) }) {
+			if !slices.ContainsFunc([]string{d.Prefix(task.ClaimKind), d.Prefix(task.FailureKind), d.Prefix(task.RunKind), d.ManifestKey()}, func(p string) bool { return strings.HasPrefix(name, p) }) {
 				w.strange = append(w.strange, name)
 			}
 			continue
@@ -98,7 +106,7 @@ func (w *world) content(t testing.TB, samples map[string]int) content {
 				}
 				delete(left, r.Shard.Key)
 				for member, data := range unpack(t, data) {
-					files[task.DefaultDataset.Prefix(task.DataKind)+name+"/"+member] = data
+					files[w.dataset.SamplesPrefix(name)+member] = data
 				}
 			}
 			for _, s := range r.Samples {
@@ -111,7 +119,7 @@ func (w *world) content(t testing.TB, samples map[string]int) content {
 				}
 				c.origins[s.ID] = origin{r.RunSeed, r.Attempt}
 				for _, f := range s.Files {
-					key := task.DefaultDataset.FileKey(name, s.ID, f.Name)
+					key := w.dataset.FileKey(name, s.ID, f.Name)
 					data, there := files[key]
 					if r.Shard == nil {
 						data, there = w.objects[key]

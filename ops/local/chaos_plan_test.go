@@ -11,18 +11,18 @@ import (
 
 // schedule is everything that a seed decides, before anything happens.
 type schedule struct {
-	seed      uint64
-	format    task.Format
-	workers   int
-	batch     int
-	rate      float64 // of requests that something happens to
-	dateSkew  time.Duration
-	behind    []time.Duration // the workers' clocks
-	overwrite bool            // a second run replaces the first while that is still under way
-	late      bool            // the generator is mended only when the queue has become empty
-	length    time.Duration   // of the part in which things happen
-	events    []event
-	submits   []time.Duration // how long each call of ops submit lives; those after them are left alone
+	seed     uint64
+	format   task.Format
+	workers  int
+	batch    int
+	rate     float64 // of requests that something happens to
+	dateSkew time.Duration
+	behind   []time.Duration // the workers' clocks
+	beside   bool            // a second dataset is made by the same workers
+	late     bool            // the generator is mended only when the queue has become empty
+	length   time.Duration   // of the part in which things happen
+	events   []event
+	submits  []time.Duration // how long each call of ops submit lives; those after them are left alone
 }
 
 // event is one thing that happens at a moment of the schedule.
@@ -41,6 +41,7 @@ func (e event) String() string {
 // real generators take a third of a second of CPU per process.
 const (
 	chaosChunk   = 2
+	besideChunk  = 3
 	realSamples  = 4
 	moodySamples = 12
 
@@ -50,6 +51,9 @@ const (
 	calmTimeout  = time.Minute
 )
 
+// beside is the dataset that some schedules make beside the default one.
+const beside task.Dataset = "beside"
+
 // newSchedule draws a schedule.
 func newSchedule(seed uint64) schedule {
 	random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // repeatable
@@ -58,7 +62,7 @@ func newSchedule(seed uint64) schedule {
 	s := schedule{
 		seed: seed, workers: 2 + random.IntN(2), batch: 2 + random.IntN(5),
 		format: []task.Format{task.Files, task.Tar}[random.IntN(2)],
-		rate:   pick(0, 0.05, 0.15, 0.3), overwrite: random.IntN(4) == 0,
+		rate:   pick(0, 0.05, 0.15, 0.3), beside: random.IntN(4) == 0,
 		length: some(5*time.Second, 12*time.Second), late: random.IntN(3) == 0,
 	}
 	if random.IntN(2) == 0 {
@@ -114,8 +118,8 @@ func rand64(random *rand.Rand, d time.Duration) time.Duration {
 }
 
 // run is a run of the schedule: what its ops submit makes.
-func (s schedule) run(id string, generators []string, samples, seed int) task.Run {
-	r := task.Run{ID: id, Seed: seed, Samples: samples, Batch: s.batch, ChunkSize: chaosChunk, Format: s.format}
+func (s schedule) run(id string, generators []string, samples int) task.Run {
+	r := task.Run{ID: id, Seed: 1, Samples: samples, Batch: s.batch, ChunkSize: chaosChunk, Format: s.format}
 	for _, name := range generators {
 		r.Generators = append(r.Generators, task.RunGenerator{Name: name})
 	}
@@ -125,11 +129,14 @@ func (s schedule) run(id string, generators []string, samples, seed int) task.Ru
 // runs are the runs of the schedule in the order of their submission. Ids sort
 // that way, too.
 func (s schedule) runs() []task.Run {
-	list := []task.Run{s.run("r1", realGenerators, realSamples, 1), s.run("r2", []string{moody}, moodySamples, 1)}
-	if s.overwrite {
-		again := s.run("r3", []string{moody}, moodySamples, 2)
-		again.Overwrite = true
-		list = append(list, again)
+	list := []task.Run{s.run("r1", realGenerators, realSamples), s.run("r2", []string{moody}, moodySamples)}
+	if s.beside { // nothing of it is that of the other
+		r := s.run("r3", []string{moody}, moodySamples)
+		r.Dataset, r.Seed, r.ChunkSize, r.Format = beside, 2, besideChunk, task.Files
+		if s.format == task.Files {
+			r.Format = task.Tar
+		}
+		list = append(list, r)
 	}
 	return list
 }

@@ -68,33 +68,23 @@ func TestChaos(t *testing.T) {
 	fmt.Printf("chaos: %d of %d schedules passed in %s (seeds %d to %d)\n", passed, next, time.Since(began).Round(time.Second), first, first+uint64(next)-1)
 }
 
-// undisturbed makes the datasets that every schedule must arrive at, by the seed
-// of the moody generator's run, in both formats.
-func undisturbed(t *testing.T) map[int]content {
-	type result struct {
-		seed   int
-		format task.Format
-	}
-	all := map[result]content{}
-	var mu sync.Mutex
+// undisturbed makes the datasets that every schedule must arrive at, each in both
+// formats.
+func undisturbed(t *testing.T) map[string]content {
+	made := make([]map[string]content, 2)
 	var group sync.WaitGroup
-	for _, r := range []result{{1, task.Files}, {1, task.Tar}, {2, task.Files}, {2, task.Tar}} {
+	for n, format := range []task.Format{task.Files, task.Tar} {
 		group.Go(func() {
-			t.Run(fmt.Sprintf("undisturbed %s with seed %d", r.format, r.seed), func(t *testing.T) {
-				c := newChaos(t, schedule{workers: 2, batch: moodySamples, format: r.format, late: true})
-				c.list = []task.Run{c.s.run("r1", realGenerators, realSamples, 1), c.s.run("r2", []string{moody}, moodySamples, r.seed)}
-				made := c.run()
-				mu.Lock()
-				all[r] = made
-				mu.Unlock()
+			t.Run(fmt.Sprintf("undisturbed %s", format), func(t *testing.T) {
+				made[n] = newChaos(t, schedule{workers: 2, batch: moodySamples, format: format, late: true, beside: true}).run()
 			})
 		})
 	}
 	group.Wait()
-	for _, seed := range []int{1, 2} {
-		all[result{seed, task.Tar}].equals(t, all[result{seed, task.Files}])
+	for name, c := range made[1] {
+		c.equals(t, made[0][name])
 	}
-	return map[int]content{1: all[result{1, task.Files}], 2: all[result{2, task.Files}]}
+	return made[0]
 }
 
 // chaos is one schedule being carried out.
@@ -134,17 +124,15 @@ func (c *chaos) log(format string, args ...any) {
 }
 
 // test carries the schedule out and compares the end with the undisturbed run.
-func (c *chaos) test(want map[int]content) {
-	seed := 1
-	if c.s.overwrite {
-		seed = 2
+func (c *chaos) test(want map[string]content) {
+	for name, made := range c.run() {
+		made.equals(c.t, want[name])
 	}
-	c.run().equals(c.t, want[seed])
 }
 
 // run carries the schedule out, from nothing to the end, checks what must hold
-// there, and returns what was made.
-func (c *chaos) run() content {
+// there, and returns what was made, by dataset.
+func (c *chaos) run() map[string]content {
 	c.front.start()
 	defer c.front.close()
 	c.stack.order = elsewhere{Dir: c.dir, Workers: c.s.workers, Timeout: chaosTimeout, Visibility: chaosTimeout + 2*time.Second,
@@ -235,7 +223,7 @@ func (c *chaos) do(ctx context.Context, e event) error {
 		begun := c.begun
 		c.mu.Unlock()
 		var all []task.Task
-		for _, r := range c.list[:max(1, begun)] { // a task of a run with another seed would have the others refused
+		for _, r := range c.list[:max(1, begun)] {
 			all = append(all, r.Plan()...)
 		}
 		return c.send(ctx, all[e.n%len(all)].Body())
@@ -269,11 +257,8 @@ func (c *chaos) ops(ctx context.Context, life time.Duration, args ...string) (sa
 func (c *chaos) submit(ctx context.Context, r task.Run, n int) {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
-	first := []string{"submit", "--run", r.ID, "--samples", fmt.Sprint(r.Samples), "--batch", fmt.Sprint(r.Batch), "--chunk", fmt.Sprint(r.ChunkSize),
+	first := []string{"submit", "--dataset", r.Dataset.String(), "--run", r.ID, "--samples", fmt.Sprint(r.Samples), "--batch", fmt.Sprint(r.Batch), "--chunk", fmt.Sprint(r.ChunkSize),
 		"--seed", fmt.Sprint(r.Seed), "--format", string(r.Format)}
-	if r.Overwrite {
-		first = append(first, "--overwrite")
-	}
 	for _, g := range r.Generators {
 		first = append(first, "--generator", g.Name)
 	}
@@ -290,7 +275,7 @@ func (c *chaos) submit(ctx context.Context, r task.Run, n int) {
 		case strings.Contains(said, "there is no run"):
 			args = first
 		default:
-			args = []string{"submit", "--resume", r.ID}
+			args = []string{"submit", "--dataset", r.Dataset.String(), "--resume", r.ID}
 		}
 		select {
 		case <-ctx.Done():
@@ -328,7 +313,7 @@ func (c *chaos) settle(ctx context.Context) {
 			c.ops(ctx, 0, "dlq", "replay")
 		}
 		for _, r := range c.list {
-			said, status := c.ops(ctx, 0, "submit", "--missing", "--run", r.ID)
+			said, status := c.ops(ctx, 0, "submit", "--missing", "--run", r.ID, "--dataset", r.Dataset.String())
 			if status != 0 {
 				c.t.Errorf("submit --missing --run %s: %s", r.ID, said)
 			}
@@ -356,14 +341,18 @@ func (c *chaos) refuseConflict(ctx context.Context) {
 }
 
 // check checks what must hold at the end of every schedule.
-func (c *chaos) check(ctx context.Context) content {
-	samples := map[string]int{}
+func (c *chaos) check(ctx context.Context) map[string]content {
+	samples := map[string]map[string]int{} // by dataset and generator
 	for _, r := range c.list {
-		if said, status := c.ops(ctx, 0, "verify", "--run", r.ID); status != 0 {
+		if said, status := c.ops(ctx, 0, "verify", "--run", r.ID, "--dataset", r.Dataset.String()); status != 0 {
 			c.t.Errorf("ops verify --run %s has exit status %d: %s", r.ID, status, said)
 		}
+		name := r.Dataset.String()
+		if samples[name] == nil {
+			samples[name] = map[string]int{}
+		}
 		for _, g := range r.Generators {
-			samples[g.Name] = r.Samples
+			samples[name][g.Name] = r.Samples
 		}
 	}
 	if tasks, dead, err := c.depth(ctx); err != nil || tasks+dead > 0 {
@@ -377,11 +366,15 @@ func (c *chaos) check(ctx context.Context) content {
 	if left := processesOf(c.dir); len(left) > 0 {
 		c.t.Errorf("processes are left: %v", left)
 	}
-	w, err := readWorld(c.dir)
-	if err != nil {
-		c.t.Fatal(err)
+	made := map[string]content{}
+	for name, samples := range samples {
+		w, err := readWorld(c.dir, task.Dataset(name))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		made[name] = w.content(c.t, samples)
 	}
-	return w.content(c.t, samples)
+	return made
 }
 
 // wait polls until a condition holds.

@@ -19,7 +19,7 @@ func TestTaskOfManyInvocations(t *testing.T) {
 			t.Parallel()
 			// Of two workers, each makes one chunk at a time on two CPUs.
 			r := up(t, folder(t), Config{Workers: 2, Timeout: timeout, Visibility: timeout + 5*time.Second})
-			id := r.sendTask(task.Task{Generator: "slower", NumSamples: 2 * chunks, Seed: 5, ChunkSize: 2, Format: format, RunID: "r1"})
+			id := r.sendTask(task.Task{Generator: "slower", NumSamples: 2 * chunks, Seed: 5, ChunkSize: 2, Format: format})
 			dead := func() int {
 				visible, inFlight, delayed := r.queue.Counts(dlqQueue)
 				return visible + inFlight + delayed

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -142,8 +141,8 @@ func TestDoubleDelivery(t *testing.T) {
 	t.Parallel()
 	r := up(t, folder(t), Config{Workers: 3})
 	for range 3 {
-		r.sendTask(task.Task{Generator: "restless", NumSamples: 15, Seed: 9, RunID: "r1"})
-		r.sendTask(task.Task{Generator: "slow", NumSamples: 10, Seed: 9, RunID: "r1"})
+		r.sendTask(task.Task{Generator: "restless", NumSamples: 15, Seed: 9})
+		r.sendTask(task.Task{Generator: "slow", NumSamples: 10, Seed: 9})
 	}
 	eventually(t, "all is committed", func() bool { return len(r.receipts("restless")) == 3 && len(r.receipts("slow")) == 2 })
 	r.idle()
@@ -182,20 +181,19 @@ func proxy(t *testing.T, intercept func(w http.ResponseWriter, r *http.Request) 
 	}
 }
 
-// A worker that is killed between its objects and its receipt, or half-way
-// through an overwrite, leaves nothing that counts; the next delivery makes it
-// whole.
+// A worker that is killed between its objects and its receipt, new or one that it
+// restores, leaves nothing that counts; the next delivery makes it whole.
 func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 	for _, run := range []struct {
-		name      string
-		overwrite bool
-	}{{"new", false}, {"overwrite", true}} {
+		name    string
+		restore bool
+	}{{"new", false}, {"restore", true}} {
 		t.Run(run.name, func(t *testing.T) {
 			t.Parallel()
 			dir := folder(t)
 			var kills atomic.Int32
 			var armed atomic.Bool
-			armed.Store(!run.overwrite)
+			armed.Store(!run.restore)
 			front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
 				if armed.Load() && r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) && kills.Add(1) <= 2 {
 					killWorkers(t, dir)
@@ -204,11 +202,11 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 				return false
 			})
 			r := up(t, dir, Config{Workers: 1, front: front})
-			x := task.Task{Generator: "restless", NumSamples: 5, Seed: 1, RunID: "r1"}
-			if run.overwrite {
+			x := task.Task{Generator: "restless", NumSamples: 5, Seed: 1}
+			if run.restore {
 				r.sendTask(x)
 				r.idle()
-				x.RunID, x.Overwrite, x.Seed = "r2", true, 2
+				x.RunID, x.Restore = "r2", r.receipts("restless")[0].Claim
 				armed.Store(true)
 			}
 			r.sendTask(x)
@@ -216,7 +214,7 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 			r.idle()
 			r.holds("restless", task.Range{Start: 0, End: 5})
 			list := r.receipts("restless")
-			if len(list) != 1 || list[0].RunID != x.RunID || list[0].RunSeed != x.Seed || list[0].Claim < 2 {
+			if len(list) != 1 || list[0].RunID != x.RunID || list[0].RunSeed != x.Seed || !run.restore && list[0].Claim < 2 {
 				t.Errorf("committed: %+v", list)
 			}
 		})
@@ -238,43 +236,37 @@ func killWorkers(t *testing.T, dir string) {
 	}
 }
 
-// An overwrite replaces what earlier runs made, also in another cut and format,
-// and never what a later one did.
-func TestOverwrite(t *testing.T) {
+// The first message makes the dataset. One that says less goes by it, and one that
+// contradicts it, or what is committed, is refused with the way out.
+func TestContradictions(t *testing.T) {
 	t.Parallel()
 	r := up(t, folder(t), Config{})
-	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 1, RunID: "r1", Format: task.Tar, ChunkSize: 10})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 10, Seed: 1, Format: task.Tar, ChunkSize: 5})
 	r.idle()
-	r.sendTask(task.Task{Generator: "good", StartIndex: 5, NumSamples: 10, Seed: 2, RunID: "r3", Overwrite: true})
-	r.idle()
-	seeds := func() []int {
-		at := make([]int, 20)
-		for _, receipt := range r.receipts("good") {
-			for _, s := range receipt.Samples {
-				at[s.Index] = receipt.RunSeed
-			}
-		}
-		return at
-	}
-	want := []int{1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1}
-	if got := seeds(); !slices.Equal(got, want) {
-		t.Errorf("seeds %v, want %v", got, want)
-	}
-	// A late delivery of an older overwrite changes nothing.
-	r.sendTask(task.Task{Generator: "good", StartIndex: 5, NumSamples: 10, Seed: 3, RunID: "r2", Overwrite: true})
-	r.idle()
-	if got := seeds(); !slices.Equal(got, want) {
-		t.Errorf("after an older overwrite: seeds %v, want %v", got, want)
-	}
-	// Without overwriting, another seed is a conflict.
-	id := r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 9, RunID: "r4"})
-	r.idle()
-	if d := r.dead(id); d[task.AttributeCause] != string(task.Conflict) {
-		t.Errorf("the DLQ has %v", d)
-	}
-	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 4, RunID: "r5", Overwrite: true, ChunkSize: 20})
+	r.sendTask(task.Task{Generator: "good", StartIndex: 10, NumSamples: 10, Seed: 2})
 	r.idle()
 	r.holds("good", task.Range{Start: 0, End: 20})
+	for _, receipt := range r.receipts("good") {
+		if receipt.ChunkSize != 5 || receipt.Format != task.Tar || receipt.RunSeed != 1+receipt.Start/10 {
+			t.Errorf("committed: %+v", receipt)
+		}
+	}
+	for _, test := range []struct {
+		task task.Task
+		want string
+	}{
+		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, ChunkSize: 20}, "dataset v1 has chunks of 5, not of 20, of good: ops submit --dataset v2 makes another dataset"},
+		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, Format: task.Files}, "dataset v1 has the format tar, not files: ops submit --dataset v2 makes another dataset"},
+		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, RunID: "r"}, "dataset v1 has the seed 42, not 1: ops submit --dataset v2 makes another dataset"},
+		{task.Task{Generator: "good", NumSamples: 5, Seed: 9}, "are committed with seed 1, this task has seed 9"},
+		{task.Task{Dataset: "gone", Generator: "good", NumSamples: 5, Seed: 42, RunID: "r"}, "dataset gone has no manifest: it was deleted"},
+	} {
+		id := r.sendTask(test.task)
+		r.idle()
+		if d := r.dead(id); d[task.AttributeCause] != string(task.Conflict) || !strings.Contains(d[task.AttributeDetail], test.want) {
+			t.Errorf("%s: the DLQ has %v, want %s", test.task.Body(), d, test.want)
+		}
+	}
 }
 
 // When the time of an invocation runs out, what is finished is committed and the

@@ -21,7 +21,7 @@ func TestWorkersKilledWhileBusy(t *testing.T) {
 	dir := folder(t)
 	var kills atomic.Int32
 	front := proxy(t, func(_ http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.ReceiptPrefix) && kills.Add(1) <= 6 {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) && kills.Add(1) <= 6 {
 			killWorkers(t, dir)
 			return true
 		}
@@ -29,7 +29,7 @@ func TestWorkersKilledWhileBusy(t *testing.T) {
 	})
 	r := up(t, dir, Config{Workers: 1, front: front})
 	for i := range 3 {
-		r.sendTask(task.Task{Generator: "good", StartIndex: 2 * i, NumSamples: 2, Seed: 1, RunID: "r1", ChunkSize: 2})
+		r.sendTask(task.Task{Generator: "good", StartIndex: 2 * i, NumSamples: 2, Seed: 1, ChunkSize: 2})
 	}
 	eventually(t, "the queue is empty", func() bool {
 		select {

@@ -391,7 +391,7 @@ func TestOneStackPerFolder(t *testing.T) {
 func TestLogs(t *testing.T) {
 	t.Parallel()
 	r := up(t, folder(t), Config{Workers: 1})
-	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 1, RunID: "r1"})
+	r.sendTask(task.Task{Generator: "good", NumSamples: 5, Seed: 1})
 	r.idle()
 	text, err := os.ReadFile(filepath.Join(r.dir, "logs", "worker-0.log"))
 	if err != nil {
@@ -412,7 +412,7 @@ func TestLogs(t *testing.T) {
 			continue
 		}
 		lines++
-		for _, key := range []string{"time", "level", "msg", "request_id", "message_id", "receives", "run_id", "generator", "start", "end"} {
+		for _, key := range []string{"time", "level", "msg", "request_id", "message_id", "receives", "dataset", "run_id", "generator", "start", "end"} {
 			if _, ok := fields[key]; !ok {
 				t.Errorf("%s lacks %s", line, key)
 			}
