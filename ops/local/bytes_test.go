@@ -42,7 +42,7 @@ func TestSameBytesWhateverHappens(t *testing.T) {
 				if trial == 1 { // whole chunks, so that the shards are the same ones, too
 					batch = chunkSize * (1 + random.IntN(samples/chunkSize-1))
 				}
-				run := task.Run{ID: "r", Seed: 3, Samples: samples, Batch: batch, ChunkSize: chunkSize, Format: format, Generators: []task.RunGenerator{{Name: maze}}}
+				run := task.Run{Seed: 3, Samples: samples, Batch: batch, ChunkSize: chunkSize, Format: format, Generators: []task.RunGenerator{{Name: maze}}}
 				t.Logf("batch %d, %d workers, %d kills (seed %d)", batch, workers, kills, seed)
 
 				dir := folderWith(t, preparedMaze)

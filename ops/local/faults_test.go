@@ -311,9 +311,10 @@ func TestFaultyBucket(t *testing.T) {
 	})
 	r := up(t, folder(t), Config{front: front})
 	r.sendTask(task.Task{Generator: "good", NumSamples: 20, Seed: 1})
-	r.sendTask(task.Task{Generator: "restless", NumSamples: 20, Seed: 1, Format: task.Tar})
-	eventually(t, "all is committed", func() bool { return len(r.receipts("good"))+len(r.receipts("restless")) == 8 })
+	shards := r.in("shards")
+	r.sendTask(task.Task{Dataset: "shards", Generator: "restless", NumSamples: 20, Seed: 1, Format: task.Tar})
+	eventually(t, "all is committed", func() bool { return len(r.receipts("good"))+len(shards.receipts("restless")) == 8 })
 	r.idle()
 	r.holds("good", task.Range{Start: 0, End: 20})
-	r.holds("restless", task.Range{Start: 0, End: 20})
+	shards.holds("restless", task.Range{Start: 0, End: 20})
 }

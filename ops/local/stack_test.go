@@ -140,9 +140,6 @@ func (r *rig) send(body string) string {
 
 func (r *rig) sendTask(t task.Task) string {
 	r.t.Helper()
-	if t.Format == "" {
-		t.Format = task.Files
-	}
 	if t.ChunkSize == 0 {
 		t.ChunkSize = 5
 	}
@@ -207,6 +204,13 @@ func (r *rig) failures(name string) []store.Failure {
 	return list
 }
 
+// in is the rig with its eyes on another dataset.
+func (r *rig) in(d task.Dataset) *rig {
+	other := *r
+	other.store = r.store.In(d)
+	return &other
+}
+
 func (r *rig) receipts(name string) []store.Receipt {
 	r.t.Helper()
 	list, err := r.store.Receipts(r.t.Context(), name, task.Range{Start: 0, End: 1000})
@@ -230,7 +234,7 @@ func (r *rig) holds(name string, whole task.Range) {
 			indices[s.Index] = true
 			for _, f := range s.Files {
 				if receipt.Shard == nil {
-					objects[task.DefaultDataset.FileKey(name, s.ID, f.Name)] = f.SHA256
+					objects[r.store.Dataset().FileKey(name, s.ID, f.Name)] = f.SHA256
 				}
 			}
 		}
@@ -264,7 +268,7 @@ func (r *rig) stored(name string) map[string][]byte {
 	r.t.Helper()
 	root := filepath.Join(objectsDir(r.dir), Bucket)
 	all := map[string][]byte{}
-	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(task.DefaultDataset.Prefix(task.DataKind)), name), func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(r.store.Dataset().Prefix(task.DataKind)), name), func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
