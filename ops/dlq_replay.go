@@ -268,13 +268,18 @@ func (r *replay) fresh(d dead) (task.Task, error) {
 }
 
 // cut has a task made in parts of chunks.
-func (r *replay) cut(t *task.Task) error {
+func (r *replay) cut(t *task.Task) (err error) {
 	switch {
 	case t.Indices != nil:
 		return errors.New("it repairs single samples, which are made in one process")
 	case t.Restore > 0:
 		return errors.New("it makes again what a receipt describes, as that was made")
-	case t.ChunkSize%r.Chunk != 0:
+	case t.ChunkSize == 0:
+		if t.ChunkSize, err = r.store.In(t.Dataset).ChunkSize(r.ctx, t.Generator); err != nil {
+			return err
+		}
+	}
+	if t.ChunkSize%r.Chunk != 0 {
 		return fmt.Errorf("--chunk %d does not divide its chunk size of %d", r.Chunk, t.ChunkSize)
 	}
 	if t.PartSize = r.Chunk; t.PartSize == t.ChunkSize {
@@ -283,8 +288,8 @@ func (r *replay) cut(t *task.Task) error {
 	if t.RunID == "" {
 		return nil
 	}
-	err, known := r.runs[t.RunID]
-	if !known {
+	known := false
+	if err, known = r.runs[t.RunID]; !known {
 		_, err = r.store.In(t.Dataset).Run(r.ctx, t.RunID)
 		if errors.Is(err, store.ErrNotFound) {
 			err = fmt.Errorf("its run %s is not in the bucket, which must say what is made in parts", t.RunID)

@@ -27,9 +27,9 @@ func TestFresh(t *testing.T) {
 		{"of a run that hangs", DLQReplayCmd{FreshSeed: true}, task.TimedOut, run + `}`, run + `,"attempt":3}`, false},
 		{"of none", DLQReplayCmd{}, task.CorruptOutput, `{"type":"m","num_samples":1,"seed":5}`, "", true},
 		{"of none and seedless", DLQReplayCmd{}, task.Crashed, `{"type":"m","num_samples":1}`, "", true},
-		{"in parts", DLQReplayCmd{Chunk: 5}, task.TimedOut, `{"type":"m","num_samples":1,"seed":5}`, `{"type":"m","num_samples":1,"seed":5,"output_format":"files","chunk_size":20,"part_size":5}`, false},
-		{"whole again", DLQReplayCmd{Chunk: 20}, task.Lost, `{"type":"m","num_samples":1,"seed":5,"part_size":4}`, `{"type":"m","num_samples":1,"seed":5,"output_format":"files","chunk_size":20}`, false},
-		{"in no parts of it", DLQReplayCmd{Chunk: 6}, task.TimedOut, `{"type":"m","num_samples":1,"seed":5}`, "", false},
+		{"in parts", DLQReplayCmd{Chunk: 5}, task.TimedOut, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20,"part_size":5}`, false},
+		{"whole again", DLQReplayCmd{Chunk: 20}, task.Lost, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20,"part_size":4}`, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`, false},
+		{"in no parts of it", DLQReplayCmd{Chunk: 6}, task.TimedOut, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`, "", false},
 		{"a repair in parts", DLQReplayCmd{Chunk: 5}, task.TimedOut, `{"type":"m","indices":[1,2],"seed":5}`, "", false},
 		{"no more attempts", DLQReplayCmd{}, task.Crashed, run + `,"attempt":1000000000}`, "", false},
 	} {

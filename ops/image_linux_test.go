@@ -230,7 +230,7 @@ func TestImageLimits(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, out, said)
 	}
-	text, err := os.ReadFile(filepath.Join(local.SamplesDir(filepath.Join(dir, ".local")), "probe", "probe_00000000", "limits.json"))
+	text, err := os.ReadFile(filepath.Join(local.SamplesDir(filepath.Join(dir, ".local"), ""), "probe", "probe_00000000", "limits.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

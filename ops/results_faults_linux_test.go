@@ -76,7 +76,7 @@ func TestDownloadNamesEachFault(t *testing.T) {
 		}
 	}
 	stored(t, c.store, "a", task.Range{Start: 0, End: 3}, task.Files, 1, "", add(long[:240]))
-	b.flip(task.FileKey("a", "d_00000001", "prompt.txt"))
+	b.flip(task.DefaultDataset.FileKey("a", "d_00000001", "prompt.txt"))
 	shard := stored(t, c.store, "b", task.Range{Start: 0, End: 3}, task.Tar, 1, "", add("x", "x.part"))
 	stored(t, c.store, "b", task.Range{Start: 3, End: 6}, task.Tar, 1, "", add(long, long[:251]))
 	b.flip(shard.Shard.Key)
@@ -86,7 +86,7 @@ func TestDownloadNamesEachFault(t *testing.T) {
 	hostile := stored(t, c.store, "d", task.Range{Start: 0, End: 1}, task.Files, 1, "")
 	b.edit(hostile, `"name":"prompt.txt"`, `"name":"../prompt.txt"`)
 	stored(t, c.store, "e", task.Range{Start: 0, End: 2}, task.Files, 1, "", add("x", "x.part"))
-	broken := task.FileKey("c", cut.Samples[0].ID, "x.part")
+	broken := task.DefaultDataset.FileKey("c", cut.Samples[0].ID, "x.part")
 	web := c.proxy(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if strings.HasSuffix(r.URL.Path, broken) {
 			cutBody(w, r, next)
@@ -132,7 +132,7 @@ func TestDownloadStopped(t *testing.T) {
 	stored(t, c.store, "a", task.Range{Start: 0, End: 20}, task.Files, 1, "")
 	second := stored(t, c.store, "a", task.Range{Start: 20, End: 40}, task.Files, 1, "").Key()
 	last := stored(t, c.store, "b", task.Range{Start: 0, End: 2}, task.Files, 1, "").Key()
-	for at, nth := range map[string]int32{task.FileKey("a", "d_00000020", "prompt.txt"): 1, second: 1, second + " again": 2, last + " again": 2} {
+	for at, nth := range map[string]int32{task.DefaultDataset.FileKey("a", "d_00000020", "prompt.txt"): 1, second: 1, second + " again": 2, last + " again": 2} {
 		arrived := make(chan struct{})
 		var n atomic.Int32
 		web := c.proxy(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -171,7 +171,7 @@ func (c *cloud) holdsWhole(t *testing.T, dir string) {
 	for _, name := range files(t, dir) {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		must(t, err)
-		if !bytes.Equal(text, b.get(task.DataPrefix+name)) {
+		if !bytes.Equal(text, b.get(task.DefaultDataset.Prefix(task.DataKind)+name)) {
 			t.Errorf("%s is half written", name)
 		}
 	}

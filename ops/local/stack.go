@@ -352,16 +352,10 @@ func (s *Stack) releaseClaims(ctx context.Context, d *sqsserver.Delivery, reques
 		return nil // no task, no claims
 	}
 	st := s.store.In(t.Dataset)
-	if t.ChunkSize == 0 { // it goes by the dataset
-		m, err := st.Manifest(ctx)
-		g := m.Generator(t.Generator)
-		if errors.Is(err, store.ErrNotFound) || err == nil && g == nil {
-			return nil // nobody has begun with it
-		}
-		if err != nil {
+	if t.ChunkSize == 0 {
+		if t.ChunkSize, err = st.ChunkSize(ctx, t.Generator); err != nil {
 			return err
 		}
-		t.ChunkSize = g.ChunkSize
 	}
 	for _, c := range t.Chunks() {
 		if err := st.ReleaseHeldBy(ctx, t.Generator, c, requestID); err != nil {

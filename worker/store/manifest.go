@@ -42,6 +42,18 @@ func (s *Store) ChangeManifest(ctx context.Context, what func(there *task.Manife
 	return stored, err
 }
 
+// ChunkSize returns what the dataset has for a generator, or what it would have.
+func (s *Store) ChunkSize(ctx context.Context, generator string) (int, error) {
+	m, err := s.Manifest(ctx)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return 0, err
+	}
+	if g := m.Generator(generator); g != nil {
+		return g.ChunkSize, nil
+	}
+	return task.DefaultChunkSize, nil
+}
+
 // Datasets returns the names of all datasets that have a manifest, in order.
 func (s *Store) Datasets(ctx context.Context) ([]task.Dataset, error) {
 	var names []task.Dataset
