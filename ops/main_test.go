@@ -148,9 +148,9 @@ func (c *cloud) take(ctx context.Context, name string) (bodies []string, err err
 	}
 }
 
-// commit stores a chunk that a run with this seed made.
-func (c *cloud) commit(ctx context.Context, generator, run string, r task.Range, seed, chunkSize int) error {
-	receipt := store.Receipt{Generator: generator, RunID: run, CPUSeconds: float64(r.Len()), WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Claim: 1, Format: task.Files, Domain: "d"}
+// commit stores a chunk that a run with this seed made, with a commit of its generator.
+func (c *cloud) commit(ctx context.Context, generator, run, commit string, r task.Range, seed, chunkSize int) error {
+	receipt := store.Receipt{Generator: generator, RunID: run, Commit: commit, CPUSeconds: float64(r.Len()), WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Claim: 1, Format: task.Files, Domain: "d"}
 	for i := r.Start; i < r.End; i++ {
 		text := fmt.Sprint(generator, i)
 		sum := sha256.Sum256([]byte(text))
@@ -288,11 +288,14 @@ func commitRange(ts *testscript.TestScript, neg bool, args []string) {
 		n[i], err = strconv.Atoi(args[i+1])
 		ts.Check(err)
 	}
-	run := "earlier"
+	run, commit := "earlier", ""
 	if len(args) > 5 {
 		run = args[5]
 	}
-	ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], run, task.Range{Start: n[0], End: n[1] + 1}, n[2], n[3]))
+	if len(args) > 6 {
+		commit = args[6]
+	}
+	ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], run, commit, task.Range{Start: n[0], End: n[1] + 1}, n[2], n[3]))
 }
 
 // takeFrom prints what can be received from a queue, sorted, and removes it.

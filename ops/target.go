@@ -35,6 +35,9 @@ type inDataset struct {
 
 // AfterApply makes it the dataset of the target and of the store.
 func (d *inDataset) AfterApply(k *kong.Context) error {
+	if d.Dataset == "" { // so an empty variable says it
+		d.Dataset = task.DefaultDataset.String()
+	}
 	if err := task.CheckName(d.Dataset); err != nil {
 		return usage("--dataset %v", err)
 	}
