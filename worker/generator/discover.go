@@ -40,6 +40,8 @@ type Generator struct {
 	Lock         string   `json:"lock,omitempty"`         // SHA-256 of its requirement set's lock
 	Python       string   `json:"python,omitempty"`       // absolute path of its interpreter
 	Asked        string   `json:"asked,omitempty"`        // what its flags are known of, if --help told them
+	Version      string   `json:"version,omitempty"`      // of that Python
+	Platform     string   `json:"platform,omitempty"`     // as in linux-x86_64
 	Problem      string   `json:"problem,omitempty"`
 
 	says    Entry           // of the catalogue

@@ -211,9 +211,10 @@ func (m members) names() []string {
 
 func (m members) set(problem string) {
 	for _, g := range m.generators {
-		g.Environment, g.Lock = m.environment.id, m.environment.lock.id()
+		e := m.environment
+		g.Environment, g.Lock, g.Version, g.Platform = e.id, e.lock.id(), e.python.Version, runtime.GOOS+"-"+e.python.Machine
 		if g.Problem = problem; problem == "" {
-			g.Python = m.environment.interpreter()
+			g.Python = e.interpreter()
 		}
 	}
 }
