@@ -123,7 +123,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 		return nil, fmt.Errorf("build environments: %w", err)
 	}
 	last, _ := LoadIndex(dir) // what it knows is found out again where it cannot be read
-	python, err := findPython(ctx, b.Python)
+	python, err := findPython(ctx, b.Python, "")
 	if err != nil {
 		return nil, err
 	}
@@ -245,6 +245,7 @@ type environment struct {
 	dir          string // where environments are
 	python       interpreter
 	requirements []string // as the first of its generators writes them
+	specifier    string   // which Pythons it is for; "" for all that are new enough
 	of           string   // folder of that generator
 	file         string   // where it says so
 	locks        string   // folder of the locks that are kept
@@ -258,7 +259,7 @@ type environment struct {
 const layout = "4"
 
 func newEnvironment(root, dir string, python interpreter, g *Generator) environment {
-	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
+	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements, specifier: g.specifier, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
 		locks: filepath.Join(root, LocksFolder), ownLocks: filepath.Join(dir, LocksFolder), lockFile: LockFile(g)}
 }
 
@@ -270,11 +271,19 @@ func (e environment) local() string {
 }
 
 // key tells environments apart before their locks are known.
-func (e environment) key() string { return e.lockFile + "\n" + e.local() }
+func (e environment) key() string {
+	return strings.Join([]string{e.specifier, e.lockFile, e.local()}, "\n")
+}
 
 // pin finds the lock, or makes one if that is wanted: from then on the environment
 // has an id, which is that of the lock, the interpreter and the platform.
 func (e *environment) pin(ctx context.Context, m *members, make bool, find func() (installer, error), say func(Stage, string)) (err error) {
+	if !make && !e.python.is(e.specifier) {
+		return nil // which one it is takes uv to find out
+	}
+	if e.python, err = suitable(ctx, e.python, e.specifier, filepath.Dir(e.dir), find); err != nil {
+		return err
+	}
 	if len(e.requirements) > 0 {
 		if e.lock, err = e.findLock(); err != nil {
 			return err

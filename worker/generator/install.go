@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	version "github.com/aquasecurity/go-pep440-version"
 )
 
 // The oldest Python the generators are written for is 3.11.
@@ -38,8 +40,8 @@ print(json.dumps({"path": getattr(sys, "_base_executable", None) or sys.executab
 "minor": sys.version_info[1] if sys.version_info[0] == 3 else 0, "machine": platform.machine(), "prefix": getattr(sys, "base_prefix", sys.prefix)}))`
 
 // findPython returns the interpreter that was asked for, or the first on the
-// PATH that is new enough.
-func findPython(ctx context.Context, asked string) (interpreter, error) {
+// PATH that is new enough and is what the specifier says, as in ">=3.11,<3.13".
+func findPython(ctx context.Context, asked, specifier string) (interpreter, error) {
 	candidates := []string{"python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"}
 	if asked != "" {
 		candidates = []string{asked}
@@ -61,7 +63,7 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 		if err != nil || json.Unmarshal(out, &p) != nil {
 			continue // a stub that only tells how to install it
 		}
-		if p.Minor >= oldestMinor {
+		if p.Minor >= oldestMinor && p.is(specifier) {
 			p.command = path
 			return p, nil
 		}
@@ -70,6 +72,8 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 		}
 	}
 	switch {
+	case specifier != "":
+		return interpreter{}, fmt.Errorf("it requires Python %s and there is none (%s): install one, then run again", specifier, found)
 	case found != "":
 		return interpreter{}, fmt.Errorf("%s, which is too old for the generators: %s", found, remedy)
 	case asked != "":
@@ -78,10 +82,50 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 	return interpreter{}, errors.New("there is no python3 on the PATH: " + remedy)
 }
 
+// is reports whether the interpreter is what a specifier says; every one is "".
+func (p interpreter) is(specifier string) bool {
+	if specifier == "" {
+		return true
+	}
+	said, err := version.NewSpecifiers(specifier)
+	if err != nil {
+		return false
+	}
+	v, err := version.Parse(p.Version)
+	return err == nil && said.Check(v)
+}
+
+// suitable returns an interpreter that is what a specifier says: the usual one, one
+// on the PATH, or one that uv has or brings in from where it gets them.
+func suitable(ctx context.Context, usual interpreter, specifier, dir string, find func() (installer, error)) (interpreter, error) {
+	if usual.is(specifier) {
+		return usual, nil
+	}
+	p, missing := findPython(ctx, "", specifier)
+	if missing == nil || ctx.Err() != nil {
+		return p, missing
+	}
+	in, err := find()
+	if err != nil {
+		return p, err
+	}
+	env := append(in.settings.environ(), "UV_CACHE_DIR="+in.cacheDir(), "UV_PYTHON_INSTALL_DIR="+filepath.Join(dir, "python"))
+	if _, err := run(ctx, dir, []string{in.uv, "python", "install", "--no-bin", specifier}, env, func(string) {}); err != nil {
+		return p, cmp.Or(context.Cause(ctx), missing)
+	}
+	cmd := exec.CommandContext(ctx, in.uv, "python", "find", "--no-project", "--managed-python", specifier)
+	cmd.Dir, cmd.Env = dir, env
+	out, err := cmd.Output()
+	if err != nil {
+		return p, cmp.Or(context.Cause(ctx), missing)
+	}
+	return findPython(ctx, strings.TrimSpace(string(out)), specifier)
+}
+
 // Interpreter finds the Python that environments are made from, and its version.
 // The error says what to install.
 func Interpreter(ctx context.Context) (path, version string, err error) {
-	p, err := findPython(ctx, "")
+	p, err := findPython(ctx, "", "")
 	return p.Path, p.Version, err
 }
 

@@ -139,7 +139,7 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	python, err := findPython(ctx, "")
+	python, err := findPython(ctx, "", "")
 	if err != nil {
 		return nil, err
 	}
@@ -205,6 +205,10 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool, fin
 		if err != nil {
 			return r, err
 		}
+		if e.python, err = suitable(ctx, e.python, e.specifier, filepath.Dir(e.dir), find); err != nil {
+			r.State, r.Problem = LockFailed, err.Error()
+			return r, context.Cause(ctx)
+		}
 		asOf := time.Time{}
 		if !l.Upgrade {
 			asOf = commitTime(ctx, m.generators)
@@ -243,7 +247,10 @@ func LockFile(g *Generator) string {
 	for i, line := range lines {
 		lines[i] = ownFolder(g.Dir).ReplaceAllString(line, "${1}.${2}")
 	}
-	return fmt.Sprintf("%x.txt", sha256.Sum256([]byte(strings.Join(lines, "\n"))))[:12] + ".txt"
+	if g.specifier != "" {
+		lines = append(lines, "python"+g.specifier)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(lines, "\n"))))[:12] + ".txt"
 }
 
 // Locked returns the hash of the lock that is kept for a generator in the
@@ -307,7 +314,7 @@ func (e environment) makeLock(ctx context.Context, in installer, path string, na
 		return l, err
 	}
 	resolve := func(more ...string) error {
-		argv := append([]string{in.uv, "pip", "compile", "--color", "never", "--universal", "--python-version", fmt.Sprintf("3.%d", oldestMinor),
+		argv := append([]string{in.uv, "pip", "compile", "--color", "never", "--universal", "--python-version", fmt.Sprintf("3.%d", lowestMinor(e.specifier)),
 			"--python", e.python.Path, "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "--output-file", filepath.Join(scratch, "lock"), list}, more...)
 		out, err := run(ctx, scratch, argv, append(settings.environ(), "UV_CACHE_DIR="+in.cacheDir()), say)
 		if err != nil && ctx.Err() == nil {
@@ -339,6 +346,9 @@ func (e environment) makeLock(ctx context.Context, in installer, path string, na
 	head := "# What a requirement set is, exactly: made by \"ops generators lock\", not to be edited.\n"
 	for _, line := range e.requirements {
 		head += "# requires " + ownFolder(e.of).ReplaceAllString(line, "${1}.${2}") + "\n"
+	}
+	if e.specifier != "" {
+		head += "# python " + e.specifier + "\n"
 	}
 	head += "# as of " + date + "\n"
 	l = lock{path: path, text: []byte(head)}
