@@ -55,7 +55,7 @@ func TestDownload(t *testing.T) {
 	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 17`) {
 		t.Errorf("%s %v", said, err)
 	}
-	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009.tar.gz") || !slices.Contains(got, "chess/d_00000002/prompt.txt") {
+	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009_c1.tar.gz") || !slices.Contains(got, "chess/d_00000002/prompt.txt") {
 		t.Errorf("%v", got)
 	}
 	// One is damaged here: it alone is fetched again.
@@ -181,7 +181,7 @@ func TestHostileArchives(t *testing.T) {
 			defer root.Close()
 			must(t, root.Mkdir(partial, 0o755))
 			d := &download{root: root, unpack: true}
-			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples, Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000.tar.gz"}}
+			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples, Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000_c1.tar.gz"}}
 			f := samples[0].Files[0]
 			missing := map[string]expected{"maze/d_00000000/" + f.Name: {"maze/d_00000000/" + f.Name, f.Size, f.SHA256, time.Time{}}}
 			err = d.untar(t.Context(), bytes.NewReader(test.archive), r, missing)
