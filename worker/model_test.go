@@ -13,7 +13,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,7 +21,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -58,26 +56,6 @@ func memoryDir(t *testing.T) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
-}
-
-// modelDir is a folder for worlds, which is the temporary one, too.
-func modelDir(t *testing.T) string {
-	dir := memoryDir(t)
-	t.Setenv("TMPDIR", dir)
-	return dir
-}
-
-// modelIndex writes down the generator of a world.
-func modelIndex(t interface{ Fatal(...any) }, dir string) {
-	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
-		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
-	}}})
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, generator.IndexFile), index, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func oneCase(ctx context.Context, t *rapid.T, dir string) {

@@ -9,10 +9,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"testing/synctest"
 	"time"
 
@@ -84,6 +86,26 @@ func (c *call) lost() time.Time {
 		return time.Now().Add(modelComplete)
 	}
 	return time.Now().Add(modelLateness)
+}
+
+// modelDir is a folder for worlds, which is the temporary one, too.
+func modelDir(t *testing.T) string {
+	dir := memoryDir(t)
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+// modelIndex writes down the generator of a world.
+func modelIndex(t interface{ Fatal(...any) }, dir string) {
+	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
+		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
+	}}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, generator.IndexFile), index, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
