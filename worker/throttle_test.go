@@ -98,8 +98,8 @@ func TestThrottledBucket(t *testing.T) {
 	counter := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runs.Add(1) }))
 	defer counter.Close()
 	count := fmt.Sprintf("import urllib.request\nurllib.request.urlopen(%q)", counter.URL)
-	b := newBench(t, 5, worker.Limits{}, map[string]string{"half": count, "most": count})
-	for name, part := range map[string]float64{"half": 0.5, "most": 0.7} {
+	b := newBench(t, 5, worker.Limits{}, map[string]string{"third": count, "half": count, "most": count})
+	for name, part := range map[string]float64{"third": 0.3, "half": 0.5, "most": 0.7} {
 		t.Run(name, func(t *testing.T) {
 			runs.Store(0)
 			g := b.newGate(false)
