@@ -141,6 +141,9 @@ func (i *inspection) record(r store.Receipt) {
 	if !slices.Contains(i.report.Seeds, r.RunSeed) {
 		i.report.Seeds = append(i.report.Seeds, r.RunSeed)
 	}
+	if !slices.Contains(i.report.Domains, r.Domain) {
+		i.report.Domains = append(i.report.Domains, r.Domain)
+	}
 	if r.Commit != "" && !slices.Contains(i.report.Commits, r.Commit) {
 		i.report.Commits = append(i.report.Commits, r.Commit)
 	}
