@@ -179,12 +179,6 @@ func inParts(t *rapid.T, x task.Task) task.Task {
 	return x
 }
 
-func (w *world) send(x task.Task) {
-	request := fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":%q}`, w.config.QueueURL, x.Body())
-	w.post("SendMessage", request)
-	w.log("sent %s", x.Body())
-}
-
 // step does one thing that the test draws.
 func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 	w.rest()
@@ -231,7 +225,7 @@ func (w *world) calm(ctx context.Context, t interface{ Fatalf(string, ...any) })
 		case w.broken != nil:
 			t.Fatalf("%v", w.broken)
 		case len(waiting) > 0:
-			w.end(waiting[0], executed)
+			w.end(waiting[0], w.faults(waiting[0]))
 		case visible > 0 && len(w.alive) < 2:
 			if err := w.play(ctx, modelTimeout); err != nil {
 				t.Fatalf("%v", err)

@@ -54,8 +54,10 @@ type world struct {
 	serial int
 	nonce  int
 	told   []string
-	strays map[string]bool // keys that were written when nobody waited for them any more
-	broken error           // the invariant that was seen broken first
+	strays map[string]bool    // keys that were written when nobody waited for them any more
+	broken error              // the invariant that was seen broken first
+	faults func(c *call) fate // of calls while it is calm
+	kept   int                // how many deletions of messages are still to be lost
 }
 
 // player is one worker with one message.
@@ -109,7 +111,7 @@ func modelIndex(t interface{ Fatal(...any) }, dir string) {
 }
 
 func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
-	w := &world{strays: map[string]bool{}, bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
+	w := &world{faults: func(*call) fate { return executed }, strays: map[string]bool{}, bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
 	var err error
 	if w.queue, err = sqsserver.Open(filepath.Join(dir, "queue"), sqsserver.Options{BaseURL: "http://127.0.0.1"}); err != nil {
 		return nil, err
@@ -273,7 +275,10 @@ func (w *world) rest() {
 			p.cancel()
 			w.alive = slices.DeleteFunc(w.alive, func(other *player) bool { return other == p })
 			w.log("worker %d is done, the message goes on: %v", p.id, p.failed)
-			if !p.failed {
+			switch {
+			case !p.failed && w.kept > 0:
+				w.kept--
+			case !p.failed:
 				_ = w.queue.Delete("tasks", p.message.ReceiptHandle)
 			}
 		default:
@@ -373,6 +378,12 @@ func crashes(seed int) bool { return seed%4 == 1 }
 // pixel is a picture.
 var pixel = []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU" +
 	"\x00\x00\x00\nIDATx\x9cc\xf8\x0f\x00\x01\x01\x01\x00\xb18\xf6\x14\x00\x00\x00\x00IEND\xaeB`\x82")
+
+func (w *world) send(x task.Task) {
+	request := fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":%q}`, w.config.QueueURL, x.Body())
+	w.post("SendMessage", request)
+	w.log("sent %s", x.Body())
+}
 
 // post asks the queue for something past every worker.
 func (w *world) post(operation, body string) {
