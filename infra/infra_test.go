@@ -440,7 +440,7 @@ func TestWorkerRights(t *testing.T) {
 		return false
 	}
 	chunk := task.Chunk{Cell: task.Range{Start: 0, End: 20}, Keep: task.Range{Start: 0, End: 20}}
-	data, shard := task.FileKey("maze", "maze_00000000", "prompt.txt"), task.ShardKey("maze", chunk)
+	data, shard := task.FileKey("maze", "maze_00000000", "prompt.txt"), task.ShardKey("maze", chunk, 1)
 	claim, receipt := task.ClaimKey("maze", chunk.Cell, 1), task.ReceiptKey("maze", chunk)
 	failure, invalid, run := task.FailureKey("maze", chunk, "m", 1), task.InvalidFailureKey("m", 1), task.RunKey("r")
 	objects := "arn:aws:s3:::" + bucket + "-0123abc"

@@ -232,7 +232,7 @@ func (f *far) fill(b *testing.B, run task.Run, every int, old bool) {
 		r := store.Receipt{Version: 1, Generator: name, RunID: run.ID, RunSeed: run.Seed, ChunkSize: run.ChunkSize, ChunkStart: c.Cell.Start, Seed: c.Seed(t, 0),
 			Command: []string{"python", "examples/generate.py", "--num-samples", "20", "--seed", fmt.Sprint(c.Seed(t, 0)), "--output", "output"},
 			Start:   c.Keep.Start, End: c.Keep.End, Claim: 1, Format: task.Tar, Domain: "maze", CPUSeconds: 3, WallSeconds: 3, PeakRSSBytes: 300 << 20,
-			Shard: &store.Object{Key: task.ShardKey(name, c), Size: int64(len(shard)), SHA256: strings.Repeat("0", 64)}}
+			Shard: &store.Object{Key: task.ShardKey(name, c, 1), Size: int64(len(shard)), SHA256: strings.Repeat("0", 64)}}
 		path := filepath.Join(f.objects, filepath.FromSlash(r.Key()))
 		if _, err := os.Stat(path); err == nil || missing {
 			return
@@ -261,7 +261,7 @@ func (f *far) clear(b *testing.B, run task.Run, every int) {
 	chunks(run, every, func(name string, _ task.Task, c task.Chunk, missing bool) {
 		if missing {
 			r := store.Receipt{Generator: name, Start: c.Keep.Start, End: c.Keep.End}
-			must(b, errors.Join(os.Remove(filepath.Join(f.objects, filepath.FromSlash(r.Key()))), os.Remove(filepath.Join(f.objects, filepath.FromSlash(task.ShardKey(name, c))))))
+			must(b, errors.Join(os.Remove(filepath.Join(f.objects, filepath.FromSlash(r.Key()))), os.Remove(filepath.Join(f.objects, filepath.FromSlash(task.ShardKey(name, c, 1))))))
 		}
 	})
 }

@@ -3,17 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -115,31 +114,6 @@ func (f *dlqFilter) each(ctx context.Context, q *queue.Client, see func(dead) er
 		}
 		return nil
 	})
-}
-
-// moment is a time on the command line.
-type moment struct{ time.Time }
-
-// UnmarshalText reads a time, or a span back from now.
-func (m *moment) UnmarshalText(text []byte) error {
-	s := string(text)
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.ParseFloat(days, 64); err == nil && n >= 0 && n < 10_000 {
-			m.Time = time.Now().Add(-time.Duration(n * 24 * float64(time.Hour)))
-			return nil
-		}
-	}
-	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		m.Time = time.Now().Add(-d)
-		return nil
-	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04", time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			m.Time = t
-			return nil
-		}
-	}
-	return fmt.Errorf("%q is neither a span such as 90m, 12h or 3d nor a time such as 2026-08-01T10:00:00Z", s)
 }
 
 // dead is a message of the DLQ and what is known of it.
@@ -367,9 +341,8 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 		if err != nil {
 			return err
 		}
-		name := filepath.Join(c.Output, task.SafeName(d.ID)+".json")
 		saved++
-		return errors.Join(os.WriteFile(name+".part", append(text, '\n'), 0o644), os.Rename(name+".part", name))
+		return atomicfile.Write(filepath.Join(c.Output, task.SafeName(d.ID)+".json"), append(text, '\n'))
 	})
 	if err != nil {
 		return err

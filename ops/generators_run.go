@@ -8,11 +8,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -28,7 +30,7 @@ type GeneratorsRunCmd struct {
 
 // Help is the long help.
 func (*GeneratorsRunCmd) Help() string {
-	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. The files that it wrote are kept in DIR as it left them, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame.
+	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. The files that it wrote are kept in DIR as it left them, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame; further samples, 25 each, are on contact-sheet-2.png and so on.
 
 Exit status 0: a worker would take the samples. 2: it would not, and the reason is what its failure report would say.
 
@@ -54,7 +56,7 @@ type Tried struct {
 	Command   []string     `json:"command"`
 	To        string       `json:"to"`
 	NotKept   []string     `json:"not_kept,omitempty"` // of what it wrote
-	Sheet     string       `json:"sheet,omitempty"`
+	Sheets    []string     `json:"sheets,omitempty"`   // a page for each contract.PerSheet samples
 	CPU       float64      `json:"cpu_seconds"`
 	Wall      float64      `json:"wall_seconds"`
 	PeakRSS   int64        `json:"peak_rss_bytes"`
@@ -185,12 +187,8 @@ func copyFile(to, from string, most int64) (n int64, ok bool, err error) {
 	if info, err := f.Stat(); err != nil || info.Size() > most {
 		return 0, false, nil //nolint:nilerr // as above
 	}
-	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return 0, false, err
-	}
-	n, err = io.Copy(w, f)
-	return n, true, errors.Join(err, w.Close())
+	err = atomicfile.Stream(to, func(w io.Writer) (err error) { n, err = io.Copy(w, f); return err })
+	return n, true, err
 }
 
 // show fills in the samples and draws their contact sheet.
@@ -213,18 +211,28 @@ func (c *GeneratorsRunCmd) show(ctx context.Context, runs *plan.Runs, g *generat
 		tried.Samples = append(tried.Samples, one)
 	}
 	const frames = 4
-	sheet, err := contract.ContactSheet(ctx, runs, g, dir, samples, frames)
-	if err != nil {
-		return err
-	}
-	tried.Sheet = filepath.Join(c.To, "contact-sheet.png")
-	for n := 2; ; n++ {
-		if _, err := os.Lstat(tried.Sheet); err != nil {
-			break
+	page := 1
+	for part := range slices.Chunk(samples, contract.PerSheet) {
+		sheet, err := contract.ContactSheet(ctx, runs, g, dir, part, frames)
+		if err != nil {
+			return err
 		}
-		tried.Sheet = filepath.Join(c.To, fmt.Sprintf("contact-sheet-%d.png", n)) // the generator has made one of that name
+		file := filepath.Join(c.To, "contact-sheet.png")
+		for {
+			if page > 1 {
+				file = filepath.Join(c.To, fmt.Sprintf("contact-sheet-%d.png", page))
+			}
+			page++
+			if _, err := os.Lstat(file); err != nil {
+				break
+			} // the generator has made one of that name
+		}
+		if err := contract.SavePicture(file, sheet); err != nil {
+			return err
+		}
+		tried.Sheets = append(tried.Sheets, file)
 	}
-	return contract.SavePicture(tried.Sheet, sheet)
+	return nil
 }
 
 // failureOf is what a worker's failure report would say, or nil where the
@@ -243,7 +251,7 @@ func (t *Tried) table(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, plural(len(s.Files), "file"), size(s.Bytes), cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
 	}
 	if len(t.Samples) > 0 {
-		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(t.Samples[0].Files, " "))
+		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(sample.Shape(t.Samples[0].Files), " "))
 	}
 	if f := t.Failure; f != nil {
 		fmt.Fprintf(w, "%s: %s\n", f.Cause, f.Detail)
@@ -261,8 +269,11 @@ func (t *Tried) table(w io.Writer) {
 		fmt.Fprintf(w, "not kept: %s\n", plan.Some(t.NotKept))
 	}
 	fmt.Fprintf(w, "kept in %s", t.To)
-	if t.Sheet != "" {
-		fmt.Fprintf(w, ", with %s", filepath.Base(t.Sheet))
+	switch n := len(t.Sheets); {
+	case n == 1:
+		fmt.Fprintf(w, ", with %s", filepath.Base(t.Sheets[0]))
+	case n > 1:
+		fmt.Fprintf(w, ", with %s to %s", filepath.Base(t.Sheets[0]), filepath.Base(t.Sheets[n-1]))
 	}
 	fmt.Fprintf(w, "\n%.1f s of CPU, %.1f s, %s of memory\n", t.CPU, t.Wall, size(t.PeakRSS))
 }

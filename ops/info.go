@@ -65,6 +65,16 @@ func (t *Target) exports() []string {
 	}
 	if t.SQSEndpoint != "" {
 		lines = append(lines, "unset AWS_PROFILE AWS_SESSION_TOKEN") // they would win over the placeholders
+		lines = append(lines, direct...)
 	}
 	return lines
+}
+
+// direct keeps clients from asking a proxy for this machine: boto3, the AWS CLI and
+// curl do not know that it is of no use to them. Those that read but one of the two
+// variables get what the user has in the other.
+var direct = []string{
+	`export NO_PROXY="${NO_PROXY:-${no_proxy:-}}" no_proxy="${no_proxy:-${NO_PROXY:-}}"`,
+	`case ",$NO_PROXY," in (",*,"|*,127.0.0.1,*) ;; (*) NO_PROXY="127.0.0.1,localhost,::1${NO_PROXY:+,$NO_PROXY}" ;; esac`,
+	`case ",$no_proxy," in (",*,"|*,127.0.0.1,*) ;; (*) no_proxy="127.0.0.1,localhost,::1${no_proxy:+,$no_proxy}" ;; esac`,
 }

@@ -19,10 +19,10 @@ import (
 
 // LogsCmd shows what the workers log.
 type LogsCmd struct {
-	Task      []string      `help:"Only this task: a message id, as dlq list and queue peek show it, or GENERATOR:INDEX for whatever was done for that sample; may be repeated." placeholder:"ID"`
-	Generator []string      `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
-	Since     time.Duration `help:"How far back to begin: 15m, 36h." default:"1h"`
-	Follow    bool          `help:"Go on with new lines until Ctrl-C." short:"f"`
+	Task      []string `help:"Only this task: a message id, as dlq list and queue peek show it, or GENERATOR:INDEX for whatever was done for that sample; may be repeated." placeholder:"ID"`
+	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
+	Since     moment   `help:"Where to begin: a span back from now (15m, 36h, 3d) or a time (2026-08-01T10:00:00Z)." default:"1h" placeholder:"TIME"`
+	Follow    bool     `help:"Go on with new lines until Ctrl-C." short:"f"`
 
 	filter logFilter
 }
@@ -44,9 +44,6 @@ Examples:
 
 // Validate checks the flags.
 func (c *LogsCmd) Validate() error {
-	if c.Since <= 0 {
-		return usage("--since is %s, it must be a time such as 15m or 24h", c.Since)
-	}
 	c.filter = logFilter{generators: c.Generator}
 	for _, g := range c.Generator {
 		if err := task.CheckName(g); err != nil {
@@ -76,7 +73,7 @@ const logPace = 2 * time.Second
 func (c *LogsCmd) Run(ctx context.Context, o *Output) error {
 	var from logSource
 	var err error
-	since := time.Now().Add(-c.Since)
+	since := c.Since.Time
 	if o.Stack == stack.Local {
 		from, err = newLocalLogs(o.LocalDir, c.filter, since)
 	} else {

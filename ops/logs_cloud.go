@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 )
 
@@ -42,10 +41,7 @@ func newCloudLogs(ctx context.Context, g *Globals, f logFilter, since time.Time)
 	if err != nil {
 		return nil, err
 	}
-	client := cloudwatchlogs.NewFromConfig(config, func(o *cloudwatchlogs.Options) {
-		// An account may filter 5 times a second, whoever else does.
-		o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts = 8 })
-	})
+	client := cloudwatchlogs.NewFromConfig(config) // an account may filter 5 times a second, whoever else does: it tries again
 	return &cloudLogs{client: client, group: t.LogGroupName, filter: f, from: since, shown: map[string]time.Time{}, requests: map[string]bool{}}, nil
 }
 

@@ -18,7 +18,7 @@ import (
 
 func filterOf(t *testing.T, c LogsCmd) logFilter {
 	t.Helper()
-	c.Since = time.Hour
+	c.Since = moment{time.Now().Add(-time.Hour)}
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestLogsFollow(t *testing.T) {
 	defer stop()
 	done := make(chan error, 1)
 	go func() {
-		c := &LogsCmd{Since: time.Hour, Follow: true}
+		c := &LogsCmd{Since: moment{time.Now().Add(-time.Hour)}, Follow: true}
 		done <- errors.Join(c.Run(ctx, &Output{Globals: &Globals{Stack: stack.Local, LocalDir: dir}, data: w, talk: io.Discard}), w.Close())
 	}()
 	lines := bufio.NewScanner(r)

@@ -112,6 +112,7 @@ func run() int {
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		variables(),
+		spans,
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&cli.Globals, out),
 		kong.BindSingletonProvider(newTarget),

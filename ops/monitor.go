@@ -30,7 +30,7 @@ func (*MonitorCmd) Help() string {
 
 What the run has cost comes from them too: they tell what the generators took, and how long the workers were at work for it follows from their CPUs. It is an estimate, without tries that failed, and from some of the receipts where there are many; the bill comes from AWS. Of the local stack, which costs nothing, it is what the same would cost in Lambda.
 
-With --watch it ends with exit status 0 when the run is whole, and with 2 when nothing is left to do and it is not.
+With --watch it ends with exit status 0 when the run is whole, and with 2 when nothing is left to do and it is not. SQS counts up to a minute late, so a queue is empty when it has looked so for 90 seconds; the local one counts exactly. Leaving the live view with q ends with 0: the run goes on.
 
 Examples:
   ops --stack dev monitor
@@ -62,7 +62,10 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		return o.Print(p, p.table)
 	}
 	interval := time.Duration(c.Interval * float64(time.Second))
-	p, err := watch(ctx, o, m, interval, t)
+	p, err := watch(ctx, o, m, interval)
+	if errors.Is(err, errLeft) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -100,6 +103,7 @@ type Progress struct {
 	Rate       float64             `json:"rate"`      // samples per second, in the last two minutes
 	ETASeconds float64             `json:"eta_seconds,omitempty"`
 	Queue      queue.Depth         `json:"queue"`
+	Settling   float64             `json:"queue_settling_seconds,omitempty"` // for how long an empty queue is watched still, because counts lag
 	DLQ        int                 `json:"dlq"`
 	DLQOldest  float64             `json:"dlq_oldest_seconds,omitempty"`
 	Failures   map[task.Cause]int  `json:"failures,omitempty"`        // reports, by cause
@@ -117,9 +121,6 @@ type GeneratorProgress struct {
 // whole reports whether everything is committed.
 func (p *Progress) whole() bool { return p.Committed >= p.Expected }
 
-// idle reports whether nothing is left that could commit more.
-func (p *Progress) idle() bool { return p.Queue.Total() == 0 }
-
 // monitor looks at a run again and again. A generator that is whole is not
 // listed again, of others only where there were gaps; and a failure report is
 // read once.
@@ -136,6 +137,7 @@ type monitor struct {
 	failing  time.Time  // since when looks fail; zero while they succeed
 	partly   bool       // the last look did not list everything
 	costs    *costs     // nil where nobody asks for them
+	idle     *queue.Idle
 }
 
 type observation struct {
@@ -170,7 +172,7 @@ func (m *monitor) forgives(ctx context.Context) bool {
 }
 
 func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
-	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}, reported: make([][]string, len(run.Generators))}
+	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}, reported: make([][]string, len(run.Generators)), idle: q.NewIdle()}
 	for range run.Generators {
 		m.open = append(m.open, []task.Range{run.Range()})
 		m.repaired = append(m.repaired, repaired{})
@@ -341,6 +343,14 @@ func (p *Progress) speed() string {
 	return s
 }
 
+// settling says why a watch of an empty queue goes on, "" where it does not.
+func (p *Progress) settling() string {
+	if p.Settling < 1 {
+		return ""
+	}
+	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)", span(time.Duration(p.Settling*float64(time.Second))))
+}
+
 // dead is how many messages the DLQ has, and for how long.
 func (p *Progress) dead() string {
 	if p.DLQ == 0 {
@@ -354,13 +364,13 @@ func (p *Progress) dead() string {
 }
 
 // watch looks until the run is whole, or nothing is left that could make it so.
-func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration, t *Target) (*Progress, error) {
+func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration) (*Progress, error) {
 	if o.terminal && !o.JSON {
 		p, err := watchLive(ctx, m, interval)
-		if err != nil {
-			return nil, err
+		if p != nil { // the live view leaves nothing behind
+			err = errors.Join(err, o.Print(p, p.table))
 		}
-		return p, o.Print(p, p.table) // the live view leaves nothing behind
+		return p, err
 	}
 	return watchLines(ctx, o, m, interval, func(p *Progress) error {
 		if o.JSON {
@@ -375,15 +385,15 @@ func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration, t
 func watchLines(ctx context.Context, o *Output, m *monitor, interval time.Duration, tell func(*Progress) error) (*Progress, error) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	still := 0
 	for {
 		p, err := m.lookSurely(ctx)
 		switch {
 		case err == nil:
+			done := m.done(p)
 			if err := tell(p); err != nil {
 				return nil, err
 			}
-			if done(p, &still) {
+			if done {
 				return p, nil
 			}
 		case m.forgives(ctx):
@@ -399,18 +409,15 @@ func watchLines(ctx context.Context, o *Output, m *monitor, interval time.Durati
 	}
 }
 
-// done reports whether a watch can end. SQS counts only about, so an empty queue
-// is believed at the second look.
-func done(p *Progress, still *int) bool {
-	if p.whole() {
-		return true
+// done reports whether a watch can end: the run is whole, or nothing is left that
+// could commit more.
+func (m *monitor) done(p *Progress) bool {
+	idle := m.idle.See(p.Queue, p.Time)
+	p.Settling = 0
+	if !p.whole() && !idle && p.Queue.Total() == 0 {
+		p.Settling = m.idle.Left(p.Time).Seconds()
 	}
-	if !p.idle() {
-		*still = 0
-		return false
-	}
-	*still++
-	return *still >= 2
+	return p.whole() || idle
 }
 
 // verdict is the end of a watch: nil for a whole run.
@@ -428,6 +435,7 @@ func (p *Progress) line() string {
 	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), count(p.Committed), count(p.Expected), p.percent())
 	b.WriteString(p.speed())
 	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed, p.dead())
+	b.WriteString(p.settling())
 	if p.failed() {
 		fmt.Fprintf(&b, "  failures %s", p.causes())
 	}

@@ -88,11 +88,11 @@ func TestViewEnds(t *testing.T) {
 		_, quit := cmd().(tea.QuitMsg)
 		return quit
 	}
-	v := &view{interval: time.Millisecond, context: t.Context(), monitor: &monitor{}}
+	v := &view{interval: time.Millisecond, context: t.Context(), monitor: &monitor{idle: &queue.Idle{}}}
 	if _, cmd := v.Update(looked{progress: midway()}); quits(cmd) {
 		t.Error("it ends midway")
 	}
-	if _, cmd := v.Update(tea.KeyMsg{Type: tea.KeyCtrlC}); !quits(cmd) || !v.left {
+	if _, cmd := v.Update(tea.KeyMsg{Type: tea.KeyCtrlC}); !quits(cmd) || !v.stopped {
 		t.Error("Ctrl-C does not end it")
 	}
 	whole := midway()
@@ -110,19 +110,6 @@ func TestViewEnds(t *testing.T) {
 	v.monitor.failing = time.Now().Add(-patience)
 	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); !quits(cmd) {
 		t.Error("it goes on when looks fail for long")
-	}
-}
-
-// A run that can never be whole is believed to be over at the second look: SQS
-// counts only about.
-func TestDone(t *testing.T) {
-	p := midway()
-	still := 0
-	for n, waiting := range []int{5, 0, 3, 0, 0} {
-		p.Queue = queue.Depth{Waiting: waiting}
-		if got := done(p, &still); got != (n == 4) {
-			t.Errorf("look %d: done is %v", n, got)
-		}
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -18,17 +19,23 @@ import (
 func watchLive(ctx context.Context, m *monitor, interval time.Duration) (*Progress, error) {
 	lipgloss.SetDefaultRenderer(lipgloss.NewRenderer(os.Stderr)) // standard output is for the data, and may be a file
 	v := &view{monitor: m, interval: interval, context: ctx, started: time.Now(), width: 80, height: 24}
-	if _, err := tea.NewProgram(v, tea.WithOutput(os.Stderr), tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left {
+	if _, err := tea.NewProgram(v, tea.WithOutput(os.Stderr), tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left && !v.stopped {
 		return nil, err
 	}
-	if v.left || ctx.Err() != nil {
-		return nil, context.Canceled
-	}
-	if v.err != nil {
+	switch {
+	case v.stopped || ctx.Err() != nil:
+		return nil, &statusError{exitFailed, "stopped"}
+	case v.left:
+		return v.progress, errLeft
+	case v.err != nil:
 		return nil, v.err
 	}
 	return v.progress, nil
 }
+
+// errLeft says that the person left the live view: the run goes on, and nothing is
+// said of its end.
+var errLeft = errors.New("left")
 
 // view is the live view's state.
 type view struct {
@@ -37,9 +44,8 @@ type view struct {
 	interval      time.Duration
 	started       time.Time
 	progress      *Progress
-	still         int
 	err           error // of the last look
-	left          bool
+	left, stopped bool  // by a key
 	width, height int
 }
 
@@ -66,8 +72,11 @@ func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		v.width, v.height = msg.Width, msg.Height
 	case tea.KeyMsg:
 		switch msg.String() {
-		case "q", "esc", "ctrl+c":
+		case "q", "esc":
 			v.left = true
+			return v, tea.Quit
+		case "ctrl+c":
+			v.stopped = true
 			return v, tea.Quit
 		}
 	case looked:
@@ -78,7 +87,7 @@ func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })
 		}
 		v.progress = msg.progress
-		if done(v.progress, &v.still) {
+		if v.monitor.done(v.progress) {
 			return v, tea.Quit
 		}
 		return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })
@@ -110,7 +119,7 @@ func (v *view) View() string {
 	head := slices.Concat(
 		[]string{bold.Render("run "+p.Run) + faint.Render("  "+span(time.Since(v.started)))}, gap,
 		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate}, gap)
-	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed", count(p.Queue.Waiting), count(p.Queue.InFlight), count(p.Queue.Delayed))})
+	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed", count(p.Queue.Waiting), count(p.Queue.InFlight), count(p.Queue.Delayed)) + p.settling()})
 	if p.DLQ > 0 {
 		tail = append(tail, bad.Render("dlq    "+p.dead()))
 	}

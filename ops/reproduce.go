@@ -14,6 +14,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -242,10 +243,14 @@ func keep(s sample.Sample, to string) (string, error) {
 	}
 	for _, f := range s.Files {
 		data, err := os.ReadFile(f.Path)
-		if err != nil {
-			return "", err
+		file := filepath.Join(dir, filepath.FromSlash(f.Name))
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(file), 0o755)
 		}
-		if err := os.WriteFile(filepath.Join(dir, f.Name), data, 0o644); err != nil {
+		if err == nil {
+			err = atomicfile.Write(file, data)
+		}
+		if err != nil {
 			return "", err
 		}
 	}

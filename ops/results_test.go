@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -54,7 +55,7 @@ func TestDownload(t *testing.T) {
 	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 17`) {
 		t.Errorf("%s %v", said, err)
 	}
-	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009.tar.gz") || !slices.Contains(got, "chess/d_00000002/prompt.txt") {
+	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009_c1.tar.gz") || !slices.Contains(got, "chess/d_00000002/prompt.txt") {
 		t.Errorf("%v", got)
 	}
 	// One is damaged here: it alone is fetched again.
@@ -178,9 +179,12 @@ func TestHostileArchives(t *testing.T) {
 			root, err := os.OpenRoot(to)
 			must(t, err)
 			defer root.Close()
+			must(t, root.Mkdir(partial, 0o755))
 			d := &download{root: root, unpack: true}
-			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples, Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000.tar.gz"}}
-			err = d.untar(bytes.NewReader(test.archive), r, samples)
+			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples, Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000_c1.tar.gz"}}
+			f := samples[0].Files[0]
+			missing := map[string]expected{"maze/d_00000000/" + f.Name: {"maze/d_00000000/" + f.Name, f.Size, f.SHA256, time.Time{}}}
+			err = d.untar(t.Context(), bytes.NewReader(test.archive), r, missing)
 			said := fmt.Sprint(err, d.problems)
 			if fine := err == nil && len(d.problems) == 0; fine != (test.word == "") || !strings.Contains(said, test.word) {
 				t.Errorf("%s; want %q", said, test.word)
@@ -210,7 +214,7 @@ func TestDownloadStaysInside(t *testing.T) {
 	must(t, err)
 	defer root.Close()
 	d := &download{root: root}
-	if err := d.save("../escaped", strings.NewReader("x"), 1, ""); err == nil {
+	if err := d.save(expected{name: "../escaped", size: 1}, strings.NewReader("x")); err == nil {
 		t.Error("../escaped was saved")
 	}
 }

@@ -275,7 +275,9 @@ func (c *SubmitCmd) words(run task.Run) string {
 	return named.words()
 }
 
-// confirmQueue asks before something is sent that may be in the queue already.
+// confirmQueue asks before something is sent that may be in the queue already. One
+// count is enough: what is sent twice because SQS counts late is found done, at the
+// cost of an invocation.
 func (c *SubmitCmd) confirmQueue(ctx context.Context, o *Output, q *queue.Client) error {
 	depth, err := q.Depth(ctx)
 	if err != nil || depth.Total() == 0 {

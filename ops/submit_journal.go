@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +16,7 @@ import (
 // machine that submits; on another one a resume sends all of them again.
 type journal struct {
 	file *os.File
+	size int64
 	sent map[int]bool
 }
 
@@ -54,12 +56,19 @@ func (j *journal) read() error {
 			j.sent[place] = true
 		}
 	}
-	return j.file.Truncate(int64(len(whole)))
+	j.size = int64(len(whole))
+	return j.file.Truncate(j.size)
 }
 
+// add notes that a task was sent. Of a line that could not be written nothing is
+// left: the next one would make another number of it.
 func (j *journal) add(place int) error {
-	_, err := fmt.Fprintf(j.file, "%d\n", place)
-	return err
+	n, err := fmt.Fprintf(j.file, "%d\n", place)
+	if err != nil {
+		return errors.Join(err, j.file.Truncate(j.size))
+	}
+	j.size += int64(n)
+	return nil
 }
 
 func (j *journal) close() { _ = j.file.Close() }

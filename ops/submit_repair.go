@@ -273,28 +273,16 @@ const lookEvery = 500 * time.Millisecond
 
 // idle waits until the queue is empty: what is in it may be what is missing.
 func (w *waiter) idle(ctx context.Context) error {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for still := 0; ; {
-		depth, err := w.queue.Depth(ctx)
-		if err != nil {
-			return err
+	said := false
+	return w.queue.WaitIdle(ctx, lookEvery, func(d queue.Depth, left time.Duration) {
+		switch {
+		case d.Total() > 0:
+			w.o.Progress("waiting for tasks in the queue", 0, d.Total())
+		case left >= time.Second && !said:
+			said = true
+			w.o.Say("the queue looks empty; SQS may count late, so it is watched for %s more", span(left))
 		}
-		if depth.Total() == 0 {
-			if still++; still >= 2 { // SQS counts only about
-				return nil
-			}
-		} else {
-			if still = 0; depth.Total() > 0 {
-				w.o.Progress("waiting for tasks in the queue", 0, depth.Total())
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 // make writes a run down, sends it, and waits until all of it is committed or

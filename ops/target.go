@@ -58,7 +58,7 @@ func (t *Target) awsConfig(ctx context.Context) (aws.Config, error) {
 	if t.Name == stack.Local {
 		return local.AWSConfig(t.Outputs), nil
 	}
-	return store.LoadConfig(ctx, t.Region)
+	return store.LoadConfig(ctx, t.Region, store.LimitedRetries)
 }
 
 func newStore(ctx context.Context, t *Target) (*store.Store, error) {
@@ -74,7 +74,11 @@ func newQueue(ctx context.Context, t *Target) (*queue.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return queue.New(sqs.NewFromConfig(c), t.QueueURL, t.DLQURL), nil
+	q := queue.New(sqs.NewFromConfig(c), t.QueueURL, t.DLQURL)
+	if t.Name == stack.Local {
+		q.CountsExactly()
+	}
+	return q, nil
 }
 
 func newLambda(ctx context.Context, t *Target) (*lambda.Client, error) {

@@ -32,6 +32,14 @@ import (
 // through is the store of the cloud's bucket as seen through a proxy.
 func (c *cloud) through(t *testing.T, handle func(w http.ResponseWriter, r *http.Request, next http.Handler)) *store.Store {
 	t.Helper()
+	o := c.s3.Options()
+	client := s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(c.proxy(t, handle)), Credentials: o.Credentials, HTTPClient: store.HTTPClient(nil)}, store.ClientOptions)
+	return store.New(client, testBucket)
+}
+
+// proxy starts one to the cloud's bucket and returns its address.
+func (c *cloud) proxy(t *testing.T, handle func(w http.ResponseWriter, r *http.Request, next http.Handler)) string {
+	t.Helper()
 	endpoint := aws.ToString(c.s3.Options().BaseEndpoint)
 	next := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r2, err := http.NewRequestWithContext(r.Context(), r.Method, endpoint+r.URL.RequestURI(), r.Body)
@@ -52,9 +60,7 @@ func (c *cloud) through(t *testing.T, handle func(w http.ResponseWriter, r *http
 	})
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(w, r, next) }))
 	t.Cleanup(proxy.Close)
-	o := c.s3.Options()
-	client := s3.New(s3.Options{Region: o.Region, BaseEndpoint: &proxy.URL, Credentials: o.Credentials, HTTPClient: store.HTTPClient(nil)}, store.ClientOptions)
-	return store.New(client, testBucket)
+	return proxy.URL
 }
 
 // isContent reports whether a request reads or asks for a data object.
@@ -236,7 +242,7 @@ func (l layer) store(t *testing.T, c *cloud, generator string, claim int) {
 		must(t, c.store.Delete(t.Context(), []string{task.FileKey(generator, s.ID, "first_frame.png"), task.FileKey(generator, s.ID, "prompt.txt")}))
 	}
 	if l.format == task.Tar {
-		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, list)
+		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, 1, list)
 		must(t, err)
 		r.Shard = &shard
 	} else {

@@ -77,7 +77,7 @@ func stored(t testing.TB, st *store.Store, generator string, r task.Range, forma
 		}
 		s := sample.Sample{Index: i, ID: task.SampleID("d", i), Fingerprint: hashOf([]byte(text))}
 		for _, name := range slices.Sorted(maps.Keys(files)) {
-			file := filepath.Join(dir, fmt.Sprint(i)+name)
+			file := filepath.Join(dir, fmt.Sprintf("%d-%d", i, len(s.Files)))
 			must(t, os.WriteFile(file, files[name], 0o600))
 			s.Files = append(s.Files, sample.File{Name: name, Path: file, Size: int64(len(files[name])), SHA256: hashOf(files[name])})
 		}
@@ -85,7 +85,7 @@ func stored(t testing.TB, st *store.Store, generator string, r task.Range, forma
 		receipt.Samples = append(receipt.Samples, store.Described(s))
 	}
 	if format == task.Tar {
-		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, list)
+		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, 1, list)
 		must(t, err)
 		receipt.Shard = &shard
 	} else {
@@ -266,8 +266,8 @@ func TestSabotage(t *testing.T) {
 
 		{name: "rename a file", formats: both[:1], sabotage: func(b *bucket) { b.rename(b.file(3, "prompt.txt"), b.file(3, "promt.txt")) }, found: found{"%f 3 prompt.txt": missing, "%f 3 promt.txt": stray}, shallow: true},
 		{name: "rename a shard", formats: both[1:], sabotage: func(b *bucket) {
-			b.rename(b.chunks[1].Shard.Key, strings.Replace(b.chunks[1].Shard.Key, "_00000009.", "_00000010.", 1))
-		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010.tar.gz": stray}, shallow: true},
+			b.rename(b.chunks[1].Shard.Key, strings.Replace(b.chunks[1].Shard.Key, "_00000009_", "_00000010_", 1))
+		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010_c1.tar.gz": stray}, shallow: true},
 		{name: "duplicate a file", formats: both[:1], sabotage: func(b *bucket) { b.copy(b.file(3, "prompt.txt"), b.file(4, "copy of prompt.txt")) }, found: found{"%f 4 copy of prompt.txt": stray}, shallow: true},
 		{name: "duplicate files to other places", formats: both, sabotage: func(b *bucket) {
 			from := b.chunks[0].ObjectKeys()[0]
@@ -333,6 +333,11 @@ func TestSabotage(t *testing.T) {
 		{name: "the generator's picture has no pixels", formats: both, make: broken("first_frame.png", noPixels), sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
 		{name: "the generator's picture is none", formats: both, make: broken("first_frame.png", []byte("hello")), sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
 		{name: "the generator's video has no frames", formats: both, make: broken("ground_truth.mp4", noFrames), sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
+		{name: "a task_id of another sample", formats: both, make: broken("metadata.json", []byte(`[{"task_id": "d_00000005", "x": NaN}]`)), sabotage: func(*bucket) {}, found: found{"%f 6 metadata.json": undecodable}},
+		{name: "a metadata.json that nobody reads", formats: both, make: broken("metadata.json", []byte(`{"task_id": `)), sabotage: func(*bucket) {}, found: found{"%f 6 metadata.json": undecodable}},
+		{name: "its own task_id", formats: both, make: broken("metadata.json", []byte(`{"x": NaN, "task_id": "d_00000006"}`)), sabotage: func(*bucket) {}, shallow: true},
+		{name: "a file in a folder is gone", formats: both[:1], make: broken("frames/0.png", picture("x")), sabotage: func(b *bucket) { b.remove(b.file(6, "frames/0.png")) }, found: found{"%f 6 frames/0.png": missing}, shallow: true},
+		{name: "files in folders", formats: both, make: broken("frames/0.png", picture("x")), sabotage: func(*bucket) {}, shallow: true},
 		{name: "the generator's video is cut off", formats: both, make: broken("ground_truth.mp4", video()[:len(video())-40]), sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
 
 		{name: "superseded", formats: both, sabotage: func(b *bucket) {

@@ -31,9 +31,11 @@ import (
 // something before they do all right.
 type bench struct {
 	*worker.Handler
-	t     *testing.T
-	store *store.Store
-	log   *logBuffer
+	t          *testing.T
+	store      *store.Store
+	url        string // of the bucket's server
+	generators string // their folder
+	log        *logBuffer
 }
 
 // logBuffer is what a worker logs.
@@ -95,7 +97,7 @@ func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]stri
 	}
 	t.Cleanup(func() { _ = server.Close() })
 	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
-	b := &bench{t: t, store: store.New(client, "bucket"), log: &logBuffer{}}
+	b := &bench{t: t, store: store.New(client, "bucket"), log: &logBuffer{}, url: server.URL(), generators: builder.Dir}
 	if b.Handler, err = worker.New(worker.Config{Bucket: "bucket", Generators: builder.Dir, Limits: limits}, b.store, nil, b.log); err != nil {
 		t.Fatal(err)
 	}

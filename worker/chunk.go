@@ -45,9 +45,7 @@ func (w *work) all(ctx context.Context, list []cell) {
 		list = busy
 		if waited += claimPoll; waited > claimWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*claimPoll {
 			for _, item := range list {
-				for _, part := range item {
-					w.outcome.held = append(w.outcome.held, part.chunk.Keep)
-				}
+				w.held(item, 0, item[0].chunk, time.Time{})
 			}
 			return
 		}
@@ -58,16 +56,17 @@ func (w *work) all(ctx context.Context, list []cell) {
 	}
 }
 
-// once tries each cell and returns those that are to be tried again.
+// once tries each cell and returns those that are to be tried again. The claim of
+// the next cell is taken while the CPUs are at work on others: no more cells wait
+// for a CPU, though claimed, than there are CPUs.
 func (w *work) once(ctx context.Context, list []cell) (busy []cell) {
 	var group sync.WaitGroup
+	next := make(chan struct{}, max(1, w.capacity/oneCPU))
 	for _, item := range list {
-		if err := w.slots.Acquire(ctx, oneCPU); err != nil {
-			w.unfinished(item, 0, item[0].chunk, err)
-			continue
-		}
-		slot := &slot{work: w, held: oneCPU}
+		next <- struct{}{}
+		slot := &slot{work: w, begin: sync.OnceFunc(func() { <-next })}
 		group.Go(func() {
+			defer slot.begin()
 			defer slot.release()
 			again, until := w.make(ctx, item, slot)
 			o := w.outcome
@@ -88,7 +87,8 @@ func (w *work) once(ctx context.Context, list []cell) (busy []cell) {
 // slot is the share of the CPUs that one chunk holds.
 type slot struct {
 	*work
-	held int64
+	held  int64
+	begin func() // lets the next cell be claimed
 }
 
 func (s *slot) release() {
@@ -106,6 +106,7 @@ func (s *slot) resize(ctx context.Context, n int64) error {
 		return err
 	}
 	s.held = n
+	s.begin()
 	return nil
 }
 
@@ -138,7 +139,7 @@ func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, unt
 	clean := true
 	log := w.log.With(w.delivery.attrs(w.task)...)
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
+		ctx, cancel := w.delivery.lastWords(ctx)
 		defer cancel()
 		if e := w.store.Release(ctx, claim, clean); e != nil {
 			log.Error("release claim", "claim", claim.Number, "error", e)
@@ -160,13 +161,22 @@ func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, unt
 	}
 	for n, part := range now {
 		for _, x := range w.parts(part) {
-			if w.isLate() {
-				w.unfinished(now, n, x.chunk, w.late(x.chunk))
+			err := slot.resize(ctx, max(slot.held, oneCPU))
+			if err == nil && w.isLate() {
+				err = w.late(x.chunk)
+			}
+			if err != nil {
+				w.unfinished(now, n, x.chunk, err)
 				return nil, until
 			}
 			began := time.Now()
 			receipt, stored, err := w.makePart(ctx, x, claim, slot, log.With("chunk", x.chunk.Name()))
 			clean = clean && stored
+			var busy *store.BusyError
+			if errors.As(err, &busy) {
+				w.held(now, n, x.chunk, busy.Until)
+				return nil, until
+			}
 			var failed *failure
 			if errors.As(err, &failed) && failed.cause == task.TimedOut || err != nil && failed == nil {
 				w.unfinished(now, n, x.chunk, err)
@@ -248,13 +258,39 @@ func (w *work) unfinished(item cell, n int, c task.Chunk, err error) {
 	var failed *failure
 	if !errors.As(err, &failed) {
 		failed = w.late(c) // the invocation ended under a request
+		if errors.Is(err, store.ErrRefused) {
+			failed.refused, failed.detail = true, "no time was left to try again: "+err.Error()
+		}
 	}
-	for _, part := range item[n:] {
+	for _, r := range left(item, n, c) {
 		rest := *failed
-		rest.chunk = part.chunk
-		rest.chunk.Keep.Start = max(c.Keep.Start, part.chunk.Keep.Start)
-		w.outcome.add(rest.chunk, nil, &rest, 0)
+		rest.chunk = r
+		w.outcome.add(r, nil, &rest, 0)
 	}
+}
+
+// held notes the same of what another worker holds, until a moment at the latest.
+func (w *work) held(item cell, n int, c task.Chunk, until time.Time) {
+	o := w.outcome
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range left(item, n, c) {
+		o.held = append(o.held, r.Keep)
+	}
+	if until.After(o.busyUntil) {
+		o.busyUntil = until
+	}
+}
+
+// left is what was not made of a cell: chunk c of its n-th part, and all that
+// follows.
+func left(item cell, n int, c task.Chunk) (rest []task.Chunk) {
+	for _, part := range item[n:] {
+		r := part.chunk
+		r.Keep.Start = max(c.Keep.Start, r.Keep.Start)
+		rest = append(rest, r)
+	}
+	return rest
 }
 
 // claim takes the cell, with a number above those of the receipts that it
@@ -305,7 +341,7 @@ func (w *work) makePart(ctx context.Context, x todo, claim *store.Claim, slot *s
 	}
 	slot.release() // the next generator may start while this one's samples are stored
 	r := made.receipt(w, x, claim)
-	if err := w.commit(ctx, x, &r, made, claim.First); err != nil {
+	if err := w.commit(ctx, x, &r, made, claim); err != nil {
 		return nil, false, w.storage(ctx, c, err)
 	}
 	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "claim", r.Claim,

@@ -16,14 +16,14 @@ import (
 // its receipt first, so that no receipt ever vouches for bytes that are gone. What
 // it restores keeps its receipt meanwhile: it is false already, and the one to
 // find the work by if this is interrupted.
-func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, first bool) error {
+func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, claim *store.Claim) error {
 	c, taken := x.chunk, x.taken()
 	emptied, err := w.retract(ctx, c, x.replaces)
 	if err != nil {
 		return err
 	}
 	if r.Format == task.Tar {
-		shard, err := w.store.PutShard(ctx, w.task.Generator, c, m.samples)
+		shard, err := w.store.PutShard(ctx, w.task.Generator, c, claim.Number, m.samples)
 		if err != nil {
 			return err
 		}
@@ -34,7 +34,7 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, m *made, fi
 			return err
 		}
 	}
-	if !first || len(x.replaces) > 0 || x.restores != nil || c.Indices != nil {
+	if !claim.First || len(x.replaces) > 0 || x.restores != nil || c.Indices != nil {
 		// Somebody was here before and may have left other objects behind.
 		if err := w.clear(ctx, x, r, taken); err != nil {
 			return err
@@ -229,6 +229,9 @@ func (w *work) locked(ctx context.Context, old store.Receipt, do func(ctx contex
 		case <-time.After(claimPoll):
 		}
 		lock, err = w.store.LockReceipt(ctx, old, holder)
+	}
+	if busy != nil && err != nil {
+		return busy // whatever ended the wait for it
 	}
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 type failure struct {
 	chunk          task.Chunk
 	cause          task.Cause
+	refused        bool // its time was up while the bucket refused what it had made
 	detail         string
 	seed, attempt  int
 	commit, image  string

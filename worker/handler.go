@@ -134,8 +134,7 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 	o := h.run(ctx, t, d)
 	summary := h.report(ctx, t, d, o)
 
-	// What follows must happen although the invocation's time may be up.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
+	ctx, cancel := d.lastWords(ctx)
 	defer cancel()
 	switch failed := worst(summary.Failures); {
 	case failed != nil && (!failed.Cause.Policy().Retry || h.messages.isLast(ctx, d)):
@@ -144,17 +143,29 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 		h.putOff(ctx, d, failed.Cause.Delay(d.receives), log)
 		return false
 	case len(o.unfinished) > 0: // run has made sure that something was committed
-		if err := h.messages.sendOn(ctx, d, o.rest(t)); err != nil {
-			log.Error("send the rest on", "error", err)
-			h.putOff(ctx, d, task.Storage.Delay(d.receives), log)
-			return false
-		}
-		return true
+		return h.sendOn(ctx, d, o.rest(t), 0, log)
 	case len(o.held) > 0:
-		h.putOff(ctx, d, busyDelay(time.Until(o.busyUntil), d.receives), log)
+		delay := busyDelay(time.Until(o.busyUntil), d.receives)
+		if h.messages.isLast(ctx, d) {
+			// The queue would bury it without a cause, though nothing of it has failed. This
+			// ends: who holds a chunk commits it, fails it or dies, and then it is free.
+			return h.sendOn(ctx, d, o.rest(t), delay, log)
+		}
+		h.putOff(ctx, d, delay, log)
 		return false
 	}
 	return true
+}
+
+// sendOn sends what is left of a task on and reports whether its message is done
+// with. If it could not be sent, the message comes back.
+func (h *Handler) sendOn(ctx context.Context, d delivery, rest task.Task, delay time.Duration, log *slog.Logger) bool {
+	err := h.messages.sendOn(ctx, d, rest, delay)
+	if err != nil {
+		log.Error("send the rest on", "error", err)
+		h.putOff(ctx, d, task.Storage.Delay(d.receives), log)
+	}
+	return err == nil
 }
 
 // giveUp buries what failed, each part with its own cause, and sends on what did
@@ -168,8 +179,7 @@ func (h *Handler) giveUp(ctx context.Context, d delivery, t task.Task, failures 
 		}
 	}
 	for _, p := range parts(t, o.open()) {
-		if err := h.messages.sendOn(ctx, d, p); err != nil {
-			log.Error("send the rest on", "error", err)
+		if !h.sendOn(ctx, d, p, 0, log) {
 			return false
 		}
 	}
@@ -277,7 +287,13 @@ func (o *outcome) rest(t task.Task) task.Task {
 
 // run computes the chunks of a task that are not committed yet, side by side,
 // and returns what became of each. It touches no message.
+//
+// Requests are tried until half of the reserve is left: what has been made stays on
+// the disk for so long. The other half is for what is said of it then.
 func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
+	reserve := Reserve(time.Until(d.deadline))
+	ctx, cancel := context.WithDeadline(ctx, d.deadline.Add(-reserve/2))
+	defer cancel()
 	o := &outcome{}
 	h.log.Info("task started", d.attrs(t)...)
 	index, err := generator.LoadIndex(h.config.Generators)
@@ -297,7 +313,7 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 	}
 
 	w := &work{Handler: h, task: t, delivery: d, generator: gen, outcome: o}
-	w.generatorDeadline = d.deadline.Add(-Reserve(time.Until(d.deadline)))
+	w.generatorDeadline = d.deadline.Add(-reserve)
 	h.seen.receipts(w.kind(t.Parts(t.Chunks()[0])[0]), stored)
 	var todo []cell
 	for _, c := range t.Chunks() {
@@ -319,6 +335,11 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 	if len(o.unfinished) > 0 && len(o.receipts) == 0 && len(o.failures) == 0 {
 		// Sending the same chunks on would go round for ever.
 		o.failures, o.unfinished = o.unfinished, nil
+		for i := range o.failures {
+			if o.failures[i].refused {
+				o.failures[i].cause = task.Storage
+			}
+		}
 	}
 	return o
 }
@@ -383,6 +404,14 @@ func newDelivery(ctx context.Context, m events.SQSMessage) delivery {
 	return d
 }
 
+// lastWords is the context of what must be said although the time of the work is
+// up. It takes no more than half of what is left of the invocation, so that what
+// comes after it has time as well.
+func (d delivery) lastWords(ctx context.Context) (context.Context, context.CancelFunc) {
+	left := min(messageTimeout, max(time.Until(d.deadline)/2, time.Second))
+	return context.WithTimeout(context.WithoutCancel(ctx), left)
+}
+
 // attrs are the keys that every log line has.
 func (d delivery) attrs(t task.Task) []any {
 	r := task.Range{}
@@ -396,7 +425,7 @@ func (d delivery) attrs(t task.Task) []any {
 // report writes a failure report for each failure and logs and measures the
 // outcome.
 func (h *Handler) report(ctx context.Context, t task.Task, d delivery, o *outcome) Summary {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messageTimeout)
+	ctx, cancel := d.lastWords(ctx)
 	defer cancel()
 	log := h.log.With(d.attrs(t)...)
 	s := Summary{Generator: t.Generator, Skipped: o.skipped, Committed: []string{}}

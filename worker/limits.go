@@ -34,7 +34,7 @@ func (l Limits) Filled() Limits {
 		l.Bytes = sample.MaxBytes
 	}
 	if l.Files == 0 {
-		l.Files = 10 * sample.MaxFiles // some write every frame of a video to a file first
+		l.Files = 2 * sample.MaxFiles // some write every frame of a video to a file first
 	}
 	if l.Patience == 0 {
 		l.Patience = 2 * time.Minute

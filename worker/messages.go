@@ -21,7 +21,6 @@ import (
 )
 
 // messageTimeout bounds what is said to the queue and the bucket after the work.
-// It is less than half of the smallest time that reserve keeps at Lambda's 900 s.
 const messageTimeout = 10 * time.Second
 
 // maxAttributes is SQS's limit of message attributes per message.
@@ -53,29 +52,16 @@ func (m *messages) putOff(ctx context.Context, d delivery, delay time.Duration) 
 	return err
 }
 
-// sendOn puts the rest of a task on the queue as a new message.
-func (m *messages) sendOn(ctx context.Context, d delivery, rest task.Task) error {
+// sendOn puts the rest of a task on the queue as a new message, which is hidden for
+// the delay, a quarter of an hour at most.
+func (m *messages) sendOn(ctx context.Context, d delivery, rest task.Task, delay time.Duration) error {
 	if m.queue == "" {
 		return fmt.Errorf("%s is not set", stack.EnvQueueURL)
 	}
 	_, err := m.client.SendMessage(ctx, &sqs.SendMessageInput{
 		QueueUrl: &m.queue, MessageBody: aws.String(rest.Body()), MessageAttributes: d.forwarded(),
+		DelaySeconds: int32(delay.Round(time.Second).Seconds()),
 	})
-	return err
-}
-
-// bury puts a task that cannot pass into the DLQ, with its cause.
-func (m *messages) bury(ctx context.Context, d delivery, body string, f Failed) error {
-	if m.dlq == "" {
-		return fmt.Errorf("%s is not set", stack.EnvDLQURL)
-	}
-	attributes := d.forwarded()
-	attributes[task.AttributeCause] = text(string(f.Cause))
-	attributes[task.AttributeDetail] = text(f.Detail)
-	if f.Report != "" {
-		attributes[task.AttributeReport] = text(f.Report)
-	}
-	_, err := m.client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &m.dlq, MessageBody: &body, MessageAttributes: attributes})
 	return err
 }
 

@@ -13,7 +13,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,7 +21,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -36,24 +34,15 @@ import (
 //
 // Only the generator is not real, and the bucket is a model in memory.
 func TestProtocol(t *testing.T) {
-	dir := memoryDir(t)
-	t.Setenv("TMPDIR", dir)
+	dir := modelDir(t)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // two chunks at a time, on every machine
-	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
-		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
-	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	rapid.Check(t, func(rt *rapid.T) {
 		own, err := os.MkdirTemp(dir, "case-")
 		if err != nil {
 			rt.Fatal(err)
 		}
 		defer os.RemoveAll(own)
-		if err := os.WriteFile(filepath.Join(own, generator.IndexFile), index, 0o600); err != nil {
-			rt.Fatal(err)
-		}
+		modelIndex(rt, own)
 		rapid.SyncTest(rt, func(rt *rapid.T) { oneCase(context.Background(), rt, own) })
 	})
 }
@@ -190,12 +179,6 @@ func inParts(t *rapid.T, x task.Task) task.Task {
 	return x
 }
 
-func (w *world) send(x task.Task) {
-	request := fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":%q}`, w.config.QueueURL, x.Body())
-	w.post("SendMessage", request)
-	w.log("sent %s", x.Body())
-}
-
 // step does one thing that the test draws.
 func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 	w.rest()
@@ -233,7 +216,7 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 }
 
 // calm lets everything run undisturbed until the queue is empty.
-func (w *world) calm(ctx context.Context, t *rapid.T) {
+func (w *world) calm(ctx context.Context, t interface{ Fatalf(string, ...any) }) {
 	for range 40_000 { // a worker that waits for a claim lists two keys at a time, for a minute
 		w.rest()
 		waiting := w.waiting(true)
@@ -242,10 +225,10 @@ func (w *world) calm(ctx context.Context, t *rapid.T) {
 		case w.broken != nil:
 			t.Fatalf("%v", w.broken)
 		case len(waiting) > 0:
-			w.end(waiting[0], executed)
+			w.end(waiting[0], w.faults(waiting[0]))
 		case visible > 0 && len(w.alive) < 2:
 			if err := w.play(ctx, modelTimeout); err != nil {
-				t.Fatal(err)
+				t.Fatalf("%v", err)
 			}
 		case len(w.alive) > 0:
 			time.Sleep(100 * time.Millisecond)
@@ -456,7 +439,9 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 		}
 	}
 	for key := range w.bucket.objects {
-		if strings.HasPrefix(key, task.DataPrefix) && !named[key] {
+		// A shard that was completed minutes later is in nobody's way: 'ops verify' tells of it.
+		stray := w.strays[key] && strings.HasSuffix(key, ".tar.gz")
+		if strings.HasPrefix(key, task.DataPrefix) && !named[key] && !stray {
 			t.Errorf("%s is there without a receipt", key)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"testing/synctest"
 	"time"
 
@@ -37,6 +38,7 @@ const (
 	modelTimeout  = 60 * time.Second
 	modelHidden   = 70 * time.Second
 	modelLateness = 5 * time.Second
+	modelComplete = 10 * time.Minute // of a shard: S3 may take minutes to complete an upload in parts
 )
 
 // world is a queue, a bucket and some workers in a bubble of testing/synctest.
@@ -52,7 +54,10 @@ type world struct {
 	serial int
 	nonce  int
 	told   []string
-	broken error // the invariant that was seen broken first
+	strays map[string]bool    // keys that were written when nobody waited for them any more
+	broken error              // the invariant that was seen broken first
+	faults func(c *call) fate // of calls while it is calm
+	kept   int                // how many deletions of messages are still to be lost
 }
 
 // player is one worker with one message.
@@ -77,8 +82,36 @@ type call struct {
 	until   time.Time           // when it is lost for good, if nobody waits for the answer
 }
 
+// lost is when a call that nobody waits for any more is lost for good.
+func (c *call) lost() time.Time {
+	if strings.Contains(c.name, ".tar.gz") && strings.HasPrefix(c.name, http.MethodPut) {
+		return time.Now().Add(modelComplete)
+	}
+	return time.Now().Add(modelLateness)
+}
+
+// modelDir is a folder for worlds, which is the temporary one, too.
+func modelDir(t *testing.T) string {
+	dir := memoryDir(t)
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+// modelIndex writes down the generator of a world.
+func modelIndex(t interface{ Fatal(...any) }, dir string) {
+	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
+		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
+	}}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, generator.IndexFile), index, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
-	w := &world{bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
+	w := &world{faults: func(*call) fate { return executed }, strays: map[string]bool{}, bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
 	var err error
 	if w.queue, err = sqsserver.Open(filepath.Join(dir, "queue"), sqsserver.Options{BaseURL: "http://127.0.0.1"}); err != nil {
 		return nil, err
@@ -118,7 +151,7 @@ func (w *world) ask(ctx context.Context, p *player, name string, changes bool, r
 		return answer, nil
 	case <-ctx.Done():
 		w.mu.Lock()
-		c.until = time.Now().Add(modelLateness)
+		c.until = c.lost()
 		w.mu.Unlock()
 		return nil, ctx.Err()
 	}
@@ -221,7 +254,7 @@ func (w *world) kill(p *player) {
 	p.dead = true
 	for _, c := range w.calls {
 		if c.by == p && c.until.IsZero() {
-			c.until = time.Now().Add(modelLateness)
+			c.until = c.lost()
 			c.answer <- nil
 		}
 	}
@@ -242,7 +275,10 @@ func (w *world) rest() {
 			p.cancel()
 			w.alive = slices.DeleteFunc(w.alive, func(other *player) bool { return other == p })
 			w.log("worker %d is done, the message goes on: %v", p.id, p.failed)
-			if !p.failed {
+			switch {
+			case !p.failed && w.kept > 0:
+				w.kept--
+			case !p.failed:
 				_ = w.queue.Delete("tasks", p.message.ReceiptHandle)
 			}
 		default:
@@ -292,6 +328,10 @@ func (w *world) end(c *call, f fate) {
 	var answer *http.Response
 	if f != refused {
 		answer = c.run()
+		if _, key, ok := strings.Cut(c.name, "/bucket/"); ok && !c.until.IsZero() {
+			key, _, _ = strings.Cut(key, "?")
+			w.strays[key] = true
+		}
 		if c.changes && w.broken == nil {
 			if w.broken = w.bucket.truthful(); w.broken != nil {
 				w.log("BROKEN: %v", w.broken)
@@ -330,17 +370,7 @@ func (w *world) generate(ctx context.Context, p *player, r generator.Request) (g
 	w.nonce++
 	nonce := w.nonce
 	w.mu.Unlock()
-	for i := range r.Samples {
-		folder := filepath.Join(result.Output, "model_task", fmt.Sprintf("model_%04d", i))
-		if err := os.MkdirAll(folder, 0o700); err != nil {
-			return result, err
-		}
-		prompt := fmt.Sprintf("seed %d offset %d nonce %d", r.Seed, i, nonce)
-		if err := errors.Join(os.WriteFile(filepath.Join(folder, "prompt.txt"), []byte(prompt), 0o600), os.WriteFile(filepath.Join(folder, "first_frame.png"), pixel, 0o600)); err != nil {
-			return result, err
-		}
-	}
-	return result, nil
+	return result, writeModel(result.Output, r.Samples, fmt.Sprintf("seed %d offset %%d nonce %d", r.Seed, nonce))
 }
 
 func crashes(seed int) bool { return seed%4 == 1 }
@@ -348,6 +378,12 @@ func crashes(seed int) bool { return seed%4 == 1 }
 // pixel is a picture.
 var pixel = []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU" +
 	"\x00\x00\x00\nIDATx\x9cc\xf8\x0f\x00\x01\x01\x01\x00\xb18\xf6\x14\x00\x00\x00\x00IEND\xaeB`\x82")
+
+func (w *world) send(x task.Task) {
+	request := fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":%q}`, w.config.QueueURL, x.Body())
+	w.post("SendMessage", request)
+	w.log("sent %s", x.Body())
+}
 
 // post asks the queue for something past every worker.
 func (w *world) post(operation, body string) {

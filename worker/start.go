@@ -47,7 +47,7 @@ func Start() error {
 		debug.SetGCPercent(400)
 		debug.SetMemoryLimit(ownMemory + int64(runtime.GOMAXPROCS(0))*chunkMemory)
 	}
-	cfg, err := store.LoadConfig(context.Background(), c.Region)
+	cfg, err := store.LoadConfig(context.Background(), c.Region, store.UnlimitedRetries)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -49,7 +50,7 @@ func Pin(root, name string, e generator.Entry) error {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		return fmt.Errorf("pin %s in %s: its entry is written in a way that cannot be edited: set its commit to %s by hand", name, path, e.Commit)
 	}
-	return generator.ReplaceFile(path, text)
+	return atomicfile.Write(path, text)
 }
 
 // value returns the value of a key of a mapping, or nil.

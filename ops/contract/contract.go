@@ -66,7 +66,7 @@ type Report struct {
 	Lock      string          `json:"lock,omitempty"` // kept, missing or stale
 	Flags     generator.Flags `json:"flags"`
 	Domain    string          `json:"domain,omitempty"`
-	Files     []string        `json:"files,omitempty"` // of a sample
+	Files     []string        `json:"files,omitempty"` // of a sample, and its folders
 	SameSeed  *bool           `json:"same_seed,omitempty"`
 	Times     bool            `json:"times,omitempty"`      // points in time in its JSON files are the exception
 	OtherSeed *bool           `json:"other_seed,omitempty"` // gives other samples

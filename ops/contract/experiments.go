@@ -31,6 +31,7 @@ func (k *check) all(ctx context.Context) error {
 	for _, f := range first.samples[0].Files {
 		r.Files = append(r.Files, f.Name)
 	}
+	r.Files = sample.Shape(r.Files)
 	k.leftovers(first)
 	for _, experiment := range []func(context.Context, *made) error{k.sameSeed, k.otherSeed, k.twice, k.hashSeed, k.apart} {
 		if err := experiment(ctx, first); err != nil {

@@ -28,15 +28,15 @@ var framer []byte
 
 // video is what came of decoding one.
 type video struct {
-	Frames int    `json:"frames"`
-	Tool   string `json:"tool"`  // that decoded it; "" if none could
-	Wrong  string `json:"wrong"` // "" also where there was no tool
-	shown  []image.Image
+	Frames int           `json:"frames"`
+	Tool   string        `json:"tool"`  // that decoded it; "" if none could
+	Wrong  string        `json:"wrong"` // "" also where there was no tool
+	shown  []image.Image // small, as thumbnail makes them
 }
 
 // decodeVideos decodes files with what the generator's environment has for that
 // (PyAV, OpenCV, imageio-ffmpeg), or else the machine's ffmpeg, in the sandbox. It
-// keeps count frames of each, spread evenly. The files must lie below dir, in which
+// keeps thumbnails of count frames of each, spread evenly. The files must lie below dir, in which
 // folders are made for the work; no generator may be able to write there itself.
 func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, files []string, count int) ([]video, error) {
 	list, err := json.Marshal(files)
@@ -94,55 +94,76 @@ func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, 
 			if err != nil {
 				return nil, broken(err)
 			}
-			videos[n].shown = append(videos[n].shown, frame)
+			videos[n].shown = append(videos[n].shown, thumbnail(frame))
 		}
 	}
 	return videos, nil
 }
 
-// mostPixels is how large a picture may be, twice as large as one of an 8K video: a
-// few bytes can say that they are a picture of many GB.
-const (
-	mostPixels = 64 << 20
-	mostFrame  = 3*mostPixels + 100 // bytes
-)
+const mostFrame = 3*sample.MaxPixels + 100 // bytes of a decoded one
 
-// readPPM reads a picture as frames.py writes it.
-func readPPM(data []byte) (image.Image, error) {
-	var w, h int
+// frame is a picture as frames.py writes it, three bytes a pixel.
+type frame struct {
+	width, height int
+	pixels        []byte
+}
+
+func (f *frame) ColorModel() color.Model { return color.RGBAModel }
+func (f *frame) Bounds() image.Rectangle { return image.Rect(0, 0, f.width, f.height) }
+func (f *frame) At(x, y int) color.Color {
+	p := f.pixels[3*(y*f.width+x):]
+	return color.RGBA{p[0], p[1], p[2], 255}
+}
+
+func readPPM(data []byte) (*frame, error) {
+	f := &frame{}
 	parts := bytes.SplitN(data, []byte("\n"), 4)
 	if len(parts) != 4 {
 		return nil, fmt.Errorf("a frame is no picture")
 	}
-	if _, err := fmt.Sscan(string(parts[1]), &w, &h); err != nil || w < 1 || h < 1 || w > mostPixels || h > mostPixels || len(parts[3]) != 3*w*h {
+	if _, err := fmt.Sscan(string(parts[1]), &f.width, &f.height); err != nil || f.width < 1 || f.height < 1 || f.width > sample.MaxPixels || f.height > sample.MaxPixels || len(parts[3]) != 3*f.width*f.height {
 		return nil, fmt.Errorf("a frame of %q has %d bytes", parts[1], len(parts[3]))
 	}
-	frame := image.NewRGBA(image.Rect(0, 0, w, h))
-	for i, p := 0, parts[3]; i < w*h; i++ {
-		frame.SetRGBA(i%w, i/w, color.RGBA{p[3*i], p[3*i+1], p[3*i+2], 255})
-	}
-	return frame, nil
+	f.pixels = parts[3]
+	return f, nil
 }
 
-// readPicture decodes a picture of a sample.
-func readPicture(file string) (image.Image, error) {
+// readPicture decodes a picture of a sample, or says what is wrong with it. The error
+// is of the reading.
+func readPicture(file string) (picture image.Image, wrong string, err error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer f.Close()
-	config, _, err := image.DecodeConfig(f)
-	if err != nil {
-		return nil, err
-	}
-	if config.Width > mostPixels/max(config.Height, 1) {
-		return nil, fmt.Errorf("it has %d by %d pixels, more than are decoded", config.Width, config.Height)
+	from := &sample.Source{Reader: f}
+	config, _, bad := image.DecodeConfig(from)
+	switch {
+	case from.Failed != nil:
+		return nil, "", from.Failed
+	case bad != nil:
+		return nil, bad.Error(), nil
+	case config.Width > sample.MaxPixels/max(config.Height, 1):
+		return nil, fmt.Sprintf("it has %d by %d pixels, more than are decoded", config.Width, config.Height), nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	picture, _, err := image.Decode(f)
-	return picture, err
+	picture, _, bad = image.Decode(from)
+	if from.Failed != nil || bad == nil {
+		return picture, "", from.Failed
+	}
+	return nil, bad.Error(), nil
+}
+
+// pixelsOf reads every pixel of a PNG and says what is wrong with it, or "".
+func pixelsOf(file string) (wrong string, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return sample.PNGPixels(f)
 }
 
 // isVideo reports whether a file of a sample is a video.
@@ -164,8 +185,12 @@ func decoded(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir s
 			case isVideo(f.Name):
 				files, names = append(files, f.Path), append(names, s.ID+"/"+f.Name)
 			case filepath.Ext(f.Name) == ".png":
-				if _, err := readPicture(f.Path); err != nil {
-					wrong = append(wrong, fmt.Sprintf("%s/%s: %v", s.ID, f.Name, err))
+				bad, err := pixelsOf(f.Path)
+				if err != nil {
+					return nil, nil, false, err
+				}
+				if bad != "" {
+					wrong = append(wrong, fmt.Sprintf("%s/%s: %s", s.ID, f.Name, bad))
 				}
 			}
 		}

@@ -114,9 +114,9 @@ func TestContactSheet(t *testing.T) {
 	for n, s := range samples {
 		for at, name := range map[int]string{0: "first_frame.png", pictures - 1: "final_frame.png"} {
 			file := s.Files[slices.IndexFunc(s.Files, func(f sample.File) bool { return f.Name == name })]
-			picture, err := readPicture(file.Path)
-			if err != nil {
-				t.Fatal(err)
+			picture, wrong, err := readPicture(file.Path)
+			if err != nil || wrong != "" {
+				t.Fatal(wrong, err)
 			}
 			want := color.RGBAModel.Convert(picture.At(4, 4))
 			x, y := gap+at*(thumb+gap)+thumb/2, gap+n*(label+thumb+gap)+label+thumb/2

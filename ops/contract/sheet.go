@@ -8,7 +8,7 @@ import (
 	"image/color"
 	"image/draw"
 	"image/png"
-	"os"
+	"io"
 	"path"
 	"strings"
 
@@ -18,6 +18,7 @@ import (
 	"golang.org/x/image/math/fixed"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
@@ -30,9 +31,14 @@ const (
 	widest = 400 // of a picture that is long and low
 )
 
+// PerSheet is for how many samples one sheet is made: it is 4,658 pixels high, and
+// takes 60 MB with what is drawn on it. No viewer opens one of a thousand.
+const PerSheet = 25
+
 // ContactSheet draws a row for each sample: its first frame, count frames of its
 // video, its final frame, and its name above. Where the video cannot be decoded a
-// box says so. dir is a folder for the work; the samples must lie below it.
+// box says so. Of what is decoded one picture is in memory at a time. Give it PerSheet
+// samples at most. dir is a folder for the work; the samples must lie below it.
 func ContactSheet(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample, count int) (image.Image, error) {
 	var files []string
 	at := map[int]int{} // place of a sample's video in files
@@ -66,9 +72,7 @@ func ContactSheet(ctx context.Context, runs *plan.Runs, g *generator.Generator, 
 				}
 				v := videos[place]
 				r.title += fmt.Sprintf("   %s: %d frames", path.Base(files[place]), v.Frames)
-				for _, frame := range v.shown {
-					r.pictures = append(r.pictures, thumbnail(frame))
-				}
+				r.pictures = append(r.pictures, v.shown...)
 				if len(v.shown) == 0 {
 					r.title += ", not decoded"
 					r.pictures = append(r.pictures, placeholder("no frames"))
@@ -79,9 +83,12 @@ func ContactSheet(ctx context.Context, runs *plan.Runs, g *generator.Generator, 
 			if file.Path == "" {
 				continue
 			}
-			picture, err := readPicture(file.Path)
+			picture, wrong, err := readPicture(file.Path)
 			if err != nil {
-				r.title += fmt.Sprintf("   %s: %v", name, err)
+				return nil, err
+			}
+			if wrong != "" {
+				r.title += fmt.Sprintf("   %s: %s", name, wrong)
 				picture = placeholder("not decoded")
 			}
 			r.pictures = append(r.pictures, thumbnail(picture))
@@ -119,17 +126,9 @@ func videoOf(s sample.Sample) (file string) {
 	return file
 }
 
-// SavePicture writes a picture as a PNG.
+// SavePicture writes a picture as a PNG, in one step.
 func SavePicture(file string, picture image.Image) error {
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	if err := png.Encode(f, picture); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	return atomicfile.Stream(file, func(w io.Writer) error { return png.Encode(w, picture) })
 }
 
 // thumbnail scales a picture to the height of the sheet.

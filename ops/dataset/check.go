@@ -115,7 +115,7 @@ func (i *inspection) readReceipts(ctx context.Context) error {
 		if done++; done%256 == 0 {
 			i.progress("receipts of "+i.name, done, len(names))
 		}
-		if wrong := contradiction(r, i.name); wrong != "" {
+		if wrong := Contradiction(r, i.name); wrong != "" {
 			i.distrust(r.ReadFrom, wrong)
 			continue
 		}
@@ -140,6 +140,9 @@ func (i *inspection) distrust(key, why string) {
 func (i *inspection) record(r store.Receipt) {
 	if !slices.Contains(i.report.Seeds, r.RunSeed) {
 		i.report.Seeds = append(i.report.Seeds, r.RunSeed)
+	}
+	if !slices.Contains(i.report.Domains, r.Domain) {
+		i.report.Domains = append(i.report.Domains, r.Domain)
 	}
 	if r.Commit != "" && !slices.Contains(i.report.Commits, r.Commit) {
 		i.report.Commits = append(i.report.Commits, r.Commit)
@@ -230,7 +233,7 @@ func (i *inspection) places(prefix string) []string {
 
 // take takes one object off what there should be.
 func (i *inspection) take(o store.Object) {
-	parts := strings.Split(strings.TrimPrefix(o.Key, task.DataPrefix+i.name+"/"), "/")
+	id, file, nested := strings.Cut(strings.TrimPrefix(o.Key, task.DataPrefix+i.name+"/"), "/")
 	if known := i.shards[o.Key]; known != nil {
 		known.seen = true
 		if known.Size != o.Size {
@@ -244,8 +247,8 @@ func (i *inspection) take(o store.Object) {
 		}
 		return
 	}
-	domain, index, ok := parseID(parts[0])
-	if !ok || len(parts) != 2 {
+	domain, index, ok := parseID(id)
+	if !ok || !nested {
 		i.stray(o.Key, task.Range{})
 		return
 	}
@@ -257,7 +260,7 @@ func (i *inspection) take(o store.Object) {
 		i.stray(o.Key, task.Range{Start: index, End: index + 1})
 		return
 	}
-	h.objects -= i.hash(parts[1], o.Size)
+	h.objects -= i.hash(file, o.Size)
 	i.view.held.set(index, h)
 }
 

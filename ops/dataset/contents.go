@@ -30,10 +30,10 @@ import (
 )
 
 const (
-	inMemory  = 8 << 20  // bytes of an object that is read into memory; a larger one goes through a temporary file
-	memory    = 64 << 20 // bytes of all objects in memory
-	maxPixels = 64 << 20 // of a picture that is decoded: four times 4096 by 4096
-	readTries = 3        // of one object whose connection breaks
+	inMemory = 8 << 20  // bytes of an object that is read into memory; a larger one goes through a temporary file
+	memory   = 64 << 20 // bytes of all objects in memory
+	decoding = 48 << 20 // bytes of all pictures that are decoded as a whole; a larger one is decoded alone
+	perPixel = 16       // bytes, of one that is: a progressive JPEG keeps its coefficients, too
 )
 
 // readContents reads what the receipts vouch for. Receipts that the journal has,
@@ -48,7 +48,7 @@ func (i *inspection) readContents(ctx context.Context) error {
 			names = append(names, e.name)
 		}
 	}
-	c := &contents{store: i.Store, trust: i.Trust, memory: semaphore.NewWeighted(memory)}
+	c := &contents{store: i.Store, trust: i.Trust, memory: semaphore.NewWeighted(memory), decoding: semaphore.NewWeighted(decoding)}
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	done := 0
@@ -63,7 +63,7 @@ func (i *inspection) readContents(ctx context.Context) error {
 			return errors.Join(group.Wait(), err)
 		}
 		place := i.view.order[r.ReadFrom]
-		if place == 0 || contradiction(r, i.name) != "" {
+		if place == 0 || Contradiction(r, i.name) != "" {
 			return errors.Join(group.Wait(), fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples", r.ReadFrom))
 		}
 		e := &i.receipts[place-1]
@@ -112,9 +112,9 @@ func digest(r store.Receipt) string {
 
 // contents checks the bytes of objects.
 type contents struct {
-	store  *store.Store
-	trust  bool
-	memory *semaphore.Weighted
+	store            *store.Store
+	trust            bool
+	memory, decoding *semaphore.Weighted // decoding is taken second
 }
 
 // undecodable is a sample whose bytes are what its receipt says and that cannot be
@@ -135,6 +135,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	}
 	type item struct {
 		index int
+		id    string
 		key   string
 		file  store.ReceiptFile
 	}
@@ -142,7 +143,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	for _, s := range live {
 		for _, f := range s.Files {
 			if key := task.FileKey(r.Generator, s.ID, f.Name); !hurt[key] {
-				items = append(items, item{s.Index, key, f})
+				items = append(items, item{s.Index, s.ID, key, f})
 			}
 		}
 	}
@@ -151,7 +152,7 @@ func (c *contents) check(ctx context.Context, r store.Receipt, live []store.Rece
 	group.SetLimit(4)
 	for n, it := range items {
 		group.Go(func() (err error) {
-			results[n], err = c.checkObject(limited, it.key, it.file)
+			results[n], err = c.checkObject(limited, it.id, it.key, it.file)
 			return err
 		})
 	}
@@ -178,7 +179,7 @@ type verdict struct {
 	detail string
 }
 
-func (c *contents) checkObject(ctx context.Context, key string, f store.ReceiptFile) (verdict, error) {
+func (c *contents) checkObject(ctx context.Context, id, key string, f store.ReceiptFile) (verdict, error) {
 	if c.trust && !isPicture(f.Name) {
 		o, err := c.store.Head(ctx, key)
 		switch {
@@ -192,44 +193,66 @@ func (c *contents) checkObject(ctx context.Context, key string, f store.ReceiptF
 			return verdict{WrongHash, hashes(o.SHA256, f.SHA256)}, nil
 		}
 	}
-	for try := 1; ; try++ {
-		v, err := c.readObject(ctx, key, f)
-		if err == nil || ctx.Err() != nil || try == readTries {
-			return v, err
-		}
+	size := min(f.Size, inMemory)
+	if err := c.memory.Acquire(ctx, size); err != nil {
+		return verdict{}, err
 	}
+	defer c.memory.Release(size)
+	var v verdict
+	err := c.store.Stream(ctx, key, func(from io.Reader, o store.Object) (err error) {
+		if o.Size != f.Size {
+			v = verdict{WrongSize, sizes(o.Size, f.Size)}
+			return nil
+		}
+		v, err = c.examine(ctx, from, id, f)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return verdict{kind: MissingObject}, nil
+	}
+	return v, err
 }
 
 func hashes(is, should string) string {
 	return fmt.Sprintf("its SHA-256 is %.12s…, its receipt says %.12s…", is, should)
 }
 
-func (c *contents) readObject(ctx context.Context, key string, f store.ReceiptFile) (verdict, error) {
-	size := min(f.Size, inMemory)
-	if err := c.memory.Acquire(ctx, size); err != nil {
-		return verdict{}, err
+// hereError says that this machine failed, and nothing in the bucket.
+type hereError struct{ error }
+
+func (e *hereError) Unwrap() error { return e.error }
+
+// temporaryFile keeps a large object until it is closed.
+func temporaryFile(from io.Reader, size int64) (*os.File, error) {
+	failed := func(err error) error {
+		return &hereError{fmt.Errorf("objects of more than %d MiB go through the temporary folder, and %s cannot be used: %w: make room there, or name another folder with TMPDIR", inMemory>>20, os.TempDir(), err)}
 	}
-	defer c.memory.Release(size)
-	body, o, err := c.store.Get(ctx, key)
-	if errors.Is(err, store.ErrNotFound) {
-		return verdict{kind: MissingObject}, nil
+	file, err := os.CreateTemp("", "vm-dataset-verify-")
+	if err != nil {
+		return nil, failed(err)
+	}
+	source := &sample.Source{Reader: from}
+	err = os.Remove(file.Name())
+	if err == nil {
+		_, err = io.Copy(file, source)
+	}
+	switch {
+	case source.Failed != nil:
+		err = source.Failed
+	case err != nil:
+		err = failed(err)
+	case source.N != size:
+		err = fmt.Errorf("%d of %d bytes came", source.N, size)
 	}
 	if err != nil {
-		return verdict{}, err
+		file.Close()
+		return nil, err
 	}
-	defer body.Close()
-	if o.Size != f.Size {
-		return verdict{WrongSize, sizes(o.Size, f.Size)}, nil
-	}
-	v, err := examine(body, f)
-	if err != nil {
-		return v, fmt.Errorf("read %s: %w", key, err)
-	}
-	return v, nil
+	return file, nil
 }
 
-// examine reads a file and judges it. The error is of the reading.
-func examine(from io.Reader, f store.ReceiptFile) (verdict, error) {
+// examine reads a file of the sample id and judges it. The error is of the reading, or a *hereError.
+func (c *contents) examine(ctx context.Context, from io.Reader, id string, f store.ReceiptFile) (verdict, error) {
 	hash := sha256.New()
 	from = io.TeeReader(io.LimitReader(from, f.Size), hash)
 	var data io.ReadSeeker
@@ -240,30 +263,26 @@ func examine(from io.Reader, f store.ReceiptFile) (verdict, error) {
 		}
 		data = bytes.NewReader(text)
 	} else {
-		spool, err := os.CreateTemp("", "vm-dataset-verify-")
+		file, err := temporaryFile(from, f.Size)
 		if err != nil {
 			return verdict{}, err
 		}
-		defer spool.Close()
-		if err := os.Remove(spool.Name()); err != nil {
-			return verdict{}, err
-		}
-		if n, err := io.Copy(spool, from); err != nil || n != f.Size {
-			return verdict{}, errors.Join(err, fmt.Errorf("%d of %d bytes came", n, f.Size))
-		}
-		data = spool
+		defer file.Close()
+		data = file
 	}
 	if sum := hex.EncodeToString(hash.Sum(nil)); sum != f.SHA256 {
 		return verdict{WrongHash, hashes(sum, f.SHA256)}, nil
 	}
-	wrong, err := sample.Whole(f.Name, data, f.Size)
-	if err != nil {
-		return verdict{}, err
+	wrong, err := sample.Whole(id, f.Name, data, f.Size)
+	if err == nil && wrong == "" && isPicture(f.Name) {
+		wrong, err = c.decode(ctx, data)
 	}
-	if wrong == "" && isPicture(f.Name) {
-		wrong = decode(data)
-	}
-	if wrong != "" {
+	switch {
+	case ctx.Err() != nil:
+		return verdict{}, ctx.Err()
+	case err != nil:
+		return verdict{}, &hereError{fmt.Errorf("read what was downloaded of %s: %w", f.Name, err)}
+	case wrong != "":
 		return verdict{Undecodable, wrong}, nil
 	}
 	return verdict{}, nil
@@ -274,25 +293,41 @@ func isPicture(name string) bool {
 }
 
 // decode decodes every pixel of a picture and returns what is wrong with it, or "".
-func decode(data io.ReadSeeker) string {
-	for _, step := range []func(io.Reader) error{
-		func(r io.Reader) error {
-			head, _, err := image.DecodeConfig(r)
-			if err == nil && head.Width*head.Height > maxPixels {
-				return fmt.Errorf("has %d by %d pixels, more than are decoded", head.Width, head.Height)
-			}
-			return err
-		},
-		func(r io.Reader) error { _, _, err := image.Decode(r); return err },
-	} {
-		if _, err := data.Seek(0, io.SeekStart); err != nil {
-			return err.Error()
-		}
-		if err := step(bufio.NewReader(data)); err != nil {
-			return err.Error()
-		}
+// The error is of the reading.
+func (c *contents) decode(ctx context.Context, data io.ReadSeeker) (wrong string, err error) {
+	begin := func() (*sample.Source, error) {
+		_, err := data.Seek(0, io.SeekStart)
+		return &sample.Source{Reader: data}, err
 	}
-	return ""
+	from, err := begin()
+	if err != nil {
+		return "", err
+	}
+	head, format, bad := image.DecodeConfig(bufio.NewReader(from))
+	switch {
+	case from.Failed != nil:
+		return "", from.Failed
+	case bad != nil:
+		return bad.Error(), nil
+	case head.Width > sample.MaxPixels/max(head.Height, 1):
+		return fmt.Sprintf("has %d by %d pixels, more than are decoded", head.Width, head.Height), nil
+	}
+	if from, err = begin(); err != nil {
+		return "", err
+	}
+	if format == "png" {
+		return sample.PNGPixels(from)
+	}
+	weight := min(int64(head.Width)*int64(head.Height)*perPixel, decoding)
+	if err := c.decoding.Acquire(ctx, weight); err != nil {
+		return "", err
+	}
+	defer c.decoding.Release(weight)
+	_, _, bad = image.Decode(bufio.NewReader(from))
+	if from.Failed != nil || bad == nil {
+		return "", from.Failed
+	}
+	return bad.Error(), nil
 }
 
 // checkShard streams a shard: its bytes must be the receipt's, and its members
@@ -302,83 +337,64 @@ func (c *contents) checkShard(ctx context.Context, r store.Receipt, live []store
 		return nil, nil, err
 	}
 	defer c.memory.Release(inMemory)
-	for try := 1; ; try++ {
-		d, bad, err := c.readShard(ctx, r, live)
-		if err == nil && d != nil {
-			return []Damage{*d}, bad, nil
-		}
-		if err == nil || ctx.Err() != nil || try == readTries {
-			return nil, bad, err
-		}
+	var found []Damage
+	var bad []undecodable
+	err := c.store.Stream(ctx, r.Shard.Key, func(from io.Reader, o store.Object) (err error) {
+		found, bad, err = c.readShard(ctx, from, o, r, live)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return []Damage{{Kind: MissingObject, Key: r.Shard.Key}}, nil, nil
 	}
+	return found, bad, err
 }
 
-func (c *contents) readShard(ctx context.Context, r store.Receipt, live []store.ReceiptSample) (*Damage, []undecodable, error) {
+func (c *contents) readShard(ctx context.Context, from io.Reader, o store.Object, r store.Receipt, live []store.ReceiptSample) ([]Damage, []undecodable, error) {
 	key := r.Shard.Key
-	body, o, err := c.store.Get(ctx, key)
-	if errors.Is(err, store.ErrNotFound) {
-		return &Damage{Kind: MissingObject, Key: key}, nil, nil
+	if o.Size != r.Shard.Size {
+		return []Damage{{WrongSize, key, sizes(o.Size, r.Shard.Size)}}, nil, nil
 	}
+	hash := sha256.New()
+	from = io.TeeReader(from, hash)
+	bad, wrong, err := c.readMembers(ctx, from, r, live)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer body.Close()
-	if o.Size != r.Shard.Size {
-		return &Damage{WrongSize, key, sizes(o.Size, r.Shard.Size)}, nil, nil
-	}
-	hash := sha256.New()
-	counted := &counter{from: io.TeeReader(body, hash)}
-	bad, wrong := readMembers(counted, r, live)
-	if _, err := io.Copy(io.Discard, counted); err != nil || counted.n != o.Size {
-		return nil, nil, fmt.Errorf("read %s: %w", key, errors.Join(err, counted.failed, fmt.Errorf("%d of %d bytes came", counted.n, o.Size)))
+	if _, err := io.Copy(io.Discard, from); err != nil {
+		return nil, nil, err
 	}
 	if sum := hex.EncodeToString(hash.Sum(nil)); sum != r.Shard.SHA256 {
 		detail := hashes(sum, r.Shard.SHA256)
 		if wrong != "" {
 			detail += ", and it " + wrong
 		}
-		return &Damage{WrongHash, key, detail}, nil, nil
+		return []Damage{{WrongHash, key, detail}}, nil, nil
 	}
 	if wrong != "" {
-		return &Damage{BadShard, key, "it " + wrong}, bad, nil
+		return []Damage{{BadShard, key, "it " + wrong}}, bad, nil
 	}
 	return nil, bad, nil
 }
 
-// counter counts what is read and keeps the error that ended it.
-type counter struct {
-	from   io.Reader
-	n      int64
-	failed error
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	n, err := c.from.Read(p)
-	c.n += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
-		c.failed = err
-	}
-	return n, err
-}
-
 // readMembers reads an archive and says what is wrong with it, or "". Samples that
 // the receipt no longer describes may differ; a shard that was not written for
-// just this receipt may hold others.
-func readMembers(from io.Reader, r store.Receipt, live []store.ReceiptSample) (bad []undecodable, wrong string) {
+// just this receipt may hold others. The error is of this machine.
+func (c *contents) readMembers(ctx context.Context, from io.Reader, r store.Receipt, live []store.ReceiptSample) (bad []undecodable, wrong string, err error) {
 	type member struct {
 		index int
+		id    string
 		file  store.ReceiptFile
 		live  bool
 	}
 	want := map[string]member{}
 	for _, s := range r.Samples {
 		for _, f := range s.Files {
-			want[s.ID+"/"+f.Name] = member{s.Index, f, slices.ContainsFunc(live, func(l store.ReceiptSample) bool { return l.Index == s.Index })}
+			want[s.ID+"/"+f.Name] = member{s.Index, s.ID, f, slices.ContainsFunc(live, func(l store.ReceiptSample) bool { return l.Index == s.Index })}
 		}
 	}
 	unpacked, err := gzip.NewReader(from)
 	if err != nil {
-		return nil, "is no gzip file"
+		return nil, "is no gzip file", nil
 	}
 	archive := tar.NewReader(unpacked)
 	for {
@@ -387,36 +403,41 @@ func readMembers(from io.Reader, r store.Receipt, live []store.ReceiptSample) (b
 			break
 		}
 		if err != nil {
-			return bad, "cannot be unpacked: " + err.Error()
+			return bad, "cannot be unpacked: " + err.Error(), nil
 		}
 		m, named := want[h.Name]
 		switch {
 		case h.Typeflag != tar.TypeReg:
-			return bad, fmt.Sprintf("holds %q, which is no plain file", h.Name)
+			return bad, fmt.Sprintf("holds %q, which is no plain file", h.Name), nil
 		case !named && r.OwnsShard():
-			return bad, fmt.Sprintf("holds %q, which its receipt does not name, or holds it twice", h.Name)
+			return bad, fmt.Sprintf("holds %q, which its receipt does not name, or holds it twice", h.Name), nil
 		case !named:
 			continue
 		}
 		delete(want, h.Name)
 		if h.Size != m.file.Size {
-			return bad, fmt.Sprintf("holds %q with %d bytes, its receipt says %d", h.Name, h.Size, m.file.Size)
+			return bad, fmt.Sprintf("holds %q with %d bytes, its receipt says %d", h.Name, h.Size, m.file.Size), nil
 		}
-		v, err := examine(archive, m.file)
+		v, err := c.examine(ctx, archive, m.id, m.file)
+		_, here := errors.AsType[*hereError](err)
 		switch {
+		case ctx.Err() != nil: // not all was looked at
+			return nil, "", ctx.Err()
+		case here:
+			return nil, "", err
 		case err != nil:
-			return bad, fmt.Sprintf("cannot be unpacked at %q: %v", h.Name, err)
+			return bad, fmt.Sprintf("cannot be unpacked at %q: %v", h.Name, err), nil
 		case v.kind == Undecodable && m.live:
 			bad = append(bad, undecodable{m.index, Damage{Undecodable, r.Shard.Key, h.Name + ": " + v.detail}})
 		case v.kind != "" && v.kind != Undecodable:
-			return bad, fmt.Sprintf("holds %q with other bytes", h.Name)
+			return bad, fmt.Sprintf("holds %q with other bytes", h.Name), nil
 		}
 	}
 	if len(want) > 0 {
-		return bad, fmt.Sprintf("lacks %q", slices.Min(slices.Collect(maps.Keys(want))))
+		return bad, fmt.Sprintf("lacks %q", slices.Min(slices.Collect(maps.Keys(want)))), nil
 	}
 	if n, err := io.Copy(io.Discard, unpacked); err != nil || n > 0 {
-		return bad, "does not end where its archive does"
+		return bad, "does not end where its archive does", nil
 	}
-	return bad, ""
+	return bad, "", nil
 }

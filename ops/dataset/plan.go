@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -88,11 +89,7 @@ func (p *Plan) Write(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temporary, path)
+	return atomicfile.Write(path, append(text, '\n'))
 }
 
 // ReadPlan reads a plan and checks that it is for a bucket.
@@ -133,7 +130,7 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 		case err != nil:
 			return nil, 0, err
 		}
-		if digest(r) != ref.Digest || contradiction(r, generator) != "" {
+		if digest(r) != ref.Digest || Contradiction(r, generator) != "" {
 			changed++
 			continue
 		}
@@ -165,7 +162,7 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 		r, err := st.Receipt(ctx, key)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-		case errors.Is(err, store.ErrDamaged) || err == nil && contradiction(r, generator) != "":
+		case errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(r, generator) != "":
 			removable = append(removable, key)
 		case err != nil:
 			return nil, err
@@ -200,7 +197,7 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 		},
 	} {
 		for r, err := range st.ReadReceipts(ctx, near) {
-			if errors.Is(err, store.ErrDamaged) || err == nil && contradiction(r, generator) != "" {
+			if errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(r, generator) != "" {
 				continue
 			}
 			if err != nil {
@@ -217,9 +214,11 @@ func indicesOf(key string) []int {
 	if r, ok := task.ShardRange(key); ok {
 		return task.Chunk{Keep: r}.Kept()
 	}
-	parts := strings.Split(key, "/")
-	if _, index, ok := parseID(parts[len(parts)-2]); ok {
-		return []int{index}
+	// What follows the prefix is generator/sample/file, and a file may lie in folders.
+	if parts := strings.Split(strings.TrimPrefix(key, task.DataPrefix), "/"); len(parts) > 2 {
+		if _, index, ok := parseID(parts[1]); ok {
+			return []int{index}
+		}
 	}
 	return nil
 }

@@ -2,10 +2,12 @@ package dataset
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -18,7 +20,7 @@ const (
 	MissingObject Kind = "missing_object" // a receipt names it and it is not there
 	WrongSize     Kind = "wrong_size"     // it is longer or shorter than its receipt says
 	WrongHash     Kind = "wrong_hash"     // it has the right size and other bytes
-	Undecodable   Kind = "undecodable"    // the bytes are the receipt's, and no picture or video comes of them
+	Undecodable   Kind = "undecodable"    // the bytes are the receipt's, and cannot be read, or name another sample
 	BadShard      Kind = "bad_shard"      // the bytes are the receipt's, and do not hold just its samples
 	StrayObject   Kind = "stray_object"   // no receipt names it
 	BadReceipt    Kind = "bad_receipt"    // it cannot be read, stands under another's name, or contradicts itself
@@ -37,7 +39,7 @@ var meanings = map[Kind]string{
 	MissingObject: "a receipt names it, and it is not there",
 	WrongSize:     "not as long as its receipt says",
 	WrongHash:     "not the bytes that its receipt says",
-	Undecodable:   "the generator wrote a picture or video that cannot be decoded",
+	Undecodable:   "the generator wrote a file that cannot be read, or a task_id that is not the sample's",
 	BadShard:      "the shard does not hold just the samples of its receipt",
 	StrayObject:   "no receipt names it",
 	BadReceipt:    "the receipt cannot be trusted",
@@ -66,6 +68,33 @@ type Report struct {
 	Samples    int                `json:"samples"` // that are committed in the range
 	Bytes      int64              `json:"bytes"`   // of their files
 	Generators []*GeneratorReport `json:"generators"`
+
+	// SameIDs are domains that several generators have, with their names. A sample's id,
+	// and the task_id in its metadata, is its domain and its index: it is distinct within
+	// a generator, and here the samples of two have the same.
+	SameIDs map[string][]string `json:"same_ids,omitempty"`
+}
+
+// Add takes the report of one more generator in.
+func (r *Report) Add(g *GeneratorReport) {
+	for _, domain := range g.Domains {
+		var names []string
+		for _, other := range r.Generators {
+			if slices.Contains(other.Domains, domain) {
+				names = append(names, other.Name)
+			}
+		}
+		if names != nil {
+			if r.SameIDs == nil {
+				r.SameIDs = map[string][]string{}
+			}
+			r.SameIDs[domain] = append(names, g.Name)
+		}
+	}
+	r.Generators = append(r.Generators, g)
+	r.Whole = r.Whole && g.Whole
+	r.Samples += g.Samples
+	r.Bytes += g.Bytes
 }
 
 // GeneratorReport is what a check found of one generator.
@@ -85,6 +114,7 @@ type GeneratorReport struct {
 	Alike      int          `json:"chunks_alike,omitempty"`     // of these, the ones that hold the very samples of another
 	Pool       *Pool        `json:"pool,omitempty"`             // how many puzzles the generator has, judged by its duplicates
 	Seeds      []int        `json:"seeds"`                      // run seeds that made it; more than one is a mixture
+	Domains    []string     `json:"domains,omitempty"`          // what its samples' ids begin with
 	Commits    []string     `json:"commits,omitempty"`          // of the generator; more than one is a mixture
 	Resumed    int          `json:"resumed,omitempty"`          // receipts whose contents an interrupted check had read
 
@@ -113,8 +143,8 @@ func (r *GeneratorReport) add(d Damage) {
 
 var hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// contradiction says what is wrong with a receipt of a generator in itself, or "".
-func contradiction(r store.Receipt, generator string) string {
+// Contradiction says what is wrong with a receipt of a generator in itself, or "".
+func Contradiction(r store.Receipt, generator string) string {
 	switch {
 	case r.Version != 1:
 		return fmt.Sprintf("it is of version %d", r.Version)
@@ -169,12 +199,19 @@ func contradictionOf(s store.ReceiptSample, domain string) string {
 	seen := map[string]bool{}
 	for _, f := range s.Files {
 		switch {
-		case f.Name == "" || strings.ContainsAny(f.Name, "/\\") || seen[f.Name]:
+		case sample.CheckName(f.Name) != nil || seen[f.Name]:
 			return fmt.Sprintf("a file cannot be called %.60q, or not twice", f.Name)
 		case f.Size < 0 || !hashPattern.MatchString(f.SHA256):
 			return fmt.Sprintf("size or hash of %s is none", f.Name)
 		}
 		seen[f.Name] = true
+	}
+	for name := range seen {
+		for up := path.Dir(name); up != "."; up = path.Dir(up) {
+			if seen[up] {
+				return fmt.Sprintf("%.60q is a file and a folder", up)
+			}
+		}
 	}
 	return ""
 }

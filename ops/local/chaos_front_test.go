@@ -19,6 +19,13 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 )
 
+// window is a time in which the bucket does one thing to a part of its requests.
+type window struct {
+	until time.Time
+	fault fault
+	part  float64
+}
+
 // front stands before the endpoints of a stack and does to requests what
 // networks and services do: it refuses them, resets connections before and after
 // they were executed, cuts answers off, holds them up. What it does to the n-th
@@ -36,7 +43,7 @@ type front struct {
 	S3, SQS *httptest.Server
 	outputs atomic.Pointer[stack.Outputs] // the real endpoints
 	on      atomic.Bool
-	outage  atomic.Int64 // Unix nanoseconds until which the bucket refuses everything
+	window  atomic.Pointer[window]
 	mu      sync.Mutex
 	counts  map[string]uint64 // requests by kind
 	hits    map[string]int    // by fault
@@ -84,10 +91,11 @@ const (
 	cut             // in the middle of the answer
 	slow            // the request is held up
 	slowReply       // the answer is
+	silence         // the request is taken and never answered
 )
 
 func (f fault) String() string {
-	return []string{"none", "500", "503", "409", "reset", "answer lost", "answer cut", "slow", "slow answer"}[f]
+	return []string{"none", "500", "503", "409", "reset", "answer lost", "answer cut", "slow", "slow answer", "silence"}[f]
 }
 
 // decide draws the fault of the next request of a kind.
@@ -99,12 +107,12 @@ func (f *front) decide(kind string, conditional bool) (fault, time.Duration) {
 	if !f.on.Load() {
 		return none, 0
 	}
-	if time.Now().UnixNano() < f.outage.Load() && !strings.HasPrefix(kind, "Receive") && strings.Contains(kind, " ") {
-		return slowDown, 0
-	}
 	h := fnv.New64a()
 	_, _ = io.WriteString(h, kind)
 	random := rand.New(rand.NewPCG(f.seed^h.Sum64(), n)) //nolint:gosec // repeatable
+	if w := f.window.Load(); w != nil && endpointIsS3(kind) && time.Now().Before(w.until) && random.Float64() < w.part {
+		return w.fault, 0
+	}
 	if random.Float64() >= f.rate {
 		return none, 0
 	}
@@ -141,6 +149,10 @@ func (f *front) handler(kindOf func(*http.Request) string, endpoint func(*stack.
 			refuse(w, r, http.StatusConflict, "ConditionalRequestConflict")
 			return
 		case reset:
+			hangUp(w)
+			return
+		case silence:
+			<-r.Context().Done() // until the client gives it up
 			hangUp(w)
 			return
 		case slow:

@@ -246,7 +246,11 @@ func (c *chaos) do(ctx context.Context, e event) error {
 	case "send junk":
 		return c.send(ctx, []string{"no task", `{"type":"nobody","num_samples":1}`, `{"type":"moody","num_samples":-1}`, `{"type":"moody","num_samples":1,"sed":1}`}[e.n%4])
 	case "outage":
-		c.front.outage.Store(time.Now().Add(e.take).UnixNano())
+		c.front.window.Store(&window{time.Now().Add(e.take), slowDown, 1})
+	case "throttle":
+		c.front.window.Store(&window{time.Now().Add(e.take), slowDown, []float64{0.3, 0.5, 0.7}[e.n%3]})
+	case "silence":
+		c.front.window.Store(&window{time.Now().Add(e.take), silence, 0.3})
 	default:
 		return fmt.Errorf("nobody knows how to %s", e.what)
 	}

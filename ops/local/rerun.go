@@ -46,7 +46,9 @@ func (i *Image) Rerun(ctx context.Context, r generator.Request) (generator.Resul
 	_, err := docker(ctx, append(args, result.Output)...)
 	result.Wall = time.Since(began)
 	if ctx.Err() != nil {
-		_, _ = docker(context.WithoutCancel(ctx), "kill", name) // the client is gone, the container is not
+		killing, cancel := context.WithTimeout(context.WithoutCancel(ctx), dockerLimit)
+		defer cancel()
+		_, _ = docker(killing, "kill", name) // the client is gone, the container is not
 		return result, ctx.Err()
 	}
 	if err != nil {

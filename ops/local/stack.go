@@ -33,6 +33,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -70,6 +71,8 @@ type Config struct {
 
 	front  func(o stack.Outputs) stack.Outputs // tests put proxies in front of the endpoints that workers see
 	behind func(worker int) time.Duration      // tests set a worker's clock back, as seen from here
+
+	dockerLimit time.Duration // for tests; default dockerLimit
 }
 
 // Stack is a running local stack.
@@ -299,7 +302,7 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 func AWSConfig(o stack.Outputs) aws.Config {
 	return aws.Config{
 		Region: o.Region, Credentials: credentials.NewStaticCredentialsProvider(o.AccessKeyID, o.SecretAccessKey, ""),
-		ConfigSources: []any{endpoints{o}}, HTTPClient: store.HTTPClient(nil),
+		ConfigSources: []any{endpoints{o}}, HTTPClient: store.HTTPClient(nil), Retryer: store.LimitedRetries,
 	}
 }
 
@@ -361,11 +364,7 @@ func (s *Stack) writeOutputs() error {
 	if err != nil {
 		return err
 	}
-	temporary := outputsFile(s.config.Dir) + ".new"
-	if err := os.WriteFile(temporary, append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temporary, outputsFile(s.config.Dir))
+	return atomicfile.Write(outputsFile(s.config.Dir), append(text, '\n'))
 }
 
 func readOutputs(dir string) (stack.Outputs, error) {

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -145,15 +146,38 @@ type process struct {
 	done      chan struct{}
 }
 
-func (p *process) kill() {
+// end ends a process. Docker gets some time to end a container, twice: to take the
+// order, and to be through with it. After that its client is killed, and the
+// container, whose standard input is closed by then, is left to end by itself.
+func (w *instance) end(p *process) {
 	_ = p.alive.Close() // a container that is only being made ends by this
-	if p.container != "" {
-		_, _ = docker(context.Background(), "kill", p.container)
-	} else {
-		_ = p.cmd.Process.Kill()
+	select {
+	case <-p.done:
+		return
+	default:
 	}
+	if p.container == "" {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		return
+	}
+	limit := cmp.Or(w.stack.config.dockerLimit, dockerLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	_, err := docker(ctx, "kill", p.container)
+	select {
+	case <-p.done:
+		return
+	case <-time.After(limit):
+	}
+	w.stack.say("the container %s did not end in %s (docker kill: %v); its client is killed", p.container, 2*limit, err)
+	_ = p.cmd.Process.Kill()
 	<-p.done
 }
+
+// dockerLimit is for how long Docker is waited for. A kill takes it a tenth of a
+// second; one that takes 10 s has a daemon that hangs.
+const dockerLimit = 10 * time.Second
 
 func (w *instance) start() (*process, error) {
 	dir := w.stack.config.Dir
@@ -237,9 +261,11 @@ func (w *instance) loop(ctx context.Context) {
 			return
 		}
 		for w.serveOne(ctx, p) {
-			deaths = 0
 		}
-		p.kill()
+		if p.asked { // whatever ended it later, it can start
+			deaths = -1
+		}
+		w.end(p)
 		w.setReady(false)
 	}
 }
@@ -324,12 +350,12 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 		}
 		return false
 	case <-timeout.C:
-		p.kill()
+		w.end(p)
 		w.stack.say("worker %d was still at work after %s and was killed: its task is delivered again", w.number, w.stack.config.Timeout)
 		w.giveBack(d, inv, true)
 		return false
 	case <-ctx.Done():
-		p.kill()
+		w.end(p)
 		w.giveBack(d, inv, false)
 		return false
 	}

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 )
 
 // Cost is what a generator was measured to take. A chunk of n samples takes
@@ -67,5 +67,5 @@ func SaveCosts(dir string, measured ...Cost) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	return generator.ReplaceFile(filepath.Join(dir, costsFile), append(data, '\n'))
+	return atomicfile.Write(filepath.Join(dir, costsFile), append(data, '\n'))
 }

@@ -3,6 +3,7 @@ package queue
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +21,7 @@ import (
 // nothing in the journal is about a later death.
 type Journal struct {
 	file    *os.File
+	size    int64
 	entries map[string]*entry
 	open    []Resent // by the replay that has not come to its end
 	resumed bool
@@ -56,13 +58,9 @@ func OpenJournal(path string) (*Journal, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+	f, err := openLocked(path)
 	if err != nil {
 		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another replay is under way here (%s is in use)", path)
 	}
 	j := &Journal{file: f, entries: map[string]*entry{}}
 	if err := j.read(time.Now()); err != nil {
@@ -70,6 +68,29 @@ func OpenJournal(path string) (*Journal, error) {
 		return nil, fmt.Errorf("read the journal %s: %w", path, err)
 	}
 	return j, nil
+}
+
+// openLocked opens a journal for this process alone.
+func openLocked(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("another replay is under way here (%s is in use)", path)
+		}
+		opened, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		if named, err := os.Stat(path); err == nil && os.SameFile(opened, named) {
+			return f, nil
+		}
+		f.Close() // it was replaced by a shorter one in between
+	}
 }
 
 // read reads the journal and drops what is too old to matter. A line that was cut
@@ -95,14 +116,29 @@ func (j *Journal) read(now time.Time) error {
 		kept.Write(text)
 	}
 	j.resumed = len(j.open) > 0
-	if old == 0 {
-		return j.file.Truncate(int64(len(whole)))
-	}
-	if err := j.file.Truncate(0); err != nil {
+	if j.size = int64(len(whole)); old > 0 && j.compact(kept.Bytes()) == nil {
+		return nil
+	} // the long journal is as good
+	return j.file.Truncate(j.size)
+}
+
+// compact puts a new file in the place of the journal's.
+func (j *Journal) compact(text []byte) error {
+	path := j.file.Name()
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
 		return err
 	}
-	_, err = j.file.Write(kept.Bytes())
-	return err
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close(), os.Remove(path+".new"))
+	}
+	_ = j.file.Close()
+	j.file, j.size = f, int64(len(text))
+	return nil
 }
 
 func (j *Journal) apply(l line) {
@@ -130,8 +166,10 @@ func (j *Journal) add(lines ...line) error {
 		}
 	}
 	if _, err := j.file.Write(text.Bytes()); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
+		// Half a line would spoil the next one.
+		return errors.Join(fmt.Errorf("write the journal: %w", err), j.file.Truncate(j.size))
 	}
+	j.size += int64(text.Len())
 	for _, l := range lines {
 		j.apply(l)
 	}

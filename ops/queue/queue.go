@@ -18,13 +18,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 const (
 	batchSize = 10 // entries in one request, SQS's limit
 	inFlight  = 32 // requests at once: 5,000 tasks are 500 requests
-	maxTries  = 8  // of one batch before the send is given up
+	maxTries  = 20 // of a batch of which the queue does not take all, before the send is given up
 
 	requestTimeout = 30 * time.Second // of one try: a request without an answer must not hold up the rest
 	lastWords      = 30 * time.Second // for what must still be said after Ctrl-C
@@ -36,11 +37,12 @@ type Client struct {
 	url, dlq string
 	pace     time.Duration // before the second try of a batch; doubled for each further one
 	wait     time.Duration // of a receive for messages: from 1 s on, SQS asks all of its servers
+	lag      time.Duration // of the counts: see Idle
 }
 
 // New returns the client of two queues, given by their URLs.
 func New(client *sqs.Client, url, dlq string) *Client {
-	return &Client{sqs: client, url: url, dlq: dlq, pace: 100 * time.Millisecond, wait: time.Second}
+	return &Client{sqs: client, url: url, dlq: dlq, pace: 100 * time.Millisecond, wait: time.Second, lag: countsLag}
 }
 
 // Send sends tasks, ten a request and several requests at once. Requests that
@@ -101,7 +103,7 @@ func (c *Client) sendBatch(ctx context.Context, all []Outgoing, places []int, ac
 		if err != nil && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil && (!temporary(err) || try == maxTries) {
+		if err != nil && (!temporary(err) || try >= store.Tries(err)) {
 			return fmt.Errorf("send tasks: %w", err)
 		}
 		if err == nil {
@@ -168,9 +170,10 @@ func name(t task.Task) string {
 	return fmt.Sprintf("the task for samples %d to %d of %s", r.Start, r.End-1, t.Generator)
 }
 
-// pause waits before the next try: about pace, doubled each time, at most 10 s.
+// pause waits before the next try: about pace, doubled each time, at most a hundred
+// times as long.
 func pause(ctx context.Context, pace time.Duration, try int) error {
-	d := min(pace<<try, 10*time.Second)
+	d := min(pace<<min(try, 10), 100*pace)
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

@@ -209,13 +209,17 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	return result, classify(ctx, end, stdout.String(), stderr.String(), r.Scratch)
 }
 
+// user is who a generator is told it runs as. Python's getpass.getuser raises an error
+// without one where no passwd file names the user, as in Lambda.
+const user = "generator"
+
 // Environ is the whole environment of a generator that runs with a seed in a
 // scratch folder. Nothing of the worker's own gets through: it holds credentials.
 func Environ(g *Generator, seed int, scratch string) []string {
 	home, tmp := filepath.Join(scratch, "home"), filepath.Join(scratch, "tmp")
 	return append(ByHand(filepath.Join(scratch, "work"), seed),
 		"PATH="+filepath.Dir(g.Python)+":/usr/local/bin:/usr/bin:/bin",
-		"HOME="+home, "TMPDIR="+tmp, "TEMP="+tmp, "TMP="+tmp,
+		"HOME="+home, "USER="+user, "LOGNAME="+user, "TMPDIR="+tmp, "TEMP="+tmp, "TMP="+tmp,
 		"PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1",
 		// Chunks run side by side: a library that takes every CPU only gets in their way.
 		"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1", "OPENCV_FOR_THREADS_NUM=1", "VECLIB_MAXIMUM_THREADS=1",

@@ -19,10 +19,15 @@ func (e *formatError) Error() string { return e.reason }
 
 func broken(format string, args ...any) error { return &formatError{fmt.Sprintf(format, args...)} }
 
-// Whole checks a file of a sample as Collect does, and returns what is wrong with
-// it, or "".
-func Whole(name string, f io.ReadSeeker, size int64) (wrong string, err error) {
-	err = checkFile(name, f, size, nil)
+// Whole checks a file of the sample id as Collect does, and returns what is wrong
+// with it, or "".
+func Whole(id, name string, f io.ReadSeeker, size int64) (wrong string, err error) {
+	if err = checkFile(name, f, size, nil); err == nil && name == "metadata.json" {
+		s := &Source{Reader: f}
+		if err = checkMetadata(s, id); s.Failed != nil {
+			err = s.Failed
+		}
+	}
 	if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare
 		return bad.reason, nil
 	}
@@ -39,6 +44,15 @@ func checkFile(name string, f io.ReadSeeker, size int64, buffer []byte) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
+	s := &seekable{Source{Reader: f}, f}
+	err := checkFormat(name, s, size, buffer)
+	if s.Failed != nil { // it was not the file that ended
+		return s.Failed
+	}
+	return err
+}
+
+func checkFormat(name string, f io.ReadSeeker, size int64, buffer []byte) error {
 	switch path.Ext(name) {
 	case ".png":
 		return checkPNG(f, size, buffer)

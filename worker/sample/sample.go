@@ -3,14 +3,13 @@
 package sample
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -24,17 +23,19 @@ import (
 )
 
 // Limits of what one chunk may write. They stop a generator that runs wild, and
-// are far above what real ones write (at most 730 kB and 8 files a sample).
+// are far above what real ones write (at most 730 kB and 8 files a sample). Names
+// have room in a key of S3, which has 1,024 bytes.
 const (
-	MaxFiles  = 100     // files in one sample
-	MaxBytes  = 4 << 30 // bytes in one chunk
-	maxInline = 1 << 20 // bytes of a metadata.json that is rewritten
-	maxName   = 255     // bytes of a file name
+	MaxFiles   = 500     // files in one sample: every frame of 20 s of video
+	MaxBytes   = 4 << 30 // bytes in one chunk
+	maxFolders = 8       // in each other, of a sample
+	maxName    = 255     // bytes of the name of a file or folder
+	maxPath    = 512     // bytes of a file's path in its sample, where that has folders
 )
 
 // File is one file of a sample.
 type File struct {
-	Name   string // base name, as in the bucket
+	Name   string // its path in the sample, as in the bucket: prompt.txt, frames/0.png
 	Path   string // where it lies now
 	Size   int64  // bytes
 	SHA256 string // hexadecimal
@@ -58,7 +59,7 @@ type Place struct {
 type Rules struct {
 	Required  []string // files beyond first_frame.png, prompt.txt and ground_truth.*
 	Videoless bool     // there is no ground_truth.*
-	FilesVary bool     // the samples may have different files
+	FilesVary bool     // the samples may have different files; else only those in sub-folders may differ
 }
 
 // Error says why the output of a generator was refused.
@@ -105,8 +106,8 @@ func Collect(output string, want int, places []Place, rules Rules) (domain strin
 		if err := f.hasRequired(rules); err != nil {
 			return "", nil, err
 		}
-		if !rules.FilesVary && !slices.Equal(f.files, folders[0].files) {
-			return "", nil, refuse(task.IncompleteOutput, "%s holds %s, but %s holds %s", f.path, strings.Join(f.files, " "), folders[0].path, strings.Join(folders[0].files, " "))
+		if is, first := Shape(f.files), Shape(folders[0].files); !rules.FilesVary && !slices.Equal(is, first) {
+			return "", nil, refuse(task.IncompleteOutput, "%s holds %s, but %s holds %s", f.path, strings.Join(is, " "), folders[0].path, strings.Join(first, " "))
 		}
 		n, kept := keep[offset]
 		id := ""
@@ -129,14 +130,15 @@ func Collect(output string, want int, places []Place, rules Rules) (domain strin
 type folder struct {
 	path   string // below output, with slashes
 	domain string
-	files  []string // base names, sorted
+	files  []string // paths below it, sorted
 }
 
 // find returns the sample folders in natural order: those below a <domain>_task
-// folder that hold files. Nothing but plain files and folders is accepted
+// folder that hold files, and whose folders above them hold none. What lies in
+// folders below is the sample's, too; a folder without files is nothing. Nothing but plain files and folders is accepted
 // anywhere in the output, because a link could lead a reader out of it.
 func find(output string) ([]folder, error) {
-	found := map[string]*folder{}
+	holds := map[string][]string{} // base names by folder
 	var total int64
 	err := filepath.WalkDir(output, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -169,16 +171,10 @@ func find(output string) ([]folder, error) {
 			return refuse(task.UnsafeOutput, "more than %d bytes were written", int64(MaxBytes))
 		}
 		dir := path.Dir(name)
-		domain := domainOf(dir)
-		if domain == "" {
+		if domainOf(dir) == "" {
 			return nil // beside the samples: a dataset.json, a log
 		}
-		f := found[dir]
-		if f == nil {
-			f = &folder{path: dir, domain: domain}
-			found[dir] = f
-		}
-		if f.files = append(f.files, path.Base(name)); len(f.files) > MaxFiles {
+		if holds[dir] = append(holds[dir], path.Base(name)); len(holds[dir]) > MaxFiles {
 			return refuse(task.UnsafeOutput, "%s holds more than %d files", dir, MaxFiles)
 		}
 		return nil
@@ -186,17 +182,38 @@ func find(output string) ([]folder, error) {
 	if err != nil {
 		return nil, err
 	}
+	found := map[string]*folder{}
+	for _, dir := range slices.Sorted(maps.Keys(holds)) {
+		top := dir
+		for up := path.Dir(dir); domainOf(up) != ""; up = path.Dir(up) {
+			if holds[up] != nil {
+				top = up
+			}
+		}
+		if top != dir && slices.Contains(holds[dir], "first_frame.png") && slices.Contains(holds[dir], "prompt.txt") {
+			return nil, refuse(task.IncompleteOutput, "%s lies inside another sample", dir)
+		}
+		f := found[top]
+		if f == nil {
+			f = &folder{path: top, domain: domainOf(top)}
+			found[top] = f
+		}
+		for _, base := range holds[dir] {
+			name := strings.TrimPrefix(dir+"/"+base, top+"/")
+			if err := CheckName(name); err != nil {
+				return nil, refuse(task.UnsafeOutput, "%q in %s %v", name, top, err)
+			}
+			if f.files = append(f.files, name); len(f.files) > MaxFiles {
+				return nil, refuse(task.UnsafeOutput, "%s holds more than %d files", top, MaxFiles)
+			}
+		}
+	}
 	list := make([]folder, 0, len(found))
 	for _, f := range found {
 		slices.Sort(f.files)
 		list = append(list, *f)
 	}
 	slices.SortFunc(list, func(a, b folder) int { return natural(a.path, b.path) })
-	for i := 1; i < len(list); i++ {
-		if strings.HasPrefix(list[i].path, list[i-1].path+"/") {
-			return nil, refuse(task.IncompleteOutput, "%s lies inside another sample", list[i].path)
-		}
-	}
 	return list, nil
 }
 
@@ -212,8 +229,41 @@ func domainOf(dir string) string {
 	return ""
 }
 
+// Shape returns what the samples of a generator have in common: the sorted names of
+// the files in a sample's own folder, and its sub-folders, with a slash.
+func Shape(files []string) []string {
+	var list []string
+	for _, name := range files {
+		if folder, _, nested := strings.Cut(name, "/"); nested {
+			name = folder + "/"
+		}
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// CheckName reports what is wrong with the path of a file in its sample, or nil.
+func CheckName(name string) error {
+	parts := strings.Split(name, "/")
+	if len(parts) > 1+maxFolders {
+		return fmt.Errorf("lies in more than %d folders", maxFolders)
+	}
+	if len(parts) > 1 && len(name) > maxPath {
+		return fmt.Errorf("is longer than %d bytes", maxPath)
+	}
+	for _, part := range parts {
+		if err := checkName(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func checkName(name string) error {
 	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("is no path of a file")
 	case !utf8.ValidString(name):
 		return fmt.Errorf("is not valid UTF-8")
 	case len(name) > maxName:
@@ -279,10 +329,15 @@ func (f folder) hasRequired(rules Rules) error {
 func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 	s := Sample{ID: id}
 	dir := filepath.Join(output, filepath.FromSlash(f.path))
-	if id != "" && slices.Contains(f.files, "metadata.json") {
-		if err := setTaskID(filepath.Join(dir, "metadata.json"), id); err != nil {
+	if slices.Contains(f.files, "metadata.json") {
+		hash, err := setTaskID(filepath.Join(dir, "metadata.json"), id)
+		if bad, ok := err.(*formatError); ok { //nolint:errorlint // setTaskID returns it bare
+			return s, refuse(task.CorruptOutput, "%s/metadata.json %s", f.path, bad.reason)
+		}
+		if err != nil {
 			return s, err
 		}
+		s.Fingerprint = hash
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -295,7 +350,7 @@ func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 		if err != nil {
 			return s, err
 		}
-		file := File{Name: name, Path: filepath.Join(dir, name)}
+		file := File{Name: name, Path: filepath.Join(dir, filepath.FromSlash(name))}
 		h := sha256.New()
 		file.Size, err = io.CopyBuffer(h, struct{ io.Reader }{data}, buffer) // an *os.File would take one of its own
 		if err == nil {
@@ -313,8 +368,6 @@ func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 		case "prompt.txt", "first_frame.png", "final_frame.png":
 			_ = binary.Write(mark, binary.BigEndian, uint64(len(name)))
 			_, _ = io.WriteString(mark, name+file.SHA256)
-		case "metadata.json":
-			s.Fingerprint = paramHash(root)
 		}
 		s.Files = append(s.Files, file)
 	}
@@ -333,64 +386,4 @@ func open(root *os.Root, name string) (*os.File, error) {
 		return nil, refuse(task.UnsafeOutput, "%s is no plain file", name)
 	}
 	return root.Open(name)
-}
-
-// paramHash reads the param_hash of a metadata.json, or "" if it has none.
-func paramHash(root *os.Root) string {
-	f, err := root.Open("metadata.json")
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	var metadata struct {
-		ParamHash any `json:"param_hash"`
-	}
-	if err := json.NewDecoder(io.LimitReader(f, maxInline)).Decode(&metadata); err != nil {
-		return ""
-	}
-	hash, _ := metadata.ParamHash.(string)
-	return hash
-}
-
-// setTaskID replaces the value of the top-level "task_id" of a JSON file by id
-// and leaves every other byte as it is. A file that is no JSON object, or has
-// no task_id, stays unchanged: metadata.json is the generator's own.
-func setTaskID(file, id string) error {
-	info, err := os.Lstat(file)
-	if err != nil || info.Size() > maxInline {
-		return err
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	start, end := valueOf(text, "task_id")
-	if end == 0 {
-		return nil
-	}
-	value, _ := json.Marshal(id)
-	return os.WriteFile(file, slices.Concat(text[:start], value, text[end:]), 0o600)
-}
-
-// valueOf returns where the value of a top-level name stands, or 0, 0.
-func valueOf(text []byte, name string) (start, end int) {
-	d := json.NewDecoder(bytes.NewReader(text))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return 0, 0
-	}
-	for d.More() {
-		key, err := d.Token()
-		if err != nil {
-			return 0, 0
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return 0, 0
-		}
-		if key == name {
-			end := int(d.InputOffset())
-			return end - len(value), end
-		}
-	}
-	return 0, 0
 }

@@ -2,12 +2,10 @@ package sample
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
 	"image/png"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -234,7 +232,40 @@ func TestCollectRefuses(t *testing.T) {
 			for i := range MaxFiles {
 				write(t, dir, map[string][]byte{fmt.Sprintf("%s%d.bin", good, i): []byte("x")})
 			}
-		}, Rules{}, task.UnsafeOutput, "more than 100 files"},
+		}, Rules{}, task.UnsafeOutput, fmt.Sprintf("more than %d files", MaxFiles)},
+		{"too many files in folders", func(t *testing.T, dir string) {
+			for i := range MaxFiles {
+				write(t, dir, map[string][]byte{fmt.Sprintf("%sframes/%d/%d.bin", good, i%3, i): []byte("x")})
+			}
+		}, Rules{}, task.UnsafeOutput, "maze_1 holds more than"},
+		{"a folder that others have not", func(t *testing.T, dir string) {
+			write(t, dir, map[string][]byte{good + "frames/0.png": picture(t)})
+		}, Rules{}, task.IncompleteOutput, "frames/"},
+		{"cut picture in a folder", func(t *testing.T, dir string) {
+			write(t, dir, map[string][]byte{good + "frames/0.png": picture(t)[:20]})
+		}, Rules{FilesVary: true}, task.CorruptOutput, "maze_1/frames/0.png: is a truncated PNG"},
+		{"folder with a backslash", func(t *testing.T, dir string) {
+			write(t, dir, map[string][]byte{good + `a\..\b/c.txt`: []byte("x")})
+		}, Rules{}, task.UnsafeOutput, "character"},
+		{"folder with a line break", func(t *testing.T, dir string) {
+			write(t, dir, map[string][]byte{good + "a\n/c.txt": []byte("x")})
+		}, Rules{}, task.UnsafeOutput, "character"},
+		{"folder that is no UTF-8", func(t *testing.T, dir string) {
+			write(t, dir, map[string][]byte{good + "a\xff/c.txt": []byte("x")})
+		}, Rules{}, task.UnsafeOutput, "UTF-8"},
+		{"too deep", func(t *testing.T, dir string) {
+			write(t, dir, map[string][]byte{good + strings.Repeat("a/", maxFolders+1) + "c.txt": []byte("x")})
+		}, Rules{}, task.UnsafeOutput, "more than 8 folders"},
+		{"too long", func(t *testing.T, dir string) {
+			write(t, dir, map[string][]byte{good + strings.Repeat(strings.Repeat("a", 200)+"/", 3) + "c.txt": []byte("x")})
+		}, Rules{}, task.UnsafeOutput, "longer than 512 bytes"},
+		{"symbolic link to a folder in a sample", func(t *testing.T, dir string) {
+			link(t, os.Symlink("/etc", filepath.Join(dir, good, "frames")))
+		}, Rules{}, task.UnsafeOutput, "frames is a symbolic link"},
+		{"symbolic link in a folder", func(t *testing.T, dir string) {
+			write(t, dir, map[string][]byte{good + "frames/0.png": picture(t)})
+			link(t, os.Symlink("/etc/passwd", filepath.Join(dir, good, "frames", "1.png")))
+		}, Rules{}, task.UnsafeOutput, "1.png is a symbolic link"},
 		{"too many bytes", func(t *testing.T, dir string) {
 			write(t, dir, map[string][]byte{good + "big.bin": []byte("x")})
 			link(t, os.Truncate(filepath.Join(dir, good, "big.bin"), MaxBytes)) // sparse
@@ -299,24 +330,38 @@ func TestCollectAllows(t *testing.T) {
 	}
 }
 
-// metadata.json follows the new id and is otherwise the generator's own.
-func TestMetadata(t *testing.T) {
-	for _, test := range []struct{ before, after string }{
-		{`{"task_id": "maze_1", "n": 1.50, "big": 12345678901234567890}`, `{"task_id": "maze_00000007", "n": 1.50, "big": 12345678901234567890}`},
-		{`{"inner": {"task_id": 1}, "task_id":null }`, `{"inner": {"task_id": 1}, "task_id":"maze_00000007" }`},
-		{`{"inner": {"task_id": 1}}`, `{"inner": {"task_id": 1}}`},
-		{`["task_id", 1]`, `["task_id", 1]`},
-		{`{"task_id": "cut`, `{"task_id": "cut`},
-		{"no JSON", "no JSON"},
-	} {
-		dir := output(t, 1)
-		write(t, dir, map[string][]byte{"maze_task/maze_0/metadata.json": []byte(test.before)})
-		if _, _, err := Collect(dir, 1, places(7, 1), Rules{}); err != nil {
-			t.Errorf("%s: %v", test.before, err)
-			continue
+// Folders of a sample are its own, with other files in each sample; empty ones are
+// nothing, and a sample's name may begin with another's.
+func TestCollectFolders(t *testing.T) {
+	dir := output(t, 2)
+	for _, name := range []string{"maze_0", "maze_0 b", "maze_1"} {
+		files := whole(t, 1)
+		for i := range len(name) {
+			files[fmt.Sprintf("frames/%d.png", i)] = picture(t)
 		}
-		if got := read(t, filepath.Join(dir, "maze_task/maze_0/metadata.json")); got != test.after {
-			t.Errorf("%s became %s, want %s", test.before, got, test.after)
+		files["masks/left/prompt.txt"] = []byte("a mask")
+		files["masks/metadata.json"] = []byte(`{"task_id": 1, NaN`)
+		write(t, filepath.Join(dir, "maze_task", name), files)
+		link(t, os.MkdirAll(filepath.Join(dir, "maze_task", name, "none", "at", "all"), 0o755))
+	}
+	_, samples, err := Collect(dir, 3, places(0, 3), Rules{})
+	if err != nil || len(samples) != 3 {
+		t.Fatalf("%d samples, %v", len(samples), err)
+	}
+	for n, frames := range []string{"0 1 2 3 4 5", "0 1 2 3 4 5 6 7", "0 1 2 3 4 5"} {
+		want := []string{"final_frame.png", "first_frame.png"}
+		for _, i := range strings.Fields(frames) {
+			want = append(want, "frames/"+i+".png")
+		}
+		want = append(want, "ground_truth.mp4", "masks/left/prompt.txt", "masks/metadata.json", "prompt.txt")
+		var names []string
+		for _, f := range samples[n].Files {
+			if names = append(names, f.Name); f.Size != int64(len(read(t, f.Path))) {
+				t.Errorf("%+v", f)
+			}
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("sample %d holds %v", n, names)
 		}
 	}
 }
@@ -445,41 +490,4 @@ func FuzzCheckFile(f *testing.F) {
 			t.Errorf("%s: %v", name, err)
 		}
 	})
-}
-
-// Rewriting task_id keeps JSON what it was in every other value.
-func FuzzTaskID(f *testing.F) {
-	f.Add(`{"task_id": "a", "b": [1, {"task_id": 2}]}`)
-	f.Add(`{"\u0074ask_id": 1}`)
-	f.Fuzz(func(t *testing.T, text string) {
-		path := filepath.Join(t.TempDir(), "metadata.json")
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := setTaskID(path, "new"); err != nil {
-			t.Fatal(err)
-		}
-		var before, after map[string]json.RawMessage
-		if json.Unmarshal([]byte(text), &before) != nil || before == nil {
-			return
-		}
-		if err := json.Unmarshal([]byte(read(t, path)), &after); err != nil {
-			t.Fatalf("%s became %s: %v", text, read(t, path), err)
-		}
-		if _, there := before["task_id"]; there {
-			before["task_id"] = json.RawMessage(`"new"`)
-		}
-		if !maps.EqualFunc(before, after, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
-			t.Errorf("%s became %s", text, read(t, path))
-		}
-	})
-}
-
-// Where there is no output that is the error, and no fault of the samples.
-func TestCollectWithoutOutput(t *testing.T) {
-	_, _, err := Collect(filepath.Join(t.TempDir(), "none"), 1, places(0, 1), Rules{})
-	var refused *Error
-	if !errors.Is(err, fs.ErrNotExist) || errors.As(err, &refused) {
-		t.Errorf("%v", err)
-	}
 }

@@ -2,25 +2,128 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"math"
+	"net"
 	"net/http"
+	"os"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // LoadConfig returns the configuration of every AWS client of the pipeline: the
-// SDK's default chain (environment, shared files, roles) with a region.
-func LoadConfig(ctx context.Context, region string) (aws.Config, error) {
-	c, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
+// SDK's default chain (environment, shared files, roles) with a region, the
+// pipeline's HTTP client and its retries, which are UnlimitedRetries or
+// LimitedRetries.
+func LoadConfig(ctx context.Context, region string, retries func() aws.Retryer) (aws.Config, error) {
+	c, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithRetryer(retries))
 	c.HTTPClient = HTTPClient(c.HTTPClient)
 	return c, err
 }
 
+// UnlimitedRetries returns the retries of a worker: a request that another one may
+// replace is tried until its context ends. What a worker stores took minutes to
+// make, so nothing but the end of its invocation is a reason to give it up.
+//
+// The SDK waits up to 1 s after the first 503 and up to twice as long after each
+// further one, at most 20 s. Its quota is off: a client's requests share it, and a
+// hundred that are throttled at once exhaust it in half a second.
+func UnlimitedRetries() aws.Retryer {
+	return newRetryer(func(error) int { return math.MaxInt })
+}
+
+// LimitedRetries returns the retries of a command that a person waits for: it tries
+// Tries times.
+func LimitedRetries() aws.Retryer { return newRetryer(Tries) }
+
+// maxTries takes two minutes where everything is answered with 503. Of a million
+// requests one fails if half of all are refused.
+const maxTries = 20
+
+// Tries returns how often a command tries a request that fails with an error: fewer
+// times where nobody answers, which takes 3 s if connections are refused, and 90 s
+// if the server is silent.
+func Tries(err error) int {
+	if network, ok := errors.AsType[*net.OpError](err); ok && network.Op == "dial" {
+		return 8
+	}
+	if _, ok := errors.AsType[*silenceError](err); ok || errors.Is(err, context.DeadlineExceeded) {
+		return 3
+	}
+	return maxTries
+}
+
+// retryer is the SDK's with other limits.
+type retryer struct{ *retry.Standard }
+
+func newRetryer(tries func(error) int) *retryer {
+	backoff := retry.NewStandard()
+	return &retryer{retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = math.MaxInt32
+		o.RateLimiter = ratelimit.None
+		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, err error) (time.Duration, error) {
+			if attempt >= tries(err) {
+				return 0, err
+			}
+			return backoff.RetryDelay(attempt, err)
+		})
+		// S3 asks for another try where two conditional requests met, and after it tells
+		// which of them was first.
+		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{
+			"ConditionalRequestConflict": {}, "OperationAborted": {},
+		}})
+		// An answer that was cut off: the SDK takes it for one that cannot be read.
+		o.Retryables = append(o.Retryables, retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				return aws.TrueTernary
+			}
+			return aws.UnknownTernary
+		}))
+	})}
+}
+
+// ErrRefused says that a request was tried until its context ended, and what was
+// wrong with it until then.
+var ErrRefused = errors.New("until then it failed with")
+
+// tellRefusal makes a request whose time is up tell what the server had said: the
+// SDK only says that the time is up.
+func tellRefusal(stack *middleware.Stack) error {
+	var last error
+	inner := middleware.FinalizeMiddlewareFunc("noteRefusal", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		out, data, err := next.HandleFinalize(ctx, in)
+		if err != nil && ctx.Err() == nil {
+			last = err
+		}
+		return out, data, err
+	})
+	outer := middleware.FinalizeMiddlewareFunc("tellRefusal", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		out, data, err := next.HandleFinalize(ctx, in)
+		if err != nil && ctx.Err() != nil && last != nil {
+			err = fmt.Errorf("%w; %w: %w", err, ErrRefused, last)
+		}
+		return out, data, err
+	})
+	return errors.Join(stack.Finalize.Insert(inner, "Retry", middleware.After), stack.Finalize.Insert(outer, "Retry", middleware.Before))
+}
+
+// silence is how long a connection may neither take nor give a byte while a request
+// is on it, or idle before it is closed. A long poll of SQS takes 20 s.
+const silence = 30 * time.Second
+
 // HTTPClient returns an HTTP client for AWS clients that sends through next, or
 // through the SDK's own if that is nil. The SDK's keeps as many connections open as
-// a Store has requests in flight.
+// a Store has requests in flight, and gives up a server that is silent for 30 s:
+// before it answers, in the middle of an answer, or in the middle of a request that
+// it does not read on. How long a body takes in all does not matter.
 //
 // The SDK (smithy-go 1.28) closes a request's body once the answer's header is
 // there. When net/http then looks whether the body has more, as it does after
@@ -29,23 +132,96 @@ func LoadConfig(ctx context.Context, region string) (aws.Config, error) {
 // answer that is quick and longer than one read is lost that way now and then,
 // and with an answer of ReceiveMessage the messages in it, until their
 // visibility ends. Without WriteTo the end of a body is no error.
-func HTTPClient(next aws.HTTPClient) aws.HTTPClient {
+func HTTPClient(next aws.HTTPClient) aws.HTTPClient { return httpClient(next, silence) }
+
+func httpClient(next aws.HTTPClient, limit time.Duration) aws.HTTPClient {
 	if next == nil {
 		next = awshttp.NewBuildableClient()
 	}
-	if client, ok := next.(*awshttp.BuildableClient); ok {
-		// By default it keeps 10. Every further request of 32 would make its own: on
-		// AWS that is a TLS handshake, three round trips and 1 ms of CPU.
-		next = client.WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = Parallel })
+	client, ok := next.(*awshttp.BuildableClient)
+	if !ok {
+		return plainBodies{next, func() {}}
 	}
-	return plainBodies{next}
+	// With 10 idle connections, the SDK's default, every further request would make its
+	// own: on AWS that is a TLS handshake, three round trips and 1 ms of CPU.
+	transport := client.GetTransport()
+	// While a connection is made, net/http begins another one for every further request.
+	transport.MaxIdleConns, transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = 0, inFlight, inFlight
+	// By the wall clock: a worker that was frozen for longer uses none of the
+	// connections that it had.
+	transport.IdleConnTimeout = limit
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &watchedConn{conn, limit}, nil
+	}
+	return plainBodies{&http.Client{Transport: transport, CheckRedirect: redirect}, transport.CloseIdleConnections}
 }
 
-type plainBodies struct{ next aws.HTTPClient }
+// redirect follows what S3 redirects for a while, as the SDK's own client does.
+func redirect(r *http.Request, _ []*http.Request) error {
+	if code := r.Response.StatusCode; code == http.StatusTemporaryRedirect || code == http.StatusPermanentRedirect {
+		return nil
+	}
+	return http.ErrUseLastResponse
+}
+
+// watchedConn ends a read or a write when the connection was silent for too long.
+// What is written gives the reader new time: net/http reads from a connection while
+// it is idle and while it sends, and the server answers only then.
+type watchedConn struct {
+	net.Conn
+	limit time.Duration
+}
+
+func (c *watchedConn) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(p)
+	return n, c.silent(err)
+}
+
+func (c *watchedConn) Write(p []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Write(p)
+	return n, c.silent(err)
+}
+
+func (c *watchedConn) silent(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &silenceError{c.RemoteAddr().String(), c.limit}
+	}
+	return err
+}
+
+// silenceError says that a server took or gave nothing for a time.
+type silenceError struct {
+	server string
+	limit  time.Duration
+}
+
+func (e *silenceError) Error() string   { return fmt.Sprintf("%s was silent for %s", e.server, e.limit) }
+func (e *silenceError) Timeout() bool   { return true }
+func (e *silenceError) Temporary() bool { return true }
+
+type plainBodies struct {
+	next      aws.HTTPClient
+	closeIdle func()
+}
 
 func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = struct{ io.ReadCloser }{r.Body}
 	}
-	return c.next.Do(r)
+	response, err := c.next.Do(r)
+	if _, ok := errors.AsType[*silenceError](err); ok {
+		c.closeIdle() // they may be as dead: the next try makes a connection of its own
+	}
+	return response, err
 }

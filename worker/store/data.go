@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -20,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -42,6 +44,10 @@ func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample
 }
 
 func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
 	body, err := os.Open(f.Path)
 	if err != nil {
 		return err
@@ -79,8 +85,8 @@ const PartSize = 5 << 20
 // PutShard stores samples as one tar.gz, streamed in parts as it is made. The
 // same samples always give the same bytes: members are sorted and carry neither
 // time nor owner.
-func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, samples []sample.Sample) (Object, error) {
-	u := &upload{store: s, ctx: ctx, key: task.ShardKey(generator, c), hash: sha256.New()}
+func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, claim int, samples []sample.Sample) (Object, error) {
+	u := &upload{store: s, ctx: ctx, key: task.ShardKey(generator, c, claim), hash: sha256.New()}
 	if used, ok := s.buffers.Get().(*[]byte); ok {
 		u.part = (*used)[:0]
 	}
@@ -204,6 +210,13 @@ func (u *upload) finish() error {
 	_, err := u.store.client.CompleteMultipartUpload(u.ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id, MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
 	})
+	// An answer was lost, and the SDK's next try finds no upload: the first one has
+	// completed it, if the object is there. Nobody else writes one of this key.
+	if e, ok := errors.AsType[smithy.APIError](err); ok && e.ErrorCode() == "NoSuchUpload" {
+		if o, headErr := u.store.Head(u.ctx, u.key); headErr == nil && o.Size == u.size {
+			return nil
+		}
+	}
 	return fail("put", u.key, err)
 }
 
@@ -262,8 +275,15 @@ func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chun
 			return list(ctx, folder(indices[i]), "", folder(indices[i])+"\xff")
 		})
 	}
-	if shard := task.ShardKey(generator, c); err == nil && !kept[shard] {
-		stale = append(stale, shard) // deleting what is not there is no error
+	if err == nil && c.Indices != nil { // SweepShards leaves repairs' shards alone
+		for o, e := range s.List(ctx, task.ShardPrefix(generator, c), "") {
+			if err = e; err != nil {
+				break
+			}
+			if !kept[o.Key] {
+				stale = append(stale, o.Key)
+			}
+		}
 	}
 	if err == nil {
 		err = s.Delete(ctx, stale)

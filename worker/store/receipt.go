@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -155,7 +156,7 @@ func (r Receipt) Without(gone task.Range) Receipt {
 // OwnsShard reports whether the receipt's shard was written for just its samples.
 // The shard of a part holds others as well.
 func (r Receipt) OwnsShard() bool {
-	return r.Shard != nil && r.Shard.Key == task.ShardKey(r.Generator, r.chunk()) && (r.Indices == nil || len(r.Indices) == len(r.Samples))
+	return r.Shard != nil && strings.HasPrefix(r.Shard.Key, task.ShardPrefix(r.Generator, r.chunk())) && (r.Indices == nil || len(r.Indices) == len(r.Samples))
 }
 
 // PutReceipt commits a chunk. It fails with ErrExists when another receipt

@@ -19,7 +19,7 @@ func TestShardNeedsNoDisk(t *testing.T) {
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
 	t.Setenv("TMPDIR", disk)
 	t.Chdir(disk)
-	shard, err := s.PutShard(t.Context(), "maze", task.Chunk{Cell: task.Range{End: 4}, Keep: task.Range{End: 4}}, list)
+	shard, err := s.PutShard(t.Context(), "maze", task.Chunk{Cell: task.Range{End: 4}, Keep: task.Range{End: 4}}, 1, list)
 	check(t, err)
 	if data := content(t, s, shard.Key); int64(len(data)) != shard.Size || shard.Size < 20<<20 {
 		t.Errorf("%d bytes are stored of %+v", len(data), shard)

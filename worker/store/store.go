@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -58,22 +57,42 @@ func (e *Error) Unwrap() error { return e.Err }
 // files.
 const Parallel = 32
 
+// inFlight is how many objects a Store puts or deletes at once, whatever the number
+// of calls, and how many connections there are: those of as many chunks as Lambda
+// has CPUs. A large task has more chunks to store when the bucket is slow, and each
+// object that is put has a file open.
+const inFlight = 6 * Parallel
+
 // Store is one bucket. It is safe for concurrent use.
 type Store struct {
 	client  *s3.Client
 	bucket  string
-	buffers sync.Pool // *[]byte, of shards that were sent
+	slots   chan struct{} // of what is in flight
+	buffers sync.Pool     // *[]byte, of shards that were sent
 }
 
 // New returns the store of a bucket. Give the client ClientOptions.
-func New(client *s3.Client, bucket string) *Store { return &Store{client: client, bucket: bucket} }
+func New(client *s3.Client, bucket string) *Store {
+	return &Store{client: client, bucket: bucket, slots: make(chan struct{}, inFlight)}
+}
 
-// ClientOptions sets what every S3 client of the pipeline needs: patient
-// retries, and path-style addresses where an endpoint of its own is configured,
+// ClientOptions sets what every S3 client of the pipeline needs: retries without
+// the SDK's quota, LimitedRetries unless the configuration has others of this
+// package, and path-style addresses where an endpoint of its own is configured,
 // which has no name per bucket.
 func ClientOptions(o *s3.Options) {
 	o.UsePathStyle = o.BaseEndpoint != nil
-	o.Retryer = retry.NewStandard(func(r *retry.StandardOptions) { r.MaxAttempts = 8 })
+	if _, ours := o.Retryer.(*retryer); !ours {
+		o.Retryer = LimitedRetries()
+	}
+	o.APIOptions = append(o.APIOptions, tellRefusal)
+	// As in a configuration that is loaded: one made by hand checks nothing that is read.
+	if o.ResponseChecksumValidation == aws.ResponseChecksumValidationUnset {
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+	}
+	if o.RequestChecksumCalculation == aws.RequestChecksumCalculationUnset {
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
+	}
 	o.DisableLogOutputChecksumValidationSkipped = true // a shard uploaded in parts has no checksum of the whole
 }
 
@@ -161,13 +180,15 @@ func (s *Store) putObject(ctx context.Context, sum []byte, in *s3.PutObjectInput
 	return err
 }
 
-// readTries is how often a small object is read. The SDK tries a request again, not
-// the reading of its answer, which may be cut off or damaged on the way.
-const readTries = 3
+// damagedTries is how often a small object is read that is not what its checksum
+// says: it may be damaged on the way.
+const damagedTries = 3
 
 // read returns a small object, checked against the store's checksum, or
-// ErrNotFound or ErrDamaged.
+// ErrNotFound or ErrDamaged. The SDK tries a request again, not the reading of its
+// answer, which may be cut off: that is as any other error of the network.
 func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
+	retries := s.client.Options().Retryer
 	for try := 1; ; try++ {
 		body, o, err := s.get(ctx, key)
 		if err != nil {
@@ -178,13 +199,22 @@ func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
 		if err == nil {
 			return text, nil
 		}
-		if ctx.Err() == nil && try < readTries {
-			continue
+		damaged := ctx.Err() == nil && int64(len(text)) == o.Size // all of it came, so the checksum is wrong: the SDK has no type for that
+		if damaged && try >= damagedTries {
+			return nil, fail("read", key, ErrDamaged)
 		}
-		if ctx.Err() == nil && int64(len(text)) == o.Size { // all of it came, so it is the checksum that is wrong: the SDK has no type for that
-			err = ErrDamaged
+		if ctx.Err() != nil || !damaged && (!retries.IsErrorRetryable(err) || try >= retries.MaxAttempts()) {
+			return nil, fail("read", key, err)
 		}
-		return nil, fail("read", key, err)
+		delay, last := retries.RetryDelay(try, err)
+		if last != nil {
+			return nil, fail("read", key, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fail("read", key, fmt.Errorf("%w; %w: %w", ctx.Err(), ErrRefused, err))
+		case <-time.After(delay):
+		}
 	}
 }
 
@@ -289,6 +319,10 @@ func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 // Delete deletes objects; one that is not there is no error.
 func (s *Store) Delete(ctx context.Context, keys []string) error {
 	return each(ctx, len(keys), func(ctx context.Context, i int) error {
+		if err := s.enter(ctx); err != nil {
+			return err
+		}
+		defer s.leave()
 		_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &keys[i]})
 		// S3 takes the second of two deletes for done; other servers may not when both come at once.
 		if e, ok := errors.AsType[smithy.APIError](err); ok && e.ErrorCode() == "NoSuchKey" {
@@ -297,6 +331,18 @@ func (s *Store) Delete(ctx context.Context, keys []string) error {
 		return fail("delete", keys[i], err)
 	})
 }
+
+// enter waits for a slot, which leave gives back.
+func (s *Store) enter(ctx context.Context) error {
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Store) leave() { <-s.slots }
 
 // each calls do for 0 to n-1, some at a time, and returns the first error. One
 // goroutine makes many calls: each new one would have to grow its stack for the

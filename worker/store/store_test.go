@@ -196,7 +196,8 @@ func TestLostAnswer(t *testing.T) {
 	}
 }
 
-// An answer may be cut off after the object's first bytes have come.
+// An answer may be cut off after the object's first bytes have come. It is asked for
+// again, like a request that failed, until the time is up.
 func TestCutAnswer(t *testing.T) {
 	s, n := newStore(t)
 	check(t, s.PutReceipt(t.Context(), receipt(0, 5, 1)))
@@ -211,11 +212,16 @@ func TestCutAnswer(t *testing.T) {
 		}
 		return response, err
 	})
-	for times, want := range []error{nil, nil, nil, io.ErrUnexpectedEOF} {
+	for times, want := range map[int]error{0: nil, 1: nil, 4: nil, 1000: io.ErrUnexpectedEOF} {
 		reads.Store(0)
 		cut.Store(int32(times))
-		got, err := s.Receipt(t.Context(), receipt(0, 5, 1).Key())
-		if !errors.Is(err, want) || want == nil && got.Claim != 1 {
+		ctx, cancel := t.Context(), context.CancelFunc(func() {})
+		if want != nil {
+			ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+		}
+		got, err := s.Receipt(ctx, receipt(0, 5, 1).Key())
+		cancel()
+		if !errors.Is(err, want) || want == nil && got.Claim != 1 || want != nil && !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("cut %d times: claim %d, %v, want %v", times, got.Claim, err, want)
 		}
 	}
@@ -325,10 +331,10 @@ func TestPutShard(t *testing.T) {
 			s, _ := newStore(t)
 			list := makeSamples(t, 0, 4, size, 10)
 			chunk := task.Chunk{Cell: task.Range{End: 4}, Keep: task.Range{End: 4}}
-			first, err := s.PutShard(t.Context(), "maze", chunk, list)
+			first, err := s.PutShard(t.Context(), "maze", chunk, 1, list)
 			check(t, err)
 			slices.Reverse(list)
-			second, err := s.PutShard(t.Context(), "maze", chunk, list)
+			second, err := s.PutShard(t.Context(), "maze", chunk, 1, list)
 			check(t, err)
 			data := content(t, s, first.Key)
 			sum := sha256.Sum256(data)
@@ -368,7 +374,7 @@ func TestShardInterrupted(t *testing.T) {
 		}
 		return send()
 	})
-	_, err := s.PutShard(ctx, "maze", task.Chunk{Keep: task.Range{End: 4}}, list)
+	_, err := s.PutShard(ctx, "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, list)
 	if !errors.Is(err, context.Canceled) || parts.Load() != 2 {
 		t.Errorf("after %d parts: %v", parts.Load(), err)
 	}
@@ -376,7 +382,7 @@ func TestShardInterrupted(t *testing.T) {
 		t.Errorf("left are %v", there)
 	}
 	list[3].Files[0].Path += "-gone"
-	if _, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, list); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, list); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file is gone: %v", err)
 	}
 	if there := keys(t, s, ""); len(there) > 0 {
@@ -394,7 +400,7 @@ func TestSweep(t *testing.T) {
 	check(t, s.PutFiles(t.Context(), "maze", near))
 	check(t, s.PutFiles(t.Context(), "maze-2", makeSamples(t, 4, 1, 5)))
 	chunk := task.Chunk{Cell: task.Range{Start: 4, End: 8}, Keep: task.Range{Start: 4, End: 8}}
-	_, err := s.PutShard(t.Context(), "maze", chunk, makeSamples(t, 4, 4, 5))
+	_, err := s.PutShard(t.Context(), "maze", chunk, 1, makeSamples(t, 4, 4, 5))
 	check(t, err)
 	before := keys(t, s, "")
 
@@ -409,14 +415,22 @@ func TestSweep(t *testing.T) {
 				return true
 			}
 		}
-		return key == task.ShardKey("maze", chunk)
+		return false
 	})
-	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+2-7 {
+	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+3-7 {
 		t.Errorf("left are %d of %d: %v", len(got), len(want), got)
 	}
 	// A repair's sweep is of its indices alone.
 	repair := task.Chunk{Keep: task.Range{Start: 0, End: 12}, Indices: []int{0, 11}, Attempt: 3}
-	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), nil))
+	for claim := range 2 { // it leaves no shard that an earlier holder wrote
+		_, err = s.PutShard(t.Context(), "maze", repair, claim+1, makeSamples(t, 0, 1, 5))
+		check(t, err)
+	}
+	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), []string{task.ShardKey("maze", repair, 2)}))
+	if got := keys(t, s, task.ShardPrefix("maze", repair)); !slices.Equal(got, []string{task.ShardKey("maze", repair, 2)}) {
+		t.Errorf("shards of the repair: %v", got)
+	}
+	check(t, s.Delete(t.Context(), []string{task.ShardKey("maze", repair, 2)}))
 	for _, key := range keys(t, s, task.DataPrefix+"maze/") {
 		if strings.Contains(key, "_00000000/") || strings.Contains(key, "_00000011/") {
 			t.Errorf("left is %s", key)

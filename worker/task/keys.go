@@ -25,9 +25,17 @@ func FileKey(generator, sampleID, file string) string {
 	return DataPrefix + generator + "/" + sampleID + "/" + file
 }
 
-// ShardKey is the key of a chunk's shard in the tar format.
-func ShardKey(generator string, c Chunk) string {
-	return DataPrefix + generator + "/" + generator + "_" + c.Name() + ".tar.gz"
+// ShardKey is the key of a chunk's shard in the tar format, as the holder of claim n
+// writes it. Each holder has a name of its own: S3 may carry out what a dead one had
+// asked for (CompleteMultipartUpload) minutes later, and must not replace its
+// successor's shard by that.
+func ShardKey(generator string, c Chunk, n int) string {
+	return fmt.Sprintf("%s%d.tar.gz", ShardPrefix(generator, c), n)
+}
+
+// ShardPrefix is how the keys of all shards of a chunk begin.
+func ShardPrefix(generator string, c Chunk) string {
+	return DataPrefix + generator + "/" + generator + "_" + c.Name() + "_c"
 }
 
 // ClaimsPrefix is where the claims of a cell stand; the key of claim n follows.

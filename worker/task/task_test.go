@@ -245,7 +245,7 @@ func TestKeys(t *testing.T) {
 	repair := Task{Generator: "g", Indices: []int{3, 9}, Attempt: 2, ChunkSize: 5}.Chunks()[0]
 	for _, test := range []struct{ got, want string }{
 		{FileKey("g", SampleID("maze", 7), "prompt.txt"), "data/v1/g/maze_00000007/prompt.txt"},
-		{ShardKey("g", chunk), "data/v1/g/g_00000020_00000034.tar.gz"},
+		{ShardKey("g", chunk, 3), "data/v1/g/g_00000020_00000034_c3.tar.gz"},
 		{ReceiptKey("g", chunk), "receipts/v1/g/00000020_00000034.json"},
 		{ClaimKey("g", chunk.Cell, 3), "claims/v1/g/00000020_00000039/00000003.json"},
 		{FailureKey("g", chunk, "id-1", 2), "failures/v1/g/00000020_00000034/id-1-2.json"},
@@ -263,7 +263,7 @@ func TestKeys(t *testing.T) {
 	if r, repaired, ok := ReceiptRange(ReceiptKey("g", chunk)); !ok || repaired || r != chunk.Keep {
 		t.Errorf("receipt reads as %v, %v, %v", r, repaired, ok)
 	}
-	for key, want := range map[string]Range{ShardKey("g", chunk): chunk.Keep, ShardKey("g", repair): {3, 10}, FileKey("g", SampleID("maze", 7), "a.tar.gz"): {}, "data/v1/g/h_00000000_00000004.tar.gz": {}} {
+	for key, want := range map[string]Range{ShardKey("g", chunk, 1): chunk.Keep, ShardKey("g", repair, 12): {3, 10}, FileKey("g", SampleID("maze", 7), "a.tar.gz"): {}, "data/v1/g/h_00000000_00000004.tar.gz": {}} {
 		if r, ok := ShardRange(key); ok != (want.Len() > 0) || ok && r != want {
 			t.Errorf("%s reads as %v, %v", key, r, ok)
 		}

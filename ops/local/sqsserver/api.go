@@ -1,9 +1,12 @@
 package sqsserver
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -22,6 +25,8 @@ const (
 	maxDelay      = 15 * time.Minute
 	maxVisibility = 12 * time.Hour
 	maxWait       = 20 * time.Second
+	maxResults    = 1000 // queues in an answer
+	maxGroup      = 128  // characters
 )
 
 // Foreign reports whether a request may have come from a web page through a
@@ -38,7 +43,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	name, ok := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "AmazonSQS.")
 	if !ok {
-		answer(w, nil, errOldProtocol)
+		answerQuery(w, errOldProtocol)
 		return
 	}
 	operation := operations[name]
@@ -52,8 +57,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var in request
-	if err := json.Unmarshal(body, &in); err != nil {
-		answer(w, nil, &apiError{shape: "SerializationException", message: "The request is not JSON of this operation: " + err.Error()})
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields() // a parameter that is not known is not done: its name is in the error
+	if err := d.Decode(&in); err != nil {
+		answer(w, nil, &apiError{shape: "SerializationException", message: "The local queue does not understand the request: " + err.Error()})
 		return
 	}
 	out, err := operation(s, r.Context(), &in)
@@ -96,39 +103,47 @@ func answer(w http.ResponseWriter, out any, err error) {
 	_ = json.NewEncoder(w).Encode(out) // the client has gone if this fails
 }
 
+// answerQuery answers a client of the older protocol, which reads XML.
+func answerQuery(w http.ResponseWriter, e *apiError) {
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(http.StatusBadRequest)
+	fmt.Fprintf(w, "<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>%s</RequestId></ErrorResponse>", e.code, e.message, NewID())
+}
+
 // request holds the fields of every operation's input.
 type request struct {
 	QueueUrl                     string
 	QueueName                    string
 	QueueNamePrefix              string
-	MaxResults                   int
+	MaxResults                   *int
+	NextToken                    string
 	Attributes                   map[string]string
+	Tags                         map[string]string
+	TagKeys                      []string
 	AttributeNames               []string
 	MessageSystemAttributeNames  []string
 	MessageAttributeNames        []string
-	MessageBody                  *string
-	DelaySeconds                 *int
-	MessageAttributes            map[string]Attribute
-	MessageGroupId               string
-	MessageDeduplicationId       string
 	MaxNumberOfMessages          *int
-	VisibilityTimeout            *int
 	WaitTimeSeconds              *int
-	ReceiptHandle                string
 	Entries                      []entry
 	SourceArn, DestinationArn    string
 	MaxNumberOfMessagesPerSecond int
 	TaskHandle                   string
+	entry
 }
 
-// entry is one entry of a batch.
+// entry is one entry of a batch, or what a request has of it where it is for one
+// message.
 type entry struct {
-	Id                string
-	MessageBody       *string
-	DelaySeconds      *int
-	MessageAttributes map[string]Attribute
-	ReceiptHandle     string
-	VisibilityTimeout *int
+	Id                      string
+	MessageBody             *string
+	DelaySeconds            *int
+	MessageAttributes       map[string]Attribute
+	MessageSystemAttributes map[string]Attribute
+	MessageGroupId          string
+	MessageDeduplicationId  string
+	ReceiptHandle           string
+	VisibilityTimeout       *int
 }
 
 var operations = map[string]func(*Server, context.Context, *request) (any, error){
@@ -147,6 +162,9 @@ var operations = map[string]func(*Server, context.Context, *request) (any, error
 	"ChangeMessageVisibilityBatch": (*Server).apiVisibilityBatch,
 	"PurgeQueue":                   (*Server).apiPurge,
 	"ListDeadLetterSourceQueues":   (*Server).apiSources,
+	"TagQueue":                     (*Server).apiTag,
+	"UntagQueue":                   (*Server).apiUntag,
+	"ListQueueTags":                (*Server).apiTags,
 	"StartMessageMoveTask":         (*Server).apiStartMove,
 	"ListMessageMoveTasks":         (*Server).apiListMoves,
 	"CancelMessageMoveTask":        (*Server).apiCancelMove,
@@ -183,14 +201,19 @@ func (s *Server) apiCreateQueue(_ context.Context, in *request) (any, error) {
 	if err := s.setAttributes(&q, in.Attributes); err != nil {
 		return nil, err
 	}
+	if q.Tags == nil {
+		if err := q.tag(in.Tags); err != nil {
+			return nil, err
+		}
+	}
 	out := map[string]string{"QueueUrl": s.url(q.Name)}
 	if existing != nil {
-		if existing.Queue != q {
+		if !q.sameAttributes(existing.Queue) {
 			return nil, &apiError{shape: "QueueNameExists", code: "QueueAlreadyExists", message: "A queue already exists with the same name and a different value for an attribute."}
 		}
 		return out, nil
 	}
-	return out, s.commit(change{Queue: q.Name, Define: &q})
+	return out, s.define(q)
 }
 
 func (s *Server) apiDeleteQueue(_ context.Context, in *request) (any, error) {
@@ -215,13 +238,33 @@ func (s *Server) apiGetQueueURL(_ context.Context, in *request) (any, error) {
 func (s *Server) apiListQueues(_ context.Context, in *request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	urls := []string{}
-	for _, name := range slices.Sorted(maps.Keys(s.queues)) {
-		if strings.HasPrefix(name, in.QueueNamePrefix) {
-			urls = append(urls, s.url(name))
+	return s.list(in, "QueueUrls", func(q *queue) bool { return strings.HasPrefix(q.Name, in.QueueNamePrefix) })
+}
+
+// list answers with the URLs of queues, a page at a time if a limit is named. The
+// token of the next page is the name of this one's last queue. The lock is held.
+func (s *Server) list(in *request, field string, wanted func(*queue) bool) (any, error) {
+	limit := maxResults
+	if in.MaxResults != nil {
+		if limit = *in.MaxResults; limit < 1 || limit > maxResults {
+			return nil, errParameter(fmt.Sprintf("Value %d for parameter MaxResults is invalid. Reason: Must be between 1 and %d.", limit, maxResults))
 		}
 	}
-	return map[string]any{"QueueUrls": urls}, nil
+	after, err := base64.URLEncoding.DecodeString(in.NextToken)
+	if err != nil {
+		return nil, errParameter("Value " + in.NextToken + " for parameter NextToken is invalid.")
+	}
+	urls, last := []string{}, ""
+	for _, name := range slices.Sorted(maps.Keys(s.queues)) {
+		if name <= string(after) || !wanted(s.queues[name]) {
+			continue
+		}
+		if len(urls) == limit {
+			return map[string]any{field: urls, "NextToken": base64.URLEncoding.EncodeToString([]byte(last))}, nil
+		}
+		urls, last = append(urls, s.url(name)), name
+	}
+	return map[string]any{field: urls}, nil
 }
 
 func (s *Server) apiSources(_ context.Context, in *request) (any, error) {
@@ -231,13 +274,7 @@ func (s *Server) apiSources(_ context.Context, in *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	urls := []string{}
-	for _, name := range slices.Sorted(maps.Keys(s.queues)) {
-		if s.queues[name].DeadLetter == dead.Name {
-			urls = append(urls, s.url(name))
-		}
-	}
-	return map[string]any{"queueUrls": urls}, nil
+	return s.list(in, "queueUrls", func(q *queue) bool { return q.DeadLetter == dead.Name })
 }
 
 func (s *Server) apiPurge(_ context.Context, in *request) (any, error) {

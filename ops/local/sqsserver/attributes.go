@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // allowed reports whether SQS takes a text: XML 1.0's characters.
@@ -84,28 +86,63 @@ func attributesMD5(attributes map[string]Attribute) string {
 	return md5Hex(b.Bytes())
 }
 
-// The attributes of a queue that are numbers of seconds, with their ranges.
-var seconds = map[string]struct {
-	low, high int
-	of        func(*Queue) *time.Duration
-}{
-	"VisibilityTimeout":      {0, 43200, func(q *Queue) *time.Duration { return &q.Visibility }},
-	"MessageRetentionPeriod": {60, 1209600, func(q *Queue) *time.Duration { return &q.Retention }},
-	"DelaySeconds":           {0, 900, func(q *Queue) *time.Duration { return &q.Delay }},
+// traceAttribute is the one system attribute that a sender may set.
+const traceAttribute = "AWSTraceHeader"
+
+func traceHeader(attributes map[string]Attribute) (string, *apiError) {
+	for name, a := range attributes {
+		switch {
+		case name != traceAttribute:
+			return "", errParameter("Message system attribute name '" + name + "' is invalid: a sender can set AWSTraceHeader only.")
+		case a.DataType != "String" || a.StringValue == nil || *a.StringValue == "" || !allowed(*a.StringValue):
+			return "", errParameter("The message system attribute '" + name + "' must contain a non-empty value of type String.")
+		}
+		return *a.StringValue, nil
+	}
+	return "", nil
 }
 
-// ignored are attributes that a client may set and that mean nothing here.
-var ignored = []string{"Policy", "MaximumMessageSize", "ReceiveMessageWaitTimeSeconds", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds", "SqsManagedSseEnabled", "RedriveAllowPolicy"}
+// systemAttributes are those that a receive may ask for. Two of them are of FIFO
+// queues, and no message here has them.
+var systemAttributes = []string{"All", "SenderId", "SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp",
+	"DeadLetterQueueSourceArn", "MessageGroupId", traceAttribute, "MessageDeduplicationId", "SequenceNumber"}
+
+var groupID = regexp.MustCompile(fmt.Sprintf(`^[\x21-\x7e]{1,%d}$`, maxGroup))
+
+// number is an attribute of a queue that is one, with its range.
+type number struct {
+	low, high int
+	get       func(*Queue) int
+	set       func(*Queue, int)
+}
+
+func seconds(low, high int, of func(*Queue) *time.Duration) number {
+	return number{low, high, func(q *Queue) int { return int(of(q).Seconds()) },
+		func(q *Queue, n int) { *of(q) = time.Duration(n) * time.Second }}
+}
+
+var numbers = map[string]number{
+	"VisibilityTimeout":             seconds(0, 43200, func(q *Queue) *time.Duration { return &q.Visibility }),
+	"MessageRetentionPeriod":        seconds(60, 1209600, func(q *Queue) *time.Duration { return &q.Retention }),
+	"DelaySeconds":                  seconds(0, 900, func(q *Queue) *time.Duration { return &q.Delay }),
+	"ReceiveMessageWaitTimeSeconds": seconds(0, 20, func(q *Queue) *time.Duration { return &q.Wait }),
+	"MaximumMessageSize":            {1024, maxMessage, func(q *Queue) int { return q.MaxSize }, func(q *Queue, n int) { q.MaxSize = n }},
+}
+
+// undone are attributes of SQS that the local queue does not have. They can be
+// read, as those of a queue that was never given one, and set to what that means.
+var undone = []string{"Policy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds", "SqsManagedSseEnabled",
+	"FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"}
 
 // setAttributes sets attributes in a queue's properties; the lock is held.
 func (s *Server) setAttributes(q *Queue, attributes map[string]string) error {
 	for name, value := range attributes {
-		if number, ok := seconds[name]; ok {
+		if number, ok := numbers[name]; ok {
 			n, err := strconv.Atoi(value)
 			if err != nil || n < number.low || n > number.high {
-				return &apiError{shape: "InvalidAttributeValue", message: "Invalid value for the parameter " + name + "."}
+				return &apiError{shape: "InvalidAttributeValue", message: fmt.Sprintf("Invalid value for the parameter %s: it must be from %d to %d.", name, number.low, number.high)}
 			}
-			*number.of(q) = time.Duration(n) * time.Second
+			number.set(q, n)
 			continue
 		}
 		switch {
@@ -125,9 +162,29 @@ func (s *Server) setAttributes(q *Queue, attributes map[string]string) error {
 				return errParameter("Value " + value + " for parameter RedrivePolicy is invalid. Reason: Dead letter target does not exist, or maxReceiveCount is not from 1 to 1000.")
 			}
 			q.DeadLetter, q.MaxReceives = target, n
-		case !slices.Contains(ignored, name):
-			return &apiError{shape: "InvalidAttributeName", message: "Unknown Attribute " + name + "."}
+		case !slices.Contains(undone, name):
+			return errAttribute(name)
+		case value != "" && value != "false":
+			return &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation", message: "The local queue does not do " + name + "."}
 		}
 	}
+	return nil
+}
+
+// tag adds tags to a queue's properties, within SQS's limits.
+// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-queue-tags.html
+func (q *Queue) tag(tags map[string]string) error {
+	all := map[string]string{} // another map: the old one is what the queue still has
+	maps.Copy(all, q.Tags)
+	for key, value := range tags {
+		if key == "" || utf8.RuneCountInString(key) > 128 || utf8.RuneCountInString(value) > 256 || strings.HasPrefix(strings.ToLower(key), "aws:") {
+			return errParameter("The tag " + key + " is invalid: a key has 1 to 128 characters and does not begin with aws:, a value has 256 at most.")
+		}
+		all[key] = value
+	}
+	if len(all) > 50 {
+		return errParameter("Too many tags added for the queue: it can have 50.")
+	}
+	q.Tags = all
 	return nil
 }

@@ -32,6 +32,10 @@ func errParameter(message string) *apiError {
 	return &apiError{shape: "InvalidParameterValueException", code: "InvalidParameterValue", message: message}
 }
 
+func errAttribute(name string) *apiError {
+	return &apiError{shape: "InvalidAttributeName", message: "Unknown Attribute " + name + "."}
+}
+
 func errMissing(name string) *apiError {
 	return &apiError{shape: "MissingParameterException", code: "MissingParameter", message: "The request must contain the parameter " + name + "."}
 }

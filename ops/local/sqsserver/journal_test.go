@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -41,14 +43,22 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 		}
 		s := open()
 		m, dead := model{}, 0
-		held := map[string]*Delivery{} // by body
-		at := map[string]time.Time{}   // when it was received
+		groups, traces := map[string]string{}, map[string]string{} // by body
+		settings := s.queues["q"].Queue                            // what clients have set
+		held := map[string]*Delivery{}                             // by body
+		at := map[string]time.Time{}                               // when it was received
 		next := 0
 		t.Repeat(map[string]func(*rapid.T){
 			"send": func(t *rapid.T) {
 				next++
 				body := string(rune('a'+next%26)) + time.Duration(next).String()
-				in := &request{QueueUrl: "/q", MessageBody: &body}
+				in := &request{QueueUrl: "/q", entry: entry{MessageBody: &body}}
+				groups[body] = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "group")
+				in.MessageGroupId = groups[body]
+				if traces[body] = rapid.SampledFrom([]string{"", "Root=1"}).Draw(t, "trace"); traces[body] != "" {
+					trace := traces[body]
+					in.MessageSystemAttributes = map[string]Attribute{traceAttribute: {DataType: "String", StringValue: &trace}}
+				}
 				if _, err := s.apiSend(context.Background(), in); err != nil {
 					t.Fatal(err)
 				}
@@ -66,6 +76,9 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 					n, there := m[x.Body]
 					if !there || x.Receives != n+1 || x.Receives > 3 {
 						t.Fatalf("%s was delivered for the %d. time, the model has %d (%v)", x.Body, x.Receives, n, there)
+					}
+					if d := s.delivery(x); d.Attributes["MessageGroupId"] != groups[x.Body] || d.Attributes[traceAttribute] != traces[x.Body] {
+						t.Fatalf("%s has %v, it was sent with group %q and trace %q", x.Body, d.Attributes, groups[x.Body], traces[x.Body])
 					}
 					m[x.Body], held[x.Body], at[x.Body] = x.Receives, s.delivery(x), now
 				}
@@ -92,6 +105,27 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 					delete(held, body)
 					return
 				}
+			},
+			"the queue is changed": func(t *rapid.T) {
+				wait, size := rapid.IntRange(0, 20).Draw(t, "wait"), rapid.IntRange(1024, maxMessage).Draw(t, "size")
+				_, err := s.apiSetAttributes(context.Background(), &request{QueueUrl: "/q", Attributes: map[string]string{
+					"ReceiveMessageWaitTimeSeconds": strconv.Itoa(wait), "MaximumMessageSize": strconv.Itoa(size)}})
+				tag := rapid.SampledFrom([]string{"x", "y"}).Draw(t, "tag")
+				_, tagErr := s.apiTag(context.Background(), &request{QueueUrl: "/q", Tags: map[string]string{tag: strconv.Itoa(size)}})
+				_, untagErr := s.apiUntag(context.Background(), &request{QueueUrl: "/q", TagKeys: []string{"x"}})
+				if err := errors.Join(err, tagErr, untagErr); err != nil {
+					t.Fatal(err)
+				}
+				settings.Wait, settings.MaxSize = time.Duration(wait)*time.Second, size
+				if tag == "y" {
+					settings.Tags = map[string]string{"y": strconv.Itoa(size)}
+				} else {
+					settings.Tags = maps.Clone(settings.Tags)
+				}
+				if !s.queues["q"].sameAttributes(settings) || !maps.Equal(s.queues["q"].Tags, settings.Tags) {
+					t.Fatalf("the queue is %+v, want %+v", s.queues["q"].Queue, settings)
+				}
+				settings.Modified = s.queues["q"].Modified
 			},
 			"time passes": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(1, 90).Draw(t, "seconds")) * time.Second)
@@ -126,6 +160,10 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 					t.Fatalf("the DLQ went from %d to %d", dead, n)
 				}
 				dead = len(s.queues["d"].messages)
+				q := s.queues["q"].Queue
+				if !q.sameAttributes(settings) || !maps.Equal(q.Tags, settings.Tags) || !q.Created.Equal(settings.Created) || !q.Modified.Equal(settings.Modified) {
+					t.Fatalf("the queue is %+v, it was set to %+v", q, settings)
+				}
 			},
 		})
 		_ = s.Close()
@@ -169,7 +207,7 @@ func TestFullDisk(t *testing.T) {
 	sent := 0
 	post := func() error {
 		body := "a message"
-		_, err := s.apiSend(t.Context(), &request{QueueUrl: "/q", MessageBody: &body})
+		_, err := s.apiSend(t.Context(), &request{QueueUrl: "/q", entry: entry{MessageBody: &body}})
 		return err
 	}
 	for err = nil; err == nil; {

@@ -3,6 +3,8 @@ package sqsserver
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,16 +19,20 @@ func (s *Server) apiGetAttributes(_ context.Context, in *request) (any, error) {
 		return nil, err
 	}
 	visible, inFlight, delayed := q.counts(s.now())
+	if s.options.Lag > 0 {
+		visible, inFlight, delayed = q.late(s.now(), s.options.Lag)
+	}
 	all := map[string]string{
 		"QueueArn":                              s.arn(q.Name),
 		"ApproximateNumberOfMessages":           strconv.Itoa(visible),
 		"ApproximateNumberOfMessagesNotVisible": strconv.Itoa(inFlight),
 		"ApproximateNumberOfMessagesDelayed":    strconv.Itoa(delayed),
-		"MaximumMessageSize":                    strconv.Itoa(maxMessage),
-		"ReceiveMessageWaitTimeSeconds":         "0",
+		"CreatedTimestamp":                      strconv.FormatInt(q.Created.Unix(), 10),
+		"LastModifiedTimestamp":                 strconv.FormatInt(q.Modified.Unix(), 10),
+		"SqsManagedSseEnabled":                  "false",
 	}
-	for name, number := range seconds {
-		all[name] = strconv.Itoa(int(number.of(&q.Queue).Seconds()))
+	for name, number := range numbers {
+		all[name] = strconv.Itoa(number.get(&q.Queue))
 	}
 	if q.DeadLetter != "" {
 		policy, _ := json.Marshal(map[string]any{"deadLetterTargetArn": s.arn(q.DeadLetter), "maxReceiveCount": q.MaxReceives})
@@ -35,8 +41,8 @@ func (s *Server) apiGetAttributes(_ context.Context, in *request) (any, error) {
 	out := map[string]string{}
 	for _, name := range in.AttributeNames {
 		_, known := all[name]
-		if !known && name != "All" && name != "RedrivePolicy" && !strings.HasSuffix(name, "Timestamp") && !slices.Contains(ignored, name) {
-			return nil, &apiError{shape: "InvalidAttributeName", message: "Unknown Attribute " + name + "."}
+		if !known && name != "All" && name != "RedrivePolicy" && !slices.Contains(undone, name) {
+			return nil, errAttribute(name)
 		}
 	}
 	for name, value := range all {
@@ -58,13 +64,52 @@ func (s *Server) apiSetAttributes(_ context.Context, in *request) (any, error) {
 	if err := s.setAttributes(&changed, in.Attributes); err != nil {
 		return nil, err
 	}
-	return nil, s.commit(change{Queue: q.Name, Define: &changed})
+	return nil, s.define(changed)
+}
+
+func (s *Server) apiTag(_ context.Context, in *request) (any, error) {
+	return nil, s.retag(in, func(q *Queue) error { return q.tag(in.Tags) })
+}
+
+func (s *Server) apiUntag(_ context.Context, in *request) (any, error) {
+	return nil, s.retag(in, func(q *Queue) error {
+		q.Tags = maps.Clone(q.Tags)
+		for _, key := range in.TagKeys {
+			delete(q.Tags, key)
+		}
+		return nil
+	})
+}
+
+func (s *Server) retag(in *request, change func(*Queue) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.find(in.QueueUrl)
+	if err != nil {
+		return err
+	}
+	changed := q.Queue
+	if err := change(&changed); err != nil {
+		return err
+	}
+	return s.define(changed)
+}
+
+func (s *Server) apiTags(_ context.Context, in *request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, err := s.find(in.QueueUrl)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]any{"Tags": q.Tags}, nil
 }
 
 // move is a message move task: it takes what is in a dead letter queue back to
 // where it came from. It ends with the process; what was not moved by then is
 // still in its queue, and the task can be started again.
 type move struct {
+	number      int // of starting
 	handle      string
 	source      string // ARN
 	destination string // ARN, or "" for where each message came from
@@ -96,7 +141,7 @@ func (s *Server) apiStartMove(_ context.Context, in *request) (any, error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(s.context)
-	m := &move{handle: token(), source: in.SourceArn, destination: in.DestinationArn, status: "RUNNING", total: len(source.messages), started: s.now(), cancel: cancel}
+	m := &move{number: len(s.moves), handle: token(), source: in.SourceArn, destination: in.DestinationArn, status: "RUNNING", total: len(source.messages), started: s.now(), cancel: cancel}
 	s.moves[m.handle] = m
 	var pace time.Duration
 	if in.MaxNumberOfMessagesPerSecond > 0 {
@@ -162,9 +207,15 @@ func (s *Server) apiListMoves(_ context.Context, in *request) (any, error) {
 	if s.queueOf(in.SourceArn) == nil {
 		return nil, errNoMove
 	}
-	limit := max(in.MaxResults, 1)
+	limit := 1
+	if in.MaxResults != nil {
+		if limit = *in.MaxResults; limit < 1 || limit > maxBatch {
+			return nil, errParameter(fmt.Sprintf("Value %d for parameter MaxResults is invalid. Reason: Must be between 1 and 10.", limit))
+		}
+	}
 	results := []any{}
-	for _, m := range s.moves {
+	newest := slices.SortedFunc(maps.Values(s.moves), func(a, b *move) int { return b.number - a.number })
+	for _, m := range newest {
 		if m.source != in.SourceArn || len(results) >= limit {
 			continue
 		}

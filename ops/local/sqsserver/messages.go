@@ -16,7 +16,7 @@ func (s *Server) apiSend(_ context.Context, in *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, bad := s.newMessage(q, entry{MessageBody: in.MessageBody, DelaySeconds: in.DelaySeconds, MessageAttributes: in.MessageAttributes})
+	m, bad := s.newMessage(q, in.entry)
 	if bad != nil {
 		return nil, bad
 	}
@@ -53,11 +53,21 @@ func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
 	if !allowed(*e.MessageBody) {
 		return nil, errContents
 	}
-	if len(*e.MessageBody)+attributesSize(e.MessageAttributes) > maxMessage {
-		return nil, errParameter(fmt.Sprintf("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", maxMessage))
+	if len(*e.MessageBody)+attributesSize(e.MessageAttributes) > q.MaxSize {
+		return nil, errParameter(fmt.Sprintf("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", q.MaxSize))
 	}
 	if err := checkAttributes(e.MessageAttributes); err != nil {
 		return nil, err
+	}
+	trace, err := traceHeader(e.MessageSystemAttributes)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case e.MessageDeduplicationId != "":
+		return nil, errParameter("The local queue has no FIFO queues, and MessageDeduplicationId is for those.")
+	case e.MessageGroupId != "" && !groupID.MatchString(e.MessageGroupId):
+		return nil, errParameter("MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length")
 	}
 	delay := q.Delay
 	if e.DelaySeconds != nil {
@@ -68,13 +78,17 @@ func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
 	}
 	now := s.now()
 	s.order++
-	return &message{ID: NewID(), Body: *e.MessageBody, Attributes: e.MessageAttributes, Sent: now, Visible: now.Add(delay), Order: s.order}, nil
+	return &message{ID: NewID(), Body: *e.MessageBody, Attributes: e.MessageAttributes, Sent: now, Visible: now.Add(delay), Order: s.order,
+		Group: e.MessageGroupId, Trace: trace}, nil
 }
 
 func sent(id string, m *message) map[string]string {
 	out := map[string]string{"MessageId": m.ID, "MD5OfMessageBody": md5Hex([]byte(m.Body))}
 	if len(m.Attributes) > 0 {
 		out["MD5OfMessageAttributes"] = attributesMD5(m.Attributes)
+	}
+	if m.Trace != "" {
+		out["MD5OfMessageSystemAttributes"] = attributesMD5(map[string]Attribute{traceAttribute: {DataType: "String", StringValue: &m.Trace}})
 	}
 	if id != "" {
 		out["Id"] = id
@@ -133,15 +147,22 @@ func (s *Server) batch(in *request, do func(*queue, entry) (change, any, *apiErr
 }
 
 func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
-	limit, wait := 1, time.Duration(0)
+	limit := 1
 	if in.MaxNumberOfMessages != nil {
 		if limit = *in.MaxNumberOfMessages; limit < 1 || limit > maxBatch {
 			return nil, errParameter(fmt.Sprintf("Value %d for parameter MaxNumberOfMessages is invalid. Reason: Must be between 1 and 10, if provided.", limit))
 		}
 	}
+	var wait time.Duration
 	if in.WaitTimeSeconds != nil {
 		if wait = time.Duration(*in.WaitTimeSeconds) * time.Second; wait < 0 || wait > maxWait {
 			return nil, errParameter(fmt.Sprintf("Value %d for parameter WaitTimeSeconds is invalid. Reason: Must be >= 0 and <= 20, if provided.", *in.WaitTimeSeconds))
+		}
+	}
+	system := append(in.AttributeNames, in.MessageSystemAttributeNames...)
+	for _, name := range system {
+		if !slices.Contains(systemAttributes, name) {
+			return nil, errAttribute(name)
 		}
 	}
 	var hide *time.Duration
@@ -159,6 +180,9 @@ func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
 		return nil, err
 	}
 	name := q.Name
+	if in.WaitTimeSeconds == nil {
+		wait = q.Wait
+	}
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -169,14 +193,14 @@ func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
 	messages := []any{}
 	for _, m := range list {
 		out := map[string]any{"MessageId": m.ID, "ReceiptHandle": m.Handle, "Body": m.Body, "MD5OfBody": md5Hex([]byte(m.Body))}
-		system := map[string]string{}
+		known := map[string]string{}
 		for name, value := range s.delivery(m).Attributes {
-			if wants(append(in.AttributeNames, in.MessageSystemAttributeNames...), name) {
-				system[name] = value
+			if wants(system, name) {
+				known[name] = value
 			}
 		}
-		if len(system) > 0 {
-			out["Attributes"] = system
+		if len(known) > 0 {
+			out["Attributes"] = known
 		}
 		chosen := map[string]Attribute{}
 		for name, value := range m.Attributes {

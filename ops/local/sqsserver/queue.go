@@ -1,7 +1,9 @@
 package sqsserver
 
 import (
+	"cmp"
 	"container/heap"
+	"reflect"
 	"time"
 )
 
@@ -17,6 +19,8 @@ type message struct {
 	Visible    time.Time            `json:"visible"`          // from when on it can be received
 	Handle     string               `json:"handle,omitempty"` // of the last receive, if that is in flight
 	Order      uint64               `json:"order"`            // of sending
+	Group      string               `json:"group,omitempty"`  // MessageGroupId: see fair
+	Trace      string               `json:"trace,omitempty"`  // AWSTraceHeader
 
 	place int // in the heap
 }
@@ -38,6 +42,17 @@ type Queue struct {
 	Delay       time.Duration `json:"delay"`       // default none
 	DeadLetter  string        `json:"dead_letter"` // name of the queue that failed messages go to
 	MaxReceives int           `json:"max_receives"`
+	Wait        time.Duration `json:"wait,omitempty"`     // of a receive that names none; default none
+	MaxSize     int           `json:"max_size,omitempty"` // bytes of a message; default maxMessage
+
+	Tags              map[string]string `json:"tags,omitempty"`
+	Created, Modified time.Time         `json:",omitzero"` // Modified: its attributes, last
+}
+
+// sameAttributes reports whether two queues differ in nothing that a client sets.
+func (q Queue) sameAttributes(other Queue) bool {
+	q.Tags, q.Created, q.Modified = other.Tags, other.Created, other.Modified
+	return reflect.DeepEqual(q, other)
 }
 
 // queue is the state of one queue: every message, ordered by the moment from
@@ -49,6 +64,14 @@ type queue struct {
 	ready    readyHeap
 	changed  chan struct{} // closed and replaced when a message may have become visible
 	purged   time.Time
+	grouped  int       // messages that have a group
+	seen     []counted // what counts were, for a server whose counts lag
+}
+
+// counted is how many messages a queue had at a moment.
+type counted struct {
+	at                         time.Time
+	visible, inFlight, delayed int
 }
 
 func newQueue(q Queue) *queue {
@@ -57,6 +80,9 @@ func newQueue(q Queue) *queue {
 	}
 	if q.Retention == 0 {
 		q.Retention = 4 * 24 * time.Hour
+	}
+	if q.MaxSize == 0 {
+		q.MaxSize = maxMessage
 	}
 	return &queue{Queue: q, messages: map[string]*message{}, byHandle: map[string]*message{}, changed: make(chan struct{})}
 }
@@ -68,6 +94,9 @@ func (q *queue) put(m message) {
 		old = &message{}
 		*old = m
 		q.messages[m.ID] = old
+		if m.Group != "" {
+			q.grouped++
+		}
 		heap.Push(&q.ready, old)
 	} else {
 		delete(q.byHandle, old.Handle)
@@ -87,6 +116,9 @@ func (q *queue) remove(id string) {
 	}
 	delete(q.messages, id)
 	delete(q.byHandle, m.Handle)
+	if m.Group != "" {
+		q.grouped--
+	}
 	heap.Remove(&q.ready, m.place)
 }
 
@@ -104,7 +136,31 @@ func (q *queue) next(now time.Time) (*message, time.Time) {
 	if m := q.ready[0]; m.Visible.After(now) {
 		return nil, m.Visible
 	}
+	if q.grouped > 0 {
+		return q.fair(now), time.Time{}
+	}
 	return q.ready[0], time.Time{}
+}
+
+// fair returns the first visible message of the group that has the fewest in
+// flight, so that a group with many holds up no other. It looks at every message:
+// nobody queues more than some thousands with groups on one machine.
+// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+func (q *queue) fair(now time.Time) *message {
+	busy := map[string]int{}
+	for _, m := range q.byHandle {
+		if m.Group != "" && m.inFlight(now) {
+			busy[m.Group]++
+		}
+	}
+	var best *message
+	for _, m := range q.ready {
+		if !m.Visible.After(now) && (best == nil || cmp.Or(cmp.Compare(busy[m.Group], busy[best.Group]),
+			m.Visible.Compare(best.Visible), cmp.Compare(m.Order, best.Order)) < 0) {
+			best = m
+		}
+	}
+	return best
 }
 
 func (q *queue) counts(now time.Time) (visible, inFlight, delayed int) {
@@ -119,6 +175,24 @@ func (q *queue) counts(now time.Time) (visible, inFlight, delayed int) {
 		}
 	}
 	return visible, inFlight, delayed
+}
+
+// remember notes what the counts are now.
+func (q *queue) remember(now time.Time) {
+	visible, inFlight, delayed := q.counts(now)
+	q.seen = append(q.seen, counted{now, visible, inFlight, delayed})
+}
+
+// late returns the counts as they were a while ago: none, if nobody counted then.
+func (q *queue) late(now time.Time, lag time.Duration) (visible, inFlight, delayed int) {
+	q.remember(now)
+	for len(q.seen) > 1 && !q.seen[1].at.After(now.Add(-lag)) {
+		q.seen = q.seen[1:]
+	}
+	if first := q.seen[0]; !first.at.After(now.Add(-lag)) {
+		return first.visible, first.inFlight, first.delayed
+	}
+	return 0, 0, 0
 }
 
 // readyHeap orders messages by visibility, then by sending.

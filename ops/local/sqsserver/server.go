@@ -5,6 +5,7 @@
 package sqsserver
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"crypto/md5"
@@ -25,6 +26,8 @@ type Options struct {
 	Region    string // default us-east-2
 	AccountID string // default 000000000000
 	Now       func() time.Time
+
+	Lag time.Duration // tests: attributes count messages as they were so long ago; SQS may be a minute behind
 }
 
 // Server holds the queues of one folder. It is safe for concurrent use.
@@ -124,6 +127,9 @@ func (s *Server) commit(changes ...change) error {
 	}
 	for _, c := range changes {
 		s.apply(c)
+		if q := s.queues[c.Queue]; q != nil && s.options.Lag > 0 {
+			q.remember(s.now())
+		}
 		if q := s.queues[c.Queue]; q != nil && c.Put != nil {
 			q.wake()
 		}
@@ -142,12 +148,32 @@ func (s *Server) live() int {
 	return n
 }
 
-// CreateQueue makes a queue, or gives an existing one these properties.
+// CreateQueue makes a queue, or gives an existing one these properties. That
+// keeps its tags, and what is zero here.
 func (s *Server) CreateQueue(q Queue) (url string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q = newQueue(q).Queue
-	return s.url(q.Name), s.commit(change{Queue: q.Name, Define: &q})
+	existing := s.queues[q.Name]
+	if existing != nil {
+		q.Wait, q.MaxSize = cmp.Or(q.Wait, existing.Wait), cmp.Or(q.MaxSize, existing.MaxSize)
+		q.Tags, q.Created, q.Modified = existing.Tags, existing.Created, existing.Modified
+	}
+	return s.url(q.Name), s.define(newQueue(q).Queue)
+}
+
+// define makes a queue or changes one, if there is anything to change. The lock
+// is held.
+func (s *Server) define(q Queue) error {
+	existing := s.queues[q.Name]
+	switch {
+	case existing == nil:
+		q.Created, q.Modified = s.now(), s.now()
+	case !q.sameAttributes(existing.Queue):
+		q.Modified = s.now()
+	case maps.Equal(q.Tags, existing.Tags):
+		return nil
+	}
+	return s.commit(change{Queue: q.Name, Define: &q})
 }
 
 func (s *Server) url(name string) string {
@@ -190,8 +216,10 @@ func (s *Server) delivery(m message) *Delivery {
 			"ApproximateReceiveCount":          strconv.Itoa(m.Receives),
 			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.First.UnixMilli(), 10),
 		}}
-	if m.Source != "" {
-		d.Attributes["DeadLetterQueueSourceArn"] = m.Source
+	for name, value := range map[string]string{"DeadLetterQueueSourceArn": m.Source, "MessageGroupId": m.Group, "AWSTraceHeader": m.Trace} {
+		if value != "" {
+			d.Attributes[name] = value
+		}
 	}
 	return d
 }
@@ -243,7 +271,7 @@ func (s *Server) take(q *queue, limit int, visibility *time.Duration) (taken []m
 			break
 		}
 		popped = append(popped, m)
-		heap.Pop(&q.ready)
+		heap.Remove(&q.ready, m.place)
 		c, out := s.step(q, *m, now, hide)
 		changes = append(changes, c...)
 		if out != nil {

@@ -150,6 +150,10 @@ for i in range(count):
         (folder / "ground_truth.mp4").write_bytes(VIDEO[: len(VIDEO) - 40 if fault == "truncated" else None])
     if fault == "blank" and value % 5 == 0:  # checksums are right, and there is no picture
         (folder / "first_frame.png").write_bytes(png((1, 2, 3), b"no pixels"))
+    if fault == "frames":  # their number is the sample's own
+        for n in range(2 + value % 3):
+            (folder / "frames" / "left").mkdir(parents=True, exist_ok=True)
+            (folder / "frames" / "left" / f"{n}.png").write_bytes(png((n, n, n)))
     if fault == "link":
         (folder / "extra.png").symlink_to("/etc/passwd")
     if fault == "bad-picture":

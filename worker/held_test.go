@@ -1,0 +1,205 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// outside is the bucket of a world as somebody sees it who is no worker of it.
+func (w *world) outside() *store.Store { return outside(inMemory{w.bucket}) }
+
+func outside(to aws.HTTPClient) *store.Store {
+	return store.New(s3.New(s3.Options{BaseEndpoint: aws.String("http://bucket"), Region: "us-east-2", HTTPClient: to,
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions), "bucket")
+}
+
+// inWorld runs a test in a world of its own.
+func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
+	dir := modelDir(t)
+	modelIndex(t, dir)
+	synctest.Test(t, func(t *testing.T) {
+		w, err := newWorld(dir, 1000, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			for len(w.alive) > 0 {
+				w.kill(w.alive[0])
+			}
+			_ = w.queue.Close()
+			if t.Failed() {
+				t.Logf("%s", strings.Join(w.told, "\n"))
+			}
+		}()
+		test(t, w)
+	})
+}
+
+// failures are the failure reports in the bucket.
+func (b *bucket) failures() (keys []string) {
+	for key := range b.objects {
+		if strings.HasPrefix(key, task.FailurePrefix) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// A task whose chunk another worker holds for longer than its deliveries last is
+// sent on. It has not failed, so nothing of it is in the DLQ.
+func TestHeldBeyondTheLastDelivery(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		x := task.Task{Generator: "model", NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files}
+		holder := store.Holder{RequestID: "somebody", Deadline: time.Now().Add(time.Hour)}
+		if _, err := w.outside().Claim(t.Context(), "model", x.Chunks()[0], holder, 0); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		w.send(x)
+		w.calm(t.Context(), t)
+		if dead, _, _ := w.queue.Counts("dead"); dead > 0 {
+			t.Errorf("%d messages are in the DLQ", dead)
+		}
+		if list := w.bucket.receipts(); len(list) != 1 || len(list[0].Samples) != 5 {
+			t.Errorf("receipts: %+v", list)
+		}
+		if keys := w.bucket.failures(); keys != nil {
+			t.Errorf("failure reports: %v", keys)
+		}
+		if took := time.Since(began); took < time.Hour || took > 90*time.Minute {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// A chunk that is made and then meets another worker's claim of what it replaces is
+// held by that worker. Its time was not up.
+func TestHeldAfterGeneration(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		x := task.Task{Generator: "model", NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files}
+		w.send(x)
+		w.calm(t.Context(), t)
+		w.bucket.repaired = map[int]bool{1: true, 3: true}
+		w.send(task.Task{Generator: "model", Indices: []int{1, 3}, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files, Attempt: 1})
+		w.calm(t.Context(), t)
+		var repair store.Receipt
+		for _, r := range w.bucket.receipts() {
+			if r.Indices != nil {
+				repair = r
+			}
+		}
+		lock, err := w.outside().LockReceipt(t.Context(), repair, store.Holder{RequestID: "somebody", Deadline: time.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.Overwrite, x.RunID = true, "r2"
+		w.send(x)
+		w.calm(t.Context(), t)
+		if dead, _, _ := w.queue.Counts("dead"); dead > 0 || w.bucket.failures() != nil {
+			t.Errorf("%d messages are in the DLQ, failure reports: %v", dead, w.bucket.failures())
+		}
+		for _, r := range w.bucket.receipts() {
+			if r.Indices == nil && r.RunID != "r2" {
+				t.Errorf("%s is of run %s", r.Key(), r.RunID)
+			}
+		}
+		if time.Now().Before(lock.Deadline) {
+			t.Errorf("it did not wait for %s", lock.Deadline)
+		}
+	})
+}
+
+// distant is a bucket that answers after a while.
+type distant struct {
+	inMemory
+	latency time.Duration
+	mu      sync.Mutex
+}
+
+func (d *distant) Do(r *http.Request) (*http.Response, error) {
+	time.Sleep(d.latency)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.inMemory.Do(r)
+}
+
+// While one chunk is being made, the next one is claimed: CPUs do not wait for a
+// bucket that answers after 50 ms.
+func TestCPUsDoNotWaitForClaims(t *testing.T) {
+	for _, cpus := range []int{1, 3} {
+		t.Run(fmt.Sprint(cpus), func(t *testing.T) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cpus))
+			inWorld(t, func(t *testing.T, w *world) {
+				const chunks, takes = 12, 3 * time.Second
+				h, err := New(w.config, outside(&distant{inMemory: inMemory{w.bucket}, latency: 50 * time.Millisecond}), nil, io.Discard)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer h.Close()
+				var mu sync.Mutex
+				var first, last time.Time
+				h.generator = func(_ context.Context, r generator.Request) (generator.Result, error) {
+					began := time.Now()
+					time.Sleep(takes)
+					mu.Lock()
+					defer mu.Unlock()
+					if first.IsZero() || began.Before(first) {
+						first = began
+					}
+					last = time.Now()
+					result := generator.Result{Output: filepath.Join(r.Scratch, "output")}
+					return result, writeModel(result.Output, r.Samples, "any")
+				}
+				ctx, cancel := context.WithTimeout(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "a"}), 15*time.Minute)
+				defer cancel()
+				x := task.Task{Generator: "model", NumSamples: chunks, ChunkSize: 1, Seed: 1, Format: task.Files}
+				if _, err := h.Handle(ctx, []byte(x.Body())); err != nil {
+					t.Fatal(err)
+				}
+				if n := len(w.bucket.receipts()); n != chunks {
+					t.Errorf("%d receipts", n)
+				}
+				busy := chunks / time.Duration(cpus) * takes
+				if idle := last.Sub(first) - busy; idle > 10*time.Millisecond {
+					t.Errorf("of %s the CPUs waited for %s", last.Sub(first), idle)
+				}
+			})
+		})
+	}
+}
+
+// writeModel writes samples as the generator of a world does.
+func writeModel(output string, samples int, prompt string) error {
+	for i := range samples {
+		folder := filepath.Join(output, "model_task", fmt.Sprintf("model_%04d", i))
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, "prompt.txt"), fmt.Appendf(nil, prompt, i), 0o600); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, "first_frame.png"), pixel, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
