@@ -37,6 +37,7 @@ type Generator struct {
 	Repository   string   `json:"repository,omitempty"`   // where it was fetched from, as the catalogue writes it
 	Requirements []string `json:"requirements,omitempty"` // lines for pip
 	Environment  string   `json:"environment,omitempty"`  // id of its environment
+	Lock         string   `json:"lock,omitempty"`         // SHA-256 of its requirement set's lock
 	Python       string   `json:"python,omitempty"`       // absolute path of its interpreter
 	Asked        string   `json:"asked,omitempty"`        // what its flags are known of, if --help told them
 	Problem      string   `json:"problem,omitempty"`

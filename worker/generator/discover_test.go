@@ -201,17 +201,17 @@ func TestNormalise(t *testing.T) {
 		{"Pillow==10.4.0", "opencv_python==4.10.0.84", "x >= 1 ; python_version < '3.12'"},
 		{"x>=1; python_version  < '3.12'", "opencv-python == 4.10.0.84", "pillow ==10.4.0", "pillow==10.4.0"},
 	}
-	if a, b := normalise(same[0]), normalise(same[1]); !reflect.DeepEqual(a, b) {
+	if a, b := normalise(same[0], state), normalise(same[1], state); !reflect.DeepEqual(a, b) {
 		t.Errorf("%q\n%q", a, b)
 	}
-	if a, b := normalise([]string{"a==1"}), normalise([]string{"a==2"}); reflect.DeepEqual(a, b) {
+	if a, b := normalise([]string{"a==1"}, state), normalise([]string{"a==2"}, state); reflect.DeepEqual(a, b) {
 		t.Errorf("both %q", a)
 	}
 	wheel := filepath.Join(t.TempDir(), "x.whl")
 	write(t, wheel, "1")
-	a := normalise([]string{wheel})
+	a := normalise([]string{wheel}, state)
 	write(t, wheel, "12")
-	if b := normalise([]string{wheel}); reflect.DeepEqual(a, b) {
+	if b := normalise([]string{wheel}, state); reflect.DeepEqual(a, b) {
 		t.Errorf("a changed wheel is the same: %q", a)
 	}
 }

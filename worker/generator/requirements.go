@@ -254,8 +254,8 @@ var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
 
 // normalise writes the same requirements in the same way, whatever their order
 // and spacing and the spelling of names, so that generators share environments.
-// What a line reads from the disk is part of it.
-func normalise(lines []string) []string {
+// What a line reads from the disk is part of it, as state has it.
+func normalise(lines []string, state func(path string) string) []string {
 	var list []string
 	for _, line := range lines {
 		option, value := cutOption(line)
@@ -285,8 +285,8 @@ func normalise(lines []string) []string {
 	return slices.Compact(list)
 }
 
-// state is a hash of what changes when a file or folder does: names, sizes and
-// times of modification. What Python builds beside a package is not counted.
+// state is a hash of what is in a file or folder. What Python builds beside a
+// package is not counted.
 func state(path string) string {
 	h := sha256.New()
 	_ = filepath.WalkDir(path, func(file string, e fs.DirEntry, err error) error {
@@ -296,9 +296,12 @@ func state(path string) string {
 		if name := e.Name(); e.IsDir() && (name == ".git" || name == "__pycache__" || name == "build" || strings.HasSuffix(name, ".egg-info")) {
 			return fs.SkipDir
 		}
-		if info, err := e.Info(); err == nil && !e.IsDir() {
-			fmt.Fprintf(h, "%q %d %d\n", file, info.Size(), info.ModTime().UnixNano())
+		if !e.Type().IsRegular() {
+			return nil
 		}
+		text, err := os.ReadFile(file)
+		rel, _ := filepath.Rel(path, file)
+		fmt.Fprintf(h, "%q %v %x\n", rel, err, sha256.Sum256(text))
 		return nil
 	})
 	return fmt.Sprintf("%x", h.Sum(nil)[:6])
