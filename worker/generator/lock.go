@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 )
 
 // LocksFolder has the locks, in the generators' folder: a file for each requirement
@@ -176,7 +178,7 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 		switch {
 		case current[filepath.Base(path)] || l.Names != nil || len(others) == len(old.says("for")):
 		case len(others) > 0: // that are not fetched
-			err = ReplaceFile(path, old.naming(others).text)
+			err = atomicfile.Write(path, old.naming(others).text)
 		default:
 			results = append(results, LockResult{File: filepath.Base(path), Generators: old.says("for"), State: LockRemoved})
 			err = os.Remove(path)
@@ -223,7 +225,7 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool, fin
 		}
 	case !slices.Equal(old.says("for"), names):
 		now = old.naming(names)
-		if err := ReplaceFile(old.path, now.text); err != nil {
+		if err := atomicfile.Write(old.path, now.text); err != nil {
 			return r, err
 		}
 	}
@@ -351,7 +353,7 @@ func (e environment) makeLock(ctx context.Context, in installer, path string, na
 		return l, err
 	}
 	l = l.naming(names)
-	return l, ReplaceFile(path, l.text)
+	return l, atomicfile.Write(path, l.text)
 }
 
 // naming returns the lock as one for these generators.
