@@ -100,7 +100,7 @@ func TestDownloadNamesEachFault(t *testing.T) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitProblem {
 		t.Errorf("%v", err)
 	}
-	for _, word := range []string{"a/d_00000001/prompt.txt is not what its receipt says", "b/b_00000000_00000002_c1.tar.gz", "c/d_00000000/x.part cannot be read", "receipts/v1/c/00000004_00000005.json cannot be read", "receipts/v1/d/00000000_00000000.json cannot be trusted", "5 objects"} {
+	for _, word := range []string{"a/d_00000001/prompt.txt is not what its receipt says", "b/b_00000000_00000002.tar.gz", "c/d_00000000/x.part cannot be read", "receipts/v1/c/00000004_00000005.json cannot be read", "receipts/v1/d/00000000_00000000.json cannot be trusted", "5 objects"} {
 		if !strings.Contains(string(out), word) {
 			t.Errorf("%q is not in it", word)
 		}

@@ -55,7 +55,7 @@ func TestDownload(t *testing.T) {
 	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 17`) {
 		t.Errorf("%s %v", said, err)
 	}
-	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009_c1.tar.gz") || !slices.Contains(got, "chess/d_00000002/prompt.txt") {
+	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009.tar.gz") || !slices.Contains(got, "chess/d_00000002/prompt.txt") {
 		t.Errorf("%v", got)
 	}
 	// One is damaged here: it alone is fetched again.
@@ -65,6 +65,16 @@ func TestDownload(t *testing.T) {
 	}
 	if text, _ := os.ReadFile(filepath.Join(to, "chess", "d_00000001", "prompt.txt")); string(text) != "chess 1 " {
 		t.Errorf("it holds %q", text)
+	}
+	// A shard that was made again takes the place of the old one: readers of the folder
+	// take all that is there.
+	must(t, c.store.DeleteReceipt(t.Context(), store.Receipt{Generator: "maze", Start: 5, End: 10}))
+	again := stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, 2, "again")
+	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) || !strings.Contains(said, `"present": 16`) {
+		t.Errorf("%s %v", said, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(to, "maze", "maze_00000005_00000009.tar.gz")); len(files(t, to)) != 17 || hashOf(data) != again.Shard.SHA256 {
+		t.Errorf("%v: %v", files(t, to), err)
 	}
 	// Unpacked, the shard's samples lie as the others do.
 	flat := t.TempDir()

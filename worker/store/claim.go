@@ -108,10 +108,10 @@ func (s *Store) readClaim(ctx context.Context, place string, number int) (*Claim
 func claimKey(place string, number int) string { return fmt.Sprintf("%s%08d.json", place, number) }
 
 // Claim takes the chunk's cells for the holder, all of them or none. The claim's
-// number is higher than every claim of them before it and than above, the highest
-// claim of the receipts it would replace. It fails with a *BusyError while another
-// worker's claim of one of them, or of a cell on another grid that overlaps one,
-// is valid, or when another worker was quicker.
+// number is higher than every claim before it of a cell that overlaps one of them,
+// and than above, the highest claim of the receipts it would replace. It fails with
+// a *BusyError while another worker's claim of such a cell is valid, or when another
+// worker was quicker.
 //
 // Whether a claim is valid goes by the bucket's clock alone: workers' clocks may
 // differ by any amount. What is taken from the worker's clock is how long the
@@ -129,9 +129,10 @@ func (s *Store) Claim(ctx context.Context, generator string, c task.Chunk, h Hol
 	}
 	own := map[string]bool{}
 	for _, cell := range cells {
-		place := task.ClaimsPrefix(generator, cell)
-		own[place] = true
-		above = max(above, around.highest[place])
+		own[task.ClaimsPrefix(generator, cell)] = true
+	}
+	for _, n := range around.highest { // on other grids, too: a shard is named by its range and this number
+		above = max(above, n)
 	}
 	claim, err := s.take(ctx, slices.Sorted(maps.Keys(own)), above+1, around.now, h, left)
 	if err != nil {

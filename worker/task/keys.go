@@ -28,7 +28,7 @@ func FileKey(generator, sampleID, file string) string {
 // ShardKey is the key of a chunk's shard in the tar format, as the holder of claim n
 // writes it. Each holder has a name of its own: S3 may carry out what a dead one had
 // asked for (CompleteMultipartUpload) minutes later, and must not replace its
-// successor's shard by that.
+// successor's shard by that. Claims of cells that overlap have different numbers.
 func ShardKey(generator string, c Chunk, n int) string {
 	return fmt.Sprintf("%s%d.tar.gz", ShardPrefix(generator, c), n)
 }
@@ -95,6 +95,16 @@ func ShardRange(key string) (r Range, ok bool) {
 	name, named := strings.CutPrefix(name, parts[0]+"_")
 	r, _, ok = ReceiptRange(name + ".json")
 	return r, shard && named && ok
+}
+
+// ShardFile is the name of a shard's file where there is one for a chunk: without the
+// claim it was written under.
+func ShardFile(key string) string {
+	name := strings.TrimSuffix(key[strings.LastIndexByte(key, '/')+1:], ".tar.gz")
+	if at := strings.LastIndex(name, "_c"); at >= 0 && strings.Trim(name[at+2:], "0123456789") == "" {
+		name = name[:at]
+	}
+	return name + ".tar.gz"
 }
 
 // FailuresPrefix is where the failure reports of a generator stand.
