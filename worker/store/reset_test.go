@@ -30,8 +30,10 @@ func TestResetInABody(t *testing.T) {
 	defer server.Close()
 	to, err := url.Parse(server.URL())
 	check(t, err)
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	proxy.Director = func(r *http.Request) { r.URL.Scheme, r.URL.Host = to.Scheme, to.Host } // the Host is signed
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Host = r.In.Host // it is signed
+	}}
 	var mu sync.Mutex
 	puts := map[string]int{}
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
