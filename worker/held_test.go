@@ -41,15 +41,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() {
-			for len(w.alive) > 0 {
-				w.kill(w.alive[0])
-			}
-			_ = w.queue.Close()
-			if t.Failed() {
-				t.Logf("%s", strings.Join(w.told, "\n"))
-			}
-		}()
+		defer w.close(t)
 		test(t, w)
 	})
 }

@@ -65,15 +65,7 @@ func oneCase(ctx context.Context, t *rapid.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		for len(w.alive) > 0 {
-			w.kill(w.alive[0])
-		}
-		_ = w.queue.Close()
-		if t.Failed() {
-			t.Logf("%s", strings.Join(w.told, "\n"))
-		}
-	}()
+	defer w.close(t)
 	runs := drawRuns(t)
 	for _, r := range runs {
 		for _, x := range r.Plan() {

@@ -124,6 +124,20 @@ func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
 	return w, err
 }
 
+// close ends what is left of a world, and tells what happened if the test failed.
+func (w *world) close(t interface {
+	Failed() bool
+	Logf(string, ...any)
+}) {
+	for len(w.alive) > 0 {
+		w.kill(w.alive[0])
+	}
+	_ = w.queue.Close()
+	if t.Failed() {
+		t.Logf("%s", strings.Join(w.told, "\n"))
+	}
+}
+
 func (w *world) log(format string, args ...any) {
 	w.told = append(w.told, fmt.Sprintf("%s ", time.Now().Format("04:05.000"))+fmt.Sprintf(format, args...))
 }
