@@ -98,6 +98,11 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	if err := errors.Join(err, contract.SaveCosts(o.LocalDir, reports)); err != nil {
 		return err
 	}
+	for i, r := range reports {
+		if r.Lock, err = lockState(o.Generators, &chosen[i]); err != nil {
+			return err
+		}
+	}
 	if err := o.Print(reports, func(w io.Writer) { printChecks(w, reports) }); err != nil {
 		return err
 	}
@@ -105,6 +110,22 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 		return &statusError{status: exitProblem}
 	}
 	return nil
+}
+
+// lockState says whether what a generator requires is locked.
+func lockState(root string, g *generator.Generator) (string, error) {
+	hash, err := generator.Locked(root, g)
+	switch {
+	case err != nil:
+		return "", err
+	case hash != "":
+		return "kept", nil
+	case len(g.Requirements) == 0:
+		return "", nil
+	case generator.Stale(root, g):
+		return "stale", nil
+	}
+	return "missing", nil
 }
 
 // prepared returns generators of the folder, all if none is named, with their
@@ -156,6 +177,9 @@ func printChecks(w io.Writer, reports []*contract.Report) {
 	for _, r := range reports {
 		for _, f := range r.Findings {
 			fmt.Fprintf(w, "%s: %s: %s\n", r.Generator, f.Level, f.Text)
+		}
+		if r.Lock == "missing" || r.Lock == "stale" {
+			fmt.Fprintf(w, "%s: its lock is %s: ops generators lock %s\n", r.Generator, r.Lock, r.Generator)
 		}
 		if r.Advice != nil && r.Advice.Because != "" {
 			fmt.Fprintf(w, "%s: --chunk %d --batch %d: %s\n", r.Generator, r.Advice.Chunk, r.Advice.Batch, r.Advice.Because)

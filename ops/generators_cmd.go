@@ -17,6 +17,7 @@ import (
 type GeneratorsCmd struct {
 	List  GeneratorsListCmd  `cmd:"" help:"List every generator, and whether it is ready on this machine."`
 	Sync  GeneratorsSyncCmd  `cmd:"" help:"Fetch the generators of the catalogue at their commits."`
+	Lock  GeneratorsLockCmd  `cmd:"" help:"Resolve what generators require into locks, once."`
 	Check GeneratorsCheckCmd `cmd:"" help:"Find out whether generators keep the contract, and what they cost."`
 	Run   GeneratorsRunCmd   `cmd:"" help:"Run a generator as a worker does, and keep what it makes."`
 }

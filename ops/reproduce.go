@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -173,15 +174,17 @@ func (c *ReproduceCmd) choose(ctx context.Context, o *Output, r *rerun, p *Repro
 	if p.CommitHere != p.Commit {
 		p.Notes = append(p.Notes, fmt.Sprintf("the receipt's generator was at commit %s, this one is at %s", orUnknown(p.Commit), orUnknown(p.CommitHere)))
 	}
+	for _, is := range []struct{ what, was, here string }{
+		{"lock", r.receipt.Lock, r.generator.Lock}, {"Python", r.receipt.Python, r.generator.Version}, {"platform", r.receipt.Platform, r.generator.Platform},
+	} {
+		if is.was != is.here {
+			p.Notes = append(p.Notes, fmt.Sprintf("the receipt's %s was %s, this one is %s", is.what, orUnknown(cut12(is.was)), orUnknown(cut12(is.here))))
+		}
+	}
 	return nil
 }
 
-func orUnknown(commit string) string {
-	if commit == "" {
-		return "unknown"
-	}
-	return commit
-}
+func orUnknown(what string) string { return cmp.Or(what, "unknown") }
 
 // findImage looks for an image where there is docker at all.
 func findImage(ctx context.Context, image string) (*local.Image, error) {

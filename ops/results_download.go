@@ -229,7 +229,7 @@ func (d *download) file(ctx context.Context, w expected, key string) error {
 
 // shard downloads a shard, or the files that it holds.
 func (d *download) shard(ctx context.Context, r store.Receipt, list []expected) error {
-	name := path.Join(r.Generator, path.Base(r.Shard.Key))
+	name := path.Join(r.Generator, task.ShardFile(r.Shard.Key)) // one made again takes its place
 	if !d.unpack {
 		return d.file(ctx, expected{name, r.Shard.Size, r.Shard.SHA256, r.Committed}, r.Shard.Key)
 	}

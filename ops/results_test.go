@@ -66,6 +66,16 @@ func TestDownload(t *testing.T) {
 	if text, _ := os.ReadFile(filepath.Join(to, "chess", "d_00000001", "prompt.txt")); string(text) != "chess 1 " {
 		t.Errorf("it holds %q", text)
 	}
+	// A shard that was made again takes the place of the old one: readers of the folder
+	// take all that is there.
+	must(t, c.store.DeleteReceipt(t.Context(), store.Receipt{Generator: "maze", Start: 5, End: 10}))
+	again := stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, 2, "again")
+	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) || !strings.Contains(said, `"present": 16`) {
+		t.Errorf("%s %v", said, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(to, "maze", "maze_00000005_00000009.tar.gz")); len(files(t, to)) != 17 || hashOf(data) != again.Shard.SHA256 {
+		t.Errorf("%v: %v", files(t, to), err)
+	}
 	// Unpacked, the shard's samples lie as the others do.
 	flat := t.TempDir()
 	if said, err := fetch(t, c, flat, true, "maze"); err != nil || !strings.Contains(said, `"files": 20`) {
@@ -181,7 +191,7 @@ func TestHostileArchives(t *testing.T) {
 			defer root.Close()
 			must(t, root.Mkdir(partial, 0o755))
 			d := &download{root: root, unpack: true}
-			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples, Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000.tar.gz"}}
+			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples, Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000_c1.tar.gz"}}
 			f := samples[0].Files[0]
 			missing := map[string]expected{"maze/d_00000000/" + f.Name: {"maze/d_00000000/" + f.Name, f.Size, f.SHA256, time.Time{}}}
 			err = d.untar(t.Context(), bytes.NewReader(test.archive), r, missing)

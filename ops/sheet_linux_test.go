@@ -42,12 +42,11 @@ for i in range(a.num_samples):
         f.write("sample %d" % i)
 `), 0o644))
 	const samples, perSheet = 250, 25
-	cmd := (&cloud{outputs: os.DevNull}).ops(t, dir, "generators", "run", "wide", "--samples", fmt.Sprint(samples), "--to", "look")
-	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), fmt.Sprintf("with contact-sheet.png to contact-sheet-%d.png", samples/perSheet)) {
+	out, peak, err := measured(t, (&cloud{outputs: os.DevNull}).ops(t, dir, "generators", "run", "wide", "--samples", fmt.Sprint(samples), "--to", "look"))
+	if err != nil || !strings.Contains(out, fmt.Sprintf("with contact-sheet.png to contact-sheet-%d.png", samples/perSheet)) {
 		t.Fatalf("%v %.2000s", err, out)
 	}
-	if peak := peakMemory(cmd); peak > 300_000_000 {
+	if peak > 300_000_000 {
 		t.Errorf("it took %d MB", peak/1_000_000)
 	} else {
 		t.Logf("%d MB", peak/1_000_000)

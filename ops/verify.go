@@ -209,10 +209,7 @@ func verify(ctx context.Context, c *dataset.Checker, run task.Run) (*dataset.Rep
 		if err != nil {
 			return nil, fmt.Errorf("verify %s: %w", g.Name, err)
 		}
-		report.Generators = append(report.Generators, r)
-		report.Whole = report.Whole && r.Whole
-		report.Samples += r.Samples
-		report.Bytes += r.Bytes
+		report.Add(r)
 	}
 	return report, nil
 }
@@ -275,6 +272,9 @@ func printReport(w io.Writer, r *dataset.Report) {
 			}
 			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, count(g.Distinct), count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
 		}
+	}
+	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {
+		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: where they are put together, go by generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
 	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), plural(len(r.Generators), "generator"), plural(r.Samples, "sample"), size(r.Bytes))
 }

@@ -103,7 +103,7 @@ func TestTrust(t *testing.T) {
 func (b *bucket) inParts(key string) {
 	b.t.Helper()
 	data, name := b.get(key), aws.String(testBucket)
-	up, err := b.s3.CreateMultipartUpload(b.t.Context(), &s3.CreateMultipartUploadInput{Bucket: name, Key: &key})
+	up, err := b.s3.CreateMultipartUpload(b.t.Context(), &s3.CreateMultipartUploadInput{Bucket: name, Key: &key, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
 	must(b.t, err)
 	part, err := b.s3.UploadPart(b.t.Context(), &s3.UploadPartInput{Bucket: name, Key: &key, UploadId: up.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader(data)})
 	must(b.t, err)

@@ -266,8 +266,8 @@ func TestSabotage(t *testing.T) {
 
 		{name: "rename a file", formats: both[:1], sabotage: func(b *bucket) { b.rename(b.file(3, "prompt.txt"), b.file(3, "promt.txt")) }, found: found{"%f 3 prompt.txt": missing, "%f 3 promt.txt": stray}, shallow: true},
 		{name: "rename a shard", formats: both[1:], sabotage: func(b *bucket) {
-			b.rename(b.chunks[1].Shard.Key, strings.Replace(b.chunks[1].Shard.Key, "_00000009.", "_00000010.", 1))
-		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010.tar.gz": stray}, shallow: true},
+			b.rename(b.chunks[1].Shard.Key, strings.Replace(b.chunks[1].Shard.Key, "_00000009_", "_00000010_", 1))
+		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010_c1.tar.gz": stray}, shallow: true},
 		{name: "duplicate a file", formats: both[:1], sabotage: func(b *bucket) { b.copy(b.file(3, "prompt.txt"), b.file(4, "copy of prompt.txt")) }, found: found{"%f 4 copy of prompt.txt": stray}, shallow: true},
 		{name: "duplicate files to other places", formats: both, sabotage: func(b *bucket) {
 			from := b.chunks[0].ObjectKeys()[0]

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -59,14 +61,18 @@ func (w *work) all(ctx context.Context, list []cell) {
 }
 
 // once tries each cell and returns those that are to be tried again. The claim of
-// the next cell is taken while the CPUs are at work on others: no more cells wait
-// for a CPU, though claimed, than there are CPUs.
+// the next cell is taken while the CPUs are at work on others: as many cells as can
+// be made at once may be claimed and wait. Another worker could take the others.
 func (w *work) once(ctx context.Context, list []cell) (busy []cell) {
 	var group sync.WaitGroup
-	next := make(chan struct{}, max(1, w.capacity/oneCPU))
+	waiting := semaphore.NewWeighted(w.capacity)
 	for _, item := range list {
-		next <- struct{}{}
-		slot := &slot{work: w, begin: sync.OnceFunc(func() { <-next })}
+		n := w.weight(w.kind(w.parts(item[0])[0].chunk))
+		if err := waiting.Acquire(ctx, n); err != nil {
+			w.unfinished(item, 0, item[0].chunk, err)
+			continue
+		}
+		slot := &slot{work: w, begin: sync.OnceFunc(func() { waiting.Release(n) })}
 		group.Go(func() {
 			defer slot.begin()
 			defer slot.release()
@@ -155,7 +161,7 @@ func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, unt
 	}
 	for n, part := range now {
 		for _, x := range w.parts(part) {
-			err := slot.resize(ctx, max(slot.held, oneCPU))
+			err := slot.resize(ctx, w.weight(w.kind(x.chunk)))
 			if err == nil && w.isLate() {
 				err = w.late(x.chunk)
 			}

@@ -142,6 +142,7 @@ func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
 	c := x.chunk
 	r := store.Receipt{
 		Dataset: w.task.Dataset, Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
+		Lock: w.generator.Lock, Python: w.generator.Version, Platform: w.generator.Platform,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.Cell.Start, Seed: m.seed,
 		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
 		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,

@@ -42,15 +42,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() {
-			for len(w.alive) > 0 {
-				w.kill(w.alive[0])
-			}
-			_ = w.queue.Close()
-			if t.Failed() {
-				t.Logf("%s", strings.Join(w.told, "\n"))
-			}
-		}()
+		defer w.close(t)
 		test(t, w)
 	})
 }
@@ -159,6 +151,57 @@ func TestCPUsDoNotWaitForClaims(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where only one generator fits into the memory at a time, one cell is claimed beside
+// the one that is being made: another worker could take the others. What has waited
+// for a CPU until time was up is given back.
+func TestNoMoreIsClaimedThanIsSoonMade(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
+	inWorld(t, func(t *testing.T, w *world) {
+		const chunks = 8
+		near := &distant{inMemory: inMemory{w.bucket}}
+		h, err := New(w.config, outside(near), nil, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		h.guard.Memory = 4 << 30
+		h.seen.used(kind{generator: "model", samples: 1}, 4<<30)
+		claimed := func() (n int) {
+			near.mu.Lock()
+			defer near.mu.Unlock()
+			for key, text := range w.bucket.objects {
+				if strings.HasPrefix(key, task.ClaimKind) && !strings.Contains(string(text), `"released":true`) {
+					n++
+				}
+			}
+			return n
+		}
+		ran := 0
+		h.generator = func(ctx context.Context, r generator.Request) (generator.Result, error) {
+			time.Sleep(5 * time.Second) // all else waits by now
+			if n := claimed(); n > 2 {
+				t.Errorf("%d cells are claimed", n)
+			}
+			if ran++; ran == 5 {
+				<-ctx.Done()
+				return generator.Result{}, &generator.Failure{Cause: task.TimedOut}
+			}
+			result := generator.Result{Output: filepath.Join(r.Scratch, "output")}
+			return result, writeModel(result.Output, r.Samples, "any")
+		}
+		ctx, cancel := context.WithTimeout(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "a"}), 15*time.Minute)
+		defer cancel()
+		x := task.Task{Generator: "model", NumSamples: chunks, ChunkSize: 1, Seed: 1, Format: task.Files}
+		got, err := h.Handle(ctx, []byte(x.Body()))
+		if s, ok := got.(Summary); err != nil || !ok || s.Samples != 4 || len(s.Remaining) != 4 || ran != 5 {
+			t.Errorf("%+v, %v, %d were run", got, err, ran)
+		}
+		if n := claimed(); n > 0 {
+			t.Errorf("%d cells are still claimed", n)
+		}
+	})
 }
 
 // writeModel writes samples as the generator of a world does.

@@ -13,7 +13,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -22,7 +21,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -60,26 +58,6 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
-// modelDir is a folder for worlds, which is the temporary one, too.
-func modelDir(t *testing.T) string {
-	dir := memoryDir(t)
-	t.Setenv("TMPDIR", dir)
-	return dir
-}
-
-// modelIndex writes down the generator of a world.
-func modelIndex(t interface{ Fatal(...any) }, dir string) {
-	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
-		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
-	}}})
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, generator.IndexFile), index, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func oneCase(ctx context.Context, t *rapid.T, dir string) {
 	pageSize := rapid.SampledFrom([]int{1000, 2}).Draw(t, "page size")
 	ahead := time.Duration(rapid.IntRange(-10, 10).Draw(t, "minutes that the bucket's clock is ahead")) * time.Minute
@@ -87,15 +65,7 @@ func oneCase(ctx context.Context, t *rapid.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		for len(w.alive) > 0 {
-			w.kill(w.alive[0])
-		}
-		_ = w.queue.Close()
-		if t.Failed() {
-			t.Logf("%s", strings.Join(w.told, "\n"))
-		}
-	}()
+	defer w.close(t)
 	runs := drawRuns(t, w.datasets(t))
 	for _, r := range runs {
 		for _, x := range r.Plan() {
@@ -241,12 +211,6 @@ func inParts(t *rapid.T, x task.Task) task.Task {
 	return x
 }
 
-func (w *world) send(x task.Task) {
-	request := fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":%q}`, w.config.QueueURL, x.Body())
-	w.post("SendMessage", request)
-	w.log("sent %s", x.Body())
-}
-
 // step does one thing that the test draws.
 func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 	w.rest()
@@ -293,7 +257,7 @@ func (w *world) calm(ctx context.Context, t interface{ Fatalf(string, ...any) })
 		case w.broken != nil:
 			t.Fatalf("%v", w.broken)
 		case len(waiting) > 0:
-			w.end(waiting[0], executed)
+			w.end(waiting[0], w.faults(waiting[0]))
 		case visible > 0 && len(w.alive) < 2:
 			if err := w.play(ctx, modelTimeout); err != nil {
 				t.Fatalf("%v", err)

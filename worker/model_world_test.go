@@ -9,10 +9,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"testing/synctest"
 	"time"
 
@@ -52,8 +54,10 @@ type world struct {
 	serial int
 	nonce  int
 	told   []string
-	strays map[string]bool // keys that were written when nobody waited for them any more
-	broken error           // the invariant that was seen broken first
+	strays map[string]bool    // keys that were written when nobody waited for them any more
+	broken error              // the invariant that was seen broken first
+	faults func(c *call) fate // of calls while it is calm
+	kept   int                // how many deletions of messages are still to be lost
 }
 
 // player is one worker with one message.
@@ -86,8 +90,28 @@ func (c *call) lost() time.Time {
 	return time.Now().Add(modelLateness)
 }
 
+// modelDir is a folder for worlds, which is the temporary one, too.
+func modelDir(t *testing.T) string {
+	dir := memoryDir(t)
+	t.Setenv("TMPDIR", dir)
+	return dir
+}
+
+// modelIndex writes down the generator of a world.
+func modelIndex(t interface{ Fatal(...any) }, dir string) {
+	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
+		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
+	}}})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, generator.IndexFile), index, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
-	w := &world{strays: map[string]bool{}, bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
+	w := &world{faults: func(*call) fate { return executed }, strays: map[string]bool{}, bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
 	var err error
 	if w.queue, err = sqsserver.Open(filepath.Join(dir, "queue"), sqsserver.Options{BaseURL: "http://127.0.0.1"}); err != nil {
 		return nil, err
@@ -98,6 +122,20 @@ func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
 	}
 	w.config.QueueURL, err = w.queue.CreateQueue(sqsserver.Queue{Name: "tasks", Visibility: modelHidden, DeadLetter: "dead", MaxReceives: 3})
 	return w, err
+}
+
+// close ends what is left of a world, and tells what happened if the test failed.
+func (w *world) close(t interface {
+	Failed() bool
+	Logf(string, ...any)
+}) {
+	for len(w.alive) > 0 {
+		w.kill(w.alive[0])
+	}
+	_ = w.queue.Close()
+	if t.Failed() {
+		t.Logf("%s", strings.Join(w.told, "\n"))
+	}
 }
 
 func (w *world) log(format string, args ...any) {
@@ -251,7 +289,10 @@ func (w *world) rest() {
 			p.cancel()
 			w.alive = slices.DeleteFunc(w.alive, func(other *player) bool { return other == p })
 			w.log("worker %d is done, the message goes on: %v", p.id, p.failed)
-			if !p.failed {
+			switch {
+			case !p.failed && w.kept > 0:
+				w.kept--
+			case !p.failed:
 				_ = w.queue.Delete("tasks", p.message.ReceiptHandle)
 			}
 		default:
@@ -351,6 +392,12 @@ func crashes(seed int) bool { return seed%4 == 1 }
 // pixel is a picture.
 var pixel = []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU" +
 	"\x00\x00\x00\nIDATx\x9cc\xf8\x0f\x00\x01\x01\x01\x00\xb18\xf6\x14\x00\x00\x00\x00IEND\xaeB`\x82")
+
+func (w *world) send(x task.Task) {
+	request := fmt.Sprintf(`{"QueueUrl":%q,"MessageBody":%q}`, w.config.QueueURL, x.Body())
+	w.post("SendMessage", request)
+	w.log("sent %s", x.Body())
+}
 
 // post asks the queue for something past every worker.
 func (w *world) post(operation, body string) {

@@ -63,6 +63,7 @@ type Report struct {
 	Commit    string          `json:"commit,omitempty"`
 	Verdict   Verdict         `json:"verdict"`
 	Findings  []Finding       `json:"findings"`
+	Lock      string          `json:"lock,omitempty"` // kept, missing or stale
 	Flags     generator.Flags `json:"flags"`
 	Domain    string          `json:"domain,omitempty"`
 	Files     []string        `json:"files,omitempty"` // of a sample, and its folders

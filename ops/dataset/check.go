@@ -141,6 +141,9 @@ func (i *inspection) record(r store.Receipt) {
 	if !slices.Contains(i.report.Seeds, r.RunSeed) {
 		i.report.Seeds = append(i.report.Seeds, r.RunSeed)
 	}
+	if !slices.Contains(i.report.Domains, r.Domain) {
+		i.report.Domains = append(i.report.Domains, r.Domain)
+	}
 	e := recorded{name: store.ReceiptName{Key: r.ReadFrom, Range: r.Range(), Repair: r.Indices != nil}, domain: r.Domain, commit: r.Commit}
 	if n := len(i.receipts); n > 0 { // one string for all
 		last := i.receipts[n-1]

@@ -69,6 +69,33 @@ type Report struct {
 	Samples    int                `json:"samples"` // that are committed in the range
 	Bytes      int64              `json:"bytes"`   // of their files
 	Generators []*GeneratorReport `json:"generators"`
+
+	// SameIDs are domains that several generators have, with their names. A sample's id,
+	// and the task_id in its metadata, is its domain and its index: it is distinct within
+	// a generator, and here the samples of two have the same.
+	SameIDs map[string][]string `json:"same_ids,omitempty"`
+}
+
+// Add takes the report of one more generator in.
+func (r *Report) Add(g *GeneratorReport) {
+	for _, domain := range g.Domains {
+		var names []string
+		for _, other := range r.Generators {
+			if slices.Contains(other.Domains, domain) {
+				names = append(names, other.Name)
+			}
+		}
+		if names != nil {
+			if r.SameIDs == nil {
+				r.SameIDs = map[string][]string{}
+			}
+			r.SameIDs[domain] = append(names, g.Name)
+		}
+	}
+	r.Generators = append(r.Generators, g)
+	r.Whole = r.Whole && g.Whole
+	r.Samples += g.Samples
+	r.Bytes += g.Bytes
 }
 
 // GeneratorReport is what a check found of one generator.
@@ -88,6 +115,7 @@ type GeneratorReport struct {
 	Alike      int            `json:"chunks_alike,omitempty"`     // of these, the ones that hold the very samples of another
 	Pool       *Pool          `json:"pool,omitempty"`             // how many puzzles the generator has, judged by its duplicates
 	Seeds      []int          `json:"seeds"`                      // that made it; more than one where messages had their own
+	Domains    []string       `json:"domains,omitempty"`          // what its samples' ids begin with
 	Commits    map[string]int `json:"commits,omitempty"`          // samples by commit of the generator
 	Resumed    int            `json:"resumed,omitempty"`          // receipts whose contents an interrupted check had read
 

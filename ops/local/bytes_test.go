@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -85,7 +86,10 @@ func TestSameBytesWhateverHappens(t *testing.T) {
 					}
 				}
 				if format == task.Tar && batch%chunkSize == 0 {
-					got := r.stored(maze)
+					got := map[string][]byte{} // without the claims of whoever was the last to try
+					for key, data := range r.stored(maze) {
+						got[key[:strings.LastIndex(key, "_c")]] = data
+					}
 					if shards == nil {
 						shards = got
 					}

@@ -98,16 +98,16 @@ func newSchedule(seed uint64) schedule {
 			e.what, e.take = "receive and forget", some(time.Second, 3*time.Second).Round(time.Second)
 		case p < 85:
 			e.what = "send junk"
-		case p < 89:
+		case p < 90:
 			e.what, e.take = "replay", some(20*time.Millisecond, 400*time.Millisecond)
-		case p < 93:
-			e.what, e.take = "throttle", some(2*time.Second, 8*time.Second)
-		case p < 96:
-			e.what, e.take = "silence", some(time.Second, 4*time.Second)
 		default:
 			e.what, e.take = "outage", some(time.Second, 5*time.Second)
 		}
 		s.events = append(s.events, e)
+	}
+	// Three schedules of four have a bucket that throttles or is silent for a time.
+	if what := []string{"", "throttle", "throttle", "silence"}[random.IntN(4)]; what != "" {
+		s.events = append(s.events, event{at: some(0, s.length/2), what: what, n: random.IntN(1000), take: some(2*time.Second, 6*time.Second)})
 	}
 	slices.SortFunc(s.events, func(a, b event) int { return int(a.at - b.at) })
 	return s

@@ -336,7 +336,7 @@ func (e *Estimate) judge(s Setting) {
 		e.problem("%d workers are more than the %d that a queue can feed at once", e.Concurrency, MostWorkers)
 	}
 	if e.PutRate > putsPerPrefix {
-		e.note("with all workers it puts %.0f objects a second, %.0f for each generator; S3 takes %d for a prefix and splits prefixes by itself within minutes, meanwhile workers try again", e.PutRate, e.PutRate/float64(len(e.Generators)), putsPerPrefix)
+		e.note("with all workers it puts %.0f objects a second, %.0f for each generator; S3 takes %d for a prefix and splits prefixes by itself, in a time that AWS does not tell; until then workers that wait to try again are paid, so fewer of them or --format tar cost less", e.PutRate, e.PutRate/float64(len(e.Generators)), putsPerPrefix)
 	}
 }
 

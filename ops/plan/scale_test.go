@@ -99,8 +99,76 @@ func TestScale(t *testing.T) {
 	document(t, "simulated", happened.String())
 }
 
-// check holds a simulated run to what must be true of every one.
-func (o observed) check(t *testing.T, s scenario, e *Estimate) {
+// The same while S3 has one partition for a new bucket: what is refused is sent again
+// until it is stored, and nothing is generated twice for it.
+func TestOnePartition(t *testing.T) {
+	costs, list := fifty()
+	type row struct {
+		scenario
+		limit  int
+		window int     // in ticks
+		splits float64 // in seconds
+	}
+	rows := []row{
+		{scenario{500_000, 900, 100, 20, task.Files, rough, "half a million"}, putsPerPrefix, ticks, 0},
+		{scenario{500_000, 900, 100, 20, task.Files, rough, "half a million, counted in 50 ms"}, putsPerPrefix, 1, 0},
+		{scenario{500_000, 200, 100, 20, task.Files, rough, "half a million, fewer workers"}, putsPerPrefix, ticks, 0},
+		{scenario{500_000, 900, 120, 20, task.Tar, rough, "half a million, as shards"}, putsPerPrefix, ticks, 0},
+		{scenario{100_000, 900, 100, 20, task.Files, rough, "a tenth of what S3 takes"}, putsPerPrefix / 10, ticks, 0},
+		{scenario{50_000_000, 900, 100, 20, task.Files, rough, "fifty million"}, putsPerPrefix, ticks, 3600},
+	}
+	if testing.Short() {
+		rows = rows[:4]
+	}
+	if os.Getenv("SCALE") != "" { // a minute of CPU
+		rows = append(rows, row{scenario{50_000_000, 900, 100, 20, task.Files, rough, "fifty million, never split"}, putsPerPrefix, ticks, 0})
+	}
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "SAMPLES\tWORKERS\tFORMAT\tLIMIT\tIN\tSPLIT\tTAKES\tUSD\tPUT\tREFUSED\tPUT/S\tDELIVERIES\tAGAIN\tSENT ON\tMADE AGAIN\tDEAD\tLONGEST\t")
+	for _, s := range rows {
+		run, setting := s.run(list), Setting{Worker: DefaultWorker(), Concurrency: s.workers}
+		e, err := Of(run, costs, setting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		m := newSimulation(run, costs, setting, s.nature)
+		m.partition = &partition{perSecond: s.limit, window: s.window, random: m.random,
+			taken: func(u *upload) { m.count(m.index[u.of.inv.message.task.Generator], m.now, 1) }}
+		m.splits = s.splits
+		m.loop()
+		m.finish()
+		o := m.seen
+		t.Logf("%s: simulated in %.1f s", s.what, time.Since(began).Seconds())
+		o.sound(t, s.scenario)
+		split := "never"
+		if s.splits > 0 {
+			split = seconds(s.splits)
+			if o.putsPerGenerator > putsPerPrefix {
+				t.Errorf("%s: %d PUT/s for a generator, after the split they are refused, too", s.what, o.putsPerGenerator)
+			}
+		} else if o.putsPerSecond > s.limit {
+			t.Errorf("%s: %d PUT/s were taken", s.what, o.putsPerSecond)
+		}
+		if s.limit == putsPerPrefix && (o.madeAgain > 0 || o.dead > int(3*s.nature.never*float64(o.chunks))+10) {
+			t.Errorf("%s: %d chunks were made again, %d are dead", s.what, o.madeAgain, o.dead)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", number(e.Samples), s.workers, s.format,
+			number(s.limit), time.Duration(s.window)*requestTime, split, seconds(o.took), e.Make+e.Worker.dollars(o.busy-e.BusySeconds),
+			number(e.Requests.Put), number(m.partition.refusals), number(o.putsPerSecond), number(o.deliveries), number(o.redelivered),
+			number(o.continued), number(o.madeAgain), number(o.dead), seconds(o.longest))
+	}
+	_ = w.Flush()
+	t.Logf("\n%s", &table)
+	if testing.Short() || os.Getenv("SCALE") != "" || runtime.GOARCH != "amd64" {
+		return
+	}
+	document(t, "partition", table.String())
+}
+
+// sound holds a simulated run to what is true of every one, whatever goes wrong.
+func (o observed) sound(t *testing.T, s scenario) {
 	t.Helper()
 	if o.commits+o.dead != o.chunks {
 		t.Errorf("%s: of %d chunks %d are committed and %d dead", s.what, o.chunks, o.commits, o.dead)
@@ -114,6 +182,12 @@ func (o observed) check(t *testing.T, s scenario, e *Estimate) {
 	if o.longestWait > DefaultRetention.Seconds() {
 		t.Errorf("%s: a task waited %s, the queue keeps it %s", s.what, seconds(o.longestWait), DefaultRetention)
 	}
+}
+
+// check holds a simulated run of which S3 refuses nothing to its plan, too.
+func (o observed) check(t *testing.T, s scenario, e *Estimate) {
+	t.Helper()
+	o.sound(t, s)
 	if s.nature.quick {
 		if o.commits > 0 || o.deliveries < maxReceives*e.Tasks {
 			t.Errorf("%s: %+v", s.what, o)
@@ -151,7 +225,7 @@ func document(t *testing.T, name, table string) {
 			t.Fatal(err)
 		}
 	case old != table:
-		t.Errorf("%s has another table %q: go test ./ops/plan -run TestScale -update writes this one\n%s", path, name, table)
+		t.Errorf("%s has another table %q: go test ./ops/plan -run 'TestScale|TestOnePartition' -update writes this one\n%s", path, name, table)
 	}
 }
 

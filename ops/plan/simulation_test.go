@@ -49,7 +49,10 @@ type simulation struct {
 	head    int
 
 	running, idle, workers, flying int
-	puts                           [][]int32 // in each second, by generator
+	puts                           [][]int32  // in each second, by generator
+	partition                      *partition // if S3 refuses what is too much for one
+	splits                         float64    // when S3 splits it, in seconds; 0 is never
+	ticking                        bool
 	seen                           observed
 }
 
@@ -67,6 +70,8 @@ type observed struct {
 	redelivered, continued, lost, doubled, busyPutOff  int
 	chunks, commits, dead, deadMessages, putsPerSecond int
 	putsPerGenerator                                   int
+	longest                                            float64 // invocation with a partition, in seconds
+	madeAgain                                          int     // chunks that were generated and not stored in time
 }
 
 type message struct {
@@ -81,6 +86,7 @@ type event struct {
 	end    *invocation // or a message that becomes visible
 	msg    *message
 	flying bool // it was in flight until then
+	do     func()
 }
 
 type events []event
@@ -127,9 +133,24 @@ type invocation struct {
 	held    []task.Chunk // by another worker
 	failed  []task.Chunk
 	until   float64 // when what is held is free
+
+	// With a partition:
+	began    float64
+	makings  []*making
+	released int
+	dies     int // with the receipt of the chunk of this number, counted from 1
+	refused  bool
+	over     bool
 }
 
 func simulate(run task.Run, costs map[string]Cost, s Setting, n nature) observed {
+	m := newSimulation(run, costs, s, n)
+	m.loop()
+	m.finish()
+	return m.seen
+}
+
+func newSimulation(run task.Run, costs map[string]Cost, s Setting, n nature) *simulation {
 	m := &simulation{setting: s, nature: n, random: rand.New(rand.NewPCG(1, 2)), costs: costs, index: map[string]int{}}
 	for i, g := range run.Generators {
 		size := run.Chunk(g)
@@ -141,9 +162,7 @@ func simulate(run task.Run, costs map[string]Cost, s Setting, n nature) observed
 	for _, t := range run.Plan() {
 		m.queue = append(m.queue, &message{task: t})
 	}
-	m.loop()
-	m.finish()
-	return m.seen
+	return m
 }
 
 // most is how many invocations Lambda allows now.
@@ -172,6 +191,10 @@ func (m *simulation) loop() {
 		}
 		e := m.events.next()
 		m.now = e.at
+		if e.do != nil {
+			e.do()
+			continue
+		}
 		if e.end != nil {
 			m.settle(e.end)
 			m.seen.took = max(m.seen.took, m.now)
@@ -215,6 +238,10 @@ func (m *simulation) deliver(msg *message) {
 		m.seen.doubled++
 		m.events.push(event{at: m.now + 60*m.random.Float64(), msg: &message{task: msg.task, receives: msg.receives, copy: true}})
 	}
+	if m.partition != nil && (m.splits == 0 || m.now < m.splits) {
+		m.contend(msg, began)
+		return
+	}
 	inv, took := m.compute(msg, began)
 	if m.random.Float64() < m.nature.lost {
 		m.die(inv, began, took*m.random.Float64())
@@ -234,36 +261,14 @@ func (m *simulation) vary() float64 {
 func (m *simulation) compute(msg *message, began float64) (*invocation, float64) {
 	t, w := msg.task, m.setting.Worker
 	inv := &invocation{message: msg}
-	g := m.index[t.Generator]
-	cost := m.costs[t.Generator]
-	var todo []task.Chunk
-	for _, c := range t.Chunks() {
-		switch {
-		case m.state[g][c.Number] != open:
-		case float64(m.held[g][c.Number]) > m.now:
-			inv.held = append(inv.held, c)
-			inv.until = max(inv.until, float64(m.held[g][c.Number]))
-		default:
-			todo = append(todo, c)
-		}
-	}
+	g, cost := m.index[t.Generator], m.costs[t.Generator]
+	todo := m.sort(inv)
 	limit := w.Limit().Seconds()
 	slots := make([]float64, min(max(w.AtOnce(cost, t.ChunkSize), 1), max(len(todo), 1)))
 	for _, c := range todo {
 		m.held[g][c.Number] = float32(began + w.Timeout.Seconds() + claimGrace)
 		i := slices.Index(slots, slices.Min(slots))
-		takes := w.chunk(cost, c.Count(), len(slots)) * m.vary()
-		if m.random.Float64() < m.nature.heavy {
-			takes *= 5
-		}
-		if m.random.Float64() < m.nature.redraw {
-			takes *= 3
-		}
-		// Whether a chunk ever passes is the chunk's, not the delivery's.
-		never := float64(task.Seed(t.Generator, 1, t.ChunkSize, c.Number, 0))/task.MaxSeed < m.nature.never
-		if never && m.nature.quick {
-			takes = 1
-		}
+		takes, never := m.draw(t, c, len(slots))
 		end := slots[i] + takes
 		switch {
 		case end > limit:
@@ -287,6 +292,39 @@ func (m *simulation) compute(msg *message, began float64) (*invocation, float64)
 		took += w.store(1, int64(t.ChunkSize)*cost.SampleBytes, cost.objects(t.Format, t.ChunkSize))
 	}
 	return inv, min(took, w.Timeout.Seconds())
+}
+
+// sort returns the chunks of a message that are to be made, and notes which are held.
+func (m *simulation) sort(inv *invocation) (todo []task.Chunk) {
+	g := m.index[inv.message.task.Generator]
+	for _, c := range inv.message.task.Chunks() {
+		switch {
+		case m.state[g][c.Number] != open:
+		case float64(m.held[g][c.Number]) > m.now:
+			inv.held = append(inv.held, c)
+			inv.until = max(inv.until, float64(m.held[g][c.Number]))
+		default:
+			todo = append(todo, c)
+		}
+	}
+	return todo
+}
+
+// draw says how long a chunk takes beside others, so many in all, and whether it
+// never passes: that is the chunk's, not the delivery's.
+func (m *simulation) draw(t task.Task, c task.Chunk, beside int) (takes float64, never bool) {
+	takes = m.setting.chunk(m.costs[t.Generator], c.Count(), beside) * m.vary()
+	if m.random.Float64() < m.nature.heavy {
+		takes *= 5
+	}
+	if m.random.Float64() < m.nature.redraw {
+		takes *= 3
+	}
+	never = float64(task.Seed(t.Generator, 1, t.ChunkSize, c.Number, 0))/task.MaxSeed < m.nature.never
+	if never && m.nature.quick {
+		takes = 1
+	}
+	return takes, never
 }
 
 func (m *simulation) count(generator int, at float64, puts int) {
@@ -351,7 +389,11 @@ func (m *simulation) settle(inv *invocation) {
 		m.sendOn(msg, append(inv.open, inv.held...))
 		m.flying--
 	case len(inv.failed) > 0:
-		m.later(msg, task.Crashed.Delay(msg.receives).Seconds())
+		cause := task.Crashed
+		if inv.refused {
+			cause = task.Storage
+		}
+		m.later(msg, cause.Delay(msg.receives).Seconds())
 	case len(inv.open) > 0:
 		m.sendOn(msg, append(inv.open, inv.held...))
 		m.flying--

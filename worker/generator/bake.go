@@ -44,6 +44,18 @@ func CopyRequirements(root, dir string) error {
 		); err != nil {
 			return err
 		}
+		if g.specifier != "" {
+			if err := os.WriteFile(filepath.Join(to, projectFile), fmt.Appendf(nil, "[project]\nrequires-python = %q\n", g.specifier), 0o644); err != nil {
+				return err
+			}
+		}
+		l, err := readLock(filepath.Join(root, LocksFolder), LockFile(&g))
+		if err == nil && l.text != nil {
+			err = errors.Join(os.MkdirAll(filepath.Join(dir, LocksFolder), 0o755), os.WriteFile(filepath.Join(dir, LocksFolder, LockFile(&g)), l.text, 0o644))
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

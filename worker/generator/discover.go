@@ -37,15 +37,20 @@ type Generator struct {
 	Repository   string   `json:"repository,omitempty"`   // where it was fetched from, as the catalogue writes it
 	Requirements []string `json:"requirements,omitempty"` // lines for pip
 	Environment  string   `json:"environment,omitempty"`  // id of its environment
+	Lock         string   `json:"lock,omitempty"`         // SHA-256 of its requirement set's lock
 	Python       string   `json:"python,omitempty"`       // absolute path of its interpreter
 	Asked        string   `json:"asked,omitempty"`        // what its flags are known of, if --help told them
+	Version      string   `json:"version,omitempty"`      // of that Python
+	Platform     string   `json:"platform,omitempty"`     // as in linux-x86_64
 	Problem      string   `json:"problem,omitempty"`
 
-	says    Entry           // of the catalogue
-	needs   string          // the file of its requirements
-	shared  []string        // packages beside it that it may import; absolute
-	defined map[string]bool // flags in the source, where that is not the whole command line
-	empty   bool            // its entry has no source: it only stands for one
+	says  Entry  // of the catalogue
+	needs string // the file of its requirements
+
+	specifier string          // of Python versions, as in ">=3.11,<3.13"; "" for all that are new enough
+	shared    []string        // packages beside it that it may import; absolute
+	defined   map[string]bool // flags in the source, where that is not the whole command line
+	empty     bool            // its entry has no source: it only stands for one
 }
 
 // DefaultEntry is the contract's program, below a generator's folder: every
@@ -73,6 +78,7 @@ type Entry struct {
 	ChunkSize    int      `yaml:"chunk_size"`
 	Licence      string   `yaml:"licence"`
 	Requirements []string `yaml:"requirements"`
+	Python       string   `yaml:"python"` // which versions, as requires-python has it; "3.12" for that one
 }
 
 // ReadCatalogue reads the catalogue in the generators' folder. A folder without
@@ -140,6 +146,9 @@ func (o Entry) check(name string) error {
 	if o.ChunkSize < 0 || o.ChunkSize > task.MaxSamples {
 		return fmt.Errorf("%s: chunk_size is %d, it must be from 1 to %d", name, o.ChunkSize, task.MaxSamples)
 	}
+	if _, err := pythons(o.Python); err != nil {
+		return fmt.Errorf("%s: python %w", name, err)
+	}
 	for _, file := range o.Required {
 		if err := task.CheckFile(file); err != nil {
 			return fmt.Errorf("%s: required %w", name, err)
@@ -196,6 +205,11 @@ func Discover(root string) ([]Generator, error) {
 			g.Problem = err.Error()
 		}
 		g.Requirements = append(g.Requirements, o.Requirements...)
+		if g.Problem == "" {
+			if g.specifier, err = readPythons(g.Dir, o.Python); err != nil {
+				g.Problem = err.Error()
+			}
+		}
 		g.readFlags(source, o)
 		list = append(list, g)
 	}

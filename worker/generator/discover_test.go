@@ -1,6 +1,7 @@
 package generator
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -42,7 +43,7 @@ left-out: {skip: it needs Blender}
 			Problem: "its command line has no --into (known from its source): catalog.yaml can name another entry or output_flag"},
 	}
 	for i := range got {
-		got[i].says, got[i].defined, got[i].empty = Entry{}, nil, false
+		got[i].says, got[i].needs, got[i].defined, got[i].empty = Entry{}, "", nil, false
 	}
 	if len(got) == len(want) && strings.Contains(got[2].Problem, "letters") {
 		got[2].Problem = ""
@@ -108,8 +109,22 @@ func TestCataloguePins(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	locked := map[string]bool{}
+	files, _ := filepath.Glob(filepath.Join("..", "..", "generators", LocksFolder, "*.txt"))
+	for _, path := range files {
+		l, err := readLock(filepath.Dir(path), filepath.Base(path))
+		if err != nil || bytes.Contains(l.text, []byte("://")) {
+			t.Errorf("%s: %v, or it names a host", path, err)
+		}
+		for _, name := range l.says("for") {
+			locked[name] = true
+		}
+	}
 	fetched := 0
 	for name, e := range all {
+		if e.Skip == "" && !locked[name] {
+			t.Errorf("%s has no lock", name)
+		}
 		if e.Repository == "" || e.Skip != "" {
 			continue
 		}
@@ -123,6 +138,20 @@ func TestCataloguePins(t *testing.T) {
 	}
 	if fetched != 40 {
 		t.Errorf("%d generators can be fetched; docs/GENERATORS.md and the README say 40", fetched)
+	}
+}
+
+// Ours are locked with what they require now.
+func TestOwnAreLocked(t *testing.T) {
+	root := filepath.Join("..", "..", "generators")
+	list, err := Discover(root)
+	if err != nil || len(list) == 0 {
+		t.Fatal(list, err)
+	}
+	for i := range list {
+		if hash, err := Locked(root, &list[i]); hash == "" || err != nil || Stale(root, &list[i]) {
+			t.Errorf("%s: lock %q, %v", list[i].Name, hash, err)
+		}
 	}
 }
 
@@ -201,17 +230,17 @@ func TestNormalise(t *testing.T) {
 		{"Pillow==10.4.0", "opencv_python==4.10.0.84", "x >= 1 ; python_version < '3.12'"},
 		{"x>=1; python_version  < '3.12'", "opencv-python == 4.10.0.84", "pillow ==10.4.0", "pillow==10.4.0"},
 	}
-	if a, b := normalise(same[0]), normalise(same[1]); !reflect.DeepEqual(a, b) {
+	if a, b := normalise(same[0], state), normalise(same[1], state); !reflect.DeepEqual(a, b) {
 		t.Errorf("%q\n%q", a, b)
 	}
-	if a, b := normalise([]string{"a==1"}), normalise([]string{"a==2"}); reflect.DeepEqual(a, b) {
+	if a, b := normalise([]string{"a==1"}, state), normalise([]string{"a==2"}, state); reflect.DeepEqual(a, b) {
 		t.Errorf("both %q", a)
 	}
 	wheel := filepath.Join(t.TempDir(), "x.whl")
 	write(t, wheel, "1")
-	a := normalise([]string{wheel})
+	a := normalise([]string{wheel}, state)
 	write(t, wheel, "12")
-	if b := normalise([]string{wheel}); reflect.DeepEqual(a, b) {
+	if b := normalise([]string{wheel}, state); reflect.DeepEqual(a, b) {
 		t.Errorf("a changed wheel is the same: %q", a)
 	}
 }

@@ -1,6 +1,7 @@
 package generator
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -42,6 +43,7 @@ type Stage string
 
 // The stages of an environment. Reused, Ready and Failed are final.
 const (
+	Locking    Stage = "locking"    // it has no lock: its requirements are resolved
 	Waiting    Stage = "waiting"    // another process makes it
 	Making     Stage = "making"     // it was not there
 	Installing Stage = "installing" // Detail is a line of the installer
@@ -121,7 +123,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 		return nil, fmt.Errorf("build environments: %w", err)
 	}
 	last, _ := LoadIndex(dir) // what it knows is found out again where it cannot be read
-	python, err := findPython(ctx, b.Python)
+	python, err := findPython(ctx, b.Python, "")
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +138,8 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 			b.Progress(e.String())
 		}
 	}
-	groups := environmentsOf(list, dir, python)
-	wanted := func(m members) bool {
+	groups := environmentsOf(list, root, dir, python)
+	wanted := func(m *members) bool {
 		return b.Names == nil || slices.ContainsFunc(m.names(), func(name string) bool { return slices.Contains(b.Names, name) })
 	}
 	find := sync.OnceValues(func() (installer, error) { return newInstaller(ctx, dir, python, tell) })
@@ -145,19 +147,22 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	group.SetLimit(max(b.Parallel, 1))
 	for _, members := range groups {
 		group.Go(func() error {
+			e := &members.environment
 			say := func(stage Stage, detail string) {
-				tell(Event{Environment: members.environment.id, Generators: members.names(), Stage: stage, Detail: detail})
+				tell(Event{Environment: cmp.Or(e.id, "with "+e.lockFile), Generators: members.names(), Stage: stage, Detail: detail})
 			}
-			if !wanted(members) {
-				if members.environment.whole() {
+			err := e.pin(ctx, members, wanted(members), find, say)
+			if err == nil && !wanted(members) {
+				if e.id != "" && e.whole() {
 					members.set("")
 				} else {
 					members.set(NotBuilt)
 				}
 				return nil
 			}
-			e := members.environment
-			err := e.ensure(ctx, func(say func(string)) error { return e.install(ctx, find, say) }, say)
+			if err == nil {
+				err = e.ensure(ctx, func(say func(string)) error { return e.install(ctx, find, say) }, say)
+			}
 			switch {
 			case ctx.Err() != nil:
 				return fmt.Errorf("build environments: %w", context.Cause(ctx))
@@ -206,25 +211,26 @@ func (m members) names() []string {
 
 func (m members) set(problem string) {
 	for _, g := range m.generators {
+		e := m.environment
+		g.Environment, g.Lock, g.Version, g.Platform = e.id, e.lock.id(), e.python.Version, runtime.GOOS+"-"+e.python.Machine
 		if g.Problem = problem; problem == "" {
-			g.Python = m.environment.interpreter()
+			g.Python = e.interpreter()
 		}
 	}
 }
 
-// environmentsOf groups the generators that have no problem yet, in order.
-func environmentsOf(list []Generator, dir string, python interpreter) []members {
-	var groups []members
+// environmentsOf groups the generators that have no problem yet, in order. Those
+// with one lock share an environment.
+func environmentsOf(list []Generator, root, dir string, python interpreter) (groups []*members) {
 	for i := range list {
 		g := &list[i]
 		if g.Problem != "" {
 			continue
 		}
-		e := newEnvironment(dir, python, g)
-		g.Environment = e.id
-		at := slices.IndexFunc(groups, func(m members) bool { return m.environment.id == e.id })
+		e := newEnvironment(root, dir, python, g)
+		at := slices.IndexFunc(groups, func(m *members) bool { return m.environment.key() == e.key() })
 		if at < 0 {
-			groups = append(groups, members{environment: e})
+			groups = append(groups, &members{environment: e})
 			at = len(groups) - 1
 		}
 		groups[at].generators = append(groups[at].generators, g)
@@ -234,22 +240,92 @@ func environmentsOf(list []Generator, dir string, python interpreter) []members 
 
 // environment is one Python environment: an interpreter and a requirement set.
 type environment struct {
-	id           string
+	id           string // once the lock is there
 	path         string
+	dir          string // where environments are
 	python       interpreter
 	requirements []string // as the first of its generators writes them
+	specifier    string   // which Pythons it is for; "" for all that are new enough
 	of           string   // folder of that generator
 	file         string   // where it says so
+	locks        string   // folder of the locks that are kept
+	ownLocks     string   // folder of those that are made for now
+	lockFile     string
+	lock         lock
 }
 
 // layout is part of every id, so that environments made in another way by
 // another version of this code are not taken for these.
-const layout = "3"
+const layout = "4"
 
-func newEnvironment(dir string, python interpreter, g *Generator) environment {
-	parts := append([]string{layout, python.Version, python.Machine, python.Prefix}, normalise(g.Requirements)...)
-	id := fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))[:12]
-	return environment{id: id, path: filepath.Join(dir, "environments", id), python: python, requirements: g.Requirements, of: g.Dir, file: filepath.Join(g.Dir, g.needs)}
+func newEnvironment(root, dir string, python interpreter, g *Generator) environment {
+	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements, specifier: g.specifier, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
+		locks: filepath.Join(root, LocksFolder), ownLocks: filepath.Join(dir, LocksFolder), lockFile: LockFile(g)}
+}
+
+// local is what the requirements take from the generator's folder: with a lock it
+// is what an environment is made from.
+func (e environment) local() string {
+	local := slices.DeleteFunc(normalise(e.requirements, state), func(line string) bool { return !ownFolder(e.of).MatchString(line) })
+	return strings.Join(local, "\n")
+}
+
+// key tells environments apart before their locks are known.
+func (e environment) key() string {
+	return strings.Join([]string{e.specifier, e.lockFile, e.local()}, "\n")
+}
+
+// pin finds the lock, or makes one if that is wanted: from then on the environment
+// has an id, which is that of the lock, the interpreter and the platform.
+func (e *environment) pin(ctx context.Context, m *members, make bool, find func() (installer, error), say func(Stage, string)) (err error) {
+	if !make && !e.python.is(e.specifier) {
+		return nil // which one it is takes uv to find out
+	}
+	if e.python, err = suitable(ctx, e.python, e.specifier, filepath.Dir(e.dir), find); err != nil {
+		return err
+	}
+	if len(e.requirements) > 0 {
+		if e.lock, err = e.findLock(); err != nil {
+			return err
+		}
+		if e.lock.text == nil {
+			if !make {
+				return nil
+			}
+			if err := e.lockForNow(ctx, m, find, say); err != nil {
+				return err
+			}
+		}
+	}
+	parts := []string{layout, e.lock.id(), e.python.Version, e.python.Machine, e.python.Prefix, e.local()}
+	e.id = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))[:12]
+	e.path = filepath.Join(e.dir, e.id)
+	return nil
+}
+
+// lockForNow makes a lock beside the environments. Two processes make the same one.
+func (e *environment) lockForNow(ctx context.Context, m *members, find func() (installer, error), say func(Stage, string)) error {
+	in, err := find()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(e.ownLocks, 0o755); err != nil {
+		return fmt.Errorf("make lock: %w", err)
+	}
+	f, err := os.OpenFile(e.lock.path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return fmt.Errorf("make lock: %w", err)
+	}
+	defer f.Close()
+	if err := flock(ctx, f, func() { say(Waiting, "another process makes its lock") }); err != nil {
+		return fmt.Errorf("make lock: %w", err)
+	}
+	if e.lock, err = e.findLock(); err != nil || e.lock.text != nil {
+		return err
+	}
+	say(Locking, "generators/"+LocksFolder+" has no lock for its requirements: they are resolved into "+e.lock.path)
+	e.lock, err = e.makeLock(ctx, in, e.lock.path, m.names(), commitTime(ctx, m.generators), func(line string) { say(Installing, line) })
+	return err
 }
 
 func (e environment) interpreter() string { return filepath.Join(e.path, "bin", "python") }

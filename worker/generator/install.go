@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	version "github.com/aquasecurity/go-pep440-version"
 )
 
 // The oldest Python the generators are written for is 3.11.
@@ -38,8 +40,8 @@ print(json.dumps({"path": getattr(sys, "_base_executable", None) or sys.executab
 "minor": sys.version_info[1] if sys.version_info[0] == 3 else 0, "machine": platform.machine(), "prefix": getattr(sys, "base_prefix", sys.prefix)}))`
 
 // findPython returns the interpreter that was asked for, or the first on the
-// PATH that is new enough.
-func findPython(ctx context.Context, asked string) (interpreter, error) {
+// PATH that is new enough and is what the specifier says, as in ">=3.11,<3.13".
+func findPython(ctx context.Context, asked, specifier string) (interpreter, error) {
 	candidates := []string{"python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"}
 	if asked != "" {
 		candidates = []string{asked}
@@ -61,7 +63,7 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 		if err != nil || json.Unmarshal(out, &p) != nil {
 			continue // a stub that only tells how to install it
 		}
-		if p.Minor >= oldestMinor {
+		if p.Minor >= oldestMinor && p.is(specifier) {
 			p.command = path
 			return p, nil
 		}
@@ -70,6 +72,8 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 		}
 	}
 	switch {
+	case specifier != "":
+		return interpreter{}, fmt.Errorf("it requires Python %s and there is none (%s): install one, then run again", specifier, found)
 	case found != "":
 		return interpreter{}, fmt.Errorf("%s, which is too old for the generators: %s", found, remedy)
 	case asked != "":
@@ -78,10 +82,50 @@ func findPython(ctx context.Context, asked string) (interpreter, error) {
 	return interpreter{}, errors.New("there is no python3 on the PATH: " + remedy)
 }
 
+// is reports whether the interpreter is what a specifier says; every one is "".
+func (p interpreter) is(specifier string) bool {
+	if specifier == "" {
+		return true
+	}
+	said, err := version.NewSpecifiers(specifier)
+	if err != nil {
+		return false
+	}
+	v, err := version.Parse(p.Version)
+	return err == nil && said.Check(v)
+}
+
+// suitable returns an interpreter that is what a specifier says: the usual one, one
+// on the PATH, or one that uv has or brings in from where it gets them.
+func suitable(ctx context.Context, usual interpreter, specifier, dir string, find func() (installer, error)) (interpreter, error) {
+	if usual.is(specifier) {
+		return usual, nil
+	}
+	p, missing := findPython(ctx, "", specifier)
+	if missing == nil || ctx.Err() != nil {
+		return p, missing
+	}
+	in, err := find()
+	if err != nil {
+		return p, err
+	}
+	env := append(in.settings.environ(), "UV_CACHE_DIR="+in.cacheDir(), "UV_PYTHON_INSTALL_DIR="+filepath.Join(dir, "python"))
+	if _, err := run(ctx, dir, []string{in.uv, "python", "install", "--no-bin", specifier}, env, func(string) {}); err != nil {
+		return p, cmp.Or(context.Cause(ctx), missing)
+	}
+	cmd := exec.CommandContext(ctx, in.uv, "python", "find", "--no-project", "--managed-python", specifier)
+	cmd.Dir, cmd.Env = dir, env
+	out, err := cmd.Output()
+	if err != nil {
+		return p, cmp.Or(context.Cause(ctx), missing)
+	}
+	return findPython(ctx, strings.TrimSpace(string(out)), specifier)
+}
+
 // Interpreter finds the Python that environments are made from, and its version.
 // The error says what to install.
 func Interpreter(ctx context.Context) (path, version string, err error) {
-	p, err := findPython(ctx, "")
+	p, err := findPython(ctx, "", "")
 	return p.Path, p.Version, err
 }
 
@@ -170,28 +214,45 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 		return err
 	}
 	settings, lines := in.settings.with(e.requirements)
-	if lines, err = e.ownSource(lines); err != nil {
+	if lines, err = e.ownSource(lines, e.source()); err != nil {
 		return err
-	}
-	list := filepath.Join(e.path, requirementsFile)
-	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
-		return fmt.Errorf("make a Python environment: %w", err)
 	}
 	var installed []string
 	hear := func(line string) {
-		if m := installedPattern.FindStringSubmatch(line); m != nil && (m[2] != "" || slices.ContainsFunc(lines, func(line string) bool { return plainName(line) == plainName(m[1]) })) {
+		m := installedPattern.FindStringSubmatch(line)
+		asked := func(line string) bool { return plainName(line) == plainName(m[1]) }
+		if m != nil && (m[2] != "" || slices.ContainsFunc(lines, asked)) {
 			installed = append(installed, plainName(m[1]))
 		}
 		say(line)
 	}
-	// Not in the generator's folder: a pyproject.toml there may have settings for uv.
-	env := append(settings.environ(), "UV_CACHE_DIR="+cmp.Or(os.Getenv("UV_CACHE_DIR"), in.cache))
-	out, err := run(ctx, e.path, []string{in.uv, "pip", "install", "--color", "never", "--python", e.interpreter(), "-r", list}, env, hear)
-	if err != nil && ctx.Err() != nil {
-		return err
-	}
-	if err != nil {
-		return installError(e.file, out, "")
+	// The lock is complete: nothing is resolved, whatever the index has by now.
+	hashed, others := e.lock.files()
+	own := slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
+		return !strings.Contains(line, e.source()) || strings.HasPrefix(line, "-c ")
+	})
+	for _, part := range []struct {
+		text, flag string
+	}{{hashed, "--require-hashes"}, {strings.Join(append(own, others), "\n"), "--no-verify-hashes"}} {
+		if strings.TrimSpace(part.text) == "" {
+			continue
+		}
+		list := filepath.Join(e.path, requirementsFile)
+		if err := os.WriteFile(list, []byte(part.text+"\n"), 0o644); err != nil {
+			return fmt.Errorf("make a Python environment: %w", err)
+		}
+		argv := []string{in.uv, "pip", "install", "--color", "never", "--python", e.interpreter(), "--no-deps", part.flag, "-r", list}
+		if settings.on("no-index") {
+			argv = append(argv, "--no-index")
+		}
+		// Not in the generator's folder: a pyproject.toml there may have settings for uv.
+		out, err := run(ctx, e.path, argv, append(settings.environ(), "UV_CACHE_DIR="+in.cacheDir()), hear)
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			return installError(e.lock.path, out, "")
+		}
 	}
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
 	// some packages; what cannot be compiled is compiled when it is imported.
@@ -210,29 +271,30 @@ var installedPattern = regexp.MustCompile(`^\+ ([A-Za-z0-9._-]+)==\S+( \(from .*
 // source is the environment's copy of the generator's folder.
 func (e environment) source() string { return filepath.Join(e.path, "source") }
 
-// ownSource copies the generator's folder into the environment if packages of it
-// are required, and returns the lines with the copy in its place. Whoever builds a
+// ownSource copies the generator's folder to another if packages of it are
+// required, and returns the lines with the copy in its place. Whoever builds a
 // package writes into its source, and an editable one is used from there.
-func (e environment) ownSource(lines []string) ([]string, error) {
-	own, changed := lines, false
-	if e.of != "" {
-		folder := regexp.QuoteMeta(e.of) + "|" + regexp.QuoteMeta((&url.URL{Path: e.of}).EscapedPath())
-		pattern := regexp.MustCompile(`((?:^|\s|@|file:|file://|file://localhost)\s*)(?:` + folder + `)($|[/\s;\[#])`)
-		own = nil
-		for _, line := range lines {
-			copied := pattern.ReplaceAllString(line, "${1}"+strings.ReplaceAll(e.source(), "$", "$$")+"${2}")
-			changed = changed || copied != line
-			own = append(own, copied)
-		}
+func (e environment) ownSource(lines []string, to string) ([]string, error) {
+	changed := false
+	lines = slices.Clone(lines)
+	for i, line := range lines {
+		lines[i] = ownFolder(e.of).ReplaceAllString(line, "${1}"+strings.ReplaceAll(to, "$", "$$")+"${2}")
+		changed = changed || lines[i] != line
 	}
 	if !changed {
 		return lines, nil
 	}
-	if err := os.CopyFS(e.source(), os.DirFS(e.of)); err != nil {
+	if err := os.CopyFS(to, os.DirFS(e.of)); err != nil {
 		return nil, fmt.Errorf("copy the packages of %s: %w", e.of, err)
 	}
-	return own, nil
+	return lines, nil
 }
+
+func urlPath(path string) string { return (&url.URL{Path: path}).EscapedPath() }
+
+// cacheDir is uv's cache: on the disk of the environments, unless the user has
+// another one.
+func (in installer) cacheDir() string { return cmp.Or(os.Getenv("UV_CACHE_DIR"), in.cache) }
 
 // unfetched is what pip could not get, which it tells its log alone: an index that
 // is broken looks on its output like one that has no such package.

@@ -47,7 +47,7 @@ func workOnce(text string) int {
 // python is the interpreter on the PATH itself, not a shim that starts it.
 func python(t *testing.T) string {
 	t.Helper()
-	p, err := findPython(t.Context(), "")
+	p, err := findPython(t.Context(), "", "")
 	if err != nil {
 		t.Skip(err)
 	}

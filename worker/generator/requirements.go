@@ -38,25 +38,90 @@ func readNeeds(dir string) (lines []string, file string, err error) {
 	return lines, projectFile, err
 }
 
-// readProject returns what a pyproject.toml requires, as its standards have it: a
-// project with a build system is a package and is installed itself, and any other
-// is the list of its dependencies.
-func readProject(dir string) ([]string, error) {
+type project struct {
+	BuildSystem *struct{} `toml:"build-system"`
+	Project     struct {
+		Dependencies   []string `toml:"dependencies"`
+		Dynamic        []string `toml:"dynamic"`
+		RequiresPython string   `toml:"requires-python"`
+	} `toml:"project"`
+}
+
+// decodeProject reads a pyproject.toml; nil if there is none.
+func decodeProject(dir string) (*project, error) {
 	path, err := inside(dir, dir, projectFile)
 	if err != nil {
 		return nil, err
 	}
-	var is struct {
-		BuildSystem *struct{} `toml:"build-system"`
-		Project     struct {
-			Dependencies []string `toml:"dependencies"`
-			Dynamic      []string `toml:"dynamic"`
-		} `toml:"project"`
-	}
+	var is project
 	if _, err := toml.DecodeFile(path, &is); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("read %s: %w", projectFile, err)
+	}
+	return &is, nil
+}
+
+// readPythons returns which versions of Python the generator in a folder is for, as
+// a specifier: what the catalogue says, else its requires-python. Every version from
+// the oldest on is "".
+func readPythons(dir, said string) (string, error) {
+	if said != "" {
+		return pythons(said)
+	}
+	is, err := decodeProject(dir)
+	if is == nil || err != nil {
+		return "", nil // who reads its requirements there has said so
+	}
+	specifier, err := pythons(is.Project.RequiresPython)
+	if err != nil {
+		return "", fmt.Errorf("its %s: requires-python %w", projectFile, err)
+	}
+	return specifier, nil
+}
+
+// pythons checks a specifier of Python versions. "3.12" is "==3.12.*".
+func pythons(specifier string) (string, error) {
+	if minorPattern.MatchString(specifier) {
+		specifier = "==" + specifier + ".*"
+	}
+	if lowestMinor(specifier) < 0 {
+		return "", fmt.Errorf("%q allows no Python from 3.%d on, or is no version specifier such as >=3.11,<3.13", specifier, oldestMinor)
+	}
+	for minor := oldestMinor; minor < newestMinor; minor++ {
+		if !allows(specifier, minor) {
+			return specifier, nil
+		}
+	}
+	return "", nil
+}
+
+var minorPattern = regexp.MustCompile(`^3\.\d+$`)
+
+// newestMinor is above all that there are.
+const newestMinor = 40
+
+// lowestMinor is the first Python 3 that a specifier allows, or -1.
+func lowestMinor(specifier string) int {
+	for minor := oldestMinor; minor < newestMinor; minor++ {
+		if allows(specifier, minor) {
+			return minor
+		}
+	}
+	return -1
+}
+
+func allows(specifier string, minor int) bool {
+	return interpreter{Version: fmt.Sprintf("3.%d.99", minor)}.is(specifier)
+}
+
+// readProject returns what a pyproject.toml requires, as its standards have it: a
+// project with a build system is a package and is installed itself, and any other
+// is the list of its dependencies.
+func readProject(dir string) ([]string, error) {
+	is, err := decodeProject(dir)
+	if is == nil || err != nil {
+		return nil, err
 	}
 	switch {
 	case is.BuildSystem != nil:
@@ -254,8 +319,8 @@ var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
 
 // normalise writes the same requirements in the same way, whatever their order
 // and spacing and the spelling of names, so that generators share environments.
-// What a line reads from the disk is part of it.
-func normalise(lines []string) []string {
+// What a line reads from the disk is part of it, as state has it.
+func normalise(lines []string, state func(path string) string) []string {
 	var list []string
 	for _, line := range lines {
 		option, value := cutOption(line)
@@ -285,8 +350,8 @@ func normalise(lines []string) []string {
 	return slices.Compact(list)
 }
 
-// state is a hash of what changes when a file or folder does: names, sizes and
-// times of modification. What Python builds beside a package is not counted.
+// state is a hash of what is in a file or folder. What Python builds beside a
+// package is not counted.
 func state(path string) string {
 	h := sha256.New()
 	_ = filepath.WalkDir(path, func(file string, e fs.DirEntry, err error) error {
@@ -296,9 +361,12 @@ func state(path string) string {
 		if name := e.Name(); e.IsDir() && (name == ".git" || name == "__pycache__" || name == "build" || strings.HasSuffix(name, ".egg-info")) {
 			return fs.SkipDir
 		}
-		if info, err := e.Info(); err == nil && !e.IsDir() {
-			fmt.Fprintf(h, "%q %d %d\n", file, info.Size(), info.ModTime().UnixNano())
+		if !e.Type().IsRegular() {
+			return nil
 		}
+		text, err := os.ReadFile(file)
+		rel, _ := filepath.Rel(path, file)
+		fmt.Fprintf(h, "%q %v %x\n", rel, err, sha256.Sum256(text))
 		return nil
 	})
 	return fmt.Sprintf("%x", h.Sum(nil)[:6])

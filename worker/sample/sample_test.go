@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"image"
 	"image/png"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -491,13 +490,4 @@ func FuzzCheckFile(f *testing.F) {
 			t.Errorf("%s: %v", name, err)
 		}
 	})
-}
-
-// Where there is no output that is the error, and no fault of the samples.
-func TestCollectWithoutOutput(t *testing.T) {
-	_, _, err := Collect(filepath.Join(t.TempDir(), "none"), 1, places(0, 1), Rules{})
-	var refused *Error
-	if !errors.Is(err, fs.ErrNotExist) || errors.As(err, &refused) {
-		t.Errorf("%v", err)
-	}
 }

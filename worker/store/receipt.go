@@ -24,6 +24,9 @@ type Receipt struct {
 	Generator    string          `json:"generator"`
 	Commit       string          `json:"commit,omitempty"`
 	Image        string          `json:"image,omitempty"`
+	Lock         string          `json:"lock,omitempty"`     // SHA-256 of what the generator's packages were installed from
+	Python       string          `json:"python,omitempty"`   // its version
+	Platform     string          `json:"platform,omitempty"` // as in linux-x86_64
 	RunID        string          `json:"run_id,omitempty"`
 	RunSeed      int             `json:"run_seed"`
 	ChunkSize    int             `json:"chunk_size"`

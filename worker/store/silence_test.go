@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -178,14 +179,14 @@ func TestStaleConnections(t *testing.T) {
 			var all atomic.Int32
 			together := make(chan struct{})
 			var dead atomic.Bool
-			old := map[string]bool{}
+			var old sync.Map // addresses of the connections that were there first
 			server := newSilent(t, func(s *silent, n int32, w http.ResponseWriter, r *http.Request) {
 				if n <= many { // on a connection of its own each
-					if old[r.RemoteAddr] = true; all.Add(1) == many {
+					if old.Store(r.RemoteAddr, true); all.Add(1) == many {
 						close(together)
 					}
 					<-together
-				} else if dead.Load() && old[r.RemoteAddr] {
+				} else if _, first := old.Load(r.RemoteAddr); first && dead.Load() {
 					<-s.release
 				}
 				_, _ = io.WriteString(w, empty)

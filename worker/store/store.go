@@ -98,6 +98,13 @@ func ClientOptions(o *s3.Options) {
 		o.Retryer = LimitedRetries()
 	}
 	o.APIOptions = append(o.APIOptions, tellRefusal)
+	// As in a configuration that is loaded: one made by hand checks nothing that is read.
+	if o.ResponseChecksumValidation == aws.ResponseChecksumValidationUnset {
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+	}
+	if o.RequestChecksumCalculation == aws.RequestChecksumCalculationUnset {
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
+	}
 	o.DisableLogOutputChecksumValidationSkipped = true // a shard uploaded in parts has no checksum of the whole
 }
 

@@ -126,6 +126,16 @@ func (d Dataset) ShardRange(key string) (r Range, ok bool) {
 	return r, shard && named && ok
 }
 
+// ShardFile is the name of a shard's file where there is one for a chunk: without the
+// claim it was written under.
+func ShardFile(key string) string {
+	name := strings.TrimSuffix(key[strings.LastIndexByte(key, '/')+1:], ".tar.gz")
+	if at := strings.LastIndex(name, "_c"); at >= 0 && strings.Trim(name[at+2:], "0123456789") == "" {
+		name = name[:at]
+	}
+	return name + ".tar.gz"
+}
+
 // FailuresPrefix is where the failure reports of a generator stand.
 func (d Dataset) FailuresPrefix(generator string) string {
 	return d.Prefix(FailureKind) + generator + "/"

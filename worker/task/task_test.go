@@ -285,6 +285,14 @@ func TestKeys(t *testing.T) {
 			t.Errorf("after %s comes %s, want %s", d, got, want)
 		}
 	}
+	for key, want := range map[string]string{
+		Dataset("").ShardKey("g_c", repair, 12):                      "g_c_00000003_00000009_r2_" + IndicesHash([]int{3, 9}) + ".tar.gz",
+		"data/v1/g_crab/g_crab_00000000_00000004.tar.gz": "g_crab_00000000_00000004.tar.gz",
+	} {
+		if got := ShardFile(key); got != want {
+			t.Errorf("the file of %s is %s", key, got)
+		}
+	}
 	if got := chunk.Cells(); !slices.Equal(got, []Range{{20, 40}}) {
 		t.Errorf("cells of a chunk: %v", got)
 	}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// GeneratorsLockCmd locks what generators require.
+type GeneratorsLockCmd struct {
+	Names   []string `arg:"" optional:"" name:"name" help:"Only of these generators. Default: all that are there." predictor:"generator"`
+	Upgrade bool     `help:"Resolve anew, as of now, what is locked already."`
+}
+
+// Help is the long help.
+func (*GeneratorsLockCmd) Help() string {
+	return `A lock says what a requirement set is, exactly: the version of every package that it leads to, and the hashes of its files for all platforms. Environments are made from locks alone, on this machine and in the image, so what an index gets later changes nothing. Locks are files in 'locks' of the generators' folder, one for each requirement set: commit them, and look at what changes.
+
+Requirements are resolved as of the time of the generator's commit if the index tells when packages were uploaded, and else as of now; the lock says which. A generator without a lock gets one in the local folder when its environment is made.
+
+Exit status 2: some requirements cannot be resolved.
+
+Examples:
+  ops generators lock
+  ops generators lock maze-task-data-generator --upgrade`
+}
+
+// Run locks.
+func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
+	here, err := discover(o.Globals)
+	if err != nil {
+		return err
+	}
+	var names []string
+	if len(c.Names) > 0 {
+		var all []string
+		for _, g := range here {
+			all = append(all, g.Name)
+		}
+		if names, err = (&choice{Generator: c.Names}).names(all); err != nil {
+			return notThere(o.Globals, err)
+		}
+	}
+	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names, Upgrade: c.Upgrade, Progress: func(line string) { o.Say("%s", line) }}
+	results, err := locks.Make(ctx)
+	if err != nil {
+		return err
+	}
+	if err := o.Print(results, func(w io.Writer) {
+		fmt.Fprintln(w, "LOCK\tSTATE\tPACKAGES\tAS OF\tGENERATORS")
+		for _, r := range results {
+			who := plural(len(r.Generators), "generator")
+			if len(r.Generators) < 3 {
+				who = strings.Join(r.Generators, ", ")
+			}
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", r.File, r.State, r.Packages, r.AsOf, who)
+		}
+	}); err != nil {
+		return err
+	}
+	failed := slices.DeleteFunc(results, func(r generator.LockResult) bool { return r.State != generator.LockFailed })
+	for _, r := range failed {
+		o.Say("%s: %s", strings.Join(r.Generators, ", "), r.Problem)
+	}
+	if len(failed) > 0 {
+		return problem("%s could not be resolved", plural(len(failed), "requirement set"))
+	}
+	return nil
+}

@@ -1,0 +1,420 @@
+package generator
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
+)
+
+// LocksFolder has the locks, in the generators' folder: a file for each requirement
+// set with the exact versions of all packages it leads to, and the hashes of their
+// files for every platform. A set that has none there gets one beside the
+// environments, so that it is resolved once there, too.
+const LocksFolder = "locks"
+
+// lock is what a requirement set is, exactly.
+type lock struct {
+	path string
+	text []byte
+}
+
+// id is the SHA-256 of what counts, not of the comments; "" without a lock.
+func (l lock) id() string {
+	if l.text == nil {
+		return ""
+	}
+	h := sha256.New()
+	for line := range bytes.Lines(l.text) {
+		if !bytes.HasPrefix(line, []byte("#")) {
+			h.Write(line)
+		}
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// says returns what the lock's head says under a word: for, requires, as of.
+func (l lock) says(word string) (list []string) {
+	for line := range strings.Lines(string(l.text)) {
+		if rest, ok := strings.CutPrefix(line, "# "+word+" "); ok {
+			list = append(list, strings.TrimSpace(rest))
+		}
+	}
+	return list
+}
+
+// files are the lines with the hashes of their files, and those that have none: of
+// repositories at a commit.
+func (l lock) files() (hashed, others string) {
+	for entry := range entries(l.text) {
+		switch {
+		case strings.HasPrefix(entry, "#"):
+		case strings.Contains(entry, "--hash="):
+			hashed += entry
+		default:
+			others += entry
+		}
+	}
+	return hashed, others
+}
+
+// entries are the lines of a requirements file, each with what continues it.
+func entries(text []byte) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		entry := ""
+		for line := range bytes.Lines(text) {
+			entry += string(line)
+			if !strings.HasSuffix(entry, "\\\n") {
+				if !yield(entry) {
+					return
+				}
+				entry = ""
+			}
+		}
+	}
+}
+
+// Locks makes the locks that generators keep in their folder.
+type Locks struct {
+	Root     string   // the generators' folder
+	Dir      string   // where uv and its cache may be put
+	Names    []string // only of these generators; nil for all
+	Upgrade  bool     // resolve anew, as of now, what is locked already
+	Progress func(string)
+}
+
+// LockState says what became of a lock.
+type LockState string
+
+// The states of a lock.
+const (
+	LockKept     LockState = "kept"     // it was there
+	LockMade     LockState = "made"     // it was not
+	LockUpgraded LockState = "upgraded" // it is another one now
+	LockRemoved  LockState = "removed"  // nobody has these requirements any more
+	LockFailed   LockState = "failed"   // Problem says why
+)
+
+// LockResult is what became of one lock.
+type LockResult struct {
+	File       string    `json:"file"`
+	Generators []string  `json:"generators"`
+	State      LockState `json:"state"`
+	Packages   int       `json:"packages"`
+	AsOf       string    `json:"as_of,omitempty"`
+	Problem    string    `json:"problem,omitempty"`
+}
+
+// Make makes the locks that are missing, as of the newest commit among the
+// generators that share one where the index tells when packages were uploaded, and
+// removes those of requirements that a generator had before. The error is for what
+// concerns all of them, an *UnknownError for a name that is none, or ctx's.
+func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
+	list, err := Discover(l.Root)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range l.Names {
+		if _, err := (&Index{Generators: list}).Find(name); err != nil {
+			return nil, err
+		}
+	}
+	root, err := filepath.Abs(l.Root)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(l.Dir)
+	if err != nil {
+		return nil, err
+	}
+	python, err := findPython(ctx, "", "")
+	if err != nil {
+		return nil, err
+	}
+	find := sync.OnceValues(func() (installer, error) {
+		return newInstaller(ctx, dir, python, func(e Event) {
+			if e.worthTelling() {
+				l.Progress(e.String())
+			}
+		})
+	})
+	current, known := map[string]bool{}, map[string]bool{}
+	for i := range list {
+		known[list[i].Name] = true
+	}
+	for _, m := range environmentsOf(list, root, dir, python) {
+		current[m.environment.lockFile] = true
+		wanted := func(name string) bool { return l.Names == nil || slices.Contains(l.Names, name) }
+		if m.environment.lockFile == "" || !slices.ContainsFunc(m.names(), wanted) {
+			continue
+		}
+		r, err := l.make(ctx, m, known, find)
+		if err != nil {
+			return results, err
+		}
+		results = append(results, r)
+	}
+	files, _ := filepath.Glob(filepath.Join(root, LocksFolder, "*.txt"))
+	for _, path := range files {
+		old, err := readLock(filepath.Dir(path), filepath.Base(path))
+		if err != nil {
+			return results, err
+		}
+		others := slices.DeleteFunc(old.says("for"), func(name string) bool { return known[name] })
+		switch {
+		case current[filepath.Base(path)] || l.Names != nil || len(others) == len(old.says("for")):
+		case len(others) > 0: // that are not fetched
+			err = atomicfile.Write(path, old.naming(others).text)
+		default:
+			results = append(results, LockResult{File: filepath.Base(path), Generators: old.says("for"), State: LockRemoved})
+			err = os.Remove(path)
+		}
+		if err != nil {
+			return results, err
+		}
+	}
+	return results, nil
+}
+
+// make makes one lock, or keeps it.
+func (l *Locks) make(ctx context.Context, m *members, known map[string]bool, find func() (installer, error)) (LockResult, error) {
+	e := m.environment
+	old, err := readLock(e.locks, e.lockFile)
+	if err != nil {
+		return LockResult{}, err
+	}
+	// Generators that are in the catalogue and not fetched keep their place.
+	names := append(m.names(), slices.DeleteFunc(old.says("for"), func(name string) bool { return known[name] })...)
+	slices.Sort(names)
+	r, now := LockResult{File: e.lockFile, Generators: names, State: LockKept}, old
+	switch {
+	case old.text == nil || l.Upgrade:
+		in, err := find()
+		if err != nil {
+			return r, err
+		}
+		if e.python, err = suitable(ctx, e.python, e.specifier, filepath.Dir(e.dir), find); err != nil {
+			r.State, r.Problem = LockFailed, err.Error()
+			return r, context.Cause(ctx)
+		}
+		asOf := time.Time{}
+		if !l.Upgrade {
+			asOf = commitTime(ctx, m.generators)
+		}
+		now, err = e.makeLock(ctx, in, old.path, names, asOf, func(string) {})
+		switch {
+		case ctx.Err() != nil:
+			return r, context.Cause(ctx)
+		case err != nil:
+			r.State, r.Problem = LockFailed, err.Error()
+			return r, nil
+		case old.text == nil:
+			r.State = LockMade
+		case old.id() != now.id():
+			r.State = LockUpgraded
+		}
+	case !slices.Equal(old.says("for"), names):
+		now = old.naming(names)
+		if err := atomicfile.Write(old.path, now.text); err != nil {
+			return r, err
+		}
+	}
+	r.AsOf = strings.Join(now.says("as of"), "")
+	hashed, others := now.files()
+	r.Packages = len(slices.Collect(entries([]byte(hashed + others))))
+	return r, nil
+}
+
+// LockFile is the name of the lock of a generator's requirement set; "" if it
+// requires nothing. It is the same on every machine.
+func LockFile(g *Generator) string {
+	if len(g.Requirements) == 0 {
+		return ""
+	}
+	lines := normalise(g.Requirements, declares)
+	for i, line := range lines {
+		lines[i] = ownFolder(g.Dir).ReplaceAllString(line, "${1}.${2}")
+	}
+	if g.specifier != "" {
+		lines = append(lines, "python"+g.specifier)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(lines, "\n"))))[:12] + ".txt"
+}
+
+// Locked returns the hash of the lock that is kept for a generator in the
+// generators' folder: "" if it has none, or requires nothing.
+func Locked(root string, g *Generator) (string, error) {
+	l, err := readLock(filepath.Join(root, LocksFolder), LockFile(g))
+	if err != nil || l.text == nil {
+		return "", err
+	}
+	return l.id(), nil
+}
+
+// Stale reports that the lock which is kept for a generator is of requirements it
+// had before.
+func Stale(root string, g *Generator) bool {
+	files, _ := filepath.Glob(filepath.Join(root, LocksFolder, "*.txt"))
+	return slices.ContainsFunc(files, func(path string) bool {
+		l, _ := readLock(filepath.Dir(path), filepath.Base(path))
+		return filepath.Base(path) != LockFile(g) && slices.Contains(l.says("for"), g.Name)
+	})
+}
+
+func readLock(dir, file string) (lock, error) {
+	l := lock{path: filepath.Join(dir, file)}
+	if file == "" {
+		return l, nil
+	}
+	var err error
+	if l.text, err = os.ReadFile(l.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return l, fmt.Errorf("read lock: %w", err)
+	}
+	return l, nil
+}
+
+// findLock looks where locks are kept, and where they are made for now. Its text is
+// nil if there is none.
+func (e environment) findLock() (lock, error) {
+	for _, dir := range []string{e.locks, e.ownLocks} {
+		if l, err := readLock(dir, e.lockFile); err != nil || l.text != nil {
+			return l, err
+		}
+	}
+	return lock{path: filepath.Join(e.ownLocks, e.lockFile)}, nil
+}
+
+// makeLock resolves the requirements as of a point in time, or as of now if that is
+// zero, and writes the lock to path.
+func (e environment) makeLock(ctx context.Context, in installer, path string, names []string, asOf time.Time, say func(string)) (l lock, err error) {
+	scratch, err := os.MkdirTemp("", "lock-")
+	if err != nil {
+		return l, err
+	}
+	defer os.RemoveAll(scratch)
+	settings, lines := in.settings.with(e.requirements)
+	own := filepath.Join(scratch, "source")
+	if lines, err = e.ownSource(lines, own); err != nil {
+		return l, err
+	}
+	list := filepath.Join(scratch, requirementsFile)
+	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		return l, err
+	}
+	resolve := func(more ...string) error {
+		argv := append([]string{in.uv, "pip", "compile", "--color", "never", "--universal", "--python-version", fmt.Sprintf("3.%d", lowestMinor(e.specifier)),
+			"--python", e.python.Path, "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "--output-file", filepath.Join(scratch, "lock"), list}, more...)
+		out, err := run(ctx, scratch, argv, append(settings.environ(), "UV_CACHE_DIR="+in.cacheDir()), say)
+		if err != nil && ctx.Err() == nil {
+			return installError(e.file, out, "")
+		}
+		return err
+	}
+	date := ""
+	if !asOf.IsZero() {
+		date = asOf.UTC().Format(time.RFC3339)
+		err = resolve("--exclude-newer", date)
+	}
+	// An index that tells no dates has nothing that is old enough. And a pin in the
+	// catalogue may be newer than the commit.
+	if asOf.IsZero() || err != nil && ctx.Err() == nil && !errors.Is(err, errNoIndex) {
+		date = time.Now().UTC().Format(time.DateOnly)
+		if err != nil {
+			date += ", because as of " + asOf.UTC().Format(time.DateOnly) + " the index has no such packages"
+		}
+		err = resolve()
+	}
+	if err != nil {
+		return l, err
+	}
+	text, err := os.ReadFile(filepath.Join(scratch, "lock"))
+	if err != nil {
+		return l, fmt.Errorf("resolve %s: %w", e.file, err)
+	}
+	head := "# What a requirement set is, exactly: made by \"ops generators lock\", not to be edited.\n"
+	for _, line := range e.requirements {
+		head += "# requires " + ownFolder(e.of).ReplaceAllString(line, "${1}.${2}") + "\n"
+	}
+	if e.specifier != "" {
+		head += "# python " + e.specifier + "\n"
+	}
+	head += "# as of " + date + "\n"
+	l = lock{path: path, text: []byte(head)}
+	for entry := range entries(text) {
+		if !strings.Contains(entry, own) { // those are in the generator's folder
+			l.text = append(l.text, entry...)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return l, err
+	}
+	l = l.naming(names)
+	return l, atomicfile.Write(path, l.text)
+}
+
+// naming returns the lock as one for these generators.
+func (l lock) naming(names []string) lock {
+	var text []byte
+	for line := range bytes.Lines(l.text) {
+		if !bytes.HasPrefix(line, []byte("# for ")) {
+			text = append(text, line...)
+		}
+		if len(text) == len(line) { // after the first line
+			for _, name := range names {
+				text = append(text, "# for "+name+"\n"...)
+			}
+		}
+	}
+	return lock{path: l.path, text: text}
+}
+
+// commitTime is when the newest of the generators' commits was made; zero if one
+// has none, or has been changed since.
+func commitTime(ctx context.Context, list []*Generator) (newest time.Time) {
+	for _, g := range list {
+		if g.Commit == "" || strings.HasSuffix(g.Commit, dirty) {
+			return time.Time{}
+		}
+		out, err := exec.CommandContext(ctx, "git", "-C", g.Dir, "show", "--no-patch", "--format=%cI", g.Commit).Output()
+		made, err2 := time.Parse(time.RFC3339, strings.TrimSpace(string(out)))
+		if cmp.Or(err, err2) != nil {
+			return time.Time{}
+		}
+		if made.After(newest) {
+			newest = made
+		}
+	}
+	return newest
+}
+
+// declares is a hash of what says what a package requires.
+func declares(path string) string {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return state(path)
+	}
+	var all string
+	for _, name := range []string{projectFile, "setup.py", "setup.cfg", requirementsFile} {
+		all += state(filepath.Join(path, name))
+	}
+	return all
+}
+
+// ownFolder finds the generator's folder in a requirement: its path, or that in a URL.
+func ownFolder(dir string) *regexp.Regexp {
+	return regexp.MustCompile(`((?:^|\s|@|file:|file://|file://localhost)\s*)(?:` + regexp.QuoteMeta(dir) + "|" + regexp.QuoteMeta(urlPath(dir)) + `)($|[/\s;\[#])`)
+}
