@@ -286,7 +286,7 @@ func TestKeys(t *testing.T) {
 		}
 	}
 	for key, want := range map[string]string{
-		Dataset("").ShardKey("g_c", repair, 12):                      "g_c_00000003_00000009_r2_" + IndicesHash([]int{3, 9}) + ".tar.gz",
+		Dataset("").ShardKey("g_c", repair, 12):          "g_c_00000003_00000009_r2_" + IndicesHash([]int{3, 9}) + ".tar.gz",
 		"data/v1/g_crab/g_crab_00000000_00000004.tar.gz": "g_crab_00000000_00000004.tar.gz",
 	} {
 		if got := ShardFile(key); got != want {
