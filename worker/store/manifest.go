@@ -29,7 +29,7 @@ func (s *Store) Manifest(ctx context.Context) (task.Manifest, error) {
 // what it returns is stored. It must leave alone what is pinned.
 func (s *Store) ChangeManifest(ctx context.Context, what func(there *task.Manifest) (*task.Manifest, error)) (task.Manifest, error) {
 	var stored task.Manifest
-	err := change(ctx, s, s.dataset.ManifestKey(), func(there *task.Manifest) (*task.Manifest, error) {
+	err := changeJSON(ctx, s, s.dataset.ManifestKey(), func(there *task.Manifest) (*task.Manifest, error) {
 		next, err := what(there)
 		switch {
 		case next != nil:
@@ -73,7 +73,7 @@ func (s *Store) Datasets(ctx context.Context) ([]task.Dataset, error) {
 // go first: none vouches for bytes that are gone. deleted is told how many objects
 // each request has deleted.
 func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
-	for _, kind := range []string{task.ReceiptKind, task.DataKind, task.ClaimKind, task.FailureKind, task.RunKind} {
+	for _, kind := range []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind} {
 		prefix := s.dataset.Prefix(kind)
 		for page, err := range s.pages(ctx, prefix, "") {
 			if err != nil {
