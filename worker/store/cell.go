@@ -212,7 +212,7 @@ func (s *Store) Cell(ctx context.Context, key string) (*Cell, error) {
 
 // Take takes a cell for a holder. It is returned as it is, not taken, if wanted says
 // that nothing is left to do in it, unless a holder before was killed in it: what that
-// one left is to be cleared away. It fails with a *BusyError while another worker
+// one left is to be cleared away, by who has its message at the latest. It fails with a *BusyError while another worker
 // holds it, or if another one was quicker.
 //
 // Whether a cell is held goes by the bucket's clock alone, which dates both the object
@@ -222,7 +222,7 @@ func (s *Store) Cell(ctx context.Context, key string) (*Cell, error) {
 //
 // A cell that nobody took before takes one request.
 func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by Holder, wanted func(*Cell) bool) (*Cell, error) {
-	by.Nonce, by.Seconds = rand.Uint64(), max(0, time.Until(by.Deadline)+grace).Seconds()
+	by.Nonce = rand.Uint64()
 	c := &Cell{Version: 1, Dataset: s.dataset, Generator: generator, Start: cell.Start, End: cell.End, Receipts: []Receipt{}, key: s.dataset.CellKey(generator, cell)}
 	for try := 0; ; try++ {
 		c.Epoch, c.Holder, c.taken = c.Epoch+1, &by, true
@@ -240,7 +240,7 @@ func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by 
 		}
 		held := c.Holder != nil && c.until.After(time.Now())
 		switch more := wanted(c); {
-		case !more && (c.Holder == nil || held):
+		case !more && (c.Holder == nil || held && c.Holder.MessageID != by.MessageID):
 			return c, nil
 		case held:
 			return nil, &BusyError{Until: c.until, RequestID: c.Holder.RequestID}
@@ -252,6 +252,11 @@ func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by 
 // putCell swaps a cell for what it was. If somebody else has changed it, the error is
 // ErrLost, and what is there is returned.
 func (s *Store) putCell(ctx context.Context, c *Cell) (there content, err error) {
+	if c.Holder != nil && !c.Holder.Deadline.IsZero() { // the time begins anew with each object
+		by := *c.Holder
+		by.Seconds = max(0, time.Until(by.Deadline)+grace).Seconds()
+		c.Holder = &by
+	}
 	c.settle()
 	text, err := c.encode()
 	if err != nil {
@@ -366,10 +371,10 @@ func (s *Store) Release(ctx context.Context, c *Cell, clean bool) error {
 	changed := *c
 	switch by := *c.Holder; {
 	case !clean:
-		by.Seconds = grace.Seconds()
+		by.Seconds, by.Deadline = grace.Seconds(), time.Time{}
 		changed.Holder = &by
 	case c.stale:
-		by.Seconds = 0
+		by.Seconds, by.Deadline = 0, time.Time{}
 		changed.Holder = &by
 	default:
 		changed.Holder = nil
