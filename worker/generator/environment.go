@@ -256,7 +256,7 @@ type environment struct {
 
 // layout is part of every id, so that environments made in another way by
 // another version of this code are not taken for these.
-const layout = "4"
+const layout = "5"
 
 func newEnvironment(root, dir string, python interpreter, g *Generator) environment {
 	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements, specifier: g.specifier, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
@@ -297,10 +297,15 @@ func (e *environment) pin(ctx context.Context, m *members, make bool, find func(
 			}
 		}
 	}
+	e.identify()
+	return nil
+}
+
+// identify says what the environment is, exactly.
+func (e *environment) identify() {
 	parts := []string{layout, e.lock.id(), e.python.Version, e.python.Machine, e.python.Prefix, e.local()}
 	e.id = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))[:12]
 	e.path = filepath.Join(e.dir, e.id)
-	return nil
 }
 
 // lockForNow makes a lock beside the environments. Two processes make the same one.

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 func installer(t *testing.T, says string) {
 	t.Helper()
 	bin := t.TempDir()
-	script := "#!/bin/sh\n" + `[ "$1" = --version ] && echo uv 99.0.0 && exit` + "\necho '" + says + "' >&2\nexit 1\n"
+	script := "#!/bin/sh\n" + `[ "$1" = --version ] && echo uv 0.13.99 && exit` + "\necho '" + says + "' >&2\nexit 1\n"
 	if err := os.WriteFile(filepath.Join(bin, "uv"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
