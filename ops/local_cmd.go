@@ -281,7 +281,11 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err != nil {
 		return err
 	}
-	report, err := c.make(ctx, o, t, q, st, c.run(chosen))
+	run := c.run(chosen)
+	if err := keepLocks(ctx, o, st, chosen, run); err != nil {
+		return err
+	}
+	report, err := c.make(ctx, o, t, q, st, run)
 	s.Settle(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause

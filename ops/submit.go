@@ -173,6 +173,11 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	if err != nil {
 		return err
 	}
+	if !c.DryRun {
+		if err := keepLocks(ctx, o, st, list, run); err != nil {
+			return err
+		}
+	}
 	if c.Duplicates {
 		return c.replaceDuplicates(ctx, o, t, q, st, run)
 	}

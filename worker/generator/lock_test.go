@@ -3,6 +3,7 @@ package generator
 import (
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -145,5 +146,57 @@ func TestLockBuilds(t *testing.T) {
 	write(t, path[0], string(l.text))
 	if _, python := made(t, root); !strings.Contains(python("g", builds), "the lock has nothing that builds it") || strings.Contains(python("g", builds), "\n") {
 		t.Errorf("without a tool in the lock: %s", python("g", builds))
+	}
+}
+
+// An environment that was is made again from its lock and its Python, whatever the
+// index, the locks and the requirements are by now; workers do not notice.
+func TestRemake(t *testing.T) {
+	wheelhouse(t)
+	wheels, dir, root := os.Getenv("PIP_FIND_LINKS"), t.TempDir(), bare(t, "tiny-thing\n")
+	locks, lockIt := locker(t, root)
+	lockIt()
+	old := lockOf(t, root, "tiny-thing")
+	release(t, wheels, "tiny_thing", "2.0", "")
+	locks.Upgrade = true
+	lockIt()
+	b := &Builder{Root: root, Dir: dir}
+	if _, err := b.Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	index, err := os.ReadFile(filepath.Join(dir, IndexFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(root, "g", requirementsFile), "not-there\n")
+	usual, err := findPython(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anotherPython(t, usual)
+	for _, test := range []struct {
+		text                  []byte
+		python, version, want string
+	}{
+		{old.text, usual.Version, usual.Version, "1.0"},
+		{old.text, "3.19.2", "3.19.2", "1.0"},
+		{old.text, "3.19.3", usual.Version, "1.0"}, // there is none
+		{nil, usual.Version, usual.Version, "PackageNotFoundError"},
+	} {
+		g, err := b.Remake(t.Context(), "g", test.text, test.python)
+		if err != nil {
+			t.Errorf("Python %s: %v", test.python, err)
+			continue
+		}
+		out, _ := exec.Command(g.Python, "-I", "-c", versionOfTiny).CombinedOutput()
+		if g.Version != test.version || g.Lock != LockHash(test.text) || !strings.Contains(string(out), test.want) {
+			t.Errorf("Python %s, lock %q: got %s, want Python %s and %s", g.Version, g.Lock, out, test.version, test.want)
+		}
+	}
+	if now, err := os.ReadFile(filepath.Join(dir, IndexFile)); err != nil || string(now) != string(index) {
+		t.Errorf("the index was %s\nand is %s, %v", index, now, err)
+	}
+	if text, err := FindLock(old.id(), t.TempDir(), filepath.Join(root, LocksFolder)); text != nil || err != nil {
+		t.Errorf("a lock that is gone: %q, %v", text, err)
 	}
 }
