@@ -23,6 +23,7 @@ import (
 func wheelhouse(t *testing.T) string {
 	t.Helper()
 	realUV(t)
+	noPip(t)
 	dir := t.TempDir()
 	wheel(t, dir, "tiny_thing", "value = 41 + 1\n")
 	t.Setenv("PIP_FIND_LINKS", dir)

@@ -14,14 +14,27 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
 )
 
-// realUV puts the real installer on the PATH.
+// realUV puts the real installer on the PATH, and the interpreter before shims that
+// start it, which take longer than it does.
 func realUV(t *testing.T) {
 	t.Helper()
 	bin, err := indextest.UV(UVRelease)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	t.Setenv("PATH", strings.Join([]string{bin, filepath.Dir(python(t)), os.Getenv("PATH")}, string(filepath.ListSeparator)))
+}
+
+// noPip takes pip away from the interpreter on the PATH. Asking it for its settings
+// takes longer than all else that installs a tiny package.
+func noPip(t *testing.T) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "python3")
+	write(t, path, "#!/bin/sh\n[ \"$2\" = pip ] && exit 1\nexec '"+python(t)+"' \"$@\"\n")
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(path)+string(filepath.ListSeparator)+os.Getenv("PATH"))
 }
 
 // pipConf is the user's configuration file of pip, in the place of all others, and
@@ -95,15 +108,11 @@ func TestPipSettings(t *testing.T) {
 	main := "[global]\nindex-url = " + first.URL + "/simple\ntrusted-host =\n  " + host(first) + "\n  " + host(second) + "\n"
 	for _, test := range []struct {
 		name, conf, requirements string
-		env                      map[string]string
 		both                     bool
 		want                     string
 	}{
 		{name: "pip.conf, two generators", conf: main, both: true, want: "1.0"},
 		{name: "extra index", conf: main + "extra-index-url = " + second.URL + "/simple\n", want: "2.0"},
-		{name: "section of install", conf: main + "[install]\nindex-url = " + second.URL + "/simple\n", want: "2.0"},
-		{name: "variable over pip.conf", conf: main, env: map[string]string{"PIP_INDEX_URL": second.URL + "/simple"}, want: "2.0"},
-		{name: "uv's variable over all", conf: main, env: map[string]string{"UV_DEFAULT_INDEX": second.URL + "/simple"}, want: "2.0"},
 		{name: "target", conf: main + "target = " + elsewhere + "\n", want: "1.0"},
 		{name: "no index", conf: main + "[install]\nno-index = yes\nfind-links = " + newer + "\n", want: "2.0"},
 		{name: "requirements file", conf: "[global]\nindex-url = " + first.URL + "/simple\n",
@@ -113,9 +122,6 @@ func TestPipSettings(t *testing.T) {
 			silence(t)
 			realUV(t)
 			pipConf(t, test.conf)
-			for name, value := range test.env {
-				t.Setenv(name, value)
-			}
 			root := bare(t, test.requirements+"tiny-thing\n")
 			if test.both {
 				write(t, filepath.Join(root, "h", DefaultEntry), preamble)
@@ -125,6 +131,27 @@ func TestPipSettings(t *testing.T) {
 				t.Errorf("version %q, want %s", python("g", versionOfTiny), test.want)
 			}
 		})
+	}
+}
+
+// Of the places that name an index the last counts.
+func TestPipPrecedence(t *testing.T) {
+	silence(t)
+	for _, test := range []struct {
+		conf, variable, want string
+	}{
+		{"[global]\nindex-url = a\n", "", "a"},
+		{"[install]\nindex-url = b\n[global]\nindex-url = a\n", "", "b"},
+		{"[install]\nindex-url = b\n", "PIP_INDEX_URL", "c"},
+		{"", "UV_DEFAULT_INDEX", "d"}, // PIP_INDEX_URL is still set
+	} {
+		pipConf(t, test.conf)
+		if test.variable != "" {
+			t.Setenv(test.variable, test.want)
+		}
+		if got := pipSettings(t.Context(), python(t))["index-url"]; got != test.want {
+			t.Errorf("pip.conf %q, %s: the index is %q, want %s", test.conf, test.variable, got, test.want)
+		}
 	}
 }
 

@@ -17,9 +17,11 @@ func ownIndex(t *testing.T) (dir string, index *indextest.Index, server *httptes
 	t.Helper()
 	silence(t)
 	realUV(t)
+	noPip(t)
 	dir = t.TempDir()
 	server, index = packageIndex(t, dir)
-	pipConf(t, "[global]\nindex-url = "+server.URL+"/simple\ntrusted-host = "+strings.TrimPrefix(server.URL, "https://")+"\n")
+	t.Setenv("UV_DEFAULT_INDEX", server.URL+"/simple")
+	t.Setenv("UV_INSECURE_HOST", strings.TrimPrefix(server.URL, "https://"))
 	return dir, index, server
 }
 
