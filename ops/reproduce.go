@@ -181,9 +181,9 @@ func (r *rerun) differences(p *Reproduction) {
 	for _, is := range []struct{ what, was, here, why string }{
 		{"commit", r.receipt.Commit, r.generator.Commit, ""},
 		{"lock", r.receipt.Lock, r.generator.Lock, ""},
-		{"Python", r.receipt.Python, r.generator.Version, ": it is not on the PATH, and uv could not bring it"},
+		{"Python", r.receipt.Python, r.generator.Version, ": that is not on the PATH, and uv could not bring it"},
 		{"platform", r.receipt.Platform, r.generator.Platform, ""},
-		{"image", r.receipt.Image, image, ": this is the machine itself"},
+		{"image", r.receipt.Image, image, ""},
 	} {
 		if is.was == is.here {
 			continue
@@ -296,7 +296,7 @@ func (p *Reproduction) verdict() string {
 		return "differs; the generator is not deterministic: two runs of one command differ here"
 	}
 	if p.Others != nil {
-		return "differs; two runs agree here, where other things are not those of the receipt: " + strings.Join(p.Others, ", ")
+		return "differs; two runs agree here, where this is not as in the receipt: " + strings.Join(p.Others, ", ")
 	}
 	return "differs; two runs agree here, with all that the receipt names: what it does not name has changed, as the generator's files, the machine's libraries or its fonts"
 }

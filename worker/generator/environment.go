@@ -256,7 +256,7 @@ type environment struct {
 
 // layout is part of every id, so that environments made in another way by
 // another version of this code are not taken for these.
-const layout = "5"
+const layout = "4"
 
 func newEnvironment(root, dir string, python interpreter, g *Generator) environment {
 	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements, specifier: g.specifier, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
