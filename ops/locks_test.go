@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -80,5 +81,43 @@ func TestReproductionSays(t *testing.T) {
 		if got := p.verdict(); got != test.verdict {
 			t.Errorf("verdict %q, want %q", got, test.verdict)
 		}
+	}
+}
+
+// Who submits keeps the locks of the run's generators in the bucket, once, and those
+// of no others; a dry run keeps none.
+func TestSubmitKeepsLocks(t *testing.T) {
+	c, dir := newCloud(t), t.TempDir()
+	folder := filepath.Join(dir, "generators")
+	makeGenerators(t, folder, "maze-task", "chess-task")
+	keep := func(name, requirement, text string) (hash string) {
+		file := generator.LockFile(&generator.Generator{Requirements: []string{requirement}})
+		if err := errors.Join(os.MkdirAll(filepath.Join(folder, generator.LocksFolder), 0o755),
+			os.WriteFile(filepath.Join(folder, name, "requirements.txt"), []byte(requirement+"\n"), 0o644),
+			os.WriteFile(filepath.Join(folder, generator.LocksFolder, file), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		return generator.LockHash([]byte(text))
+	}
+	maze, chess := keep("maze-task", "a", "# for maze-task\na==1 --hash=sha256:aa\n"), keep("chess-task", "b", "b==1 --hash=sha256:bb\n")
+	submit := func(more ...string) {
+		t.Helper()
+		cmd, said := c.process(t, dir, append([]string{"submit", "--generator", "maze-task", "--samples", "2"}, more...)...)
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("%v\n%s", err, said)
+		}
+	}
+	submit("--dry-run")
+	if _, err := c.store.Lock(t.Context(), maze); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("after a dry run: %v", err)
+	}
+	submit()
+	keep("maze-task", "a", "# for maze-task\n# for another\na==1 --hash=sha256:aa\n") // the same lock
+	submit("--start", "2")
+	if text, err := c.store.Lock(t.Context(), maze); err != nil || string(text) != "# for maze-task\na==1 --hash=sha256:aa\n" {
+		t.Errorf("the lock is %q, %v", text, err)
+	}
+	if _, err := c.store.Lock(t.Context(), chess); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("of a generator that the run does not have: %v", err)
 	}
 }
