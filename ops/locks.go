@@ -16,15 +16,19 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// keepLocks puts the locks of a run's generators into the bucket: whoever has that
-// and the repository can make their environments again, whatever became of the
-// checkout that sent the run.
-func keepLocks(ctx context.Context, o *Output, st *store.Store, list []generator.Generator, run task.Run) error {
+// inRun returns those generators that a run has.
+func inRun(run task.Run, list []generator.Generator) []generator.Generator {
+	return slices.DeleteFunc(slices.Clone(list), func(g generator.Generator) bool {
+		return !slices.ContainsFunc(run.Generators, func(r task.RunGenerator) bool { return r.Name == g.Name })
+	})
+}
+
+// keepLocks puts the locks of generators into the bucket: whoever has that and the
+// repository can make their environments again, whatever became of the checkout that
+// sent the run.
+func keepLocks(ctx context.Context, o *Output, st *store.Store, list []generator.Generator) error {
 	kept := map[string]bool{"": true}
 	for _, g := range list {
-		if !slices.ContainsFunc(run.Generators, func(r task.RunGenerator) bool { return r.Name == g.Name }) {
-			continue
-		}
 		hash := g.Lock
 		if hash == "" && g.Dir != "" { // a cloud stack that does not say what is in its image
 			var err error

@@ -174,7 +174,7 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 		return err
 	}
 	if !c.DryRun {
-		if err := keepLocks(ctx, o, st, list, run); err != nil {
+		if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
 			return err
 		}
 	}
