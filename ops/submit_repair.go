@@ -86,6 +86,11 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 	if len(tasks) == 0 {
 		return o.Print(submitted{Run: run, Removed: removed}, func(w io.Writer) { fmt.Fprintf(w, "no task has to be sent; %s removed\n", plural(removed, "object")) })
 	}
+	if list, err := present(ctx, o, t); err == nil { // a plan can be carried out without the generators
+		if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+			return err
+		}
+	}
 	if err := st.PutRun(ctx, run); err != nil {
 		return err
 	}
