@@ -137,7 +137,7 @@ func (f *front) handler(kindOf func(*http.Request) string, endpoint func(*stack.
 			return
 		}
 		kind := kindOf(r)
-		chosen, wait := f.decide(kind, r.Header.Get("If-None-Match") != "")
+		chosen, wait := f.decide(kind, r.Header.Get("If-None-Match")+r.Header.Get("If-Match") != "")
 		switch chosen {
 		case internal:
 			refuse(w, r, http.StatusInternalServerError, "InternalError")
@@ -180,8 +180,10 @@ func (f *front) handler(kindOf func(*http.Request) string, endpoint func(*stack.
 		for name, values := range answer.Header {
 			w.Header()[name] = values
 		}
-		if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil && endpointIsS3(kind) {
-			w.Header().Set("Date", date.Add(f.dateSkew).UTC().Format(http.TimeFormat))
+		for _, name := range []string{"Date", "Last-Modified"} { // both go by one clock
+			if date, err := http.ParseTime(answer.Header.Get(name)); err == nil && endpointIsS3(kind) {
+				w.Header().Set(name, date.Add(f.dateSkew).UTC().Format(http.TimeFormat))
+			}
 		}
 		w.WriteHeader(answer.StatusCode)
 		_, _ = w.Write(text)
@@ -214,7 +216,7 @@ func (f *front) forward(transport *http.Transport, r *http.Request, body []byte,
 }
 
 // hasten shortens for how long messages are hidden, because schedules are
-// mostly that. Claims are no shorter, so workers meet living ones more often.
+// mostly that. Holds are no shorter, so workers meet living ones more often.
 func (f *front) hasten(kind string, body []byte) []byte {
 	if f.hurry == 0 || kind != "ChangeMessageVisibility" && kind != "ReceiveMessage" {
 		return body

@@ -72,7 +72,7 @@ func newSchedule(seed uint64) schedule {
 		behind := time.Duration(0)
 		switch random.IntN(6) {
 		case 0:
-			behind = some(0, 2*time.Minute) // claims that are not released live as much longer
+			behind = some(0, 2*time.Minute) // holds that are not given up live as much longer
 		case 1:
 			behind = -some(0, 4*time.Second) // further ahead, every invocation is over before it begins
 		}
