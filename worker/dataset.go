@@ -21,7 +21,7 @@ type datasets struct {
 // with the defaults, where there is none yet. The error is a *task.ContradictionError,
 // or the store's.
 func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *generator.Generator, image string) error {
-	pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: t.ChunkSize, Commit: g.Commit}
+	pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: t.ChunkSize, Commit: g.Commit, Lock: g.Lock}
 	if pinned.ChunkSize == 0 {
 		pinned.ChunkSize = cmp.Or(g.ChunkSize, task.DefaultChunkSize)
 	}
@@ -44,6 +44,7 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 		if err := m.Fit(t, pinned); err != nil {
 			return nil, err
 		}
+		changed = m.Learn(pinned) || changed
 		if changed = m.Worked(image) || changed; !changed {
 			return nil, nil
 		}

@@ -35,6 +35,7 @@ func TestFaultsOfQueue(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
+				w.pin(t, task.NewManifest("", 2, task.Files))
 				x := task.Task{Generator: cmp.Or(test.generator, "model"), NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files}
 				if test.held > 0 {
 					holder := store.Holder{RequestID: "somebody", Deadline: time.Now().Add(test.held)}
