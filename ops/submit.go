@@ -284,12 +284,7 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.
 			return task.Run{}, err
 		}
 		run := follow(old)
-		for i := range run.Generators { // as they are now
-			g := &run.Generators[i]
-			if now := slices.IndexFunc(list, func(x generator.Generator) bool { return x.Name == g.Name }); now >= 0 {
-				g.Commit, g.Lock = list[now].Commit, list[now].Lock
-			}
-		}
+		asNow(&run, list)
 		if err := c.pin(ctx, st, &run, false); err != nil {
 			return run, err
 		}
@@ -328,6 +323,17 @@ func follow(old task.Run) task.Run {
 		run.Generators[i].Missing, run.Generators[i].Repairs = nil, nil
 	}
 	return run
+}
+
+// asNow gives a run the commits and locks of generators that make samples now.
+func asNow(run *task.Run, list []generator.Generator) {
+	for i := range run.Generators {
+		g := &run.Generators[i]
+		g.Commit, g.Lock = "", "" // not known
+		if now := slices.IndexFunc(list, func(x generator.Generator) bool { return x.Name == g.Name }); now >= 0 {
+			g.Commit, g.Lock = list[now].Commit, list[now].Lock
+		}
+	}
 }
 
 // missing narrows a run to what has no receipt.

@@ -25,6 +25,11 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 	if err != nil {
 		return err
 	}
+	list, err := present(ctx, o, t)
+	if err != nil { // then the workers judge
+		o.Say("note: what makes the samples is not known here: %s", plain(err.Error(), err))
+	}
+	asNow(&run, list)
 	if !c.DryRun {
 		o.Changing(t)
 		if err := c.confirmQueue(ctx, o, q); err != nil {
