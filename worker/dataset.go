@@ -28,7 +28,7 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	name := t.Dataset.String()
-	if m, ok := d.kept[name]; ok && m.Generator(g.Name) != nil && m.Fit(t, pinned) == nil {
+	if m, ok := d.kept[name]; ok && m.Generator(g.Name) != nil && m.Fit(t, pinned) == nil && !m.Learn(pinned) {
 		return t.Validate()
 	}
 	m, err := st.In(t.Dataset).ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {
