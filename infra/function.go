@@ -114,13 +114,13 @@ func workerRights(arns []string) []statement {
 	objects := bucket + "/"
 	return []statement{
 		{Sid: "Write", Effect: allow, Action: []string{"s3:PutObject"},
-			Resource: below(objects, task.DataKind, task.ClaimKind, task.ReceiptKind, task.FailureKind, task.ManifestKind)},
-		// The worker never looks at what it has stored, and claims, reports and manifests are never taken back.
-		{Sid: "Read", Effect: allow, Action: []string{"s3:GetObject"}, Resource: below(objects, task.ClaimKind, task.ReceiptKind, task.ManifestKind)},
-		{Sid: "Replace", Effect: allow, Action: []string{"s3:DeleteObject"}, Resource: below(objects, task.DataKind, task.ReceiptKind)},
+			Resource: below(objects, task.DataKind, task.ReceiptKind, task.FailureKind, task.ManifestKind)},
+		// The worker never looks at what it has stored, and nothing else is ever deleted.
+		{Sid: "Read", Effect: allow, Action: []string{"s3:GetObject"}, Resource: below(objects, task.ReceiptKind, task.ManifestKind)},
+		{Sid: "Replace", Effect: allow, Action: []string{"s3:DeleteObject"}, Resource: below(objects, task.DataKind)},
 		{Sid: "GiveUpShard", Effect: allow, Action: []string{"s3:AbortMultipartUpload"}, Resource: below(objects, task.DataKind)},
 		{Sid: "List", Effect: allow, Action: []string{"s3:ListBucket"}, Resource: []string{bucket}, Condition: map[string]map[string][]string{
-			"StringLike": {"s3:prefix": below("", task.DataKind, task.ClaimKind, task.ReceiptKind, task.ManifestKind)},
+			"StringLike": {"s3:prefix": below("", task.DataKind, task.ManifestKind)},
 		}},
 		{Sid: "Take", Effect: allow, Resource: []string{queue}, Action: []string{
 			"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:SendMessage",

@@ -442,7 +442,7 @@ func TestWorkerRights(t *testing.T) {
 	}
 	chunk := task.Chunk{Cell: task.Range{Start: 0, End: 20}, Keep: task.Range{Start: 0, End: 20}}
 	data, shard := task.DefaultDataset.FileKey("maze", "maze_00000000", "prompt.txt"), task.DefaultDataset.ShardKey("maze", chunk, 1)
-	claim, receipt := task.DefaultDataset.ClaimsPrefix("maze", chunk.Cell)+"00000001.json", task.DefaultDataset.ReceiptKey("maze", chunk)
+	cell := task.DefaultDataset.CellKey("maze", chunk.Cell)
 	failure, invalid, run := task.DefaultDataset.FailureKey("maze", chunk.Name(), "m", 1), task.DefaultDataset.FailureKey("", "", "m", 1), task.DefaultDataset.RunKey("r")
 	other, manifest := task.Dataset("v2").FileKey("maze", "maze_00000000", "prompt.txt"), task.DefaultDataset.ManifestKey()
 	objects := "arn:aws:s3:::" + bucket + "-0123abc"
@@ -451,10 +451,10 @@ func TestWorkerRights(t *testing.T) {
 		yes    []string
 		no     []string
 	}{
-		{"s3:PutObject", []string{data, shard, other, claim, receipt, failure, invalid, manifest}, []string{run, "x", "data", "manifests/v1.json"}},
-		{"s3:GetObject", []string{claim, receipt, manifest}, []string{data, run}},
-		{"s3:DeleteObject", []string{data, shard, other, receipt}, []string{claim, failure, run, manifest}},
-		{"s3:AbortMultipartUpload", []string{shard}, []string{claim, run}},
+		{"s3:PutObject", []string{data, shard, other, cell, failure, invalid, manifest}, []string{run, "x", "data", "manifests/v1.json"}},
+		{"s3:GetObject", []string{cell, manifest}, []string{data, run}},
+		{"s3:DeleteObject", []string{data, shard, other}, []string{cell, failure, run, manifest}},
+		{"s3:AbortMultipartUpload", []string{shard}, []string{cell, run}},
 		{"s3:DeleteBucket", nil, []string{""}}, {"s3:PutBucketPolicy", nil, []string{""}},
 	} {
 		for _, key := range test.yes {
@@ -469,7 +469,7 @@ func TestWorkerRights(t *testing.T) {
 		}
 	}
 	for prefix, want := range map[string]bool{
-		task.DefaultDataset.ReceiptsPrefix("maze"): true, task.DefaultDataset.ClaimsPrefix("maze", chunk.Cell): true, task.DefaultDataset.Prefix(task.DataKind) + "maze/maze_": true, manifest: true, task.DefaultDataset.Prefix(task.RunKind): false, "": false,
+		task.DefaultDataset.CellsPrefix("maze"): false, task.DefaultDataset.Prefix(task.DataKind) + "maze/maze_": true, manifest: true, task.DefaultDataset.Prefix(task.RunKind): false, "": false,
 	} {
 		if allowed("s3:ListBucket", objects, prefix) != want {
 			t.Errorf("listing %q: allowed is %v", prefix, !want)

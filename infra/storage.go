@@ -3,8 +3,6 @@ package infra
 import (
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
-
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Storage is the bucket: private, encrypted, reached through TLS only.
@@ -14,13 +12,6 @@ type Storage struct {
 	BucketName pulumi.StringOutput
 	BucketARN  pulumi.StringOutput
 }
-
-// claimDays is how long claims are kept. A holder lives no longer than one
-// invocation, and a receipt keeps its claim's number; so a claim is needed only
-// to tell the next delivery of its task that somebody was there before and may
-// have left objects behind. A task can be delivered for 14 days from the queue
-// and, replayed, for 14 more.
-const claimDays = 30
 
 // abortDays is when the parts of an upload whose worker was killed are deleted:
 // the least S3 knows, and longer than any invocation.
@@ -87,11 +78,6 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 				AbortIncompleteMultipartUpload: &s3.BucketLifecycleConfigurationV2RuleAbortIncompleteMultipartUploadArgs{
 					DaysAfterInitiation: pulumi.Int(abortDays),
 				},
-			},
-			&s3.BucketLifecycleConfigurationV2RuleArgs{
-				Id: pulumi.String("expire-claims"), Status: pulumi.String("Enabled"),
-				Filter:     &s3.BucketLifecycleConfigurationV2RuleFilterArgs{Prefix: pulumi.String(task.ClaimKind)},
-				Expiration: &s3.BucketLifecycleConfigurationV2RuleExpirationArgs{Days: pulumi.Int(claimDays)},
 			},
 		},
 	}, child...)

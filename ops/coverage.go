@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -23,17 +24,6 @@ func gaps(whole task.Range, covered []task.Range) []task.Range {
 	return missing
 }
 
-// ranges are those of receipts that are no repairs: others count on a receipt beneath
-// a repair.
-func ranges(names []store.ReceiptName) (list []task.Range) {
-	for _, n := range names {
-		if !n.Repair {
-			list = append(list, n.Range)
-		}
-	}
-	return list
-}
-
 // length is the number of indices in ranges that do not overlap.
 func length(ranges []task.Range) int {
 	n := 0
@@ -43,35 +33,53 @@ func length(ranges []task.Range) int {
 	return n
 }
 
-// repaired keeps which repairs of a run were seen committed.
-type repaired map[string]bool
+// repaired keeps which repairs of a run were seen committed, and the ETags of the cells
+// of the others.
+type repaired map[string]string
+
+const isRepaired = "committed"
 
 // left counts the samples of a run's repairs that are not committed yet, given the
-// receipts that are there. A task that restores is done when the receipt is the
-// run's; a repair when its receipt is there.
-func (d repaired) left(ctx context.Context, st *store.Store, run string, repairs []task.Task, names []store.ReceiptName) (int, error) {
-	there := map[string]bool{}
+// cells that are there. A task that restores is done when the receipt is the run's; a
+// repair when its receipt is there. A cell is read when it has changed.
+func (d repaired) left(ctx context.Context, st *store.Store, run string, repairs []task.Task, names []store.CellName) (int, error) {
+	there := map[string]store.CellName{}
 	for _, n := range names {
-		there[n.Key] = true
+		there[n.Key] = n
 	}
 	left := 0
 	for _, t := range repairs {
-		key := st.Dataset().ReceiptKey(t.Generator, t.Chunks()[0])
-		switch {
-		case d[key]:
-		case !there[key]:
-			left += t.Count()
-		case t.Restore > 0:
-			r, err := st.Receipt(ctx, key)
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
+		for _, c := range t.Chunks() {
+			id, cell := repairID(t, c), there[st.Dataset().CellKey(t.Generator, c.Cell)]
+			if d[id] == isRepaired {
+				continue
+			}
+			left += len(c.Kept())
+			if cell.Key == "" || d[id] == cell.ETag {
+				continue
+			}
+			now, err := st.Cell(ctx, cell.Key)
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			}
+			if err != nil {
 				return 0, err
 			}
-			if d[key] = r.RunID == run; !d[key] {
-				left += t.Count()
+			d[id] = cell.ETag
+			if at := now.Find(c); at >= 0 && (t.Restore == 0 || now.Receipts[at].RunID == run) {
+				d[id] = isRepaired
+				left -= len(c.Kept())
 			}
-		default:
-			d[key] = true
 		}
 	}
 	return left, nil
+}
+
+// seen reports whether all of a repair was seen committed.
+func (d repaired) seen(t task.Task) bool {
+	return !slices.ContainsFunc(t.Chunks(), func(c task.Chunk) bool { return d[repairID(t, c)] != isRepaired })
+}
+
+func repairID(t task.Task, c task.Chunk) string {
+	return fmt.Sprint(t.Generator, " ", c.Name(), " ", t.Restore)
 }

@@ -79,7 +79,7 @@ type DatasetShowCmd struct {
 
 // Help is the long help.
 func (*DatasetShowCmd) Help() string {
-	return `What is committed is counted from the receipts' names; 'ops verify' proves it.
+	return `What is committed is counted from a listing; 'ops verify' proves it.
 
 Examples:
   ops --stack dev dataset show v1
@@ -103,12 +103,12 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *Target, st *stor
 	for _, g := range m.Generators {
 		all.Generators = append(all.Generators, task.RunGenerator{Name: g.Name})
 	}
-	names, err := dataset.NamesOf(ctx, st.In(m.Dataset), all)
+	there, err := dataset.CoverageOf(ctx, st.In(m.Dataset), all)
 	if err != nil {
 		return err
 	}
 	for i, g := range m.Generators {
-		s.Committed[g.Name] = task.MaxIndex - length(gaps(all.Range(), ranges(names[i])))
+		s.Committed[g.Name] = length(there[i].Ranges)
 	}
 	return o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format, m.Created.Format("2006-01-02 15:04"))
@@ -223,7 +223,7 @@ type DatasetDeleteCmd struct {
 
 // Help is the long help.
 func (*DatasetDeleteCmd) Help() string {
-	return `Deletes receipts, samples, claims, failure reports and runs, and the manifest last. After Ctrl-C or a crash the same command goes on. Let the queue run dry first, or purge it: a worker that knows the dataset goes on with its tasks, and what it leaves behind the same command deletes.
+	return `Deletes receipts, samples, failure reports and runs, and the manifest last. After Ctrl-C or a crash the same command goes on. Let the queue run dry first, or purge it: a worker that knows the dataset goes on with its tasks, and what it leaves behind the same command deletes.
 
 Examples:
   ops --stack dev dataset delete trial`

@@ -58,7 +58,11 @@ func TestDatasetDeleteKilled(t *testing.T) {
 		run("submit", "--generator", "maze-task", "--samples", "20", "--dataset", name)
 	}
 	must(t, c.commit(t.Context(), "maze-task", "r", "", "", task.Range{End: 20}, 42, 20))
-	must(t, c.store.In("trial").PutReceipt(t.Context(), store.Receipt{Dataset: "trial", Generator: "maze-task", End: 20, Claim: 1}))
+	other := store.Receipt{Dataset: "trial", Generator: "maze-task", ChunkSize: 20, End: 20}
+	for i := range 20 {
+		other.Samples = append(other.Samples, store.ReceiptSample{ID: task.SampleID("d", i), Index: i})
+	}
+	must(t, commitReceipt(t.Context(), c.store.In("trial"), other))
 	kept := c.keys(t, "trial")
 	// v1 has receipts, data, a run and the manifest: four requests delete something.
 	for n := range 8 {

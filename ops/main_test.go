@@ -151,7 +151,7 @@ func (c *cloud) take(ctx context.Context, name string) (bodies []string, err err
 // commit stores a chunk that a run with this seed made, with a commit and a lock of its
 // generator.
 func (c *cloud) commit(ctx context.Context, generator, run, commit, lock string, r task.Range, seed, chunkSize int) error {
-	receipt := store.Receipt{Generator: generator, RunID: run, Commit: commit, Lock: lock, CPUSeconds: float64(r.Len()), WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Claim: 1, Format: task.Files, Domain: "d"}
+	receipt := store.Receipt{Generator: generator, RunID: run, Commit: commit, Lock: lock, CPUSeconds: float64(r.Len()), WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Format: task.Files, Domain: "d"}
 	for i := r.Start; i < r.End; i++ {
 		text := fmt.Sprint(generator, i)
 		sum := sha256.Sum256([]byte(text))
@@ -162,7 +162,7 @@ func (c *cloud) commit(ctx context.Context, generator, run, commit, lock string,
 			return err
 		}
 	}
-	return c.store.PutReceipt(ctx, receipt)
+	return commitReceipt(ctx, c.store, receipt)
 }
 
 // makeGenerators makes folders that are found as generators.

@@ -134,10 +134,11 @@ type monitor struct {
 	reports  map[string]task.Cause // by key; "" for one of another run
 	reported [][]string            // their keys, by place of the generator, as they were listed
 	past     []observation
-	repaired []repaired // by place of the generator
-	failing  time.Time  // since when looks fail; zero while they succeed
-	partly   bool       // the last look did not list everything
-	costs    *costs     // nil where nobody asks for them
+	repaired []repaired                // by place of the generator
+	partial  []map[string][]task.Range // what cells have that are committed in part, by ETag; by place of the generator
+	failing  time.Time                 // since when looks fail; zero while they succeed
+	partly   bool                      // the last look did not list everything
+	costs    *costs                    // nil where nobody asks for them
 	idle     *queue.Idle
 }
 
@@ -177,6 +178,7 @@ func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 	for range run.Generators {
 		m.open = append(m.open, []task.Range{run.Range()})
 		m.repaired = append(m.repaired, repaired{})
+		m.partial = append(m.partial, map[string][]task.Range{})
 	}
 	return m
 }
@@ -184,8 +186,8 @@ func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
 // look counts what is committed and what is left.
 func (m *monitor) look(ctx context.Context) (*Progress, error) {
 	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)), Failures: map[task.Cause]int{}}
-	toRead := make([][]store.ReceiptName, len(m.run.Generators)) // for the cost
-	fresh := make([]int, len(m.run.Generators))                  // samples, for the rate
+	toRead := make([][]store.CellName, len(m.run.Generators)) // for the cost
+	fresh := make([]int, len(m.run.Generators))               // samples, for the rate
 	since := p.Time.Add(-window)
 	if m.run.Created.After(since) {
 		since = m.run.Created
@@ -206,24 +208,21 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 			continue
 		}
 		group.Go(func() error {
-			var names []store.ReceiptName
+			var names []store.CellName
+			covered := gaps(m.run.Range(), m.open[i]) // seen before
 			for _, stretch := range m.stretches(i) {
-				some, err := dataset.Names(limited, m.store, g.Name, stretch)
+				there, err := dataset.Coverage(limited, m.store, g.Name, stretch, m.partial[i])
 				if err != nil {
 					return err
 				}
-				names = append(names, some...)
+				names = append(names, there.Names...)
+				covered = append(covered, there.Ranges...)
 			}
 			if m.costs != nil {
 				toRead[i] = m.costs.choose(i, names, m.run)
 			}
-			covered := gaps(m.run.Range(), m.open[i]) // seen before
 			for _, n := range names {
-				if n.Repair {
-					continue
-				}
-				covered = append(covered, n.Range)
-				if !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
+				if n.State == store.Complete && !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
 					fresh[i] += task.Range{Start: max(n.Range.Start, m.run.Range().Start), End: min(n.Range.End, m.run.Range().End)}.Len()
 				}
 			}
@@ -273,10 +272,10 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 // names that one request lists.
 func (m *monitor) stretches(place int) []task.Range {
 	const page = 1000
-	near := max(page*max(m.run.ChunkSize, 1), task.MaxSpan)
+	near := page * max(m.run.ChunkSize, 1)
 	wanted := slices.Clone(m.open[place])
 	for _, t := range m.run.Generators[place].Repairs {
-		if !m.repaired[place][m.store.Dataset().ReceiptKey(t.Generator, t.Chunks()[0])] {
+		if !m.repaired[place].seen(t) {
 			wanted = append(wanted, t.Range())
 		}
 	}

@@ -71,22 +71,24 @@ func newCosts(t *Target, generators int) *costs {
 }
 
 // look reads the receipts that were chosen, and reckons.
-func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.ReceiptName, p *Progress) (*RunCost, error) {
-	for r, err := range st.ReadReceipts(ctx, chosen) {
+func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.CellName, p *Progress) (*RunCost, error) {
+	for cell, err := range st.Cells(ctx, chosen) {
 		if errors.Is(err, store.ErrDamaged) {
 			continue // verify says so
 		}
 		if err != nil {
 			return nil, err
 		}
-		g := c.traces[r.Generator]
+		g := c.traces[cell.Generator]
 		if g == nil {
 			g = &sampled{}
-			c.traces[r.Generator] = g
+			c.traces[cell.Generator] = g
 		}
-		g.samples += len(r.Samples)
-		if r.RunID == p.Run {
-			g.mine = append(g.mine, plan.TraceOf(r))
+		for _, r := range cell.Receipts {
+			g.samples += len(r.Samples)
+			if r.RunID == p.Run {
+				g.mine = append(g.mine, plan.TraceOf(r))
+			}
 		}
 	}
 	c.read += len(chosen)
@@ -111,10 +113,10 @@ func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.Receip
 // choose picks receipts of a generator that came since the last look, as many as its
 // share of a look is, those of whole tasks together, spread over the range: a task's
 // cost shows only from all of its chunks.
-func (c *costs) choose(place int, names []store.ReceiptName, run task.Run) []store.ReceiptName {
+func (c *costs) choose(place int, names []store.CellName, run task.Run) []store.CellName {
 	last := &c.newest[place]
-	names = slices.DeleteFunc(slices.Clone(names), func(r store.ReceiptName) bool {
-		return r.Modified.Before(last.written) || last.keys[r.Key]
+	names = slices.DeleteFunc(slices.Clone(names), func(r store.CellName) bool {
+		return r.State != store.Complete || r.Modified.Before(last.written) || last.keys[r.Key]
 	})
 	for _, r := range names {
 		if r.Modified.After(last.written) {
@@ -133,15 +135,15 @@ func (c *costs) choose(place int, names []store.ReceiptName, run task.Run) []sto
 		return names
 	}
 	batch := max(run.BatchOf(run.Generators[place]), 1)
-	var tasks [][]store.ReceiptName
+	var tasks [][]store.CellName
 	for _, name := range names {
 		if k := len(tasks); k > 0 && (tasks[k-1][0].Range.Start-run.Start)/batch == (name.Range.Start-run.Start)/batch {
 			tasks[k-1] = append(tasks[k-1], name)
 		} else {
-			tasks = append(tasks, []store.ReceiptName{name})
+			tasks = append(tasks, []store.CellName{name})
 		}
 	}
-	var chosen []store.ReceiptName
+	var chosen []store.CellName
 	step := max(1, len(names)/n)
 	for i := 0; i < len(tasks) && len(chosen) < n; i += step {
 		chosen = append(chosen, tasks[i]...)

@@ -91,7 +91,7 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *Target, st *store.
 		return err
 	}
 	r := &rerun{receipt: receipt, was: was, store: st}
-	p := &Reproduction{Generator: c.Generator, Index: c.Index, ID: was.ID, Receipt: receipt.Key(), Command: receipt.Command, Commit: receipt.Commit}
+	p := &Reproduction{Generator: c.Generator, Index: c.Index, ID: was.ID, Receipt: receipt.ReadFrom, Command: receipt.Command, Commit: receipt.Commit}
 	if err := c.choose(ctx, o, r, p); err != nil {
 		return err
 	}

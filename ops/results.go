@@ -54,11 +54,13 @@ func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 	for _, name := range names {
 		l := Listed{Generator: name}
 		view := dataset.NewView(name, task.Range{End: task.MaxIndex})
-		err := eachReceipt(ctx, st, name, func(r store.Receipt) error {
-			view.Add(r)
-			l.Chunks++
-			if f := string(r.Format); !slices.Contains(l.Formats, f) {
-				l.Formats = append(l.Formats, f)
+		err := eachCell(ctx, st, name, func(c *store.Cell) error {
+			view.Add(c)
+			for _, r := range c.Receipts {
+				l.Chunks++
+				if f := string(r.Format); !slices.Contains(l.Formats, f) {
+					l.Formats = append(l.Formats, f)
+				}
 			}
 			return nil
 		})
@@ -90,19 +92,16 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 	return (&choice{Generator: wanted}).names(there)
 }
 
-func eachReceipt(ctx context.Context, st *store.Store, generator string, do func(store.Receipt) error) error {
-	var names []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, generator, 0) {
-		if err != nil {
-			return err
-		}
-		names = append(names, n)
+func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {
+	names, err := dataset.Names(ctx, st, generator, task.Range{End: task.MaxIndex})
+	if err != nil {
+		return err
 	}
-	for r, err := range st.ReadReceipts(ctx, names) {
+	for c, err := range st.Cells(ctx, names) {
 		if err != nil {
 			return err
 		}
-		if err := do(r); err != nil {
+		if err := do(c); err != nil {
 			return err
 		}
 	}

@@ -155,60 +155,55 @@ func (d *download) note(format string, args ...any) {
 	d.problems = append(d.problems, fmt.Sprintf(format, args...))
 }
 
-// generator downloads what the receipts of a generator vouch for. Where two
-// receipts hold an index, the one with the higher claim describes it.
+// generator downloads what the receipts of a generator vouch for.
 func (d *download) generator(ctx context.Context, o *Output, name string) error {
 	names, err := dataset.Names(ctx, d.store, name, task.Range{End: task.MaxIndex})
 	if err != nil {
 		return err
 	}
-	view := dataset.NewView(name, task.Range{End: task.MaxIndex})
-	sound := map[string]bool{}
-	for r, err := range d.store.ReadReceipts(ctx, names) {
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(downloads)
+	done := 0
+	for c, err := range d.store.Cells(limited, names) {
 		if broken, ok := errors.AsType[*store.Error](err); ok && errors.Is(err, store.ErrDamaged) {
 			d.note("%s cannot be read: %v", broken.Key, broken.Err)
 			continue
 		}
 		if err != nil {
-			return err
-		}
-		if wrong := dataset.Contradiction(r, d.store.Dataset(), name); wrong != "" {
-			d.note("%s cannot be trusted: %s", r.ReadFrom, wrong)
-			continue
-		}
-		sound[r.ReadFrom] = true
-		view.Add(r)
-	}
-	names = slices.DeleteFunc(names, func(n store.ReceiptName) bool { return !sound[n.Key] })
-	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(downloads)
-	done := 0
-	for r, err := range d.store.ReadReceipts(limited, names) {
-		if err != nil {
 			return errors.Join(group.Wait(), err)
 		}
 		done++
 		o.Progress(name, done, len(names))
-		current := slices.DeleteFunc(slices.Clone(r.Samples), func(s store.ReceiptSample) bool { return !view.Describes(r, s.Index) })
-		var list []expected
-		for _, s := range current {
-			for _, f := range s.Files {
-				w := expected{path.Join(name, s.ID, f.Name), f.Size, f.SHA256, r.Committed}
-				if !fs.ValidPath(f.Name) {
-					d.note("%s/%s: a file cannot be called %.60q", name, s.ID, f.Name)
-				} else if list = append(list, w); r.Shard == nil {
-					group.Go(func() error { return d.file(limited, w, r.Dataset.FileKey(name, s.ID, f.Name)) })
-				}
-			}
+		if wrong := dataset.Contradiction(c, d.store.Dataset(), name); wrong != "" {
+			d.note("%s cannot be trusted: %s", c.Key(), wrong)
+			continue
 		}
-		if r.Shard != nil && len(current) > 0 {
-			group.Go(func() error { return d.shard(limited, r, list) })
+		for _, r := range c.Receipts {
+			d.receipt(limited, group, r)
 		}
 		if limited.Err() != nil {
 			break
 		}
 	}
 	return group.Wait()
+}
+
+// receipt has the samples of a receipt downloaded.
+func (d *download) receipt(ctx context.Context, group *errgroup.Group, r store.Receipt) {
+	var list []expected
+	for _, s := range r.Current {
+		for _, f := range s.Files {
+			w := expected{path.Join(r.Generator, s.ID, f.Name), f.Size, f.SHA256, r.Committed}
+			if !fs.ValidPath(f.Name) {
+				d.note("%s/%s: a file cannot be called %.60q", r.Generator, s.ID, f.Name)
+			} else if list = append(list, w); r.Shard == nil {
+				group.Go(func() error { return d.file(ctx, w, r.Dataset.FileKey(r.Generator, s.ID, f.Name)) })
+			}
+		}
+	}
+	if r.Shard != nil && len(r.Current) > 0 {
+		group.Go(func() error { return d.shard(ctx, r, list) })
+	}
 }
 
 // expected is a file as it should be.

@@ -49,8 +49,8 @@ func cutBody(w http.ResponseWriter, r *http.Request, next http.Handler) {
 func TestDownloadTriesAgain(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
-	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, 1, "")
-	stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, 1, "")
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
+	stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, "")
 	for _, unpack := range []bool{false, true} {
 		flaky := &cloud{store: c.through(t, cutOnce())}
 		to := t.TempDir()
@@ -75,17 +75,17 @@ func TestDownloadNamesEachFault(t *testing.T) {
 			}
 		}
 	}
-	stored(t, c.store, "a", task.Range{Start: 0, End: 3}, task.Files, 1, "", add(long[:240]))
+	stored(t, c.store, "a", task.Range{Start: 0, End: 3}, task.Files, "", add(long[:240]))
 	b.flip(task.DefaultDataset.FileKey("a", "d_00000001", "prompt.txt"))
-	shard := stored(t, c.store, "b", task.Range{Start: 0, End: 3}, task.Tar, 1, "", add("x", "x.part"))
-	stored(t, c.store, "b", task.Range{Start: 3, End: 6}, task.Tar, 1, "", add(long, long[:251]))
+	shard := stored(t, c.store, "b", task.Range{Start: 0, End: 3}, task.Tar, "", add("x", "x.part"))
+	stored(t, c.store, "b", task.Range{Start: 3, End: 6}, task.Tar, "", add(long, long[:251]))
 	b.flip(shard.Shard.Key)
-	cut := stored(t, c.store, "c", task.Range{Start: 0, End: 2}, task.Files, 1, "", add("x", "x.part"))
-	stored(t, c.store, "c", task.Range{Start: 2, End: 4}, task.Files, 1, "")
-	b.put(stored(t, c.store, "c", task.Range{Start: 4, End: 6}, task.Files, 1, "").Key(), []byte("{"))
-	hostile := stored(t, c.store, "d", task.Range{Start: 0, End: 1}, task.Files, 1, "")
+	cut := stored(t, c.store, "c", task.Range{Start: 0, End: 2}, task.Files, "", add("x", "x.part"))
+	stored(t, c.store, "c", task.Range{Start: 2, End: 4}, task.Files, "")
+	b.put(stored(t, c.store, "c", task.Range{Start: 4, End: 6}, task.Files, "").ReadFrom, []byte("{"))
+	hostile := stored(t, c.store, "d", task.Range{Start: 0, End: 1}, task.Files, "")
 	b.edit(hostile, `"name":"prompt.txt"`, `"name":"../prompt.txt"`)
-	stored(t, c.store, "e", task.Range{Start: 0, End: 2}, task.Files, 1, "", add("x", "x.part"))
+	stored(t, c.store, "e", task.Range{Start: 0, End: 2}, task.Files, "", add("x", "x.part"))
 	broken := task.DefaultDataset.FileKey("c", cut.Samples[0].ID, "x.part")
 	web := c.proxy(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if strings.HasSuffix(r.URL.Path, broken) {
@@ -129,10 +129,10 @@ func TestDownloadNamesEachFault(t *testing.T) {
 func TestDownloadStopped(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
-	stored(t, c.store, "a", task.Range{Start: 0, End: 20}, task.Files, 1, "")
-	second := stored(t, c.store, "a", task.Range{Start: 20, End: 40}, task.Files, 1, "").Key()
-	last := stored(t, c.store, "b", task.Range{Start: 0, End: 2}, task.Files, 1, "").Key()
-	for at, nth := range map[string]int32{task.DefaultDataset.FileKey("a", "d_00000020", "prompt.txt"): 1, second: 1, second + " again": 2, last + " again": 2} {
+	stored(t, c.store, "a", task.Range{Start: 0, End: 20}, task.Files, "")
+	second := stored(t, c.store, "a", task.Range{Start: 20, End: 40}, task.Files, "").ReadFrom
+	last := stored(t, c.store, "b", task.Range{Start: 0, End: 2}, task.Files, "").ReadFrom
+	for at, nth := range map[string]int32{task.DefaultDataset.FileKey("a", "d_00000020", "prompt.txt"): 1, second: 1, last: 1} {
 		arrived := make(chan struct{})
 		var n atomic.Int32
 		web := c.proxy(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -181,7 +181,7 @@ func (c *cloud) holdsWhole(t *testing.T, dir string) {
 func TestDownloadToFullDisk(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
-	stored(t, c.store, "a", task.Range{Start: 0, End: 4}, task.Files, 1, "", func(i int, files map[string][]byte) {
+	stored(t, c.store, "a", task.Range{Start: 0, End: 4}, task.Files, "", func(i int, files map[string][]byte) {
 		files["large.bin"] = bytes.Repeat([]byte{byte(i)}, 100_000)
 	})
 	dir := t.TempDir()
@@ -216,10 +216,10 @@ func TestDownloadAgain(t *testing.T) {
 	c := newCloud(t)
 	committed := func(r store.Receipt) {
 		r.Committed = time.Date(2026, 8, 1, 10, 0, 0, 123456789, time.UTC)
-		must(t, c.store.ReplaceReceipt(t.Context(), r))
+		c.rewrite(t, r)
 	}
-	committed(stored(t, c.store, "a", task.Range{Start: 0, End: 5}, task.Files, 1, ""))
-	committed(stored(t, c.store, "a", task.Range{Start: 5, End: 10}, task.Tar, 1, ""))
+	committed(stored(t, c.store, "a", task.Range{Start: 0, End: 5}, task.Files, ""))
+	committed(stored(t, c.store, "a", task.Range{Start: 5, End: 10}, task.Tar, ""))
 	for _, unpack := range []bool{false, true} {
 		to := t.TempDir()
 		count := map[bool]string{false: "11", true: "20"}[unpack]

@@ -48,9 +48,9 @@ func files(t *testing.T, dir string) []string {
 // A download holds every file a receipt names, and again costs nothing.
 func TestDownload(t *testing.T) {
 	c := newCloud(t)
-	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, 1, "")
-	stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, 1, "")
-	stored(t, c.store, "chess", task.Range{Start: 0, End: 3}, task.Files, 1, "")
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
+	stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, "")
+	stored(t, c.store, "chess", task.Range{Start: 0, End: 3}, task.Files, "")
 	to := filepath.Join(t.TempDir(), "new", "folder")
 	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 17`) {
 		t.Errorf("%s %v", said, err)
@@ -68,8 +68,7 @@ func TestDownload(t *testing.T) {
 	}
 	// A shard that was made again takes the place of the old one: readers of the folder
 	// take all that is there.
-	must(t, c.store.DeleteReceipt(t.Context(), store.Receipt{Generator: "maze", Start: 5, End: 10}))
-	again := stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, 2, "again")
+	again := stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, "again")
 	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) || !strings.Contains(said, `"present": 16`) {
 		t.Errorf("%s %v", said, err)
 	}
@@ -95,8 +94,8 @@ func TestDownload(t *testing.T) {
 // What was replaced is not downloaded, neither as files nor out of shards.
 func TestDownloadSuperseded(t *testing.T) {
 	c := newCloud(t)
-	stored(t, c.store, "maze", task.Range{Start: 0, End: 10}, task.Tar, 1, "old")
-	stored(t, c.store, "maze", task.Range{Start: 4, End: 6}, task.Files, 2, "new")
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 10}, task.Tar, "old")
+	layer{(task.Task{Indices: []int{4, 5}, ChunkSize: 10, Attempt: 1}).Chunks()[0], task.Files, "new"}.store(t, c, "maze")
 	to := t.TempDir()
 	if said, err := fetch(t, c, to, true); err != nil {
 		t.Errorf("%s %v", said, err)
@@ -104,7 +103,7 @@ func TestDownloadSuperseded(t *testing.T) {
 	for i := range 10 {
 		want := map[bool]string{true: "new", false: "old"}[i == 4 || i == 5]
 		text, err := os.ReadFile(filepath.Join(to, "maze", task.SampleID("d", i), "prompt.txt"))
-		if err != nil || !strings.HasSuffix(string(text), want) {
+		if err != nil || !strings.Contains(string(text), want) {
 			t.Errorf("%d holds %q, %v", i, text, err)
 		}
 	}
@@ -113,7 +112,7 @@ func TestDownloadSuperseded(t *testing.T) {
 // What does not fit its receipt is named and not kept.
 func TestDownloadDamaged(t *testing.T) {
 	c := newCloud(t)
-	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, 1, "")
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
 	place(t, c.store, "maze", 2, "prompt.txt", "maze 3 ") // as long as what it was
 	must(t, c.store.Delete(t.Context(), []string{task.DefaultDataset.FileKey("maze", "d_00000004", "prompt.txt")}))
 	to := t.TempDir()
@@ -210,7 +209,7 @@ func TestHostileArchives(t *testing.T) {
 // link that somebody put into the folder.
 func TestDownloadStaysInside(t *testing.T) {
 	c := newCloud(t)
-	stored(t, c.store, "maze", task.Range{Start: 0, End: 1}, task.Files, 1, "")
+	stored(t, c.store, "maze", task.Range{Start: 0, End: 1}, task.Files, "")
 	outside := t.TempDir()
 	to := t.TempDir()
 	must(t, os.Symlink(outside, filepath.Join(to, "maze")))

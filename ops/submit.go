@@ -339,13 +339,13 @@ func asNow(run *task.Run, list []generator.Generator) {
 // missing narrows a run to what has no receipt.
 func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
 	run.Missing = true
-	names, err := dataset.NamesOf(ctx, st, run)
+	there, err := dataset.CoverageOf(ctx, st, run)
 	if err != nil {
 		return run, err
 	}
 	var left []task.RunGenerator
 	for i, g := range run.Generators {
-		g.Missing = gaps(run.Range(), ranges(names[i]))
+		g.Missing = gaps(run.Range(), there[i].Ranges)
 		left = append(left, g)
 	}
 	run.Generators = left

@@ -21,7 +21,7 @@ func TestVerifyWithoutTemporaryFolder(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	for name, format := range map[string]task.Format{"loose": task.Files, "packed": task.Tar} {
-		stored(t, c.store, name, task.Range{Start: 0, End: 2}, format, 1, "", func(_ int, files map[string][]byte) {
+		stored(t, c.store, name, task.Range{Start: 0, End: 2}, format, "", func(_ int, files map[string][]byte) {
 			files["large.bin"] = make([]byte, 9<<20)
 		})
 	}
@@ -64,7 +64,7 @@ func TestVerifyOfLargePictures(t *testing.T) {
 	must(t, png.Encode(&data, pixels.NewNRGBA(pixels.Rect(0, 0, 4096, 4096))))
 	for name, format := range map[string]task.Format{"loose": task.Files, "packed": task.Tar} {
 		for chunk := range 4 {
-			stored(t, c.store, name, task.Range{Start: 4 * chunk, End: 4*chunk + 4}, format, 1, "", func(_ int, files map[string][]byte) {
+			stored(t, c.store, name, task.Range{Start: 4 * chunk, End: 4*chunk + 4}, format, "", func(_ int, files map[string][]byte) {
 				files["first_frame.png"] = data.Bytes()
 			})
 		}

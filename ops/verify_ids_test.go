@@ -14,7 +14,7 @@ import (
 func TestVerifyTellsOfSameIDs(t *testing.T) {
 	c := newCloud(t)
 	for _, name := range []string{"maze", "chess"} {
-		stored(t, c.store, name, task.Range{End: 3}, task.Files, 1, "")
+		stored(t, c.store, name, task.Range{End: 3}, task.Files, "")
 	}
 	for _, test := range []struct {
 		generators []string

@@ -74,7 +74,7 @@ func isContent(r *http.Request) bool {
 func TestTrust(t *testing.T) {
 	c := newCloud(t)
 	b := &bucket{t: t, cloud: c, name: "trusted"}
-	b.chunks = append(b.chunks, stored(t, c.store, "trusted", task.Range{Start: 0, End: 5}, task.Files, 1, "", func(_ int, files map[string][]byte) { files["ground_truth.mp4"] = video() }))
+	b.chunks = append(b.chunks, stored(t, c.store, "trusted", task.Range{Start: 0, End: 5}, task.Files, "", func(_ int, files map[string][]byte) { files["ground_truth.mp4"] = video() }))
 	b.flip(b.file(1, "prompt.txt"))
 	b.inParts(b.file(2, "prompt.txt"))
 	var mu sync.Mutex
@@ -119,7 +119,7 @@ func TestVerifyResumes(t *testing.T) {
 	const chunks = 120 // of which a few dozen are under way when it is stopped
 	b := &bucket{t: t, cloud: c, name: "long"}
 	for n := range chunks {
-		b.chunks = append(b.chunks, stored(t, c.store, "long", task.Range{Start: 2 * n, End: 2*n + 2}, []task.Format{task.Files, task.Tar}[n%2], 1, ""))
+		b.chunks = append(b.chunks, stored(t, c.store, "long", task.Range{Start: 2 * n, End: 2*n + 2}, []task.Format{task.Files, task.Tar}[n%2], ""))
 	}
 	run := task.Run{Samples: 2 * chunks, Generators: []task.RunGenerator{{Name: "long"}}}
 	path := filepath.Join(t.TempDir(), "verify", "long.journal")
@@ -198,7 +198,7 @@ func TestVerifyResumes(t *testing.T) {
 	must(t, os.WriteFile(path, before, 0o644))
 	for _, r := range b.chunks {
 		r.RunID = "another"
-		must(t, c.store.ReplaceReceipt(t.Context(), r))
+		c.rewrite(t, r)
 	}
 	b.flip(b.file(0, "prompt.txt"))
 	b.truncate(b.file(4, "prompt.txt"))
@@ -223,10 +223,13 @@ type layer struct {
 }
 
 // store commits a layer above what is there, as the worker does.
-func (l layer) store(t *testing.T, c *cloud, generator string, claim int) {
+func (l layer) store(t *testing.T, c *cloud, generator string) {
 	t.Helper()
-	r := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: 5, ChunkStart: l.Keep.Start, Start: l.Keep.Start, End: l.Keep.End,
-		Indices: l.Indices, FirstAttempt: l.Attempt, Attempt: l.Attempt, Claim: claim, Format: l.format, Domain: "d"}
+	r := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: l.Cell.Len(), ChunkStart: l.Keep.Start, Start: l.Keep.Start, End: l.Keep.End,
+		Indices: l.Indices, FirstAttempt: l.Attempt, Attempt: l.Attempt, Format: l.format, Domain: "d"}
+	cell, err := taken(t.Context(), c.store, r)
+	must(t, err)
+	r.Epoch = cell.Epoch
 	dir := t.TempDir()
 	var list []sample.Sample
 	for _, i := range l.Kept() {
@@ -239,22 +242,22 @@ func (l layer) store(t *testing.T, c *cloud, generator string, claim int) {
 		}
 		list = append(list, s)
 		r.Samples = append(r.Samples, store.Described(s))
-		must(t, c.store.Delete(t.Context(), []string{task.DefaultDataset.FileKey(generator, s.ID, "first_frame.png"), task.DefaultDataset.FileKey(generator, s.ID, "prompt.txt")}))
 	}
 	if l.format == task.Tar {
-		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, 1, list)
+		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, cell.Epoch, list)
 		must(t, err)
 		r.Shard = &shard
 	} else {
 		must(t, c.store.PutFiles(t.Context(), generator, list))
 	}
-	must(t, c.store.PutReceipt(t.Context(), r))
+	must(t, c.store.Commit(t.Context(), cell, r, -1, false))
+	must(t, c.store.Release(t.Context(), cell, true))
 }
 
 // Whatever was repaired, and repaired again, in either format, whole receipts being
-// superseded: every reader sees for each index what has the highest claim, counts
-// it once, and finds nothing wrong.
-func TestReadersGoByTheHighestClaim(t *testing.T) {
+// superseded: every reader sees for each index what came last, counts it once, and
+// finds nothing wrong.
+func TestReadersGoByTheLastReceipt(t *testing.T) {
 	c := newCloud(t)
 	for trial := range 6 {
 		random := rand.New(rand.NewPCG(uint64(trial), 9)) //nolint:gosec // repeatable
@@ -263,7 +266,8 @@ func TestReadersGoByTheHighestClaim(t *testing.T) {
 		format := func() task.Format { return []task.Format{task.Files, task.Tar}[random.IntN(2)] }
 		var layers []layer
 		for start := 0; start < samples; start += 5 {
-			layers = append(layers, layer{task.Chunk{Keep: task.Range{Start: start, End: start + 5}}, format(), "chunk"})
+			cell := task.Range{Start: start, End: start + 5}
+			layers = append(layers, layer{task.Chunk{Cell: cell, Keep: cell}, format(), "chunk"})
 		}
 		for n := range 8 {
 			var indices []int
@@ -273,13 +277,14 @@ func TestReadersGoByTheHighestClaim(t *testing.T) {
 				}
 			}
 			if indices != nil {
-				r := task.Range{Start: indices[0], End: indices[len(indices)-1] + 1}
-				layers = append(layers, layer{task.Chunk{Keep: r, Indices: indices, Attempt: 1000 * (n + 1)}, format(), fmt.Sprintf("repair %d", n)})
+				for _, chunk := range (task.Task{Indices: indices, ChunkSize: 5, Attempt: 1000 * (n + 1)}).Chunks() {
+					layers = append(layers, layer{chunk, format(), fmt.Sprintf("repair %d", n)})
+				}
 			}
 		}
 		want := map[int]string{}
-		for n, l := range layers {
-			l.store(t, c, name, n+1)
+		for _, l := range layers {
+			l.store(t, c, name)
 			for _, i := range l.Kept() {
 				want[i] = fmt.Sprint(l.what, " ", i)
 			}
@@ -324,7 +329,7 @@ func TestReadersGoByTheHighestClaim(t *testing.T) {
 // and for what is restored that of this run.
 func TestMonitorRepairs(t *testing.T) {
 	c := newCloud(t)
-	chunk := stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, 1, "")
+	chunk := stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
 	run := task.Run{ID: "mend", Seed: 7, Samples: 5, Batch: 5, ChunkSize: 5, Format: task.Files, Missing: true, Generators: []task.RunGenerator{{Name: "maze", Repairs: []task.Task{
 		{Generator: "maze", NumSamples: 5, Seed: 7, ChunkSize: 5, Format: task.Files, Restore: 1},
 		{Generator: "maze", Indices: []int{1, 3}, Attempt: 1000, Seed: 7, ChunkSize: 5, Format: task.Files},
@@ -339,9 +344,9 @@ func TestMonitorRepairs(t *testing.T) {
 	}
 	committed(0) // 5 to restore and 2 to repair: never less than none
 	chunk.RunID = "mend"
-	must(t, c.store.ReplaceReceipt(t.Context(), chunk))
+	c.rewrite(t, chunk)
 	committed(3)
-	layer{task.Chunk{Keep: task.Range{Start: 1, End: 4}, Indices: []int{1, 3}, Attempt: 1000}, task.Files, "x"}.store(t, c, "maze", 2)
+	layer{run.Generators[0].Repairs[1].Chunks()[0], task.Files, "x"}.store(t, c, "maze")
 	committed(5)
 }
 

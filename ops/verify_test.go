@@ -64,9 +64,12 @@ func hashOf(data []byte) string {
 
 // stored commits samples for real: their files or shard, then the receipt. The
 // text of a sample is name, index and what.
-func stored(t testing.TB, st *store.Store, generator string, r task.Range, format task.Format, claim int, what string, edits ...func(index int, files map[string][]byte)) store.Receipt {
+func stored(t testing.TB, st *store.Store, generator string, r task.Range, format task.Format, what string, edits ...func(index int, files map[string][]byte)) store.Receipt {
 	t.Helper()
-	receipt := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: r.Len(), ChunkStart: r.Start, Start: r.Start, End: r.End, Claim: claim, Format: format, Domain: "d"}
+	receipt := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: r.Len(), ChunkStart: r.Start, Start: r.Start, End: r.End, Format: format, Domain: "d"}
+	cell, err := taken(t.Context(), st, receipt)
+	must(t, err)
+	receipt.Epoch = cell.Epoch
 	dir := t.TempDir()
 	var list []sample.Sample
 	for i := r.Start; i < r.End; i++ {
@@ -85,14 +88,15 @@ func stored(t testing.TB, st *store.Store, generator string, r task.Range, forma
 		receipt.Samples = append(receipt.Samples, store.Described(s))
 	}
 	if format == task.Tar {
-		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, 1, list)
+		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, cell.Epoch, list)
 		must(t, err)
 		receipt.Shard = &shard
 	} else {
 		must(t, st.PutFiles(t.Context(), generator, list))
 	}
-	must(t, st.PutReceipt(t.Context(), receipt))
-	return receipt
+	must(t, st.Commit(t.Context(), cell, receipt, -1, false))
+	must(t, st.Release(t.Context(), cell, true))
+	return cell.Receipts[len(cell.Receipts)-1]
 }
 
 func must(t testing.TB, err error) {
@@ -185,11 +189,11 @@ func (b *bucket) file(index int, name string) string {
 // edit changes a receipt's text.
 func (b *bucket) edit(r store.Receipt, old, new string) {
 	b.t.Helper()
-	text := string(b.get(r.Key()))
+	text := string(b.get(r.ReadFrom))
 	if !strings.Contains(text, old) {
 		b.t.Fatalf("%q is not in %s", old, text)
 	}
-	b.put(r.Key(), []byte(strings.Replace(text, old, new, 1)))
+	b.put(r.ReadFrom, []byte(strings.Replace(text, old, new, 1)))
 }
 
 // rebuild writes a shard anew from other members, and a receipt that has its hash.
@@ -198,7 +202,7 @@ func (b *bucket) rebuild(r store.Receipt, change func(members []member) []member
 	data := archive(change(members(b.t, b.get(r.Shard.Key)))...)
 	b.put(r.Shard.Key, data)
 	r.Shard = &store.Object{Key: r.Shard.Key, Size: int64(len(data)), SHA256: hashOf(data)}
-	must(b.t, b.store.ReplaceReceipt(b.t.Context(), r))
+	b.rewrite(b.t, r)
 }
 
 // Each way to damage a bucket is found, and named for what it is; in a healthy
@@ -207,7 +211,7 @@ func TestSabotage(t *testing.T) {
 	c := newCloud(t)
 	const (
 		missing, longer, hash, undecodable = dataset.MissingObject, dataset.WrongSize, dataset.WrongHash, dataset.Undecodable
-		badShard, stray, badReceipt, twice = dataset.BadShard, dataset.StrayObject, dataset.BadReceipt, dataset.IndexTwice
+		badShard, stray, badReceipt        = dataset.BadShard, dataset.StrayObject, dataset.BadReceipt
 	)
 	broken := func(name string, data []byte) func(int, map[string][]byte) {
 		return func(index int, files map[string][]byte) {
@@ -267,10 +271,10 @@ func TestSabotage(t *testing.T) {
 		{name: "rename a file", formats: both[:1], sabotage: func(b *bucket) { b.rename(b.file(3, "prompt.txt"), b.file(3, "promt.txt")) }, found: found{"%f 3 prompt.txt": missing, "%f 3 promt.txt": stray}, shallow: true},
 		{name: "rename a shard", formats: both[1:], sabotage: func(b *bucket) {
 			b.rename(b.chunks[1].Shard.Key, strings.Replace(b.chunks[1].Shard.Key, "_00000009_", "_00000010_", 1))
-		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010_c1.tar.gz": stray}, shallow: true},
+		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010_e1.tar.gz": stray}, shallow: true},
 		{name: "duplicate a file", formats: both[:1], sabotage: func(b *bucket) { b.copy(b.file(3, "prompt.txt"), b.file(4, "copy of prompt.txt")) }, found: found{"%f 4 copy of prompt.txt": stray}, shallow: true},
 		{name: "duplicate files to other places", formats: both, sabotage: func(b *bucket) {
-			from := b.chunks[0].ObjectKeys()[0]
+			from := b.chunks[0].Objects()[0]
 			b.copy(from, "data/v1/"+b.name+"/e_00000004/prompt.txt")
 			b.copy(from, "data/v1/"+b.name+"/notes.txt")
 			b.copy(from, "data/v1/"+b.name+"/d_00000004/deeper/prompt.txt")
@@ -282,21 +286,21 @@ func TestSabotage(t *testing.T) {
 		{name: "a file beside shards", formats: both[1:], sabotage: func(b *bucket) { b.put(b.file(3, "prompt.txt"), []byte("x")) }, found: found{"%f 3 prompt.txt": stray}, shallow: true},
 		{name: "what is beyond the range is not looked at", formats: both, sabotage: func(b *bucket) {
 			b.put(b.file(20, "prompt.txt"), []byte("x"))
-			b.copy(b.chunks[0].Key(), strings.Replace(b.chunks[0].Key(), "00000000_00000004", "00000020_00000024", 1))
+			b.copy(b.chunks[0].ReadFrom, strings.Replace(b.chunks[0].ReadFrom, "00000000_00000004", "00000020_00000024", 1))
 		}, shallow: true},
 
-		{name: "delete a receipt", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].Key()) }, missing: []string{"5-9"}, found: found{"%s 1": stray}, shallow: true},
-		{name: "truncate a receipt", formats: both[1:], sabotage: func(b *bucket) { b.truncate(b.chunks[1].Key()) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
-		{name: "flip a bit of a receipt on the disk", formats: both[1:], sabotage: func(b *bucket) { b.flipOnDisk(b.chunks[1].Key()) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
-		{name: "empty a receipt", formats: both[1:], sabotage: func(b *bucket) { b.put(b.chunks[1].Key(), nil) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
-		{name: "swap receipts", formats: both[1:], sabotage: func(b *bucket) { b.swap(b.chunks[1].Key(), b.chunks[2].Key()) }, missing: []string{"5-14"}, found: found{"%s 1": stray, "%s 2": stray, "%r 1": badReceipt, "%r 2": badReceipt}, shallow: true},
+		{name: "delete a receipt", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].ReadFrom) }, missing: []string{"5-9"}, found: found{"%s 1": stray}, shallow: true},
+		{name: "truncate a receipt", formats: both[1:], sabotage: func(b *bucket) { b.truncate(b.chunks[1].ReadFrom) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "flip a bit of a receipt on the disk", formats: both[1:], sabotage: func(b *bucket) { b.flipOnDisk(b.chunks[1].ReadFrom) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "empty a receipt", formats: both[1:], sabotage: func(b *bucket) { b.put(b.chunks[1].ReadFrom, nil) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "swap receipts", formats: both[1:], sabotage: func(b *bucket) { b.swap(b.chunks[1].ReadFrom, b.chunks[2].ReadFrom) }, missing: []string{"5-14"}, found: found{"%s 1": stray, "%s 2": stray, "%r 1": badReceipt, "%r 2": badReceipt}, shallow: true},
 		{name: "rename a receipt", formats: both[1:], sabotage: func(b *bucket) {
-			b.rename(b.chunks[1].Key(), strings.Replace(b.chunks[1].Key(), "00000009", "00000008", 1))
+			b.rename(b.chunks[1].ReadFrom, strings.Replace(b.chunks[1].ReadFrom, "00000009", "00000008", 1))
 		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/00000005_00000008.json": badReceipt}, shallow: true},
-		{name: "rename a receipt to something else", formats: both[1:], sabotage: func(b *bucket) { b.rename(b.chunks[1].Key(), "receipts/v1/"+b.name+"/old.json") }, missing: []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/old.json": badReceipt}, shallow: true},
+		{name: "rename a receipt to something else", formats: both[1:], sabotage: func(b *bucket) { b.rename(b.chunks[1].ReadFrom, "receipts/v1/"+b.name+"/old.json") }, missing: []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/old.json": badReceipt}, shallow: true},
 		{name: "duplicate a receipt", formats: both, sabotage: func(b *bucket) {
-			b.copy(b.chunks[1].Key(), strings.Replace(b.chunks[1].Key(), "00000009", "00000008", 1))
-			b.copy(b.chunks[1].Key(), "receipts/v1/"+b.name+"/copy of 00000005_00000009.json")
+			b.copy(b.chunks[1].ReadFrom, strings.Replace(b.chunks[1].ReadFrom, "00000009", "00000008", 1))
+			b.copy(b.chunks[1].ReadFrom, "receipts/v1/"+b.name+"/copy of 00000005_00000009.json")
 		}, found: found{"receipts/v1/NAME/00000005_00000008.json": badReceipt, "receipts/v1/NAME/copy of 00000005_00000009.json": badReceipt}, shallow: true},
 		{name: "a receipt with a hash that is not the file's", formats: both[:1], sabotage: func(b *bucket) {
 			h := b.chunks[0].Samples[2].Files[0].SHA256
@@ -306,18 +310,13 @@ func TestSabotage(t *testing.T) {
 		{name: "a receipt that lacks a sample", formats: both[1:], sabotage: func(b *bucket) {
 			r := b.chunks[1]
 			r.Samples = r.Samples[:4]
-			must(b.t, b.store.ReplaceReceipt(b.t.Context(), r))
+			b.rewrite(b.t, r)
 		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
 		{name: "a receipt with a sample twice", formats: both[1:], sabotage: func(b *bucket) {
 			r := b.chunks[1]
 			r.Samples[4] = r.Samples[3]
-			must(b.t, b.store.ReplaceReceipt(b.t.Context(), r))
+			b.rewrite(b.t, r)
 		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
-		{name: "two receipts of one claim", formats: both[:1], sabotage: func(b *bucket) {
-			r := b.chunks[1]
-			r.Start, r.End, r.Samples = 7, 8, r.Samples[2:3]
-			must(b.t, b.store.PutReceipt(b.t.Context(), r))
-		}, found: found{"%r 1": twice}, shallow: true},
 
 		{name: "a member is left out", formats: both[1:], sabotage: func(b *bucket) { b.rebuild(b.chunks[1], func(m []member) []member { return m[1:] }) }, found: found{"%s 1": badShard}},
 		{name: "a member is added", formats: both[1:], sabotage: func(b *bucket) {
@@ -344,15 +343,10 @@ func TestSabotage(t *testing.T) {
 		{name: "superseded", formats: both, sabotage: func(b *bucket) {
 			// With other files, in the other format, and in other cuts: what they replace counts no more.
 			for n, format := range []task.Format{task.Files, task.Tar, task.Files} {
-				stored(b.t, b.store, b.name, task.Range{Start: 8 - n, End: 12}, format, n+2, strings.Repeat("longer", n))
-				if format == task.Tar {
-					for i := 7; i < 12; i++ {
-						must(b.t, b.store.Delete(b.t.Context(), []string{b.file(i, "first_frame.png"), b.file(i, "prompt.txt"), b.file(i, "ground_truth.mp4")}))
-					}
+				indices := task.Chunk{Keep: task.Range{Start: 8 - n, End: 12}}.Kept()
+				for _, chunk := range (task.Task{Indices: indices, ChunkSize: 5, Attempt: n + 1}).Chunks() {
+					layer{chunk, format, strings.Repeat("longer", n)}.store(b.t, b.cloud, b.name)
 				}
-			}
-			for i := 6; i < 12; i++ {
-				b.remove(b.file(i, "ground_truth.mp4"))
 			}
 		}, shallow: true},
 	} {
@@ -366,7 +360,7 @@ func TestSabotage(t *testing.T) {
 					edits = append(edits, test.make)
 				}
 				for start := 0; start < 20; start += 5 {
-					b.chunks = append(b.chunks, stored(t, c.store, name, task.Range{Start: start, End: start + 5}, format, 1, "", edits...))
+					b.chunks = append(b.chunks, stored(t, c.store, name, task.Range{Start: start, End: start + 5}, format, "", edits...))
 				}
 				test.sabotage(b)
 				want := map[string]dataset.Kind{}
@@ -415,7 +409,7 @@ func (b *bucket) spell(key string, format task.Format) string {
 		return b.chunks[n].Shard.Key
 	}
 	if got, _ := fmt.Sscanf(key, "%%r %d", &n); got == 1 {
-		return b.chunks[n].Key()
+		return b.chunks[n].ReadFrom
 	}
 	return strings.ReplaceAll(key, "NAME", b.name)
 }

@@ -35,8 +35,9 @@ import (
 type bucket struct {
 	objects  map[string][]byte
 	pageSize int
-	ahead    time.Duration  // its clock
-	unsure   map[place]bool // of which receipts may be wrong for a while
+	ahead    time.Duration        // its clock
+	written  map[string]time.Time // by its clock
+	unsure   map[place]bool       // samples that a test has damaged
 }
 
 // place is one sample of a dataset.
@@ -56,8 +57,10 @@ type listing struct {
 type folded struct{ Prefix string }
 
 type listed struct {
-	Key  string
-	Size int
+	Key          string
+	Size         int
+	ETag         string
+	LastModified time.Time
 }
 
 // do executes one request on /bucket/key.
@@ -73,6 +76,7 @@ func (b *bucket) do(r *http.Request, body []byte) *http.Response {
 		}
 		answer := b.answer(r, http.StatusOK, data)
 		answer.Header.Set("ETag", etag(data))
+		answer.Header.Set("Last-Modified", b.modified(key).Format(http.TimeFormat))
 		return answer
 	case r.Method == http.MethodPut:
 		if want := r.Header.Get("X-Amz-Checksum-Sha256"); want != "" {
@@ -93,12 +97,28 @@ func (b *bucket) do(r *http.Request, body []byte) *http.Response {
 			}
 		}
 		b.objects[key] = body
-		return b.answer(r, http.StatusOK, nil)
+		if b.written == nil {
+			b.written = map[string]time.Time{}
+		}
+		b.written[key] = b.now()
+		answer := b.answer(r, http.StatusOK, nil)
+		answer.Header.Set("ETag", etag(body))
+		return answer
 	case r.Method == http.MethodDelete:
 		delete(b.objects, key)
 		return b.answer(r, http.StatusNoContent, nil)
 	}
 	return b.answer(r, http.StatusNotImplemented, []byte(fmt.Sprintf(`<Error><Code>NotImplemented</Code><Message>%s %s</Message></Error>`, r.Method, r.URL)))
+}
+
+func (b *bucket) now() time.Time { return time.Now().Add(b.ahead).UTC() }
+
+// modified is when an object was written: a test may have put it there.
+func (b *bucket) modified(key string) time.Time {
+	if at, ok := b.written[key]; ok {
+		return at
+	}
+	return b.now()
 }
 
 func etag(data []byte) string { return fmt.Sprintf(`"%x"`, md5.Sum(data)) }
@@ -126,14 +146,14 @@ func (b *bucket) list(r *http.Request) *http.Response {
 			continue
 		}
 		last = key
-		page.Contents = append(page.Contents, listed{key, len(b.objects[key])})
+		page.Contents = append(page.Contents, listed{key, len(b.objects[key]), etag(b.objects[key]), b.modified(key)})
 	}
 	text, _ := xml.Marshal(page)
 	return b.answer(r, http.StatusOK, text)
 }
 
 func (b *bucket) answer(r *http.Request, status int, body []byte) *http.Response {
-	h := http.Header{"Date": {time.Now().Add(b.ahead).UTC().Format(http.TimeFormat)}, "Content-Length": {strconv.Itoa(len(body))}, "Content-Type": {"application/xml"}}
+	h := http.Header{"Date": {b.now().Format(http.TimeFormat)}, "Content-Length": {strconv.Itoa(len(body))}, "Content-Type": {"application/xml"}}
 	if status == http.StatusNoContent {
 		h.Del("Content-Length")
 	}
@@ -191,8 +211,11 @@ func TestBucketModel(t *testing.T) {
 				ask = func(c *s3.Client) string {
 					in := *in
 					in.Body = strings.NewReader(text)
-					_, err := c.PutObject(context.Background(), &in)
-					return said(err)
+					out, err := c.PutObject(context.Background(), &in)
+					if err != nil {
+						return said(err)
+					}
+					return aws.ToString(out.ETag)
 				}
 			case 1:
 				ask = func(c *s3.Client) string {
@@ -202,7 +225,9 @@ func TestBucketModel(t *testing.T) {
 					}
 					defer out.Body.Close()
 					text, err := io.ReadAll(out.Body)
-					return fmt.Sprintf("%s %v", text, err)
+					// Its time tells, beside that of the answer, how old it is.
+					age := time.Since(aws.ToTime(out.LastModified))
+					return fmt.Sprintf("%s %v %s, new: %t", text, err, aws.ToString(out.ETag), age > -time.Minute && age < 10*time.Minute)
 				}
 			case 2:
 				ask = func(c *s3.Client) string {
@@ -227,7 +252,7 @@ func TestBucketModel(t *testing.T) {
 							return said(err)
 						}
 						for _, o := range page.Contents {
-							list = append(list, fmt.Sprint(aws.ToString(o.Key), aws.ToInt64(o.Size)))
+							list = append(list, fmt.Sprint(aws.ToString(o.Key), aws.ToInt64(o.Size), aws.ToString(o.ETag)))
 						}
 						for _, f := range page.CommonPrefixes {
 							list = append(list, aws.ToString(f.Prefix))

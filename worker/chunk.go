@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -26,65 +28,68 @@ type work struct {
 	outcome           *outcome
 }
 
-// claimWait is how long a worker stays for chunks that somebody else holds,
+// holdWait is how long a worker stays for chunks that somebody else holds,
 // after it has made its own. Neighbouring tasks share a cell when the batch is
 // no multiple of the chunk size, and a cell is mostly free again soon.
 const (
-	claimWait = 20 * time.Second
-	claimPoll = 500 * time.Millisecond
+	holdWait = 20 * time.Second
+	holdPoll = 500 * time.Millisecond
 )
 
-// all makes the cells, as many at once as there are CPUs and memory for, and comes
-// back to those that another worker holds for as long as claimWait.
-func (w *work) all(ctx context.Context, list []cell) {
+// all makes the chunks, as many at once as there are CPUs and memory for, and comes
+// back to those whose cells another worker holds for as long as holdWait.
+func (w *work) all(ctx context.Context, list []task.Chunk) {
 	var waited time.Duration
-	own := time.Duration(task.SeedFromID(w.delivery.requestID)) % claimPoll
+	own := time.Duration(task.SeedFromID(w.delivery.requestID)) % holdPoll
 	for {
 		busy := w.once(ctx, list)
 		if len(busy) == 0 {
 			return
 		}
 		list = busy
-		if waited += claimPoll; waited > claimWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*claimPoll {
-			for _, item := range list {
-				for _, part := range item {
-					w.outcome.held = append(w.outcome.held, part.chunk.Keep)
-				}
+		if waited += holdPoll; waited > holdWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*holdPoll {
+			for _, c := range list {
+				w.outcome.hold(c.Keep)
 			}
 			return
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(claimPoll/2 + own): // two that are in each other's way must not stay in step
+		case <-time.After(holdPoll/2 + own): // two that are in each other's way must not stay in step
 		}
 	}
 }
 
-// once tries each cell and returns those that are to be tried again. The claim of
-// the next cell is taken while the CPUs are at work on others: as many cells as can
-// be made at once may be claimed and wait. Another worker could take the others.
-func (w *work) once(ctx context.Context, list []cell) (busy []cell) {
+// once tries each chunk and returns those that are to be tried again. The cell of
+// the next chunk is taken while the CPUs are at work on others: as many as can be made
+// at once may be taken and wait. Another worker could take the others.
+func (w *work) once(ctx context.Context, list []task.Chunk) (busy []task.Chunk) {
 	var group sync.WaitGroup
 	waiting := semaphore.NewWeighted(w.capacity)
-	for _, item := range list {
-		n := w.weight(w.kind(w.parts(item[0])[0].chunk))
+	for _, c := range list {
+		n := w.weight(w.kind(w.task.Parts(c)[0]))
 		if err := waiting.Acquire(ctx, n); err != nil {
-			w.unfinished(item, 0, item[0].chunk, err)
+			w.fail(c, err)
 			continue
 		}
 		slot := &slot{work: w, begin: sync.OnceFunc(func() { waiting.Release(n) })}
 		group.Go(func() {
 			defer slot.begin()
 			defer slot.release()
-			again, until := w.make(ctx, item, slot)
+			rest, err := w.make(ctx, c, slot)
+			held, ok := errors.AsType[*store.BusyError](err)
+			if !ok && !errors.Is(err, store.ErrLost) {
+				if err != nil {
+					w.fail(rest, err)
+				}
+				return
+			}
 			o := w.outcome
 			o.mu.Lock()
 			defer o.mu.Unlock()
-			if len(again) > 0 {
-				busy = append(busy, again)
-			}
-			if until.After(o.busyUntil) {
-				o.busyUntil = until
+			busy = append(busy, c)
+			if ok && held.Until.After(o.busyUntil) {
+				o.busyUntil = held.Until
 			}
 		})
 	}
@@ -96,7 +101,7 @@ func (w *work) once(ctx context.Context, list []cell) (busy []cell) {
 type slot struct {
 	*work
 	held  int64
-	begin func() // lets the next cell be claimed
+	begin func() // lets the next cell be taken
 }
 
 func (s *slot) release() {
@@ -122,116 +127,73 @@ func (s *slot) resize(ctx context.Context, n int64) error {
 func (w *work) late(c task.Chunk) *failure {
 	seed := c.Seed(w.task, w.task.Attempt)
 	return &failure{chunk: c, cause: task.TimedOut, detail: "no time was left to start the generator", seed: seed, attempt: w.task.Attempt,
-		commit: w.generator.Commit, image: w.config.Image, command: generator.Command(w.generator, c.Count(), seed, c.Cell.Start)}
+		commit: w.generator.Commit, image: w.config.Image, command: generator.Command(w.generator, c.Count(), seed, c.First())}
 }
 
-// make claims a cell and computes what is left to make of it. What becomes of
-// each part is noted in the outcome, but for what is to be tried again: all of it
-// while another worker holds the cell, which is until a moment at the latest.
-func (w *work) make(ctx context.Context, item cell, slot *slot) (again cell, until time.Time) {
-	first := item[0].chunk
+// make takes the cell of a chunk and computes what is left to make of it. What becomes
+// of each part is noted in the outcome. The error is of the rest of the chunk, which
+// was not made: a *store.BusyError or store.ErrLost where another worker has the cell, a
+// *failure, or that of a context that ended.
+func (w *work) make(ctx context.Context, c task.Chunk, slot *slot) (rest task.Chunk, err error) {
 	if w.isLate() {
-		w.unfinished(item, 0, first, w.late(first))
-		return nil, until
+		return c, w.late(c)
 	}
-	claim, err := w.claim(ctx, item)
+	by := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
+	cell, err := w.store.Take(ctx, w.task.Generator, c.Cell, by, func(cell *store.Cell) bool {
+		left, err := undone(w.task, c, cell)
+		return err == nil && len(left) > 0
+	})
 	if err != nil {
-		var busy *store.BusyError
-		if errors.As(err, &busy) {
-			return item, busy.Until
-		}
-		w.fail(ctx, item, err)
-		return nil, until
+		return c, w.storage(ctx, c, err)
 	}
-	clean := true
+	w.seen.receipts(w.kind(w.task.Parts(c)[0]), cell.Receipts)
 	log := w.log.With(w.delivery.attrs(w.task)...)
+	clean := true
 	defer func() {
 		ctx, cancel := w.delivery.lastWords(ctx)
 		defer cancel()
-		if e := w.store.Release(ctx, claim, clean); e != nil {
-			log.Error("release claim", "claim", claim.Number, "error", e)
+		if err := w.store.Release(ctx, cell, clean); err != nil {
+			log.Error("release the cell", "epoch", cell.Epoch, "error", err)
 		}
 	}()
-	// Between the look at the receipts and the claim, others may have committed
-	// some of it. From here on nobody else does.
-	now, err := w.look(ctx, item)
+	left, err := undone(w.task, c, cell)
 	if err != nil {
-		w.fail(ctx, item, err)
-		return nil, until
+		return c, &failure{chunk: c, cause: task.Conflict, detail: err.Error()}
 	}
-	for n, part := range now {
-		for _, x := range w.parts(part) {
-			err := slot.resize(ctx, w.weight(w.kind(x.chunk)))
-			if err == nil && w.isLate() {
-				err = w.late(x.chunk)
-			}
-			if err != nil {
-				w.unfinished(now, n, x.chunk, err)
-				return nil, until
-			}
-			began := time.Now()
-			receipt, stored, err := w.makePart(ctx, x, claim, slot, log.With("chunk", x.chunk.Name()))
-			clean = clean && stored
-			var failed *failure
-			if errors.As(err, &failed) && failed.cause == task.TimedOut || err != nil && failed == nil {
-				w.unfinished(now, n, x.chunk, err)
-				return nil, until
-			}
-			w.outcome.add(x.chunk, receipt, err, time.Since(began))
+	skipped := len(c.Kept())
+	for _, x := range left {
+		skipped -= len(x.keep)
+	}
+	defer func() {
+		if !errors.Is(err, store.ErrLost) { // else it is looked at again
+			w.outcome.skip(skipped)
 		}
+	}()
+	if len(left) == 0 {
+		err := w.store.Clear(ctx, cell, nil)
+		clean = err == nil
+		return c, w.storage(ctx, c, err)
 	}
-	return nil, until
-}
-
-// look returns what is left to make of a cell now, and notes what others have
-// made meanwhile.
-func (w *work) look(ctx context.Context, item cell) (cell, error) {
-	whole := item[0].chunk.Keep
-	for _, part := range item {
-		whole.Start, whole.End = min(whole.Start, part.chunk.Keep.Start), max(whole.End, part.chunk.Keep.End)
-	}
-	stored, err := w.store.Receipts(ctx, w.task.Generator, whole)
-	if err != nil {
-		return nil, err
-	}
-	var now cell
-	for _, part := range item {
-		left, err := undone(w.task, part.chunk, stored)
+	for n, x := range left {
+		rest = c
+		rest.Keep.Start = max(c.Keep.Start, x.chunk.Keep.Start)
+		err := slot.resize(ctx, w.weight(w.kind(x.chunk)))
+		if err == nil && w.isLate() {
+			err = w.late(x.chunk)
+		}
 		if err != nil {
-			w.outcome.add(part.chunk, nil, &failure{chunk: part.chunk, cause: task.Conflict, detail: err.Error()}, 0)
-			continue
+			return rest, err
 		}
-		done := len(part.chunk.Kept())
-		for _, x := range left {
-			done -= len(x.chunk.Kept())
+		began := time.Now()
+		receipt, stored, err := w.makePart(ctx, x, cell, n == len(left)-1, slot, log.With("chunk", x.chunk.Name()))
+		clean = clean && stored
+		failed, ok := errors.AsType[*failure](err)
+		if ok && failed.cause == task.TimedOut || err != nil && !ok {
+			return rest, err
 		}
-		w.outcome.skip(done)
-		now = append(now, left...)
+		w.outcome.add(x.chunk, receipt, err, time.Since(began))
 	}
-	return now, nil
-}
-
-// parts cuts what is to be made into what one process makes.
-func (w *work) parts(x todo) []todo {
-	var list []todo
-	for _, c := range w.task.Parts(x.chunk) {
-		part := x
-		part.chunk = c
-		list = append(list, part)
-	}
-	return list
-}
-
-// fail notes for each part of a cell that a request failed.
-func (w *work) fail(ctx context.Context, item cell, err error) {
-	for n, part := range item {
-		var failed *failure
-		if err := w.storage(ctx, part.chunk, err); !errors.As(err, &failed) {
-			w.unfinished(item, n, part.chunk, err)
-			return
-		}
-		w.outcome.add(part.chunk, nil, failed, 0)
-	}
+	return rest, nil
 }
 
 // isLate reports whether no chunk can be finished any more.
@@ -242,69 +204,73 @@ func (w *work) isLate() bool {
 	return left <= 0 || left < w.outcome.longest
 }
 
-// unfinished notes what was not made of a cell: chunk c of its n-th part, because
-// of err, and all that follows.
-func (w *work) unfinished(item cell, n int, c task.Chunk, err error) {
-	var failed *failure
-	if !errors.As(err, &failed) {
+// fail notes why a chunk was not made.
+func (w *work) fail(c task.Chunk, err error) {
+	failed, ok := errors.AsType[*failure](err)
+	if !ok {
 		failed = w.late(c) // the invocation ended under a request
 		if errors.Is(err, store.ErrRefused) {
 			failed.refused, failed.detail = true, "no time was left to try again: "+err.Error()
 		}
 	}
-	for _, part := range item[n:] {
-		rest := *failed
-		rest.chunk = part.chunk
-		rest.chunk.Keep.Start = max(c.Keep.Start, part.chunk.Keep.Start)
-		w.outcome.add(rest.chunk, nil, &rest, 0)
-	}
+	failed.chunk = c
+	w.outcome.add(c, nil, failed, 0)
 }
 
-// claim takes the cell. A repair stands above everything that holds its samples,
-// and leaves room below.
-func (w *work) claim(ctx context.Context, item cell) (*store.Claim, error) {
-	c, above := item[0].chunk, 0
-	if c.Indices != nil && item[0].restores == nil {
-		above = 1
-		stored, err := w.store.Receipts(ctx, w.task.Generator, c.Keep)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range stored {
-			above = max(above, r.Claim)
-		}
-	}
-	holder := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
-	return w.store.Claim(ctx, w.task.Generator, c, holder, above)
-}
-
-// makePart computes one chunk of a claimed cell, or one part of it, to the
-// receipt. The error is a *failure, or that of a context that ended. Unless
-// stored is true, some of its requests to store may still be executed.
-func (w *work) makePart(ctx context.Context, x todo, claim *store.Claim, slot *slot, log *slog.Logger) (receipt *store.Receipt, stored bool, err error) {
-	c := x.chunk
+// makePart computes what one process makes of a cell that is held, to the receipt;
+// after the last one the cell is given up. The error is a *failure, store.ErrLost, or
+// that of a context that ended. Unless stored is true, some of its requests to store
+// may still be executed.
+func (w *work) makePart(ctx context.Context, x todo, cell *store.Cell, last bool, slot *slot, log *slog.Logger) (receipt *store.Receipt, stored bool, err error) {
 	dir, err := w.scratch.Folder()
 	if err != nil {
-		return nil, true, w.disk(c, err)
+		return nil, true, w.disk(x.chunk, err)
 	}
 	defer w.scratch.Remove(dir, log)
-	made, err := w.generate(ctx, c, dir, slot, log)
+	made, err := w.generate(ctx, x, dir, slot, log)
 	if err != nil {
 		return nil, true, err
 	}
 	slot.release() // the next generator may start while this one's samples are stored
-	r := made.receipt(w, x, claim)
-	if err := w.commit(ctx, x, &r, made, claim); err != nil {
-		return nil, false, w.storage(ctx, c, err)
+	r := made.receipt(w, x, cell.Epoch)
+	if err := w.commit(ctx, x, &r, made.samples, cell, last); err != nil {
+		return nil, false, w.storage(ctx, x.chunk, err)
 	}
-	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "claim", r.Claim,
+	log.Info("chunk committed", "samples", len(r.Samples), "attempt", r.Attempt, "epoch", r.Epoch,
 		"cpu_seconds", r.CPUSeconds, "wall_seconds", r.WallSeconds, "peak_rss_bytes", r.PeakRSSBytes)
 	return &r, true, nil
 }
 
+// commit stores samples and then, last, their receipt.
+func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, samples []sample.Sample, cell *store.Cell, last bool) error {
+	if r.Format == task.Tar {
+		shard, err := w.store.PutShard(ctx, w.task.Generator, x.chunk, cell.Epoch, samples)
+		if err != nil {
+			return err
+		}
+		r.Shard = &shard
+		return w.store.Commit(ctx, cell, *r, x.place, last)
+	}
+	if x.place >= 0 { // what was replaced since stays
+		gone := cell.Replaced(x.place)
+		samples = slices.DeleteFunc(slices.Clone(samples), func(s sample.Sample) bool { return slices.Contains(gone, s.Index) })
+	}
+	var indices []int
+	for _, s := range samples {
+		indices = append(indices, s.Index)
+	}
+	if err := w.store.Overwrite(ctx, cell, indices); err != nil {
+		return err
+	}
+	if err := w.store.PutFiles(ctx, w.task.Generator, samples); err != nil {
+		return err
+	}
+	return w.store.Commit(ctx, cell, *r, x.place, last)
+}
+
 // storage turns an error of the bucket into what it means for the chunk.
 func (w *work) storage(ctx context.Context, c task.Chunk, err error) error {
-	if ctx.Err() != nil {
+	if _, busy := errors.AsType[*store.BusyError](err); err == nil || busy || errors.Is(err, store.ErrLost) || ctx.Err() != nil {
 		return err
 	}
 	return &failure{chunk: c, cause: task.Storage, detail: err.Error(), attempt: w.task.Attempt, seed: c.Seed(w.task, w.task.Attempt)}

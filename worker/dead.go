@@ -31,12 +31,8 @@ func deadParts(t task.Task, failures []Failed) []deadPart {
 	return list
 }
 
-// parts are the tasks for ranges of a task; those that touch become one. A
-// repair has no parts.
+// parts are the tasks for ranges of a task; those that touch become one.
 func parts(t task.Task, ranges []task.Range) []task.Task {
-	if t.Indices != nil && len(ranges) > 0 {
-		return []task.Task{t}
-	}
 	ranges = slices.Clone(ranges)
 	slices.SortFunc(ranges, func(a, b task.Range) int { return cmp.Compare(a.Start, b.Start) })
 	var list []task.Task

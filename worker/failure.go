@@ -32,7 +32,7 @@ func (f *failure) Error() string {
 func (f *failure) report(t task.Task, d delivery) store.Failure {
 	return store.Failure{
 		Cause: f.cause, Detail: f.detail, Generator: t.Generator, Commit: f.commit, Image: f.image, RunID: t.RunID, Task: t,
-		ChunkStart: f.chunk.Cell.Start, ChunkSize: f.chunk.Count(), Seed: f.seed, Attempt: f.attempt,
+		ChunkStart: f.chunk.First(), ChunkSize: f.chunk.Count(), Seed: f.seed, Attempt: f.attempt,
 		Start: f.chunk.Keep.Start, End: f.chunk.Keep.End, Name: f.chunk.Name(),
 		Command: f.command, ExitCode: f.exitCode, Signal: f.signal, Stdout: f.stdout, Stderr: f.stderr,
 		CPUSeconds: f.result.CPU.Seconds(), WallSeconds: f.result.Wall.Seconds(), PeakRSSBytes: f.result.PeakRSS,

@@ -39,7 +39,7 @@ atexit.register(frames)`})
 			keys = append(keys, o.Key)
 		}
 		list := b.receipts("g") // lowest claim first
-		named := list[len(list)-1].ObjectKeys()
+		named := list[len(list)-1].Objects()
 		slices.Sort(named)
 		if frames := strings.Count(strings.Join(keys, " "), "_00000001/frames/left/"); !slices.Equal(keys, named) || frames != left {
 			t.Errorf("stored are %v, named %v; %d frames, want %d", keys, named, frames, left)

@@ -32,8 +32,8 @@ type made struct {
 // itself fails it is run again alone; if it fails in the same way and neither
 // memory nor disk were short, the next attempt's seed is tried, three seeds in
 // all. So a disturbance never changes which seed makes a chunk.
-func (w *work) generate(ctx context.Context, c task.Chunk, dir string, slot *slot, log *slog.Logger) (*made, error) {
-	kind := w.kind(c)
+func (w *work) generate(ctx context.Context, x todo, dir string, slot *slot, log *slog.Logger) (*made, error) {
+	kind := w.kind(x.chunk)
 	attempt := w.task.Attempt
 	var failed *failure // of this attempt
 	least := int64(oneCPU)
@@ -43,7 +43,7 @@ func (w *work) generate(ctx context.Context, c task.Chunk, dir string, slot *slo
 		}
 		alone := slot.held == w.capacity
 		scratch := filepath.Join(dir, fmt.Sprint(try))
-		m, f := w.try(ctx, c, kind, scratch, attempt)
+		m, f := w.try(ctx, x, kind, scratch, attempt)
 		if f == nil {
 			return m, nil
 		}
@@ -71,7 +71,8 @@ func (w *work) generate(ctx context.Context, c task.Chunk, dir string, slot *slo
 }
 
 // try runs the generator once and checks what it wrote.
-func (w *work) try(ctx context.Context, c task.Chunk, kind kind, scratch string, attempt int) (*made, *failure) {
+func (w *work) try(ctx context.Context, x todo, kind kind, scratch string, attempt int) (*made, *failure) {
+	c := x.chunk
 	m := &made{seed: c.Seed(w.task, attempt), attempt: attempt}
 	f := &failure{chunk: c, seed: m.seed, attempt: attempt, commit: w.generator.Commit, image: w.config.Image}
 	if err := os.Mkdir(scratch, 0o700); err != nil {
@@ -82,7 +83,7 @@ func (w *work) try(ctx context.Context, c task.Chunk, kind kind, scratch string,
 	deliveries := w.delivery.earlier + w.delivery.receives
 	var err error
 	m.result, err = w.Handler.generator(limited, generator.Request{
-		Generator: w.generator, Samples: c.Count(), Seed: m.seed, StartIndex: c.Cell.Start, Scratch: scratch,
+		Generator: w.generator, Samples: c.Count(), Seed: m.seed, StartIndex: c.First(), Scratch: scratch,
 		Guard: w.guard, MaxBytes: w.limits.Bytes, MaxFiles: w.limits.Files * (c.Count() + 1),
 		Patience: func() time.Duration { return w.seen.patience(kind, w.limits.Patience, deliveries) },
 	})
@@ -103,7 +104,7 @@ func (w *work) try(ctx context.Context, c task.Chunk, kind kind, scratch string,
 		return nil, f
 	}
 	var places []sample.Place
-	for n, index := range c.Kept() {
+	for n, index := range x.keep {
 		offset := n
 		if c.Indices == nil {
 			offset = index - c.Cell.Start
@@ -138,14 +139,14 @@ func (w *work) short(during generator.Watched) task.Cause {
 	return ""
 }
 
-func (m *made) receipt(w *work, x todo, claim *store.Claim) store.Receipt {
+func (m *made) receipt(w *work, x todo, epoch int) store.Receipt {
 	c := x.chunk
 	r := store.Receipt{
 		Dataset: w.task.Dataset, Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
 		Lock: w.generator.Lock, Python: w.generator.Version, Platform: w.generator.Platform,
-		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.Cell.Start, Seed: m.seed,
-		Command: m.result.Command, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: m.attempt,
-		Claim: x.order(claim.Number), Format: w.task.Format, Domain: m.domain,
+		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.First(), Seed: m.seed,
+		Command: m.result.Command, Start: x.keep[0], End: x.keep[len(x.keep)-1] + 1, Indices: c.Indices, Attempt: m.attempt,
+		Epoch: epoch, Format: w.task.Format, Domain: m.domain,
 		CPUSeconds: m.result.CPU.Seconds(), WallSeconds: m.result.Wall.Seconds(), PeakRSSBytes: m.result.PeakRSS,
 		RequestID: w.delivery.requestID, MessageID: w.delivery.firstID, Receives: w.delivery.earlier + w.delivery.receives,
 		Committed: time.Now().UTC(),

@@ -51,7 +51,7 @@ type Handler struct {
 type Summary struct {
 	Generator string       `json:"generator"`
 	Samples   int          `json:"samples"`   // committed by this invocation
-	Committed []string     `json:"committed"` // keys of the receipts written
+	Committed []string     `json:"committed"` // keys of the cells
 	Skipped   int          `json:"skipped"`   // samples that were committed before
 	Remaining []task.Range `json:"remaining,omitempty"`
 	Failures  []Failed     `json:"failures,omitempty"`
@@ -275,15 +275,19 @@ func (o *outcome) open() []task.Range {
 // rest is the task for what was not finished. Chunks in between that are
 // committed are skipped by whoever takes it, so it always has fewer to do.
 func (o *outcome) rest(t task.Task) task.Task {
-	if t.Indices != nil {
-		return t
-	}
 	open := o.open()
 	all := open[0]
 	for _, r := range open {
 		all.Start, all.End = min(all.Start, r.Start), max(all.End, r.End)
 	}
 	return t.Part(all)
+}
+
+// hold notes what another worker holds.
+func (o *outcome) hold(r task.Range) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.held = append(o.held, r)
 }
 
 // run computes the chunks of a task that are not committed yet, side by side,
@@ -318,31 +322,9 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *outcome {
 		return o.failAll(t, task.Storage, err.Error())
 	}
 	st := h.store.In(t.Dataset)
-	stored, err := st.Receipts(ctx, t.Generator, t.Range())
-	if err != nil {
-		return o.failAll(t, task.Storage, err.Error())
-	}
-
 	w := &work{Handler: h, store: st, task: t, delivery: d, generator: gen, outcome: o}
 	w.generatorDeadline = d.deadline.Add(-reserve)
-	h.seen.receipts(w.kind(t.Parts(t.Chunks()[0])[0]), stored)
-	var todo []cell
-	for _, c := range t.Chunks() {
-		parts, err := undone(t, c, stored)
-		if err != nil {
-			o.failures = append(o.failures, failure{chunk: c, cause: task.Conflict, detail: err.Error()})
-			continue
-		}
-		left := 0
-		for _, p := range parts {
-			left += len(p.chunk.Kept())
-		}
-		o.skipped += len(c.Kept()) - left
-		if len(parts) > 0 {
-			todo = append(todo, parts)
-		}
-	}
-	w.all(ctx, todo)
+	w.all(ctx, t.Chunks())
 	if len(o.unfinished) > 0 && len(o.receipts) == 0 && len(o.failures) == 0 {
 		// Sending the same chunks on would go round for ever.
 		o.failures, o.unfinished = o.unfinished, nil
@@ -442,8 +424,12 @@ func (h *Handler) report(ctx context.Context, t task.Task, d delivery, o *outcom
 	s := Summary{Generator: t.Generator, Skipped: o.skipped, Committed: []string{}}
 	for _, r := range o.receipts {
 		s.Samples += len(r.Samples)
-		s.Committed = append(s.Committed, r.Key())
+		cell := task.Range{Start: r.Start / r.ChunkSize * r.ChunkSize}
+		cell.End = cell.Start + r.ChunkSize
+		s.Committed = append(s.Committed, t.Dataset.CellKey(t.Generator, cell))
 	}
+	slices.Sort(s.Committed)
+	s.Committed = slices.Compact(s.Committed) // a cell may have been made in parts
 	for _, f := range o.unfinished {
 		s.Remaining = append(s.Remaining, f.chunk.Keep)
 	}

@@ -73,7 +73,7 @@ func TestHeldBeyondTheLastDelivery(t *testing.T) {
 		w.pin(t, task.NewManifest("", 2, task.Files))
 		x := task.Task{Generator: "model", NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files}
 		holder := store.Holder{RequestID: "somebody", Deadline: time.Now().Add(time.Hour)}
-		if _, err := w.outside().Claim(t.Context(), "model", x.Chunks()[0], holder, 0); err != nil {
+		if _, err := w.outside().Take(t.Context(), "model", x.Range(), holder, nil); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
@@ -171,8 +171,8 @@ func TestNoMoreIsClaimedThanIsSoonMade(t *testing.T) {
 		claimed := func() (n int) {
 			near.mu.Lock()
 			defer near.mu.Unlock()
-			for key, text := range w.bucket.objects {
-				if strings.HasPrefix(key, task.ClaimKind) && !strings.Contains(string(text), `"released":true`) {
+			for _, c := range w.bucket.cells() {
+				if c.Holder != nil {
 					n++
 				}
 			}

@@ -39,7 +39,7 @@ func TestFaultsOfQueue(t *testing.T) {
 				x := task.Task{Generator: cmp.Or(test.generator, "model"), NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files}
 				if test.held > 0 {
 					holder := store.Holder{RequestID: "somebody", Deadline: time.Now().Add(test.held)}
-					if _, err := w.outside().Claim(t.Context(), "model", x.Chunks()[0], holder, 0); err != nil {
+					if _, err := w.outside().Take(t.Context(), "model", x.Range(), holder, nil); err != nil {
 						t.Fatal(err)
 					}
 				}

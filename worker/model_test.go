@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -106,9 +105,7 @@ func (w *world) disturb(ctx context.Context, t *rapid.T, runs []task.Run) {
 	}
 }
 
-// repair replaces some of the samples of one dataset. Until its receipt is there,
-// the older ones vouch for samples that it may have written over: so says the
-// contract.
+// repair replaces some of the samples of one dataset, in as many cells as they lie in.
 func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
 	var x task.Task
 	var there []int
@@ -122,23 +119,20 @@ func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
 			there = append(there, s.Index)
 		}
 	}
-	w.bucket.unsure = map[place]bool{}
 	for _, i := range slices.Compact(slices.Sorted(slices.Values(there))) {
 		if rapid.Bool().Draw(t, fmt.Sprintf("index %d", i)) {
 			x.Indices = append(x.Indices, i)
-			w.bucket.unsure[place{x.Dataset.String(), i}] = true
 		}
 	}
 	if len(x.Indices) == 0 {
 		return
 	}
 	w.again(ctx, t, runs, x)
-	for _, r := range w.bucket.receipts() {
-		if slices.Equal(r.Indices, x.Indices) {
-			return
+	for _, c := range x.Chunks() {
+		if !slices.ContainsFunc(w.bucket.receipts(), func(r store.Receipt) bool { return slices.Equal(r.Indices, c.Indices) }) {
+			t.Fatalf("there is no receipt of the repair of %v", c.Indices)
 		}
 	}
-	t.Fatalf("there is no receipt of the repair")
 }
 
 // restore loses objects of a receipt, or their bytes, and has them made again in its
@@ -147,24 +141,19 @@ func (w *world) restore(ctx context.Context, t *rapid.T, runs []task.Run) {
 	all := w.bucket.receipts()
 	r := all[rapid.IntRange(0, len(all)-1).Draw(t, "receipt")]
 	x := task.Task{Dataset: r.Dataset, Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r9", ChunkSize: r.ChunkSize, PartSize: r.PartSize,
-		Restore: r.Claim, Attempt: r.Attempt, StartIndex: r.Start, NumSamples: r.Range().Len()}
+		Restore: r.Epoch, Attempt: r.Attempt, StartIndex: r.Start, NumSamples: r.Range().Len()}
 	if r.Indices != nil {
 		x.Indices, x.StartIndex, x.NumSamples, x.PartSize, x.Attempt = r.Indices, 0, 0, 0, r.FirstAttempt
 	}
 	w.bucket.unsure = map[place]bool{}
-	top := w.bucket.highest()
-	for _, s := range r.Samples {
-		if at := (place{r.Dataset.String(), s.Index}); top[at] == r.Claim {
-			w.bucket.unsure[at] = true
-			for _, key := range r.ObjectKeys() {
-				if name := strings.Split(key, "/"); r.Shard != nil || name[3] == s.ID {
-					if rapid.Bool().Draw(t, "lost") {
-						delete(w.bucket.objects, key)
-					} else {
-						w.bucket.objects[key] = []byte("damaged")
-					}
-				}
-			}
+	for _, s := range r.Current {
+		w.bucket.unsure[place{r.Dataset.String(), s.Index}] = true
+	}
+	for _, key := range r.Objects() {
+		if rapid.Bool().Draw(t, "lost") {
+			delete(w.bucket.objects, key)
+		} else {
+			w.bucket.objects[key] = []byte("damaged")
 		}
 	}
 	for _, run := range runs {
@@ -316,30 +305,41 @@ func (w *world) settle(ctx context.Context, t *rapid.T, runs []task.Run) {
 	t.Fatalf("not whole after eight rounds")
 }
 
-// receipts are the receipts in the bucket.
-func (b *bucket) receipts() []store.Receipt {
-	var list []store.Receipt
+// cells are the cells in the bucket.
+func (b *bucket) cells() (list []*store.Cell) {
 	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
-		data := b.objects[key]
 		if !strings.HasPrefix(key, task.ReceiptKind) {
 			continue
 		}
-		var r store.Receipt
-		if err := json.Unmarshal(data, &r); err != nil {
+		c, err := store.ParseCell(key, b.objects[key])
+		if err != nil {
 			panic(err)
 		}
-		list = append(list, r)
+		list = append(list, c)
 	}
 	return list
 }
 
-// missing narrows a run to the indices that no receipt has.
+// receipts are the receipts in the bucket.
+func (b *bucket) receipts() (list []store.Receipt) {
+	for _, c := range b.cells() {
+		list = append(list, c.Receipts...)
+	}
+	return list
+}
+
+// missing narrows a run to the indices that are not committed.
 func (b *bucket) missing(run task.Run) task.Run {
-	there := b.highest()
+	there := map[place]bool{}
+	for _, c := range b.cells() {
+		for _, i := range c.Committed() {
+			there[place{c.Dataset.String(), i}] = true
+		}
+	}
 	run.Missing = true
 	g := run.Generators[0]
 	for i := run.Start; i < run.Start+run.Samples; i++ {
-		if n := len(g.Missing); there[place{run.Dataset.String(), i}] > 0 {
+		if n := len(g.Missing); there[place{run.Dataset.String(), i}] {
 			continue
 		} else if n > 0 && g.Missing[n-1].End == i {
 			g.Missing[n-1].End++
@@ -351,35 +351,34 @@ func (b *bucket) missing(run task.Run) task.Run {
 	return run
 }
 
-// highest are the highest claims of the receipts that have a sample.
-func (b *bucket) highest() map[place]int {
-	top := map[place]int{}
-	for _, r := range b.receipts() {
-		for _, s := range r.Samples {
-			at := place{r.Dataset.String(), s.Index}
-			top[at] = max(top[at], r.Claim)
+// truthful says which receipt vouches for what is not there, and which cell has a state
+// that a listing would tell wrong.
+func (b *bucket) truthful() error {
+	for _, c := range b.cells() {
+		state := store.Partial
+		switch n := len(c.Committed()); n {
+		case 0:
+			state = store.Empty
+		case c.Range().Len():
+			state = store.Complete
+		}
+		if told := store.State(len(b.objects[c.Key()]) % 3); told != state {
+			return fmt.Errorf("%s is told to be %d and is %d", c.Key(), told, state)
 		}
 	}
-	return top
-}
-
-// truthful says which receipt vouches for what is not there: of those with the
-// highest claim for an index, because the others are superseded.
-func (b *bucket) truthful() error {
-	top := b.highest()
 	for _, r := range b.receipts() {
-		for _, s := range r.Samples {
-			if at := (place{r.Dataset.String(), s.Index}); r.Claim < top[at] || b.unsure[at] {
+		for _, s := range r.Current {
+			if b.unsure[place{r.Dataset.String(), s.Index}] {
 				continue
 			}
 			files, err := b.files(r, s)
 			if err != nil {
-				return fmt.Errorf("%s, index %d: %w", r.Key(), s.Index, err)
+				return fmt.Errorf("%s, index %d: %w", r.ID(), s.Index, err)
 			}
 			for _, f := range s.Files {
 				sum := sha256.Sum256(files[f.Name])
 				if hex.EncodeToString(sum[:]) != f.SHA256 {
-					return fmt.Errorf("%s vouches for other bytes of %s of index %d than %q", r.Key(), f.Name, s.Index, files[f.Name])
+					return fmt.Errorf("%s vouches for other bytes of %s of index %d than %q", r.ID(), f.Name, s.Index, files[f.Name])
 				}
 			}
 		}
@@ -430,29 +429,21 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 		t.Errorf("%v", err)
 	}
 	named := map[string]bool{}
-	top := w.bucket.highest()
 	at := map[place]store.Receipt{}
+	for _, c := range w.bucket.cells() {
+		if c.Holder != nil || c.Void != nil {
+			t.Errorf("%s is held by %+v, void %v", c.Key(), c.Holder, c.Void)
+		}
+	}
 	for _, r := range w.bucket.receipts() {
-		for _, key := range r.ObjectKeys() {
+		for _, key := range r.Objects() {
 			named[key] = true
 		}
-		for _, s := range r.Samples {
-			here := place{r.Dataset.String(), s.Index}
-			if other, twice := at[here]; twice {
-				if other.Claim == r.Claim || other.Indices == nil && r.Indices == nil {
-					t.Errorf("index %d is in %s and in %s", s.Index, other.Key(), r.Key())
-				}
-				if other.Claim > r.Claim {
-					continue
-				}
-			}
-			at[here] = r
+		for _, s := range r.Current {
+			at[place{r.Dataset.String(), s.Index}] = r
 			files, err := w.bucket.files(r, s)
-			if err != nil {
+			if err != nil || r.Indices != nil {
 				continue // told above
-			}
-			if r.Indices != nil || top[here] > r.Claim {
-				continue
 			}
 			attempt, size := 0, r.Made()
 			for crashes(task.Seed("model", r.RunSeed, size, r.ChunkStart/size, attempt)) {

@@ -91,13 +91,13 @@ func TestPartsOneByOne(t *testing.T) {
 		t.Errorf("committed %v in parts of %v", got, parts)
 	}
 	// One worker at a time has the cell, also if the other does not know of parts.
-	claim, err := b.store.Claim(t.Context(), "g", task.Chunk{Cell: task.Range{Start: 8, End: 16}}, store.Holder{RequestID: "other", Deadline: time.Now().Add(time.Hour)}, 0)
+	cell, err := b.store.Take(t.Context(), "g", task.Range{Start: 8, End: 16}, store.Holder{RequestID: "other", Deadline: time.Now().Add(time.Hour)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	next.StartIndex = 8
 	if _, err := b.do(next, 10*time.Second); err == nil || !strings.Contains(err.Error(), "another worker") {
-		t.Errorf("with claim %d held: %v", claim.Number, err)
+		t.Errorf("in epoch %d: %v", cell.Epoch, err)
 	}
 }
 
@@ -110,11 +110,11 @@ func TestPartsRestored(t *testing.T) {
 	}
 	before := b.receipts("g")
 	damaged := before[1]
-	if err := b.store.Delete(t.Context(), damaged.ObjectKeys()[:1]); err != nil {
+	if err := b.store.Delete(t.Context(), damaged.Objects()[:1]); err != nil {
 		t.Fatal(err)
 	}
 	restore := x.Part(damaged.Range())
-	restore.RunID, restore.Restore = "r2", damaged.Claim
+	restore.RunID, restore.Restore = "r2", damaged.Epoch
 	if s, err := b.do(restore, time.Minute); err != nil || s.Samples != 2 {
 		t.Fatalf("%+v, %v", s, err)
 	}
@@ -122,7 +122,7 @@ func TestPartsRestored(t *testing.T) {
 	if len(after) != 2 || after[1].RunID != "r2" || after[0].RunID != "" || !reflect.DeepEqual(after[1].Samples, damaged.Samples) {
 		t.Errorf("restored as %+v, was %+v", after, damaged)
 	}
-	for _, key := range damaged.ObjectKeys() {
+	for _, key := range damaged.Objects() {
 		if body, _, err := b.store.Get(t.Context(), key); err != nil {
 			t.Error(err)
 		} else {

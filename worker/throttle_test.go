@@ -123,7 +123,7 @@ func TestThrottledBucket(t *testing.T) {
 			}
 			files := 0
 			for _, r := range b.receipts(name) {
-				files += len(r.ObjectKeys())
+				files += r.Files()
 			}
 			if objects := b.objects(task.DefaultDataset.Prefix(task.DataKind) + name + "/"); files != 600 || len(objects) != 600 {
 				t.Errorf("%d objects, receipts name %d", len(objects), files)

@@ -218,7 +218,7 @@ func TestAgainstMoto(t *testing.T) {
 			t.Errorf("%s: %d receipts, %v", name, len(receipts), err)
 		}
 		for _, r := range receipts {
-			for _, key := range r.ObjectKeys() {
+			for _, key := range r.Objects() {
 				body, _, err := st.Get(t.Context(), key)
 				if err != nil {
 					t.Error(err)

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"encoding/json"
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -32,15 +33,16 @@ func TestAlike(t *testing.T) {
 			v := NewView("g", task.Range{Start: 0, End: 100})
 			at := 0
 			for _, chunk := range test.chunks {
-				r := store.Receipt{Generator: "g", Claim: 1, Start: at, End: at + len(chunk)}
+				r := store.Receipt{Generator: "g", Epoch: 1, Start: at, End: at + len(chunk)}
+				list := []store.Receipt{}
 				for _, letter := range chunk {
 					r.Samples = append(r.Samples, store.ReceiptSample{Index: at, Fingerprint: string(letter)})
+					if again, ok := test.repairs[at]; ok {
+						list = append(list, store.Receipt{Generator: "g", Epoch: 2, Start: at, End: at + 1, Indices: []int{at}, Samples: []store.ReceiptSample{{Index: at, Fingerprint: again}}})
+					}
 					at++
 				}
-				v.Add(r)
-			}
-			for index, letter := range test.repairs {
-				v.Add(store.Receipt{Generator: "g", Claim: 2, Start: index, End: index + 1, Indices: []int{index}, Samples: []store.ReceiptSample{{Index: index, Fingerprint: letter}}})
+				v.Add(cellOf(t, r.Range(), append([]store.Receipt{r}, list...)...))
 			}
 			report := GeneratorReport{}
 			report.Alike, report.Chunks = v.Alike()
@@ -49,4 +51,18 @@ func TestAlike(t *testing.T) {
 			}
 		})
 	}
+}
+
+// cellOf is a cell of the generator g with receipts.
+func cellOf(t testing.TB, cell task.Range, receipts ...store.Receipt) *store.Cell {
+	t.Helper()
+	text, err := json.Marshal(store.Cell{Version: 1, Generator: "g", Start: cell.Start, End: cell.End, Epoch: len(receipts), Receipts: receipts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.ParseCell(task.DefaultDataset.CellKey("g", cell), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }

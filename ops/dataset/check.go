@@ -48,7 +48,8 @@ type inspection struct {
 
 // recorded is what is kept of one receipt.
 type recorded struct {
-	name    store.ReceiptName
+	cell    store.CellName
+	id      string
 	domain  string
 	commit  string
 	lock    string
@@ -91,21 +92,21 @@ func (i *inspection) progress(stage string, done, total int) {
 
 // readReceipts takes in every receipt that can be trusted.
 func (i *inspection) readReceipts(ctx context.Context) error {
-	var names []store.ReceiptName
-	for o, err := range i.Store.List(ctx, i.Store.Dataset().ReceiptsPrefix(i.name), "") {
+	var names []store.CellName
+	for o, err := range i.Store.List(ctx, i.Store.Dataset().CellsPrefix(i.name), "") {
 		if err != nil {
 			return err
 		}
-		r, repair, ok := task.ReceiptRange(o.Key)
+		r, ok := task.CellRange(o.Key)
 		switch {
 		case !ok:
 			i.distrust(o.Key, "no receipt has such a name")
 		case r.Overlaps(i.view.Range):
-			names = append(names, store.ReceiptName{Key: o.Key, Range: r, Repair: repair})
+			names = append(names, store.CellName{Key: o.Key, Range: r})
 		}
 	}
 	done := 0
-	for r, err := range i.Store.ReadReceipts(ctx, names) {
+	for c, err := range i.Store.Cells(ctx, names) {
 		if broken, ok := errors.AsType[*store.Error](err); ok && errors.Is(err, store.ErrDamaged) {
 			i.distrust(broken.Key, broken.Err.Error())
 			continue
@@ -116,19 +117,14 @@ func (i *inspection) readReceipts(ctx context.Context) error {
 		if done++; done%256 == 0 {
 			i.progress("receipts of "+i.name, done, len(names))
 		}
-		if wrong := Contradiction(r, i.Store.Dataset(), i.name); wrong != "" {
-			i.distrust(r.ReadFrom, wrong)
+		if wrong := Contradiction(c, i.Store.Dataset(), i.name); wrong != "" {
+			i.distrust(c.Key(), wrong)
 			continue
 		}
-		i.record(r)
+		i.record(c)
 	}
 	for _, h := range i.view.held.all() {
 		i.receipts[h.receipt-1].live++
-	}
-	for _, index := range i.view.ties() {
-		h, _ := i.view.held.get(index)
-		i.report.add(Damage{Kind: IndexTwice, Key: i.receipts[h.receipt-1].name.Key, Detail: fmt.Sprintf("sample %d is in another receipt of the same claim", index)})
-		i.report.plan.Replace = append(i.report.plan.Replace, index)
 	}
 	return nil
 }
@@ -138,39 +134,42 @@ func (i *inspection) distrust(key, why string) {
 	i.report.plan.Remove = append(i.report.plan.Remove, key)
 }
 
-func (i *inspection) record(r store.Receipt) {
-	if !slices.Contains(i.report.Seeds, r.RunSeed) {
-		i.report.Seeds = append(i.report.Seeds, r.RunSeed)
-	}
-	if !slices.Contains(i.report.Domains, r.Domain) {
-		i.report.Domains = append(i.report.Domains, r.Domain)
-	}
-	e := recorded{name: store.ReceiptName{Key: r.ReadFrom, Range: r.Range(), Repair: r.Indices != nil}, domain: r.Domain, commit: r.Commit, lock: r.Lock}
-	if n := len(i.receipts); n > 0 { // one string for all
-		last := i.receipts[n-1]
-		if last.domain == r.Domain {
-			e.domain = last.domain
+func (i *inspection) record(c *store.Cell) {
+	for _, r := range c.Receipts {
+		if !slices.Contains(i.report.Seeds, r.RunSeed) {
+			i.report.Seeds = append(i.report.Seeds, r.RunSeed)
 		}
-		if last.commit == r.Commit {
-			e.commit = last.commit
+		if !slices.Contains(i.report.Domains, r.Domain) {
+			i.report.Domains = append(i.report.Domains, r.Domain)
 		}
-		if last.lock == r.Lock {
-			e.lock = last.lock
+		e := recorded{cell: store.CellName{Key: c.Key(), Range: c.Range()}, id: r.ID(), domain: r.Domain, commit: r.Commit, lock: r.Lock}
+		if n := len(i.receipts); n > 0 { // one string for all
+			last := i.receipts[n-1]
+			if last.domain == r.Domain {
+				e.domain = last.domain
+			}
+			if last.commit == r.Commit {
+				e.commit = last.commit
+			}
+			if last.lock == r.Lock {
+				e.lock = last.lock
+			}
 		}
+		if r.Shard != nil {
+			i.shards[r.Shard.Key] = &shard{Object: *r.Shard, receipt: len(i.receipts)}
+		}
+		i.objects += len(r.Objects())
+		i.receipts = append(i.receipts, e)
 	}
-	objects := func(s store.ReceiptSample) (sum uint64) {
+	i.view.add(c, func(r store.Receipt, s store.ReceiptSample) (sum uint64) {
+		if r.Shard != nil {
+			return 0
+		}
 		for _, f := range s.Files {
 			sum += i.hash(f.Name, f.Size)
 		}
 		return sum
-	}
-	if r.Shard != nil {
-		objects = nil
-		i.shards[r.Shard.Key] = &shard{Object: *r.Shard, receipt: len(i.receipts)}
-	}
-	i.objects += len(r.ObjectKeys())
-	i.receipts = append(i.receipts, e)
-	i.view.add(r, objects)
+	})
 }
 
 // hash is one object's part of the sum of a sample's objects.
@@ -341,16 +340,29 @@ func (i *inspection) explain(ctx context.Context) error {
 	return group.Wait()
 }
 
+// again reads a receipt once more.
+func (i *inspection) again(ctx context.Context, e *recorded) (store.Receipt, error) {
+	c, err := i.Store.Cell(ctx, e.cell.Key)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return store.Receipt{}, err
+	}
+	if err == nil {
+		for _, r := range c.Receipts {
+			if r.ID() == e.id {
+				return r, nil
+			}
+		}
+	}
+	return store.Receipt{}, fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples", e.cell.Key)
+}
+
 func (i *inspection) explainReceipt(ctx context.Context, place int, indices []int) error {
 	e := &i.receipts[place]
-	r, err := i.Store.Receipt(ctx, e.name.Key)
-	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("%s was deleted while it was checked: somebody is at work on these samples", e.name.Key)
-	}
+	r, err := i.again(ctx, e)
 	if err != nil {
 		return err
 	}
-	for _, s := range r.Samples {
+	for _, s := range r.Current {
 		if _, asked := slices.BinarySearch(indices, s.Index); !asked {
 			continue
 		}
@@ -424,11 +436,11 @@ func (i *inspection) conclude(ctx context.Context) error {
 		if !e.missing && !e.corrupt {
 			continue
 		}
-		receipt, err := i.Store.Receipt(ctx, e.name.Key)
+		receipt, err := i.again(ctx, &e)
 		if err != nil {
 			return err
 		}
-		ref := Ref{Key: e.name.Key, Digest: digest(receipt)}
+		ref := Ref{Key: e.cell.Key, Digest: digest(receipt)}
 		if e.corrupt {
 			r.plan.Corrupt = append(r.plan.Corrupt, ref)
 		} else {

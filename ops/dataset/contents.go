@@ -41,10 +41,14 @@ func (i *inspection) readContents(ctx context.Context) error {
 	if !i.Deep {
 		return nil
 	}
-	var names []store.ReceiptName
+	var names []store.CellName
+	total := 0
 	for _, e := range i.receipts {
-		if e.live > 0 {
-			names = append(names, e.name)
+		if e.live == 0 {
+			continue
+		}
+		if total++; len(names) == 0 || names[len(names)-1].Key != e.cell.Key {
+			names = append(names, e.cell)
 		}
 	}
 	c := &contents{store: i.Store, trust: i.Trust, memory: semaphore.NewWeighted(memory), decoding: semaphore.NewWeighted(decoding)}
@@ -55,48 +59,61 @@ func (i *inspection) readContents(ctx context.Context) error {
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		done++
-		i.progress("contents of "+i.name, done, len(names))
+		i.progress("contents of "+i.name, done, total)
 	}
-	for r, err := range i.Store.ReadReceipts(limited, names) {
+	for cell, err := range i.Store.Cells(limited, names) {
 		if err != nil {
 			return errors.Join(group.Wait(), err)
 		}
-		place := i.view.order[r.ReadFrom]
-		if place == 0 || Contradiction(r, i.Store.Dataset(), i.name) != "" {
-			return errors.Join(group.Wait(), fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples", r.ReadFrom))
+		for _, r := range cell.Receipts {
+			if err := i.readContentsOf(limited, group, c, r, finished); err != nil {
+				return errors.Join(group.Wait(), err)
+			}
 		}
-		e := &i.receipts[place-1]
-		live := slices.DeleteFunc(slices.Clone(r.Samples), func(s store.ReceiptSample) bool { return !i.view.Describes(r, s.Index) })
-		entry := journalEntry(r, live)
-		if e.hurt == nil && i.Journal.has(entry) {
-			i.report.Resumed++
-			finished()
-			continue
-		}
-		group.Go(func() error {
-			found, undecodable, err := c.check(limited, r, live, e.hurt)
-			if err != nil {
-				return err
-			}
-			whole := e.hurt == nil && len(found) == 0
-			i.note(e, found...)
-			i.mu.Lock()
-			for _, u := range undecodable {
-				whole = false
-				i.report.add(u.damage)
-				i.report.plan.Replace = append(i.report.plan.Replace, u.index)
-			}
-			i.mu.Unlock()
-			if whole {
-				if err := i.Journal.add(entry); err != nil {
-					return err
-				}
-			}
-			finished()
-			return nil
-		})
 	}
 	return group.Wait()
+}
+
+// readContentsOf has the objects of one receipt read.
+func (i *inspection) readContentsOf(ctx context.Context, group *errgroup.Group, c *contents, r store.Receipt, finished func()) error {
+	place := i.view.order[r.ID()]
+	if place == 0 {
+		return fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples", r.ReadFrom)
+	}
+	e := &i.receipts[place-1]
+	live := slices.DeleteFunc(slices.Clone(r.Current), func(s store.ReceiptSample) bool { return s.Index < i.view.Range.Start || s.Index >= i.view.Range.End })
+	if len(live) == 0 {
+		return nil
+	}
+	entry := journalEntry(r, live)
+	if e.hurt == nil && i.Journal.has(entry) {
+		i.report.Resumed++
+		finished()
+		return nil
+	}
+	group.Go(func() error {
+		found, undecodable, err := c.check(ctx, r, live, e.hurt)
+		if err != nil {
+			return err
+		}
+		whole := e.hurt == nil && len(found) == 0
+		i.note(e, found...)
+		i.mu.Lock()
+		for _, u := range undecodable {
+			whole = false
+			i.report.add(u.damage)
+			i.report.plan.Replace = append(i.report.plan.Replace, u.index)
+		}
+		i.mu.Unlock()
+		if whole {
+			if err := i.Journal.add(entry); err != nil {
+				return err
+			}
+		}
+		finished()
+		return nil
+	})
+	return nil
 }
 
 // digest is the SHA-256 of a receipt.

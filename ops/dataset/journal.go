@@ -81,7 +81,7 @@ func (j *Journal) read(about string, fresh bool) error {
 // journalEntry stands for a receipt and the samples that it describes.
 func journalEntry(r store.Receipt, live []store.ReceiptSample) string {
 	h := sha256.New()
-	fmt.Fprintln(h, r.Key(), digest(r))
+	fmt.Fprintln(h, r.ID(), digest(r))
 	for _, s := range live {
 		fmt.Fprintln(h, s.Index)
 	}

@@ -147,14 +147,13 @@ func (l *lab) deliver(t task.Task, requests int) error {
 }
 
 // perform delivers a task until it is done. Now and then the worker dies first, at
-// any of its requests; whoever sees that gives its claims back.
+// any of its requests; whoever sees that ends its holds.
 func (l *lab) perform(t task.Task) {
 	l.t.Helper()
 	for l.random.IntN(3) == 0 {
 		_ = l.deliver(t, 1+l.random.IntN(80))
-		for o, err := range l.store.List(l.t.Context(), task.DefaultDataset.Prefix(task.ClaimKind), "") {
-			l.must(err)
-			l.put(o.Key, []byte(`{"released":true}`))
+		for _, c := range t.Chunks() {
+			l.must(l.store.EndHold(l.t.Context(), "good", c.Cell, ""))
 		}
 	}
 	if err := l.deliver(t, 0); err != nil {
@@ -209,8 +208,10 @@ func (l *lab) repair() {
 	l.note("%s", t.Body())
 	l.perform(t)
 	l.sent = append(l.sent, t)
-	for n, i := range t.Indices {
-		l.content[i] = fmt.Sprintf("repair %v, attempt %d, sample %d", t.Indices, t.Attempt, n)
+	for _, c := range t.Chunks() {
+		for n, i := range c.Indices {
+			l.content[i] = fmt.Sprintf("repair %v, attempt %d, sample %d", c.Indices, t.Attempt, n)
+		}
 	}
 }
 
@@ -275,51 +276,57 @@ func (l *lab) damage() {
 	l.same(before)
 }
 
+// cells are the cells that are there.
+func (l *lab) cells() (list []*store.Cell) {
+	names, err := Names(l.t.Context(), l.store, "good", task.Range{End: samplesOfModel})
+	l.must(err)
+	for c, err := range l.store.Cells(l.t.Context(), names) {
+		l.must(err)
+		list = append(list, c)
+	}
+	return list
+}
+
+func (l *lab) receipts() (list []store.Receipt) {
+	for _, c := range l.cells() {
+		list = append(list, c.Receipts...)
+	}
+	return list
+}
+
 // needed are the objects that hold a sample as it is described: a shard all of
 // whose samples were replaced since is neither missed nor mended.
 func (l *lab) needed() []string {
-	view := NewView("good", task.Range{End: samplesOfModel})
-	l.must(view.Read(l.t.Context(), l.store))
-	names, err := Names(l.t.Context(), l.store, "good", view.Range)
-	l.must(err)
 	needed := map[string]bool{}
-	for r, err := range l.store.ReadReceipts(l.t.Context(), names) {
-		l.must(err)
-		r.Samples = slices.DeleteFunc(r.Samples, func(s store.ReceiptSample) bool { return !view.Describes(r, s.Index) })
-		if len(r.Samples) > 0 {
-			for _, key := range r.ObjectKeys() {
-				needed[key] = true
-			}
+	for _, r := range l.receipts() {
+		for _, key := range r.Objects() {
+			needed[key] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(needed))
 }
 
-// forget deletes the receipt of a chunk; what fills the gap leaves repairs alone.
+// forget deletes a cell, with all that is known of it. What fills the gap makes its
+// samples as the chunk has them.
 func (l *lab) forget() {
-	var names []store.ReceiptName
-	for n, err := range l.store.ReceiptNames(l.t.Context(), "good", 0) {
-		l.must(err)
-		if !n.Repair {
-			names = append(names, n)
-		}
-	}
-	if len(names) == 0 {
+	cells := l.cells()
+	if len(cells) == 0 {
 		return
 	}
-	before := l.members()
-	n := names[l.random.IntN(len(names))]
-	r, err := l.store.Receipt(l.t.Context(), n.Key)
-	l.must(err)
-	l.note("forget %s", n.Key)
-	l.must(l.store.Delete(l.t.Context(), []string{n.Key}))
-	t := l.newTask()
-	t.StartIndex, t.NumSamples, t.Format = r.Start, r.Range().Len(), r.Format
-	l.perform(t)
-	l.sent = append(l.sent, t)
-	if after := l.members(); !maps.EqualFunc(before, after, bytes.Equal) {
-		l.t.Errorf("samples differ after a gap was filled: %v", difference(before, after))
+	c := cells[l.random.IntN(len(cells))]
+	l.note("forget %s", c.Key())
+	l.must(l.store.Delete(l.t.Context(), []string{c.Key()}))
+	l.sent = slices.DeleteFunc(l.sent, func(t task.Task) bool { return t.Range().Overlaps(c.Range()) })
+	for _, i := range c.Committed() {
+		t := l.newTask()
+		t.StartIndex, t.NumSamples = i, 1
+		l.perform(t)
+		l.sent = append(l.sent, t)
+		l.content[i] = chunkContent(i)
 	}
+	remove, err := Removable(l.t.Context(), l.store, "good", l.check().plan.Remove)
+	l.must(err)
+	l.must(l.store.Delete(l.t.Context(), remove))
 }
 
 func (l *lab) must(err error) {
@@ -352,15 +359,10 @@ func (l *lab) objects() map[string][]byte {
 // are stored.
 func (l *lab) members() map[string][]byte {
 	objects := l.objects()
-	view := NewView("good", task.Range{End: samplesOfModel})
-	l.must(view.Read(l.t.Context(), l.store))
-	names, err := Names(l.t.Context(), l.store, "good", view.Range)
-	l.must(err)
 	files := map[string][]byte{}
-	for r, err := range l.store.ReadReceipts(l.t.Context(), names) {
-		l.must(err)
+	for _, r := range l.receipts() {
 		packed := map[string][]byte{}
-		if r.Shard != nil && slices.ContainsFunc(r.Samples, func(s store.ReceiptSample) bool { return view.Describes(r, s.Index) }) {
+		if r.Shard != nil && len(r.Current) > 0 {
 			z, err := gzip.NewReader(bytes.NewReader(objects[r.Shard.Key]))
 			l.must(err)
 			for a := tar.NewReader(z); ; {
@@ -373,10 +375,7 @@ func (l *lab) members() map[string][]byte {
 				l.must(err)
 			}
 		}
-		for _, s := range r.Samples {
-			if !view.Describes(r, s.Index) {
-				continue
-			}
+		for _, s := range r.Current {
 			for _, f := range s.Files {
 				name := s.ID + "/" + f.Name
 				if files[name] = packed[name]; r.Shard == nil {
@@ -393,21 +392,21 @@ func (l *lab) members() map[string][]byte {
 }
 
 // same compares the bucket with what it was. A shard may have been written again by
-// the holder of another claim, whose number its key has.
+// the holder of another epoch, whose number its key has.
 func (l *lab) same(before map[string][]byte) {
 	l.t.Helper()
 	after := l.objects()
-	if len(before) != len(after) || !maps.EqualFunc(claimless(before), claimless(after), bytes.Equal) {
+	if len(before) != len(after) || !maps.EqualFunc(epochless(before), epochless(after), bytes.Equal) {
 		l.t.Errorf("the bucket differs: %v", difference(before, after))
 	}
 }
 
-var claimOfShard = regexp.MustCompile(`_c\d+\.tar\.gz$`)
+var epochOfShard = regexp.MustCompile(`_e\d+\.tar\.gz$`)
 
-func claimless(objects map[string][]byte) map[string][]byte {
+func epochless(objects map[string][]byte) map[string][]byte {
 	all := map[string][]byte{}
 	for key, data := range objects {
-		all[claimOfShard.ReplaceAllString(key, ".tar.gz")] = data
+		all[epochOfShard.ReplaceAllString(key, ".tar.gz")] = data
 	}
 	return all
 }

@@ -126,19 +126,20 @@ func ReadPlan(path string, st *store.Store) (*Plan, error) {
 // receipt that is gone or was changed since is left out and counted.
 func Restorations(ctx context.Context, st *store.Store, generator string, refs []Ref) (tasks []task.Task, changed int, err error) {
 	for _, ref := range refs {
-		r, err := st.Receipt(ctx, ref.Key)
-		switch {
-		case errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrDamaged):
-			changed++
-			continue
-		case err != nil:
+		c, err := st.Cell(ctx, ref.Key)
+		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrDamaged) {
 			return nil, 0, err
 		}
-		if digest(r) != ref.Digest || Contradiction(r, st.Dataset(), generator) != "" {
+		at := -1
+		if err == nil && Contradiction(c, st.Dataset(), generator) == "" {
+			at = slices.IndexFunc(c.Receipts, func(r store.Receipt) bool { return digest(r) == ref.Digest })
+		}
+		if at < 0 {
 			changed++
 			continue
 		}
-		t := task.Task{Dataset: r.Dataset, Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, PartSize: r.PartSize, Restore: r.Claim, Attempt: r.Attempt}
+		r := c.Receipts[at]
+		t := task.Task{Dataset: r.Dataset, Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, PartSize: r.PartSize, Restore: r.Epoch, Attempt: r.Attempt}
 		if r.Indices != nil {
 			t.Indices, t.PartSize, t.Attempt = r.Indices, 0, r.FirstAttempt
 		} else {
@@ -150,79 +151,67 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 }
 
 // Removable returns those of the keys to remove that still are what the plan took
-// them for: objects that no receipt names, and receipts that cannot be trusted.
+// them for: objects that no receipt names, and cells that cannot be trusted.
 func Removable(ctx context.Context, st *store.Store, generator string, keys []string) ([]string, error) {
 	var removable, objects []string
-	var places []int // indices that the objects look like
+	d := st.Dataset()
+	places := task.Range{Start: task.MaxIndex} // of the objects
 	for _, key := range keys {
-		if !strings.HasPrefix(key, st.Dataset().ReceiptsPrefix(generator)) {
-			if !strings.HasPrefix(key, st.Dataset().SamplesPrefix(generator)) {
-				return nil, fmt.Errorf("%s is no object of %s", key, generator)
-			}
+		if strings.HasPrefix(key, d.SamplesPrefix(generator)) {
 			objects = append(objects, key)
-			places = append(places, indicesOf(st.Dataset(), key)...)
+			if r, ok := placeOf(d, key); ok {
+				places = task.Range{Start: min(places.Start, r.Start), End: max(places.End, r.End)}
+			}
 			continue
 		}
-		r, err := st.Receipt(ctx, key)
+		if !strings.HasPrefix(key, d.CellsPrefix(generator)) {
+			return nil, fmt.Errorf("%s is no object of %s", key, generator)
+		}
+		c, err := st.Cell(ctx, key)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-		case errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(r, st.Dataset(), generator) != "":
+		case errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(c, d, generator) != "":
 			removable = append(removable, key)
 		case err != nil:
 			return nil, err
 		}
 	}
-	slices.Sort(places)
-	var near []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, generator, 0) {
+	named := map[string]bool{}
+	for _, key := range objects {
+		named[key] = false
+	}
+	near, err := Names(ctx, st, generator, places)
+	if err != nil {
+		return nil, err
+	}
+	for c, err := range st.Cells(ctx, near) {
+		if errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(c, d, generator) != "" {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		if at, _ := slices.BinarySearch(places, n.Range.Start); at < len(places) && places[at] < n.Range.End {
-			near = append(near, n)
-		}
-	}
-	named := map[string]bool{}
-	view := NewView(generator, task.Range{End: task.MaxIndex})
-	for _, take := range []func(store.Receipt){
-		func(r store.Receipt) { view.add(r, nil) },
-		func(r store.Receipt) {
-			if r.Shard != nil {
-				named[r.Shard.Key] = true
-				return
-			}
-			for _, s := range r.Samples {
-				for _, f := range s.Files {
-					if view.Describes(r, s.Index) {
-						named[st.Dataset().FileKey(generator, s.ID, f.Name)] = true
-					}
+		for _, r := range c.Receipts {
+			for _, key := range r.Objects() {
+				if _, asked := named[key]; asked {
+					named[key] = true
 				}
 			}
-		},
-	} {
-		for r, err := range st.ReadReceipts(ctx, near) {
-			if errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(r, st.Dataset(), generator) != "" {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			take(r)
 		}
 	}
 	return append(removable, slices.DeleteFunc(objects, func(key string) bool { return named[key] })...), nil
 }
 
-// indicesOf returns the indices of samples that a data object may be of.
-func indicesOf(d task.Dataset, key string) []int {
+// placeOf returns the indices of samples that a data object may be of.
+func placeOf(d task.Dataset, key string) (task.Range, bool) {
 	if r, ok := d.ShardRange(key); ok {
-		return task.Chunk{Keep: r}.Kept()
+		return r, true
 	}
 	// What follows the prefix is generator/sample/file, and a file may lie in folders.
 	if parts := strings.Split(strings.TrimPrefix(key, d.Prefix(task.DataKind)), "/"); len(parts) > 2 {
 		if _, index, ok := parseID(parts[1]); ok {
-			return []int{index}
+			return task.Range{Start: index, End: index + 1}, true
 		}
 	}
-	return nil
+	return task.Range{}, false
 }

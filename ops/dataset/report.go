@@ -24,12 +24,11 @@ const (
 	BadShard      Kind = "bad_shard"      // the bytes are the receipt's, and do not hold just its samples
 	StrayObject   Kind = "stray_object"   // no receipt names it
 	BadReceipt    Kind = "bad_receipt"    // it cannot be read, stands under another's name, or contradicts itself
-	IndexTwice    Kind = "index_twice"    // two receipts of equal claim describe one index
 )
 
 // Kinds lists every kind, in the order of reports.
 func Kinds() []Kind {
-	return []Kind{MissingObject, WrongSize, WrongHash, Undecodable, BadShard, StrayObject, BadReceipt, IndexTwice}
+	return []Kind{MissingObject, WrongSize, WrongHash, Undecodable, BadShard, StrayObject, BadReceipt}
 }
 
 // Means is one phrase for an operator.
@@ -43,7 +42,6 @@ var meanings = map[Kind]string{
 	BadShard:      "the shard does not hold just the samples of its receipt",
 	StrayObject:   "no receipt names it",
 	BadReceipt:    "the receipt cannot be trusted",
-	IndexTwice:    "two receipts describe one sample",
 }
 
 // Damage is one thing that is wrong.
@@ -145,45 +143,51 @@ func (r *GeneratorReport) add(d Damage) {
 
 var hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Contradiction says what is wrong with a receipt of a dataset's generator in
-// itself, or "".
-func Contradiction(r store.Receipt, d task.Dataset, generator string) string {
+// Contradiction says what is wrong with a cell of a dataset's generator in itself, or
+// "".
+func Contradiction(c *store.Cell, d task.Dataset, generator string) string {
 	switch {
-	case r.Version != 1:
-		return fmt.Sprintf("it is of version %d", r.Version)
-	case r.Generator != generator:
-		return fmt.Sprintf("it is of generator %q", r.Generator)
-	case r.Dataset.String() != d.String():
-		return fmt.Sprintf("it is of dataset %s", r.Dataset)
-	case r.Key() != r.ReadFrom:
-		return "it is the receipt of " + r.Key()
-	case r.Claim < 1:
-		return fmt.Sprintf("its claim is %d", r.Claim)
+	case c.Version != 1:
+		return fmt.Sprintf("it is of version %d", c.Version)
+	case c.Generator != generator:
+		return fmt.Sprintf("it is of generator %q", c.Generator)
+	case c.Dataset.String() != d.String():
+		return fmt.Sprintf("it is of dataset %s", c.Dataset)
+	case c.Key() != d.CellKey(generator, c.Range()):
+		return "it is of samples " + c.Range().String()
+	}
+	for _, r := range c.Receipts {
+		if wrong := wrongReceipt(r, c); wrong != "" {
+			return wrong
+		}
+	}
+	return ""
+}
+
+func wrongReceipt(r store.Receipt, c *store.Cell) string {
+	d := c.Dataset
+	switch {
+	case r.Generator != c.Generator || r.Dataset.String() != d.String():
+		return fmt.Sprintf("it has a receipt of generator %q in dataset %s", r.Generator, r.Dataset)
+	case r.Epoch < 1 || r.Epoch > c.Epoch:
+		return fmt.Sprintf("a receipt is of epoch %d", r.Epoch)
 	case task.CheckName(r.Domain) != nil:
 		return fmt.Sprintf("its domain %.60q is no name", r.Domain)
 	case r.Format != task.Files && r.Format != task.Tar:
 		return fmt.Sprintf("its format is %.40q", r.Format)
 	case (r.Format == task.Tar) != (r.Shard != nil):
 		return "its format and its objects do not fit"
+	case len(r.Samples) == 0 || r.Samples[0].Index != r.Start || r.Samples[len(r.Samples)-1].Index != r.End-1 || !c.Range().Contains(r.Range()):
+		return "its samples and its range do not fit"
 	}
 	if r.Shard != nil {
 		held, ok := d.ShardRange(r.Shard.Key)
-		if !ok || held != r.Range() || !strings.HasPrefix(r.Shard.Key, d.SamplesPrefix(generator)) || !hashPattern.MatchString(r.Shard.SHA256) {
+		if !ok || !held.Contains(r.Range()) || !strings.HasPrefix(r.Shard.Key, d.SamplesPrefix(r.Generator)) || !hashPattern.MatchString(r.Shard.SHA256) {
 			return "its shard is no shard of its samples"
 		}
 	}
-	places := r.Indices
-	if r.Indices == nil {
-		places = task.Chunk{Keep: r.Range()}.Kept()
-	} else if (task.Task{Generator: generator, Indices: r.Indices, Format: r.Format, ChunkSize: 1}).Validate() != nil ||
-		r.Start != r.Indices[0] || r.End != r.Indices[len(r.Indices)-1]+1 {
-		return "its indices and its range do not fit"
-	}
-	if len(r.Samples) != len(places) {
-		return fmt.Sprintf("it has %d samples for %d places", len(r.Samples), len(places))
-	}
 	for i, s := range r.Samples {
-		if _, asked := slices.BinarySearch(places, s.Index); !asked || i > 0 && s.Index <= r.Samples[i-1].Index {
+		if i > 0 && s.Index <= r.Samples[i-1].Index || r.Indices != nil && !slices.Contains(r.Indices, s.Index) {
 			return fmt.Sprintf("sample %d has no place in it", s.Index)
 		}
 		if wrong := contradictionOf(s, r.Domain); wrong != "" {

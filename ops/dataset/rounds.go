@@ -114,17 +114,17 @@ func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
 	}
 }
 
-// RepairTasks cuts sorted indices into repair tasks of a generator of a run: of no
-// more samples than a chunk has, because a generator that can make a chunk in its
-// time can make them.
+// RepairTasks cuts sorted indices into repair tasks of a generator of a run, no cell in
+// two of them: a process makes what one has in a cell.
 func RepairTasks(run task.Run, g task.RunGenerator, attempt int, indices []int) []task.Task {
 	var tasks []task.Task
+	size := run.Chunk(g)
 	for len(indices) > 0 {
 		n := 1
-		for n < min(run.Chunk(g), len(indices)) && indices[n]-indices[0] < task.MaxSpan {
+		for n < len(indices) && (n < max(run.Batch, 1) || indices[n]/size == indices[n-1]/size) && n < task.MaxSamples {
 			n++
 		}
-		tasks = append(tasks, task.Task{Dataset: run.Dataset, Generator: g.Name, Indices: slices.Clone(indices[:n]), Attempt: attempt, Seed: run.Seed, Format: run.Format, ChunkSize: run.Chunk(g)})
+		tasks = append(tasks, task.Task{Generator: g.Name, Indices: slices.Clone(indices[:n]), Attempt: attempt, Seed: run.Seed, Format: run.Format, ChunkSize: size})
 		indices = indices[n:]
 	}
 	return tasks

@@ -13,14 +13,13 @@ import (
 
 // simulated is a generator with a pool of puzzles, and the bucket of what it made.
 type simulated struct {
-	pool     int
-	skewed   bool // some puzzles are preferred: the square of a uniform draw
-	unlike   bool // keeps the samples of one process distinct, as long as it can
-	receipts []store.Receipt
-	claims   map[int]int // highest of an index
-	made     int
-	tried    map[string]bool // attempts and indices of repair tasks
-	fails    bool            // repair tasks
+	pool   int
+	skewed bool // some puzzles are preferred: the square of a uniform draw
+	unlike bool // keeps the samples of one process distinct, as long as it can
+	cells  map[task.Range][]store.Receipt
+	made   int
+	tried  map[string]bool // attempts and indices of repair tasks
+	fails  bool            // repair tasks
 }
 
 func (g *simulated) draw(seed int, n int) []string {
@@ -48,37 +47,34 @@ func (g *simulated) draw(seed int, n int) []string {
 // make does what a worker does.
 func (g *simulated) make(t task.Task) {
 	for _, c := range t.Chunks() {
-		r := store.Receipt{Generator: t.Generator, RunSeed: t.Seed, ChunkSize: t.ChunkSize, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: t.Attempt, Claim: 1}
+		list := g.cells[c.Cell]
+		r := store.Receipt{Generator: t.Generator, RunSeed: t.Seed, ChunkSize: t.ChunkSize, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: t.Attempt, Epoch: len(list) + 1}
 		if c.Indices != nil {
 			r.FirstAttempt = t.Attempt
 		}
 		marks := g.draw(c.Seed(t, t.Attempt), c.Count())
 		g.made += len(c.Kept())
 		for n, index := range c.Kept() {
-			mark := marks[n]
-			r.Samples = append(r.Samples, store.ReceiptSample{Index: index, Fingerprint: mark})
-			r.Claim = max(r.Claim, g.claims[index]+1)
+			r.Samples = append(r.Samples, store.ReceiptSample{Index: index, Fingerprint: marks[n]})
 		}
-		for _, s := range r.Samples {
-			g.claims[s.Index] = r.Claim
-		}
-		g.receipts = append(g.receipts, r)
+		g.cells[c.Cell] = append(list, r)
 	}
 }
 
 func (g *simulated) rounds(t *testing.T, run task.Run) *Rounds {
 	return &Rounds{Run: run, Limit: 4, Say: func(line string) { t.Log(line) },
 		Look: func(_ context.Context, v *View) error {
-			for _, r := range g.receipts {
-				if v.order[r.Key()] == 0 {
-					v.Add(r)
+			for cell, receipts := range g.cells {
+				if tag := fmt.Sprint(len(receipts)); v.cells[cell.String()] != tag {
+					v.cells[cell.String()] = tag
+					v.Add(cellOf(t, cell, receipts...))
 				}
 			}
 			return nil
 		},
 		Repair: func(_ context.Context, repairs [][]task.Task) error {
 			for _, x := range repairs[0] {
-				if err := x.Validate(); err != nil || len(x.Indices) > run.ChunkSize {
+				if err := x.Validate(); err != nil {
 					t.Fatalf("%+v: %v", x, err)
 				}
 				for _, index := range x.Indices {
@@ -98,7 +94,7 @@ func (g *simulated) rounds(t *testing.T, run task.Run) *Rounds {
 
 // begin makes the samples of a run.
 func (g *simulated) begin(samples, chunk, seed int) task.Run {
-	g.claims, g.tried = map[int]int{}, map[string]bool{}
+	g.cells, g.tried = map[task.Range][]store.Receipt{}, map[string]bool{}
 	run := task.Run{ID: "r", Seed: seed, Samples: samples, Batch: 5 * chunk, ChunkSize: chunk, Format: task.Files, Generators: []task.RunGenerator{{Name: "g"}}}
 	for _, t := range run.Plan() {
 		g.make(t)
@@ -213,11 +209,11 @@ func TestPoolEstimate(t *testing.T) {
 		for seed := range trials {
 			g := &simulated{pool: test.pool, skewed: test.skewed}
 			v := NewView("g", task.Range{End: test.draws})
-			r := store.Receipt{Generator: "g", Claim: 1, End: test.draws}
+			r := store.Receipt{Generator: "g", Epoch: 1, End: test.draws}
 			for i, mark := range g.draw(seed, test.draws) {
 				r.Samples = append(r.Samples, store.ReceiptSample{Index: i, Fingerprint: mark})
 			}
-			v.Add(r)
+			v.Add(cellOf(t, r.Range(), r))
 			p := v.Pool()
 			sum += p.Estimate
 			if p.Low <= test.pool && test.pool <= p.High {
@@ -236,7 +232,7 @@ func TestPoolEstimate(t *testing.T) {
 }
 
 func TestRepairTasks(t *testing.T) {
-	run := task.Run{Seed: 7, ChunkSize: 3, Format: task.Tar}
+	run := task.Run{Seed: 7, ChunkSize: 3, Batch: 2, Format: task.Tar}
 	var got [][]int
 	for _, x := range RepairTasks(run, task.RunGenerator{Name: "g"}, 2000, []int{1, 2, 9_999, 10_001, 10_002, 10_003, 10_004, 90_000}) {
 		if err := x.Validate(); err != nil || x.Seed != 7 || x.Attempt != 2000 || x.ChunkSize != 3 || x.Format != task.Tar {
@@ -244,7 +240,7 @@ func TestRepairTasks(t *testing.T) {
 		}
 		got = append(got, x.Indices)
 	}
-	want := [][]int{{1, 2, 9_999}, {10_001, 10_002, 10_003}, {10_004}, {90_000}}
+	want := [][]int{{1, 2}, {9_999, 10_001}, {10_002, 10_003, 10_004}, {90_000}} // 9,999 to 10,001 are a cell
 	if !slices.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("%v", got)
 	}

@@ -27,7 +27,7 @@ type endless struct{ samples int }
 const filesOfEndless = 6
 
 func (e endless) receipt(n int) store.Receipt {
-	r := store.Receipt{Version: 1, Generator: "g", RunID: "r", RunSeed: 7, ChunkSize: 20, ChunkStart: 20 * n, Start: 20 * n, End: 20*n + 20, Claim: 1, Format: task.Files, Domain: "maze",
+	r := store.Receipt{Generator: "g", RunID: "r", RunSeed: 7, ChunkSize: 20, ChunkStart: 20 * n, Start: 20 * n, End: 20*n + 20, Epoch: 1, Format: task.Files, Domain: "maze",
 		Command: []string{"python", "examples/generate.py", "--num-samples", "20", "--seed", fmt.Sprint(n), "--output", "output"}}
 	for i := r.Start; i < r.End; i++ {
 		s := store.ReceiptSample{ID: task.SampleID("maze", i), Index: i, Fingerprint: fmt.Sprintf("%032x", i)}
@@ -42,7 +42,7 @@ func (e endless) receipt(n int) store.Receipt {
 // key is the n-th object below a prefix, and its size.
 func (e endless) key(prefix string, n int) (key string, size int, ok bool) {
 	switch {
-	case prefix == task.DefaultDataset.ReceiptsPrefix("g") && n < e.samples/20:
+	case prefix == task.DefaultDataset.CellsPrefix("g") && n < e.samples/20:
 		return fmt.Sprintf("%s%08d_%08d.json", prefix, 20*n, 20*n+19), 1, true
 	case prefix == task.DefaultDataset.Prefix(task.DataKind)+"g/" && n < e.samples*filesOfEndless:
 		i := n / filesOfEndless
@@ -55,11 +55,11 @@ func (e endless) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	if q.Get("list-type") != "2" {
 		var first int
-		if _, err := fmt.Sscanf(r.URL.Path, "/bucket/"+task.DefaultDataset.ReceiptsPrefix("g")+"%08d_", &first); err != nil {
+		if _, err := fmt.Sscanf(r.URL.Path, "/bucket/"+task.DefaultDataset.CellsPrefix("g")+"%08d_", &first); err != nil {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(e.receipt(first / 20))
+		_ = json.NewEncoder(w).Encode(store.Cell{Version: 1, Generator: "g", Start: first, End: first + 20, Epoch: 1, Receipts: []store.Receipt{e.receipt(first / 20)}})
 		return
 	}
 	type content struct {

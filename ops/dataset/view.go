@@ -20,9 +20,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// View is what the receipts of one generator say of a range of indices. Where
-// several hold an index, the one with the highest claim describes it. A view takes
-// about 100 bytes for each sample, and 200 for each receipt.
+// View is what the cells of one generator say of a range of indices. It takes about 100
+// bytes for each sample, and 200 for each receipt.
 type View struct {
 	Generator string
 	Range     task.Range
@@ -30,9 +29,9 @@ type View struct {
 	Attempt   int // highest attempt of a repair
 
 	held  table
-	seen  map[mark]int32 // how often each puzzle was drawn
-	order map[string]int // receipts by key, in the order they were added, from 1
-	twice map[int]int32  // indices that two receipts of one claim hold, and the claim
+	seen  map[mark]int32    // how often each puzzle was drawn
+	order map[string]int32  // receipts by id, in the order they were added, from 1
+	cells map[string]string // ETags of the cells that were read, by key
 }
 
 // mark stands for a fingerprint.
@@ -48,9 +47,8 @@ type holder struct {
 	mark    mark
 	bytes   int64
 	objects uint64 // sum over the hashes of the objects there should be
-	claim   int32
-	receipt int32 // its place in View.order; 0 for nobody
-	round   int32 // 0 for a chunk, 1 and more for a repair: a later round has the later sample
+	receipt int32  // its place in View.order; 0 for nobody
+	round   int32  // 0 for a chunk, 1 and more for a repair: a later round has the later sample
 }
 
 // table keeps a holder for each index, in pages: a map of single ones would take
@@ -78,10 +76,14 @@ func (t *table) set(index int, h holder) {
 		p = &page{}
 		t.pages[index/len(page{})] = p
 	}
-	if at := &p[index%len(page{})]; at.receipt == 0 {
+	at := &p[index%len(page{})]
+	switch was, is := at.receipt > 0, h.receipt > 0; {
+	case is && !was:
 		t.n++
+	case was && !is:
+		t.n--
 	}
-	p[index%len(page{})] = h
+	*at = h
 }
 
 // all returns every index that is held, in order.
@@ -99,113 +101,152 @@ func (t *table) all() iter.Seq2[int, holder] {
 
 // NewView returns a view of nothing yet.
 func NewView(generator string, r task.Range) *View {
-	return &View{Generator: generator, Range: r, held: table{pages: map[int]*page{}}, seen: map[mark]int32{}, order: map[string]int{}, twice: map[int]int32{}}
+	return &View{Generator: generator, Range: r, held: table{pages: map[int]*page{}}, seen: map[mark]int32{}, order: map[string]int32{}, cells: map[string]string{}}
 }
 
-// Read adds the receipts that have come since the last Read. It fails on one that
-// is damaged: what is counted beside it could be wrong.
+// Read adds the cells that have changed since the last Read. It fails on one that is
+// damaged: what is counted beside it could be wrong.
 func (v *View) Read(ctx context.Context, st *store.Store) error {
-	names, err := Names(ctx, st, v.Generator, v.Range)
+	all, err := Names(ctx, st, v.Generator, v.Range)
 	if err != nil {
 		return err
 	}
-	names = slices.DeleteFunc(names, func(n store.ReceiptName) bool { return v.order[n.Key] > 0 })
-	for r, err := range st.ReadReceipts(ctx, names) {
+	var names []store.CellName
+	for _, n := range all {
+		if v.cells[n.Key] != n.ETag {
+			v.cells[n.Key] = n.ETag
+			names = append(names, n)
+		}
+	}
+	for c, err := range st.Cells(ctx, names) {
 		if err != nil {
+			clear(v.cells)
 			return err
 		}
-		v.Add(r)
+		v.Add(c)
 	}
 	return nil
 }
 
-// Names lists the receipts of a generator that overlap a range. What ends before
-// the range costs no request.
-func Names(ctx context.Context, st *store.Store, generator string, r task.Range) ([]store.ReceiptName, error) {
-	var names []store.ReceiptName
-	for n, err := range st.ReceiptNames(ctx, generator, r.Start) {
+// Names lists the cells of a generator that overlap a range.
+func Names(ctx context.Context, st *store.Store, generator string, r task.Range) (names []store.CellName, err error) {
+	for n, err := range st.CellNames(ctx, generator, r) {
 		if err != nil {
 			return nil, err
 		}
-		if n.Range.Start >= r.End {
-			break
-		}
-		if n.Range.Overlaps(r) {
-			names = append(names, n)
-		}
+		names = append(names, n)
 	}
 	return names, nil
 }
 
-// NamesOf lists the receipts of each generator of a run that overlap its range,
-// several generators at a time: each costs a request or more.
-func NamesOf(ctx context.Context, st *store.Store, run task.Run) ([][]store.ReceiptName, error) {
-	names := make([][]store.ReceiptName, len(run.Generators))
+// Covered is what is committed of some range: see Coverage.
+type Covered struct {
+	Names  []store.CellName // of all cells that overlap the range
+	Ranges []task.Range     // that are committed, in order
+}
+
+// Coverage finds out what of a generator's range is committed, without reading
+// cells that are complete or empty: one request for each 1,000 cells, and one for each
+// that is partly committed. What known has of such a cell, by its ETag, is not read
+// again; it may be nil.
+func Coverage(ctx context.Context, st *store.Store, generator string, r task.Range, known map[string][]task.Range) (Covered, error) {
+	var c Covered
+	var partial []store.CellName
+	var err error
+	if c.Names, err = Names(ctx, st, generator, r); err != nil {
+		return c, err
+	}
+	for _, n := range c.Names {
+		if ranges, ok := known[n.ETag]; ok || n.State == store.Complete {
+			c.Ranges = append(c.Ranges, ranges...)
+			if !ok {
+				c.Ranges = append(c.Ranges, n.Range)
+			}
+		} else if n.State == store.Partial {
+			partial = append(partial, n)
+		}
+	}
+	for cell, err := range st.Cells(ctx, partial) {
+		if err != nil {
+			return c, err
+		}
+		ranges := runs(cell.Committed())
+		if known != nil {
+			known[cell.ETag()] = ranges
+		}
+		c.Ranges = append(c.Ranges, ranges...)
+	}
+	slices.SortFunc(c.Ranges, func(a, b task.Range) int { return a.Start - b.Start })
+	return c, nil
+}
+
+// runs are the ranges that sorted indices make.
+func runs(indices []int) (list []task.Range) {
+	for _, i := range indices {
+		if n := len(list); n > 0 && list[n-1].End == i {
+			list[n-1].End++
+		} else {
+			list = append(list, task.Range{Start: i, End: i + 1})
+		}
+	}
+	return list
+}
+
+// CoverageOf is the coverage of each generator of a run, several at a time.
+func CoverageOf(ctx context.Context, st *store.Store, run task.Run) ([]Covered, error) {
+	list := make([]Covered, len(run.Generators))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for i, g := range run.Generators {
 		group.Go(func() (err error) {
-			names[i], err = Names(ctx, st, g.Name, run.Range())
+			list[i], err = Coverage(ctx, st, g.Name, run.Range(), nil)
 			return err
 		})
 	}
-	return names, group.Wait()
+	return list, group.Wait()
 }
 
-// Add takes a receipt in.
-func (v *View) Add(r store.Receipt) { v.add(r, nil) }
-
-// add takes a receipt in; objects returns the sum of a sample's, and may be nil.
-func (v *View) add(r store.Receipt, objects func(store.ReceiptSample) uint64) {
-	place := len(v.order) + 1
-	v.order[r.Key()] = place
-	round := 0
-	if r.Indices != nil {
-		round = 1 + r.FirstAttempt
-		v.Attempt = max(v.Attempt, r.FirstAttempt, r.Attempt)
-	}
-	for _, s := range r.Samples {
-		if s.Index < v.Range.Start || s.Index >= v.Range.End {
-			continue
-		}
-		h := holder{mark: markOf(s.Fingerprint), claim: int32(r.Claim), receipt: int32(place), round: int32(round)}
-		v.Drawn++
-		v.seen[h.mark]++
-		before, there := v.held.get(s.Index)
-		switch {
-		case there && before.claim > h.claim:
-			continue
-		case there && before.claim == h.claim:
-			v.twice[s.Index] = h.claim
-			continue
-		}
-		for _, f := range s.Files {
-			h.bytes += f.Size
-		}
-		if objects != nil {
-			h.objects = objects(s)
-		}
-		v.held.set(s.Index, h)
-	}
+// Add takes a cell in, in place of what it was before.
+func (v *View) Add(c *store.Cell) {
+	v.add(c, func(store.Receipt, store.ReceiptSample) uint64 { return 0 })
 }
 
-// Describes reports whether a receipt that was added is the one that describes an
-// index.
-func (v *View) Describes(r store.Receipt, index int) bool {
-	h, there := v.held.get(index)
-	return there && int(h.receipt) == v.order[r.Key()]
-}
-
-// ties returns the indices for which no claim decides who describes them.
-func (v *View) ties() []int {
-	var list []int
-	for index, claim := range v.twice {
-		if h, _ := v.held.get(index); h.claim == claim {
-			list = append(list, index)
+// add takes a cell in; objects returns the sum of a sample's.
+func (v *View) add(c *store.Cell, objects func(store.Receipt, store.ReceiptSample) uint64) {
+	within := func(index int) bool { return v.Range.Start <= index && index < v.Range.End }
+	for i := c.Start; i < c.End; i++ {
+		if _, there := v.held.get(i); there {
+			v.held.set(i, holder{})
 		}
 	}
-	slices.Sort(list)
-	return list
+	for _, r := range c.Receipts {
+		place := v.order[r.ID()]
+		if place == 0 {
+			place = int32(len(v.order) + 1)
+			v.order[r.ID()] = place
+			for _, s := range r.Samples {
+				if within(s.Index) {
+					v.Drawn++
+					v.seen[markOf(s.Fingerprint)]++
+				}
+			}
+		}
+		round := 0
+		if r.Indices != nil {
+			round = 1 + r.FirstAttempt
+			v.Attempt = max(v.Attempt, r.FirstAttempt, r.Attempt)
+		}
+		for _, s := range r.Current {
+			if !within(s.Index) {
+				continue
+			}
+			h := holder{mark: markOf(s.Fingerprint), receipt: place, round: int32(round), objects: objects(r, s)}
+			for _, f := range s.Files {
+				h.bytes += f.Size
+			}
+			v.held.set(s.Index, h)
+		}
+	}
 }
 
 // Samples returns how many indices of the range are committed.
@@ -234,18 +275,13 @@ func (v *View) Bytes() int64 {
 
 // Missing returns the ranges that are not committed.
 func (v *View) Missing() []task.Range {
-	var list []task.Range
+	var missing []int
 	for i := v.Range.Start; i < v.Range.End; i++ {
-		if _, there := v.held.get(i); there {
-			continue
-		}
-		if n := len(list); n > 0 && list[n-1].End == i {
-			list[n-1].End++
-		} else {
-			list = append(list, task.Range{Start: i, End: i + 1})
+		if _, there := v.held.get(i); !there {
+			missing = append(missing, i)
 		}
 	}
-	return list
+	return runs(missing)
 }
 
 // Duplicate is a sample that is the same puzzle as an earlier one.
@@ -327,13 +363,12 @@ func Spans(list []task.Range) []string {
 // Find returns the receipt that describes a sample, and what it says of it, or
 // store.ErrNotFound.
 func Find(ctx context.Context, st *store.Store, generator string, index int) (store.Receipt, store.ReceiptSample, error) {
-	at := task.Range{Start: index, End: index + 1}
-	receipts, err := st.Receipts(ctx, generator, at) // lowest claim first
+	list, err := st.Receipts(ctx, generator, task.Range{Start: index, End: index + 1})
 	if err != nil {
 		return store.Receipt{}, store.ReceiptSample{}, err
 	}
-	for _, r := range slices.Backward(receipts) {
-		for _, s := range r.Samples {
+	for _, r := range list {
+		for _, s := range r.Current {
 			if s.Index == index {
 				return r, s, nil
 			}

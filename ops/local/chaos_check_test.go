@@ -2,7 +2,6 @@ package local
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -41,7 +40,7 @@ func readWorld(dir string, d task.Dataset) (*world, error) {
 		}
 		isData, isReceipt := strings.HasPrefix(name, d.Prefix(task.DataKind)), strings.HasPrefix(name, d.Prefix(task.ReceiptKind))
 		if !isData && !isReceipt {
-			if !slices.ContainsFunc([]string{d.Prefix(task.ClaimKind), d.Prefix(task.FailureKind), d.Prefix(task.RunKind), d.ManifestKey()}, func(p string) bool { return strings.HasPrefix(name, p) }) {
+			if !slices.ContainsFunc([]string{d.Prefix(task.FailureKind), d.Prefix(task.RunKind), d.ManifestKey()}, func(p string) bool { return strings.HasPrefix(name, p) }) {
 				w.strange = append(w.strange, name)
 			}
 			continue
@@ -54,14 +53,17 @@ func readWorld(dir string, d task.Dataset) (*world, error) {
 			w.objects[name] = data
 			continue
 		}
-		var r store.Receipt
-		if err := json.Unmarshal(data, &r); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+		cell, err := store.ParseCell(name, data)
+		if err != nil {
+			return nil, err
 		}
-		if r.Key() != name {
-			w.strange = append(w.strange, fmt.Sprintf("%s calls itself %s", name, r.Key()))
+		if want := d.CellKey(cell.Generator, cell.Range()); want != name {
+			w.strange = append(w.strange, fmt.Sprintf("%s calls itself %s", name, want))
 		}
-		w.receipts[r.Generator] = append(w.receipts[r.Generator], r)
+		if cell.Holder != nil || cell.Void != nil {
+			w.strange = append(w.strange, fmt.Sprintf("%s, held by %+v, void %v", name, cell.Holder, cell.Void))
+		}
+		w.receipts[cell.Generator] = append(w.receipts[cell.Generator], cell.Receipts...)
 	}
 	return w, nil
 }
@@ -101,7 +103,7 @@ func (w *world) content(t testing.TB, samples map[string]int) content {
 			if r.Shard != nil {
 				data, there := w.objects[r.Shard.Key]
 				if !there || sum(data) != r.Shard.SHA256 || int64(len(data)) != r.Shard.Size {
-					t.Errorf("%s vouches for %s with hash %.8s; it has %.8s", r.Key(), r.Shard.Key, r.Shard.SHA256, sum(data))
+					t.Errorf("%s vouches for %s with hash %.8s; it has %.8s", r.ID(), r.Shard.Key, r.Shard.SHA256, sum(data))
 					continue
 				}
 				delete(left, r.Shard.Key)
@@ -111,11 +113,11 @@ func (w *world) content(t testing.TB, samples map[string]int) content {
 			}
 			for _, s := range r.Samples {
 				if other, twice := seen[s.Index]; twice {
-					t.Errorf("index %d of %s is in %s and in %s", s.Index, name, other, r.Key())
+					t.Errorf("index %d of %s is in %s and in %s", s.Index, name, other, r.ID())
 				}
-				seen[s.Index] = r.Key()
+				seen[s.Index] = r.ID()
 				if s.Index < r.Start || s.Index >= r.End {
-					t.Errorf("%s holds index %d", r.Key(), s.Index)
+					t.Errorf("%s holds index %d", r.ID(), s.Index)
 				}
 				c.origins[s.ID] = origin{r.RunSeed, r.Attempt}
 				for _, f := range s.Files {
@@ -127,7 +129,7 @@ func (w *world) content(t testing.TB, samples map[string]int) content {
 					}
 					delete(files, key)
 					if !there || sum(data) != f.SHA256 || int64(len(data)) != f.Size {
-						t.Errorf("%s vouches for %s with hash %.8s; it has %.8s", r.Key(), key, f.SHA256, sum(data))
+						t.Errorf("%s vouches for %s with hash %.8s; it has %.8s", r.ID(), key, f.SHA256, sum(data))
 						continue
 					}
 					if strings.HasPrefix(name, moody) {

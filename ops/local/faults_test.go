@@ -206,7 +206,7 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 			if run.restore {
 				r.sendTask(x)
 				r.idle()
-				x.RunID, x.Restore = "r2", r.receipts("restless")[0].Claim
+				x.RunID, x.Restore = "r2", r.receipts("restless")[0].Epoch
 				armed.Store(true)
 			}
 			r.sendTask(x)
@@ -214,7 +214,7 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 			r.idle()
 			r.holds("restless", task.Range{Start: 0, End: 5})
 			list := r.receipts("restless")
-			if len(list) != 1 || list[0].RunID != x.RunID || list[0].RunSeed != x.Seed || !run.restore && list[0].Claim < 2 {
+			if len(list) != 1 || list[0].RunID != x.RunID || list[0].RunSeed != x.Seed || !run.restore && list[0].Epoch < 2 {
 				t.Errorf("committed: %+v", list)
 			}
 		})

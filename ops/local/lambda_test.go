@@ -74,7 +74,7 @@ func TestPauseUnderLoad(t *testing.T) {
 	}
 	r.idle()
 	for _, receipt := range r.receipts("good") {
-		if receipt.Receives != 1 || receipt.Claim != 1 {
+		if receipt.Receives != 1 || receipt.Epoch != 1 {
 			t.Errorf("%+v", receipt)
 		}
 	}

@@ -328,12 +328,12 @@ func (endpoints) GetIgnoreConfiguredEndpoints(context.Context) (bool, bool, erro
 }
 
 // recover gives back what the last stack had in flight. None of its workers is
-// alive, for we hold the lock; so neither are the claims.
+// alive, for we hold the lock; so nobody holds a cell.
 func (s *Stack) recover(ctx context.Context) error {
 	for _, name := range []string{tasksQueue, dlqQueue} {
 		for _, d := range s.queue.InFlight(name) {
 			if name == tasksQueue {
-				if err := s.releaseClaims(ctx, &d, ""); err != nil {
+				if err := s.releaseCells(ctx, &d, ""); err != nil {
 					return err
 				}
 			}
@@ -345,11 +345,11 @@ func (s *Stack) recover(ctx context.Context) error {
 	return nil
 }
 
-// releaseClaims gives up the claims that the worker of a delivery held.
-func (s *Stack) releaseClaims(ctx context.Context, d *sqsserver.Delivery, requestID string) error {
+// releaseCells gives up the cells that the worker of a delivery held.
+func (s *Stack) releaseCells(ctx context.Context, d *sqsserver.Delivery, requestID string) error {
 	t, err := task.Parse([]byte(d.Body), d.MessageID)
 	if err != nil {
-		return nil // no task, no claims
+		return nil // no task, no cells
 	}
 	st := s.store.In(t.Dataset)
 	if t.ChunkSize == 0 {
@@ -358,8 +358,8 @@ func (s *Stack) releaseClaims(ctx context.Context, d *sqsserver.Delivery, reques
 		}
 	}
 	for _, c := range t.Chunks() {
-		if err := st.ReleaseHeldBy(ctx, t.Generator, c, requestID); err != nil {
-			return fmt.Errorf("release claims of samples %s of %s: %w", c.Keep, t.Generator, err)
+		if err := st.EndHold(ctx, t.Generator, c.Cell, requestID); err != nil {
+			return fmt.Errorf("release samples %s of %s: %w", c.Keep, t.Generator, err)
 		}
 	}
 	return nil

@@ -379,12 +379,12 @@ func (w *instance) settle(d *sqsserver.Delivery, a answer) {
 	}
 }
 
-// giveBack returns the message of a dead worker, and its claims, at once. A
+// giveBack returns the message of a dead worker, and the cells it held, at once. A
 // worker that the stack stopped itself is not held against the message.
 func (w *instance) giveBack(d *sqsserver.Delivery, inv *invocation, counts bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := w.stack.releaseClaims(ctx, d, inv.id); err != nil {
+	if err := w.stack.releaseCells(ctx, d, inv.id); err != nil {
 		w.stack.say("%v (the next start does it)", err)
 	}
 	if err := w.stack.queue.Return(tasksQueue, d.ReceiptHandle, counts); err != nil {

@@ -90,8 +90,8 @@ func (c choice) advice(before, dollars float64) Advice {
 	return a
 }
 
-// dollars is what the samples of a run cost with a choice, by the cost of a task in
-// the middle of it; 0 if it cannot work.
+// dollars is what the samples of a run cost with a choice, by the cost of one task; 0
+// if it cannot work.
 func (c choice) dollars(run task.Run, costs map[string]Cost, s Setting) float64 {
 	w := s.Worker
 	w.MemoryMB = c.memory
@@ -105,7 +105,7 @@ func (c choice) dollars(run task.Run, costs map[string]Cost, s Setting) float64 
 			batch = run.BatchOf(g)
 		}
 		cost := costs[g.Name]
-		t := task.Task{Generator: g.Name, StartIndex: task.MaxSpan / batch * batch, NumSamples: min(batch, run.Samples), Format: run.Format, ChunkSize: size}
+		t := task.Task{Generator: g.Name, NumSamples: min(batch, run.Samples), Format: run.Format, ChunkSize: size}
 		k := w.AtOnce(cost, size)
 		if k == 0 || w.chunk(cost, size, k) > w.Limit().Seconds() {
 			return 0

@@ -138,14 +138,13 @@ func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 	type shape struct {
 		generator          string
 		offset, len, parts int
-		before             int // cells: keys to list grow with them, up to a bound
 		repair             bool
 	}
 	reckoned := map[shape]GeneratorEstimate{}
 	for _, t := range run.Plan() {
 		g := &e.Generators[place[t.Generator]]
 		r := t.Range()
-		k := shape{t.Generator, r.Start % t.ChunkSize, t.Count(), t.PartSize, min(r.Start, task.MaxSpan) / t.ChunkSize, t.Indices != nil}
+		k := shape{t.Generator, r.Start % t.ChunkSize, t.Count(), t.PartSize, t.Indices != nil}
 		one, there := reckoned[k]
 		if !there {
 			one = s.task(t, costs[t.Generator])

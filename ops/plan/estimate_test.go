@@ -115,11 +115,11 @@ func estimate(t testing.TB, run task.Run, cost Cost, s Setting) *Estimate {
 // By hand: 1,000 samples are 10 tasks of 5 chunks.
 func TestOf(t *testing.T) {
 	s := Setting{Worker: DefaultWorker(), Concurrency: 10}
-	task5 := 11.2*(1+0.05*1.16) + 0.35
+	task5 := 11.2*(1+0.05*1.16) + 0.2
 	for _, c := range []struct {
 		format  task.Format
 		objects int
-		put     int // of a chunk, beside claim, receipt and release
+		put     int // of a chunk, beside its cell
 	}{{task.Files, 5000, 100}, {task.Tar, 50, 1}} {
 		e := estimate(t, runOf(1000, 100, 20, c.format), even, s)
 		if c.format == task.Tar {
@@ -128,7 +128,7 @@ func TestOf(t *testing.T) {
 		if e.Tasks != 10 || e.Chunks != 50 || e.Samples != 1000 || e.Objects != c.objects || !near(e.BusySeconds, 10*task5) || !near(e.CPUSeconds, 550) {
 			t.Errorf("%s: %+v", c.format, e)
 		}
-		want := Requests{Invocations: 10, Queue: 20 + 1, Put: 50*(3+c.put) + 1, List: 10*1 + 50*3 + 1 + pages(c.objects), Get: 50}
+		want := Requests{Invocations: 10, Queue: 20 + 1, Put: 50*(2+c.put) + 1, List: 1 + pages(c.objects), Get: 50}
 		if e.Requests != want {
 			t.Errorf("%s: %+v, want %+v", c.format, e.Requests, want)
 		}

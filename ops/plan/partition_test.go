@@ -169,7 +169,7 @@ func (m *simulation) contend(msg *message, began float64) {
 	for _, c := range todo {
 		x := &making{inv: inv, chunk: c}
 		inv.makings = append(inv.makings, x)
-		m.held[g][c.Number] = float32(began + w.Timeout.Seconds() + claimGrace)
+		m.held[g][c.Number] = float32(began + w.Timeout.Seconds() + grace)
 		takes, never := m.draw(t, c, len(todo))
 		m.at(began, inv, func() { m.put(x, 1, func() { m.claimed(x, takes, never) }) })
 	}

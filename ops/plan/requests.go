@@ -26,19 +26,12 @@ func (r *Requests) add(o Requests, times int) {
 const page = 1000
 
 // work are the requests of one task that is delivered once and for which nothing
-// is committed yet. TestRequests holds it to what a worker does.
-//
-// A receipt is looked for from task.MaxSpan before the first index on, so a worker
-// lists that many indices' receipts, too: a page of them with chunks of 20.
+// is committed yet, by a worker that knows the dataset. TestRequests holds it to what a
+// worker does.
 func work(t task.Task, c Cost) Requests {
-	chunks := t.Chunks()
-	span := min(t.Range().Start, task.MaxSpan)
-	look := pages(span/t.ChunkSize + len(chunks))
-	r := Requests{Invocations: 1, Queue: 2, List: look} // received, deleted
-	for _, chunk := range chunks {
-		const claim, receipt, release = 1, 1, 1
-		r.Put += claim + receipt + release
-		r.List += 1 + look // the cell's claims, the receipts
+	r := Requests{Invocations: 1, Queue: 2} // received, deleted
+	for _, chunk := range t.Chunks() {
+		r.Put += 2 // the cell is taken, and committed
 		if t.Format == task.Tar {
 			r.Put += shardRequests(c.SampleBytes * int64(len(chunk.Kept())))
 		} else {

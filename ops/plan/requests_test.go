@@ -107,20 +107,23 @@ func TestRequests(t *testing.T) {
 	t.Cleanup(func() { _ = handler.Close() })
 
 	cost := Cost{SampleFiles: 5, SampleBytes: 1000}
-	start := 0
 	for _, c := range []struct {
 		batch, chunk int
 		format       task.Format
 	}{{20, 5, task.Files}, {20, 5, task.Tar}, {7, 5, task.Files}, {3, 20, task.Tar}} {
 		t.Run(fmt.Sprintf("%d by %d as %s", c.batch, c.chunk, c.format), func(t *testing.T) {
-			order := task.Task{Generator: "good", StartIndex: start, NumSamples: c.batch, Seed: 7, Format: c.format, ChunkSize: c.chunk, RunID: "run"}
-			start += 100
+			order := task.Task{Dataset: task.Dataset(fmt.Sprint(c.batch, c.chunk, c.format)), Generator: "good", StartIndex: 100, NumSamples: c.batch, Seed: 7, Format: c.format, ChunkSize: c.chunk}
+			st := st.In(order.Dataset)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			ctx = lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: fmt.Sprint("request-", start)})
-			count.take()
-			if _, err := handler.Handle(ctx, []byte(order.Body())); err != nil {
-				t.Fatal(err)
+			first := order // makes the dataset, which the worker knows from then on
+			first.StartIndex = 0
+			for _, x := range []task.Task{first, order} {
+				count.take()
+				ctx := lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: fmt.Sprint("request-", x.StartIndex)})
+				if _, err := handler.Handle(ctx, []byte(x.Body())); err != nil {
+					t.Fatal(err)
+				}
 			}
 			got, want := count.take(), work(order, cost)
 			want.Invocations, want.Queue = 0, 0

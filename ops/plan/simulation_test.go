@@ -30,7 +30,7 @@ var rough = nature{spread: 0.15, heavy: 0.002, redraw: 0.005, fails: 0.002, neve
 const (
 	visibility  = 960
 	maxReceives = 3
-	claimGrace  = 10
+	grace       = 10
 )
 
 // simulation makes a run, event by event: the tasks that ops submit sends, chunks on
@@ -266,7 +266,7 @@ func (m *simulation) compute(msg *message, began float64) (*invocation, float64)
 	limit := w.Limit().Seconds()
 	slots := make([]float64, min(max(w.AtOnce(cost, t.ChunkSize), 1), max(len(todo), 1)))
 	for _, c := range todo {
-		m.held[g][c.Number] = float32(began + w.Timeout.Seconds() + claimGrace)
+		m.held[g][c.Number] = float32(began + w.Timeout.Seconds() + grace)
 		i := slices.Index(slots, slices.Min(slots))
 		takes, never := m.draw(t, c, len(slots))
 		end := slots[i] + takes
@@ -279,9 +279,9 @@ func (m *simulation) compute(msg *message, began float64) (*invocation, float64)
 			inv.failed = append(inv.failed, c)
 		default:
 			inv.done = append(inv.done, c)
-			puts := 3 + cost.objects(t.Format, c.Count())
+			puts := 2 + cost.objects(t.Format, c.Count())
 			if t.Format == task.Tar {
-				puts = 3 + shardRequests(cost.SampleBytes*int64(c.Count()))
+				puts = 2 + shardRequests(cost.SampleBytes*int64(c.Count()))
 			}
 			m.count(g, began+end, puts)
 		}

@@ -38,7 +38,7 @@ type Trace struct {
 // TraceOf takes from a receipt what a reckoning needs.
 func TraceOf(r store.Receipt) Trace {
 	t := Trace{RequestID: r.RequestID, RunID: r.RunID, Samples: len(r.Samples), CPU: r.CPUSeconds, Wall: r.WallSeconds, RSS: r.PeakRSSBytes,
-		Bytes: r.Bytes(), Objects: len(r.ObjectKeys()), Committed: r.Committed}
+		Bytes: r.Bytes(), Objects: r.Files(), Committed: r.Committed}
 	if r.Shard != nil {
 		t.Shard = r.Shard.Size
 	}
@@ -60,7 +60,7 @@ func (w Worker) Spent(traces []Trace) Spent {
 	}
 	for _, list := range invocations {
 		s.BusySeconds += w.invocation(list)
-		s.Requests.add(Requests{Invocations: 1, Queue: 2, List: 1}, 1)
+		s.Requests.add(Requests{Invocations: 1, Queue: 2}, 1)
 	}
 	s.Requests.add(send(len(invocations)), 1)
 	logs := float64(s.Receipts*logOfChunk+len(invocations)*logOfTask) / price.BytesPerGB
@@ -89,9 +89,9 @@ func (w Worker) invocation(list []Trace) float64 {
 
 // requests are those to S3 that a receipt tells of.
 func (t Trace) requests() Requests {
-	r := Requests{Put: 3 + t.Objects, List: 3}
+	r := Requests{Put: 2 + t.Objects}
 	if t.Shard > 0 {
-		r.Put = 3 + shardRequests(t.Shard)
+		r.Put = 2 + shardRequests(t.Shard)
 	}
 	return r
 }

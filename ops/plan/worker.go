@@ -50,12 +50,11 @@ const spread = 0.05
 
 var slowest = [maxCPUs + 1]float64{0, 0, 0.56, 0.85, 1.03, 1.16, 1.27}
 
-// Requests one after the other for each chunk, while it holds a CPU and while it
-// does not: list claims, claim, list claims again, look at the receipts; receipt,
-// release.
+// Requests one after the other for each chunk, beside its objects: the cell is taken,
+// and committed.
 const (
-	requestsBefore = 4
-	requestsAfter  = 2
+	requestsBefore = 1
+	requestsAfter  = 1
 )
 
 // CPUs returns how many CPUs the worker sees, which is how many generators it

@@ -221,7 +221,7 @@ func (r *rig) byHand(b *testing.B, t task.Task) hand {
 // do empties the bucket and gives a worker a task.
 func (r *rig) do(p *process, t task.Task) taken {
 	p.b.Helper()
-	for _, prefix := range []string{task.DataKind, task.ClaimKind, task.ReceiptKind} {
+	for _, prefix := range []string{task.DataKind, task.ReceiptKind} {
 		if err := os.RemoveAll(filepath.Join(dir, "objects", "bucket", filepath.FromSlash(prefix))); err != nil {
 			p.b.Fatal(err)
 		}
@@ -232,20 +232,20 @@ func (r *rig) do(p *process, t task.Task) taken {
 // receipts reads the receipts of a generator off the disk.
 func (r *rig) receipts(b *testing.B, name string) (list []store.Receipt) {
 	b.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "objects", "bucket", filepath.FromSlash(task.DefaultDataset.ReceiptsPrefix(name)), "*.json"))
+	files, err := filepath.Glob(filepath.Join(dir, "objects", "bucket", filepath.FromSlash(task.DefaultDataset.CellsPrefix(name)), "*.json"))
 	if err != nil || len(files) == 0 {
 		b.Fatalf("receipts of %s: %v, %v", name, files, err)
 	}
 	for _, file := range files {
-		var receipt store.Receipt
+		var cell store.Cell
 		text, err := os.ReadFile(file)
 		if err == nil {
-			err = json.Unmarshal(text, &receipt)
+			err = json.Unmarshal(text, &cell)
 		}
 		if err != nil {
 			b.Fatal(err)
 		}
-		list = append(list, receipt)
+		list = append(list, cell.Receipts...)
 	}
 	return list
 }

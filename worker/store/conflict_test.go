@@ -29,9 +29,9 @@ func TestConflictIsTriedAgain(t *testing.T) {
 		}
 		return send()
 	})
-	check(t, s.PutReceipt(t.Context(), receipt(0, 4, 1)))
-	if r, err := s.Receipt(t.Context(), receipt(0, 4, 1).Key()); err != nil || len(r.Samples) != 4 {
-		t.Errorf("the receipt is %+v, %v", r, err)
+	commit(t, s, task.Range{End: 4}, 0, 1, 2, 3)
+	if c, err := s.Cell(t.Context(), task.DefaultDataset.CellKey("maze", task.Range{End: 4})); err != nil || len(c.Committed()) != 4 {
+		t.Errorf("the cell is %+v, %v", c, err)
 	}
 	run := task.Run{ID: "r1", Samples: 4}
 	check(t, s.PutRun(t.Context(), run))

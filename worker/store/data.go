@@ -8,14 +8,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"os"
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -57,7 +55,8 @@ func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
 	if err != nil {
 		return err
 	}
-	return fail("put", key, s.putObject(ctx, sum, &s3.PutObjectInput{Key: &key, Body: body, ContentLength: &f.Size, ContentType: aws.String(contentType(f.Name))}))
+	_, err = s.putObject(ctx, sum, &s3.PutObjectInput{Key: &key, Body: body, ContentLength: &f.Size, ContentType: aws.String(contentType(f.Name))})
+	return fail("put", key, err)
 }
 
 // contentType goes by the extension and not by what the machine has installed.
@@ -85,8 +84,8 @@ const PartSize = 5 << 20
 // PutShard stores samples as one tar.gz, streamed in parts as it is made. The
 // same samples always give the same bytes: members are sorted and carry neither
 // time nor owner.
-func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, claim int, samples []sample.Sample) (Object, error) {
-	u := &upload{store: s, ctx: ctx, key: s.dataset.ShardKey(generator, c, claim), hash: sha256.New()}
+func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, epoch int, samples []sample.Sample) (Object, error) {
+	u := &upload{store: s, ctx: ctx, key: s.dataset.ShardKey(generator, c, epoch), hash: sha256.New()}
 	if used, ok := s.buffers.Get().(*[]byte); ok {
 		u.part = (*used)[:0]
 	}
@@ -200,7 +199,8 @@ func (u *upload) send() error {
 
 func (u *upload) finish() error {
 	if u.id == nil {
-		return fail("put", u.key, u.store.putObject(u.ctx, u.hash.Sum(nil), &s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(u.part), ContentType: aws.String("application/gzip")}))
+		_, err := u.store.putObject(u.ctx, u.hash.Sum(nil), &s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(u.part), ContentType: aws.String("application/gzip")})
+		return fail("put", u.key, err)
 	}
 	if len(u.part) > 0 {
 		if err := u.send(); err != nil {
@@ -229,121 +229,4 @@ func (u *upload) abort() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), 5*time.Second)
 	defer cancel()
 	_, _ = u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id})
-}
-
-// Sweep deletes the data objects of indices of a chunk that are not in keep: what
-// a killed or replaced writer left behind. It costs one listing, or for a repair
-// one for each index, which may be far apart.
-func (s *Store) Sweep(ctx context.Context, generator, domain string, c task.Chunk, indices []int, keep []string) error {
-	if len(indices) == 0 {
-		return nil
-	}
-	kept := map[string]bool{}
-	for _, key := range keep {
-		kept[key] = true
-	}
-	wanted := map[string]bool{}
-	for _, index := range indices {
-		wanted[task.SampleID(domain, index)] = true
-	}
-	prefix := s.dataset.SamplesPrefix(generator)
-	var mu sync.Mutex
-	var stale []string
-	list := func(ctx context.Context, below, after, last string) error {
-		for o, err := range s.List(ctx, below, after) {
-			if err != nil {
-				return err
-			}
-			if o.Key > last {
-				break
-			}
-			if id, _, ok := strings.Cut(strings.TrimPrefix(o.Key, prefix), "/"); ok && wanted[id] && !kept[o.Key] {
-				mu.Lock()
-				stale = append(stale, o.Key)
-				mu.Unlock()
-			}
-		}
-		return nil
-	}
-	folder := func(index int) string { return prefix + task.SampleID(domain, index) + "/" }
-	first, last := folder(indices[0]), folder(indices[len(indices)-1])
-	var err error
-	if c.Indices == nil {
-		err = list(ctx, prefix+domain+"_", first, last+"\xff")
-	} else {
-		err = each(ctx, len(indices), func(ctx context.Context, i int) error {
-			return list(ctx, folder(indices[i]), "", folder(indices[i])+"\xff")
-		})
-	}
-	if err == nil && c.Indices != nil { // SweepShards leaves repairs' shards alone
-		for o, e := range s.List(ctx, s.dataset.ShardPrefix(generator, c), "") {
-			if err = e; err != nil {
-				break
-			}
-			if !kept[o.Key] {
-				stale = append(stale, o.Key)
-			}
-		}
-	}
-	if err == nil {
-		err = s.Delete(ctx, stale)
-	}
-	if err != nil {
-		return fmt.Errorf("sweep samples %s: %w", c.Keep, err)
-	}
-	return nil
-}
-
-// SweepShards deletes the shards in a cell of the grid that no receipt names, but
-// for the one to keep, whose receipt is not written yet. It is for the holder of
-// the cell's claim: nobody else has a shard there whose receipt is still to come.
-// Those of repairs are left alone: they may hold other indices.
-func (s *Store) SweepShards(ctx context.Context, generator string, cell task.Range, keep string) error {
-	prefix := s.dataset.SamplesPrefix(generator) + generator + "_"
-	end := fmt.Sprintf("%s%08d", prefix, cell.End)
-	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/"), // samples' folders may be named alike
-		StartAfter: aws.String(fmt.Sprintf("%s%08d", prefix, cell.Start))}
-	var stale []string
-	for pages := s3.NewListObjectsV2Paginator(s.client, in); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return fail("list", prefix, err)
-		}
-		for _, o := range page.Contents {
-			key := aws.ToString(o.Key)
-			of, ok := s.dataset.ShardRange(key)
-			if repair := strings.Contains(strings.TrimPrefix(key, prefix), "_r"); ok && !repair && of.Overlaps(cell) && key != keep {
-				stale = append(stale, key)
-			}
-		}
-		if last := lastName(page); last >= end {
-			break
-		}
-	}
-	if len(stale) == 0 {
-		return nil
-	}
-	receipts, err := s.Receipts(ctx, generator, cell)
-	if err != nil {
-		return err
-	}
-	stale = slices.DeleteFunc(stale, func(key string) bool {
-		return slices.ContainsFunc(receipts, func(o Receipt) bool { return o.Shard != nil && o.Shard.Key == key })
-	})
-	if err := s.Delete(ctx, stale); err != nil {
-		return fmt.Errorf("sweep shards of samples %s: %w", cell, err)
-	}
-	return nil
-}
-
-// lastName is the last key or folder of a page.
-func lastName(page *s3.ListObjectsV2Output) string {
-	last := ""
-	if n := len(page.Contents); n > 0 {
-		last = aws.ToString(page.Contents[n-1].Key)
-	}
-	if n := len(page.CommonPrefixes); n > 0 {
-		last = max(last, aws.ToString(page.CommonPrefixes[n-1].Prefix))
-	}
-	return last
 }

@@ -64,7 +64,7 @@ func (s *Store) PutFailure(ctx context.Context, f Failure) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := s.put(ctx, key, body, false); err != nil {
+	if err := s.put(ctx, key, body); err != nil {
 		return "", err
 	}
 	return key, nil
@@ -89,7 +89,8 @@ func (s *Store) PutRun(ctx context.Context, r task.Run) error {
 	if err != nil {
 		return err
 	}
-	return s.put(ctx, s.dataset.RunKey(r.ID), body, true)
+	_, err = s.swap(ctx, s.dataset.RunKey(r.ID), body, "")
+	return err
 }
 
 // Run reads a run, or returns ErrNotFound.
@@ -106,7 +107,7 @@ func (s *Store) Run(ctx context.Context, id string) (task.Run, error) {
 // time. what is called until it reports that nothing is left to change, or until
 // what it did is stored.
 func (s *Store) ChangeRun(ctx context.Context, id string, what func(*task.Run) (changed bool)) error {
-	return change(ctx, s, s.dataset.RunKey(id), func(r *task.Run) (*task.Run, error) {
+	return changeJSON(ctx, s, s.dataset.RunKey(id), func(r *task.Run) (*task.Run, error) {
 		switch {
 		case r == nil:
 			return nil, fmt.Errorf("run %s: %w", id, ErrNotFound)

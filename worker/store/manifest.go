@@ -29,7 +29,7 @@ func (s *Store) Manifest(ctx context.Context) (task.Manifest, error) {
 // what it returns is stored. It must leave alone what is pinned.
 func (s *Store) ChangeManifest(ctx context.Context, what func(there *task.Manifest) (*task.Manifest, error)) (task.Manifest, error) {
 	var stored task.Manifest
-	err := change(ctx, s, s.dataset.ManifestKey(), func(there *task.Manifest) (*task.Manifest, error) {
+	err := changeJSON(ctx, s, s.dataset.ManifestKey(), func(there *task.Manifest) (*task.Manifest, error) {
 		next, err := what(there)
 		switch {
 		case next != nil:
@@ -70,7 +70,7 @@ func (s *Store) Datasets(ctx context.Context) ([]task.Dataset, error) {
 
 // kinds are those of a dataset's objects, but for its manifest. Receipts go first
 // where they are deleted: none vouches for bytes that are gone.
-var kinds = []string{task.ReceiptKind, task.DataKind, task.ClaimKind, task.FailureKind, task.RunKind}
+var kinds = []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind}
 
 // Holds reports whether there is any object of the store's dataset beside its manifest.
 func (s *Store) Holds(ctx context.Context) (bool, error) {

@@ -110,17 +110,15 @@ func TestDeleteDataset(t *testing.T) {
 			m := task.NewManifest(name, 1, task.Files)
 			return &m, nil
 		})
-		check(t, errors.Join(err, st.PutFiles(t.Context(), "maze", list), st.PutRun(t.Context(), task.Run{ID: "r"}),
-			st.PutReceipt(t.Context(), store.Receipt{Dataset: name, Generator: "maze", End: 5, Claim: 1})))
+		check(t, errors.Join(err, st.PutFiles(t.Context(), "maze", list), st.PutRun(t.Context(), task.Run{ID: "r"})))
 		_, err = st.PutFailure(t.Context(), store.Failure{Generator: "maze", Name: "x", RequestID: "m"})
 		check(t, err)
-		_, err = st.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{End: 5}}, store.Holder{}, 0)
-		check(t, err)
+		commit(t, st, task.Range{End: 5}, 0, 1)
 	}
 	before := keys(t, all, "")
 	st := all.In("v2")
 	network.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
-		if r.Method == http.MethodGet && r.URL.Query().Get("prefix") == "claims/v2/" {
+		if r.Method == http.MethodGet && r.URL.Query().Get("prefix") == "failures/v2/" {
 			return nil, errors.New("it was killed")
 		}
 		return send()

@@ -97,7 +97,7 @@ func TestSilentServer(t *testing.T) {
 			if body, err := io.ReadAll(r.Body); err == nil && !bytes.Equal(body, large) {
 				panic("another body")
 			}
-		}, func(s *Store) error { return s.put(context.Background(), "k", large, false) }},
+		}, func(s *Store) error { return s.put(context.Background(), "k", large) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := newSilent(t, test.serve)
@@ -148,10 +148,10 @@ func TestSlowServer(t *testing.T) {
 		})
 	})
 	s := server.store()
-	if text, err := s.read(t.Context(), "k"); err != nil || len(text) != 10 {
-		t.Errorf("read %q, %v", text, err)
+	if o, err := s.read(t.Context(), "k"); err != nil || len(o.text) != 10 {
+		t.Errorf("read %q, %v", o.text, err)
 	}
-	if err := s.put(t.Context(), "k", make([]byte, 16<<20), false); err != nil {
+	if err := s.put(t.Context(), "k", make([]byte, 16<<20)); err != nil {
 		t.Error(err)
 	}
 	queue := sqs.New(sqs.Options{BaseEndpoint: &server.URL, Region: "us-east-2", HTTPClient: httpClient(nil, brief), Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), Retryer: LimitedRetries()})

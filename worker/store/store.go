@@ -1,6 +1,5 @@
 // Package store keeps what the pipeline makes in the bucket: samples as objects
-// or shards, and the claims, receipts and failure reports that say what is
-// whole. Workers and the CLI reach the bucket through it alone.
+// or shards, and the cells and failure reports that say what is complete. Workers and the CLI reach the bucket through it alone.
 package store
 
 import (
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -112,16 +112,15 @@ func ClientOptions(o *s3.Options) {
 func (s *Store) Bucket() string { return s.bucket }
 
 // Probe writes, reads and deletes an object, to find out whether these
-// credentials can. No reader of the bucket takes it for anything, and where it
-// could not be deleted the lifecycle rule of the claims does it.
+// credentials can. No reader of the bucket takes it for anything.
 func (s *Store) Probe(ctx context.Context, id string) error {
-	key := task.ClaimKind + "_probe/" + id
-	if err := s.put(ctx, key, []byte(id), false); err != nil {
+	key := task.ManifestKind + "_probe/" + id // no dataset has such a name
+	if err := s.put(ctx, key, []byte(id)); err != nil {
 		return err
 	}
 	back, err := s.read(ctx, key)
-	if err == nil && string(back) != id {
-		err = fmt.Errorf("read %s: it is %q, %q was written", key, back, id)
+	if err == nil && string(back.text) != id {
+		err = fmt.Errorf("read %s: it is %q, %q was written", key, back.text, id)
 	}
 	return errors.Join(err, s.Delete(ctx, []string{key}))
 }
@@ -132,8 +131,8 @@ type Object struct {
 	Size   int64  `json:"size"`             // bytes
 	SHA256 string `json:"sha256,omitempty"` // hexadecimal
 
-	Modified time.Time `json:"-"` // of a listed one, by the store's clock
-	etag     string    // of one that was read
+	Modified time.Time `json:"-"` // by the store's clock, of one that was listed or read
+	etag     string
 }
 
 // fail wraps an error of a request. What the context's end caused stays
@@ -153,145 +152,128 @@ func status(err error) int {
 	return 0
 }
 
-// put stores a small object. With once, an object that is there already makes
-// it fail with ErrExists.
-//
-// The answer to a conditional request can be lost and the request sent again,
-// by us or by the SDK: then the second one finds the object the first has
-// written. So a refusal is resolved by reading: if our own bytes are there, the
-// put has succeeded. Claims and receipts name the invocation and are unique.
-func (s *Store) put(ctx context.Context, key string, body []byte, once bool) error {
-	sum := sha256.Sum256(body)
-	in := &s3.PutObjectInput{Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("application/json")}
-	if once {
-		in.IfNoneMatch = aws.String("*")
-	}
-	err := s.putObject(ctx, sum[:], in)
-	if err == nil || !once {
-		return fail("put", key, err)
-	}
-	there, readErr := s.read(ctx, key)
-	switch {
-	case readErr == nil && bytes.Equal(there, body):
-		return nil
-	case readErr == nil && (status(err) == http.StatusPreconditionFailed || status(err) == http.StatusConflict):
-		return fmt.Errorf("%s: %w", key, ErrExists)
-	}
+// put stores a small object.
+func (s *Store) put(ctx context.Context, key string, text []byte) error {
+	_, err := s.putObject(ctx, sum(text), smallObject(key, text))
 	return fail("put", key, err)
+}
+
+func smallObject(key string, text []byte) *s3.PutObjectInput {
+	return &s3.PutObjectInput{Key: &key, Body: bytes.NewReader(text), ContentType: aws.String("application/json")}
+}
+
+func sum(text []byte) []byte {
+	hash := sha256.Sum256(text)
+	return hash[:]
+}
+
+// refused reports whether a conditional put was answered that its condition does not
+// hold, or that another put came between.
+func refused(err error) bool {
+	code := status(err)
+	return code == http.StatusPreconditionFailed || code == http.StatusConflict || code == http.StatusNotFound
 }
 
 // putObject puts an object whose SHA-256 is known. The store refuses bytes that do
 // not fit it. It is signed, too: the SDK would read the body once more for that,
 // and over TLS leave it out.
-func (s *Store) putObject(ctx context.Context, sum []byte, in *s3.PutObjectInput) error {
+func (s *Store) putObject(ctx context.Context, sum []byte, in *s3.PutObjectInput) (etag string, err error) {
 	in.Bucket, in.ChecksumSHA256 = &s.bucket, aws.String(base64.StdEncoding.EncodeToString(sum))
-	_, err := s.client.PutObject(ctx, in, s3.WithAPIOptions(func(stack *middleware.Stack) error {
+	out, err := s.client.PutObject(ctx, in, s3.WithAPIOptions(func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("payloadHash", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 			return next.HandleInitialize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum)), in)
 		}), middleware.Before)
 	}))
-	return err
+	if err != nil {
+		return "", err
+	}
+	return aws.ToString(out.ETag), nil
 }
 
 // damagedTries is how often a small object is read that is not what its checksum
 // says: it may be damaged on the way.
 const damagedTries = 3
 
+// content is a small object as it was read.
+type content struct {
+	Object
+	text []byte
+	now  time.Time // of the answer, by the store's clock
+}
+
 // read returns a small object, checked against the store's checksum, or
 // ErrNotFound or ErrDamaged. The SDK tries a request again, not the reading of its
 // answer, which may be cut off: that is as any other error of the network.
-func (s *Store) read(ctx context.Context, key string) ([]byte, error) {
-	text, _, err := s.readTagged(ctx, key)
-	return text, err
-}
-
-// readTagged also returns the object's ETag.
-func (s *Store) readTagged(ctx context.Context, key string) ([]byte, string, error) {
+func (s *Store) read(ctx context.Context, key string) (content, error) {
 	retries := s.client.Options().Retryer
 	for try := 1; ; try++ {
 		body, o, err := s.get(ctx, key)
 		if err != nil {
-			return nil, "", err
+			return content{}, err
 		}
-		text, err := io.ReadAll(body)
+		o.text, err = io.ReadAll(body)
 		body.Close()
 		if err == nil {
-			return text, o.etag, nil
+			return o, nil
 		}
-		damaged := ctx.Err() == nil && int64(len(text)) == o.Size // all of it came, so the checksum is wrong: the SDK has no type for that
+		damaged := ctx.Err() == nil && int64(len(o.text)) == o.Size // all of it came, so the checksum is wrong: the SDK has no type for that
 		if damaged && try >= damagedTries {
-			return nil, "", fail("read", key, ErrDamaged)
+			return content{}, fail("read", key, ErrDamaged)
 		}
 		if ctx.Err() != nil || !damaged && (!retries.IsErrorRetryable(err) || try >= retries.MaxAttempts()) {
-			return nil, "", fail("read", key, err)
+			return content{}, fail("read", key, err)
 		}
 		delay, last := retries.RetryDelay(try, err)
 		if last != nil {
-			return nil, "", fail("read", key, err)
+			return content{}, fail("read", key, err)
 		}
 		select {
 		case <-ctx.Done():
-			return nil, "", fail("read", key, fmt.Errorf("%w; %w: %w", ctx.Err(), ErrRefused, err))
+			return content{}, fail("read", key, fmt.Errorf("%w; %w: %w", ctx.Err(), ErrRefused, err))
 		case <-time.After(delay):
 		}
 	}
 }
 
 func (s *Store) readJSON(ctx context.Context, key string, to any) error {
-	text, err := s.read(ctx, key)
+	o, err := s.read(ctx, key)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(text, to); err != nil {
+	if err := json.Unmarshal(o.text, to); err != nil {
 		return fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
 	}
 	return nil
 }
 
-// change changes a small JSON object, whoever else does so at the same time. what
+// changeJSON changes a small object, whoever else does so at the same time. what
 // is called with what is there, or nil, until it returns nil, which leaves it so, or
-// until what it returns is stored. A lost answer of a put that was carried out is
-// seen by the look after it.
-func change[T any](ctx context.Context, s *Store, key string, what func(there *T) (*T, error)) error {
+// until what it returns is stored.
+func changeJSON[T any](ctx context.Context, s *Store, key string, what func(there *T) (*T, error)) error {
 	const tries = 20
 	for try := 1; ; try++ {
-		text, etag, err := s.readTagged(ctx, key)
+		o, err := s.read(ctx, key)
 		var there *T
 		if err == nil {
 			there = new(T)
-			err = json.Unmarshal(text, there)
-			if err != nil {
-				err = fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
+			if err := json.Unmarshal(o.text, there); err != nil {
+				return fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
 			}
-		} else if absent, e := s.absent(ctx, key, err); absent || e != nil {
-			err = e
-		}
-		if err != nil {
+		} else if absent, err := s.absent(ctx, key, err); !absent {
 			return err
 		}
 		next, err := what(there)
 		if err != nil || next == nil {
 			return err
 		}
-		body, err := json.MarshalIndent(next, "", "  ")
+		text, err := json.MarshalIndent(next, "", "  ")
 		if err != nil {
 			return err
 		}
-		in := &s3.PutObjectInput{Key: &key, Body: bytes.NewReader(body), ContentType: aws.String("application/json")}
-		if there == nil {
-			in.IfNoneMatch = aws.String("*")
-		} else {
-			in.IfMatch = &etag
+		_, err = s.swap(ctx, key, text, o.etag)
+		if !errors.Is(err, ErrExists) || try == tries {
+			return err
 		}
-		sum := sha256.Sum256(body)
-		err = s.putObject(ctx, sum[:], in)
-		switch status(err) {
-		case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound: // somebody was quicker
-			if try < tries {
-				continue
-			}
-		}
-		return fail("put", key, err)
 	}
 }
 
@@ -316,19 +298,24 @@ func (s *Store) absent(ctx context.Context, key string, err error) (bool, error)
 // Get opens an object, or returns ErrNotFound. The size is the store's word. What
 // is read is not checked: the caller has a hash of its own.
 func (s *Store) Get(ctx context.Context, key string) (io.ReadCloser, Object, error) {
-	return s.get(ctx, key, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
+	body, o, err := s.get(ctx, key, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
+	return body, o.Object, err
 }
 
-func (s *Store) get(ctx context.Context, key string, options ...func(*s3.Options)) (io.ReadCloser, Object, error) {
+func (s *Store) get(ctx context.Context, key string, options ...func(*s3.Options)) (io.ReadCloser, content, error) {
 	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key}, options...)
 	if err != nil {
 		var none *types.NoSuchKey
 		if errors.As(err, &none) || status(err) == http.StatusNotFound {
-			return nil, Object{}, fmt.Errorf("%s: %w", key, ErrNotFound)
+			return nil, content{}, fmt.Errorf("%s: %w", key, ErrNotFound)
 		}
-		return nil, Object{}, fail("get", key, err)
+		return nil, content{}, fail("get", key, err)
 	}
-	return out.Body, Object{Key: key, Size: aws.ToInt64(out.ContentLength), etag: aws.ToString(out.ETag)}, nil
+	o := content{Object: Object{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified), etag: aws.ToString(out.ETag)}, now: time.Now()}
+	if t, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok { // a bucket of somebody's own may have no Date
+		o.now = t
+	}
+	return out.Body, o, nil
 }
 
 // Head asks for an object without reading it, or returns ErrNotFound. The hash is
@@ -359,7 +346,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object
 				return
 			}
 			for _, o := range page.Contents {
-				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified)}, nil) {
+				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified), etag: aws.ToString(o.ETag)}, nil) {
 					return
 				}
 			}

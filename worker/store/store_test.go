@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -85,15 +84,6 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// receipt is a receipt of one generator over a range.
-func receipt(start, end, claim int) store.Receipt {
-	r := store.Receipt{Generator: "maze", ChunkSize: end - start, ChunkStart: start, Start: start, End: end, Claim: claim, Format: task.Files, Domain: "maze"}
-	for i := start; i < end; i++ {
-		r.Samples = append(r.Samples, store.ReceiptSample{ID: task.SampleID("maze", i), Index: i, Files: []store.ReceiptFile{{Name: "prompt.txt", Size: 3}}})
-	}
-	return r
-}
-
 // makeSamples are samples of files with these sizes, on disk.
 func makeSamples(t testing.TB, first, n int, sizes ...int) []sample.Sample {
 	t.Helper()
@@ -138,69 +128,12 @@ func content(t testing.TB, s *store.Store, key string) []byte {
 	return data
 }
 
-// A receipt is written once, whoever else writes one.
-func TestReceiptOnce(t *testing.T) {
-	s, _ := newStore(t)
-	first, second := receipt(0, 5, 1), receipt(0, 5, 2)
-	check(t, s.PutReceipt(t.Context(), first))
-	if err := s.PutReceipt(t.Context(), second); !errors.Is(err, store.ErrExists) {
-		t.Errorf("the second one: %v", err)
-	}
-	if got, err := s.Receipt(t.Context(), first.Key()); err != nil || got.Claim != 1 {
-		t.Errorf("claim %d, %v", got.Claim, err)
-	}
-	check(t, s.DeleteReceipt(t.Context(), first))
-	if _, err := s.Receipt(t.Context(), first.Key()); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("deleted, and then: %v", err)
-	}
-	check(t, s.DeleteReceipt(t.Context(), first)) // what is not there is no error
-	check(t, s.PutReceipt(t.Context(), second))
-}
-
-// The answer to a conditional put may be lost after the object was written. The
-// SDK then sends it again and is told that it exists: that is our own.
-func TestLostAnswer(t *testing.T) {
-	for name, answer := range map[string]func(r *http.Response) (*http.Response, error){
-		"reset": func(r *http.Response) (*http.Response, error) {
-			_ = r.Body.Close()
-			return nil, io.ErrUnexpectedEOF
-		},
-		"internal error": func(r *http.Response) (*http.Response, error) {
-			_ = r.Body.Close()
-			return &http.Response{StatusCode: 500, Body: io.NopCloser(strings.NewReader("")), Header: http.Header{}, Request: r.Request}, nil
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s, n := newStore(t)
-			var lost atomic.Int32
-			n.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
-				response, err := send()
-				if err == nil && r.Method == http.MethodPut && lost.Add(1) == 1 {
-					return answer(response)
-				}
-				return response, err
-			})
-			check(t, s.PutReceipt(t.Context(), receipt(0, 5, 1)))
-			if lost.Load() < 2 {
-				t.Fatal("no answer was lost")
-			}
-			if err := s.PutReceipt(t.Context(), receipt(0, 5, 2)); !errors.Is(err, store.ErrExists) {
-				t.Errorf("another one: %v", err)
-			}
-			lost.Store(0)
-			claim, err := s.Claim(t.Context(), "maze", task.Chunk{Cell: task.Range{End: 5}}, store.Holder{RequestID: "r", Deadline: time.Now().Add(time.Hour)}, 0)
-			if err != nil || claim.Number != 1 {
-				t.Errorf("claim %+v, %v", claim, err)
-			}
-		})
-	}
-}
-
 // An answer may be cut off after the object's first bytes have come. It is asked for
 // again, like a request that failed, until the time is up.
 func TestCutAnswer(t *testing.T) {
 	s, n := newStore(t)
-	check(t, s.PutReceipt(t.Context(), receipt(0, 5, 1)))
+	commit(t, s, task.Range{End: 5}, 0, 1, 2)
+	key := task.DefaultDataset.CellKey("maze", task.Range{End: 5})
 	var reads, cut atomic.Int32
 	n.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
 		response, err := send()
@@ -219,62 +152,11 @@ func TestCutAnswer(t *testing.T) {
 		if want != nil {
 			ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
 		}
-		got, err := s.Receipt(ctx, receipt(0, 5, 1).Key())
+		got, err := s.Cell(ctx, key)
 		cancel()
-		if !errors.Is(err, want) || want == nil && got.Claim != 1 || want != nil && !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("cut %d times: claim %d, %v, want %v", times, got.Claim, err, want)
+		if !errors.Is(err, want) || want == nil && got.Epoch != 1 || want != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("cut %d times: %+v, %v, want %v", times, got, err, want)
 		}
-	}
-}
-
-// What is looked up for a range is just what overlaps it, lowest claim first.
-func TestReceiptsProperty(t *testing.T) {
-	s, _ := newStore(t)
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
-	var all []store.Receipt
-	for i := range 80 {
-		start := random.IntN(13_000)
-		r := receipt(start, start+1+random.IntN([]int{5, 50, task.MaxSamples, task.MaxSpan}[i%4]), random.IntN(5))
-		r.Samples = nil
-		if i%4 == 3 { // a repair
-			r.Indices, r.FirstAttempt = []int{r.Start, r.End - 1}, i
-		}
-		switch err := s.PutReceipt(t.Context(), r); {
-		case errors.Is(err, store.ErrExists):
-		case err != nil:
-			t.Fatal(err)
-		default:
-			all = append(all, r)
-		}
-	}
-	other := receipt(0, 1000, 1)
-	other.Generator = "maze-2" // its name begins alike
-	check(t, s.PutReceipt(t.Context(), other))
-	for range 100 {
-		from := random.IntN(14_000)
-		whole := task.Range{Start: from, End: from + random.IntN(200)}
-		got, err := s.Receipts(t.Context(), "maze", whole)
-		check(t, err)
-		want := map[string]bool{}
-		for _, r := range all {
-			if r.Range().Overlaps(whole) {
-				want[r.Key()] = true
-			}
-		}
-		if len(got) != len(want) || !slices.IsSortedFunc(got, func(a, b store.Receipt) int { return a.Claim - b.Claim }) {
-			t.Fatalf("%v: %d receipts, want %d", whole, len(got), len(want))
-		}
-		for _, r := range got {
-			if !want[r.Key()] {
-				t.Fatalf("%v: %s", whole, r.Key())
-			}
-		}
-	}
-	// A receipt comes back as it was written.
-	got, err := s.Receipt(t.Context(), other.Key())
-	other.Version, other.ReadFrom = 1, other.Key()
-	if err != nil || !reflect.DeepEqual(got, other) {
-		t.Errorf("%+v, %v", got, err)
 	}
 }
 
@@ -372,57 +254,6 @@ func TestShardInterrupted(t *testing.T) {
 	}
 }
 
-// A sweep deletes what stands at the chunk's indices beyond what is kept, and
-// nothing of its neighbours.
-func TestSweep(t *testing.T) {
-	s, _ := newStore(t)
-	check(t, s.PutFiles(t.Context(), "maze", makeSamples(t, 0, 12, 5, 5)))
-	near := makeSamples(t, 4, 1, 5)
-	near[0].ID = "maze_00000004_x" // no sample id of this domain
-	check(t, s.PutFiles(t.Context(), "maze", near))
-	check(t, s.PutFiles(t.Context(), "maze-2", makeSamples(t, 4, 1, 5)))
-	chunk := task.Chunk{Cell: task.Range{Start: 4, End: 8}, Keep: task.Range{Start: 4, End: 8}}
-	_, err := s.PutShard(t.Context(), "maze", chunk, 1, makeSamples(t, 4, 4, 5))
-	check(t, err)
-	before := keys(t, s, "")
-
-	keep := []string{task.DefaultDataset.FileKey("maze", "maze_00000005", "file0.bin")}
-	check(t, s.Sweep(t.Context(), "maze", "maze", chunk, chunk.Kept(), keep))
-	want := slices.DeleteFunc(before, func(key string) bool {
-		if slices.Contains(keep, key) {
-			return false
-		}
-		for i := 4; i < 8; i++ {
-			if strings.HasPrefix(key, task.DefaultDataset.FileKey("maze", task.SampleID("maze", i), "")) {
-				return true
-			}
-		}
-		return false
-	})
-	if got := keys(t, s, ""); !slices.Equal(got, want) || len(want) != 12*2+3-7 {
-		t.Errorf("left are %d of %d: %v", len(got), len(want), got)
-	}
-	// A repair's sweep is of its indices alone.
-	repair := task.Chunk{Keep: task.Range{Start: 0, End: 12}, Indices: []int{0, 11}, Attempt: 3}
-	for claim := range 2 { // it leaves no shard that an earlier holder wrote
-		_, err = s.PutShard(t.Context(), "maze", repair, claim+1, makeSamples(t, 0, 1, 5))
-		check(t, err)
-	}
-	check(t, s.Sweep(t.Context(), "maze", "maze", repair, repair.Kept(), []string{task.DefaultDataset.ShardKey("maze", repair, 2)}))
-	if got := keys(t, s, task.DefaultDataset.ShardPrefix("maze", repair)); !slices.Equal(got, []string{task.DefaultDataset.ShardKey("maze", repair, 2)}) {
-		t.Errorf("shards of the repair: %v", got)
-	}
-	check(t, s.Delete(t.Context(), []string{task.DefaultDataset.ShardKey("maze", repair, 2)}))
-	for _, key := range keys(t, s, task.DefaultDataset.SamplesPrefix("maze")) {
-		if strings.Contains(key, "_00000000/") || strings.Contains(key, "_00000011/") {
-			t.Errorf("left is %s", key)
-		}
-	}
-	if n := len(keys(t, s, "")); n != len(want)-4 {
-		t.Errorf("left are %d, want %d", n, len(want)-4)
-	}
-}
-
 // Runs are listed newest first and written once; failure reports are found by
 // generator.
 func TestRunsAndFailures(t *testing.T) {
@@ -471,7 +302,7 @@ func TestDamagedObject(t *testing.T) {
 	list[0].Files[0].Name = "x.json"
 	check(t, s.PutFiles(t.Context(), "maze", list))
 	key := task.DefaultDataset.FileKey("maze", list[0].ID, "x.json")
-	if _, err := s.Receipt(t.Context(), key); err == nil || !strings.Contains(err.Error(), key) {
+	if _, err := s.Cell(t.Context(), key); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("%v", err)
 	}
 }

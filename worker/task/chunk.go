@@ -1,6 +1,9 @@
 package task
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Range is a half-open range of sample indices: Start is in it, End is not.
 type Range struct {
@@ -23,26 +26,18 @@ func (r Range) String() string { return fmt.Sprintf("%08d_%08d", r.Start, r.End-
 // Chunk is the unit of generation, retry and commit: one generator process.
 type Chunk struct {
 	Number  int   // place on the grid
-	Cell    Range // what the generator makes: [Number*size, (Number+1)*size)
+	Cell    Range // [Number*size, (Number+1)*size): what the generator makes, unless there are Indices
 	Keep    Range // what the task asked for of it; most often the whole cell
-	Indices []int // a repair: the places its samples take; Number means nothing then, and Cell is what they span
+	Indices []int // a repair: the places its samples take, which Keep spans
 	Attempt int   // of a repair: part of its name
-	Size    int   // of the grid's cells
 }
 
-// Cells returns the cells of the grid that the chunk writes to.
-func (c Chunk) Cells() []Range {
-	if c.Indices == nil {
-		return []Range{c.Cell}
+// First is the index of the generator's first sample.
+func (c Chunk) First() int {
+	if c.Indices != nil {
+		return c.Indices[0]
 	}
-	var cells []Range
-	for _, index := range c.Indices {
-		start := index / c.Size * c.Size
-		if len(cells) == 0 || cells[len(cells)-1].Start != start {
-			cells = append(cells, Range{start, start + c.Size})
-		}
-	}
-	return cells
+	return c.Cell.Start
 }
 
 // Count is the number of samples the generator is asked for.
@@ -65,7 +60,7 @@ func (c Chunk) Kept() []int {
 	return kept
 }
 
-// Name is the range part of the keys of the chunk's receipt and shard.
+// Name is the part of the names of shards and failure reports that tells the chunk.
 func (c Chunk) Name() string {
 	if c.Indices != nil {
 		return fmt.Sprintf("%s_r%d_%s", c.Keep, c.Attempt, IndicesHash(c.Indices))
@@ -84,18 +79,26 @@ func (c Chunk) Seed(t Task, attempt int) int {
 // Chunks cuts a task along the grid of its chunk size. A task that starts or
 // ends inside a cell still runs the whole cell, because the output of some
 // generators depends on how many samples they are asked for, and keeps its
-// part. A repair task is a single chunk.
-func (t Task) Chunks() []Chunk {
-	if t.Indices != nil {
-		r := t.Range()
-		return []Chunk{{Cell: r, Keep: r, Indices: t.Indices, Attempt: t.Attempt, Size: t.ChunkSize}}
-	}
+// part. A repair has a chunk in each cell that it has indices in.
+func (t Task) Chunks() (chunks []Chunk) {
 	all := t.Range()
-	var chunks []Chunk
 	for k := all.Start / t.ChunkSize; k*t.ChunkSize < all.End; k++ {
-		cell := Range{k * t.ChunkSize, (k + 1) * t.ChunkSize}
-		keep := Range{max(cell.Start, all.Start), min(cell.End, all.End)}
-		chunks = append(chunks, Chunk{Number: k, Cell: cell, Keep: keep, Size: t.ChunkSize})
+		c := Chunk{Number: k, Cell: Range{k * t.ChunkSize, (k + 1) * t.ChunkSize}}
+		c.Keep = Range{max(c.Cell.Start, all.Start), min(c.Cell.End, all.End)}
+		if t.Indices != nil {
+			first, _ := slices.BinarySearch(t.Indices, c.Cell.Start)
+			end, _ := slices.BinarySearch(t.Indices, c.Cell.End)
+			if first == len(t.Indices) {
+				break
+			}
+			if first == end { // on to the cell of the next one
+				k = t.Indices[first]/t.ChunkSize - 1
+				continue
+			}
+			c.Indices, c.Attempt = t.Indices[first:end:end], t.Attempt
+			c.Keep = Range{c.Indices[0], c.Indices[len(c.Indices)-1] + 1}
+		}
+		chunks = append(chunks, c)
 	}
 	return chunks
 }
@@ -116,6 +119,10 @@ func (t Task) Parts(c Chunk) []Chunk {
 // Part returns the task for a part of t's range: what a worker sends on when
 // its time is up, or the gaps that are sent again. Seed and run stay.
 func (t Task) Part(r Range) Task {
-	t.StartIndex, t.NumSamples, t.Indices = r.Start, r.Len(), nil
+	if t.Indices == nil {
+		t.StartIndex, t.NumSamples = r.Start, r.Len()
+		return t
+	}
+	t.Indices = slices.DeleteFunc(slices.Clone(t.Indices), func(index int) bool { return index < r.Start || index >= r.End })
 	return t
 }

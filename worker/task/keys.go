@@ -10,7 +10,6 @@ import (
 // but for manifests, whose names it makes.
 const (
 	DataKind       = "data/"
-	ClaimKind      = "claims/"
 	ReceiptKind    = "receipts/"
 	FailureKind    = "failures/"
 	RunKind        = "runs/"
@@ -63,74 +62,57 @@ func (d Dataset) FileKey(generator, sampleID, file string) string {
 	return d.SamplesPrefix(generator) + sampleID + "/" + file
 }
 
-// ShardKey is the key of a chunk's shard in the tar format, as the holder of claim n
-// writes it. Each holder has a name of its own: S3 may carry out what a dead one had
-// asked for (CompleteMultipartUpload) minutes later, and must not replace its
-// successor's shard by that.
-func (d Dataset) ShardKey(generator string, c Chunk, n int) string {
-	return fmt.Sprintf("%s%d.tar.gz", d.ShardPrefix(generator, c), n)
+// ShardKey is the key of a shard that the holder of a cell writes in an epoch. Each
+// holder has a name of its own: S3 may carry out what a dead one had asked for
+// (CompleteMultipartUpload) minutes later, and must not replace its successor's shard
+// by that.
+func (d Dataset) ShardKey(generator string, c Chunk, epoch int) string {
+	return fmt.Sprintf("%s%s_%s_e%d.tar.gz", d.SamplesPrefix(generator), generator, c.Name(), epoch)
 }
 
-// ShardPrefix is how the keys of all shards of a chunk begin.
-func (d Dataset) ShardPrefix(generator string, c Chunk) string {
-	return d.SamplesPrefix(generator) + generator + "_" + c.Name() + "_c"
-}
-
-// ClaimsPrefix is where the claims of a cell stand; the key of claim n follows.
-func (d Dataset) ClaimsPrefix(generator string, cell Range) string {
-	return d.Prefix(ClaimKind) + generator + "/" + cell.String() + "/"
-}
-
-// ClaimNumber reads n back from a claim's key.
-func ClaimNumber(key string) (int, bool) {
-	name, ok := strings.CutSuffix(key[strings.LastIndex(key, "/")+1:], ".json")
-	n, err := strconv.Atoi(name)
-	return n, ok && err == nil && n > 0
-}
-
-// ReceiptsPrefix is where the receipts of a generator stand.
-func (d Dataset) ReceiptsPrefix(generator string) string {
+// CellsPrefix is where the cells of a generator stand.
+func (d Dataset) CellsPrefix(generator string) string {
 	return d.Prefix(ReceiptKind) + generator + "/"
 }
 
-// ReceiptKey is the key of a chunk's receipt.
-func (d Dataset) ReceiptKey(generator string, c Chunk) string {
-	return d.ReceiptsPrefix(generator) + c.Name() + ".json"
+// CellKey is the key of one cell of the grid.
+func (d Dataset) CellKey(generator string, cell Range) string {
+	return d.CellsPrefix(generator) + cell.String() + ".json"
 }
 
-// ReceiptRange reads the range back from a receipt's key. Repair says that the
-// receipt is of a repair task and may hold only some indices of the range.
-func ReceiptRange(key string) (r Range, repair, ok bool) {
-	name, found := strings.CutSuffix(key[strings.LastIndex(key, "/")+1:], ".json")
-	parts := strings.Split(name, "_")
-	if !found || len(parts) < 2 || len(parts[0]) != 8 || len(parts[1]) != 8 {
-		return Range{}, false, false
+// CellRange reads the range back from a cell's key.
+func CellRange(key string) (r Range, ok bool) {
+	name, ok := strings.CutSuffix(key[strings.LastIndex(key, "/")+1:], ".json")
+	if !ok || len(name) != 17 || name[8] != '_' {
+		return Range{}, false
 	}
-	start, err1 := strconv.Atoi(parts[0])
-	last, err2 := strconv.Atoi(parts[1])
-	if err1 != nil || err2 != nil || last < start {
-		return Range{}, false, false
+	return readRange(name)
+}
+
+// readRange reads what Range.String has written, at the beginning of a name.
+func readRange(name string) (r Range, ok bool) {
+	if len(name) < 17 {
+		return Range{}, false
 	}
-	return Range{start, last + 1}, len(parts) > 2, true
+	start, err1 := strconv.Atoi(name[:8])
+	last, err2 := strconv.Atoi(name[9:17])
+	return Range{start, last + 1}, err1 == nil && err2 == nil && start >= 0 && last >= start
 }
 
 // ShardRange reads the range of samples back from a shard's key.
 func (d Dataset) ShardRange(key string) (r Range, ok bool) {
-	parts := strings.Split(strings.TrimPrefix(key, d.Prefix(DataKind)), "/")
-	if len(parts) != 2 {
-		return Range{}, false
-	}
-	name, shard := strings.CutSuffix(parts[1], ".tar.gz")
-	name, named := strings.CutPrefix(name, parts[0]+"_")
-	r, _, ok = ReceiptRange(name + ".json")
-	return r, shard && named && ok
+	generator, name, _ := strings.Cut(strings.TrimPrefix(key, d.Prefix(DataKind)), "/")
+	name, shard := strings.CutSuffix(name, ".tar.gz")
+	name, named := strings.CutPrefix(name, generator+"_")
+	r, ok = readRange(name)
+	return r, shard && named && ok && !strings.Contains(name, "/")
 }
 
 // ShardFile is the name of a shard's file where there is one for a chunk: without the
-// claim it was written under.
+// epoch it was written in.
 func ShardFile(key string) string {
 	name := strings.TrimSuffix(key[strings.LastIndexByte(key, '/')+1:], ".tar.gz")
-	if at := strings.LastIndex(name, "_c"); at >= 0 && strings.Trim(name[at+2:], "0123456789") == "" {
+	if at := strings.LastIndex(name, "_e"); at >= 0 && strings.Trim(name[at+2:], "0123456789") == "" {
 		name = name[:at]
 	}
 	return name + ".tar.gz"

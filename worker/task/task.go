@@ -24,7 +24,6 @@ import (
 const (
 	MaxIndex         = 100_000_000   // exclusive upper bound of a sample index
 	MaxSamples       = 1000          // samples in one task, and indices in one repair task
-	MaxSpan          = 10_000        // from the first to the last index of a repair task: who looks for receipts starts that much earlier
 	MaxSeed          = 1<<31 - 1     // largest seed: what numpy.random.seed and C's int both take
 	MaxAttempt       = 1_000_000_000 // largest attempt
 	DefaultBatch     = 100           // samples per task
@@ -57,7 +56,7 @@ type Task struct {
 	Format     Format  `json:"output_format,omitempty"` // empty: the dataset's
 	RunID      string  `json:"run_id,omitempty"`
 	ChunkSize  int     `json:"chunk_size,omitempty"` // 0: the dataset's
-	Restore    int     `json:"restore,omitempty"`    // claim of a receipt: make again what it describes, in its place
+	Restore    int     `json:"restore,omitempty"`    // epoch of a receipt: make again what it describes, in its place
 	Indices    []int   `json:"indices,omitempty"`
 	Attempt    int     `json:"attempt,omitempty"`
 	PartSize   int     `json:"part_size,omitempty"` // samples per generator process where a chunk is too much for one
@@ -213,9 +212,6 @@ func (t Task) Validate() error {
 			if i > 0 && index <= t.Indices[i-1] {
 				return invalid("indices", "must be sorted and without repeats, but %d follows %d", index, t.Indices[i-1])
 			}
-		}
-		if r := t.Range(); r.Len() > MaxSpan {
-			return invalid("indices", "reach from %d to %d, they must lie within %d", r.Start, r.End-1, MaxSpan)
 		}
 		return nil
 	}

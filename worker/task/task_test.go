@@ -248,31 +248,29 @@ func TestPartsAreAFinerGrid(t *testing.T) {
 
 func TestKeys(t *testing.T) {
 	chunk := Task{Generator: "g", StartIndex: 10, NumSamples: 25, ChunkSize: 20}.Chunks()[1]
-	repair := Task{Generator: "g", Indices: []int{3, 9}, Attempt: 2, ChunkSize: 5}.Chunks()[0]
+	repair := Task{Generator: "g", Indices: []int{3, 4, 9}, Attempt: 2, ChunkSize: 5}.Chunks()[0]
 	for _, d := range []Dataset{"v1", "fine.2"} {
 		for _, test := range []struct{ got, want string }{
 			{d.FileKey("g", SampleID("maze", 7), "prompt.txt"), "data/v1/g/maze_00000007/prompt.txt"},
-			{d.ShardKey("g", chunk, 3), "data/v1/g/g_00000020_00000034_c3.tar.gz"},
-			{d.ReceiptKey("g", chunk), "receipts/v1/g/00000020_00000034.json"},
-			{d.ClaimsPrefix("g", chunk.Cell), "claims/v1/g/00000020_00000039/"},
+			{d.ShardKey("g", chunk, 3), "data/v1/g/g_00000020_00000034_e3.tar.gz"},
+			{d.CellKey("g", chunk.Cell), "receipts/v1/g/00000020_00000039.json"},
 			{d.FailureKey("g", chunk.Name(), "id-1", 2), "failures/v1/g/00000020_00000034/id-1-2.json"},
 			{d.FailureKey("", "", "../x", 1), "failures/v1/_invalid/___x-1.json"},
 			{d.RunKey("r"), "runs/v1/r.json"},
 			{d.ManifestKey(), "datasets/v1.json"},
-			{d.ReceiptKey("g", repair), "receipts/v1/g/00000003_00000009_r2_" + IndicesHash([]int{3, 9}) + ".json"},
+			{d.ShardKey("g", repair, 1), "data/v1/g/g_00000003_00000004_r2_" + IndicesHash([]int{3, 4}) + "_e1.tar.gz"},
 		} {
 			if want := strings.Replace(test.want, "v1", d.String(), 1); test.got != want {
 				t.Errorf("got %s, want %s", test.got, want)
 			}
 		}
-		if r, repaired, ok := ReceiptRange(d.ReceiptKey("g", repair)); !ok || !repaired || r != (Range{3, 10}) {
-			t.Errorf("repair receipt reads as %v, %v, %v", r, repaired, ok)
-		}
-		if r, repaired, ok := ReceiptRange(d.ReceiptKey("g", chunk)); !ok || repaired || r != chunk.Keep {
-			t.Errorf("receipt reads as %v, %v, %v", r, repaired, ok)
+		for key, want := range map[string]Range{d.CellKey("g", chunk.Cell): chunk.Cell, "x/00000001_00000000.json": {}, "x/00000000_00000004_1.json": {}, "x/0000000a_00000004.json": {}} {
+			if r, ok := CellRange(key); ok != (want.Len() > 0) || ok && r != want {
+				t.Errorf("%s reads as %v, %v", key, r, ok)
+			}
 		}
 		for key, want := range map[string]Range{
-			d.ShardKey("g", chunk, 1): chunk.Keep, d.ShardKey("g", repair, 12): {3, 10}, d.FileKey("g", SampleID("maze", 7), "a.tar.gz"): {},
+			d.ShardKey("g", chunk, 1): chunk.Keep, d.ShardKey("g", repair, 12): {3, 5}, d.FileKey("g", SampleID("maze", 7), "a.tar.gz"): {},
 			d.Prefix(DataKind) + "g/h_00000000_00000004.tar.gz": {}, Dataset("other").ShardKey("g", chunk, 1): {},
 		} {
 			if r, ok := d.ShardRange(key); ok != (want.Len() > 0) || ok && r != want {
@@ -286,21 +284,12 @@ func TestKeys(t *testing.T) {
 		}
 	}
 	for key, want := range map[string]string{
-		Dataset("").ShardKey("g_c", repair, 12):          "g_c_00000003_00000009_r2_" + IndicesHash([]int{3, 9}) + ".tar.gz",
+		Dataset("").ShardKey("g_e", repair, 12):          "g_e_00000003_00000004_r2_" + IndicesHash([]int{3, 4}) + ".tar.gz",
 		"data/v1/g_crab/g_crab_00000000_00000004.tar.gz": "g_crab_00000000_00000004.tar.gz",
 	} {
 		if got := ShardFile(key); got != want {
 			t.Errorf("the file of %s is %s", key, got)
 		}
-	}
-	if got := chunk.Cells(); !slices.Equal(got, []Range{{20, 40}}) {
-		t.Errorf("cells of a chunk: %v", got)
-	}
-	if got := (Task{Generator: "g", Indices: []int{3, 4, 5, 27}, ChunkSize: 5}).Chunks()[0].Cells(); !slices.Equal(got, []Range{{0, 5}, {5, 10}, {25, 30}}) {
-		t.Errorf("cells of a repair: %v", got)
-	}
-	if n, ok := ClaimNumber(DefaultDataset.ClaimsPrefix("g", chunk.Cell) + "00000012.json"); !ok || n != 12 {
-		t.Errorf("claim number reads as %d, %v", n, ok)
 	}
 }
 

@@ -1,22 +1,27 @@
 package s3server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/versity/versitygw/auth"
 	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/backend/meta"
 	"github.com/versity/versitygw/backend/posix"
 	"github.com/versity/versitygw/s3api"
 	"github.com/versity/versitygw/s3api/middlewares"
+	"github.com/versity/versitygw/s3response"
 )
 
 // Limits that the gateway wants to be told; those of its own command line.
@@ -53,10 +58,11 @@ func (c Config) serve() error {
 	if err := c.dropUnfinished(); err != nil {
 		return err
 	}
-	storage, err := c.backend()
+	files, err := c.backend()
 	if err != nil {
 		return err
 	}
+	storage := &swapping{Backend: files}
 	account := auth.Account{Access: c.AccessKey, Secret: c.SecretKey, Role: auth.RoleAdmin}
 	server, err := s3api.New(storage, middlewares.RootUserConfig{Access: c.AccessKey, Secret: c.SecretKey}, c.Region,
 		auth.NewIAMServiceSingle(account), nil, nil, nil, nil,
@@ -71,6 +77,40 @@ func (c Config) serve() error {
 		return err
 	}
 	return server.ServeMultiPort([]string{c.Address})
+}
+
+// swapping makes conditional puts atomic. The backend looks at what is there first and
+// writes later, so that two could find their condition met; and what it reads may have
+// the ETag of what is being written.
+type swapping struct {
+	backend.Backend
+	locks [256]sync.RWMutex // by a hash of the key
+}
+
+func (s *swapping) lock(key *string) *sync.RWMutex {
+	h := fnv.New32a()
+	if key != nil {
+		_, _ = io.WriteString(h, *key)
+	}
+	return &s.locks[h.Sum32()%uint32(len(s.locks))]
+}
+
+// PutObject is the backend's.
+func (s *swapping) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
+	if in.IfMatch != nil || in.IfNoneMatch != nil {
+		lock := s.lock(in.Key)
+		lock.Lock()
+		defer lock.Unlock()
+	}
+	return s.Backend.PutObject(ctx, in)
+}
+
+// GetObject is the backend's. The body is of one object, however long it is read.
+func (s *swapping) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
+	lock := s.lock(in.Key)
+	lock.RLock()
+	defer lock.RUnlock()
+	return s.Backend.GetObject(ctx, in)
 }
 
 // dropUnfinished removes what a gateway that was killed had been writing: nobody
