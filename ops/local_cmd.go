@@ -283,6 +283,9 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := keepLocks(ctx, o, st, chosen); err != nil {
+		return err
+	}
 	report, err := c.make(ctx, o, t, q, st, chosen)
 	s.Settle(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {

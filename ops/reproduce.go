@@ -34,9 +34,9 @@ type ReproduceCmd struct {
 func (*ReproduceCmd) Help() string {
 	return `Runs the command of the sample's receipt once more, with the environment, the working folder and the sandbox that a worker gives it, and compares the sample's files with the hashes in the receipt. A sample that was repaired is made by its repair's command.
 
-Where the receipt names the image of its worker and docker has that image, the generator of the image is run; else the one of this machine, whose Python environment is made if it is not there. A local generator at another commit than the receipt's is named: it may well make something else.
+Where the receipt names the image of its worker and docker has that image, the generator of the image is run; else the one of this machine, in the environment that the receipt names: made from just its lock, whatever 'generators/locks' has by now, and from its version of Python, if that is on the PATH or uv can bring it. Locks are found by their hash: in the generators' folder, in its git history, and in the bucket, where 'ops submit' puts them. The workers of a local stack keep the environments that they have.
 
-When files differ, the generator is run a second time. If the two runs differ from each other, the generator is not deterministic, and no machine would bring the sample back; if they agree, it is the machine, the packages or the generator that are not those of the receipt.
+What is not as the receipt names it is told: commit, lock, Python, platform, image. When files differ, the generator is run a second time. If the two runs differ from each other, the generator is not deterministic, and no machine would bring the sample back.
 
 Exit status 0: the same bytes. 2: something differs.
 
@@ -67,6 +67,7 @@ type Reproduction struct {
 	Files          []Compared `json:"files"`
 	Deterministic  *bool      `json:"deterministic,omitempty"`   // known when it had to be run twice
 	OnlyTimestamps bool       `json:"only_timestamps,omitempty"` // nothing else differs, and that in metadata
+	Others         []string   `json:"others,omitempty"`          // what is not as the receipt names it: commit, lock, Python, platform, image
 	Notes          []string   `json:"notes,omitempty"`
 	To             string     `json:"to,omitempty"`
 }
@@ -159,32 +160,39 @@ func (c *ReproduceCmd) choose(ctx context.Context, o *Output, r *rerun, p *Repro
 		}
 	}
 	if r.generator == nil {
-		index, err := local.Prepare(ctx, o.LocalDir, o.Generators, []string{c.Generator}, func(line string) { o.Say("%s", line) })
+		lock, err := findLock(ctx, o, r.store, r.receipt)
 		if err != nil {
 			return err
 		}
-		if r.generator, err = index.Find(c.Generator); err != nil {
+		if r.generator, err = local.Remake(ctx, o.LocalDir, o.Generators, c.Generator, lock, r.receipt.Python, func(line string) { o.Say("%s", line) }); err != nil {
 			return err
-		}
-		if r.generator.Problem != "" {
-			return fmt.Errorf("generator %s is not ready: %s", c.Generator, r.generator.Problem)
 		}
 		p.In, p.CommitHere = "this machine", r.generator.Commit
 	}
-	if p.CommitHere != p.Commit {
-		p.Notes = append(p.Notes, fmt.Sprintf("the receipt's generator was at commit %s, this one is at %s", orUnknown(p.Commit), orUnknown(p.CommitHere)))
-	}
-	for _, is := range []struct{ what, was, here string }{
-		{"lock", r.receipt.Lock, r.generator.Lock}, {"Python", r.receipt.Python, r.generator.Version}, {"platform", r.receipt.Platform, r.generator.Platform},
-	} {
-		if is.was != is.here {
-			p.Notes = append(p.Notes, fmt.Sprintf("the receipt's %s was %s, this one is %s", is.what, orUnknown(cut12(is.was)), orUnknown(cut12(is.here))))
-		}
-	}
+	r.differences(p)
 	return nil
 }
 
-func orUnknown(what string) string { return cmp.Or(what, "unknown") }
+// differences says which of the things that the receipt names are others here.
+func (r *rerun) differences(p *Reproduction) {
+	image := ""
+	if r.image != nil {
+		image = r.receipt.Image
+	}
+	for _, is := range []struct{ what, was, here, why string }{
+		{"commit", r.receipt.Commit, r.generator.Commit, ""},
+		{"lock", r.receipt.Lock, r.generator.Lock, ""},
+		{"Python", r.receipt.Python, r.generator.Version, ": that is not on the PATH, and uv could not bring it"},
+		{"platform", r.receipt.Platform, r.generator.Platform, ""},
+		{"image", r.receipt.Image, image, ""},
+	} {
+		if is.was == is.here {
+			continue
+		}
+		p.Others = append(p.Others, is.what)
+		p.Notes = append(p.Notes, fmt.Sprintf("the receipt's %s is %s, this one is %s%s", is.what, cmp.Or(is.was, "none"), cmp.Or(is.here, "none"), is.why))
+	}
+}
 
 // findImage looks for an image where there is docker at all.
 func findImage(ctx context.Context, image string) (*local.Image, error) {
@@ -288,5 +296,8 @@ func (p *Reproduction) verdict() string {
 	case p.Deterministic != nil && !*p.Deterministic:
 		return "differs; the generator is not deterministic: two runs of one command differ here"
 	}
-	return "differs; two runs agree here, so the machine, the packages or the generator are not those of the receipt"
+	if p.Others != nil {
+		return "differs; two runs agree here, where this is not as in the receipt: " + strings.Join(p.Others, ", ")
+	}
+	return "differs; two runs agree here, with all that the receipt names: what it does not name has changed, as the generator's files, the machine's libraries or its fonts"
 }

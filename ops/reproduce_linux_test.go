@@ -53,7 +53,7 @@ func TestImageReproduces(t *testing.T) {
 		t.Errorf("in the image: %+v, %v", r, err)
 	}
 	r, err := again("--here")
-	if err == nil || r.Equal || r.In != "this machine" || !strings.Contains(strings.Join(r.Notes, " "), "commit c1") || r.Deterministic == nil || !*r.Deterministic {
+	if err == nil || r.Equal || r.In != "this machine" || !strings.Contains(strings.Join(r.Notes, " "), "commit is c1") || r.Deterministic == nil || !*r.Deterministic {
 		t.Errorf("on this machine, where it has changed: %+v, %v", r, err)
 	}
 }

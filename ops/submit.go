@@ -147,6 +147,11 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 	if err != nil {
 		return err
 	}
+	if !c.DryRun {
+		if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+			return err
+		}
+	}
 	if c.Duplicates {
 		return c.replaceDuplicates(ctx, o, t, q, st, run)
 	}

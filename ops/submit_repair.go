@@ -91,6 +91,9 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 	if len(tasks) == 0 {
 		return o.Print(submitted{Run: run, Removed: removed}, func(w io.Writer) { fmt.Fprintf(w, "no task has to be sent; %s removed\n", plural(removed, "object")) })
 	}
+	if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+		return err
+	}
 	if err := st.PutRun(ctx, run); err != nil {
 		return err
 	}

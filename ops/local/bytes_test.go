@@ -88,7 +88,7 @@ func TestSameBytesWhateverHappens(t *testing.T) {
 				if format == task.Tar && batch%chunkSize == 0 {
 					got := map[string][]byte{} // without the claims of whoever was the last to try
 					for key, data := range r.stored(maze) {
-						got[key[:strings.LastIndex(key, "_c")]] = data
+						got[key[:strings.LastIndex(key, "_e")]] = data
 					}
 					if shards == nil {
 						shards = got

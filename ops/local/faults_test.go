@@ -3,6 +3,7 @@ package local
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -36,7 +37,7 @@ func TestEveryFault(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r := &rig{Stack: r.Stack, t: t, sqs: r.sqs, dir: r.dir, seen: r.seen}
+			r := &rig{Stack: r.Stack, store: r.store, t: t, sqs: r.sqs, dir: r.dir, seen: r.seen}
 			id := r.sendTask(task.Task{Generator: test.name, NumSamples: 10, Seed: 7})
 			if test.cause == "" {
 				eventually(t, "both chunks are committed", func() bool { return len(r.receipts(test.name)) == 2 })
@@ -195,7 +196,15 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 			var armed atomic.Bool
 			armed.Store(!run.restore)
 			front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
-				if armed.Load() && r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) && kills.Add(1) <= 2 {
+				if !armed.Load() || r.Method != http.MethodPut || !strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) {
+					return false
+				}
+				text, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				r.Body = io.NopCloser(bytes.NewReader(text))
+				if commits := !bytes.Contains(text, []byte(`"holder"`)); commits && kills.Add(1) <= 2 {
 					killWorkers(t, dir)
 					return true
 				}

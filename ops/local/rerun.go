@@ -21,6 +21,15 @@ os.chdir(work)
 os.execv(sys.executable, [sys.executable, *argv])
 `
 
+// LocksDir is where the locks of generators lie that have none in their folder.
+func LocksDir(dir string) string { return filepath.Join(generatorsDir(dir), generator.LocksFolder) }
+
+// Remake makes the environment that a generator had, as generator.Builder does.
+func Remake(ctx context.Context, dir, generators, name string, lock []byte, python string, progress func(string)) (*generator.Generator, error) {
+	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Progress: progress}
+	return b.Remake(ctx, name, lock, python)
+}
+
 // Rerun runs a command that a receipt holds in a container of the image, with the
 // environment that a worker gives it and without a network. r.Generator is one of
 // the image's. What it writes is in the folder output below r.Scratch.

@@ -48,10 +48,11 @@ var shared = sync.OnceValue(func() string {
 // rig is a local stack with generators that go wrong as their names say.
 type rig struct {
 	*Stack
-	t    *testing.T
-	sqs  *sqs.Client
-	dir  string
-	seen *sync.Map // dead messages that were received, by first message id
+	store *store.Store // of the dataset that is looked at
+	t     *testing.T
+	sqs   *sqs.Client
+	dir   string
+	seen  *sync.Map // dead messages that were received, by first message id
 }
 
 var behaviours = []string{"good", "restless", "slow", "slower", "crash", "crash-odd", "no-module", "usage", "memory", "killed", "hang", "hang-late", "daemon",
@@ -124,7 +125,7 @@ func up(t *testing.T, dir string, c Config) *rig {
 			}
 		}
 	})
-	return &rig{Stack: s, t: t, sqs: sqs.NewFromConfig(AWSConfig(s.Outputs())), dir: dir, seen: &sync.Map{}}
+	return &rig{Stack: s, store: s.store, t: t, sqs: sqs.NewFromConfig(AWSConfig(s.Outputs())), dir: dir, seen: &sync.Map{}}
 }
 
 // send sends a message body and returns its id.

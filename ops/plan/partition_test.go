@@ -153,8 +153,8 @@ func (m *simulation) tick() {
 }
 
 // contend makes a task's chunks side by side, in what order and for how long the
-// partition says: a claim, the generator, the samples, the receipt, the release. It
-// is for tasks of no more chunks than a worker makes at once.
+// partition says: the cell is taken, the generator, the samples, the
+// commit. It is for tasks of no more chunks than a worker makes at once.
 func (m *simulation) contend(msg *message, began float64) {
 	t, w := msg.task, m.setting.Worker
 	inv := &invocation{message: msg, began: began}
@@ -171,7 +171,7 @@ func (m *simulation) contend(msg *message, began float64) {
 		inv.makings = append(inv.makings, x)
 		m.held[g][c.Number] = float32(began + w.Timeout.Seconds() + grace)
 		takes, never := m.draw(t, c, len(todo))
-		m.at(began, inv, func() { m.put(x, 1, func() { m.claimed(x, takes, never) }) })
+		m.at(began, inv, func() { m.put(x, 1, func() { m.taken(x, takes, never) }) })
 	}
 	if len(todo) == 0 {
 		m.at(began+2*requestTime.Seconds(), inv, func() { m.over(inv) })
@@ -190,18 +190,18 @@ func (m *simulation) contend(msg *message, began float64) {
 	})
 }
 
-// claimed runs the generator.
-func (m *simulation) claimed(x *making, takes float64, never bool) {
+// taken runs the generator.
+func (m *simulation) taken(x *making, takes float64, never bool) {
 	t, w := x.inv.message.task, m.setting.Worker
 	cost := m.costs[t.Generator]
 	if limit := x.inv.began + w.Limit().Seconds(); m.now+takes > limit {
-		m.at(max(limit, m.now), x.inv, func() { m.settled(x, &x.inv.open) })
+		m.at(max(limit, m.now), x.inv, func() { m.settled(x, &x.inv.open, 1) })
 		return
 	}
 	bytes := cost.SampleBytes * int64(x.chunk.Count())
 	m.at(m.now+takes, x.inv, func() {
 		if never || m.random.Float64() < m.nature.fails {
-			m.settled(x, &x.inv.failed)
+			m.settled(x, &x.inv.failed, 1)
 			return
 		}
 		x.generated = true
@@ -215,7 +215,7 @@ func (m *simulation) claimed(x *making, takes float64, never bool) {
 	})
 }
 
-// stored is after the receipt.
+// stored is after the commit.
 func (m *simulation) stored(x *making) {
 	inv := x.inv
 	if inv.dies > 0 && len(inv.done)+1 == inv.dies {
@@ -230,18 +230,24 @@ func (m *simulation) stored(x *making) {
 		m.later(inv.message, max(visibility-(m.now-inv.began), 0))
 		return
 	}
-	m.settled(x, &inv.done)
+	m.settled(x, &inv.done, 0)
 }
 
-// settled releases the claim of a chunk and ends the invocation after the last one.
-func (m *simulation) settled(x *making, list *[]task.Chunk) {
+// settled gives the cell of a chunk up, which a commit has done, and ends the
+// invocation after the last one.
+func (m *simulation) settled(x *making, list *[]task.Chunk, puts int) {
 	*list = append(*list, x.chunk)
 	x.settled = true
-	m.put(x, 1, func() {
+	end := func() {
 		if x.inv.released++; x.inv.released == len(x.inv.makings) {
 			m.over(x.inv)
 		}
-	})
+	}
+	if puts == 0 {
+		end()
+		return
+	}
+	m.put(x, puts, end)
 }
 
 func (m *simulation) over(inv *invocation) {

@@ -112,7 +112,7 @@ func TestRequests(t *testing.T) {
 		format       task.Format
 	}{{20, 5, task.Files}, {20, 5, task.Tar}, {7, 5, task.Files}, {3, 20, task.Tar}} {
 		t.Run(fmt.Sprintf("%d by %d as %s", c.batch, c.chunk, c.format), func(t *testing.T) {
-			order := task.Task{Dataset: task.Dataset(fmt.Sprint(c.batch, c.chunk, c.format)), Generator: "good", StartIndex: 100, NumSamples: c.batch, Seed: 7, Format: c.format, ChunkSize: c.chunk}
+			order := task.Task{Dataset: task.Dataset(fmt.Sprintf("d%d-%d-%s", c.batch, c.chunk, c.format)), Generator: "good", StartIndex: 100, NumSamples: c.batch, Seed: 7, Format: c.format, ChunkSize: c.chunk}
 			st := st.In(order.Dataset)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()

@@ -42,7 +42,7 @@ type simulation struct {
 	costs   map[string]Cost
 	index   map[string]int // of generators
 	state   [][]byte       // of each chunk of each generator
-	held    [][]float32    // until when a chunk is claimed, in seconds
+	held    [][]float32    // until when a chunk is held, in seconds
 	now     float64
 	events  events
 	queue   []*message // visible, in order
@@ -335,7 +335,7 @@ func (m *simulation) count(generator int, at float64, puts int) {
 	m.puts[generator][second] += int32(puts)
 }
 
-// die is the end of a worker: what it had committed stays, its claims end with
+// die is the end of a worker: what it had committed stays, its holds end with
 // their deadline, and its message comes back with its visibility.
 func (m *simulation) die(inv *invocation, began, after float64) {
 	m.seen.lost++

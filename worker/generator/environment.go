@@ -297,10 +297,15 @@ func (e *environment) pin(ctx context.Context, m *members, make bool, find func(
 			}
 		}
 	}
+	e.identify()
+	return nil
+}
+
+// identify says what the environment is, exactly.
+func (e *environment) identify() {
 	parts := []string{layout, e.lock.id(), e.python.Version, e.python.Machine, e.python.Prefix, e.local()}
 	e.id = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))[:12]
 	e.path = filepath.Join(e.dir, e.id)
-	return nil
 }
 
 // lockForNow makes a lock beside the environments. Two processes make the same one.

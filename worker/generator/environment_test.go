@@ -1,8 +1,6 @@
 package generator
 
 import (
-	"archive/zip"
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
 )
 
 // wheelhouse makes a folder with one tiny package and lets the installers see
@@ -23,6 +23,7 @@ import (
 func wheelhouse(t *testing.T) string {
 	t.Helper()
 	realUV(t)
+	noPip(t)
 	dir := t.TempDir()
 	wheel(t, dir, "tiny_thing", "value = 41 + 1\n")
 	t.Setenv("PIP_FIND_LINKS", dir)
@@ -36,25 +37,9 @@ func wheel(t *testing.T, dir, module, source string) { release(t, dir, module, "
 // release makes a version of a package of one module.
 func release(t *testing.T, dir, module, version, source string) {
 	t.Helper()
-	var b bytes.Buffer
-	z := zip.NewWriter(&b)
-	info := module + "-" + version + ".dist-info/"
-	for _, f := range []struct{ name, text string }{
-		{module + ".py", source},
-		{info + "METADATA", "Metadata-Version: 2.1\nName: " + module + "\nVersion: " + version + "\n"},
-		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
-		{info + "RECORD", module + ".py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"},
-	} {
-		w, err := z.Create(f.name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprint(w, f.text)
-	}
-	if err := z.Close(); err != nil {
+	if err := indextest.Wheel(dir, module, version, source); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, module+"-"+version+"-py3-none-any.whl"), b.String())
 }
 
 // recorder collects the events of a build.
@@ -236,7 +221,7 @@ func fakeUV(t *testing.T, script string) {
 	t.Helper()
 	bin := t.TempDir()
 	path := filepath.Join(bin, "uv")
-	write(t, path, "#!/bin/sh\n"+`[ "$1" = --version ] && echo uv `+uvRelease+" && exit\n"+script)
+	write(t, path, "#!/bin/sh\n"+`[ "$1" = --version ] && echo uv `+UVRelease+" && exit\n"+script)
 	if err := os.Chmod(path, 0o755); err != nil {
 		t.Fatal(err)
 	}

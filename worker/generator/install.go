@@ -137,8 +137,9 @@ type installer struct {
 	settings settings
 }
 
-// uvRelease is the uv that is brought in where there is none on the PATH that is as new.
-const uvRelease = "0.13.9"
+// UVRelease is the uv that is brought in where the PATH has none that is as new, of
+// the same minor version: hashedBuild is an option that may change with the next.
+const UVRelease = "0.13.9"
 
 // newInstaller finds uv on the PATH, or brings it in with pip from the package index.
 func newInstaller(ctx context.Context, dir string, python interpreter, say func(Event)) (installer, error) {
@@ -151,7 +152,7 @@ func newInstaller(ctx context.Context, dir string, python interpreter, say func(
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		return in, fmt.Errorf("bring in uv: %w", err)
 	}
-	e := environment{id: "uv-" + uvRelease, path: filepath.Join(own, "uv-"+uvRelease), python: python, requirements: []string{"uv==" + uvRelease}}
+	e := environment{id: "uv-" + UVRelease, path: filepath.Join(own, "uv-"+UVRelease), python: python, requirements: []string{"uv==" + UVRelease}}
 	err := e.ensure(ctx, func(say func(string)) error { return e.installUV(ctx, say) }, func(stage Stage, detail string) {
 		say(Event{Environment: e.id, Stage: stage, Detail: detail})
 	})
@@ -173,8 +174,8 @@ func uvOnPath(ctx context.Context) string {
 		_, _ = fmt.Sscanf(text, "%d.%d.%d", &n[0], &n[1], &n[2])
 		return n
 	}
-	is, oldest := release(strings.TrimPrefix(string(out), "uv ")), release(uvRelease)
-	if err != nil || slices.Compare(is[:], oldest[:]) < 0 {
+	is, oldest := release(strings.TrimPrefix(string(out), "uv ")), release(UVRelease)
+	if err != nil || slices.Compare(is[:], oldest[:]) < 0 || !slices.Equal(is[:2], oldest[:2]) {
 		return "" // an older one would take no notice of some of its variables
 	}
 	return path
@@ -184,7 +185,7 @@ func uvOnPath(ctx context.Context) string {
 func (e environment) installUV(ctx context.Context, say func(string)) error {
 	if out, err := run(ctx, "", []string{e.python.Path, "-m", "venv", e.path}, userEnvironment(), say); err != nil {
 		if strings.Contains(out, "ensurepip") {
-			return fmt.Errorf("bring in uv with %s: it has no ensurepip: install python3-venv or uv %s, then run again", e.python.Path, uvRelease)
+			return fmt.Errorf("bring in uv with %s: it has no ensurepip: install python3-venv or uv %s, then run again", e.python.Path, UVRelease)
 		}
 		return fmt.Errorf("bring in uv with %s: %w", e.python.Path, err)
 	}
@@ -194,7 +195,7 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 	env := pipSettings(ctx, e.python.command, e.interpreter()).environ()
 	out, err := run(ctx, e.path, argv, env, say)
 	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("bring in uv, which installs packages (or put uv %s on the PATH): %w", uvRelease, installError("uv=="+uvRelease, out, unfetched(log)))
+		return fmt.Errorf("bring in uv, which installs packages (or put uv %s on the PATH): %w", UVRelease, installError("uv=="+UVRelease, out, unfetched(log)))
 	}
 	return err
 }
@@ -206,7 +207,7 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 	if _, err := run(ctx, "", []string{e.python.Path, "-m", "venv", "--without-pip", e.path}, userEnvironment(), say); err != nil {
 		return fmt.Errorf("make a Python environment with %s: %w", e.python.Path, err)
 	}
-	if len(e.requirements) == 0 {
+	if e.lock.text == nil {
 		return nil
 	}
 	in, err := find()
@@ -227,10 +228,12 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 		say(line)
 	}
 	// The lock is complete: nothing is resolved, whatever the index has by now.
-	hashed, others := e.lock.files()
-	own := slices.DeleteFunc(slices.Clone(lines), func(line string) bool {
-		return !strings.Contains(line, e.source()) || strings.HasPrefix(line, "-c ")
-	})
+	hashed, others, build := e.lock.files()
+	own := ownLines(lines, e.source())
+	buildList := filepath.Join(e.path, "build.txt")
+	if err := os.WriteFile(buildList, []byte(build), 0o644); err != nil {
+		return fmt.Errorf("make a Python environment: %w", err)
+	}
 	for _, part := range []struct {
 		text, flag string
 	}{{hashed, "--require-hashes"}, {strings.Join(append(own, others), "\n"), "--no-verify-hashes"}} {
@@ -242,6 +245,7 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 			return fmt.Errorf("make a Python environment: %w", err)
 		}
 		argv := []string{in.uv, "pip", "install", "--color", "never", "--python", e.interpreter(), "--no-deps", part.flag, "-r", list}
+		argv = append(argv, hashedBuild(buildList)...)
 		if settings.on("no-index") {
 			argv = append(argv, "--no-index")
 		}
@@ -334,6 +338,9 @@ func installError(file, out, unfetched string) error {
 	}
 	if reason == "" {
 		reason = lastLine(out)
+	}
+	if unlocked := unlockedPattern.FindString(out); unlocked != "" {
+		reason = "a package has no wheel for this Python and machine, and the lock has nothing that builds it (" + reason + "): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --upgrade)"
 	}
 	if signs := networkPattern.FindString(out + unfetched); signs != "" {
 		return fmt.Errorf("install %s: %w (%s; %s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, errNoIndex, signs, reason)

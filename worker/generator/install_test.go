@@ -1,48 +1,40 @@
 package generator
 
 import (
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"unicode/utf16"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
 )
 
-// uvDir is where bringUV has put it.
-var uvDir string
-
-var bringUV = sync.OnceValues(func() (string, error) {
-	var err error
-	if uvDir, err = os.MkdirTemp("", "uv-"); err != nil {
-		return "", err
-	}
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		return "", err
-	}
-	if out, err := exec.Command(python, "-m", "pip", "install", "--quiet", "--target", uvDir, "uv=="+uvRelease).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return filepath.Join(uvDir, "bin"), nil
-})
-
-// realUV puts the real installer on the PATH, which is got once for all tests.
+// realUV puts the real installer on the PATH, and the interpreter before shims that
+// start it, which take longer than it does.
 func realUV(t *testing.T) {
 	t.Helper()
-	bin, err := bringUV()
+	bin, err := indextest.UV(UVRelease)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	t.Setenv("PATH", strings.Join([]string{bin, filepath.Dir(python(t)), os.Getenv("PATH")}, string(filepath.ListSeparator)))
+}
+
+// noPip takes pip away from the interpreter on the PATH. Asking it for its settings
+// takes longer than all else that installs a tiny package.
+func noPip(t *testing.T) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "python3")
+	write(t, path, "#!/bin/sh\n[ \"$2\" = pip ] && exit 1\nexec '"+python(t)+"' \"$@\"\n")
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(path)+string(filepath.ListSeparator)+os.Getenv("PATH"))
 }
 
 // pipConf is the user's configuration file of pip, in the place of all others, and
@@ -65,47 +57,14 @@ func silence(t *testing.T) {
 	}
 }
 
-// undated indexes do not tell when files were uploaded.
-var undated atomic.Bool
-
-// packageIndex serves the wheels in a folder over TLS with a certificate that
-// nobody knows, as the simple repository API has it.
-func packageIndex(t *testing.T, dir string) *httptest.Server {
+// packageIndex serves the packages in a folder over TLS with a certificate that
+// nobody knows.
+func packageIndex(t *testing.T, dir string) (*httptest.Server, *indextest.Index) {
 	t.Helper()
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/simple/"), "/")
-		if file, ok := strings.CutPrefix(r.URL.Path, "/files/"); ok {
-			http.ServeFile(w, r, filepath.Join(dir, filepath.Base(file)))
-			return
-		}
-		wheels, _ := filepath.Glob(filepath.Join(dir, strings.ReplaceAll(name, "-", "_")+"-*.whl"))
-		if len(wheels) == 0 {
-			http.NotFound(w, r)
-			return
-		}
-		type file struct {
-			Filename string            `json:"filename"`
-			URL      string            `json:"url"`
-			Hashes   map[string]string `json:"hashes"`
-			Uploaded string            `json:"upload-time,omitempty"`
-		}
-		var files []file
-		for _, path := range wheels {
-			text, _ := os.ReadFile(path)
-			f := file{Filename: filepath.Base(path), URL: "/files/" + filepath.Base(path), Hashes: map[string]string{"sha256": fmt.Sprintf("%x", sha256.Sum256(text))}}
-			if !undated.Load() {
-				f.Uploaded = "2026-01-01T00:00:00Z" // 1.0; all else is later
-				if !strings.Contains(path, "-1.0-") {
-					f.Uploaded = "2026-03-01T00:00:00Z"
-				}
-			}
-			files = append(files, f)
-		}
-		w.Header().Set("Content-Type", "application/vnd.pypi.simple.v1+json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"meta": map[string]string{"api-version": "1.1"}, "name": name, "files": files})
-	}))
+	index := &indextest.Index{Dir: dir}
+	server := httptest.NewTLSServer(index)
 	t.Cleanup(server.Close)
-	return server
+	return server, index
 }
 
 // made builds and returns the generators by name, with a function that runs a line
@@ -143,20 +102,17 @@ func TestPipSettings(t *testing.T) {
 	release(t, old, "tiny_thing", "1.0", "")
 	release(t, old, "other_thing", "1.0", "")
 	release(t, newer, "tiny_thing", "2.0", "")
-	first, second := packageIndex(t, old), packageIndex(t, newer)
+	first, _ := packageIndex(t, old)
+	second, _ := packageIndex(t, newer)
 	host := func(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "https://") }
 	main := "[global]\nindex-url = " + first.URL + "/simple\ntrusted-host =\n  " + host(first) + "\n  " + host(second) + "\n"
 	for _, test := range []struct {
 		name, conf, requirements string
-		env                      map[string]string
 		both                     bool
 		want                     string
 	}{
 		{name: "pip.conf, two generators", conf: main, both: true, want: "1.0"},
 		{name: "extra index", conf: main + "extra-index-url = " + second.URL + "/simple\n", want: "2.0"},
-		{name: "section of install", conf: main + "[install]\nindex-url = " + second.URL + "/simple\n", want: "2.0"},
-		{name: "variable over pip.conf", conf: main, env: map[string]string{"PIP_INDEX_URL": second.URL + "/simple"}, want: "2.0"},
-		{name: "uv's variable over all", conf: main, env: map[string]string{"UV_DEFAULT_INDEX": second.URL + "/simple"}, want: "2.0"},
 		{name: "target", conf: main + "target = " + elsewhere + "\n", want: "1.0"},
 		{name: "no index", conf: main + "[install]\nno-index = yes\nfind-links = " + newer + "\n", want: "2.0"},
 		{name: "requirements file", conf: "[global]\nindex-url = " + first.URL + "/simple\n",
@@ -166,9 +122,6 @@ func TestPipSettings(t *testing.T) {
 			silence(t)
 			realUV(t)
 			pipConf(t, test.conf)
-			for name, value := range test.env {
-				t.Setenv(name, value)
-			}
 			root := bare(t, test.requirements+"tiny-thing\n")
 			if test.both {
 				write(t, filepath.Join(root, "h", DefaultEntry), preamble)
@@ -178,6 +131,27 @@ func TestPipSettings(t *testing.T) {
 				t.Errorf("version %q, want %s", python("g", versionOfTiny), test.want)
 			}
 		})
+	}
+}
+
+// Of the places that name an index the last counts.
+func TestPipPrecedence(t *testing.T) {
+	silence(t)
+	for _, test := range []struct {
+		conf, variable, want string
+	}{
+		{"[global]\nindex-url = a\n", "", "a"},
+		{"[install]\nindex-url = b\n[global]\nindex-url = a\n", "", "b"},
+		{"[install]\nindex-url = b\n", "PIP_INDEX_URL", "c"},
+		{"", "UV_DEFAULT_INDEX", "d"}, // PIP_INDEX_URL is still set
+	} {
+		pipConf(t, test.conf)
+		if test.variable != "" {
+			t.Setenv(test.variable, test.want)
+		}
+		if got := pipSettings(t.Context(), python(t))["index-url"]; got != test.want {
+			t.Errorf("pip.conf %q, %s: the index is %q, want %s", test.conf, test.variable, got, test.want)
+		}
 	}
 }
 
@@ -308,85 +282,5 @@ func TestProject(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(root, "package", "build")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the package was built in its folder: %v", err)
-	}
-}
-
-// A lock is made once, as of the generator's commit where the index tells when
-// packages were uploaded; from then on it alone decides, whatever the index serves
-// and however empty the caches are.
-func TestLock(t *testing.T) {
-	silence(t)
-	realUV(t)
-	wheels := t.TempDir()
-	release(t, wheels, "tiny_thing", "1.0", "")
-	release(t, wheels, "tiny_thing", "2.0", "")
-	server := packageIndex(t, wheels)
-	host := strings.TrimPrefix(server.URL, "https://")
-	pipConf(t, "[global]\nindex-url = "+server.URL+"/simple\ntrusted-host = "+host+"\n")
-	root := bare(t, "tiny-thing>=1\n")
-	repository := filepath.Join(root, "g")
-	git(t, repository, "init", "-q")
-	git(t, repository, "add", ".")
-	t.Setenv("GIT_COMMITTER_DATE", "2026-02-03T12:00:00Z")
-	git(t, repository, "commit", "-qm", "x")
-	locks := Locks{Root: root, Dir: t.TempDir(), Progress: func(string) {}}
-	make := func() LockResult {
-		t.Helper()
-		results, err := locks.Make(t.Context())
-		if err != nil || len(results) != 1 || results[0].Problem != "" {
-			t.Fatalf("%+v, %v", results, err)
-		}
-		return results[0]
-	}
-	version := func() string {
-		t.Helper()
-		_, python := made(t, root)
-		return python("g", versionOfTiny)
-	}
-	if r := make(); r.State != LockMade || r.AsOf != "2026-02-03T12:00:00Z" || r.Packages != 1 {
-		t.Errorf("%+v", r)
-	}
-	text, err := os.ReadFile(filepath.Join(root, LocksFolder, LockFile(&Generator{Requirements: []string{"tiny-thing>=1"}})))
-	if err != nil || strings.Contains(string(text), host) || strings.Contains(string(text), root) || !strings.Contains(string(text), "--hash=sha256:") {
-		t.Errorf("%v\n%s", err, text)
-	}
-	if got := version(); got != "1.0" { // 2.0 was uploaded later
-		t.Errorf("version %s", got)
-	}
-	release(t, wheels, "tiny_thing", "1.5", "")
-	if r := make(); r.State != LockKept || version() != "1.0" {
-		t.Errorf("with a newer version in the index: %+v, version %s", r, version())
-	}
-	all, _ := made(t, root)
-	if hash, err := Locked(root, new(all["g"])); err != nil || hash == "" || hash != all["g"].Lock {
-		t.Errorf("lock %q, %v, in the index %q", hash, err, all["g"].Lock)
-	}
-	release(t, wheels, "tiny_thing", "1.0", "changed = True\n")
-	if got := version(); !strings.HasPrefix(got, "problem: install "+filepath.Join(root, LocksFolder)) || !strings.Contains(got, "ash mismatch") {
-		t.Errorf("another file of the same version: %s", got)
-	}
-	locks.Upgrade = true
-	if r := make(); r.State != LockUpgraded || version() != "2.0" {
-		t.Errorf("upgraded: %+v, version %s", r, version())
-	}
-	locks.Upgrade = false
-	write(t, filepath.Join(repository, requirementsFile), "tiny-thing<2\n")
-	if changed := (Generator{Name: "g", Requirements: []string{"tiny-thing<2"}}); !Stale(root, &changed) {
-		t.Error("a lock of other requirements is not stale")
-	}
-	results, err := locks.Make(t.Context())
-	if err != nil || len(results) != 2 || results[0].State != LockMade || results[1].State != LockRemoved || version() != "1.5" {
-		t.Errorf("%+v, %v, version %s", results, err, version())
-	}
-	// An index that tells no dates has nothing of that time: as of now, and it says so.
-	git(t, repository, "commit", "-qam", "y")
-	undated.Store(true)
-	defer undated.Store(false)
-	if err := os.RemoveAll(filepath.Join(root, LocksFolder)); err != nil {
-		t.Fatal(err)
-	}
-	locks.Dir = t.TempDir()
-	if r := make(); !strings.Contains(r.AsOf, "because as of 2026-02-03") || version() != "1.5" {
-		t.Errorf("%+v", r)
 	}
 }

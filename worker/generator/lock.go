@@ -33,6 +33,11 @@ type lock struct {
 	text []byte
 }
 
+// builders begins the comment before the last part of a lock: what builds those of
+// its packages that have no wheel for some platform, and those of a folder or a
+// repository.
+const builders = "# To build "
+
 // id is the SHA-256 of what counts, not of the comments; "" without a lock.
 func (l lock) id() string {
 	if l.text == nil {
@@ -40,7 +45,7 @@ func (l lock) id() string {
 	}
 	h := sha256.New()
 	for line := range bytes.Lines(l.text) {
-		if !bytes.HasPrefix(line, []byte("#")) {
+		if !bytes.HasPrefix(line, []byte("#")) || bytes.HasPrefix(line, []byte(builders)) {
 			h.Write(line)
 		}
 	}
@@ -57,19 +62,23 @@ func (l lock) says(word string) (list []string) {
 	return list
 }
 
-// files are the lines with the hashes of their files, and those that have none: of
-// repositories at a commit.
-func (l lock) files() (hashed, others string) {
+// files are the lines with the hashes of their files, those that have none, of
+// repositories at a commit, and those of what builds packages.
+func (l lock) files() (hashed, others, build string) {
+	building := false
 	for entry := range entries(l.text) {
 		switch {
 		case strings.HasPrefix(entry, "#"):
+			building = building || strings.HasPrefix(entry, builders)
+		case building:
+			build += entry
 		case strings.Contains(entry, "--hash="):
 			hashed += entry
 		default:
 			others += entry
 		}
 	}
-	return hashed, others
+	return hashed, others, build
 }
 
 // entries are the lines of a requirements file, each with what continues it.
@@ -234,7 +243,7 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool, fin
 		}
 	}
 	r.AsOf = strings.Join(now.says("as of"), "")
-	hashed, others := now.files()
+	hashed, others, _ := now.files()
 	r.Packages = len(slices.Collect(entries([]byte(hashed + others))))
 	return r, nil
 }
@@ -263,6 +272,27 @@ func Locked(root string, g *Generator) (string, error) {
 		return "", err
 	}
 	return l.id(), nil
+}
+
+// LockHash returns the hash of a lock, as Generator.Lock has it.
+func LockHash(text []byte) string { return lock{text: text}.id() }
+
+// FindLock finds the lock with a hash in folders of locks, whatever its name. It is
+// nil if none of them has it.
+func FindLock(hash string, folders ...string) ([]byte, error) {
+	for _, folder := range folders {
+		files, _ := filepath.Glob(filepath.Join(folder, "*.txt"))
+		for _, path := range files {
+			l, err := readLock(folder, filepath.Base(path))
+			if err != nil {
+				return nil, err
+			}
+			if l.id() == hash {
+				return l.text, nil
+			}
+		}
+	}
+	return nil, nil
 }
 
 // Stale reports that the lock which is kept for a generator is of requirements it
@@ -301,33 +331,16 @@ func (e environment) findLock() (lock, error) {
 // makeLock resolves the requirements as of a point in time, or as of now if that is
 // zero, and writes the lock to path.
 func (e environment) makeLock(ctx context.Context, in installer, path string, names []string, asOf time.Time, say func(string)) (l lock, err error) {
-	scratch, err := os.MkdirTemp("", "lock-")
+	r, err := e.newResolver(in, say)
 	if err != nil {
 		return l, err
 	}
-	defer os.RemoveAll(scratch)
-	settings, lines := in.settings.with(e.requirements)
-	own := filepath.Join(scratch, "source")
-	if lines, err = e.ownSource(lines, own); err != nil {
-		return l, err
-	}
-	list := filepath.Join(scratch, requirementsFile)
-	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
-		return l, err
-	}
-	resolve := func(more ...string) error {
-		argv := append([]string{in.uv, "pip", "compile", "--color", "never", "--universal", "--python-version", fmt.Sprintf("3.%d", lowestMinor(e.specifier)),
-			"--python", e.python.Path, "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "--output-file", filepath.Join(scratch, "lock"), list}, more...)
-		out, err := run(ctx, scratch, argv, append(settings.environ(), "UV_CACHE_DIR="+in.cacheDir()), say)
-		if err != nil && ctx.Err() == nil {
-			return installError(e.file, out, "")
-		}
-		return err
-	}
-	date := ""
+	defer os.RemoveAll(r.scratch)
+	date, text := "", ""
 	if !asOf.IsZero() {
 		date = asOf.UTC().Format(time.RFC3339)
-		err = resolve("--exclude-newer", date)
+		r.exclude = []string{"--exclude-newer", date}
+		text, err = r.resolve(ctx, r.lines)
 	}
 	// An index that tells no dates has nothing that is old enough. And a pin in the
 	// catalogue may be newer than the commit.
@@ -336,14 +349,11 @@ func (e environment) makeLock(ctx context.Context, in installer, path string, na
 		if err != nil {
 			date += ", because as of " + asOf.UTC().Format(time.DateOnly) + " the index has no such packages"
 		}
-		err = resolve()
+		r.exclude = nil
+		text, err = r.resolve(ctx, r.lines)
 	}
 	if err != nil {
 		return l, err
-	}
-	text, err := os.ReadFile(filepath.Join(scratch, "lock"))
-	if err != nil {
-		return l, fmt.Errorf("resolve %s: %w", e.file, err)
 	}
 	head := "# What a requirement set is, exactly: made by \"ops generators lock\", not to be edited.\n"
 	for _, line := range e.requirements {
@@ -354,10 +364,13 @@ func (e environment) makeLock(ctx context.Context, in installer, path string, na
 	}
 	head += "# as of " + date + "\n"
 	l = lock{path: path, text: []byte(head)}
-	for entry := range entries(text) {
-		if !strings.Contains(entry, own) { // those are in the generator's folder
+	for entry := range entries([]byte(text)) {
+		if !strings.Contains(entry, r.source) { // those are in the generator's folder
 			l.text = append(l.text, entry...)
 		}
+	}
+	if l, err = r.addBuilders(ctx, l); err != nil {
+		return l, err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return l, err

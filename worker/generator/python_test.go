@@ -22,7 +22,7 @@ func TestPythons(t *testing.T) {
 
 // A generator gets a Python that it is for, whatever the others use, or one sentence.
 func TestRequiredPython(t *testing.T) {
-	root, bin := t.TempDir(), t.TempDir()
+	root := t.TempDir()
 	for name, text := range map[string]string{"any": "", "old": "[project]\nrequires-python = \"<3.11\"\n", "far": "[project]\nrequires-python = \">=3.30\"\n", "own": "", "near": "[project]\nrequires-python = \">=3.11\"\n"} {
 		write(t, filepath.Join(root, name, DefaultEntry), preamble)
 		if text != "" {
@@ -30,19 +30,12 @@ func TestRequiredPython(t *testing.T) {
 		}
 	}
 	write(t, filepath.Join(root, Catalogue), "own: {python: \"3.19\"}\n")
-	// Another Python: this one, under the name and with the version of that.
 	p, err := findPython(t.Context(), "", "")
 	if err != nil {
 		t.Skip(err)
 	}
 	realUV(t)
-	t.Setenv("UV_OFFLINE", "1")
-	script := "#!/bin/sh\n[ \"$1\" = -c ] && echo '{\"path\": \"" + p.Path + "\", \"version\": \"3.19.2\", \"minor\": 19, \"machine\": \"" + p.Machine + "\", \"prefix\": \"" + p.Prefix + "\"}'\n"
-	write(t, filepath.Join(bin, "python3.14"), script)
-	if err := os.Chmod(filepath.Join(bin, "python3.14"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	anotherPython(t, p)
 	all, _ := made(t, root)
 	for name, want := range map[string]string{"any": p.Version, "near": p.Version, "own": "3.19.2"} {
 		if g := all[name]; g.Problem != "" || g.Version != want {
@@ -57,4 +50,17 @@ func TestRequiredPython(t *testing.T) {
 	if all["own"].Environment == all["any"].Environment {
 		t.Error("two Pythons share an environment")
 	}
+}
+
+// anotherPython puts another Python on the PATH: this one, under the name of 3.14 and
+// with the version 3.19.2. uv is kept from bringing in any.
+func anotherPython(t *testing.T, p interpreter) {
+	t.Helper()
+	t.Setenv("UV_OFFLINE", "1")
+	path := filepath.Join(t.TempDir(), "python3.14")
+	write(t, path, "#!/bin/sh\n[ \"$1\" = -c ] && echo '{\"path\": \""+p.Path+"\", \"version\": \"3.19.2\", \"minor\": 19, \"machine\": \""+p.Machine+"\", \"prefix\": \""+p.Prefix+"\"}'\n")
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Dir(path)+string(filepath.ListSeparator)+os.Getenv("PATH"))
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"errors"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
 )
 
 func TestMain(m *testing.M) {
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) {
 func installer(t *testing.T, says string) {
 	t.Helper()
 	bin := t.TempDir()
-	script := "#!/bin/sh\n" + `[ "$1" = --version ] && echo uv 99.0.0 && exit` + "\necho '" + says + "' >&2\nexit 1\n"
+	script := "#!/bin/sh\n" + `[ "$1" = --version ] && echo uv 0.13.99 && exit` + "\necho '" + says + "' >&2\nexit 1\n"
 	if err := os.WriteFile(filepath.Join(bin, "uv"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -78,5 +80,76 @@ func TestNoNetwork(t *testing.T) {
 		if status := run([]string{step, from, t.TempDir()}, &stdout, &stderr); status != 1 || !strings.Contains(stderr.String(), "no package index could be reached") {
 			t.Errorf("%s: status %d, %s%s", step, status, &stdout, &stderr)
 		}
+	}
+}
+
+// What an index serves months later changes no sample: an image that is built then,
+// with empty caches, has what the lock says, and makes the bytes of the local stack.
+func TestNewerIndex(t *testing.T) {
+	uv, err := indextest.UV(generator.UVRelease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wheels, from, to, copied := t.TempDir(), folder(t), t.TempDir(), t.TempDir()
+	server := httptest.NewServer(&indextest.Index{Dir: wheels})
+	t.Cleanup(server.Close)
+	t.Setenv("UV_DEFAULT_INDEX", server.URL+"/simple")
+	t.Setenv("PIP_CONFIG_FILE", os.DevNull)
+	t.Setenv("PATH", uv+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	publish := func(version string) {
+		t.Helper()
+		if err := indextest.Wheel(wheels, "tiny_thing", version, "value = '"+version+"'\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program := filepath.Join(from, "demanding", filepath.FromSlash(generator.DefaultEntry))
+	text, err := os.ReadFile(program)
+	if err == nil {
+		text = append(text, "import pathlib, tiny_thing\npathlib.Path(parser.parse_args().output, 'made.txt').write_text(tiny_thing.value)\n"...)
+		err = errors.Join(os.WriteFile(program, text, 0o644), os.WriteFile(filepath.Join(from, "demanding", "requirements.txt"), []byte("tiny-thing\n"), 0o644))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(index *generator.Index, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := index.Find("demanding")
+		if err != nil || g.Problem != "" {
+			t.Fatalf("%v, %+v", err, g)
+		}
+		result, err := generator.Run(t.Context(), generator.Request{Generator: g, Samples: 1, Scratch: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(result.Output, "made.txt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	publish("1.0")
+	locks := generator.Locks{Root: from, Dir: t.TempDir(), Progress: func(string) {}}
+	if results, err := locks.Make(t.Context()); err != nil || len(results) != 1 || results[0].State != generator.LockMade {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	publish("2.0")
+	here := made((&generator.Builder{Root: from, Dir: t.TempDir()}).Build(t.Context()))
+	for _, step := range [][]string{{"requirements", from, copied}, {"environments", copied, to}, {"generators", from, to}} {
+		var stdout, stderr strings.Builder
+		if status := run(step, &stdout, &stderr); status != 0 || strings.Contains(stderr.String(), "WARNING") {
+			t.Fatalf("%s: status %d, %s%s", step[0], status, &stdout, &stderr)
+		}
+	}
+	if image := made(generator.LoadIndex(to)); here != "1.0" || image != here {
+		t.Errorf("the local stack has %s and the image %s, want 1.0", here, image)
+	}
+	if err := os.RemoveAll(filepath.Join(from, generator.LocksFolder)); err != nil {
+		t.Fatal(err)
+	}
+	if here := made((&generator.Builder{Root: from, Dir: t.TempDir()}).Build(t.Context())); here != "2.0" {
+		t.Errorf("without the lock it is %s: the index serves nothing newer", here)
 	}
 }

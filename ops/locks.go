@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// inRun returns those generators that a run has.
+func inRun(run task.Run, list []generator.Generator) []generator.Generator {
+	return slices.DeleteFunc(slices.Clone(list), func(g generator.Generator) bool {
+		return !slices.ContainsFunc(run.Generators, func(r task.RunGenerator) bool { return r.Name == g.Name })
+	})
+}
+
+// keepLocks puts the locks of generators into the bucket: whoever has that and the
+// repository can make their environments again, whatever became of the checkout that
+// sent the run.
+func keepLocks(ctx context.Context, o *Output, st *store.Store, list []generator.Generator) error {
+	kept := map[string]bool{"": true}
+	for _, g := range list {
+		hash := g.Lock
+		if hash == "" && g.Dir != "" { // a cloud stack that does not say what is in its image
+			var err error
+			if hash, err = generator.Locked(o.Generators, &g); err != nil {
+				return err
+			}
+		}
+		if kept[hash] {
+			continue
+		}
+		kept[hash] = true
+		text, err := hereLock(ctx, o, hash)
+		if err == nil && text != nil {
+			err = st.PutLock(ctx, hash, text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findLock finds a lock by its hash: on this machine, or in the bucket.
+func findLock(ctx context.Context, o *Output, st *store.Store, receipt store.Receipt) ([]byte, error) {
+	hash := receipt.Lock
+	if hash == "" {
+		return nil, nil
+	}
+	text, err := hereLock(ctx, o, hash)
+	if err != nil || text != nil {
+		return text, err
+	}
+	text, err = st.Lock(ctx, hash)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		way := "fetch the commit of the repository that had it"
+		if receipt.Image != "" {
+			way += ", or the image: docker pull " + receipt.Image
+		}
+		return nil, withHint(fmt.Errorf("the receipt's lock %.12s is neither in %s, nor in the history of that folder, nor in the bucket", hash,
+			fromHere(filepath.Join(o.Generators, generator.LocksFolder))), "%s", way)
+	case err != nil:
+		return nil, err
+	case generator.LockHash(text) != hash:
+		return nil, fmt.Errorf("the bucket's lock %.12s is not what its name says: put the right one in its place, or delete it", hash)
+	}
+	return text, nil
+}
+
+// hereLock finds a lock by its hash among those of this machine: those that are
+// kept, those made for now, and those that were kept once. It is nil if there is none.
+func hereLock(ctx context.Context, o *Output, hash string) ([]byte, error) {
+	folder := filepath.Join(o.Generators, generator.LocksFolder)
+	text, err := generator.FindLock(hash, folder, local.LocksDir(o.LocalDir))
+	if err != nil || text != nil {
+		return text, err
+	}
+	git := func(args ...string) []byte {
+		out, _ := exec.CommandContext(ctx, "git", append([]string{"-C", o.Generators}, args...)...).Output()
+		return out // none where there is no git, or no repository
+	}
+	seen := map[string]bool{}
+	for line := range bytes.Lines(git("log", "--all", "--full-history", "--raw", "--no-abbrev", "--no-renames", "--format=", "--", generator.LocksFolder)) {
+		fields := strings.Fields(string(line)) // modes, blobs, state, name
+		if len(fields) < 5 || seen[fields[3]] {
+			continue
+		}
+		seen[fields[3]] = true
+		if text := git("cat-file", "blob", fields[3]); generator.LockHash(text) == hash {
+			return text, nil
+		}
+	}
+	return nil, context.Cause(ctx)
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// TestLockScripts plays the dialogues in testdata/lock. Each has a package index of
+// its own, what it publishes there with "publish MODULE VERSION SOURCE", and the real
+// installer; "unplug" takes the index away.
+func TestLockScripts(t *testing.T) {
+	uv, err := indextest.UV(generator.UVRelease)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "lock"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			if err := setUp(e, false); err != nil {
+				return err
+			}
+			server := httptest.NewServer(&indextest.Index{Dir: filepath.Join(e.WorkDir, "index")})
+			t.Cleanup(server.Close)
+			e.Values["index"] = server
+			e.Setenv("UV_DEFAULT_INDEX", server.URL+"/simple")
+			e.Setenv("UV_PYTHON_DOWNLOADS", "never")
+			e.Setenv("PATH", uv+string(os.PathListSeparator)+e.Getenv("PATH"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": waitUp, "edit": editFile, "capture": capture,
+			"publish": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Check(indextest.Wheel(ts.MkAbs("index"), args[0], args[1], strings.Join(args[2:], " ")+"\n"))
+			},
+			"unplug": func(ts *testscript.TestScript, neg bool, args []string) {
+				ts.Value("index").(*httptest.Server).Close()
+			},
+		},
+	})
+}
+
+// What the receipt names and is another one here is told, and what that says of bytes
+// that differ.
+func TestReproductionSays(t *testing.T) {
+	same := true
+	here := generator.Generator{Commit: "c1", Lock: "l1", Version: "3.11.2", Platform: "linux-x86_64"}
+	as := store.Receipt{Commit: "c1", Lock: "l1", Python: "3.11.2", Platform: "linux-x86_64"}
+	for _, test := range []struct {
+		change  func(r *store.Receipt)
+		note    string // the only one
+		verdict string
+	}{
+		{func(r *store.Receipt) {}, "", "differs; two runs agree here, with all that the receipt names: what it does not name has changed, as the generator's files, the machine's libraries or its fonts"},
+		{func(r *store.Receipt) { r.Commit = "c2" }, "the receipt's commit is c2, this one is c1", "commit"},
+		{func(r *store.Receipt) { r.Lock = "" }, "the receipt's lock is none, this one is l1", "lock"},
+		{func(r *store.Receipt) { r.Python = "3.12.0" }, "the receipt's Python is 3.12.0, this one is 3.11.2: that is not on the PATH, and uv could not bring it", "Python"},
+		{func(r *store.Receipt) { r.Platform = "linux-aarch64" }, "the receipt's platform is linux-aarch64, this one is linux-x86_64", "platform"},
+		{func(r *store.Receipt) { r.Image = "i1" }, "the receipt's image is i1, this one is none", "image"},
+	} {
+		r := &rerun{receipt: as, generator: &here}
+		test.change(&r.receipt)
+		p := &Reproduction{Deterministic: &same}
+		r.differences(p)
+		if got := strings.Join(p.Notes, "; "); got != test.note {
+			t.Errorf("notes %q, want %q", got, test.note)
+		}
+		if test.note != "" {
+			test.verdict = "differs; two runs agree here, where this is not as in the receipt: " + test.verdict
+		}
+		if got := p.verdict(); got != test.verdict {
+			t.Errorf("verdict %q, want %q", got, test.verdict)
+		}
+	}
+}
+
+// Who submits keeps the locks of the run's generators in the bucket, once, and those
+// of no others; a dry run keeps none.
+func TestSubmitKeepsLocks(t *testing.T) {
+	c, dir := newCloud(t), t.TempDir()
+	folder := filepath.Join(dir, "generators")
+	makeGenerators(t, folder, "maze-task", "chess-task")
+	keep := func(name, requirement, text string) (hash string) {
+		file := generator.LockFile(&generator.Generator{Requirements: []string{requirement}})
+		if err := errors.Join(os.MkdirAll(filepath.Join(folder, generator.LocksFolder), 0o755),
+			os.WriteFile(filepath.Join(folder, name, "requirements.txt"), []byte(requirement+"\n"), 0o644),
+			os.WriteFile(filepath.Join(folder, generator.LocksFolder, file), []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		return generator.LockHash([]byte(text))
+	}
+	maze, chess := keep("maze-task", "a", "# for maze-task\na==1 --hash=sha256:aa\n"), keep("chess-task", "b", "b==1 --hash=sha256:bb\n")
+	submit := func(more ...string) {
+		t.Helper()
+		cmd, said := c.process(t, dir, append([]string{"submit", "--generator", "maze-task", "--samples", "2"}, more...)...)
+		if err := cmd.Wait(); err != nil {
+			t.Fatalf("%v\n%s", err, said)
+		}
+	}
+	submit("--dry-run")
+	if _, err := c.store.Lock(t.Context(), maze); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("after a dry run: %v", err)
+	}
+	submit()
+	keep("maze-task", "a", "# for maze-task\n# for another\na==1 --hash=sha256:aa\n") // the same lock
+	submit("--start", "2")
+	if text, err := c.store.Lock(t.Context(), maze); err != nil || string(text) != "# for maze-task\na==1 --hash=sha256:aa\n" {
+		t.Errorf("the lock is %q, %v", text, err)
+	}
+	if _, err := c.store.Lock(t.Context(), chess); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("of a generator that the run does not have: %v", err)
+	}
+}

@@ -1,0 +1,208 @@
+package generator
+
+import (
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
+)
+
+// ownIndex serves the packages in a folder, alone: nothing else is seen of where
+// packages come from.
+func ownIndex(t *testing.T) (dir string, index *indextest.Index, server *httptest.Server) {
+	t.Helper()
+	silence(t)
+	realUV(t)
+	noPip(t)
+	dir = t.TempDir()
+	server, index = packageIndex(t, dir)
+	t.Setenv("UV_DEFAULT_INDEX", server.URL+"/simple")
+	t.Setenv("UV_INSECURE_HOST", strings.TrimPrefix(server.URL, "https://"))
+	return dir, index, server
+}
+
+// locker makes locks of a folder of one generator, and says what became of its lock.
+func locker(t *testing.T, root string) (*Locks, func() LockResult) {
+	locks := &Locks{Root: root, Dir: t.TempDir(), Progress: func(string) {}}
+	return locks, func() LockResult {
+		t.Helper()
+		results, err := locks.Make(t.Context())
+		if err != nil || len(results) != 1 || results[0].Problem != "" {
+			t.Fatalf("%+v, %v", results, err)
+		}
+		return results[0]
+	}
+}
+
+// lockOf reads the lock of requirements.
+func lockOf(t *testing.T, root string, requirements ...string) lock {
+	t.Helper()
+	l, err := readLock(filepath.Join(root, LocksFolder), LockFile(&Generator{Requirements: requirements}))
+	if err != nil || l.text == nil {
+		t.Fatalf("there is no lock of %s: %v", requirements, err)
+	}
+	return l
+}
+
+// A lock is made once, as of the generator's commit where the index tells when
+// packages were uploaded; from then on it alone decides, whatever the index serves
+// and however empty the caches are.
+func TestLock(t *testing.T) {
+	wheels, index, server := ownIndex(t)
+	release(t, wheels, "tiny_thing", "1.0", "")
+	release(t, wheels, "tiny_thing", "2.0", "")
+	root := bare(t, "tiny-thing>=1\n")
+	repository := filepath.Join(root, "g")
+	git(t, repository, "init", "-q")
+	git(t, repository, "add", ".")
+	t.Setenv("GIT_COMMITTER_DATE", "2026-02-03T12:00:00Z")
+	git(t, repository, "commit", "-qm", "x")
+	locks, make := locker(t, root)
+	if r := make(); r.State != LockMade || r.AsOf != "2026-02-03T12:00:00Z" || r.Packages != 1 {
+		t.Errorf("%+v", r)
+	}
+	// 2.0 was uploaded later.
+	text := string(lockOf(t, root, "tiny-thing>=1").text)
+	if strings.Contains(text, server.URL) || strings.Contains(text, root) || !strings.Contains(text, "\ntiny-thing==1.0 \\\n    --hash=sha256:") {
+		t.Errorf("the lock is\n%s", text)
+	}
+	release(t, wheels, "tiny_thing", "1.5", "")
+	if r := make(); r.State != LockKept {
+		t.Errorf("with a newer version in the index: %+v", r)
+	}
+	all, python := made(t, root) // with empty caches
+	if got := python("g", versionOfTiny); got != "1.0" {
+		t.Errorf("version %s", got)
+	}
+	if hash, err := Locked(root, new(all["g"])); err != nil || hash == "" || hash != all["g"].Lock {
+		t.Errorf("lock %q, %v, in the index %q", hash, err, all["g"].Lock)
+	}
+	release(t, wheels, "tiny_thing", "1.0", "changed = True\n")
+	_, python = made(t, root)
+	if got := python("g", versionOfTiny); !strings.HasPrefix(got, "problem: install "+filepath.Join(root, LocksFolder)) || !strings.Contains(got, "ash mismatch") {
+		t.Errorf("another file of the same version: %s", got)
+	}
+	locks.Upgrade = true
+	if r := make(); r.State != LockUpgraded || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text), "\ntiny-thing==2.0 ") {
+		t.Errorf("upgraded: %+v", r)
+	}
+	locks.Upgrade = false
+	write(t, filepath.Join(repository, requirementsFile), "tiny-thing<2\n")
+	if changed := (Generator{Name: "g", Requirements: []string{"tiny-thing<2"}}); !Stale(root, &changed) {
+		t.Error("a lock of other requirements is not stale")
+	}
+	results, err := locks.Make(t.Context())
+	if err != nil || len(results) != 2 || results[0].State != LockMade || results[1].State != LockRemoved {
+		t.Errorf("%+v, %v", results, err)
+	}
+	// An index that tells no dates has nothing of that time: as of now, and it says so.
+	git(t, repository, "commit", "-qam", "y")
+	index.Undated.Store(true)
+	if err := os.RemoveAll(filepath.Join(root, LocksFolder)); err != nil {
+		t.Fatal(err)
+	}
+	locks.Dir = t.TempDir()
+	if r := make(); !strings.Contains(r.AsOf, "because as of 2026-02-03") || !strings.Contains(string(lockOf(t, root, "tiny-thing<2").text), "\ntiny-thing==1.5 ") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What builds a package without wheels is in the lock too, or nothing builds it.
+func TestLockBuilds(t *testing.T) {
+	index, _, _ := ownIndex(t)
+	root := bare(t, "built-thing\n./own\n")
+	release(t, index, "tool_thing", "1.0", "value = 'first'\n")
+	if err := indextest.Source(index, "built_thing", "1.0", "tool_thing"); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range indextest.Sources("own_thing", "1.0", "tool_thing") {
+		if name == "backend.py" { // asks for more when it runs
+			text += "def get_requires_for_build_wheel(config_settings=None):\n    return ['late-thing']\n"
+		}
+		write(t, filepath.Join(root, "g", "own", name), text)
+	}
+	release(t, index, "late_thing", "1.0", "")
+	_, lockIt := locker(t, root)
+	if r := lockIt(); r.State != LockMade || r.Packages != 1 {
+		t.Errorf("%+v", r)
+	}
+	path, _ := filepath.Glob(filepath.Join(root, LocksFolder, "*.txt"))
+	l, err := readLock(filepath.Dir(path[0]), filepath.Base(path[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const builds = "import built_thing, own_thing; print(built_thing.value, own_thing.value)"
+	whole, before := string(l.text), l.id()
+	l.text = []byte(whole[:strings.Index(whole, builders)])
+	if _, _, build := (lock{text: []byte(whole)}).files(); !strings.HasPrefix(build, "late-thing==1.0 \\\n    --hash=") || !strings.Contains(build, "\ntool-thing==1.0 \\\n    --hash=") || l.id() == before {
+		t.Errorf("the lock, of hash %s with and %s without what builds, is\n%s", before, l.id(), whole)
+	}
+	release(t, index, "tool_thing", "2.0", "value = 'second'\n")
+	if _, python := made(t, root); python("g", builds) != "first first" {
+		t.Errorf("with a newer tool in the index it was built by %q", python("g", builds))
+	}
+	release(t, index, "tool_thing", "1.0", "value = 'another'\n")
+	if _, python := made(t, root); !strings.Contains(python("g", builds), "ash mismatch") {
+		t.Errorf("with another file of the tool: %s", python("g", builds))
+	}
+	write(t, path[0], string(l.text))
+	if _, python := made(t, root); !strings.Contains(python("g", builds), "the lock has nothing that builds it") || strings.Contains(python("g", builds), "\n") {
+		t.Errorf("without a tool in the lock: %s", python("g", builds))
+	}
+}
+
+// An environment that was is made again from its lock and its Python, whatever the
+// index, the locks and the requirements are by now; workers do not notice.
+func TestRemake(t *testing.T) {
+	wheelhouse(t)
+	wheels, dir, root := os.Getenv("PIP_FIND_LINKS"), t.TempDir(), bare(t, "tiny-thing\n")
+	locks, lockIt := locker(t, root)
+	lockIt()
+	old := lockOf(t, root, "tiny-thing")
+	release(t, wheels, "tiny_thing", "2.0", "")
+	locks.Upgrade = true
+	lockIt()
+	b := &Builder{Root: root, Dir: dir}
+	if _, err := b.Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	index, err := os.ReadFile(filepath.Join(dir, IndexFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(root, "g", requirementsFile), "not-there\n")
+	usual, err := findPython(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anotherPython(t, usual)
+	for _, test := range []struct {
+		text                  []byte
+		python, version, want string
+	}{
+		{old.text, usual.Version, usual.Version, "1.0"},
+		{old.text, "3.19.2", "3.19.2", "1.0"},
+		{old.text, "3.19.3", usual.Version, "1.0"}, // there is none
+		{nil, usual.Version, usual.Version, "PackageNotFoundError"},
+	} {
+		g, err := b.Remake(t.Context(), "g", test.text, test.python)
+		if err != nil {
+			t.Errorf("Python %s: %v", test.python, err)
+			continue
+		}
+		out, _ := exec.Command(g.Python, "-I", "-c", versionOfTiny).CombinedOutput()
+		if g.Version != test.version || g.Lock != LockHash(test.text) || !strings.Contains(string(out), test.want) {
+			t.Errorf("Python %s, lock %q: got %s, want Python %s and %s", g.Version, g.Lock, out, test.version, test.want)
+		}
+	}
+	if now, err := os.ReadFile(filepath.Join(dir, IndexFile)); err != nil || string(now) != string(index) {
+		t.Errorf("the index was %s\nand is %s, %v", index, now, err)
+	}
+	if text, err := FindLock(old.id(), t.TempDir(), filepath.Join(root, LocksFolder)); text != nil || err != nil {
+		t.Errorf("a lock that is gone: %q, %v", text, err)
+	}
+}
