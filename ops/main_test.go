@@ -296,7 +296,10 @@ func commitRange(ts *testscript.TestScript, neg bool, args []string) {
 			*to = args[5+i]
 		}
 	}
-	ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], run, commit, lock, task.Range{Start: n[0], End: n[1] + 1}, n[2], n[3]))
+	for start := n[0]; start <= n[1]; start += n[3] { // as workers do
+		chunk := task.Range{Start: start, End: min(start+n[3], n[1]+1)}
+		ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], run, commit, lock, chunk, n[2], n[3]))
+	}
 }
 
 // takeFrom prints what can be received from a queue, sorted, and removes it.
