@@ -1,8 +1,14 @@
 package infra_test
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 // A wrong value is refused, by name and in one sentence, before there is any
@@ -67,6 +73,30 @@ func TestConfigErrors(t *testing.T) {
 		case len(d.resources) > 0:
 			t.Errorf("%s %q: %d resources were registered", test.key, test.value, len(d.resources))
 		}
+	}
+}
+
+// The outputs say by which lock the generators in the image are installed.
+func TestLocks(t *testing.T) {
+	root := repository(t, "maze", "chess")
+	folder := filepath.Join(root, "generators")
+	check := func(err error) {
+		if t.Helper(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(os.WriteFile(filepath.Join(folder, "maze", "requirements.txt"), []byte("numpy\n"), 0o644))
+	list, err := generator.Discover(folder)
+	check(err)
+	maze := &list[slices.IndexFunc(list, func(g generator.Generator) bool { return g.Name == "maze" })]
+	check(os.Mkdir(filepath.Join(folder, generator.LocksFolder), 0o755))
+	check(os.WriteFile(filepath.Join(folder, generator.LocksFolder, generator.LockFile(maze)), []byte("# for maze\nnumpy==2.1.0 --hash=sha256:00\n"), 0o644))
+	want, err := generator.Locked(folder, maze)
+	check(err)
+	d, err := try(t, root, stackName, nil)
+	check(err)
+	if got := fmt.Sprint(d.outputs["locks"]); len(want) != 64 || got != "map[maze:"+want+"]" {
+		t.Errorf("the stack says %s, want %s", got, want)
 	}
 }
 

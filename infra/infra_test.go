@@ -83,6 +83,7 @@ func TestOutputs(t *testing.T) {
 		DashboardURL:         "https://us-east-2.console.aws.amazon.com/cloudwatch/home?region=us-east-2#dashboards/dashboard/" + worker + suffix,
 		Region:               "us-east-2", AccountID: "123456789012", Architecture: "x86_64", MemoryMB: 10240, DataPrefix: "data/v1/",
 		Generators: map[string]string{"chess": "", "maze": ""}, // there is no git
+		Locks:      map[string]string{},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

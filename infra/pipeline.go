@@ -25,7 +25,7 @@ type Pipeline struct {
 // about the image. It fails before it registers anything when there are no
 // generators below root.
 func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulumi.ResourceOption) (*Pipeline, error) {
-	commits, err := commitsOf(ctx, filepath.Join(root, "generators"))
+	commits, locks, err := generatorsIn(ctx, filepath.Join(root, "generators"))
 	if err != nil {
 		return nil, err
 	}
@@ -76,30 +76,40 @@ func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulu
 		stack.OutMemoryMB:             pulumi.Int(c.MemoryMB),
 		stack.OutDataPrefix:           pulumi.String(task.DefaultDataset.Prefix(task.DataKind)),
 		stack.OutGenerators:           pulumi.ToStringMap(commits),
+		stack.OutLocks:                pulumi.ToStringMap(locks),
 	}
 	return p, ctx.RegisterResourceOutputs(p, p.Outputs)
 }
 
-// commitsOf returns the commit of every generator in a folder. They are baked
-// into the image, whose build sees no git.
-func commitsOf(ctx *pulumi.Context, folder string) (map[string]string, error) {
+// generatorsIn returns the commit of every generator in a folder, and the hash of the
+// lock of those that have one. The commits are baked into the image, whose build sees
+// no git.
+func generatorsIn(ctx *pulumi.Context, folder string) (commits, locks map[string]string, err error) {
 	found, err := generator.Discover(folder)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	commits := map[string]string{}
+	commits, locks = map[string]string{}, map[string]string{}
 	for _, g := range found {
 		if g.Problem != "" {
 			if err := ctx.Log.Warn(fmt.Sprintf("generator %s will not work: %s", g.Name, g.Problem), nil); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
-		if task.CheckName(g.Name) == nil {
-			commits[g.Name] = g.Commit
+		if task.CheckName(g.Name) != nil {
+			continue
+		}
+		commits[g.Name] = g.Commit
+		lock, err := generator.Locked(folder, &g)
+		if err != nil {
+			return nil, nil, err
+		}
+		if lock != "" {
+			locks[g.Name] = lock
 		}
 	}
 	if len(commits) == 0 {
-		return nil, errors.New("there is no generator in " + folder + ": each is a folder with examples/generate.py")
+		return nil, nil, errors.New("there is no generator in " + folder + ": each is a folder with examples/generate.py")
 	}
-	return commits, nil
+	return commits, locks, nil
 }

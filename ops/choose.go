@@ -139,7 +139,7 @@ func inImage(o *Output, t *Target) ([]generator.Generator, error) {
 	}
 	var list []generator.Generator
 	for _, name := range slices.Sorted(maps.Keys(t.Generators)) {
-		g := generator.Generator{Name: name, Commit: t.Generators[name], ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags}
+		g := generator.Generator{Name: name, Commit: t.Generators[name], Lock: t.Locks[name], ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags}
 		if g.Commit == byName[name].Commit {
 			g.Problem = byName[name].Problem
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,10 +30,10 @@ func manifest(ctx context.Context, st *store.Store, t *Target, name string) (tas
 		return task.Manifest{}, usage("the name %v", err)
 	}
 	m, err := st.In(task.Dataset(name)).Manifest(ctx)
-	if !errors.Is(err, store.ErrNotFound) {
-		return m, err
+	if errors.Is(err, store.ErrNotFound) {
+		err = withHint(fmt.Errorf("there is no dataset %s", name), "ops%s dataset list", t.flags())
 	}
-	return m, withHint(fmt.Errorf("there is no dataset %s", name), "ops%s dataset list", t.flags())
+	return m, err
 }
 
 // DatasetListCmd lists the datasets.
@@ -111,22 +112,27 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *Target, st *stor
 	}
 	return o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format, m.Created.Format("2006-01-02 15:04"))
-		fmt.Fprintln(w, "GENERATOR\tCHUNK\tASKED FOR\tCOMMITTED\tCOMMITS")
+		fmt.Fprintln(w, "GENERATOR\tCHUNK\tASKED FOR\tCOMMITTED\tCOMMITS\tLOCKS")
 		for _, g := range m.Generators {
 			asked := "-"
 			if r := m.Asked(g.Name); r.Len() > 0 {
 				asked = fmt.Sprintf("%d-%d", r.Start, r.End-1)
 			}
-			var commits []string
-			for _, commit := range m.Commits(g.Name) {
-				commits = append(commits, fmt.Sprintf("%.12s", commit))
-			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", g.Name, g.ChunkSize, asked, count(s.Committed[g.Name]), strings.Join(commits, ", "))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, asked, count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
 		}
 		for _, image := range m.Images() {
 			fmt.Fprintf(w, "image %s\n", image)
 		}
 	})
+}
+
+// cut12s writes hashes shortened, "-" for none.
+func cut12s(hashes []string) string {
+	short := make([]string, len(hashes))
+	for i, hash := range hashes {
+		short[i] = cut12(hash)
+	}
+	return cmp.Or(strings.Join(short, ", "), "-")
 }
 
 // DatasetDiffCmd compares two datasets.
@@ -171,7 +177,7 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *Target, st *stor
 		}
 		fmt.Fprintf(w, "GENERATOR\tWHAT\t%s\t%s\n", a.Dataset, b.Dataset)
 		for _, d := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Generator, d.What, d.A, d.B)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Generator, d.What, cut12s(strings.Split(d.A, ", ")), cut12s(strings.Split(d.B, ", ")))
 		}
 	}); err != nil {
 		return err
@@ -199,12 +205,12 @@ func differences(a, b *task.Manifest) []Difference {
 	for _, name := range slices.Compact(names) {
 		x, y := a.Generator(name), b.Generator(name)
 		if x == nil || y == nil {
-			compare(name, "there", x != nil, y != nil)
+			compare(name, "there", said(new(x != nil), "yes", "no"), said(new(y != nil), "yes", "no"))
 			continue
 		}
 		compare(name, "chunk", x.ChunkSize, y.ChunkSize)
 		compare(name, "commits", strings.Join(a.Commits(name), ", "), strings.Join(b.Commits(name), ", "))
-		compare(name, "lock", x.Lock, y.Lock)
+		compare(name, "locks", strings.Join(a.Locks(name), ", "), strings.Join(b.Locks(name), ", "))
 		compare(name, "asked for", a.Asked(name), b.Asked(name))
 	}
 	return list
@@ -217,7 +223,7 @@ type DatasetDeleteCmd struct {
 
 // Help is the long help.
 func (*DatasetDeleteCmd) Help() string {
-	return `Deletes receipts, samples, failure reports and runs, and the manifest last. After Ctrl-C or a crash the same command goes on. Tasks of the dataset that are still in the queue are refused by the workers once it is gone; one that a worker has begun may leave something behind: let the queue run dry first, or pause.
+	return `Deletes receipts, samples, failure reports and runs, and the manifest last. After Ctrl-C or a crash the same command goes on. Let the queue run dry first, or purge it: a worker that knows the dataset goes on with its tasks, and what it leaves behind the same command deletes.
 
 Examples:
   ops --stack dev dataset delete trial`
@@ -227,7 +233,11 @@ Examples:
 func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
 	m, err := manifest(ctx, st, t, c.Name)
 	if err != nil {
-		return err
+		holds, e := st.In(task.Dataset(c.Name)).Holds(ctx)
+		if e != nil || !holds {
+			return err
+		}
+		m = task.Manifest{Dataset: task.Dataset(c.Name)} // what a worker has left, perhaps
 	}
 	o.Changing(t)
 	depth, err := q.Depth(ctx)

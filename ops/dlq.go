@@ -52,6 +52,7 @@ func (*DLQCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 type dlqFilter struct {
 	Cause     []task.Cause `help:"Only tasks that failed for this cause; may be repeated." placeholder:"CAUSE"`
 	Generator []string     `help:"Only tasks of this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
+	Dataset   string       `help:"Only tasks of this dataset." env:"OPS_DATASET" placeholder:"NAME"`
 	Since     moment       `help:"Only tasks that came into the DLQ since then: a span back from now (90m, 12h, 3d) or a time (2026-08-01T10:00:00Z). One that SQS moved there itself (cause lost) has the time it was first sent." placeholder:"TIME"`
 	Max       int          `help:"At most so many." placeholder:"N"`
 }
@@ -70,6 +71,11 @@ func (f *dlqFilter) check() error {
 		}
 		return usage("--cause %q is none; there are %s", string(c), strings.Join(names, ", "))
 	}
+	if f.Dataset != "" {
+		if err := task.CheckName(f.Dataset); err != nil {
+			return usage("--dataset %v", err)
+		}
+	}
 	if f.Max < 0 {
 		return usage("--max is %d, it must be at least 1", f.Max)
 	}
@@ -78,7 +84,7 @@ func (f *dlqFilter) check() error {
 
 // given reports whether any flag chooses.
 func (f *dlqFilter) given() bool {
-	return len(f.Cause)+len(f.Generator)+f.Max > 0 || !f.Since.IsZero()
+	return len(f.Cause)+len(f.Generator)+len(f.Dataset)+f.Max > 0 || !f.Since.IsZero()
 }
 
 // chooser returns a function that reports whether a message is chosen. With --max,
@@ -90,6 +96,7 @@ func (f *dlqFilter) chooser() func(dead) bool {
 		case f.Max > 0 && left == 0,
 			len(f.Cause) > 0 && !slices.Contains(f.Cause, d.Cause),
 			len(f.Generator) > 0 && !slices.Contains(f.Generator, d.generator()),
+			f.Dataset != "" && (d.Task == nil || d.Task.Dataset.String() != f.Dataset),
 			d.Sent.Before(f.Since.Time):
 			return false
 		}

@@ -96,7 +96,7 @@ func knownGenerators(g *Globals) ([]Known, error) {
 		case !there || !slices.Equal(b.Requirements, f.Requirements):
 			k.Problem = notMade
 		default:
-			k.Environment, k.Python, k.Problem = b.Environment, b.Python, b.Problem
+			k.Environment, k.Lock, k.Python, k.Problem = b.Environment, b.Lock, b.Python, b.Problem
 			k.Ready = b.Problem == ""
 			if f.Flags.From == generator.FromContract && b.Commit == f.Commit {
 				k.Flags = b.Flags

@@ -96,7 +96,7 @@ func TestWatchWhileCountsLag(t *testing.T) {
 				defer worker.Wait()
 				worker.Go(func() {
 					c.work(t, test.starts, test.takes, func() error {
-						return c.commit(context.Background(), "maze", "r", "", task.Range{Start: 0, End: test.committed}, 7, 5)
+						return c.commit(context.Background(), "maze", "r", "", "", task.Range{Start: 0, End: test.committed}, 7, 5)
 					})
 				})
 				began := time.Now()

@@ -286,7 +286,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err := keepLocks(ctx, o, st, chosen); err != nil {
 		return err
 	}
-	report, err := c.make(ctx, o, t, q, st, c.run(chosen))
+	report, err := c.make(ctx, o, t, q, st, chosen)
 	s.Settle(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -311,12 +311,15 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	return withHint(&statusError{status: exitProblem}, "ops local up, and in another terminal: ops --stack local dlq list")
 }
 
-// make submits what is missing of a run, watches, and verifies.
-func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) (*dataset.Report, error) {
+// make submits what is missing of a run of the chosen generators, watches, and verifies.
+func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, chosen []generator.Generator) (*dataset.Report, error) {
 	o.Changing(t)
+	costs := knownCosts(o)
+	run := c.run(chosen, costs)
 	if err := c.pin(ctx, st, &run, true); err != nil {
 		return nil, err
 	}
+	c.cut(&run, costs, workersOf(t))
 	run, err := missing(ctx, st, run)
 	if err != nil {
 		return nil, err

@@ -25,6 +25,7 @@ import (
 	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -97,7 +98,7 @@ func main() {
 
 // variables are what flags and their help texts name.
 func variables() kong.Vars {
-	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(),
+	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(), "large_run": strconv.Itoa(plan.LargeRun),
 		"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)}
 }
 

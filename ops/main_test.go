@@ -148,9 +148,10 @@ func (c *cloud) take(ctx context.Context, name string) (bodies []string, err err
 	}
 }
 
-// commit stores a chunk that a run with this seed made, with a commit of its generator.
-func (c *cloud) commit(ctx context.Context, generator, run, commit string, r task.Range, seed, chunkSize int) error {
-	receipt := store.Receipt{Generator: generator, RunID: run, Commit: commit, CPUSeconds: float64(r.Len()), WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Format: task.Files, Domain: "d"}
+// commit stores a chunk that a run with this seed made, with a commit and a lock of its
+// generator.
+func (c *cloud) commit(ctx context.Context, generator, run, commit, lock string, r task.Range, seed, chunkSize int) error {
+	receipt := store.Receipt{Generator: generator, RunID: run, Commit: commit, Lock: lock, CPUSeconds: float64(r.Len()), WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Format: task.Files, Domain: "d"}
 	for i := r.Start; i < r.End; i++ {
 		text := fmt.Sprint(generator, i)
 		sum := sha256.Sum256([]byte(text))
@@ -239,6 +240,7 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	c := newCloud(t)
 	e.Values["cloud"] = c
 	e.Setenv("OUT", c.outputs)
+	e.Setenv("OBJECTS", c.objects)
 	for _, pair := range c.env {
 		name, value, _ := strings.Cut(pair, "=")
 		e.Setenv(name, value)
@@ -280,7 +282,7 @@ func sendTo(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(to.SendMessage(context.Background(), args[1], attributes))
 }
 
-// commitRange commits samples, of another run unless one is named: commit GENERATOR FIRST LAST SEED CHUNKSIZE [RUN]
+// commitRange commits samples, of another run unless one is named: commit GENERATOR FIRST LAST SEED CHUNKSIZE [RUN [COMMIT [LOCK]]]
 func commitRange(ts *testscript.TestScript, neg bool, args []string) {
 	var n [4]int
 	for i := range n {
@@ -288,14 +290,16 @@ func commitRange(ts *testscript.TestScript, neg bool, args []string) {
 		n[i], err = strconv.Atoi(args[i+1])
 		ts.Check(err)
 	}
-	run, commit := "earlier", ""
-	if len(args) > 5 {
-		run = args[5]
+	run, commit, lock := "earlier", "", ""
+	for i, to := range []*string{&run, &commit, &lock} {
+		if len(args) > 5+i {
+			*to = args[5+i]
+		}
 	}
-	if len(args) > 6 {
-		commit = args[6]
+	for start := n[0]; start <= n[1]; start += n[3] { // as workers do
+		chunk := task.Range{Start: start, End: min(start+n[3], n[1]+1)}
+		ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], run, commit, lock, chunk, n[2], n[3]))
 	}
-	ts.Check(ts.Value("cloud").(*cloud).commit(context.Background(), args[0], run, commit, task.Range{Start: n[0], End: n[1] + 1}, n[2], n[3]))
 }
 
 // takeFrom prints what can be received from a queue, sorted, and removes it.

@@ -134,7 +134,7 @@ func (c *costs) choose(place int, names []store.CellName, run task.Run) []store.
 	if len(names) <= n {
 		return names
 	}
-	batch := max(run.Batch, 1)
+	batch := max(run.BatchOf(run.Generators[place]), 1)
 	var tasks [][]store.CellName
 	for _, name := range names {
 		if k := len(tasks); k > 0 && (tasks[k-1][0].Range.Start-run.Start)/batch == (name.Range.Start-run.Start)/batch {

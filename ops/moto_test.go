@@ -151,7 +151,7 @@ func (c *motoCloud) deploy(name string) {
 	c.connect(10)
 	c.ok(c.logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &c.LogGroupName}))
 	c.ok(c.logs.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &c.LogGroupName, RetentionInDays: aws.Int32(30)}))
-	c.Generators = map[string]string{"maze-task": "c1", "chess-task": ""}
+	c.Generators, c.Locks = map[string]string{"maze-task": "c1", "chess-task": ""}, map[string]string{"maze-task": "l1"}
 }
 
 // connect makes an event source mapping and forgets the last one.

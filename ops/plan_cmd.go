@@ -114,7 +114,8 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 	if err != nil {
 		return err
 	}
-	run := c.run(p.list)
+	run := c.run(p.list, costs)
+	c.cut(&run, costs, s)
 	if p.Estimate, err = plan.Of(run, costs, s); err != nil {
 		return unmeasured(err, c.words(), c.Samples)
 	}
@@ -144,7 +145,7 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 // setting is the stack's if one is named, or what a stack has unless it is
 // configured otherwise. The flags go before both.
 func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Target, err error) {
-	s = plan.Setting{Worker: plan.DefaultWorker(), Concurrency: 10}
+	s = plan.DefaultSetting()
 	s.Slower = c.Slower
 	if o.Outputs != "" || o.Stack != "" && o.Stack != stack.Local {
 		if t, err = findTarget(ctx, o.Globals); err != nil {
@@ -343,8 +344,8 @@ func (p *Planned) table(w io.Writer) {
 	}
 	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", count(p.Samples), count(p.Tasks), size(p.Bytes), dollars(p.Make))
 
-	fmt.Fprintf(w, "tasks of %d samples in chunks of %d, %s; generators take %s of CPU; workers with %s MB, %s\n\n",
-		p.Batch, p.ChunkSize, p.Format, span(lasting(p.CPUSeconds)), count(p.Worker.MemoryMB), p.Worker.Architecture)
+	fmt.Fprintf(w, "tasks of %d samples in chunks of %d%s, %s; generators take %s of CPU; workers with %s MB, %s\n\n",
+		p.Batch, p.ChunkSize, p.others(), p.Format, span(lasting(p.CPUSeconds)), count(p.Worker.MemoryMB), p.Worker.Architecture)
 	fmt.Fprintln(w, "WORKERS\tTAKES\t")
 	for _, d := range p.Takes {
 		fmt.Fprintf(w, "%s\t%s\t\n", count(d.Concurrency), span(lasting(d.Seconds)))
@@ -365,8 +366,8 @@ func (p *Planned) table(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "recommended: %s\n", p.advice())
-	if p.AsShards > 0 {
-		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it\n", dollars(p.AsShards))
+	if p.AsShards > 0 && worthSaying(p.Make, p.AsShards) {
+		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", dollars(p.AsShards), 100*(1-p.AsShards/p.Make))
 	}
 	if a := p.OtherChunks; a != nil {
 		fmt.Fprintf(w, "with other samples: --chunk %d %s\n", a.ChunkSize, p.change(*a))
@@ -379,6 +380,20 @@ func (p *Planned) table(w io.Writer) {
 	for _, wrong := range p.Problems {
 		fmt.Fprintf(w, "problem: %s\n", wrong)
 	}
+}
+
+// others says which generators have other chunks.
+func (p *Planned) others() string {
+	var names []string
+	for _, g := range p.Generators {
+		if g.ChunkSize != p.ChunkSize {
+			names = append(names, fmt.Sprintf("%d for %s", g.ChunkSize, g.Name))
+		}
+	}
+	if names == nil {
+		return ""
+	}
+	return " (" + plan.Some(names) + ")"
 }
 
 // advice is the recommendation in a line.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,37 +18,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
-
-// wanted are the flags that say what a run makes.
-type wanted struct {
-	choice
-	Samples int    `help:"Samples per generator." placeholder:"N"`
-	Batch   int    `help:"Samples per task, 1 to 1000. A multiple of the chunk size wastes nothing." default:"100"`
-	Chunk   *int   `help:"Samples per generator process, the unit of retry and commit, 1 to 1000. The dataset keeps what it began with; at first, 20." placeholder:"N"`
-	Seed    *int   `help:"Seed of the dataset, which keeps it; at first, 42." placeholder:"N"`
-	Format  string `help:"How samples are stored: one object per file (files), or one tar.gz per chunk (tar). The dataset keeps what it began with; at first, files." enum:",files,tar" default:"" placeholder:"FORMAT"`
-	Start   int    `help:"First sample index." default:"0"`
-
-	UpdateGenerators bool `help:"Take newer commits of the generators into the dataset: what is committed keeps its own."`
-}
-
-func (p *wanted) check() error {
-	switch {
-	case !p.given():
-		return usage("say which generators: --all, or --generator NAME")
-	case p.Samples < 1:
-		return usage("say how many samples per generator: --samples N, at least 1")
-	case p.Batch < 1 || p.Batch > task.MaxSamples:
-		return usage("--batch is %d, it must be from 1 to %d", p.Batch, task.MaxSamples)
-	case p.Chunk != nil && (*p.Chunk < 1 || *p.Chunk > task.MaxSamples):
-		return usage("--chunk is %d, it must be from 1 to %d", *p.Chunk, task.MaxSamples)
-	case p.Seed != nil && (*p.Seed < 0 || *p.Seed > task.MaxSeed):
-		return usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
-	case p.Start < 0 || p.Samples > task.MaxIndex || p.Start > task.MaxIndex-p.Samples:
-		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
-	}
-	return nil
-}
 
 // SubmitCmd plans a run and sends its tasks.
 type SubmitCmd struct {
@@ -196,6 +164,9 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 	if err := c.checkCost(o, t, run); err != nil {
 		return err
 	}
+	if err := c.sayShards(ctx, o, t, st, run); err != nil {
+		return err
+	}
 	if c.DryRun {
 		return c.printPlan(o, t, run, tasks)
 	}
@@ -252,26 +223,36 @@ func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
 	}
 	if e.Make > *c.MaxCost {
 		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), *c.MaxCost),
-			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples, shape(run))
+			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples, c.shape(run))
 	}
 	o.Say("the run costs about %s dollars, --max-cost is %g", dollars(e.Make), *c.MaxCost)
 	return nil
 }
 
-// shape are the flags of how a run is made, where they are not the defaults.
-func shape(run task.Run) string {
-	s := ""
-	if run.Batch != task.DefaultBatch {
-		s += fmt.Sprintf(" --batch %d", run.Batch)
+// sayShards says what a new dataset would cost in the other format, where it is known
+// and worth it.
+func (c *SubmitCmd) sayShards(ctx context.Context, o *Output, t *Target, st *store.Store, run task.Run) error {
+	if t.Name == stack.Local || run.Format != task.Files || c.Format != "" {
+		return nil
 	}
-	if run.ChunkSize != task.DefaultChunkSize {
-		s += fmt.Sprintf(" --chunk %d", run.ChunkSize)
+	files, err := c.costOf(o, t, run)
+	if err != nil {
+		return nil //nolint:nilerr // it is not known
 	}
-	if run.Format != task.Files {
-		s += fmt.Sprintf(" --format %s", run.Format)
+	run.Format = task.Tar
+	shards, err := c.costOf(o, t, run)
+	if err != nil || !worthSaying(files.Make, shards.Make) {
+		return err
 	}
-	return s
+	if _, err = st.Manifest(ctx); errors.Is(err, store.ErrNotFound) {
+		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s", dollars(shards.Make), dollars(files.Make))
+		return nil
+	}
+	return err
 }
+
+// worthSaying reports whether shards save so much that somebody wants to know.
+func worthSaying(files, shards float64) bool { return files-shards >= max(0.1, 0.1*files) }
 
 // words are flags that choose the run's generators: those given, or their names.
 func (c *SubmitCmd) words(run task.Run) string {
@@ -308,12 +289,7 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.
 			return task.Run{}, err
 		}
 		run := follow(old)
-		for i := range run.Generators { // as they are now
-			g := &run.Generators[i]
-			if now := slices.IndexFunc(list, func(x generator.Generator) bool { return x.Name == g.Name }); now >= 0 {
-				g.Commit = list[now].Commit
-			}
-		}
+		asNow(&run, list)
 		if err := c.pin(ctx, st, &run, false); err != nil {
 			return run, err
 		}
@@ -323,13 +299,15 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.
 	if err != nil {
 		return task.Run{}, err
 	}
-	run := c.run(chosen)
+	costs := knownCosts(o)
+	run := c.run(chosen, costs)
 	if c.Run_ != "" {
 		run.ID = c.Run_
 	}
 	if err := c.pin(ctx, st, &run, false); err != nil {
 		return run, err
 	}
+	c.cut(&run, costs, workersOf(t))
 	left, err := missing(ctx, st, run)
 	if err != nil {
 		return run, err
@@ -339,68 +317,6 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.
 		return left, nil
 	}
 	return run, nil
-}
-
-// sayCommitted says how much of a run's range is there already, given the run
-// that was narrowed to what is missing.
-func (p *wanted) sayCommitted(o *Output, left task.Run) {
-	done := left.Samples * len(left.Generators)
-	for _, g := range left.Generators {
-		done -= length(g.Missing)
-	}
-	if done > 0 {
-		o.Say("%s of this range are committed already and are not made again", plural(done, "sample"))
-	}
-}
-
-// pin gives a run what its dataset pins, and refuses flags and commits that
-// contradict it. To write is to make the dataset, or to extend it by what the run
-// asks for; else it is only looked at.
-func (p *wanted) pin(ctx context.Context, st *store.Store, run *task.Run, write bool) error {
-	_, err := st.ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {
-		changed := m == nil
-		if m == nil {
-			first := task.NewManifest(st.Dataset(), run.Seed, run.Format)
-			m = &first
-		}
-		var wrong []error
-		if p.Seed != nil {
-			wrong = append(wrong, m.CheckSeed(*p.Seed))
-		}
-		if p.Format != "" {
-			wrong = append(wrong, m.CheckFormat(task.Format(p.Format)))
-		}
-		run.Dataset, run.Seed, run.Format = st.Dataset(), m.Seed, m.Format
-		names := make([]string, len(run.Generators))
-		for i := range run.Generators {
-			g := &run.Generators[i]
-			own := g.ChunkSize > 0 // the catalogue's
-			g.ChunkSize = run.Chunk(*g)
-			pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: g.ChunkSize, Commit: g.Commit}
-			if p.Chunk != nil && !own {
-				wrong = append(wrong, m.CheckChunk(g.Name, *p.Chunk))
-			}
-			if p.UpdateGenerators {
-				changed = m.Update(pinned) || changed
-			}
-			wrong = append(wrong, m.CheckCommit(pinned))
-			changed = m.Add(pinned) || changed
-			g.ChunkSize, names[i] = m.Generator(g.Name).ChunkSize, g.Name
-		}
-		for _, err := range wrong {
-			if err != nil {
-				return nil, err
-			}
-		}
-		if changed = m.Ask(run.Range(), names) || changed; !write || !changed {
-			return nil, nil
-		}
-		return m, nil
-	})
-	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
-		return withHint(err, "%s", wrong.Way())
-	}
-	return err
 }
 
 // follow returns a new run that makes what an earlier one does, and nothing yet.
@@ -414,23 +330,15 @@ func follow(old task.Run) task.Run {
 	return run
 }
 
-// run is the run that the flags and the chosen generators make.
-func (p *wanted) run(chosen []generator.Generator) task.Run {
-	now := time.Now().UTC()
-	run := task.Run{
-		ID: task.NewRunID(now, rand.Uint32()), Created: now, Seed: task.DefaultSeed, Start: p.Start, Samples: p.Samples,
-		Batch: p.Batch, ChunkSize: task.DefaultChunkSize, Format: cmp.Or(task.Format(p.Format), task.Files), Version: version(),
+// asNow gives a run the commits and locks of generators that make samples now.
+func asNow(run *task.Run, list []generator.Generator) {
+	for i := range run.Generators {
+		g := &run.Generators[i]
+		g.Commit, g.Lock = "", "" // not known
+		if now := slices.IndexFunc(list, func(x generator.Generator) bool { return x.Name == g.Name }); now >= 0 {
+			g.Commit, g.Lock = list[now].Commit, list[now].Lock
+		}
 	}
-	if p.Seed != nil {
-		run.Seed = *p.Seed
-	}
-	if p.Chunk != nil {
-		run.ChunkSize = *p.Chunk
-	}
-	for _, g := range chosen {
-		run.Generators = append(run.Generators, task.RunGenerator{Name: g.Name, Commit: g.Commit, ChunkSize: g.ChunkSize})
-	}
-	return run
 }
 
 // missing narrows a run to what has no receipt.
@@ -494,8 +402,8 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 		}
 	}
 	for _, g := range run.Generators {
-		if size := run.Chunk(g); run.Batch%size != 0 && (!run.Missing || len(g.Missing) > 0) {
-			o.Say("note: the batch of %d is no multiple of the chunk size of %d of %s: chunks that two tasks share are made twice", run.Batch, size, g.Name)
+		if batch, size := run.BatchOf(g), run.Chunk(g); batch%size != 0 && (!run.Missing || len(g.Missing) > 0) {
+			o.Say("note: the batch of %d is no multiple of the chunk size of %d of %s: chunks that two tasks share are made twice", batch, size, g.Name)
 			break
 		}
 	}

@@ -25,6 +25,11 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 	if err != nil {
 		return err
 	}
+	list, err := present(ctx, o, t)
+	if err != nil { // then the workers judge
+		o.Say("note: what makes the samples is not known here: %s", plain(err.Error(), err))
+	}
+	asNow(&run, list)
 	if !c.DryRun {
 		o.Changing(t)
 		if err := c.confirmQueue(ctx, o, q); err != nil {
@@ -86,10 +91,8 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 	if len(tasks) == 0 {
 		return o.Print(submitted{Run: run, Removed: removed}, func(w io.Writer) { fmt.Fprintf(w, "no task has to be sent; %s removed\n", plural(removed, "object")) })
 	}
-	if list, err := present(ctx, o, t); err == nil { // a plan can be carried out without the generators
-		if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
-			return err
-		}
+	if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+		return err
 	}
 	if err := st.PutRun(ctx, run); err != nil {
 		return err

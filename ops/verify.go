@@ -252,11 +252,10 @@ func printReport(w io.Writer, r *dataset.Report) {
 			fmt.Fprintf(w, "%s: made with the seeds %v: messages have brought their own\n", g.Name, g.Seeds)
 		}
 		if len(g.Commits) > 1 {
-			var parts []string
-			for _, commit := range slices.Sorted(maps.Keys(g.Commits)) {
-				parts = append(parts, fmt.Sprintf("%s by %.12s", count(g.Commits[commit]), commit))
-			}
-			fmt.Fprintf(w, "%s: made by %d commits of the generator: %s\n", g.Name, len(g.Commits), shorten(parts))
+			fmt.Fprintf(w, "%s: made by %d commits of the generator: %s\n", g.Name, len(g.Commits), tallied(g.Commits, "by"))
+		}
+		if len(g.Locks) > 1 {
+			fmt.Fprintf(w, "%s: made with %d locks of its packages: %s\n", g.Name, len(g.Locks), tallied(g.Locks, "with"))
 		}
 		if g.ChunksAlike() {
 			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, count(g.Alike), count(g.Chunks), g.Name)
@@ -277,6 +276,15 @@ func printReport(w io.Writer, r *dataset.Report) {
 		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: where they are put together, go by generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
 	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), plural(len(r.Generators), "generator"), plural(r.Samples, "sample"), size(r.Bytes))
+}
+
+// tallied says how many samples are of which commit or lock.
+func tallied(counts map[string]int, by string) string {
+	var parts []string
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%s %s %.12s", count(counts[what]), by, what))
+	}
+	return shorten(parts)
 }
 
 // shorten joins the first ten of a list.

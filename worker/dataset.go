@@ -21,14 +21,14 @@ type datasets struct {
 // with the defaults, where there is none yet. The error is a *task.ContradictionError,
 // or the store's.
 func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *generator.Generator, image string) error {
-	pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: t.ChunkSize, Commit: g.Commit}
+	pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: t.ChunkSize, Commit: g.Commit, Lock: g.Lock}
 	if pinned.ChunkSize == 0 {
 		pinned.ChunkSize = cmp.Or(g.ChunkSize, task.DefaultChunkSize)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	name := t.Dataset.String()
-	if m, ok := d.kept[name]; ok && m.Generator(g.Name) != nil && m.Fit(t, pinned) == nil {
+	if m, ok := d.kept[name]; ok && m.Generator(g.Name) != nil && m.Fit(t, pinned) == nil && !m.Learn(pinned) {
 		return t.Validate()
 	}
 	m, err := st.In(t.Dataset).ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {
@@ -44,6 +44,7 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 		if err := m.Fit(t, pinned); err != nil {
 			return nil, err
 		}
+		changed = m.Learn(pinned) || changed
 		if changed = m.Worked(image) || changed; !changed {
 			return nil, nil
 		}

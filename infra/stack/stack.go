@@ -52,6 +52,7 @@ const (
 	OutMemoryMB             = "memoryMB"
 	OutDataPrefix           = "dataPrefix"
 	OutGenerators           = "generators"
+	OutLocks                = "locks"
 )
 
 // Outputs are the stack outputs.
@@ -74,6 +75,7 @@ type Outputs struct {
 	MemoryMB             int               `json:"memoryMB"`
 	DataPrefix           string            `json:"dataPrefix"`
 	Generators           map[string]string `json:"generators,omitempty"` // in the image: name -> commit, "" where it is unknown
+	Locks                map[string]string `json:"locks,omitempty"`      // of them: name -> hash of the lock, for those that have one
 
 	Endpoints
 }
@@ -85,6 +87,7 @@ type Endpoints struct {
 	LambdaEndpoint  string `json:"lambdaEndpoint,omitempty"`
 	AccessKeyID     string `json:"accessKeyId,omitempty"`
 	SecretAccessKey string `json:"secretAccessKey,omitempty"`
+	Workers         int    `json:"workers,omitempty"`
 }
 
 // Names returns the names of all outputs of a deployed stack.

@@ -3,7 +3,6 @@ package contract
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -107,60 +106,17 @@ func fit(points []point) (start, each float64) {
 	return start, each
 }
 
-// What advice goes by. Lambda gives CPUs in proportion to the memory, so what comes
-// with one is a generator's share; a chunk that dies is made again whole, so it
-// should not take long; a task should fit well into the 900 s of an invocation.
-// Whether another batch is cheaper depends on the worker, which 'ops plan' knows.
-const (
-	shareOfMemory = plan.MegabytesPerCPU << 20 // bytes
-	longChunk     = 300.0                      // seconds
-	longTask      = 450.0                      // seconds
-	usualChunk    = 20
-	usualBatch    = 100
-	dearStart     = 0.25 // part of a chunk's CPU
-)
-
-// advise cuts the work: the usual chunk unless the start costs too much of it, or
-// memory or time are too little for it; the usual batch unless that takes too long.
-// said is the chunk that the catalogue asks for, 0 for none.
+// advise cuts the work as a large run does by default. said is the chunk that the
+// catalogue asks for, 0 for none. Whether another batch is cheaper depends on the
+// worker, which 'ops plan' knows.
 func advise(c plan.Cost, said int) Advice {
-	// A process has a CPU to itself where it counts; here it may have shared one.
-	// And no chunk is known to take less memory than was seen.
-	fits := func(n int) bool { return c.CPU(n) <= longChunk && c.Memory(n) <= max(shareOfMemory, c.PeakRSS) }
-	start := func(n int) float64 { return c.StartCPU / c.CPU(n) }
-	var because []string
-	a := Advice{Chunk: usualChunk, Batch: usualBatch}
-	if said > 0 {
-		a.Chunk = said
-		because = append(because, fmt.Sprintf("the catalogue says chunks of %d", said))
+	var a Advice
+	if said == 0 {
+		a.Chunk, a.Because = plan.ChunkSize(c, plan.LargeRun)
+	} else {
+		a.Chunk, a.Because = c.Bearable(said)
+		a.Because = strings.TrimSuffix(fmt.Sprintf("the catalogue says chunks of %d; %s", said, a.Because), "; ")
 	}
-	if said == 0 && c.SampleCPU > 0 && start(a.Chunk) > dearStart { // samples that cost nothing were not measured
-		for _, n := range []int{25, 50, 100} {
-			if fits(n) && start(a.Chunk) > dearStart {
-				a.Chunk = n
-			}
-		}
-		if a.Chunk > usualChunk {
-			because = append(because, fmt.Sprintf("its start is %.0f %% of a chunk of %d", 100*start(usualChunk), usualChunk))
-		}
-	}
-	// Growth that was seen over a few samples says little of many: of one generator 3
-	// and 6 samples foretold 4.0 GB for 100, which took 0.5 GB. So it is no reason
-	// for smaller chunks beyond five times of what was measured.
-	if c.CPU(a.Chunk) > longChunk || c.Memory(min(a.Chunk, 5*c.Samples)) > shareOfMemory {
-		because = append(because, fmt.Sprintf("a chunk of %d would take %.0f s of CPU and %.1f GB", a.Chunk, c.CPU(a.Chunk), float64(c.Memory(a.Chunk))/1e9))
-		smaller := []int{a.Chunk, 50, 25, 20, 10, 5, 2, 1}
-		i := slices.IndexFunc(smaller, func(n int) bool { return n <= a.Chunk && fits(n) })
-		if a.Chunk = 1; i >= 0 {
-			a.Chunk = smaller[i]
-		}
-	}
-	// Chunks of a task are made side by side, as many as there are CPUs.
-	cpus := float64(plan.DefaultWorker().CPUs())
-	for a.Batch > a.Chunk && math.Ceil(float64(a.Batch)/float64(a.Chunk)/cpus)*c.CPU(a.Chunk) > longTask {
-		a.Batch -= a.Chunk
-	}
-	a.Batch = max(a.Batch/a.Chunk, 1) * a.Chunk
-	a.Because = strings.Join(because, "; ")
+	a.Batch = plan.DefaultSetting().Batch(c, a.Chunk, math.MaxInt)
 	return a
 }

@@ -52,6 +52,7 @@ type recorded struct {
 	id      string
 	domain  string
 	commit  string
+	lock    string
 	live    int             // indices it describes
 	hurt    map[string]bool // objects that are missing or have another size
 	missing bool            // an object is gone
@@ -141,7 +142,7 @@ func (i *inspection) record(c *store.Cell) {
 		if !slices.Contains(i.report.Domains, r.Domain) {
 			i.report.Domains = append(i.report.Domains, r.Domain)
 		}
-		e := recorded{cell: store.CellName{Key: c.Key(), Range: c.Range()}, id: r.ID(), domain: r.Domain, commit: r.Commit}
+		e := recorded{cell: store.CellName{Key: c.Key(), Range: c.Range()}, id: r.ID(), domain: r.Domain, commit: r.Commit, lock: r.Lock}
 		if n := len(i.receipts); n > 0 { // one string for all
 			last := i.receipts[n-1]
 			if last.domain == r.Domain {
@@ -149,6 +150,9 @@ func (i *inspection) record(c *store.Cell) {
 			}
 			if last.commit == r.Commit {
 				e.commit = last.commit
+			}
+			if last.lock == r.Lock {
+				e.lock = last.lock
 			}
 		}
 		if r.Shard != nil {
@@ -427,12 +431,8 @@ func (i *inspection) conclude(ctx context.Context) error {
 	slices.Sort(r.plan.Replace)
 	r.plan.Replace = slices.Compact(r.plan.Replace)
 	for _, e := range i.receipts {
-		if e.commit != "" && e.live > 0 {
-			if r.Commits == nil {
-				r.Commits = map[string]int{}
-			}
-			r.Commits[e.commit] += e.live
-		}
+		tally(&r.Commits, e.commit, e.live)
+		tally(&r.Locks, e.lock, e.live)
 		if !e.missing && !e.corrupt {
 			continue
 		}
@@ -448,4 +448,15 @@ func (i *inspection) conclude(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// tally counts samples by what is known of them.
+func tally(of *map[string]int, what string, samples int) {
+	if what == "" || samples == 0 {
+		return
+	}
+	if *of == nil {
+		*of = map[string]int{}
+	}
+	(*of)[what] += samples
 }

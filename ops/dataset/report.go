@@ -115,6 +115,7 @@ type GeneratorReport struct {
 	Seeds      []int          `json:"seeds"`                      // that made it; more than one where messages had their own
 	Domains    []string       `json:"domains,omitempty"`          // what its samples' ids begin with
 	Commits    map[string]int `json:"commits,omitempty"`          // samples by commit of the generator
+	Locks      map[string]int `json:"locks,omitempty"`            // samples by lock of its packages
 	Resumed    int            `json:"resumed,omitempty"`          // receipts whose contents an interrupted check had read
 
 	plan GeneratorPlan

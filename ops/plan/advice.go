@@ -97,12 +97,15 @@ func (c choice) dollars(run task.Run, costs map[string]Cost, s Setting) float64 
 	w.MemoryMB = c.memory
 	total := 0.0
 	for _, g := range run.Generators {
-		size := c.chunk
+		size, batch := c.chunk, c.batch
 		if g.ChunkSize > 0 { // the catalogue's own
 			size = g.ChunkSize
 		}
+		if c.batch == run.Batch && c.chunk == run.ChunkSize {
+			batch = run.BatchOf(g)
+		}
 		cost := costs[g.Name]
-		t := task.Task{Generator: g.Name, NumSamples: min(c.batch, run.Samples), Format: run.Format, ChunkSize: size}
+		t := task.Task{Generator: g.Name, NumSamples: min(batch, run.Samples), Format: run.Format, ChunkSize: size}
 		k := w.AtOnce(cost, size)
 		if k == 0 || w.chunk(cost, size, k) > w.Limit().Seconds() {
 			return 0

@@ -19,6 +19,10 @@ type Setting struct {
 	Retention   time.Duration // how long a task may wait in the queue; 0 is DefaultRetention
 }
 
+// DefaultSetting is what a stack has unless it is configured otherwise: the table in
+// the README.
+func DefaultSetting() Setting { return Setting{Worker: DefaultWorker(), Concurrency: 10} }
+
 // DefaultRetention is how long the queue of a stack keeps a task unless it is
 // configured otherwise.
 const DefaultRetention = 7 * 24 * time.Hour

@@ -68,12 +68,25 @@ func (s *Store) Datasets(ctx context.Context) ([]task.Dataset, error) {
 	return names, nil
 }
 
+// kinds are those of a dataset's objects, but for its manifest. Receipts go first
+// where they are deleted: none vouches for bytes that are gone.
+var kinds = []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind}
+
+// Holds reports whether there is any object of the store's dataset beside its manifest.
+func (s *Store) Holds(ctx context.Context) (bool, error) {
+	for _, kind := range kinds {
+		for _, err := range s.List(ctx, s.dataset.Prefix(kind), "") {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
 // DeleteDataset deletes all objects of the store's dataset, 1,000 a request, and
-// its manifest last, so that what was interrupted is found and can go on. Receipts
-// go first: none vouches for bytes that are gone. deleted is told how many objects
-// each request has deleted.
+// its manifest last, so that what was interrupted is found and can go on. deleted is
+// told how many objects each request has deleted.
 func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
-	for _, kind := range []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind} {
+	for _, kind := range kinds {
 		prefix := s.dataset.Prefix(kind)
 		for page, err := range s.pages(ctx, prefix, "") {
 			if err != nil {

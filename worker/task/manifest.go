@@ -35,7 +35,7 @@ type Event struct {
 	Time       time.Time        `json:"time"`
 	Asked      *Range           `json:"asked,omitempty"`      // of each of the generators
 	Generators []string         `json:"generators,omitempty"` // sorted
-	Updated    *PinnedGenerator `json:"updated,omitempty"`
+	Updated    *PinnedGenerator `json:"updated,omitempty"`    // what makes samples from then on
 	Image      string           `json:"image,omitempty"`
 }
 
@@ -179,6 +179,26 @@ func (m *Manifest) Update(g PinnedGenerator) (changed bool) {
 	return true
 }
 
+// Learn notes the commit or the lock of a generator where it was not known. It
+// reports whether it was not.
+func (m *Manifest) Learn(g PinnedGenerator) (changed bool) {
+	now := m.current(g.Name)
+	if now == nil {
+		return false
+	}
+	next := *now
+	if next.Commit == "" {
+		next.Commit = g.Commit
+	}
+	if next.Lock == "" && next.Commit == g.Commit {
+		next.Lock = g.Lock
+	}
+	if next != *now {
+		m.History = append(m.History, Event{Time: time.Now().UTC(), Updated: &next})
+	}
+	return next != *now
+}
+
 // Ask notes that samples of generators are wanted. It reports whether that is more
 // than was asked for before.
 func (m *Manifest) Ask(r Range, generators []string) (changed bool) {
@@ -231,14 +251,28 @@ func (m *Manifest) Images() (images []string) {
 
 // Commits are those of a generator that the dataset has, the first and the later
 // ones.
-func (m *Manifest) Commits(generator string) (commits []string) {
-	if g := m.Generator(generator); g != nil && g.Commit != "" {
-		commits = append(commits, g.Commit)
+func (m *Manifest) Commits(generator string) []string {
+	return m.had(generator, func(g *PinnedGenerator) string { return g.Commit })
+}
+
+// Locks are those of a generator that the dataset has, the first and the later ones.
+func (m *Manifest) Locks(generator string) []string {
+	return m.had(generator, func(g *PinnedGenerator) string { return g.Lock })
+}
+
+func (m *Manifest) had(generator string, what func(*PinnedGenerator) string) (list []string) {
+	add := func(g *PinnedGenerator) {
+		if x := what(g); x != "" && (len(list) == 0 || list[len(list)-1] != x) {
+			list = append(list, x)
+		}
+	}
+	if g := m.Generator(generator); g != nil {
+		add(g)
 	}
 	for _, e := range m.History {
 		if e.Updated != nil && e.Updated.Name == generator {
-			commits = append(commits, e.Updated.Commit)
+			add(e.Updated)
 		}
 	}
-	return commits
+	return list
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -11,16 +12,18 @@ import (
 // the dataset does.
 func TestFit(t *testing.T) {
 	m := NewManifest("v2", 7, Tar)
-	m.Add(PinnedGenerator{Name: "g", ChunkSize: 50, Commit: "aaaaaaaaaaaaaaaa"}, PinnedGenerator{Name: "h", ChunkSize: 20})
-	m.Update(PinnedGenerator{Name: "g", Commit: "bbbbbbbbbbbbbbbb"})
+	m.Add(PinnedGenerator{Name: "g", ChunkSize: 50, Commit: "aaaaaaaaaaaaaaaa", Lock: "1111111111111111"}, PinnedGenerator{Name: "h", ChunkSize: 20})
+	m.Update(PinnedGenerator{Name: "g", Commit: "bbbbbbbbbbbbbbbb", Lock: "1111111111111111"})
 	run := Task{Dataset: "v2", Generator: "g", NumSamples: 1, Seed: 7, Format: Tar, ChunkSize: 50, RunID: "r"}
 	for _, test := range []struct {
 		name   string
 		change func(*Task)
-		commit string
+		commit string // and the lock, behind a space
 		want   string
 	}{
-		{"as pinned", func(*Task) {}, "bbbbbbbbbbbbbbbb", ""},
+		{"as pinned", func(*Task) {}, "bbbbbbbbbbbbbbbb 1111111111111111", ""},
+		{"another lock", func(*Task) {}, "bbbbbbbbbbbbbbbb 2222222222222222", "dataset v2 has lock 111111111111, not 222222222222, of g"},
+		{"of an unknown lock", func(*Task) {}, "bbbbbbbbbbbbbbbb", ""},
 		{"of an unknown commit", func(*Task) {}, "", ""},
 		{"another seed", func(x *Task) { x.Seed = 8 }, "", "dataset v2 has the seed 7, not 8"},
 		{"a seed of its own", func(x *Task) { x.Seed, x.RunID = 8, "" }, "", ""},
@@ -34,7 +37,8 @@ func TestFit(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			x := run
 			test.change(&x)
-			err := m.Fit(&x, PinnedGenerator{Name: x.Generator, Commit: test.commit})
+			commit, lock, _ := strings.Cut(test.commit, " ")
+			err := m.Fit(&x, PinnedGenerator{Name: x.Generator, Commit: commit, Lock: lock})
 			got := ""
 			if wrong, ok := errors.AsType[*ContradictionError](err); ok {
 				got = wrong.Error()
@@ -55,6 +59,9 @@ func TestHistory(t *testing.T) {
 		m.Ask(Range{0, 10}, []string{"g"}), !m.Ask(Range{2, 5}, []string{"g"}), m.Ask(Range{0, 10}, []string{"h", "g"}), m.Ask(Range{5, 30}, []string{"g"}),
 		m.Worked("image"), !m.Worked("image"), !m.Worked(""),
 		!m.Update(pinned), m.Update(PinnedGenerator{Name: "g", Commit: "b"}), !m.Update(PinnedGenerator{Name: "g", Commit: "b"}),
+		!m.Learn(PinnedGenerator{Name: "h", Commit: "b"}), !m.Learn(PinnedGenerator{Name: "g"}), !m.Learn(PinnedGenerator{Name: "g", Commit: "a", Lock: "of another commit"}),
+		m.Learn(PinnedGenerator{Name: "g", Commit: "b", Lock: "k"}), !m.Learn(PinnedGenerator{Name: "g", Commit: "b", Lock: "k"}),
+		m.Update(PinnedGenerator{Name: "g", Commit: "b", Lock: "m"}),
 	} {
 		if !changed {
 			t.Errorf("step %d", n)
@@ -65,7 +72,7 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back Manifest
-	if err := json.Unmarshal(text, &back); err != nil || len(back.History) != 5 || *back.Generator("g") != pinned || back.Generator("h") != nil {
+	if err := json.Unmarshal(text, &back); err != nil || len(back.History) != 7 || *back.Generator("g") != pinned || back.Generator("h") != nil {
 		t.Errorf("%s, %v", text, err)
 	}
 	if got := back.Asked("g"); got != (Range{0, 30}) {
@@ -73,6 +80,9 @@ func TestHistory(t *testing.T) {
 	}
 	if got := back.Asked("h"); got != (Range{0, 10}) {
 		t.Errorf("of h asked for %v", got)
+	}
+	if !reflect.DeepEqual(back.Locks("g"), []string{"l", "k", "m"}) {
+		t.Errorf("locks %v", back.Locks("g"))
 	}
 	if !reflect.DeepEqual(back.Commits("g"), []string{"a", "b"}) || !reflect.DeepEqual(back.Images(), []string{"image"}) {
 		t.Errorf("commits %v, images %v", back.Commits("g"), back.Images())

@@ -49,7 +49,9 @@ func (r *Run) Note(p RunPart) bool {
 type RunGenerator struct {
 	Name      string  `json:"name"`
 	Commit    string  `json:"commit,omitempty"`
-	ChunkSize int     `json:"chunk_size,omitempty"` // where the catalogue sets its own
+	Lock      string  `json:"lock,omitempty"`       // hash of its locked requirements
+	ChunkSize int     `json:"chunk_size,omitempty"` // where it is not the run's
+	Batch     int     `json:"batch,omitempty"`      // where it is not the run's
 	Missing   []Range `json:"missing,omitempty"`    // with Run.Missing: the ranges that were sent
 	Repairs   []Task  `json:"repairs,omitempty"`    // sent beside them: repair tasks, and tasks that restore
 }
@@ -71,6 +73,14 @@ func (r Run) Chunk(g RunGenerator) int {
 	return r.ChunkSize
 }
 
+// BatchOf returns how many samples a task of a generator of the run has.
+func (r Run) BatchOf(g RunGenerator) int {
+	if g.Batch > 0 {
+		return g.Batch
+	}
+	return r.Batch
+}
+
 // Plan cuts the run into its tasks. They follow the order of the generators in
 // rounds, so that a run makes progress on every generator from the start and a
 // generator that fails shows early. The same run always gives the same list:
@@ -83,15 +93,15 @@ func (r Run) Plan() []Task {
 		if r.Missing {
 			ranges = g.Missing
 		}
-		count := len(g.Repairs)
+		count, batch := len(g.Repairs), r.BatchOf(g)
 		for _, whole := range ranges {
-			count += (whole.Len() + r.Batch - 1) / r.Batch
+			count += (whole.Len() + batch - 1) / batch
 		}
 		perGenerator[i] = make([]Task, 0, count) // a large run has half a million
 		total += count
 		for _, whole := range ranges {
-			for start := whole.Start; start < whole.End; start += r.Batch {
-				part := Range{start, min(start+r.Batch, whole.End)}
+			for start := whole.Start; start < whole.End; start += batch {
+				part := Range{start, min(start+batch, whole.End)}
 				perGenerator[i] = append(perGenerator[i], Task{
 					Dataset: r.Dataset, Generator: g.Name, StartIndex: part.Start, NumSamples: part.Len(), Seed: r.Seed,
 					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g),
