@@ -64,6 +64,7 @@ type newest struct {
 type sampled struct {
 	mine    []plan.Trace // of this run
 	samples int          // of all that were read
+	seen    map[string]bool
 }
 
 func newCosts(t *Target, generators int) *costs {
@@ -81,10 +82,14 @@ func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.CellNa
 		}
 		g := c.traces[cell.Generator]
 		if g == nil {
-			g = &sampled{}
+			g = &sampled{seen: map[string]bool{}}
 			c.traces[cell.Generator] = g
 		}
 		for _, r := range cell.Receipts {
+			if g.seen[r.ID()] { // the cell has changed since
+				continue
+			}
+			g.seen[r.ID()] = true
 			g.samples += len(r.Samples)
 			if r.RunID == p.Run {
 				g.mine = append(g.mine, plan.TraceOf(r))
@@ -116,7 +121,7 @@ func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.CellNa
 func (c *costs) choose(place int, names []store.CellName, run task.Run) []store.CellName {
 	last := &c.newest[place]
 	names = slices.DeleteFunc(slices.Clone(names), func(r store.CellName) bool {
-		return r.State != store.Complete || r.Modified.Before(last.written) || last.keys[r.Key]
+		return r.State == store.Empty || r.Modified.Before(last.written) || last.keys[r.Key]
 	})
 	for _, r := range names {
 		if r.Modified.After(last.written) {
