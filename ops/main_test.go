@@ -73,7 +73,7 @@ func newCloud(t testing.TB) *cloud {
 	web := httptest.NewServer(http.HandlerFunc(c.serve))
 	t.Cleanup(web.Close)
 	var err error
-	if c.sqs, err = sqsserver.Open(filepath.Join(dir, "sqs"), sqsserver.Options{BaseURL: web.URL}); err != nil {
+	if c.sqs, err = sqsserver.Open(filepath.Join(dir, "sqs"), sqsserver.Options{BaseURL: web.URL, MaxWait: 50 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.sqs.Close() })
@@ -203,6 +203,7 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	e.Setenv("HOME", e.WorkDir)
 	e.Setenv("GORACE", os.Getenv("GORACE")) // it says whether each command waits a second at its end
 	e.Setenv("LINES", "no\n\tjson")
+	e.Setenv(stack.EnvRetryDelays, "0.01") // what fails is tried again at once
 	makeGenerators(t, filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
 	own, err := filepath.Abs(filepath.Join("..", "generators"))
 	if err != nil {
