@@ -33,6 +33,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -195,11 +196,22 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// installer is what makes Python environments for the scripts.
+var installer = sync.OnceValues(func() (uv struct{ bin, cache string }, err error) {
+	uv.bin, uv.cache, err = uvtest.Bin()
+	return uv, err
+})
+
 func setUp(e *testscript.Env, withCloud bool) error {
 	t := e.T().(testing.TB)
 	// Nothing of this machine may reach a script: no pulumi, no credentials.
 	bin, _, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
-	e.Setenv("PATH", strings.Join([]string{bin, filepath.Join(e.WorkDir, "bin"), "/usr/bin", "/bin"}, string(os.PathListSeparator)))
+	uv, err := installer()
+	if err != nil {
+		return err
+	}
+	e.Setenv("PATH", strings.Join([]string{bin, filepath.Join(e.WorkDir, "bin"), uv.bin, "/usr/bin", "/bin"}, string(os.PathListSeparator)))
+	e.Setenv("UV_CACHE_DIR", uv.cache)
 	e.Setenv("HOME", e.WorkDir)
 	e.Setenv("GORACE", os.Getenv("GORACE")) // it says whether each command waits a second at its end
 	e.Setenv("LINES", "no\n\tjson")
