@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
 	"io/fs"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +37,10 @@ func TestMain(m *testing.M) {
 	}
 	// What fails is tried again after a second or two, and not after 10, 30 or 60.
 	if err := errors.Join(os.Setenv(stack.EnvRetryDelays, "0.05"), uvtest.Setenv()); err != nil {
+		panic(err)
+	}
+	// They wait for processes most of the time.
+	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
 		panic(err)
 	}
 	code := m.Run()
