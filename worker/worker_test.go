@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +36,16 @@ import (
 func TestMain(m *testing.M) {
 	generator.Main()
 	s3server.Main()
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "vm-dataset-test-")
+	if err == nil {
+		err = errors.Join(os.Setenv("TMPDIR", dir), flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))) // they wait most of the time
+	}
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
 }
 
 // install makes an index with the test generator under some of its names.
