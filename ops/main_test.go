@@ -210,7 +210,8 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	if err != nil {
 		return err
 	}
-	e.Setenv("PATH", strings.Join([]string{bin, filepath.Join(e.WorkDir, "bin"), uv.bin, "/usr/bin", "/bin"}, string(os.PathListSeparator)))
+	path := []string{bin, filepath.Join(e.WorkDir, "bin"), uv.bin, "/usr/bin", "/bin"}
+	e.Setenv("PATH", strings.Join(path, string(os.PathListSeparator)))
 	e.Setenv("UV_CACHE_DIR", uv.cache)
 	e.Setenv("HOME", e.WorkDir)
 	e.Setenv("GORACE", os.Getenv("GORACE")) // it says whether each command waits a second at its end

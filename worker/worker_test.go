@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 	s3server.Main()
 	dir, err := os.MkdirTemp("", "vm-dataset-test-")
 	if err == nil {
-		err = errors.Join(os.Setenv("TMPDIR", dir), flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))) // they wait most of the time
+		parallel := strconv.Itoa(3 * runtime.GOMAXPROCS(0)) // they wait most of the time
+		err = errors.Join(os.Setenv("TMPDIR", dir), flag.Set("test.parallel", parallel))
 	}
 	if err != nil {
 		panic(err)

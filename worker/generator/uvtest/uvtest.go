@@ -36,7 +36,8 @@ func Bin() (bin, cache string, err error) {
 		return "", "", fmt.Errorf("look for uv: %w", err)
 	}
 	// A generator that needs a package is what uv is brought in for.
-	err = errors.Join(os.WriteFile(entry, nil, 0o644), os.WriteFile(filepath.Join(source, "requirements.txt"), []byte("six==1.17.0\n"), 0o644))
+	needs := filepath.Join(source, "requirements.txt")
+	err = errors.Join(os.WriteFile(entry, nil, 0o644), os.WriteFile(needs, []byte("six==1.17.0\n"), 0o644))
 	if err != nil {
 		return "", "", fmt.Errorf("look for uv: %w", err)
 	}
@@ -68,5 +69,6 @@ func Setenv() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH")), os.Setenv("UV_CACHE_DIR", cache))
+	path := bin + string(os.PathListSeparator) + os.Getenv("PATH")
+	return errors.Join(os.Setenv("PATH", path), os.Setenv("UV_CACHE_DIR", cache))
 }
