@@ -86,7 +86,7 @@ func TestParallelismAdaptsToMemory(t *testing.T) {
 hoard = []
 for i in range(40):
     hoard.append(b"x" * (5 << 20))
-    time.sleep(0.05)
+    time.sleep(0.1)
 `})
 	stop := usage()
 	s, err := b.do(task.Task{Generator: "grows", NumSamples: 12, Seed: 1, ChunkSize: 2}, 3*time.Minute)
