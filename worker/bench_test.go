@@ -74,11 +74,11 @@ seed = int(sys.argv[sys.argv.index("--seed") + 1])
 var cpus sync.Mutex
 
 // withCPUs makes a worker as on a machine with so many CPUs: it asks when it is made.
-func withCPUs(n int, new func() (*worker.Handler, error)) (*worker.Handler, error) {
+func withCPUs(n int, made func() (*worker.Handler, error)) (*worker.Handler, error) {
 	cpus.Lock()
 	defer cpus.Unlock()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(n))
-	return new()
+	return made()
 }
 
 // newBench returns a bench whose worker has so many CPUs.
