@@ -126,7 +126,7 @@ func TestWaitWhileCountsLag(t *testing.T) {
 		worker.Go(func() {
 			c.work(t, 2*time.Second, 20*time.Second, func() error { done = time.Now(); return nil })
 		})
-		w := &waiter{o: &Output{Globals: &Globals{}, data: io.Discard, talk: io.Discard}, queue: c.queue}
+		w := &waiter{o: &Output{Globals: &Globals{}, data: io.Discard, talk: io.Discard}, t: &Target{}, queue: c.queue}
 		must(t, w.idle(t.Context()))
 		if done.IsZero() {
 			t.Fatal("it did not wait for the task")

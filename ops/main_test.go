@@ -33,6 +33,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -73,7 +74,7 @@ func newCloud(t testing.TB) *cloud {
 	web := httptest.NewServer(http.HandlerFunc(c.serve))
 	t.Cleanup(web.Close)
 	var err error
-	if c.sqs, err = sqsserver.Open(filepath.Join(dir, "sqs"), sqsserver.Options{BaseURL: web.URL}); err != nil {
+	if c.sqs, err = sqsserver.Open(filepath.Join(dir, "sqs"), sqsserver.Options{BaseURL: web.URL, MaxWait: 50 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.sqs.Close() })
@@ -196,14 +197,27 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// installer is what makes Python environments for the scripts.
+var installer = sync.OnceValues(func() (uv struct{ bin, cache string }, err error) {
+	uv.bin, uv.cache, err = uvtest.Bin()
+	return uv, err
+})
+
 func setUp(e *testscript.Env, withCloud bool) error {
 	t := e.T().(testing.TB)
 	// Nothing of this machine may reach a script: no pulumi, no credentials.
 	bin, _, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
-	e.Setenv("PATH", strings.Join([]string{bin, filepath.Join(e.WorkDir, "bin"), "/usr/bin", "/bin"}, string(os.PathListSeparator)))
+	uv, err := installer()
+	if err != nil {
+		return err
+	}
+	path := []string{bin, filepath.Join(e.WorkDir, "bin"), uv.bin, "/usr/bin", "/bin"}
+	e.Setenv("PATH", strings.Join(path, string(os.PathListSeparator)))
+	e.Setenv("UV_CACHE_DIR", uv.cache)
 	e.Setenv("HOME", e.WorkDir)
 	e.Setenv("GORACE", os.Getenv("GORACE")) // it says whether each command waits a second at its end
 	e.Setenv("LINES", "no\n\tjson")
+	e.Setenv(stack.EnvRetryDelays, "0.01") // what fails is tried again at once
 	makeGenerators(t, filepath.Join(e.WorkDir, "generators"), "maze-task", "sudoku-task", "chess-task")
 	own, err := filepath.Abs(filepath.Join("..", "generators"))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -265,13 +266,19 @@ type waiter struct {
 	store *store.Store
 }
 
-// lookEvery is how often the queue and the receipts are looked at.
-const lookEvery = 500 * time.Millisecond
+// every is how often the queue and the receipts are looked at: each look costs
+// requests, and on the local stack a round takes less than a second.
+func (w *waiter) every() time.Duration {
+	if w.t.Name == stack.Local {
+		return 100 * time.Millisecond
+	}
+	return 500 * time.Millisecond
+}
 
 // idle waits until the queue is empty: what is in it may be what is missing.
 func (w *waiter) idle(ctx context.Context) error {
 	said := false
-	return w.queue.WaitIdle(ctx, lookEvery, func(d queue.Depth, left time.Duration) {
+	return w.queue.WaitIdle(ctx, w.every(), func(d queue.Depth, left time.Duration) {
 		switch {
 		case d.Total() > 0:
 			w.o.Progress("waiting for tasks in the queue", 0, d.Total())
@@ -294,7 +301,7 @@ func (w *waiter) make(ctx context.Context, run task.Run) error {
 		return err
 	}
 	total := countSamples(tasks)
-	_, err := watchLines(ctx, w.o, newMonitor(w.store, w.queue, run), lookEvery, func(p *Progress) error {
+	_, err := watchLines(ctx, w.o, newMonitor(w.store, w.queue, run), w.every(), func(p *Progress) error {
 		w.o.Progress("samples", total-(p.Expected-p.Committed), total)
 		return nil
 	})

@@ -104,7 +104,7 @@ func newQueue(ctx context.Context, t *Target) (*queue.Client, error) {
 	}
 	q := queue.New(sqs.NewFromConfig(c), t.QueueURL, t.DLQURL)
 	if t.Name == stack.Local {
-		q.CountsExactly()
+		q.IsExact()
 	}
 	return q, nil
 }

@@ -36,6 +36,7 @@ type bench struct {
 	url        string // of the bucket's server
 	generators string // their folder
 	log        *logBuffer
+	cpus       int
 }
 
 // logBuffer is what a worker logs.
@@ -69,13 +70,20 @@ import os, sys, time
 seed = int(sys.argv[sys.argv.index("--seed") + 1])
 `
 
+// cpus keeps tests side by side from making workers at the same time.
+var cpus sync.Mutex
+
+// withCPUs makes a worker as on a machine with so many CPUs: it asks when it is made.
+func withCPUs(n int, made func() (*worker.Handler, error)) (*worker.Handler, error) {
+	cpus.Lock()
+	defer cpus.Unlock()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(n))
+	return made()
+}
+
+// newBench returns a bench whose worker has so many CPUs.
 func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]string) *bench {
 	t.Helper()
-	before := runtime.GOMAXPROCS(cpus)
-	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
-	if os.Getenv("TMPDIR") == "" {
-		t.Setenv("TMPDIR", t.TempDir())
-	}
 	source, err := os.ReadFile(filepath.Join("..", "ops", "local", "testdata", "generate.py"))
 	if err != nil {
 		t.Fatal(err)
@@ -97,8 +105,11 @@ func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]stri
 	}
 	t.Cleanup(func() { _ = server.Close() })
 	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
-	b := &bench{t: t, store: store.New(client, "bucket"), log: &logBuffer{}, url: server.URL(), generators: builder.Dir}
-	if b.Handler, err = worker.New(worker.Config{Bucket: "bucket", Generators: builder.Dir, Limits: limits}, b.store, nil, b.log); err != nil {
+	b := &bench{t: t, cpus: cpus, store: store.New(client, "bucket"), log: &logBuffer{}, url: server.URL(), generators: builder.Dir}
+	b.Handler, err = withCPUs(cpus, func() (*worker.Handler, error) {
+		return worker.New(worker.Config{Bucket: "bucket", Generators: builder.Dir, Limits: limits}, b.store, nil, b.log)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = b.Close() })

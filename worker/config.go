@@ -22,10 +22,13 @@ type Config struct {
 	Image      string   // repository@digest of the image the worker runs in; receipts record it
 	Required   []string // files that every sample must have beyond those of the contract and of the catalogue
 	Limits     Limits
+
+	RetryDelays float64 // factor on the waits before a retry, for tests; 0 is 1
 }
 
 // ConfigFromEnv reads the configuration. It fails when OUTPUT_BUCKET is not set,
-// and when REQUIRED_FILES is not a list of file names.
+// when REQUIRED_FILES is not a list of file names, and when RETRY_DELAY_FACTOR is
+// not a number above 0 and at most 1.
 func ConfigFromEnv() (Config, error) {
 	c := Config{
 		Bucket:     os.Getenv(stack.EnvBucket),
@@ -56,6 +59,13 @@ func ConfigFromEnv() (Config, error) {
 		if err := task.CheckFile(file); err != nil {
 			return Config{}, fmt.Errorf("%s: %w", stack.EnvRequiredFiles, err)
 		}
+	}
+	if text := os.Getenv(stack.EnvRetryDelays); text != "" {
+		factor, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(factor > 0 && factor <= 1) {
+			return Config{}, fmt.Errorf("%s is %q, it must be a number above 0 and at most 1", stack.EnvRetryDelays, text)
+		}
+		c.RetryDelays = factor
 	}
 	return c, nil
 }

@@ -7,6 +7,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,19 +33,21 @@ import (
 // Handler computes tasks. It is safe for concurrent use, though Lambda gives a
 // worker one invocation at a time.
 type Handler struct {
-	config    Config
-	store     *store.Store
-	messages  *messages
-	log       *slog.Logger
-	metrics   *metrics
-	scratch   *scratch
-	limits    Limits
-	guard     *generator.Guard
-	seen      *seen
-	datasets  *datasets
-	capacity  int64                                                              // oneCPU for each CPU
-	slots     *semaphore.Weighted                                                // of that size; what generators hold says weight
-	generator func(context.Context, generator.Request) (generator.Result, error) // generator.Run, but in tests of the protocol
+	config   Config
+	store    *store.Store
+	messages *messages
+	log      *slog.Logger
+	metrics  *metrics
+	scratch  *scratch
+	limits   Limits
+	guard    *generator.Guard
+	seen     *seen
+	datasets *datasets
+
+	retryDelays float64                                                            // factor on the waits before a retry
+	capacity    int64                                                              // oneCPU for each CPU
+	slots       *semaphore.Weighted                                                // of that size; what generators hold says weight
+	generator   func(context.Context, generator.Request) (generator.Result, error) // generator.Run, but in tests of the protocol
 }
 
 // Summary is the answer to a direct invocation, and what is logged of a task.
@@ -79,7 +82,7 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	return &Handler{
 		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
 		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(), datasets: &datasets{kept: map[string]task.Manifest{}}, capacity: capacity, slots: semaphore.NewWeighted(capacity),
-		generator: generator.Run,
+		generator: generator.Run, retryDelays: cmp.Or(c.RetryDelays, 1),
 	}, nil
 }
 
@@ -141,7 +144,7 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 	case failed != nil && (!failed.Cause.Policy().Retry || h.messages.isLast(ctx, d)):
 		return h.giveUp(ctx, d, t, summary.Failures, o, log)
 	case failed != nil:
-		h.putOff(ctx, d, failed.Cause.Delay(d.receives), log)
+		h.putOff(ctx, d, h.retryDelay(failed.Cause, d), log)
 		return false
 	case len(o.unfinished) > 0: // run has made sure that something was committed
 		return h.sendOn(ctx, d, o.rest(t), 0, log)
@@ -164,7 +167,7 @@ func (h *Handler) sendOn(ctx context.Context, d delivery, rest task.Task, delay 
 	err := h.messages.sendOn(ctx, d, rest, delay)
 	if err != nil {
 		log.Error("send the rest on", "error", err)
-		h.putOff(ctx, d, task.Storage.Delay(d.receives), log)
+		h.putOff(ctx, d, h.retryDelay(task.Storage, d), log)
 	}
 	return err == nil
 }
@@ -214,6 +217,11 @@ func (h *Handler) putOff(ctx context.Context, d delivery, delay time.Duration, l
 	if err := h.messages.putOff(ctx, d, delay); err != nil {
 		log.Error("change visibility", "error", err)
 	}
+}
+
+// retryDelay is how long a message that failed for a cause waits.
+func (h *Handler) retryDelay(c task.Cause, d delivery) time.Duration {
+	return time.Duration(float64(c.Delay(d.receives)) * h.retryDelays)
 }
 
 // busyDelay is how long a message waits for another worker's claim: not as long

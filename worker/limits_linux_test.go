@@ -89,9 +89,9 @@ for i in range(40):
     time.sleep(0.1)
 `})
 	stop := usage()
-	s, err := b.do(task.Task{Generator: "grows", NumSamples: 16, Seed: 1, ChunkSize: 2}, 3*time.Minute)
+	s, err := b.do(task.Task{Generator: "grows", NumSamples: 12, Seed: 1, ChunkSize: 2}, 3*time.Minute)
 	most, peak := stop()
-	if err != nil || s.Samples != 16 || len(s.Remaining) > 0 {
+	if err != nil || s.Samples != 12 || len(s.Remaining) > 0 {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	killed := b.failed(task.OutOfMemory)
@@ -107,7 +107,7 @@ for i in range(40):
 	}
 	// What is known now holds for the next task.
 	stop = usage()
-	if s, err := b.do(task.Task{Generator: "grows", StartIndex: 16, NumSamples: 8, Seed: 1, ChunkSize: 2}, 3*time.Minute); err != nil || s.Samples != 8 {
+	if s, err := b.do(task.Task{Generator: "grows", StartIndex: 12, NumSamples: 4, Seed: 1, ChunkSize: 2}, 3*time.Minute); err != nil || s.Samples != 4 {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	if most, _ := stop(); b.failed(task.OutOfMemory) != killed || most != 2 {
@@ -166,9 +166,10 @@ for i in range(35):
 // A chunk that hangs ends long before the invocation does, once others have shown
 // how long they take, and those go on. It is what remains of the task.
 func TestHangEndsEarly(t *testing.T) {
+	t.Parallel()
 	x := task.Task{Generator: "hangs", NumSamples: 12, Seed: 1, ChunkSize: 2, Format: task.Files}
 	hung := x.Chunks()[1]
-	b := newBench(t, 2, worker.Limits{Patience: 3 * time.Second}, map[string]string{"hangs": fmt.Sprintf(`
+	b := newBench(t, 2, worker.Limits{Patience: 1500 * time.Millisecond}, map[string]string{"hangs": fmt.Sprintf(`
 if seed == %d:
     time.sleep(3600)
 `, hung.Seed(x, 0))})
@@ -188,9 +189,11 @@ if seed == %d:
 
 // Files and bytes are limited by chunk.
 func TestOutputLimits(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 1, worker.Limits{Files: 10, Bytes: 20 << 20}, map[string]string{"files": `
 for i in range(100_000):
     open(os.path.join(os.environ["TMPDIR"], str(i)), "w").close()
+    time.sleep(0.001)
 `, "bytes": `
 for i in range(1 << 20):
     with open(os.path.join(os.environ["TMPDIR"], str(i)), "wb") as f:

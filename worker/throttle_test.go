@@ -94,6 +94,7 @@ func (b *bench) newGate(secure bool) *gate {
 // A bucket that answers most PUTs with 503 for a time makes no chunk fail, and no
 // generator run twice.
 func TestThrottledBucket(t *testing.T) {
+	t.Parallel()
 	var runs atomic.Int64
 	counter := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runs.Add(1) }))
 	defer counter.Close()
@@ -164,6 +165,7 @@ func TestThrottledUntilTheEnd(t *testing.T) {
 // A worker keeps the connections that it has needed: for four tasks of 5 chunks with
 // 120 files it makes no more than a store has requests in flight.
 func TestConnections(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 5, worker.Limits{}, map[string]string{"good": ""})
 	g := b.newGate(true)
 	// As many requests wait for one another as come at once, like those of chunks that
@@ -204,7 +206,9 @@ func (b *bench) through(g *gate, options ...func(*s3.Options)) *worker.Handler {
 		}
 	})
 	client := s3.New(s3.Options{BaseEndpoint: &g.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(trusting), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, options...)
-	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: b.generators}, store.New(client, "bucket"), nil, b.log)
+	h, err := withCPUs(b.cpus, func() (*worker.Handler, error) {
+		return worker.New(worker.Config{Bucket: "bucket", Generators: b.generators}, store.New(client, "bucket"), nil, b.log)
+	})
 	if err != nil {
 		b.t.Fatal(err)
 	}

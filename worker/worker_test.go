@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +36,17 @@ import (
 func TestMain(m *testing.M) {
 	generator.Main()
 	s3server.Main()
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "vm-dataset-test-")
+	if err == nil {
+		parallel := strconv.Itoa(3 * runtime.GOMAXPROCS(0)) // they wait most of the time
+		err = errors.Join(os.Setenv("TMPDIR", dir), flag.Set("test.parallel", parallel))
+	}
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
 }
 
 // install makes an index with the test generator under some of its names.
@@ -127,15 +140,20 @@ func TestConfigFromEnv(t *testing.T) {
 		{"all", map[string]string{
 			stack.EnvBucket: "b", stack.EnvGenerators: "/g", stack.EnvQueueURL: "q", stack.EnvDLQURL: "d", stack.EnvRegion: "eu-west-1",
 			stack.EnvFunction: "f", stack.EnvImage: "r@sha256:1", stack.EnvRequiredFiles: "rubric.txt,metadata.json",
+			stack.EnvRetryDelays: "0.5",
 		}, worker.Config{Bucket: "b", Generators: "/g", QueueURL: "q", DLQURL: "d", Region: "eu-west-1", Function: "f", Image: "r@sha256:1",
-			Required: []string{"rubric.txt", "metadata.json"}}, ""},
+			Required: []string{"rubric.txt", "metadata.json"}, RetryDelays: 0.5}, ""},
 		{"no bucket", nil, worker.Config{}, "OUTPUT_BUCKET is not set: it names the bucket the samples go to"},
 		{"a path", map[string]string{stack.EnvBucket: "b", stack.EnvRequiredFiles: "rubric.txt,x/y"}, worker.Config{},
 			`REQUIRED_FILES: "x/y" must be the name of a file, without '/', '\' and ','`},
 		{"an empty name", map[string]string{stack.EnvBucket: "b", stack.EnvRequiredFiles: "rubric.txt,"}, worker.Config{}, `REQUIRED_FILES: ""`},
+		{"no retry would wait", map[string]string{stack.EnvBucket: "b", stack.EnvRetryDelays: "0"}, worker.Config{},
+			`RETRY_DELAY_FACTOR is "0", it must be a number above 0 and at most 1`},
+		{"longer waits", map[string]string{stack.EnvBucket: "b", stack.EnvRetryDelays: "1.1"}, worker.Config{}, `RETRY_DELAY_FACTOR is "1.1"`},
+		{"no number", map[string]string{stack.EnvBucket: "b", stack.EnvRetryDelays: "NaN"}, worker.Config{}, `RETRY_DELAY_FACTOR is "NaN"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for _, name := range []string{stack.EnvBucket, stack.EnvGenerators, stack.EnvQueueURL, stack.EnvDLQURL, stack.EnvRegion, stack.EnvFunction, stack.EnvImage, stack.EnvRequiredFiles} {
+			for _, name := range []string{stack.EnvBucket, stack.EnvGenerators, stack.EnvQueueURL, stack.EnvDLQURL, stack.EnvRegion, stack.EnvFunction, stack.EnvImage, stack.EnvRequiredFiles, stack.EnvRetryDelays} {
 				t.Setenv(name, test.env[name])
 			}
 			got, err := worker.ConfigFromEnv()

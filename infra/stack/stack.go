@@ -24,6 +24,7 @@ const (
 	EnvAlive         = "END_WITH_STDIN"           // set where the worker is to end when its standard input does: on the local stack
 	EnvImage         = "IMAGE_URI"                // repository@digest of the image the worker runs in; receipts record it
 	EnvRequiredFiles = "REQUIRED_FILES"           // files that every sample must have beyond those of the contract, separated by commas
+	EnvRetryDelays   = "RETRY_DELAY_FACTOR"       // tests on the local stack: shortens the waits before a retry, from above 0 to 1, the default
 
 	DefaultGenerators = "/opt/generators"
 	DefaultRegion     = "us-east-2"

@@ -16,12 +16,16 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // TestMain lets the test binary be the sandbox of the generators.
 func TestMain(m *testing.M) {
 	generator.Main()
+	if err := uvtest.Setenv(); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 

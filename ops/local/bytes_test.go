@@ -3,8 +3,10 @@ package local
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,80 +30,91 @@ var preparedMaze = sync.OnceValues(func() (string, error) {
 // What the same seed and chunk size make is the same bytes, whatever the batch
 // size, the number of workers and what is killed meanwhile.
 func TestSameBytesWhateverHappens(t *testing.T) {
-	const chunkSize, samples, trials = 3, 12, 3
-	for _, format := range []task.Format{task.Files, task.Tar} {
-		t.Run(string(format), func(t *testing.T) {
-			t.Parallel()
-			seed := time.Now().UnixNano()
-			random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // repeatable
-			var want, shards map[string][]byte
-			for trial := range 1 + trials {
-				batch, workers, kills := samples, 1, 0 // the first one is not disturbed
-				if trial > 0 {
-					batch, workers, kills = 2+random.IntN(samples), 1+random.IntN(3), 1+random.IntN(2)
-				}
-				if trial == 1 { // whole chunks, so that the shards are the same ones, too
-					batch = chunkSize * (1 + random.IntN(samples/chunkSize-1))
-				}
-				run := task.Run{Seed: 3, Samples: samples, Batch: batch, ChunkSize: chunkSize, Format: format, Generators: []task.RunGenerator{{Name: maze}}}
-				t.Logf("batch %d, %d workers, %d kills (seed %d)", batch, workers, kills, seed)
+	const chunkSize, samples = 3, 12
+	mazes := 1 // a trial of it takes as much CPU as all of the other's
+	if os.Getenv("SCALE") != "" {
+		mazes = 3
+	}
+	for _, g := range []struct {
+		name     string
+		prepared func() (string, error)
+		trials   int
+		chunk    time.Duration // how long one takes, about
+	}{{maze, preparedMaze, mazes, time.Second}, {"good", prepared, 3, 100 * time.Millisecond}} {
+		for _, format := range []task.Format{task.Files, task.Tar} {
+			t.Run(fmt.Sprintf("%s/%s", g.name, format), func(t *testing.T) {
+				t.Parallel()
+				seed := time.Now().UnixNano()
+				random := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // repeatable
+				var want, shards map[string][]byte
+				for trial := range 1 + g.trials {
+					batch, workers, kills := samples, 1, 0 // the first one is not disturbed
+					if trial > 0 {
+						batch, workers, kills = 2+random.IntN(samples), 1+random.IntN(3), 1+random.IntN(2)
+					}
+					if trial == 1 { // whole chunks, so that the shards are the same ones, too
+						batch = chunkSize * (1 + random.IntN(samples/chunkSize-1))
+					}
+					run := task.Run{Seed: 3, Samples: samples, Batch: batch, ChunkSize: chunkSize, Format: format, Generators: []task.RunGenerator{{Name: g.name}}}
+					t.Logf("batch %d, %d workers, %d kills (seed %d)", batch, workers, kills, seed)
 
-				dir := folderWith(t, preparedMaze)
-				for n := range kills {
-					r, kill := upElsewhere(t, dir, workers)
-					if n == 0 {
+					dir := folderWith(t, g.prepared)
+					for n := range kills {
+						r, kill := upElsewhere(t, dir, workers)
+						if n == 0 {
+							for _, x := range run.Plan() {
+								r.sendTask(x)
+							}
+						}
+						committed := random.IntN(3) + n
+						eventually(t, "some chunks are committed", func() bool {
+							found, _ := filepath.Glob(filepath.Join(objectsDir(dir), Bucket, task.DefaultDataset.Prefix(task.ReceiptKind), g.name, "*.json"))
+							return len(found) >= committed
+						})
+						time.Sleep(time.Duration(random.Int64N(int64(g.chunk)))) // anywhere in the next chunk
+						kill()
+					}
+					r := up(t, dir, Config{Workers: workers})
+					if kills == 0 {
 						for _, x := range run.Plan() {
 							r.sendTask(x)
 						}
 					}
-					committed := random.IntN(3) + n
-					eventually(t, "some chunks are committed", func() bool {
-						found, _ := filepath.Glob(filepath.Join(objectsDir(dir), Bucket, task.DefaultDataset.Prefix(task.ReceiptKind), maze, "*.json"))
-						return len(found) >= committed
-					})
-					time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond) // anywhere in the next chunk
-					kill()
-				}
-				r := up(t, dir, Config{Workers: workers})
-				if kills == 0 {
-					for _, x := range run.Plan() {
-						r.sendTask(x)
+					r.idle()
+					r.holds(g.name, task.Range{Start: 0, End: samples})
+					if d := r.failures(g.name); len(d) > 0 {
+						t.Errorf("reported %s: %s", d[0].Cause, d[0].Detail)
+					}
+					got := contents(r, g.name, format)
+					if want == nil {
+						want = got
+					}
+					if len(got) != len(want) || len(got) < 5*samples {
+						t.Errorf("%d objects, want %d", len(got), len(want))
+					}
+					for key, data := range want {
+						if !bytes.Equal(got[key], data) {
+							t.Errorf("%s differs", key)
+						}
+					}
+					if format == task.Tar && batch%chunkSize == 0 {
+						got := map[string][]byte{} // without the epochs of whoever was the last to try
+						for key, data := range r.stored(g.name) {
+							got[key[:strings.LastIndex(key, "_e")]] = data
+						}
+						if shards == nil {
+							shards = got
+						}
+						if len(shards) != samples/chunkSize || !maps.EqualFunc(got, shards, bytes.Equal) {
+							t.Errorf("the shards %v differ from %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(shards)))
+						}
+					}
+					if err := r.Down(); err != nil {
+						t.Fatal(err)
 					}
 				}
-				r.idle()
-				r.holds(maze, task.Range{Start: 0, End: samples})
-				if d := r.failures(maze); len(d) > 0 {
-					t.Errorf("reported %s: %s", d[0].Cause, d[0].Detail)
-				}
-				got := contents(r, maze, format)
-				if want == nil {
-					want = got
-				}
-				if len(got) != len(want) || len(got) < 5*samples {
-					t.Errorf("%d objects, want %d", len(got), len(want))
-				}
-				for key, data := range want {
-					if !bytes.Equal(got[key], data) {
-						t.Errorf("%s differs", key)
-					}
-				}
-				if format == task.Tar && batch%chunkSize == 0 {
-					got := map[string][]byte{} // without the claims of whoever was the last to try
-					for key, data := range r.stored(maze) {
-						got[key[:strings.LastIndex(key, "_e")]] = data
-					}
-					if shards == nil {
-						shards = got
-					}
-					if len(shards) != samples/chunkSize || !maps.EqualFunc(got, shards, bytes.Equal) {
-						t.Errorf("the shards %v differ from %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(shards)))
-					}
-				}
-				if err := r.Down(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		})
+			})
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,7 +26,7 @@ import (
 // Every way in which a generator goes wrong ends in whole data or in a failure
 // report with the right cause, and leaves nothing in the temporary folders.
 func TestEveryFault(t *testing.T) {
-	r := up(t, folder(t), Config{Workers: 4})
+	r := up(t, folder(t), Config{Workers: 4, retryDelays: "1"}) // no second delivery: TestRetriesEnd has those
 	for _, test := range []struct {
 		name  string
 		cause task.Cause // "" for whole data
@@ -38,7 +39,11 @@ func TestEveryFault(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			r := &rig{Stack: r.Stack, store: r.store, t: t, sqs: r.sqs, dir: r.dir, seen: r.seen}
-			id := r.sendTask(task.Task{Generator: test.name, NumSamples: 10, Seed: 7})
+			x := task.Task{Generator: test.name, NumSamples: 10, Seed: 7}
+			if test.cause != "" {
+				x.NumSamples = 5 // a chunk that fails is made up to six times
+			}
+			id := r.sendTask(x)
 			if test.cause == "" {
 				eventually(t, "both chunks are committed", func() bool { return len(r.receipts(test.name)) == 2 })
 				r.holds(test.name, task.Range{Start: 0, End: 10})
@@ -59,21 +64,10 @@ func TestEveryFault(t *testing.T) {
 			if !test.cause.Policy().Retry {
 				eventually(t, "the task is in the DLQ", func() bool { return r.dead(id) != nil })
 			}
-			// The others take 30 s to get there: crash stands for them.
-			if test.name == "crash" {
-				eventually(t, "the task is in the DLQ", func() bool { return r.dead(id) != nil })
-				d := r.dead(id)
-				if d[task.AttributeCause] != string(test.cause) || d[task.AttributeReceives] != "3" || !strings.Contains(d["detail"], "no puzzle for seed") {
-					t.Errorf("the DLQ has %v", d)
-				}
-				if back, err := task.Parse([]byte(d["body"]), id); err != nil || back.Seed != 7 || back.NumSamples != 10 {
-					t.Errorf("the dead task is %s, %v", d["body"], err)
-				}
-			}
 		})
 	}
 	t.Cleanup(func() {
-		// Some of them are being delivered again.
+		// Some of them may be delivered again.
 		eventually(t, "nothing is left in the temporary folders", func() bool { return len(r.leftovers()) == 0 })
 		if out, _ := exec.Command("pgrep", "-f", "sleep 765[45]").Output(); len(out) > 0 {
 			t.Errorf("a generator's daemon is alive: %s", out)
@@ -82,6 +76,24 @@ func TestEveryFault(t *testing.T) {
 			t.Errorf("a generator wrote outside its folder: %v", found)
 		}
 	})
+}
+
+// What is tried again comes into the DLQ after its third delivery, as it was sent.
+func TestRetriesEnd(t *testing.T) {
+	t.Parallel()
+	r := up(t, folder(t), Config{Workers: 2})
+	id := r.sendTask(task.Task{Generator: "crash", NumSamples: 10, Seed: 7})
+	eventually(t, "the task is in the DLQ", func() bool { return r.dead(id) != nil })
+	d := r.dead(id)
+	if d[task.AttributeCause] != string(task.Crashed) || d[task.AttributeReceives] != "3" || !strings.Contains(d["detail"], "no puzzle for seed") {
+		t.Errorf("the DLQ has %v", d)
+	}
+	if back, err := task.Parse([]byte(d["body"]), id); err != nil || back.Seed != 7 || back.NumSamples != 10 {
+		t.Errorf("the dead task is %s, %v", d["body"], err)
+	}
+	if len(r.receipts("crash")) > 0 || len(r.stored("crash")) > 0 {
+		t.Errorf("something was stored")
+	}
 }
 
 // A stack can require more of samples than their generators do.
@@ -281,21 +293,24 @@ func TestContradictions(t *testing.T) {
 // When the time of an invocation runs out, what is finished is committed and the
 // rest sent on; when nothing is ever finished, the cause is timed_out.
 func TestDeadline(t *testing.T) {
-	r := up(t, folder(t), Config{Workers: 2, Timeout: 10 * time.Second, Visibility: 15 * time.Second})
-	r.sendTask(task.Task{Generator: "slow", NumSamples: 80, Seed: 5, ChunkSize: 2}) // 40 chunks of more than 0.5 s
+	t.Parallel()
+	const timeout = 7 * time.Second // of which 2 s are kept back
+	const chunks = 12               // of more than 0.5 s: at most ten in an invocation, for a worker makes one at a time
+	r := up(t, folder(t), Config{Workers: max(2, runtime.NumCPU()), Timeout: timeout, Visibility: timeout + 5*time.Second})
+	r.sendTask(task.Task{Generator: "slow", NumSamples: 2 * chunks, Seed: 5, ChunkSize: 2})
 	r.sendTask(task.Task{Generator: "hang", NumSamples: 5, Seed: 5})
 	eventually(t, "the hanging chunk is reported", func() bool { return len(r.failures("hang")) > 0 })
 	if f := r.failures("hang")[0]; f.Cause != task.TimedOut {
 		t.Errorf("reported %s: %s", f.Cause, f.Detail)
 	}
-	eventually(t, "every chunk is committed", func() bool { return len(r.receipts("slow")) == 40 })
-	r.holds("slow", task.Range{Start: 0, End: 80})
+	eventually(t, "every chunk is committed", func() bool { return len(r.receipts("slow")) == chunks })
+	r.holds("slow", task.Range{Start: 0, End: 2 * chunks})
 	requests := map[string]bool{}
 	for _, receipt := range r.receipts("slow") {
 		requests[receipt.RequestID] = true
 	}
 	if len(requests) < 2 {
-		t.Errorf("all was done in %d invocations of 10 s", len(requests))
+		t.Errorf("all was done in %d invocations of %s", len(requests), timeout)
 	}
 	if f := r.failures("slow"); len(f) > 0 {
 		t.Errorf("sending the rest on was reported as %s: %s", f[0].Cause, f[0].Detail)

@@ -73,6 +73,7 @@ type Config struct {
 	behind func(worker int) time.Duration      // tests set a worker's clock back, as seen from here
 
 	dockerLimit time.Duration // for tests; default dockerLimit
+	retryDelays string        // for tests: stack.EnvRetryDelays; default this process's own
 }
 
 // Stack is a running local stack.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
 	"io/fs"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +23,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -30,6 +34,14 @@ func TestMain(m *testing.M) {
 	Main()
 	if order := os.Getenv(stackVariable); order != "" {
 		os.Exit(serveElsewhere(order))
+	}
+	// What fails is tried again after a second or two, and not after 10, 30 or 60.
+	if err := errors.Join(os.Setenv(stack.EnvRetryDelays, "0.05"), uvtest.Setenv()); err != nil {
+		panic(err)
+	}
+	// They wait for processes most of the time.
+	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
 	}
 	code := m.Run()
 	_ = os.RemoveAll(shared())
@@ -150,15 +162,17 @@ func (r *rig) sendTask(t task.Task) string {
 	return r.send(t.Body())
 }
 
-// eventually polls until a condition holds.
+// eventually polls until a condition holds, the less often the longer it has waited:
+// some conditions read all that was made.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	limit := time.Now().Add(5 * time.Minute)
+	began := time.Now()
 	for !holds() {
-		if time.Now().After(limit) {
+		waited := time.Since(began)
+		if waited > 5*time.Minute {
 			t.Fatalf("never: %s", what)
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(min(max(waited/10, 5*time.Millisecond), time.Second))
 	}
 }
 

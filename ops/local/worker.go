@@ -199,6 +199,7 @@ func (w *instance) start() (*process, error) {
 		"AWS_ACCESS_KEY_ID=" + o.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + o.SecretAccessKey,
 		"AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
 		"AWS_LAMBDA_RUNTIME_API=" + w.address, stack.EnvFunction + "=" + o.FunctionName,
+		stack.EnvRetryDelays + "=" + cmp.Or(w.stack.config.retryDelays, os.Getenv(stack.EnvRetryDelays)),
 	}
 	p := &process{done: make(chan struct{})}
 	var cmd *exec.Cmd

@@ -11,9 +11,9 @@ import (
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
 const countsLag = 90 * time.Second
 
-// CountsExactly says that this queue's counts do not lag: it is one of the local
-// stack.
-func (c *Client) CountsExactly() { c.lag = 0 }
+// IsExact says that this queue is one server, whose counts do not lag and which a
+// receive asks for all that it has without waiting: it is one of the local stack.
+func (c *Client) IsExact() { c.lag, c.wait = 0, 0 }
 
 // Idle decides when the task queue is empty, which no single count can tell: it
 // says that nothing waits, is delayed or with a worker, and nothing that anybody

@@ -59,7 +59,7 @@ func newEndpoint(t testing.TB, dir string) *endpoint {
 		RetryMaxAttempts: 1, // a fault is one fault
 		HTTPClient:       store.HTTPClient(nil),
 	}), taskURL, deadURL)
-	e.client.pace, e.client.wait = time.Millisecond, 0 // this queue is exact without waiting
+	e.client.pace, e.client.wait = 10*time.Microsecond, 0 // this queue is exact without waiting
 	return e
 }
 

@@ -184,7 +184,7 @@ func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
 		wait = q.Wait
 	}
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithTimeout(ctx, min(wait, s.options.MaxWait))
 	defer cancel()
 	list, err := s.receive(ctx, name, limit, hide)
 	if err != nil {

@@ -27,6 +27,8 @@ type Options struct {
 	AccountID string // default 000000000000
 	Now       func() time.Time
 
+	MaxWait time.Duration // tests: a receive waits no longer than this for a message; default 20 s, SQS's own limit
+
 	Lag time.Duration // tests: attributes count messages as they were so long ago; SQS may be a minute behind
 }
 
@@ -55,6 +57,9 @@ func Open(dir string, o Options) (*Server, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.MaxWait == 0 {
+		o.MaxWait = maxWait
 	}
 	s := &Server{options: o, queues: map[string]*queue{}, moves: map[string]*move{}}
 	s.context, s.stop = context.WithCancel(context.Background())
