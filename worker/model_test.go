@@ -439,8 +439,9 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 	named := map[string]bool{}
 	at := map[place]store.Receipt{}
 	for _, c := range w.bucket.cells() {
-		if c.Holder != nil || c.Void != nil {
-			t.Errorf("%s is held by %+v, void %v", c.Key(), c.Holder, c.Void)
+		// A holder whose time ended with its last request, which gives the cell up, may stay in it.
+		if c.Void != nil {
+			t.Errorf("%s: void are %v", c.Key(), c.Void)
 		}
 	}
 	for _, r := range w.bucket.receipts() {
