@@ -167,17 +167,22 @@ func (c *Cell) settle() {
 	}
 }
 
-// encode writes the cell as its object.
-func (c *Cell) encode() ([]byte, error) {
-	state := Partial
+// state is what of the cell is committed.
+func (c *Cell) state() State {
 	switch len(c.Committed()) {
 	case 0:
-		state = Empty
+		return Empty
 	case c.End - c.Start:
-		state = Complete
+		return Complete
 	}
+	return Partial
+}
+
+// Encode writes the cell as its object.
+func (c *Cell) Encode() ([]byte, error) {
+	c.settle()
 	text, err := json.Marshal(c)
-	for len(text)%3 != int(state) {
+	for len(text)%3 != int(c.state()) {
 		text = append(text, ' ')
 	}
 	return text, err
@@ -186,10 +191,13 @@ func (c *Cell) encode() ([]byte, error) {
 // ParseCell reads a cell from the text of its object. The error is ErrDamaged.
 func ParseCell(key string, text []byte) (*Cell, error) {
 	c := &Cell{key: key}
-	if err := json.Unmarshal(text, c); err != nil {
+	err := json.Unmarshal(text, c)
+	if c.settle(); err == nil && State(len(text)%3) != c.state() {
+		err = errors.New("its size tells otherwise what is committed")
+	}
+	if err != nil {
 		return nil, fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
 	}
-	c.settle()
 	return c, nil
 }
 
@@ -258,8 +266,7 @@ func (s *Store) putCell(ctx context.Context, c *Cell) (there content, err error)
 		by.Seconds = max(0, time.Until(by.Deadline)+grace).Seconds()
 		c.Holder = &by
 	}
-	c.settle()
-	text, err := c.encode()
+	text, err := c.Encode()
 	if err == nil {
 		if there, err = s.swap(ctx, c.key, text, c.etag); err == nil {
 			c.etag = there.etag
