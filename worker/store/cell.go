@@ -164,10 +164,10 @@ func (c *Cell) settle() {
 // encode writes the cell as its object.
 func (c *Cell) encode() ([]byte, error) {
 	state := Partial
-	switch n := len(c.Committed()); {
-	case n == 0:
+	switch len(c.Committed()) {
+	case 0:
 		state = Empty
-	case n == c.End-c.Start:
+	case c.End - c.Start:
 		state = Complete
 	}
 	text, err := json.Marshal(c)
