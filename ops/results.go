@@ -67,7 +67,9 @@ func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 		if err != nil {
 			return err
 		}
-		l.Samples, l.Bytes = view.Samples(), view.Bytes()
+		if l.Samples, l.Bytes = view.Samples(), view.Bytes(); l.Samples == 0 {
+			continue // its cells were taken, and nothing is committed
+		}
 		l.First, l.Last = view.Bounds()
 		list = append(list, l)
 	}

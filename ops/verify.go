@@ -32,7 +32,7 @@ type VerifyCmd struct {
 
 // Help is the long help.
 func (*VerifyCmd) Help() string {
-	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, and none may be there without a receipt among the samples that are looked at. Where several receipts hold an index, the last one counts.
+	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, and none may be there without a receipt among the samples that are looked at. Where two receipts hold an index, the later one of its cell counts.
 
 With --deep the contents are checked too. Pictures are decoded, videos must have their frames, shards must hold just their samples. For what need not be decoded (text, videos that were checked when they were made) the SHA-256 that S3 checked at the upload and keeps is compared with the receipt, without a download; the local stack's files can be changed behind its back, so there, and with --read, every byte is read.
 
