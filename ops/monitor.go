@@ -226,7 +226,7 @@ func (m *monitor) look(ctx context.Context) (*Progress, error) {
 					fresh[i] += task.Range{Start: max(n.Range.Start, m.run.Range().Start), End: min(n.Range.End, m.run.Range().End)}.Len()
 				}
 			}
-			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
+			left, err := m.repaired[i].left(limited, m.store, g.Repairs, names)
 			open := gaps(m.run.Range(), covered)
 			p.Generators[i].Committed = max(0, expected-length(open)-left)
 			m.open[i] = open
@@ -275,7 +275,7 @@ func (m *monitor) stretches(place int) []task.Range {
 	near := page * max(m.run.ChunkSize, 1)
 	wanted := slices.Clone(m.open[place])
 	for _, t := range m.run.Generators[place].Repairs {
-		if !m.repaired[place].seen(t) {
+		if !m.repaired[place].seen(m.store.Dataset(), t) {
 			wanted = append(wanted, t.Range())
 		}
 	}

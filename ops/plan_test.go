@@ -11,7 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -99,7 +98,7 @@ func TestMonitorCost(t *testing.T) {
 		t.Errorf("%d receipts were read", m.costs.read)
 	}
 	// What a look has left out, a later one does not read: it reads what is new.
-	names, err := dataset.Names(t.Context(), c.store, "maze", run.Range())
+	names, err := c.store.CellNames(t.Context(), "maze", run.Range())
 	must(t, err)
 	if old := m.costs.choose(0, names, run); len(old) > 0 {
 		t.Errorf("%d receipts that are not new are read", len(old))
@@ -107,7 +106,7 @@ func TestMonitorCost(t *testing.T) {
 
 	// One that may read only some of them.
 	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
-	names, err = dataset.Names(t.Context(), c.store, "maze", run.Range())
+	names, err = c.store.CellNames(t.Context(), "maze", run.Range())
 	must(t, err)
 	few := newCosts(&Target{Name: "dev"}, 1)
 	few.read = readPerRun - 20

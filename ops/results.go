@@ -93,7 +93,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 }
 
 func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {
-	names, err := dataset.Names(ctx, st, generator, task.Range{End: task.MaxIndex})
+	names, err := st.CellNames(ctx, generator, task.Range{End: task.MaxIndex})
 	if err != nil {
 		return err
 	}

@@ -104,7 +104,11 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Sto
 // run is the run that is verified, or what the flags describe.
 func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Store) (task.Run, error) {
 	if !c.given() {
-		return findRun(ctx, st, c.Run_, t)
+		run, err := findRun(ctx, st, c.Run_, t)
+		if err == nil && run.Samples == 0 {
+			err = usage("run %s repairs samples and has no range of its own: say --all --samples N, or --run ID of the run that made them", run.ID)
+		}
+		return run, err
 	}
 	names, err := c.wanted(ctx, o, t, st)
 	run := task.Run{Start: c.Start, Samples: c.Samples}
