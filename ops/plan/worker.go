@@ -19,7 +19,7 @@ type Worker struct {
 }
 
 // DefaultWorker is what a stack has unless it is configured otherwise: the table
-// in the README. Lambda's CPUs are taken to be as fast as the one that was
+// in docs/AWS.md. Lambda's CPUs are taken to be as fast as the one that was
 // measured.
 func DefaultWorker() Worker {
 	return Worker{MemoryMB: 10240, Architecture: price.X86, DiskMB: 2048, Timeout: 15 * time.Minute, Slower: 1}
