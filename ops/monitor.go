@@ -426,7 +426,7 @@ func (p *Progress) verdict(t *Target) error {
 		return nil
 	}
 	return withHint(problem("the run is not whole: %s missing, and the queue is empty", plural(p.Expected-p.Committed, "sample")),
-		"ops%s dlq list, then ops%s submit --missing --run %s%s", t.flags(), t.flags(), p.Run, t.in())
+		"ops%s dlq list, then ops%s repair --run %s%s", t.flags(), t.flags(), p.Run, t.in())
 }
 
 // line is a look in one line.

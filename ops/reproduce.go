@@ -139,9 +139,9 @@ func (c *ReproduceCmd) unknown(ctx context.Context, t *Target, st *store.Store) 
 		return err
 	}
 	if !slices.Contains(there, c.Generator) {
-		return withHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls%s", t.flags(), t.in())
+		return withHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results list%s", t.flags(), t.in())
 	}
-	return withHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls%s", t.flags(), t.in())
+	return withHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results list%s", t.flags(), t.in())
 }
 
 // choose decides where the generator runs.

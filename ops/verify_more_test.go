@@ -311,7 +311,7 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 			}
 		}
 		var listed bytes.Buffer
-		must(t, (&ResultsLsCmd{Generator: []string{name}}).Run(t.Context(), &Output{Globals: &Globals{JSON: true}, data: &listed, talk: io.Discard}, c.store))
+		must(t, (&ResultsListCmd{Generator: []string{name}}).Run(t.Context(), &Output{Globals: &Globals{JSON: true}, data: &listed, talk: io.Discard}, c.store))
 		if !strings.Contains(listed.String(), fmt.Sprintf(`"samples": %d,`, samples)) {
 			t.Errorf("trial %d: list: %s", trial, &listed)
 		}
