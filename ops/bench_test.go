@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -168,7 +169,7 @@ func BenchmarkHalfMillion(b *testing.B) {
 			must(b, f.store.PutRun(b.Context(), run))
 			f.fill(b, run, 250, true)
 			b.Run("verify", func(b *testing.B) {
-				rounds(b, func() took { return f.ops(b, dir, exitProblem, "verify", "--run", run.ID) })
+				rounds(b, func() took { return f.ops(b, dir, ui.ExitProblem, "verify", "--run", run.ID) })
 			})
 			b.Run("monitor", func(b *testing.B) {
 				rounds(b, func() took { return f.ops(b, dir, 0, "monitor", "--run", run.ID, "--json") })

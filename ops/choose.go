@@ -13,7 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -63,7 +63,7 @@ func known(ctx context.Context, o *Output, t *Target, chosen ...string) ([]gener
 	if t.Name != stack.Local || localImage(o) != "" {
 		return present(ctx, o, t)
 	}
-	here, err := discover(o.Globals)
+	here, err := discover(o.Flags)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func present(ctx context.Context, o *Output, t *Target) ([]generator.Generator, 
 	case t.Name != stack.Local && t.Generators != nil:
 		return inImage(o, t)
 	case t.Name != stack.Local:
-		return discover(o.Globals)
+		return discover(o.Flags)
 	}
 	if uri := localImage(o); uri != "" {
 		image, err := local.FindImage(ctx, uri)
@@ -106,7 +106,7 @@ func present(ctx context.Context, o *Output, t *Target) ([]generator.Generator, 
 		}
 		return image.Generators, nil
 	}
-	all, err := knownGenerators(o.Globals)
+	all, err := knownGenerators(o.Flags)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func inImage(o *Output, t *Target) ([]generator.Generator, error) {
 		list = append(list, generator.Generator{Name: name, Problem: "it is in " + o.Generators + " but not in the stack's image: pulumi up brings it there"})
 	}
 	if len(d.changed) > 0 {
-		o.Say("note: the image has another commit than %s of %s: pulumi up brings the local one", o.Generators, plan.Some(d.changed))
+		o.Say("note: the image has another commit than %s of %s: pulumi up brings the local one", o.Generators, ui.Some(d.changed, 3))
 	}
 	return list, nil
 }
@@ -187,10 +187,10 @@ func compareGenerators(here []generator.Generator, image map[string]string) (d d
 	return d
 }
 
-func discover(g *Globals) ([]generator.Generator, error) {
+func discover(g *Flags) ([]generator.Generator, error) {
 	list, err := generator.Discover(g.Generators)
 	if err != nil {
-		return nil, withHint(err, "run ops in the checkout, or name the folder with --generators-dir")
+		return nil, ui.WithHint(err, "run ops in the checkout, or name the folder with --generators-dir")
 	}
 	return list, nil
 }
@@ -206,7 +206,7 @@ func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Gene
 	}
 	names, err := c.names(all)
 	if err != nil {
-		return nil, notThere(o.Globals, err)
+		return nil, notThere(o.Flags, err)
 	}
 	var chosen []generator.Generator
 	var seedless []string
@@ -228,14 +228,14 @@ func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Gene
 		return nil, errors.New("no generator is ready")
 	}
 	if len(seedless) > 0 {
-		o.Say("note: no seed can be given to %s: nothing keeps chunks from coming out alike, and ops verify counts duplicates", plan.Some(seedless))
+		o.Say("note: no seed can be given to %s: nothing keeps chunks from coming out alike, and ops verify counts duplicates", ui.Some(seedless, 3))
 	}
 	return chosen, nil
 }
 
 // notThere adds the way out to the error of a name that was not found: it may be
 // one of the catalogue.
-func notThere(g *Globals, err error) error {
+func notThere(g *Flags, err error) error {
 	unknown, ok := errors.AsType[*generator.UnknownError](err)
 	if !ok {
 		return err
@@ -243,12 +243,12 @@ func notThere(g *Globals, err error) error {
 	if entries, err := generator.ReadCatalogue(g.Generators); err == nil {
 		switch e := entries[unknown.Name]; {
 		case e.Skip != "":
-			return withHint(fmt.Errorf("the catalogue leaves %s out: %s", unknown.Name, e.Skip), "ops generators list")
+			return ui.WithHint(fmt.Errorf("the catalogue leaves %s out: %s", unknown.Name, e.Skip), "ops generators list")
 		case e.Repository != "":
-			return withHint(fmt.Errorf("generator %s is in the catalogue and not fetched yet", unknown.Name), "ops generators sync %s", unknown.Name)
+			return ui.WithHint(fmt.Errorf("generator %s is in the catalogue and not fetched yet", unknown.Name), "ops generators sync %s", unknown.Name)
 		}
 	}
-	return withHint(err, "ops generators list")
+	return ui.WithHint(err, "ops generators list")
 }
 
 // predictGenerators completes generator names from the folder in which ops runs.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -46,7 +47,7 @@ type Known struct {
 
 // Run lists.
 func (*GeneratorsListCmd) Run(o *Output) error {
-	list, err := knownGenerators(o.Globals)
+	list, err := knownGenerators(o.Flags)
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 		for _, k := range list {
 			state := "ready"
 			if !k.Ready {
-				state = cut(k.Problem, 60)
+				state = ui.Cut(k.Problem, 60)
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, k.commit(), k.seed(), k.chunk(), cmp.Or(k.Repository, "-"),
 				cmp.Or(cut12(k.Environment), "-"), k.flags(), k.files())
@@ -67,7 +68,7 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 const notMade = "its environment is not made yet"
 
 // knownGenerators returns every generator of the folder and the catalogue, by name.
-func knownGenerators(g *Globals) ([]Known, error) {
+func knownGenerators(g *Flags) ([]Known, error) {
 	found, err := discover(g)
 	if err != nil {
 		return nil, err

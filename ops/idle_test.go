@@ -17,6 +17,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -100,7 +101,7 @@ func TestWatchWhileCountsLag(t *testing.T) {
 					})
 				})
 				began := time.Now()
-				o := &Output{Globals: &Globals{}, data: io.Discard, talk: io.Discard}
+				o := &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &Flags{}}
 				p, err := watchLines(t.Context(), o, newMonitor(c.store, c.queue, run), 5*time.Second, func(*Progress) error { return nil })
 				must(t, err)
 				if took := time.Since(began); took < test.least || took > test.most {
@@ -126,7 +127,7 @@ func TestWaitWhileCountsLag(t *testing.T) {
 		worker.Go(func() {
 			c.work(t, 2*time.Second, 20*time.Second, func() error { done = time.Now(); return nil })
 		})
-		w := &waiter{o: &Output{Globals: &Globals{}, data: io.Discard, talk: io.Discard}, t: &Target{}, queue: c.queue}
+		w := &waiter{o: &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &Flags{}}, t: &Target{}, queue: c.queue}
 		must(t, w.idle(t.Context()))
 		if done.IsZero() {
 			t.Fatal("it did not wait for the task")

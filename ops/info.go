@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // InfoCmd shows the stack outputs.
@@ -25,11 +27,11 @@ func (*InfoCmd) Help() string {
 // Run prints the outputs.
 func (c *InfoCmd) Run(o *Output, t *Target) error {
 	if c.Env && o.JSON {
-		return usage("--env prints shell code: leave --json out")
+		return ui.Usage("--env prints shell code: leave --json out")
 	}
 	if c.Env {
 		for _, line := range t.exports() {
-			fmt.Fprintln(o.data, line)
+			fmt.Fprintln(o.Stdout, line)
 		}
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -68,8 +69,8 @@ func findLock(ctx context.Context, o *Output, st *store.Store, receipt store.Rec
 		if receipt.Image != "" {
 			way += ", or the image: docker pull " + receipt.Image
 		}
-		return nil, withHint(fmt.Errorf("the receipt's lock %.12s is neither in %s, nor in the history of that folder, nor in the bucket", hash,
-			fromHere(filepath.Join(o.Generators, generator.LocksFolder))), "%s", way)
+		return nil, ui.WithHint(fmt.Errorf("the receipt's lock %.12s is neither in %s, nor in the history of that folder, nor in the bucket", hash,
+			ui.FromHere(filepath.Join(o.Generators, generator.LocksFolder))), "%s", way)
 	case err != nil:
 		return nil, err
 	case generator.LockHash(text) != hash:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -42,7 +43,7 @@ Examples:
 // Validate checks the flags.
 func (c *MonitorCmd) Validate() error {
 	if c.Interval < 0.1 {
-		return usage("--interval is %g, it must be at least 0.1", c.Interval)
+		return ui.Usage("--interval is %g, it must be at least 0.1", c.Interval)
 	}
 	return nil
 }
@@ -87,9 +88,9 @@ func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.R
 	case err != nil:
 		return task.Run{}, err
 	case len(ids) == 0:
-		return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.flags(), t.in())
+		return task.Run{}, ui.WithHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.flags(), t.in())
 	case id != "":
-		return task.Run{}, withHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", shorten(ids[:min(len(ids), 3)]))
+		return task.Run{}, ui.WithHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", ui.Some(ids[:min(len(ids), 3)], 10))
 	}
 	return st.Run(ctx, ids[0])
 }
@@ -338,7 +339,7 @@ func (p *Progress) speed() string {
 	}
 	s := fmt.Sprintf("  %.1f/s", p.Rate)
 	if p.ETASeconds > 0 {
-		s += "  ETA " + span(time.Duration(p.ETASeconds*float64(time.Second)))
+		s += "  ETA " + ui.Span(time.Duration(p.ETASeconds*float64(time.Second)))
 	}
 	return s
 }
@@ -348,7 +349,7 @@ func (p *Progress) settling() string {
 	if p.Settling < 1 {
 		return ""
 	}
-	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)", span(time.Duration(p.Settling*float64(time.Second))))
+	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)", ui.Span(time.Duration(p.Settling*float64(time.Second))))
 }
 
 // dead is how many messages the DLQ has, and for how long.
@@ -360,12 +361,12 @@ func (p *Progress) dead() string {
 	if p.DLQ > peeked { // SQS shows them in no order
 		least = "at least "
 	}
-	return fmt.Sprintf("%s, the oldest for %s%s", count(p.DLQ), least, span(time.Duration(p.DLQOldest*float64(time.Second))))
+	return fmt.Sprintf("%s, the oldest for %s%s", ui.Count(p.DLQ), least, ui.Span(time.Duration(p.DLQOldest*float64(time.Second))))
 }
 
 // watch looks until the run is whole, or nothing is left that could make it so.
 func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration) (*Progress, error) {
-	if o.terminal && !o.JSON {
+	if o.Terminal && !o.JSON {
 		p, err := watchLive(ctx, m, interval)
 		if p != nil { // the live view leaves nothing behind
 			err = errors.Join(err, o.Print(p, p.table))
@@ -397,7 +398,7 @@ func watchLines(ctx context.Context, o *Output, m *monitor, interval time.Durati
 				return p, nil
 			}
 		case m.forgives(ctx):
-			o.Say("no look: %s; trying again", plain(err.Error(), err))
+			o.Say("no look: %s; trying again", ui.Plain(err))
 		default:
 			return nil, err
 		}
@@ -425,14 +426,14 @@ func (p *Progress) verdict(t *Target) error {
 	if p.whole() {
 		return nil
 	}
-	return withHint(problem("the run is not whole: %s missing, and the queue is empty", plural(p.Expected-p.Committed, "sample")),
+	return ui.WithHint(ui.Problem("the run is not whole: %s missing, and the queue is empty", ui.Plural(p.Expected-p.Committed, "sample")),
 		"ops%s dlq list, then ops%s submit --missing --run %s%s", t.flags(), t.flags(), p.Run, t.in())
 }
 
 // line is a look in one line.
 func (p *Progress) line() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), count(p.Committed), count(p.Expected), p.percent())
+	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), ui.Count(p.Committed), ui.Count(p.Expected), p.percent())
 	b.WriteString(p.speed())
 	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed, p.dead())
 	b.WriteString(p.settling())
@@ -440,7 +441,7 @@ func (p *Progress) line() string {
 		fmt.Fprintf(&b, "  failures %s", p.causes())
 	}
 	if p.Cost != nil && !p.Cost.Local {
-		fmt.Fprintf(&b, "  USD %s", dollars(p.Cost.Dollars))
+		fmt.Fprintf(&b, "  USD %s", ui.Dollars(p.Cost.Dollars))
 	}
 	return b.String()
 }
@@ -456,9 +457,9 @@ func (p *Progress) table(w io.Writer) {
 	fmt.Fprintf(w, "run %s\n", p.Run)
 	fmt.Fprintln(w, "GENERATOR\tCOMMITTED\tEXPECTED\t")
 	for _, g := range p.Generators {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, count(g.Committed), count(g.Expected), 100*float64(g.Committed)/float64(max(g.Expected, 1)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, ui.Count(g.Committed), ui.Count(g.Expected), 100*float64(g.Committed)/float64(max(g.Expected, 1)))
 	}
-	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", count(p.Committed), count(p.Expected), p.percent(), p.speed())
+	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", ui.Count(p.Committed), ui.Count(p.Expected), p.percent(), p.speed())
 	fmt.Fprintf(w, "queue\t%d waiting, %d in flight, %d delayed\n", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)
 	fmt.Fprintf(w, "dlq\t%s\n", p.dead())
 	if p.failed() {

@@ -10,6 +10,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -25,13 +26,13 @@ type RunCost struct {
 
 // String is the cost in a line.
 func (c *RunCost) String() string {
-	text := fmt.Sprintf("about %s USD so far, %s in all", dollars(c.Dollars), dollars(c.Expected))
+	text := fmt.Sprintf("about %s USD so far, %s in all", ui.Dollars(c.Dollars), ui.Dollars(c.Expected))
 	if c.Local {
 		text = "nothing here; in Lambda " + text
 	}
-	text += fmt.Sprintf("; generators took %s of CPU", span(lasting(c.CPUSeconds)))
+	text += fmt.Sprintf("; generators took %s of CPU", ui.Span(ui.Seconds(c.CPUSeconds)))
 	if c.Read < c.Receipts {
-		text += fmt.Sprintf(" (from %s of %s receipts)", count(c.Read), count(c.Receipts))
+		text += fmt.Sprintf(" (from %s of %s receipts)", ui.Count(c.Read), ui.Count(c.Receipts))
 	}
 	return text
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -91,7 +92,7 @@ func (p *Progress) causes() string {
 		}
 	}
 	if p.Unread > 0 {
-		list = append(list, count(p.Unread)+" more that were not read")
+		list = append(list, ui.Count(p.Unread)+" more that were not read")
 	}
 	return strings.Join(list, ", ")
 }

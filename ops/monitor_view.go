@@ -12,6 +12,8 @@ import (
 
 	tea "github.com/charmbracelet/bubbletea"
 	"github.com/charmbracelet/lipgloss"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // watchLive shows the looks at a run on the whole screen, until it is done or
@@ -24,7 +26,7 @@ func watchLive(ctx context.Context, m *monitor, interval time.Duration) (*Progre
 	}
 	switch {
 	case v.stopped || ctx.Err() != nil:
-		return nil, &statusError{exitFailed, "stopped"}
+		return nil, errors.New("stopped")
 	case v.left:
 		return v.progress, errLeft
 	case v.err != nil:
@@ -115,11 +117,11 @@ func (v *view) View() string {
 	if v.height >= 16 {
 		gap = []string{""}
 	}
-	rate := fmt.Sprintf("%s of %s samples%s", count(p.Committed), count(p.Expected), p.speed())
+	rate := fmt.Sprintf("%s of %s samples%s", ui.Count(p.Committed), ui.Count(p.Expected), p.speed())
 	head := slices.Concat(
-		[]string{bold.Render("run "+p.Run) + faint.Render("  "+span(time.Since(v.started)))}, gap,
+		[]string{bold.Render("run "+p.Run) + faint.Render("  "+ui.Span(time.Since(v.started)))}, gap,
 		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate}, gap)
-	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed", count(p.Queue.Waiting), count(p.Queue.InFlight), count(p.Queue.Delayed)) + p.settling()})
+	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed", ui.Count(p.Queue.Waiting), ui.Count(p.Queue.InFlight), ui.Count(p.Queue.Delayed)) + p.settling()})
 	if p.DLQ > 0 {
 		tail = append(tail, bad.Render("dlq    "+p.dead()))
 	}
@@ -130,7 +132,7 @@ func (v *view) View() string {
 		tail = append(tail, "cost   "+p.Cost.String())
 	}
 	if v.err != nil {
-		tail = append(tail, bad.Render(cut("no look, trying again: "+plain(v.err.Error(), v.err), 300)))
+		tail = append(tail, bad.Render(ui.Cut("no look, trying again: "+ui.Plain(v.err), 300)))
 	}
 	tail = slices.Concat(tail, gap, []string{faint.Render("q leaves; the run goes on")})
 
@@ -154,13 +156,13 @@ func (v *view) generators(room int) []string {
 	}
 	name, number := 0, 0
 	for _, g := range shown {
-		name, number = max(name, len(g.Name)), max(number, len(count(g.Expected)))
+		name, number = max(name, len(g.Name)), max(number, len(ui.Count(g.Expected)))
 	}
 	const barWidth = 12
 	name = min(name, max(8, v.width-barWidth-2*number-3))
 	var lines []string
 	for _, g := range shown {
-		lines = append(lines, fmt.Sprintf("%-*s %s %*s/%s", name, cut(g.Name, name), bar(g.Committed, g.Expected, barWidth), number, count(g.Committed), count(g.Expected)))
+		lines = append(lines, fmt.Sprintf("%-*s %s %*s/%s", name, ui.Cut(g.Name, name), bar(g.Committed, g.Expected, barWidth), number, ui.Count(g.Committed), ui.Count(g.Expected)))
 	}
 	if hidden := len(v.progress.Generators) - len(shown); hidden > 0 {
 		lines = append(lines, faint.Render(fmt.Sprintf("and %d more", hidden)))

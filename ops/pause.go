@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // States of an event source mapping that matter here. Between them it is
@@ -93,14 +94,14 @@ func switchMapping(ctx context.Context, o *Output, t *Target, q *queue.Client, l
 		return err
 	}
 	return o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, plural(s.Queue.Waiting+s.Queue.Delayed, "task"), s.Queue.InFlight)
+		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"), s.Queue.InFlight)
 	})
 }
 
 // getMapping asks for the event source mapping.
 func getMapping(ctx context.Context, t *Target, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
 	if t.EventSourceMappingID == "" {
-		return nil, withHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"), "pulumi up; or for the local stack, ops local down and up")
+		return nil, ui.WithHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"), "pulumi up; or for the local stack, ops local down and up")
 	}
 	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})
 	if err != nil {
@@ -128,10 +129,10 @@ func setMapping(ctx context.Context, t *Target, l *lambda.Client, on bool) error
 
 func mappingError(t *Target, err error) error {
 	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone {
-		return withHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker", t.EventSourceMappingID), "pulumi up --refresh makes it again")
+		return ui.WithHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker", t.EventSourceMappingID), "pulumi up --refresh makes it again")
 	}
 	if _, busy := errors.AsType[*types.ResourceInUseException](err); busy {
-		return withHint(fmt.Errorf("the event source mapping is being changed: %w", err), "the same in a minute")
+		return ui.WithHint(fmt.Errorf("the event source mapping is being changed: %w", err), "the same in a minute")
 	}
 	return fmt.Errorf("the event source mapping: %w", err)
 }
@@ -147,14 +148,14 @@ func waitMapping(ctx context.Context, o *Output, t *Target, l *lambda.Client, wa
 		case state == want:
 			return nil
 		case time.Now().After(limit):
-			return withHint(fmt.Errorf("after %s the event source mapping is still %s", span(mappingPatience), state), "the same again, or ops%s doctor", t.flags())
+			return ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience), state), "the same again, or ops%s doctor", t.flags())
 		case state != seen:
 			o.Say("the event source mapping is %s", state)
 		}
 		seen = state
 		select {
 		case <-ctx.Done():
-			return withHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want), "ops%s doctor shows its state", t.flags())
+			return ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want), "ops%s doctor shows its state", t.flags())
 		case <-time.After(pace):
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // Lambda takes its time: pause says which states it goes through, and waits.
@@ -17,7 +19,7 @@ func TestPauseWaits(t *testing.T) {
 	c.ok(q, err)
 	pause := func(ctx context.Context) (said string, err error) {
 		var data, talk bytes.Buffer
-		err = (&PauseCmd{}).Run(ctx, &Output{Globals: &Globals{}, data: &data, talk: &talk}, target, q, c.lambda)
+		err = (&PauseCmd{}).Run(ctx, &Output{&ui.Output{Style: &ui.Style{}, Stdout: &data, Stderr: &talk}, &Flags{}}, target, q, c.lambda)
 		return talk.String() + data.String(), err
 	}
 	state := func(name string, once bool) answer {
@@ -51,8 +53,8 @@ func TestPauseWaits(t *testing.T) {
 	} {
 		test.harm()
 		_, err := pause(t.Context())
-		h, ok := errors.AsType[*hint](err)
-		if !ok || !strings.Contains(err.Error(), test.says) || !strings.Contains(h.way, test.try) {
+		h, ok := errors.AsType[*ui.Hint](err)
+		if !ok || !strings.Contains(err.Error(), test.says) || !strings.Contains(h.Way, test.try) {
 			t.Errorf("%v, want %q and %q", err, test.says, test.try)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -30,7 +31,7 @@ func TestPlanAsksTheStack(t *testing.T) {
 	}
 	file, err := c.save(t.TempDir())
 	must(t, err)
-	o := &Output{Globals: &Globals{Outputs: file}, data: io.Discard, talk: os.Stderr}
+	o := &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: os.Stderr}, &Flags{Outputs: file}}
 	for _, test := range []struct {
 		flags PlanCmd
 		want  plan.Setting

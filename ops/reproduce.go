@@ -14,6 +14,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -48,7 +49,7 @@ Examples:
 // Validate checks the arguments.
 func (c *ReproduceCmd) Validate() error {
 	if c.Index < 0 || c.Index >= task.MaxIndex {
-		return usage("the index is %d, it must be from 0 to %d", c.Index, task.MaxIndex-1)
+		return ui.Usage("the index is %d, it must be from 0 to %d", c.Index, task.MaxIndex-1)
 	}
 	return nil
 }
@@ -127,7 +128,7 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *Target, st *store.
 		return err
 	}
 	if !p.Equal {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
@@ -139,9 +140,9 @@ func (c *ReproduceCmd) unknown(ctx context.Context, t *Target, st *store.Store) 
 		return err
 	}
 	if !slices.Contains(there, c.Generator) {
-		return withHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls%s", t.flags(), t.in())
+		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls%s", t.flags(), t.in())
 	}
-	return withHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls%s", t.flags(), t.in())
+	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls%s", t.flags(), t.in())
 }
 
 // choose decides where the generator runs.

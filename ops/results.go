@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -74,7 +75,7 @@ func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 	return o.Print(list, func(w io.Writer) {
 		fmt.Fprintln(w, "GENERATOR\tSAMPLES\tFIRST\tLAST\tCHUNKS\tSIZE\tFORMAT")
 		for _, l := range list {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", l.Generator, count(l.Samples), l.First, l.Last, count(l.Chunks), size(l.Bytes), strings.Join(l.Formats, "+"))
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", l.Generator, ui.Count(l.Samples), l.First, l.Last, ui.Count(l.Chunks), ui.Size(l.Bytes), strings.Join(l.Formats, "+"))
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -61,7 +62,7 @@ Examples:
 func (c *SubmitCmd) Validate() error {
 	if c.Run_ != "" {
 		if err := task.CheckName(c.Run_); err != nil {
-			return usage("--run %v", err)
+			return ui.Usage("--run %v", err)
 		}
 	}
 	if err := checkSlower(c.Slower); err != nil {
@@ -69,34 +70,34 @@ func (c *SubmitCmd) Validate() error {
 	}
 	switch {
 	case c.MaxCost != nil && !(*c.MaxCost > 0):
-		return usage("--max-cost is %g, it must be more than 0", *c.MaxCost)
+		return ui.Usage("--max-cost is %g, it must be more than 0", *c.MaxCost)
 	case c.MaxCost != nil && (c.Resume != "" || c.RepairPlan != "" || c.Duplicates):
-		return usage("--max-cost looks at a run before anything of it is sent: leave --resume, --repair-plan and --duplicates out")
+		return ui.Usage("--max-cost looks at a run before anything of it is sent: leave --resume, --repair-plan and --duplicates out")
 	}
 	if c.Resume != "" {
 		if err := task.CheckName(c.Resume); err != nil {
-			return usage("--resume %v", err)
+			return ui.Usage("--resume %v", err)
 		}
 		if c.given() || c.Run_ != "" || c.Missing || c.Overwrite || c.DryRun || c.RepairPlan != "" || c.Duplicates {
-			return usage("--resume stands alone: the run says what it makes")
+			return ui.Usage("--resume stands alone: the run says what it makes")
 		}
 		return nil
 	}
 	switch {
 	case c.Overwrite && c.RepairPlan == "":
-		return usage("--overwrite mends what a repair plan names: give --repair-plan FILE; other samples are another dataset, --dataset NAME")
+		return ui.Usage("--overwrite mends what a repair plan names: give --repair-plan FILE; other samples are another dataset, --dataset NAME")
 	case c.RepairPlan != "" && !c.Missing && !c.Overwrite:
-		return usage("--repair-plan needs --missing, for gaps and objects that are gone, or --overwrite, for all that is wrong")
+		return ui.Usage("--repair-plan needs --missing, for gaps and objects that are gone, or --overwrite, for all that is wrong")
 	case c.RepairPlan != "" && (c.given() || c.Run_ != "" || c.Duplicates):
-		return usage("--repair-plan says what to make: leave --all, --generator, --run and --duplicates out")
+		return ui.Usage("--repair-plan says what to make: leave --all, --generator, --run and --duplicates out")
 	case c.RepairPlan != "":
 		return nil
 	case c.Duplicates && !c.Missing:
-		return usage("--duplicates needs --missing: duplicates are replaced when nothing is missing")
+		return ui.Usage("--duplicates needs --missing: duplicates are replaced when nothing is missing")
 	case c.Duplicates && c.DryRun:
-		return usage("--duplicates has no --dry-run: each round depends on the one before; ops verify counts them")
+		return ui.Usage("--duplicates has no --dry-run: each round depends on the one before; ops verify counts them")
 	case c.Duplicates && !(c.MaxDraws >= 1):
-		return usage("--max-draws is %g, it must be at least 1", c.MaxDraws)
+		return ui.Usage("--max-draws is %g, it must be at least 1", c.MaxDraws)
 	case c.completes():
 		return nil
 	}
@@ -185,7 +186,7 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 	}
 	if err := st.PutRun(ctx, run); err != nil {
 		if errors.Is(err, store.ErrExists) {
-			return withHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
+			return ui.WithHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
 		}
 		return err
 	}
@@ -219,13 +220,13 @@ func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
 		commits[g.Name] = g.Commit
 	}
 	if changed := e.Changed(commits); changed != nil {
-		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again", plan.Some(changed))
+		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again", ui.Some(changed, 3))
 	}
 	if e.Make > *c.MaxCost {
-		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), *c.MaxCost),
+		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", ui.Dollars(e.Make), *c.MaxCost),
 			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples, c.shape(run))
 	}
-	o.Say("the run costs about %s dollars, --max-cost is %g", dollars(e.Make), *c.MaxCost)
+	o.Say("the run costs about %s dollars, --max-cost is %g", ui.Dollars(e.Make), *c.MaxCost)
 	return nil
 }
 
@@ -245,7 +246,7 @@ func (c *SubmitCmd) sayShards(ctx context.Context, o *Output, t *Target, st *sto
 		return err
 	}
 	if _, err = st.Manifest(ctx); errors.Is(err, store.ErrNotFound) {
-		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s", dollars(shards.Make), dollars(files.Make))
+		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s", ui.Dollars(shards.Make), ui.Dollars(files.Make))
 		return nil
 	}
 	return err
@@ -278,7 +279,7 @@ func (c *SubmitCmd) confirmQueue(ctx context.Context, o *Output, q *queue.Client
 	if err != nil || depth.Total() == 0 {
 		return err
 	}
-	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", plural(depth.Total(), "task")))
+	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", ui.Plural(depth.Total(), "task")))
 }
 
 // newRun makes the run that the flags describe.
@@ -369,10 +370,10 @@ func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.T
 	return o.Print(p, func(w io.Writer) {
 		fmt.Fprintf(w, "%s\n", t)
 		fmt.Fprintf(w, "generators\t%d\n", len(run.Generators))
-		fmt.Fprintf(w, "samples\t%s\n", count(p.Samples))
-		fmt.Fprintf(w, "tasks\t%s\n", count(p.Tasks))
+		fmt.Fprintf(w, "samples\t%s\n", ui.Count(p.Samples))
+		fmt.Fprintf(w, "tasks\t%s\n", ui.Count(p.Tasks))
 		if p.Dollars > 0 {
-			fmt.Fprintf(w, "cost\tabout %s USD\n", dollars(p.Dollars))
+			fmt.Fprintf(w, "cost\tabout %s USD\n", ui.Dollars(p.Dollars))
 		}
 		fmt.Fprintf(w, "seed\t%d\n", run.Seed)
 		fmt.Fprintf(w, "format\t%s, chunks of %d\n", run.Format, run.ChunkSize)
@@ -413,11 +414,11 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 		return j.add(places[i])
 	})
 	if err != nil {
-		return withHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
+		return ui.WithHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
 	}
 	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left), Samples: countSamples(tasks)}
 	err = o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, plural(len(left), "task"), plural(s.Samples, "sample"))
+		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, ui.Plural(len(left), "task"), ui.Plural(s.Samples, "sample"))
 	})
 	o.Say("next: ops%s monitor --run %s --watch%s", t.flags(), run.ID, t.in())
 	return err

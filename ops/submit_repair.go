@@ -11,6 +11,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -28,7 +29,7 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 	}
 	list, err := present(ctx, o, t)
 	if err != nil { // then the workers judge
-		o.Say("note: what makes the samples is not known here: %s", plain(err.Error(), err))
+		o.Say("note: what makes the samples is not known here: %s", ui.Plain(err))
 	}
 	asNow(&run, list)
 	if !c.DryRun {
@@ -80,17 +81,19 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		g.Repairs = tasks
 	}
 	if skipped > 0 {
-		o.Say("%s changed since the plan was made, and left alone", plural(skipped, "receipt"))
+		o.Say("%s changed since the plan was made, and left alone", ui.Plural(skipped, "receipt"))
 	}
 	if left > 0 {
-		o.Say("%s in the plan are wrong and not gone: the same with --overwrite mends them too", plural(left, "thing"))
+		o.Say("%s in the plan are wrong and not gone: the same with --overwrite mends them too", ui.Plural(left, "thing"))
 	}
 	tasks := run.Plan()
 	if c.DryRun {
 		return c.printPlan(o, t, run, tasks)
 	}
 	if len(tasks) == 0 {
-		return o.Print(submitted{Run: run, Removed: removed}, func(w io.Writer) { fmt.Fprintf(w, "no task has to be sent; %s removed\n", plural(removed, "object")) })
+		return o.Print(submitted{Run: run, Removed: removed}, func(w io.Writer) {
+			fmt.Fprintf(w, "no task has to be sent; %s removed\n", ui.Plural(removed, "object"))
+		})
 	}
 	if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
 		return err
@@ -99,7 +102,7 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		return err
 	}
 	if removed > 0 {
-		o.Say("%s removed", plural(removed, "object"))
+		o.Say("%s removed", ui.Plural(removed, "object"))
 	}
 	return send(ctx, o, t, q, run, false)
 }
@@ -142,11 +145,11 @@ func (c *SubmitCmd) remove(ctx context.Context, o *Output, st *store.Store, plan
 		return 0, nil
 	}
 	if c.DryRun {
-		o.Say("%s would be removed: %s", plural(len(keys), "object"), shorten(keys))
+		o.Say("%s would be removed: %s", ui.Plural(len(keys), "object"), ui.Some(keys, 10))
 		return 0, nil
 	}
-	o.Say("to be removed: %s", shorten(keys))
-	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are broken receipts", plural(len(keys), "object"))); err != nil {
+	o.Say("to be removed: %s", ui.Some(keys, 10))
+	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are broken receipts", ui.Plural(len(keys), "object"))); err != nil {
 		return 0, err
 	}
 	return len(keys), st.Delete(ctx, keys)
@@ -182,7 +185,7 @@ func usedAttempt(ctx context.Context, st *store.Store) (int, error) {
 func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil {
-			err = withHint(err, "the same command: it goes on where it was")
+			err = ui.WithHint(err, "the same command: it goes on where it was")
 		}
 	}()
 	o.Changing(t)
@@ -197,7 +200,7 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 		return err
 	}
 	if tasks := run.Plan(); len(tasks) > 0 {
-		o.Say("%s missing: they are made first", plural(countSamples(tasks), "sample"))
+		o.Say("%s missing: they are made first", ui.Plural(countSamples(tasks), "sample"))
 		if err := w.make(ctx, run); err != nil {
 			return err
 		}
@@ -205,7 +208,7 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 			return err
 		}
 		if left := countSamples(run.Plan()); left > 0 {
-			return withHint(problem("%s still missing: duplicates are replaced when nothing is missing", plural(left, "sample")), "ops%s dlq list", t.flags())
+			return ui.WithHint(ui.Problem("%s still missing: duplicates are replaced when nothing is missing", ui.Plural(left, "sample")), "ops%s dlq list", t.flags())
 		}
 	}
 	used, err := usedAttempt(ctx, st)
@@ -217,7 +220,7 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 		Look: func(ctx context.Context, v *dataset.View) error {
 			err := v.Read(ctx, st)
 			if errors.Is(err, store.ErrDamaged) {
-				return withHint(err, "ops%s verify --deep%s", t.flags(), t.in())
+				return ui.WithHint(err, "ops%s verify --deep%s", t.flags(), t.in())
 			}
 			return err
 		},
@@ -238,10 +241,10 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 		return err
 	}
 	if i := slices.IndexFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict == dataset.Failed }); i >= 0 {
-		return withHint(&statusError{status: exitProblem}, "ops%s dlq list", t.flags())
+		return ui.WithHint(ui.Problem(""), "ops%s dlq list", t.flags())
 	}
 	if slices.ContainsFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict != dataset.Distinct }) {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
@@ -249,7 +252,7 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 func printOutcomes(w io.Writer, outcomes []dataset.Outcome) {
 	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tDISTINCT\tDUPLICATES\tDRAWN\tROUNDS\t")
 	for _, x := range outcomes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", x.Generator, count(x.Wanted), count(x.Distinct), count(x.Duplicates), count(x.Drawn), x.Rounds, x.Verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", x.Generator, ui.Count(x.Wanted), ui.Count(x.Distinct), ui.Count(x.Duplicates), ui.Count(x.Drawn), x.Rounds, x.Verdict)
 	}
 	for _, x := range outcomes {
 		if x.Verdict != dataset.Distinct {
@@ -284,7 +287,7 @@ func (w *waiter) idle(ctx context.Context) error {
 			w.o.Progress("waiting for tasks in the queue", 0, d.Total())
 		case left >= time.Second && !said:
 			said = true
-			w.o.Say("the queue looks empty; SQS may count late, so it is watched for %s more", span(left))
+			w.o.Say("the queue looks empty; SQS may count late, so it is watched for %s more", ui.Span(left))
 		}
 	})
 }
@@ -296,7 +299,7 @@ func (w *waiter) make(ctx context.Context, run task.Run) error {
 		return err
 	}
 	tasks := run.Plan()
-	w.o.Say("run %s: %s for %s", run.ID, plural(len(tasks), "task"), plural(countSamples(tasks), "sample"))
+	w.o.Say("run %s: %s for %s", run.ID, ui.Plural(len(tasks), "task"), ui.Plural(countSamples(tasks), "sample"))
 	if err := w.queue.Send(ctx, tasks, func(int) error { return nil }); err != nil {
 		return err
 	}

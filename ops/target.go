@@ -16,6 +16,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -39,14 +40,14 @@ func (d *inDataset) AfterApply(k *kong.Context) error {
 		d.Dataset = task.DefaultDataset.String()
 	}
 	if err := task.CheckName(d.Dataset); err != nil {
-		return usage("--dataset %v", err)
+		return ui.Usage("--dataset %v", err)
 	}
 	k.Bind(task.Dataset(d.Dataset))
 	return nil
 }
 
 // newTarget finds the stack: the local one, a saved file, or what Pulumi says.
-func newTarget(ctx context.Context, g *Globals, d task.Dataset) (*Target, error) {
+func newTarget(ctx context.Context, g *Flags, d task.Dataset) (*Target, error) {
 	t, err := findTarget(ctx, g)
 	if t != nil {
 		t.Dataset = d
@@ -54,11 +55,11 @@ func newTarget(ctx context.Context, g *Globals, d task.Dataset) (*Target, error)
 	return t, err
 }
 
-func findTarget(ctx context.Context, g *Globals) (*Target, error) {
+func findTarget(ctx context.Context, g *Flags) (*Target, error) {
 	if g.Stack == stack.Local {
 		o, err := local.Outputs(g.LocalDir)
 		if errors.Is(err, local.ErrDown) {
-			return nil, withHint(err, "ops local up")
+			return nil, ui.WithHint(err, "ops local up")
 		}
 		return &Target{Outputs: o, Name: stack.Local}, err
 	}

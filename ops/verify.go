@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -53,15 +54,15 @@ Examples:
 func (c *VerifyCmd) Validate() error {
 	switch {
 	case c.given() && c.Samples < 1:
-		return usage("say how many samples per generator must be there: --samples N")
+		return ui.Usage("say how many samples per generator must be there: --samples N")
 	case c.given() && c.Run_ != "":
-		return usage("--run says which generators: leave --all and --generator out")
+		return ui.Usage("--run says which generators: leave --all and --generator out")
 	case !c.given() && c.Samples > 0:
-		return usage("say which generators: --all, or --generator NAME")
+		return ui.Usage("say which generators: --all, or --generator NAME")
 	case c.given() && (c.Start < 0 || c.Samples > task.MaxIndex || c.Start > task.MaxIndex-c.Samples):
-		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
+		return ui.Usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
 	case !c.Deep && (c.RepairPlan != "" || c.Read || c.Fresh):
-		return usage("--repair-plan, --read and --fresh belong to --deep")
+		return ui.Usage("--repair-plan, --read and --fresh belong to --deep")
 	}
 	return nil
 }
@@ -88,7 +89,7 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Sto
 	report, err := verify(ctx, check, run)
 	if err := errors.Join(err, check.Journal.Close(err == nil)); err != nil {
 		if c.Deep && ctx.Err() != nil {
-			return withHint(err, "the same command: it goes on where it was")
+			return ui.WithHint(err, "the same command: it goes on where it was")
 		}
 		return err
 	}
@@ -129,7 +130,7 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.
 	}
 	names, err := c.names(all)
 	if err != nil || !c.everything() {
-		return names, notThere(o.Globals, err)
+		return names, notThere(o.Flags, err)
 	}
 	committed, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
@@ -162,7 +163,7 @@ func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string
 
 // advise writes the repair plan and says which command carries it out.
 func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, report *dataset.Report) error {
-	wrong := &statusError{status: exitProblem}
+	wrong := ui.Problem("")
 	again := "--run " + run.ID + t.in()
 	if run.ID == "" {
 		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.in())
@@ -171,9 +172,9 @@ func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, 
 	damaged := plan.Overwrites() || plan.Restores()
 	switch {
 	case damaged && !c.Deep:
-		return withHint(wrong, "ops%s verify --deep %s", t.flags(), again)
+		return ui.WithHint(wrong, "ops%s verify --deep %s", t.flags(), again)
 	case !c.Deep || !damaged && c.RepairPlan == "":
-		return withHint(wrong, "ops%s submit --missing %s", t.flags(), again)
+		return ui.WithHint(wrong, "ops%s submit --missing %s", t.flags(), again)
 	}
 	path := c.RepairPlan
 	if path == "" {
@@ -188,9 +189,9 @@ func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, 
 		how = "--overwrite"
 	}
 	if len(plan.Gaps()) > 0 && run.ID == "" {
-		return withHint(wrong, "ops%s submit %s --repair-plan %s%s, and for the gaps ops%s submit --missing %s", t.flags(), how, path, t.in(), t.flags(), again)
+		return ui.WithHint(wrong, "ops%s submit %s --repair-plan %s%s, and for the gaps ops%s submit --missing %s", t.flags(), how, path, t.in(), t.flags(), again)
 	}
-	return withHint(wrong, "ops%s submit %s --repair-plan %s%s", t.flags(), how, path, t.in())
+	return ui.WithHint(wrong, "ops%s submit %s --repair-plan %s%s", t.flags(), how, path, t.in())
 }
 
 // words are the flags that chose the generators.
@@ -227,15 +228,15 @@ func printReport(w io.Writer, r *dataset.Report) {
 		for _, n := range g.Damaged {
 			damaged += n
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, count(g.Samples), count(g.Expected-g.Samples), count(damaged), count(g.Duplicates), size(g.Bytes), verdict(g.Whole))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, ui.Count(g.Samples), ui.Count(g.Expected-g.Samples), ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Whole))
 	}
 	for _, g := range r.Generators {
 		if len(g.Missing) > 0 {
-			fmt.Fprintf(w, "%s: missing %s\n", g.Name, shorten(g.Missing))
+			fmt.Fprintf(w, "%s: missing %s\n", g.Name, ui.Some(g.Missing, 10))
 		}
 		for _, kind := range dataset.Kinds() {
 			if n := g.Damaged[kind]; n > 0 {
-				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, count(n), kind, kind.Means())
+				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, ui.Count(n), kind, kind.Means())
 			}
 			shown := 0
 			for _, d := range g.Examples {
@@ -245,7 +246,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 				}
 			}
 			if more := g.Damaged[kind] - shown; more > 0 {
-				fmt.Fprintf(w, "    and %s more\n", count(more))
+				fmt.Fprintf(w, "    and %s more\n", ui.Count(more))
 			}
 		}
 		if len(g.Seeds) > 1 {
@@ -258,7 +259,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 			fmt.Fprintf(w, "%s: made with %d locks of its packages: %s\n", g.Name, len(g.Locks), tallied(g.Locks, "with"))
 		}
 		if g.ChunksAlike() {
-			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, count(g.Alike), count(g.Chunks), g.Name)
+			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, ui.Count(g.Alike), ui.Count(g.Chunks), g.Name)
 		}
 		if g.Duplicates > 0 {
 			var pairs []string
@@ -267,30 +268,22 @@ func printReport(w io.Writer, r *dataset.Report) {
 			}
 			more := ""
 			if n := len(pairs); n < g.Duplicates {
-				more = fmt.Sprintf(" and %s more", count(g.Duplicates-n))
+				more = fmt.Sprintf(" and %s more", ui.Count(g.Duplicates-n))
 			}
-			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, count(g.Distinct), count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
+			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, ui.Count(g.Distinct), ui.Count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
 		}
 	}
 	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {
 		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: where they are put together, go by generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
-	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), plural(len(r.Generators), "generator"), plural(r.Samples, "sample"), size(r.Bytes))
+	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), ui.Plural(len(r.Generators), "generator"), ui.Plural(r.Samples, "sample"), ui.Size(r.Bytes))
 }
 
 // tallied says how many samples are of which commit or lock.
 func tallied(counts map[string]int, by string) string {
 	var parts []string
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%s %s %.12s", count(counts[what]), by, what))
+		parts = append(parts, fmt.Sprintf("%s %s %.12s", ui.Count(counts[what]), by, what))
 	}
-	return shorten(parts)
-}
-
-// shorten joins the first ten of a list.
-func shorten(list []string) string {
-	if len(list) > 10 {
-		return strings.Join(list[:10], ", ") + fmt.Sprintf(" and %d more", len(list)-10)
-	}
-	return strings.Join(list, ", ")
+	return ui.Some(parts, 10)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -34,17 +35,17 @@ type wanted struct {
 func (p *wanted) check() error {
 	switch {
 	case !p.given():
-		return usage("say which generators: --all, or --generator NAME")
+		return ui.Usage("say which generators: --all, or --generator NAME")
 	case p.Samples < 1:
-		return usage("say how many samples per generator: --samples N, at least 1")
+		return ui.Usage("say how many samples per generator: --samples N, at least 1")
 	case p.Batch != nil && (*p.Batch < 1 || *p.Batch > task.MaxSamples):
-		return usage("--batch is %d, it must be from 1 to %d", *p.Batch, task.MaxSamples)
+		return ui.Usage("--batch is %d, it must be from 1 to %d", *p.Batch, task.MaxSamples)
 	case p.Chunk != nil && (*p.Chunk < 1 || *p.Chunk > task.MaxSamples):
-		return usage("--chunk is %d, it must be from 1 to %d", *p.Chunk, task.MaxSamples)
+		return ui.Usage("--chunk is %d, it must be from 1 to %d", *p.Chunk, task.MaxSamples)
 	case p.Seed != nil && (*p.Seed < 0 || *p.Seed > task.MaxSeed):
-		return usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
+		return ui.Usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
 	case p.Start < 0 || p.Samples > task.MaxIndex || p.Start > task.MaxIndex-p.Samples:
-		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
+		return ui.Usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
 	}
 	return nil
 }
@@ -73,7 +74,7 @@ func (p *wanted) sayCommitted(o *Output, left task.Run) {
 		done -= length(g.Missing)
 	}
 	if done > 0 {
-		o.Say("%s of this range are committed already and are not made again", plural(done, "sample"))
+		o.Say("%s of this range are committed already and are not made again", ui.Plural(done, "sample"))
 	}
 }
 
@@ -122,7 +123,7 @@ func (p *wanted) pin(ctx context.Context, st *store.Store, run *task.Run, write 
 		return m, nil
 	})
 	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
-		return withHint(err, "%s", wrong.Way())
+		return ui.WithHint(err, "%s", wrong.Way())
 	}
 	return err
 }
