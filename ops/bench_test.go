@@ -23,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -177,7 +178,7 @@ func BenchmarkHalfMillion(b *testing.B) {
 			b.Run("monitor-refresh", func(b *testing.B) {
 				rounds(b, func() took {
 					m := newMonitor(f.store, f.queue, run)
-					m.costs = newCosts(&Target{Name: stack.Local}, generators)
+					m.costs = newCosts(&target.Target{Name: stack.Local}, generators)
 					_, err := m.lookSurely(b.Context())
 					must(b, err)
 					f.fill(b, run, 51*250, false) // of the hundred that were missing, two still are

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
@@ -59,7 +60,7 @@ func (c *choice) names(known []string) ([]string, error) {
 // known returns the generators that a run on the target can use. On the local stack
 // without an image their environments are made first if they are not there: those of
 // the chosen ones, or all.
-func known(ctx context.Context, o *Output, t *Target, chosen ...string) ([]generator.Generator, error) {
+func known(ctx context.Context, o *Output, t *target.Target, chosen ...string) ([]generator.Generator, error) {
 	if t.Name != stack.Local || localImage(o) != "" {
 		return present(ctx, o, t)
 	}
@@ -92,7 +93,7 @@ func localImage(o *Output) string {
 // workers run in an image has those of the image, the local stack without one those
 // of the local folder. A cloud stack that does not say what is in its image is taken
 // to have the local ones.
-func present(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+func present(ctx context.Context, o *Output, t *target.Target) ([]generator.Generator, error) {
 	switch {
 	case t.Name != stack.Local && t.Generators != nil:
 		return inImage(o, t)
@@ -128,7 +129,7 @@ func present(ctx context.Context, o *Output, t *Target) ([]generator.Generator, 
 // is of the same commit; one that is in the local folder alone is not ready. Of one
 // whose environment could not be made in the image nothing is known here: a worker
 // says so.
-func inImage(o *Output, t *Target) ([]generator.Generator, error) {
+func inImage(o *Output, t *target.Target) ([]generator.Generator, error) {
 	here, err := generator.Discover(o.Generators)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -187,7 +188,7 @@ func compareGenerators(here []generator.Generator, image map[string]string) (d d
 	return d
 }
 
-func discover(g *Flags) ([]generator.Generator, error) {
+func discover(g *target.Flags) ([]generator.Generator, error) {
 	list, err := generator.Discover(g.Generators)
 	if err != nil {
 		return nil, ui.WithHint(err, "run ops in the checkout, or name the folder with --generators-dir")
@@ -235,7 +236,7 @@ func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Gene
 
 // notThere adds the way out to the error of a name that was not found: it may be
 // one of the catalogue.
-func notThere(g *Flags, err error) error {
+func notThere(g *target.Flags, err error) error {
 	unknown, ok := errors.AsType[*generator.UnknownError](err)
 	if !ok {
 		return err

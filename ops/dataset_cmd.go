@@ -11,6 +11,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -26,13 +27,13 @@ type DatasetCmd struct {
 
 // manifest reads the manifest of a dataset. For a name that is none it names those
 // that are there.
-func manifest(ctx context.Context, st *store.Store, t *Target, name string) (task.Manifest, error) {
+func manifest(ctx context.Context, st *store.Store, t *target.Target, name string) (task.Manifest, error) {
 	if err := task.CheckName(name); err != nil {
 		return task.Manifest{}, ui.Usage("the name %v", err)
 	}
 	m, err := st.In(task.Dataset(name)).Manifest(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		err = ui.WithHint(fmt.Errorf("there is no dataset %s", name), "ops%s dataset list", t.flags())
+		err = ui.WithHint(fmt.Errorf("there is no dataset %s", name), "ops%s dataset list", t.Flags())
 	}
 	return m, err
 }
@@ -94,7 +95,7 @@ type ShownDataset struct {
 }
 
 // Run shows.
-func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	m, err := manifest(ctx, st, t, c.Name)
 	if err != nil {
 		return err
@@ -161,7 +162,7 @@ type Difference struct {
 }
 
 // Run compares.
-func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	a, err := manifest(ctx, st, t, c.A)
 	if err != nil {
 		return err
@@ -231,7 +232,7 @@ Examples:
 }
 
 // Run deletes.
-func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	m, err := manifest(ctx, st, t, c.Name)
 	if err != nil {
 		holds, e := st.In(task.Dataset(c.Name)).Holds(ctx)

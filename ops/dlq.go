@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -223,7 +224,7 @@ func (g *Group) add(d dead) {
 }
 
 // Run shows the DLQ.
-func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	type key struct {
 		cause     task.Cause
 		generator string
@@ -283,7 +284,7 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 				fmt.Fprintf(w, "%s\t%s\t%s\n", g.Cause, g.Means, g.Remedy)
 			}
 		}
-		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.flags(), sorted[0].Example.FirstID())
+		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.Flags(), sorted[0].Example.FirstID())
 	})
 }
 
@@ -369,7 +370,7 @@ Examples:
 }
 
 // Run deletes messages.
-func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	const enough = 1000 // to look at before everything is deleted anyway
 	look, ids, foreign := c.dlqFilter, map[string]bool{}, 0
 	if !c.given() {

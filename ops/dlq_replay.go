@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -84,7 +85,7 @@ type replay struct {
 }
 
 // Run replays.
-func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	everyone := c.dlqFilter
 	everyone.Max = 0 // counts what is sent, and not what is looked at
 	r := &replay{DLQReplayCmd: c, ctx: ctx, out: o, store: st, chosen: everyone.chooser(), again: map[string][]task.Range{}, runs: map[string]error{}}
@@ -148,7 +149,7 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 }
 
 // journal is where the steps of replays of this DLQ, or of this folder, are kept.
-func (c *DLQReplayCmd) journal(o *Output, t *Target) string {
+func (c *DLQReplayCmd) journal(o *Output, t *target.Target) string {
 	if c.From != "" {
 		return filepath.Join(c.From, "replay.journal")
 	}

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -49,7 +50,7 @@ type Shown struct {
 }
 
 // Run shows the message.
-func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	var s *Shown
 	err := q.EachDead(ctx, func(m queue.Message) error {
 		if !names(c.ID, m.ID) && !names(c.ID, m.FirstID()) {
@@ -70,7 +71,7 @@ func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		return err
 	}
 	if s == nil {
-		return ui.WithHint(fmt.Errorf("no message in the DLQ has the id %s", c.ID), "ops%s dlq list --each; another look may have it for up to two minutes", t.flags())
+		return ui.WithHint(fmt.Errorf("no message in the DLQ has the id %s", c.ID), "ops%s dlq list --each; another look may have it for up to two minutes", t.Flags())
 	}
 	if err := s.findReport(ctx, st); err != nil {
 		return err
@@ -131,7 +132,7 @@ func delivery(key string) string { return strings.TrimSuffix(path.Base(key), ".j
 
 // byHand is the shell command that runs the failed chunk again, and what there is
 // to say about it.
-func byHand(g *Flags, f *store.Failure) (command, note string) {
+func byHand(g *target.Flags, f *store.Failure) (command, note string) {
 	found, err := generator.Discover(g.Generators)
 	if err != nil {
 		found = nil

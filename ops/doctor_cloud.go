@@ -22,6 +22,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -31,28 +32,28 @@ import (
 // others: what two of them need is asked twice.
 type doctor struct {
 	o      *Output
-	t      *Target
+	t      *target.Target
 	tasks  *queue.Client
 	store  *store.Store
 	lambda *lambda.Client
 	aws    aws.Config
 }
 
-func newDoctor(ctx context.Context, o *Output, t *Target) (*doctor, error) {
-	config, err := t.awsConfig(ctx)
+func newDoctor(ctx context.Context, o *Output, t *target.Target) (*doctor, error) {
+	config, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
 	d := &doctor{o: o, t: t, lambda: lambda.NewFromConfig(config), aws: config}
-	if d.tasks, err = newQueue(ctx, t); err != nil {
+	if d.tasks, err = t.Queue(ctx); err != nil {
 		return nil, err
 	}
-	d.store, err = newStore(ctx, t)
+	d.store, err = t.Store(ctx)
 	return d, err
 }
 
 func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
-	t, err := findTarget(ctx, o.Flags)
+	t, err := target.Find(ctx, o.Flags, "")
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -79,7 +80,7 @@ func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
 	return append(first, second...), err
 }
 
-// outputs looks at what the stack says of itself. newTarget has made sure of
+// outputs looks at what the stack says of itself. target.Find has made sure of
 // what all commands need.
 func (d *doctor) outputs(ctx context.Context) (string, error) {
 	var missing []string
@@ -95,7 +96,7 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 	if d.o.Outputs != "" {
 		return "read from " + d.o.Outputs + "; Pulumi is not asked", nil
 	}
-	version, err := pulumi(ctx, d.o.Flags, "version")
+	version, err := target.Pulumi(ctx, d.o.Flags, "version")
 	if err != nil {
 		return "", err
 	}
@@ -188,7 +189,7 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if depth.Total() > 0 {
-		return fmt.Sprintf("%s: ops%s dlq list", ui.Plural(depth.Total(), "dead task"), d.t.flags()), nil
+		return fmt.Sprintf("%s: ops%s dlq list", ui.Plural(depth.Total(), "dead task"), d.t.Flags()), nil
 	}
 	return "empty", nil
 }
@@ -294,7 +295,7 @@ func (d *doctor) mapping(ctx context.Context) (string, error) {
 	const way = "pulumi up --refresh"
 	switch state := aws.ToString(m.State); {
 	case state == mappingDisabled:
-		return "", ui.WithHint(errors.New("the workers are paused"), "ops%s resume", d.t.flags())
+		return "", ui.WithHint(errors.New("the workers are paused"), "ops%s resume", d.t.Flags())
 	case state != mappingEnabled:
 		return "", ui.WithHint(fmt.Errorf("it is %s", state), "the same in a minute")
 	case aws.ToString(m.EventSourceArn) != d.t.QueueARN:
@@ -306,7 +307,7 @@ func (d *doctor) mapping(ctx context.Context) (string, error) {
 	case !slices.Contains(m.FunctionResponseTypes, types.FunctionResponseTypeReportBatchItemFailures):
 		return "", ui.WithHint(errors.New("it does not ask for ReportBatchItemFailures: tasks that failed would be deleted"), way)
 	case strings.HasPrefix(aws.ToString(m.LastProcessingResult), "PROBLEM"):
-		return "", ui.WithHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.flags())
+		return "", ui.WithHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.Flags())
 	}
 	return mappingEnabled, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
@@ -45,7 +46,7 @@ func examineLocal(ctx context.Context, o *Output) ([]Finding, error) {
 	if err != nil {
 		return examine(ctx, checks)
 	}
-	t := &Target{Outputs: outputs, Name: stack.Local}
+	t := &target.Target{Outputs: outputs, Name: stack.Local}
 	d, err := newDoctor(ctx, o, t)
 	if err != nil {
 		return nil, err
@@ -53,7 +54,7 @@ func examineLocal(ctx context.Context, o *Output) ([]Finding, error) {
 	return examine(ctx, append(checks, check{"queue", d.queue}, check{"dlq", d.dlq}, check{"bucket", d.bucket}, check{"workers", d.workers}, check{"mapping", d.mapping}))
 }
 
-func checkGenerators(g *Flags) (string, error) {
+func checkGenerators(g *target.Flags) (string, error) {
 	list, err := discover(g)
 	if err != nil {
 		return "", err
@@ -71,7 +72,7 @@ func checkGenerators(g *Flags) (string, error) {
 
 // checkEnvironments looks at the environments that were made. One that was not
 // is made when it is needed.
-func checkEnvironments(g *Flags) (string, error) {
+func checkEnvironments(g *target.Flags) (string, error) {
 	list, err := discover(g)
 	if err != nil {
 		return "", skipped("there are no generators to make them for")

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
@@ -30,10 +31,10 @@ func (c *motoCloud) diagnose(generators string) (map[string]Finding, int) {
 	c.Helper()
 	file, err := c.save(c.TempDir())
 	c.ok(nil, err)
-	return diagnose(c.TB, Flags{Outputs: file, Generators: generators})
+	return diagnose(c.TB, target.Flags{Outputs: file, Generators: generators})
 }
 
-func diagnose(t testing.TB, f Flags) (map[string]Finding, int) {
+func diagnose(t testing.TB, f target.Flags) (map[string]Finding, int) {
 	t.Helper()
 	var out bytes.Buffer
 	err := (&DoctorCmd{}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &out, Stderr: io.Discard}, &f})
@@ -247,7 +248,7 @@ func TestCompareGenerators(t *testing.T) {
 // Where there is nothing to compare, that is no problem.
 func TestDoctorGenerators(t *testing.T) {
 	t.Parallel()
-	d := &doctor{o: &Output{&ui.Output{Style: &ui.Style{}}, &Flags{Generators: t.TempDir()}}, t: &Target{}}
+	d := &doctor{o: &Output{&ui.Output{Style: &ui.Style{}}, &target.Flags{Generators: t.TempDir()}}, t: &target.Target{}}
 	d.t.Generators = nil
 	if _, err := d.generators(context.Background()); !errors.As(err, new(skipped)) {
 		t.Errorf("%v", err)
@@ -262,8 +263,8 @@ func TestDoctorGenerators(t *testing.T) {
 func TestDoctorLocal(t *testing.T) {
 	generators := t.TempDir()
 	makeGenerators(t, generators, "maze-task")
-	index := func(entry string) func(g *Flags) {
-		return func(g *Flags) {
+	index := func(entry string) func(g *target.Flags) {
+		return func(g *target.Flags) {
 			dir := filepath.Join(g.LocalDir, "generators")
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -275,13 +276,13 @@ func TestDoctorLocal(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name, check, says, try string
-		harm                   func(g *Flags)
+		harm                   func(g *target.Flags)
 	}{
-		{"not up", "stack", "the local stack is not up", "ops local up", func(*Flags) {}},
-		{"no Python", "python", "there is no python3 on the PATH", "", func(*Flags) { t.Setenv("PATH", t.TempDir()) }},
-		{"no folder", "generators", "no such file", "--generators-dir", func(g *Flags) { g.Generators += "x" }},
-		{"no generator", "generators", "there are none", "examples/generate.py", func(g *Flags) { g.Generators = t.TempDir() }},
-		{"a name that is none", "generators", "its name", "ops generators list", func(g *Flags) {
+		{"not up", "stack", "the local stack is not up", "ops local up", func(*target.Flags) {}},
+		{"no Python", "python", "there is no python3 on the PATH", "", func(*target.Flags) { t.Setenv("PATH", t.TempDir()) }},
+		{"no folder", "generators", "no such file", "--generators-dir", func(g *target.Flags) { g.Generators += "x" }},
+		{"no generator", "generators", "there are none", "examples/generate.py", func(g *target.Flags) { g.Generators = t.TempDir() }},
+		{"a name that is none", "generators", "its name", "ops generators list", func(g *target.Flags) {
 			g.Generators = t.TempDir()
 			makeGenerators(t, g.Generators, "a b")
 		}},
@@ -290,7 +291,7 @@ func TestDoctorLocal(t *testing.T) {
 		{"an environment that is gone", "environments", "its Python is gone", "ops local up", index(fmt.Sprintf(`{"name":"maze-task","dir":%q,"entry":"examples/generate.py","flags":{"output":"--output","seed":true},"python":"/nowhere/python"}`, generators))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := Flags{Stack: stack.Local, LocalDir: filepath.Join(t.TempDir(), ".local"), Generators: generators}
+			f := target.Flags{Stack: stack.Local, LocalDir: filepath.Join(t.TempDir(), ".local"), Generators: generators}
 			test.harm(&f)
 			found, status := diagnose(t, f)
 			if f := found[test.check]; status != ui.ExitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
@@ -68,7 +69,7 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 const notMade = "its environment is not made yet"
 
 // knownGenerators returns every generator of the folder and the catalogue, by name.
-func knownGenerators(g *Flags) ([]Known, error) {
+func knownGenerators(g *target.Flags) ([]Known, error) {
 	found, err := discover(g)
 	if err != nil {
 		return nil, err

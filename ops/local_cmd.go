@@ -12,6 +12,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -41,7 +42,7 @@ type workers struct {
 // image, or those on this machine.
 func (w *workers) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator, error) {
 	if w.Image == "" {
-		list, err := known(ctx, o, &Target{Name: stack.Local}, chosen...)
+		list, err := known(ctx, o, &target.Target{Name: stack.Local}, chosen...)
 		return nil, list, err
 	}
 	image, err := local.FindImage(ctx, w.Image)
@@ -75,13 +76,13 @@ func (w *workers) check() error {
 	return nil
 }
 
-func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *Target, error) {
+func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *target.Target, error) {
 	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout,
 		Required: w.Require, Image: image, Memory: w.Memory, Tmp: w.Tmp, Say: func(m string) { o.Say("%s", m) }})
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, &Target{Outputs: s.Outputs(), Name: stack.Local}, nil
+	return s, &target.Target{Outputs: s.Outputs(), Name: stack.Local}, nil
 }
 
 // LocalUpCmd starts the local stack.
@@ -148,7 +149,7 @@ func (*LocalDownCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	if outputs, err := local.Outputs(o.LocalDir); err == nil {
-		o.Changing(&Target{Outputs: outputs, Name: stack.Local})
+		o.Changing(&target.Target{Outputs: outputs, Name: stack.Local})
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stop process %d: %w", pid, err)
@@ -197,7 +198,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	}
 	if s.Up = err == nil; s.Up {
 		s.PID, _ = local.PID(o.LocalDir)
-		q, err := newQueue(ctx, &Target{Outputs: outputs, Name: stack.Local})
+		q, err := (&target.Target{Outputs: outputs, Name: stack.Local}).Queue(ctx)
 		if err != nil {
 			return err
 		}
@@ -276,11 +277,11 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 		case <-ctx.Done():
 		}
 	}()
-	q, err := newQueue(ctx, t)
+	q, err := t.Queue(ctx)
 	if err != nil {
 		return err
 	}
-	st, err := newStore(ctx, t)
+	st, err := t.Store(ctx)
 	if err != nil {
 		return err
 	}
@@ -313,7 +314,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 }
 
 // make submits what is missing of a run of the chosen generators, watches, and verifies.
-func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, chosen []generator.Generator) (*dataset.Report, error) {
+func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, chosen []generator.Generator) (*dataset.Report, error) {
 	o.Changing(t)
 	costs := knownCosts(o)
 	run := c.run(chosen, costs)

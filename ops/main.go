@@ -3,7 +3,7 @@
 //
 // A command is one struct in one file: its fields are its flags, Help is its
 // manual, Run is its story. Run names what it needs as arguments; targets and
-// clients are made only for a command that asks for them (see target.go). To
+// clients are made only for a command that asks for them (see ops/target). To
 // add a command, write its struct and give it a field in CLI.
 package main
 
@@ -23,6 +23,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -77,10 +78,10 @@ func run() int {
 		spans,
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&cli.Flags, out, task.DefaultDataset),
-		kong.BindSingletonProvider(newTarget),
-		kong.BindSingletonProvider(newStore),
-		kong.BindSingletonProvider(newQueue),
-		kong.BindSingletonProvider(newLambda),
+		kong.BindSingletonProvider(target.Find),
+		kong.BindSingletonProvider((*target.Target).Store),
+		kong.BindSingletonProvider((*target.Target).Queue),
+		kong.BindSingletonProvider((*target.Target).Lambda),
 	)
 	if err != nil {
 		panic(err) // the command line itself is wrong

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -49,7 +50,7 @@ func (c *MonitorCmd) Validate() error {
 }
 
 // Run looks once, or until the run is done.
-func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	run, err := findRun(ctx, st, c.Run_, t)
 	if err != nil {
 		return err
@@ -76,7 +77,7 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 
 // findRun returns a run, the newest if no id is given. For an id that is none it
 // names the newest ones.
-func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.Run, error) {
+func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) (task.Run, error) {
 	if id != "" {
 		run, err := st.Run(ctx, id)
 		if !errors.Is(err, store.ErrNotFound) {
@@ -88,7 +89,7 @@ func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.R
 	case err != nil:
 		return task.Run{}, err
 	case len(ids) == 0:
-		return task.Run{}, ui.WithHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.flags(), t.in())
+		return task.Run{}, ui.WithHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.Flags(), t.In())
 	case id != "":
 		return task.Run{}, ui.WithHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", ui.Some(ids[:min(len(ids), 3)], 10))
 	}
@@ -422,12 +423,12 @@ func (m *monitor) done(p *Progress) bool {
 }
 
 // verdict is the end of a watch: nil for a whole run.
-func (p *Progress) verdict(t *Target) error {
+func (p *Progress) verdict(t *target.Target) error {
 	if p.whole() {
 		return nil
 	}
 	return ui.WithHint(ui.Problem("the run is not whole: %s missing, and the queue is empty", ui.Plural(p.Expected-p.Committed, "sample")),
-		"ops%s dlq list, then ops%s submit --missing --run %s%s", t.flags(), t.flags(), p.Run, t.in())
+		"ops%s dlq list, then ops%s submit --missing --run %s%s", t.Flags(), t.Flags(), p.Run, t.In())
 }
 
 // line is a look in one line.

@@ -10,6 +10,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -68,7 +69,7 @@ type sampled struct {
 	seen    map[string]bool
 }
 
-func newCosts(t *Target, generators int) *costs {
+func newCosts(t *target.Target, generators int) *costs {
 	return &costs{worker: workerOf(t), local: t.Name == stack.Local, newest: make([]newest, generators), traces: map[string]*sampled{}}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -145,11 +146,11 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 
 // setting is the stack's if one is named, or what a stack has unless it is
 // configured otherwise. The flags go before both.
-func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Target, err error) {
+func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *target.Target, err error) {
 	s = plan.DefaultSetting()
 	s.Slower = c.Slower
 	if o.Outputs != "" || o.Stack != "" && o.Stack != stack.Local {
-		if t, err = findTarget(ctx, o.Flags); err != nil {
+		if t, err = target.Find(ctx, o.Flags, ""); err != nil {
 			return s, nil, err
 		}
 		s.Worker = workerOf(t)
@@ -163,7 +164,7 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Ta
 }
 
 // workerOf is a stack's worker, as far as its outputs tell.
-func workerOf(t *Target) plan.Worker {
+func workerOf(t *target.Target) plan.Worker {
 	w := plan.DefaultWorker()
 	if t.Name == stack.Local {
 		return w // what it would be in Lambda
@@ -175,8 +176,8 @@ func workerOf(t *Target) plan.Worker {
 
 // ask asks AWS for what the stack outputs do not tell. A plan is no less a plan
 // without it.
-func ask(ctx context.Context, o *Output, t *Target, s *plan.Setting) {
-	q, err := newQueue(ctx, t)
+func ask(ctx context.Context, o *Output, t *target.Target, s *plan.Setting) {
+	q, err := t.Queue(ctx)
 	if err == nil {
 		settings, e := q.Settings(ctx)
 		s.Retention, err = settings.Retention, e
@@ -187,7 +188,7 @@ func ask(ctx context.Context, o *Output, t *Target, s *plan.Setting) {
 	if t.FunctionName == "" || t.EventSourceMappingID == "" {
 		return
 	}
-	l, err := newLambda(ctx, t)
+	l, err := t.Lambda(ctx)
 	if err == nil {
 		err = askLambda(ctx, t, l, s)
 	}
@@ -197,7 +198,7 @@ func ask(ctx context.Context, o *Output, t *Target, s *plan.Setting) {
 }
 
 // askLambda asks for the function's limits and how many of it may run.
-func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting) error {
+func askLambda(ctx context.Context, t *target.Target, l *lambda.Client, s *plan.Setting) error {
 	f, err := l.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &t.FunctionName})
 	if err != nil {
 		return err
@@ -221,7 +222,7 @@ func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting
 }
 
 // generators are the chosen ones: of the stack's image, or of the folder.
-func (c *PlanCmd) generators(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+func (c *PlanCmd) generators(ctx context.Context, o *Output, t *target.Target) ([]generator.Generator, error) {
 	var list []generator.Generator
 	var err error
 	if t != nil {
@@ -309,7 +310,7 @@ func unmeasured(err error, chosen string, samples int) error {
 }
 
 // remark adds notes on what the plan rests on.
-func (p *Planned) remark(t *Target) {
+func (p *Planned) remark(t *target.Target) {
 	commits := map[string]string{}
 	for _, g := range p.list {
 		commits[g.Name] = g.Commit

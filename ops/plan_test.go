@@ -13,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -31,7 +32,7 @@ func TestPlanAsksTheStack(t *testing.T) {
 	}
 	file, err := c.save(t.TempDir())
 	must(t, err)
-	o := &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: os.Stderr}, &Flags{Outputs: file}}
+	o := &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: os.Stderr}, &target.Flags{Outputs: file}}
 	for _, test := range []struct {
 		flags PlanCmd
 		want  plan.Setting
@@ -70,7 +71,7 @@ func TestMonitorCost(t *testing.T) {
 	run := task.Run{ID: "mine", Samples: 1000, Batch: 100, ChunkSize: 20, Generators: []task.RunGenerator{{Name: "maze"}, {Name: "chess"}}}
 	must(t, c.store.PutRun(t.Context(), run))
 	m := newMonitor(c.store, c.queue, run)
-	m.costs = newCosts(&Target{Name: "dev"}, len(run.Generators))
+	m.costs = newCosts(&target.Target{Name: "dev"}, len(run.Generators))
 	look := func() *RunCost {
 		p, err := m.look(t.Context())
 		must(t, err)
@@ -110,7 +111,7 @@ func TestMonitorCost(t *testing.T) {
 	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
 	names, err = dataset.Names(t.Context(), c.store, "maze", run.Range())
 	must(t, err)
-	few := newCosts(&Target{Name: "dev"}, 1)
+	few := newCosts(&target.Target{Name: "dev"}, 1)
 	few.read = readPerRun - 20
 	chosen := few.choose(0, names, run) // 20 for two generators
 	tasks := map[int]int{}
@@ -120,7 +121,7 @@ func TestMonitorCost(t *testing.T) {
 	if fmt.Sprint(tasks) != "map[0:5 5:5]" {
 		t.Errorf("of 50 receipts, those of the tasks %v are read", tasks)
 	}
-	few = newCosts(&Target{Name: "dev"}, 1)
+	few = newCosts(&target.Target{Name: "dev"}, 1)
 	few.read = readPerRun
 	if more := few.choose(0, names, run); more != nil {
 		t.Errorf("%d are read beyond the limit", len(more))

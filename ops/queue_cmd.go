@@ -9,6 +9,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
@@ -61,7 +62,7 @@ Examples:
 }
 
 // Run shows tasks.
-func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client) error {
+func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	if c.Max < 1 {
 		return ui.Usage("--max is %d, it must be at least 1", c.Max)
 	}
@@ -71,7 +72,7 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and whether the workers are paused is not known: %w", err), "the same with --yes if you accept the count")
 		}
 		if state != mappingDisabled {
-			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state), "ops%s pause, then the same; or --yes if you accept the count", t.flags())
+			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state), "ops%s pause, then the same; or --yes if you accept the count", t.Flags())
 		}
 	}
 	list, err := q.Peek(ctx, c.Max)
@@ -106,7 +107,7 @@ Examples:
 }
 
 // Run empties the queue.
-func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	d, err := q.Depth(ctx)
 	if err != nil {
 		return err
@@ -114,7 +115,7 @@ func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cl
 	return purge(o, t, "queue", d, func() error { return q.Purge(ctx) })
 }
 
-func purge(o *Output, t *Target, what string, d queue.Depth, do func() error) error {
+func purge(o *Output, t *target.Target, what string, d queue.Depth, do func() error) error {
 	o.Changing(t)
 	if err := o.Confirm(fmt.Sprintf("Delete all %s in the %s, also those in flight", ui.Plural(d.Total(), "message"), what)); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -84,7 +85,7 @@ type Compared struct {
 }
 
 // Run reproduces.
-func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	receipt, was, err := dataset.Find(ctx, st, c.Generator, c.Index)
 	if errors.Is(err, store.ErrNotFound) {
 		return c.unknown(ctx, t, st)
@@ -134,15 +135,15 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *Target, st *store.
 }
 
 // unknown says what there is where the sample is not.
-func (c *ReproduceCmd) unknown(ctx context.Context, t *Target, st *store.Store) error {
+func (c *ReproduceCmd) unknown(ctx context.Context, t *target.Target, st *store.Store) error {
 	there, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
 		return err
 	}
 	if !slices.Contains(there, c.Generator) {
-		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls%s", t.flags(), t.in())
+		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls%s", t.Flags(), t.In())
 	}
-	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls%s", t.flags(), t.in())
+	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls%s", t.Flags(), t.In())
 }
 
 // choose decides where the generator runs.

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -28,7 +29,7 @@ import (
 func fetch(t *testing.T, c *cloud, to string, unpack bool, generators ...string) (string, error) {
 	t.Helper()
 	var said bytes.Buffer
-	o := &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &said, Stderr: io.Discard}, &Flags{}}
+	o := &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &said, Stderr: io.Discard}, &target.Flags{}}
 	err := (&ResultsDownloadCmd{To: to, Unpack: unpack, Generator: generators}).Run(t.Context(), o, c.store)
 	return said.String(), err
 }

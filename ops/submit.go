@@ -14,6 +14,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -122,7 +123,7 @@ type submitted struct {
 }
 
 // Run plans, writes the run down, and sends.
-func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	switch {
 	case c.Resume != "":
 		o.Changing(t)
@@ -160,7 +161,7 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 }
 
 // submit writes a run down and sends it, or prints it.
-func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) error {
+func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, run task.Run) error {
 	tasks := run.Plan()
 	if err := c.checkCost(o, t, run); err != nil {
 		return err
@@ -186,7 +187,7 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 	}
 	if err := st.PutRun(ctx, run); err != nil {
 		if errors.Is(err, store.ErrExists) {
-			return ui.WithHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
+			return ui.WithHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
 		}
 		return err
 	}
@@ -195,7 +196,7 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *Target, q *queue.C
 
 // costOf reckons a run on a stack. How many workers it starts is not known: as many
 // as possible are reckoned with.
-func (c *SubmitCmd) costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, error) {
+func (c *SubmitCmd) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimate, error) {
 	costs, err := plan.LoadCosts(o.LocalDir)
 	if err != nil {
 		return nil, err
@@ -207,7 +208,7 @@ func (c *SubmitCmd) costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, 
 
 // checkCost refuses a run that may cost more than it should, or of which that is
 // not known. On this machine nothing has to be paid.
-func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
+func (c *SubmitCmd) checkCost(o *Output, t *target.Target, run task.Run) error {
 	if c.MaxCost == nil || t.Name == stack.Local {
 		return nil
 	}
@@ -224,7 +225,7 @@ func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
 	}
 	if e.Make > *c.MaxCost {
 		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", ui.Dollars(e.Make), *c.MaxCost),
-			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples, c.shape(run))
+			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.Flags(), c.words(run), run.Samples, c.shape(run))
 	}
 	o.Say("the run costs about %s dollars, --max-cost is %g", ui.Dollars(e.Make), *c.MaxCost)
 	return nil
@@ -232,7 +233,7 @@ func (c *SubmitCmd) checkCost(o *Output, t *Target, run task.Run) error {
 
 // sayShards says what a new dataset would cost in the other format, where it is known
 // and worth it.
-func (c *SubmitCmd) sayShards(ctx context.Context, o *Output, t *Target, st *store.Store, run task.Run) error {
+func (c *SubmitCmd) sayShards(ctx context.Context, o *Output, t *target.Target, st *store.Store, run task.Run) error {
 	if t.Name == stack.Local || run.Format != task.Files || c.Format != "" {
 		return nil
 	}
@@ -283,7 +284,7 @@ func (c *SubmitCmd) confirmQueue(ctx context.Context, o *Output, q *queue.Client
 }
 
 // newRun makes the run that the flags describe.
-func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *Target, st *store.Store, list []generator.Generator) (task.Run, error) {
+func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *target.Target, st *store.Store, list []generator.Generator) (task.Run, error) {
 	if c.completes() {
 		old, err := findRun(ctx, st, c.Run_, t)
 		if err != nil {
@@ -358,7 +359,7 @@ func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, erro
 	return run, nil
 }
 
-func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task) error {
+func (c *SubmitCmd) printPlan(o *Output, t *target.Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
 	p.Samples = countSamples(tasks)
 	if e, err := c.costOf(o, t, run); err == nil && t.Name != stack.Local {
@@ -386,7 +387,7 @@ func (c *SubmitCmd) printPlan(o *Output, t *Target, run task.Run, tasks []task.T
 
 // send sends those tasks of a run that the journal does not have, and prints
 // what to do next.
-func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.Run, resumed bool) error {
+func send(ctx context.Context, o *Output, t *target.Target, q *queue.Client, run task.Run, resumed bool) error {
 	tasks := run.Plan()
 	j, err := openJournal(o.LocalDir, t.Name, run.ID)
 	if err != nil {
@@ -414,12 +415,12 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 		return j.add(places[i])
 	})
 	if err != nil {
-		return ui.WithHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
+		return ui.WithHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
 	}
 	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left), Samples: countSamples(tasks)}
 	err = o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, ui.Plural(len(left), "task"), ui.Plural(s.Samples, "sample"))
 	})
-	o.Say("next: ops%s monitor --run %s --watch%s", t.flags(), run.ID, t.in())
+	o.Say("next: ops%s monitor --run %s --watch%s", t.Flags(), run.ID, t.In())
 	return err
 }

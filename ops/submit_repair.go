@@ -11,6 +11,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -18,7 +19,7 @@ import (
 
 // mend carries out a repair plan: it removes what no receipt names, fills the gaps
 // of the plan's run, and sends tasks that restore what is gone or wrong.
-func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	plan, err := dataset.ReadPlan(c.RepairPlan, st)
 	if err != nil {
 		return err
@@ -109,7 +110,7 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *Target, q *queue.Cli
 
 // planned is the run that a plan is for, with each of the plan's generators. gaps
 // tells whether the plan knows what a gap is: it was made for a run.
-func (c *SubmitCmd) planned(ctx context.Context, t *Target, st *store.Store, plan *dataset.Plan) (run task.Run, gaps bool, err error) {
+func (c *SubmitCmd) planned(ctx context.Context, t *target.Target, st *store.Store, plan *dataset.Plan) (run task.Run, gaps bool, err error) {
 	if plan.Run != "" {
 		old, err := findRun(ctx, st, plan.Run, t)
 		if err != nil {
@@ -182,7 +183,7 @@ func usedAttempt(ctx context.Context, st *store.Store) (int, error) {
 }
 
 // replaceDuplicates fills the gaps of a run and then replaces duplicates, in rounds.
-func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run) (err error) {
+func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, run task.Run) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil {
 			err = ui.WithHint(err, "the same command: it goes on where it was")
@@ -208,7 +209,7 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 			return err
 		}
 		if left := countSamples(run.Plan()); left > 0 {
-			return ui.WithHint(ui.Problem("%s still missing: duplicates are replaced when nothing is missing", ui.Plural(left, "sample")), "ops%s dlq list", t.flags())
+			return ui.WithHint(ui.Problem("%s still missing: duplicates are replaced when nothing is missing", ui.Plural(left, "sample")), "ops%s dlq list", t.Flags())
 		}
 	}
 	used, err := usedAttempt(ctx, st)
@@ -220,7 +221,7 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 		Look: func(ctx context.Context, v *dataset.View) error {
 			err := v.Read(ctx, st)
 			if errors.Is(err, store.ErrDamaged) {
-				return ui.WithHint(err, "ops%s verify --deep%s", t.flags(), t.in())
+				return ui.WithHint(err, "ops%s verify --deep%s", t.Flags(), t.In())
 			}
 			return err
 		},
@@ -241,7 +242,7 @@ func (c *SubmitCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 		return err
 	}
 	if i := slices.IndexFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict == dataset.Failed }); i >= 0 {
-		return ui.WithHint(ui.Problem(""), "ops%s dlq list", t.flags())
+		return ui.WithHint(ui.Problem(""), "ops%s dlq list", t.Flags())
 	}
 	if slices.ContainsFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict != dataset.Distinct }) {
 		return ui.Problem("")
@@ -264,7 +265,7 @@ func printOutcomes(w io.Writer, outcomes []dataset.Outcome) {
 // waiter sends runs and waits for them.
 type waiter struct {
 	o     *Output
-	t     *Target
+	t     *target.Target
 	queue *queue.Client
 	store *store.Store
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -68,7 +69,7 @@ func (c *VerifyCmd) Validate() error {
 }
 
 // Run verifies and prints the report.
-func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	// What is kept of each sample has no pointers, so that collecting garbage often
 	// costs little, and half a million samples fit into 200 MB.
 	if os.Getenv("GOGC") == "" {
@@ -103,7 +104,7 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Sto
 }
 
 // run is the run that is verified, or what the flags describe.
-func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Store) (task.Run, error) {
+func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *store.Store) (task.Run, error) {
 	if !c.given() {
 		return findRun(ctx, st, c.Run_, t)
 	}
@@ -117,7 +118,7 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Sto
 
 // wanted are the generators that were chosen. Like a run, all of them leaves out what
 // is not ready, unless it has samples all the same.
-func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.Store) ([]string, error) {
+func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st *store.Store) ([]string, error) {
 	list, err := present(ctx, o, t)
 	if err != nil {
 		return nil, err
@@ -150,7 +151,7 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.
 }
 
 // file is where what belongs to this check is kept on this machine.
-func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string {
+func (c *VerifyCmd) file(o *Output, t *target.Target, run task.Run, what string) string {
 	name := run.ID
 	if name == "" {
 		name = fmt.Sprintf("%d-%d", run.Start, run.Start+run.Samples-1)
@@ -162,19 +163,19 @@ func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string
 }
 
 // advise writes the repair plan and says which command carries it out.
-func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, report *dataset.Report) error {
+func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run task.Run, report *dataset.Report) error {
 	wrong := ui.Problem("")
-	again := "--run " + run.ID + t.in()
+	again := "--run " + run.ID + t.In()
 	if run.ID == "" {
-		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.in())
+		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.In())
 	}
 	plan := report.Plan(st)
 	damaged := plan.Overwrites() || plan.Restores()
 	switch {
 	case damaged && !c.Deep:
-		return ui.WithHint(wrong, "ops%s verify --deep %s", t.flags(), again)
+		return ui.WithHint(wrong, "ops%s verify --deep %s", t.Flags(), again)
 	case !c.Deep || !damaged && c.RepairPlan == "":
-		return ui.WithHint(wrong, "ops%s submit --missing %s", t.flags(), again)
+		return ui.WithHint(wrong, "ops%s submit --missing %s", t.Flags(), again)
 	}
 	path := c.RepairPlan
 	if path == "" {
@@ -189,9 +190,9 @@ func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, 
 		how = "--overwrite"
 	}
 	if len(plan.Gaps()) > 0 && run.ID == "" {
-		return ui.WithHint(wrong, "ops%s submit %s --repair-plan %s%s, and for the gaps ops%s submit --missing %s", t.flags(), how, path, t.in(), t.flags(), again)
+		return ui.WithHint(wrong, "ops%s submit %s --repair-plan %s%s, and for the gaps ops%s submit --missing %s", t.Flags(), how, path, t.In(), t.Flags(), again)
 	}
-	return ui.WithHint(wrong, "ops%s submit %s --repair-plan %s%s", t.flags(), how, path, t.in())
+	return ui.WithHint(wrong, "ops%s submit %s --repair-plan %s%s", t.Flags(), how, path, t.In())
 }
 
 // words are the flags that chose the generators.

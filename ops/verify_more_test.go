@@ -24,6 +24,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -312,7 +313,7 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 			}
 		}
 		var listed bytes.Buffer
-		must(t, (&ResultsLsCmd{Generator: []string{name}}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &listed, Stderr: io.Discard}, &Flags{}}, c.store))
+		must(t, (&ResultsLsCmd{Generator: []string{name}}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &listed, Stderr: io.Discard}, &target.Flags{}}, c.store))
 		if !strings.Contains(listed.String(), fmt.Sprintf(`"samples": %d,`, samples)) {
 			t.Errorf("trial %d: list: %s", trial, &listed)
 		}

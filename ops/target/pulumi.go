@@ -1,4 +1,4 @@
-package main
+package target
 
 import (
 	"bytes"
@@ -13,23 +13,24 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // pulumiTarget asks the Pulumi CLI for the outputs of a stack, as a person would
 // in the project's folder. A name without a project ("dev") needs that folder;
 // a full one ("organization/vm-dataset/dev") does not.
-func pulumiTarget(ctx context.Context, g *Flags) (*Target, error) {
+func pulumiTarget(ctx context.Context, f *Flags, d task.Dataset) (*Target, error) {
 	args := []string{"stack", "output", "--json", "--non-interactive"}
-	if g.Stack != "" {
-		args = append(args, "--stack", g.Stack)
+	if f.Stack != "" {
+		args = append(args, "--stack", f.Stack)
 	}
-	text, err := pulumi(ctx, g, args...)
+	text, err := Pulumi(ctx, f, args...)
 	if err != nil {
 		return nil, err
 	}
-	name := g.Stack
+	name := f.Stack
 	if name == "" {
-		shown, err := pulumi(ctx, g, "stack", "--show-name", "--non-interactive")
+		shown, err := Pulumi(ctx, f, "stack", "--show-name", "--non-interactive")
 		if err != nil {
 			return nil, err
 		}
@@ -45,12 +46,12 @@ func pulumiTarget(ctx context.Context, g *Flags) (*Target, error) {
 	case err != nil:
 		return nil, ui.WithHint(fmt.Errorf("stack %s: %w", name, err), "pulumi up --stack %s, then the same again", name)
 	}
-	return &Target{Outputs: o, Name: name, project: g.projectFlag()}, nil
+	return &Target{Outputs: o, Name: name, Dataset: d, project: f.projectFlag()}, nil
 }
 
-// pulumi runs the Pulumi CLI in the project's folder and returns what it
+// Pulumi runs the Pulumi CLI in the project's folder and returns what it
 // printed. What it cannot do comes as one sentence and the way out.
-func pulumi(ctx context.Context, g *Flags, args ...string) ([]byte, error) {
+func Pulumi(ctx context.Context, f *Flags, args ...string) ([]byte, error) {
 	path, err := exec.LookPath("pulumi")
 	if err != nil {
 		return nil, ui.WithHint(errors.New("there is no pulumi on the PATH to ask for the stack's outputs"),
@@ -58,7 +59,7 @@ func pulumi(ctx context.Context, g *Flags, args ...string) ([]byte, error) {
 	}
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Dir, cmd.Stderr = g.Project, &said
+	cmd.Dir, cmd.Stderr = f.Project, &said
 	cmd.Env = append(os.Environ(), "PULUMI_SKIP_UPDATE_CHECK=true")
 	out, err := cmd.Output()
 	exit, exited := errors.AsType[*exec.ExitError](err)
@@ -70,7 +71,7 @@ func pulumi(ctx context.Context, g *Flags, args ...string) ([]byte, error) {
 	case !exited:
 		return nil, ui.WithHint(fmt.Errorf("run pulumi: %w", err), "name the project's folder with --project or OPS_PROJECT")
 	}
-	return nil, pulumiRefusal(g, exit.ExitCode(), said.String())
+	return nil, pulumiRefusal(f, exit.ExitCode(), said.String())
 }
 
 // Exit statuses of the Pulumi CLI.
@@ -120,17 +121,17 @@ var refusals = []struct {
 
 var pulumiError = regexp.MustCompile(`(?m)^error: `)
 
-func pulumiRefusal(g *Flags, status int, said string) error {
+func pulumiRefusal(f *Flags, status int, said string) error {
 	for _, r := range refusals {
 		found := r.says.FindStringSubmatch(said)
 		if found == nil && (r.status == 0 || r.status != status) {
 			continue
 		}
-		caught := g.Stack
+		caught := f.Stack
 		if len(found) > 1 {
 			caught = found[1]
 		}
-		folder, err := filepath.Abs(g.Project)
+		folder, err := filepath.Abs(f.Project)
 		if err != nil {
 			return err
 		}
