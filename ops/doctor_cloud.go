@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
@@ -374,12 +375,12 @@ func (d *doctor) generators(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	diff := compareGenerators(here, d.t.Generators)
+	diff := inventory.Compare(here, d.t.Generators)
 	var found []string
 	for _, f := range []struct {
 		what  string
 		names []string
-	}{{"not in the image: ", diff.local}, {"only in the image: ", diff.image}, {"of another commit in the image: ", diff.changed}} {
+	}{{"not in the image: ", diff.Local}, {"only in the image: ", diff.Image}, {"of another commit in the image: ", diff.Changed}} {
 		if len(f.names) > 0 {
 			found = append(found, f.what+ui.Some(f.names, 3))
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
@@ -55,7 +56,7 @@ func examineLocal(ctx context.Context, o *Output) ([]Finding, error) {
 }
 
 func checkGenerators(g *target.Flags) (string, error) {
-	list, err := discover(g)
+	list, err := inventory.Inventory{Flags: g}.Folder()
 	if err != nil {
 		return "", err
 	}
@@ -73,7 +74,7 @@ func checkGenerators(g *target.Flags) (string, error) {
 // checkEnvironments looks at the environments that were made. One that was not
 // is made when it is needed.
 func checkEnvironments(g *target.Flags) (string, error) {
-	list, err := discover(g)
+	list, err := inventory.Inventory{Flags: g}.Folder()
 	if err != nil {
 		return "", skipped("there are no generators to make them for")
 	}

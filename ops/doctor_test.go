@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -23,7 +22,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 // diagnose runs ops doctor on a cloud and returns its findings by check.
@@ -231,17 +229,6 @@ func TestDoctorRefused(t *testing.T) {
 	found, _ = c.diagnose(t.TempDir())
 	if f := found["credentials"]; f.State != "problem" || !strings.Contains(f.Says, "connection refused") || !strings.Contains(f.Try, "network") {
 		t.Errorf("%+v", f)
-	}
-}
-
-// Commits that are known on both sides must be the same.
-func TestCompareGenerators(t *testing.T) {
-	t.Parallel()
-	here := []generator.Generator{{Name: "same", Commit: "a"}, {Name: "changed", Commit: "b-dirty"}, {Name: "unknown"}, {Name: "forgotten", Commit: "a"},
-		{Name: "new"}, {Name: "broken", Problem: "its name"}}
-	d := compareGenerators(here, map[string]string{"same": "a", "changed": "b", "unknown": "a", "forgotten": "", "other": "a"})
-	if want := (difference{local: []string{"new"}, image: []string{"other"}, changed: []string{"changed"}}); !reflect.DeepEqual(d, want) {
-		t.Errorf("%+v, want %+v", d, want)
 	}
 }
 

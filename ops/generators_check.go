@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
@@ -64,7 +63,7 @@ func (c *GeneratorsCheckCmd) Validate() error {
 
 // Run checks.
 func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
-	chosen, err := prepared(ctx, o, c.Names)
+	chosen, err := o.inventory().PrepareFolder(ctx, c.Names)
 	if err != nil {
 		return err
 	}
@@ -127,35 +126,6 @@ func lockState(root string, g *generator.Generator) (string, error) {
 		return "stale", nil
 	}
 	return "missing", nil
-}
-
-// prepared returns generators of the folder, all if none is named, with their
-// environments made. One that is not ready has a Problem.
-func prepared(ctx context.Context, o *Output, names []string) ([]generator.Generator, error) {
-	here, err := discover(o.Flags)
-	if err != nil {
-		return nil, err
-	}
-	var all []string
-	for _, g := range here {
-		all = append(all, g.Name)
-	}
-	if names, err = (&choice{All: len(names) == 0, Generator: names}).names(all); err != nil {
-		return nil, notThere(o.Flags, err)
-	}
-	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, names, func(line string) { o.Say("%s", line) })
-	if err != nil {
-		return nil, err
-	}
-	var list []generator.Generator
-	for _, name := range names {
-		g, err := index.Find(name)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, *g)
-	}
-	return list, nil
 }
 
 func printChecks(w io.Writer, reports []*contract.Report) {

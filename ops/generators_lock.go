@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
@@ -33,7 +34,7 @@ Examples:
 
 // Run locks.
 func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
-	here, err := discover(o.Flags)
+	here, err := o.inventory().Folder()
 	if err != nil {
 		return err
 	}
@@ -43,8 +44,8 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 		for _, g := range here {
 			all = append(all, g.Name)
 		}
-		if names, err = (&choice{Generator: c.Names}).names(all); err != nil {
-			return notThere(o.Flags, err)
+		if names, err = inventory.Pick(c.Names, all); err != nil {
+			return o.inventory().NotFound(err)
 		}
 	}
 	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names, Upgrade: c.Upgrade, Progress: func(line string) { o.Say("%s", line) }}

@@ -92,7 +92,7 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	chosen, err := prepared(ctx, o, []string{c.Name})
+	chosen, err := o.inventory().PrepareFolder(ctx, []string{c.Name})
 	if err != nil {
 		return err
 	}

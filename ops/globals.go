@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/alecthomas/kong"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -19,6 +20,10 @@ type Globals struct {
 type Output struct {
 	*ui.Output
 	*target.Flags
+}
+
+func (o *Output) inventory() inventory.Inventory {
+	return inventory.Inventory{Flags: o.Flags, Say: o.Say}
 }
 
 // inDataset is the flag of every command that works on samples.

@@ -42,7 +42,7 @@ type workers struct {
 // image, or those on this machine.
 func (w *workers) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator, error) {
 	if w.Image == "" {
-		list, err := known(ctx, o, &target.Target{Name: stack.Local}, chosen...)
+		list, err := o.inventory().Prepare(ctx, &target.Target{Name: stack.Local}, chosen...)
 		return nil, list, err
 	}
 	image, err := local.FindImage(ctx, w.Image)
@@ -285,7 +285,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := keepLocks(ctx, o, st, chosen); err != nil {
+	if err := o.inventory().KeepLocks(ctx, st, chosen); err != nil {
 		return err
 	}
 	report, err := c.make(ctx, o, t, q, st, chosen)

@@ -226,9 +226,9 @@ func (c *PlanCmd) generators(ctx context.Context, o *Output, t *target.Target) (
 	var list []generator.Generator
 	var err error
 	if t != nil {
-		list, err = known(ctx, o, t)
+		list, err = o.inventory().Prepare(ctx, t)
 	} else {
-		list, err = discover(o.Flags)
+		list, err = o.inventory().Folder()
 	}
 	if err != nil {
 		return nil, err

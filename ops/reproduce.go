@@ -162,7 +162,7 @@ func (c *ReproduceCmd) choose(ctx context.Context, o *Output, r *rerun, p *Repro
 		}
 	}
 	if r.generator == nil {
-		lock, err := findLock(ctx, o, r.store, r.receipt)
+		lock, err := o.inventory().FindLock(ctx, r.store, r.receipt)
 		if err != nil {
 			return err
 		}

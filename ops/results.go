@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -90,7 +91,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 	if len(wanted) == 0 || slices.Contains(wanted, "all") {
 		return there, nil
 	}
-	return (&choice{Generator: wanted}).names(there)
+	return inventory.Pick(wanted, there)
 }
 
 func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {

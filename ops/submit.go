@@ -12,6 +12,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
@@ -138,9 +139,9 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *que
 	var list []generator.Generator
 	var err error
 	if c.DryRun {
-		list, err = present(ctx, o, t)
+		list, err = o.inventory().List(ctx, t)
 	} else {
-		list, err = known(ctx, o, t, c.named()...)
+		list, err = o.inventory().Prepare(ctx, t, c.named()...)
 	}
 	if err != nil {
 		return err
@@ -150,7 +151,7 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *que
 		return err
 	}
 	if !c.DryRun {
-		if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+		if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
 			return err
 		}
 	}

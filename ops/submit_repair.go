@@ -10,6 +10,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
@@ -28,7 +29,7 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *target.Target, q *qu
 	if err != nil {
 		return err
 	}
-	list, err := present(ctx, o, t)
+	list, err := o.inventory().List(ctx, t)
 	if err != nil { // then the workers judge
 		o.Say("note: what makes the samples is not known here: %s", ui.Plain(err))
 	}
@@ -96,7 +97,7 @@ func (c *SubmitCmd) mend(ctx context.Context, o *Output, t *target.Target, q *qu
 			fmt.Fprintf(w, "no task has to be sent; %s removed\n", ui.Plural(removed, "object"))
 		})
 	}
-	if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
 		return err
 	}
 	if err := st.PutRun(ctx, run); err != nil {

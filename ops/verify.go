@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -119,7 +120,7 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *st
 // wanted are the generators that were chosen. Like a run, all of them leaves out what
 // is not ready, unless it has samples all the same.
 func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st *store.Store) ([]string, error) {
-	list, err := present(ctx, o, t)
+	list, err := o.inventory().List(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -129,9 +130,9 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st 
 		all = append(all, g.Name)
 		problems[g.Name] = g.Problem
 	}
-	names, err := c.names(all)
+	names, err := inventory.Pick(c.names(), all)
 	if err != nil || !c.everything() {
-		return names, notThere(o.Flags, err)
+		return names, o.inventory().NotFound(err)
 	}
 	committed, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
