@@ -22,8 +22,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -177,13 +177,13 @@ func BenchmarkHalfMillion(b *testing.B) {
 			})
 			b.Run("monitor-refresh", func(b *testing.B) {
 				rounds(b, func() took {
-					m := newMonitor(f.store, f.queue, run)
-					m.costs = newCosts(&target.Target{Name: stack.Local}, generators)
-					_, err := m.lookSurely(b.Context())
+					m := monitor.New(f.store, f.queue, run)
+					m.CountCost(plan.DefaultWorker(), true)
+					_, err := m.Poll(b.Context())
 					must(b, err)
 					f.fill(b, run, 51*250, false) // of the hundred that were missing, two still are
 					before, began := f.requests.Load(), time.Now()
-					p, err := m.lookSurely(b.Context())
+					p, err := m.Poll(b.Context())
 					must(b, err)
 					if p.Expected-p.Committed != 2*run.ChunkSize {
 						b.Fatalf("%d of %d are committed", p.Committed, p.Expected)

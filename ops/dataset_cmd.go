@@ -110,7 +110,7 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 		return err
 	}
 	for i, g := range m.Generators {
-		s.Committed[g.Name] = length(there[i].Ranges)
+		s.Committed[g.Name] = dataset.Length(there[i].Ranges)
 	}
 	return o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format, m.Created.Format("2006-01-02 15:04"))

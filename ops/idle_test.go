@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
@@ -103,12 +104,12 @@ func TestWatchWhileCountsLag(t *testing.T) {
 				})
 				began := time.Now()
 				o := &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &target.Flags{}}
-				p, err := watchLines(t.Context(), o, newMonitor(c.store, c.queue, run), 5*time.Second, func(*Progress) error { return nil })
+				p, err := monitor.New(c.store, c.queue, run).WatchLines(t.Context(), o.Output, 5*time.Second, func(*monitor.Progress) error { return nil })
 				must(t, err)
 				if took := time.Since(began); took < test.least || took > test.most {
 					t.Errorf("it ended after %s, want %s to %s", took, test.least, test.most)
 				}
-				verdict := fmt.Sprint(p.verdict(&target.Target{}))
+				verdict := fmt.Sprint(verdict(&target.Target{}, p))
 				if want := map[bool]string{true: "<nil>", false: "the run is not whole: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
 					t.Errorf("verdict %q, want %q", verdict, want)
 				}

@@ -11,6 +11,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
@@ -335,7 +336,7 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *
 		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
 			return nil, err
 		}
-		_, err := watchLines(ctx, o, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
+		_, err := monitor.New(st, q, run).WatchLines(ctx, o.Output, 500*time.Millisecond, func(p *monitor.Progress) error {
 			o.Progress("samples", p.Committed, p.Expected)
 			return nil
 		})

@@ -353,7 +353,7 @@ func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, erro
 	}
 	var left []task.RunGenerator
 	for i, g := range run.Generators {
-		g.Missing = gaps(run.Range(), there[i].Ranges)
+		g.Missing = dataset.Gaps(run.Range(), there[i].Ranges)
 		left = append(left, g)
 	}
 	run.Generators = left

@@ -11,6 +11,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
@@ -306,7 +307,7 @@ func (w *waiter) make(ctx context.Context, run task.Run) error {
 		return err
 	}
 	total := countSamples(tasks)
-	_, err := watchLines(ctx, w.o, newMonitor(w.store, w.queue, run), w.every(), func(p *Progress) error {
+	_, err := monitor.New(w.store, w.queue, run).WatchLines(ctx, w.o.Output, w.every(), func(p *monitor.Progress) error {
 		w.o.Progress("samples", total-(p.Expected-p.Committed), total)
 		return nil
 	})

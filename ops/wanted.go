@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
@@ -72,7 +73,7 @@ func (p *wanted) shape(run task.Run) string {
 func (p *wanted) sayCommitted(o *Output, left task.Run) {
 	done := left.Samples * len(left.Generators)
 	for _, g := range left.Generators {
-		done -= length(g.Missing)
+		done -= dataset.Length(g.Missing)
 	}
 	if done > 0 {
 		o.Say("%s of this range are committed already and are not made again", ui.Plural(done, "sample"))

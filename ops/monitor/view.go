@@ -1,4 +1,4 @@
-package main
+package monitor
 
 import (
 	"cmp"
@@ -18,7 +18,7 @@ import (
 
 // watchLive shows the looks at a run on the whole screen, until it is done or
 // the person leaves with q or Ctrl-C.
-func watchLive(ctx context.Context, m *monitor, interval time.Duration) (*Progress, error) {
+func (m *Monitor) watchLive(ctx context.Context, interval time.Duration) (*Progress, error) {
 	lipgloss.SetDefaultRenderer(lipgloss.NewRenderer(os.Stderr)) // standard output is for the data, and may be a file
 	v := &view{monitor: m, interval: interval, context: ctx, started: time.Now(), width: 80, height: 24}
 	if _, err := tea.NewProgram(v, tea.WithOutput(os.Stderr), tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left && !v.stopped {
@@ -28,20 +28,20 @@ func watchLive(ctx context.Context, m *monitor, interval time.Duration) (*Progre
 	case v.stopped || ctx.Err() != nil:
 		return nil, errors.New("stopped")
 	case v.left:
-		return v.progress, errLeft
+		return v.progress, ErrLeft
 	case v.err != nil:
 		return nil, v.err
 	}
 	return v.progress, nil
 }
 
-// errLeft says that the person left the live view: the run goes on, and nothing is
+// ErrLeft says that the person left the live view: the run goes on, and nothing is
 // said of its end.
-var errLeft = errors.New("left")
+var ErrLeft = errors.New("left")
 
 // view is the live view's state.
 type view struct {
-	monitor       *monitor
+	monitor       *Monitor
 	context       context.Context // bubbletea's commands take none
 	interval      time.Duration
 	started       time.Time
@@ -59,13 +59,13 @@ type (
 	again struct{}
 )
 
-func (v *view) look() tea.Msg {
-	p, err := v.monitor.lookSurely(v.context)
+func (v *view) poll() tea.Msg {
+	p, err := v.monitor.Poll(v.context)
 	return looked{p, err}
 }
 
 // Init starts the first look.
-func (v *view) Init() tea.Cmd { return v.look }
+func (v *view) Init() tea.Cmd { return v.poll }
 
 // Update takes a look's result, a key or a new size.
 func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
@@ -94,7 +94,7 @@ func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 		return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })
 	case again:
-		return v, v.look
+		return v, v.poll
 	}
 	return v, nil
 }
