@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -67,17 +69,17 @@ func (f *dlqFilter) check() error {
 			names = append(names, string(known))
 		}
 		if near := generator.Nearest(string(c), names); near != "" {
-			return usage("--cause %q is none; did you mean %s?", string(c), near)
+			return ui.Usage("--cause %q is none; did you mean %s?", string(c), near)
 		}
-		return usage("--cause %q is none; there are %s", string(c), strings.Join(names, ", "))
+		return ui.Usage("--cause %q is none; there are %s", string(c), strings.Join(names, ", "))
 	}
 	if f.Dataset != "" {
 		if err := task.CheckName(f.Dataset); err != nil {
-			return usage("--dataset %v", err)
+			return ui.Usage("--dataset %v", err)
 		}
 	}
 	if f.Max < 0 {
-		return usage("--max is %d, it must be at least 1", f.Max)
+		return ui.Usage("--max is %d, it must be at least 1", f.Max)
 	}
 	return nil
 }
@@ -141,7 +143,7 @@ func describe(m queue.Message) dead {
 	case err == nil:
 		d.Task = &t
 	case !known:
-		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "), cut(m.Body, 60))
+		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "), ui.Cut(m.Body, 60))
 		return d
 	}
 	if !known {
@@ -222,7 +224,7 @@ func (g *Group) add(d dead) {
 }
 
 // Run shows the DLQ.
-func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	type key struct {
 		cause     task.Cause
 		generator string
@@ -282,18 +284,18 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 				fmt.Fprintf(w, "%s\t%s\t%s\n", g.Cause, g.Means, g.Remedy)
 			}
 		}
-		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.flags(), sorted[0].Example.FirstID())
+		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.Flags(), sorted[0].Example.FirstID())
 	})
 }
 
 func listGroups(w io.Writer, groups []*Group) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tTASKS\tSAMPLES\tFIRST\tLAST\tEXAMPLE\tDETAIL")
 	for _, g := range groups {
-		name, samples := g.Generator, count(g.Samples)
+		name, samples := g.Generator, ui.Count(g.Samples)
 		if g.Example.Task == nil {
 			name, samples = "no task", "?"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, name, count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), cut(g.Example.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, name, ui.Count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), ui.Cut(g.Example.Detail, 120))
 	}
 }
 
@@ -304,20 +306,11 @@ func listEach(w io.Writer, list []dead) {
 		if d.Task == nil {
 			name = "no task"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, name, d.samples(), d.receives(), span(time.Since(d.Sent)), d.FirstID(), cut(d.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, name, d.samples(), d.receives(), ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
 	}
 }
 
-func ago(t time.Time) string { return span(time.Since(t)) + " ago" }
-
-// cut shortens a text to one line of at most n characters.
-func cut(s string, n int) string {
-	s = printable(strings.Join(strings.Fields(s), " "))
-	if r := []rune(s); len(r) > n {
-		return string(r[:n-1]) + "…"
-	}
-	return s
-}
+func ago(t time.Time) string { return ui.Span(time.Since(t)) + " ago" }
 
 // DLQDownloadCmd saves the DLQ.
 type DLQDownloadCmd struct {
@@ -355,7 +348,7 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 		return err
 	}
 	return o.Print(map[string]any{"messages": saved, "to": c.To}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", plural(saved, "message"), c.To)
+		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", ui.Plural(saved, "message"), c.To)
 	})
 }
 
@@ -377,7 +370,7 @@ Examples:
 }
 
 // Run deletes messages.
-func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	const enough = 1000 // to look at before everything is deleted anyway
 	look, ids, foreign := c.dlqFilter, map[string]bool{}, 0
 	if !c.given() {
@@ -409,10 +402,10 @@ func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cl
 		o.Say("purged: no message in the DLQ is like that")
 		return nil
 	}
-	if err := o.Confirm(fmt.Sprintf("Delete %s of the DLQ%s", plural(len(ids), "message"), note)); err != nil {
+	if err := o.Confirm(fmt.Sprintf("Delete %s of the DLQ%s", ui.Plural(len(ids), "message"), note)); err != nil {
 		return err
 	}
 	n, err := q.PurgeDLQOf(ctx, func(m queue.Message) bool { return ids[m.ID] })
-	o.Say("purged: %s", plural(n, "message"))
+	o.Say("purged: %s", ui.Plural(n, "message"))
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // DoctorCmd checks a stack.
@@ -81,7 +82,7 @@ func (*DoctorCmd) Run(ctx context.Context, o *Output) error {
 	}); err != nil || problems == 0 {
 		return err
 	}
-	return problem("doctor found %s", plural(problems, "problem"))
+	return ui.Problem("doctor found %s", ui.Plural(problems, "problem"))
 }
 
 // examine makes checks side by side and returns what they found, in their order.
@@ -107,9 +108,9 @@ func finding(name, says string, err error) Finding {
 	if s, ok := errors.AsType[skipped](err); ok {
 		return Finding{Check: name, State: "skipped", Says: string(s)}
 	}
-	f := Finding{Check: name, State: "problem", Says: cut(plain(providerPrefix.ReplaceAllString(err.Error(), ""), err), 400)}
-	if h, ok := errors.AsType[*hint](err); ok {
-		f.Try = h.way
+	f := Finding{Check: name, State: "problem", Says: ui.Cut(ui.Plain(err), 400)}
+	if h, ok := errors.AsType[*ui.Hint](err); ok {
+		f.Try = h.Way
 	} else {
 		f.Try = cure(err)
 	}

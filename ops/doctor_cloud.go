@@ -21,8 +21,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
@@ -31,28 +33,28 @@ import (
 // others: what two of them need is asked twice.
 type doctor struct {
 	o      *Output
-	t      *Target
+	t      *target.Target
 	tasks  *queue.Client
 	store  *store.Store
 	lambda *lambda.Client
 	aws    aws.Config
 }
 
-func newDoctor(ctx context.Context, o *Output, t *Target) (*doctor, error) {
-	config, err := t.awsConfig(ctx)
+func newDoctor(ctx context.Context, o *Output, t *target.Target) (*doctor, error) {
+	config, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
 	d := &doctor{o: o, t: t, lambda: lambda.NewFromConfig(config), aws: config}
-	if d.tasks, err = newQueue(ctx, t); err != nil {
+	if d.tasks, err = t.Queue(ctx); err != nil {
 		return nil, err
 	}
-	d.store, err = newStore(ctx, t)
+	d.store, err = t.Store(ctx)
 	return d, err
 }
 
 func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
-	t, err := findTarget(ctx, o.Globals)
+	t, err := target.Find(ctx, o.Flags, "")
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -79,7 +81,7 @@ func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
 	return append(first, second...), err
 }
 
-// outputs looks at what the stack says of itself. newTarget has made sure of
+// outputs looks at what the stack says of itself. target.Find has made sure of
 // what all commands need.
 func (d *doctor) outputs(ctx context.Context) (string, error) {
 	var missing []string
@@ -90,12 +92,12 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", withHint(fmt.Errorf("the stack outputs lack %s", strings.Join(missing, ", ")), "pulumi up")
+		return "", ui.WithHint(fmt.Errorf("the stack outputs lack %s", strings.Join(missing, ", ")), "pulumi up")
 	}
 	if d.o.Outputs != "" {
 		return "read from " + d.o.Outputs + "; Pulumi is not asked", nil
 	}
-	version, err := pulumi(ctx, d.o.Globals, "version")
+	version, err := target.Pulumi(ctx, d.o.Flags, "version")
 	if err != nil {
 		return "", err
 	}
@@ -116,7 +118,7 @@ func (d *doctor) region(context.Context) (string, error) {
 			elsewhere = m[2]
 		}
 		if elsewhere != "" && elsewhere != d.t.Region {
-			return "", withHint(fmt.Errorf("the stack's region is %s, but %s is %s", d.t.Region, part.name, part.value), "pulumi config set aws:region %s, then pulumi up", elsewhere)
+			return "", ui.WithHint(fmt.Errorf("the stack's region is %s, but %s is %s", d.t.Region, part.name, part.value), "pulumi config set aws:region %s, then pulumi up", elsewhere)
 		}
 	}
 	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
@@ -129,14 +131,14 @@ func (d *doctor) region(context.Context) (string, error) {
 
 func (d *doctor) credentials(ctx context.Context) (string, error) {
 	if _, err := d.aws.Credentials.Retrieve(ctx); err != nil {
-		return "", withHint(fmt.Errorf("there are no AWS credentials: %w", err), "aws configure, aws sso login, or AWS_PROFILE=NAME")
+		return "", ui.WithHint(fmt.Errorf("there are no AWS credentials: %w", err), "aws configure, aws sso login, or AWS_PROFILE=NAME")
 	}
 	who, err := sts.NewFromConfig(d.aws).GetCallerIdentity(ctx, nil)
 	if err != nil {
 		return "", err
 	}
 	if account := aws.ToString(who.Account); d.t.AccountID != "" && account != d.t.AccountID {
-		return "", withHint(fmt.Errorf("the credentials are of account %s (%s), the stack is in %s", account, aws.ToString(who.Arn), d.t.AccountID), "AWS_PROFILE=NAME of account %s", d.t.AccountID)
+		return "", ui.WithHint(fmt.Errorf("the credentials are of account %s (%s), the stack is in %s", account, aws.ToString(who.Arn), d.t.AccountID), "AWS_PROFILE=NAME of account %s", d.t.AccountID)
 	}
 	return aws.ToString(who.Arn), nil
 }
@@ -149,17 +151,17 @@ func (d *doctor) queue(ctx context.Context) (string, error) {
 	const way = "pulumi up --refresh"
 	switch {
 	case s.ARN != d.t.QueueARN:
-		return "", withHint(fmt.Errorf("%s is the queue %s, the stack's is %s", d.t.QueueURL, s.ARN, d.t.QueueARN), way)
+		return "", ui.WithHint(fmt.Errorf("%s is the queue %s, the stack's is %s", d.t.QueueURL, s.ARN, d.t.QueueARN), way)
 	case s.DeadLetter == "":
-		return "", withHint(errors.New("it has no redrive policy: a task whose worker is killed comes back for ever"), way)
+		return "", ui.WithHint(errors.New("it has no redrive policy: a task whose worker is killed comes back for ever"), way)
 	case s.DeadLetter != d.t.DLQARN:
-		return "", withHint(fmt.Errorf("its dead tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN), way)
+		return "", ui.WithHint(fmt.Errorf("its dead tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN), way)
 	}
 	depth, err := d.tasks.Depth(ctx)
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s waiting, %d with workers; hidden for %s, DLQ after %d deliveries", plural(depth.Waiting+depth.Delayed, "task"), depth.InFlight, span(s.Visibility), s.MaxReceives), nil
+	return fmt.Sprintf("%s waiting, %d with workers; hidden for %s, DLQ after %d deliveries", ui.Plural(depth.Waiting+depth.Delayed, "task"), depth.InFlight, ui.Span(s.Visibility), s.MaxReceives), nil
 }
 
 func (d *doctor) dlq(ctx context.Context) (string, error) {
@@ -170,9 +172,9 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 	const way = "pulumi up --refresh"
 	switch {
 	case dead.ARN != d.t.DLQARN:
-		return "", withHint(fmt.Errorf("%s is the queue %s, the stack's DLQ is %s", d.t.DLQURL, dead.ARN, d.t.DLQARN), way)
+		return "", ui.WithHint(fmt.Errorf("%s is the queue %s, the stack's DLQ is %s", d.t.DLQURL, dead.ARN, d.t.DLQARN), way)
 	case !dead.Takes(d.t.QueueARN):
-		return "", withHint(fmt.Errorf("its redrive allow policy does not name the task queue %s", d.t.QueueARN), way)
+		return "", ui.WithHint(fmt.Errorf("its redrive allow policy does not name the task queue %s", d.t.QueueARN), way)
 	}
 	tasks, err := d.tasks.Settings(ctx)
 	if err != nil {
@@ -180,7 +182,7 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 	}
 	// SQS counts a dead task's age from when it was first sent.
 	if dead.Retention <= tasks.Retention && d.t.Name != stack.Local {
-		return "", withHint(fmt.Errorf("it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it", span(dead.Retention), span(tasks.Retention)),
+		return "", ui.WithHint(fmt.Errorf("it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it", ui.Span(dead.Retention), ui.Span(tasks.Retention)),
 			"a longer retention of the DLQ, or a shorter one of the queue, in the stack's configuration; then pulumi up")
 	}
 	depth, err := d.tasks.DLQDepth(ctx)
@@ -188,7 +190,7 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if depth.Total() > 0 {
-		return fmt.Sprintf("%s: ops%s dlq list", plural(depth.Total(), "dead task"), d.t.flags()), nil
+		return fmt.Sprintf("%s: ops%s dlq list", ui.Plural(depth.Total(), "dead task"), d.t.Flags()), nil
 	}
 	return "empty", nil
 }
@@ -214,27 +216,27 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 	}
 	switch {
 	case c.StateReasonCode == types.StateReasonCodeInvalidImage:
-		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), manifestRule)
+		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), manifestRule)
 	case c.LastUpdateStatusReasonCode == types.LastUpdateStatusReasonCodeInvalidImage:
-		return "", withHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), manifestRule)
+		return "", ui.WithHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), manifestRule)
 	case c.State == types.StatePending:
-		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), "the same in a minute")
+		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), "the same in a minute")
 	case c.State != types.StateActive && c.State != types.StateInactive: // an inactive one wakes at the first task
-		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), "pulumi up")
+		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), "pulumi up")
 	case c.LastUpdateStatus == types.LastUpdateStatusInProgress:
-		return "", withHint(errors.New("an update is in progress"), "the same in a minute")
+		return "", ui.WithHint(errors.New("an update is in progress"), "the same in a minute")
 	case c.LastUpdateStatus == types.LastUpdateStatusFailed:
-		return "", withHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), "pulumi up")
+		return "", ui.WithHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), "pulumi up")
 	}
 	runs := ""
 	if out.Code != nil {
 		runs = aws.ToString(out.Code.ResolvedImageUri)
 	}
 	if digest(runs) != digest(d.t.ImageURI) {
-		return "", withHint(fmt.Errorf("it runs the image %q, the stack's is %s", runs, d.t.ImageURI), "pulumi up --refresh")
+		return "", ui.WithHint(fmt.Errorf("it runs the image %q, the stack's is %s", runs, d.t.ImageURI), "pulumi up --refresh")
 	}
 	if len(c.Architectures) > 0 && string(c.Architectures[0]) != d.t.Architecture {
-		return "", withHint(fmt.Errorf("it runs on %s, the stack is for %s", c.Architectures[0], d.t.Architecture), "pulumi up --refresh")
+		return "", ui.WithHint(fmt.Errorf("it runs on %s, the stack is for %s", c.Architectures[0], d.t.Architecture), "pulumi up --refresh")
 	}
 	env := map[string]string{}
 	if c.Environment != nil {
@@ -242,7 +244,7 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 	}
 	for _, v := range []struct{ name, want string }{{stack.EnvBucket, d.t.BucketName}, {stack.EnvQueueURL, d.t.QueueURL}, {stack.EnvDLQURL, d.t.DLQURL}} {
 		if env[v.name] != v.want {
-			return "", withHint(fmt.Errorf("its %s is %q, the stack's is %q", v.name, env[v.name], v.want), "pulumi up --refresh")
+			return "", ui.WithHint(fmt.Errorf("its %s is %q, the stack's is %q", v.name, env[v.name], v.want), "pulumi up --refresh")
 		}
 	}
 	timeout := time.Duration(aws.ToInt32(c.Timeout)) * time.Second
@@ -251,10 +253,10 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if timeout >= s.Visibility {
-		return "", withHint(fmt.Errorf("it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run", span(timeout), span(s.Visibility)),
+		return "", ui.WithHint(fmt.Errorf("it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run", ui.Span(timeout), ui.Span(s.Visibility)),
 			"timeoutSeconds below visibilityTimeoutSeconds in the stack's configuration, then pulumi up")
 	}
-	return fmt.Sprintf("%s, %d MB, %s, at most %s", c.State, aws.ToInt32(c.MemorySize), d.t.Architecture, span(timeout)), nil
+	return fmt.Sprintf("%s, %d MB, %s, at most %s", c.State, aws.ToInt32(c.MemorySize), d.t.Architecture, ui.Span(timeout)), nil
 }
 
 // digest is what follows the last @ of an image's URI, or all of one without.
@@ -276,14 +278,14 @@ func (d *doctor) image(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if len(out.ImageDetails) != 1 {
-		return "", withHint(fmt.Errorf("%s has no image %s", m[3], digest), "pulumi up pushes it again")
+		return "", ui.WithHint(fmt.Errorf("%s has no image %s", m[3], digest), "pulumi up pushes it again")
 	}
 	image := out.ImageDetails[0]
 	kind := aws.ToString(image.ImageManifestMediaType)
 	if !slices.Contains(manifests, kind) {
-		return "", withHint(fmt.Errorf("it was pushed as %s", kind), manifestRule)
+		return "", ui.WithHint(fmt.Errorf("it was pushed as %s", kind), manifestRule)
 	}
-	return fmt.Sprintf("%s, one manifest (%s), %s", cut(digest, 20), kind, size(aws.ToInt64(image.ImageSizeInBytes))), nil
+	return fmt.Sprintf("%s, one manifest (%s), %s", ui.Cut(digest, 20), kind, ui.Size(aws.ToInt64(image.ImageSizeInBytes))), nil
 }
 
 func (d *doctor) mapping(ctx context.Context) (string, error) {
@@ -294,19 +296,19 @@ func (d *doctor) mapping(ctx context.Context) (string, error) {
 	const way = "pulumi up --refresh"
 	switch state := aws.ToString(m.State); {
 	case state == mappingDisabled:
-		return "", withHint(errors.New("the workers are paused"), "ops%s resume", d.t.flags())
+		return "", ui.WithHint(errors.New("the workers are paused"), "ops%s resume", d.t.Flags())
 	case state != mappingEnabled:
-		return "", withHint(fmt.Errorf("it is %s", state), "the same in a minute")
+		return "", ui.WithHint(fmt.Errorf("it is %s", state), "the same in a minute")
 	case aws.ToString(m.EventSourceArn) != d.t.QueueARN:
-		return "", withHint(fmt.Errorf("it reads %s, the stack's queue is %s", aws.ToString(m.EventSourceArn), d.t.QueueARN), way)
+		return "", ui.WithHint(fmt.Errorf("it reads %s, the stack's queue is %s", aws.ToString(m.EventSourceArn), d.t.QueueARN), way)
 	case aws.ToString(m.FunctionArn) != d.t.FunctionARN:
-		return "", withHint(fmt.Errorf("it starts %s, the stack's function is %s", aws.ToString(m.FunctionArn), d.t.FunctionARN), way)
+		return "", ui.WithHint(fmt.Errorf("it starts %s, the stack's function is %s", aws.ToString(m.FunctionArn), d.t.FunctionARN), way)
 	case aws.ToInt32(m.BatchSize) != 1:
-		return "", withHint(fmt.Errorf("it hands over %d tasks at once: one that runs long would hold up the others", aws.ToInt32(m.BatchSize)), way)
+		return "", ui.WithHint(fmt.Errorf("it hands over %d tasks at once: one that runs long would hold up the others", aws.ToInt32(m.BatchSize)), way)
 	case !slices.Contains(m.FunctionResponseTypes, types.FunctionResponseTypeReportBatchItemFailures):
-		return "", withHint(errors.New("it does not ask for ReportBatchItemFailures: tasks that failed would be deleted"), way)
+		return "", ui.WithHint(errors.New("it does not ask for ReportBatchItemFailures: tasks that failed would be deleted"), way)
 	case strings.HasPrefix(aws.ToString(m.LastProcessingResult), "PROBLEM"):
-		return "", withHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.flags())
+		return "", ui.WithHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.Flags())
 	}
 	return mappingEnabled, nil
 }
@@ -334,10 +336,10 @@ func (d *doctor) concurrency(ctx context.Context) (string, error) {
 	}
 	const why = "deliveries that Lambda throttles count against tasks"
 	if m.ScalingConfig == nil || m.ScalingConfig.MaximumConcurrency == nil {
-		return "", withHint(fmt.Errorf("the event source mapping has no maximum, %s %d: %s", whose, room, why), "pulumi config set maxConcurrency %d, then pulumi up", max(room, 2))
+		return "", ui.WithHint(fmt.Errorf("the event source mapping has no maximum, %s %d: %s", whose, room, why), "pulumi config set maxConcurrency %d, then pulumi up", max(room, 2))
 	}
 	if most := int(*m.ScalingConfig.MaximumConcurrency); most > room {
-		return "", withHint(fmt.Errorf("up to %d workers may start, %s %d (of %d): %s", most, whose, room, limit, why),
+		return "", ui.WithHint(fmt.Errorf("up to %d workers may start, %s %d (of %d): %s", most, whose, room, limit, why),
 			"pulumi config set maxConcurrency %d, then pulumi up; or ask AWS for more (Service Quotas, Lambda, Concurrent executions)", max(room, 2))
 	}
 	return fmt.Sprintf("up to %d workers; %s %d (of %d)", *m.ScalingConfig.MaximumConcurrency, whose, room, limit), nil
@@ -355,9 +357,9 @@ func (d *doctor) logGroup(ctx context.Context) (string, error) {
 		if g.RetentionInDays == nil {
 			return d.t.LogGroupName + ", kept for ever", nil
 		}
-		return fmt.Sprintf("%s, kept for %s", d.t.LogGroupName, plural(int(*g.RetentionInDays), "day")), nil
+		return fmt.Sprintf("%s, kept for %s", d.t.LogGroupName, ui.Plural(int(*g.RetentionInDays), "day")), nil
 	}
-	return "", withHint(fmt.Errorf("there is no log group %s", d.t.LogGroupName), "pulumi up --refresh")
+	return "", ui.WithHint(fmt.Errorf("there is no log group %s", d.t.LogGroupName), "pulumi up --refresh")
 }
 
 // generators compares what is in the image with the local folder.
@@ -373,18 +375,18 @@ func (d *doctor) generators(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	diff := compareGenerators(here, d.t.Generators)
+	diff := inventory.Compare(here, d.t.Generators)
 	var found []string
 	for _, f := range []struct {
 		what  string
 		names []string
-	}{{"not in the image: ", diff.local}, {"only in the image: ", diff.image}, {"of another commit in the image: ", diff.changed}} {
+	}{{"not in the image: ", diff.Local}, {"only in the image: ", diff.Image}, {"of another commit in the image: ", diff.Changed}} {
 		if len(f.names) > 0 {
-			found = append(found, f.what+plan.Some(f.names))
+			found = append(found, f.what+ui.Some(f.names, 3))
 		}
 	}
 	if len(found) > 0 {
-		return "", withHint(errors.New(strings.Join(found, "; ")), "pulumi up, which brings what is in %s into the image", d.o.Generators)
+		return "", ui.WithHint(errors.New(strings.Join(found, "; ")), "pulumi up, which brings what is in %s into the image", d.o.Generators)
 	}
 	return in + ", the same as in " + d.o.Generators, nil
 }

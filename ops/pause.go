@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // States of an event source mapping that matter here. Between them it is
@@ -42,7 +44,7 @@ Examples:
 }
 
 // Run pauses.
-func (*PauseCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client) error {
+func (*PauseCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	return switchMapping(ctx, o, t, q, l, false)
 }
 
@@ -58,7 +60,7 @@ Examples:
 }
 
 // Run resumes.
-func (*ResumeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client) error {
+func (*ResumeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	return switchMapping(ctx, o, t, q, l, true)
 }
 
@@ -68,7 +70,7 @@ type switched struct {
 	Queue queue.Depth `json:"queue"`
 }
 
-func switchMapping(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client, on bool) error {
+func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client, on bool) error {
 	o.Changing(t)
 	want, word := mappingDisabled, "paused"
 	if on {
@@ -93,14 +95,14 @@ func switchMapping(ctx context.Context, o *Output, t *Target, q *queue.Client, l
 		return err
 	}
 	return o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, plural(s.Queue.Waiting+s.Queue.Delayed, "task"), s.Queue.InFlight)
+		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"), s.Queue.InFlight)
 	})
 }
 
 // getMapping asks for the event source mapping.
-func getMapping(ctx context.Context, t *Target, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
+func getMapping(ctx context.Context, t *target.Target, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
 	if t.EventSourceMappingID == "" {
-		return nil, withHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"), "pulumi up; or for the local stack, ops local down and up")
+		return nil, ui.WithHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"), "pulumi up; or for the local stack, ops local down and up")
 	}
 	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})
 	if err != nil {
@@ -110,7 +112,7 @@ func getMapping(ctx context.Context, t *Target, l *lambda.Client) (*lambda.GetEv
 }
 
 // mappingState asks in which state the event source mapping is.
-func mappingState(ctx context.Context, t *Target, l *lambda.Client) (string, error) {
+func mappingState(ctx context.Context, t *target.Target, l *lambda.Client) (string, error) {
 	m, err := getMapping(ctx, t, l)
 	if err != nil {
 		return "", err
@@ -118,7 +120,7 @@ func mappingState(ctx context.Context, t *Target, l *lambda.Client) (string, err
 	return aws.ToString(m.State), nil
 }
 
-func setMapping(ctx context.Context, t *Target, l *lambda.Client, on bool) error {
+func setMapping(ctx context.Context, t *target.Target, l *lambda.Client, on bool) error {
 	_, err := l.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &t.EventSourceMappingID, Enabled: &on})
 	if err != nil {
 		return mappingError(t, err)
@@ -126,18 +128,18 @@ func setMapping(ctx context.Context, t *Target, l *lambda.Client, on bool) error
 	return nil
 }
 
-func mappingError(t *Target, err error) error {
+func mappingError(t *target.Target, err error) error {
 	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone {
-		return withHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker", t.EventSourceMappingID), "pulumi up --refresh makes it again")
+		return ui.WithHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker", t.EventSourceMappingID), "pulumi up --refresh makes it again")
 	}
 	if _, busy := errors.AsType[*types.ResourceInUseException](err); busy {
-		return withHint(fmt.Errorf("the event source mapping is being changed: %w", err), "the same in a minute")
+		return ui.WithHint(fmt.Errorf("the event source mapping is being changed: %w", err), "the same in a minute")
 	}
 	return fmt.Errorf("the event source mapping: %w", err)
 }
 
 // waitMapping waits for a state. It says each other state that it sees.
-func waitMapping(ctx context.Context, o *Output, t *Target, l *lambda.Client, want string) error {
+func waitMapping(ctx context.Context, o *Output, t *target.Target, l *lambda.Client, want string) error {
 	limit := time.Now().Add(mappingPatience)
 	for seen, pace := "", 100*time.Millisecond; ; pace = min(2*pace, 2*time.Second) {
 		state, err := mappingState(ctx, t, l)
@@ -147,14 +149,14 @@ func waitMapping(ctx context.Context, o *Output, t *Target, l *lambda.Client, wa
 		case state == want:
 			return nil
 		case time.Now().After(limit):
-			return withHint(fmt.Errorf("after %s the event source mapping is still %s", span(mappingPatience), state), "the same again, or ops%s doctor", t.flags())
+			return ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience), state), "the same again, or ops%s doctor", t.Flags())
 		case state != seen:
 			o.Say("the event source mapping is %s", state)
 		}
 		seen = state
 		select {
 		case <-ctx.Done():
-			return withHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want), "ops%s doctor shows its state", t.flags())
+			return ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want), "ops%s doctor shows its state", t.Flags())
 		case <-time.After(pace):
 		}
 	}

@@ -21,6 +21,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -58,11 +60,11 @@ Examples:
 func (c *PlanCmd) Validate() error {
 	switch {
 	case c.Workers < 0:
-		return usage("--workers is %d, it must be at least 1", c.Workers)
+		return ui.Usage("--workers is %d, it must be at least 1", c.Workers)
 	case c.Memory != 0 && (c.Memory < 128 || c.Memory > 10240):
-		return usage("--memory is %d, it must be from 128 to 10240", c.Memory)
+		return ui.Usage("--memory is %d, it must be from 128 to 10240", c.Memory)
 	case c.Canary != 0 && (c.Canary < 2 || c.Canary > task.MaxSamples):
-		return usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one", c.Canary, task.MaxSamples)
+		return ui.Usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one", c.Canary, task.MaxSamples)
 	}
 	if err := checkSlower(c.Slower); err != nil {
 		return err
@@ -72,7 +74,7 @@ func (c *PlanCmd) Validate() error {
 
 func checkSlower(factor float64) error {
 	if !(factor >= 0.01 && factor <= 100) {
-		return usage("--slower is %g, it must be from 0.01 to 100", factor)
+		return ui.Usage("--slower is %g, it must be from 0.01 to 100", factor)
 	}
 	return nil
 }
@@ -137,18 +139,18 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	if len(p.Problems) > 0 {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
 
 // setting is the stack's if one is named, or what a stack has unless it is
 // configured otherwise. The flags go before both.
-func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Target, err error) {
+func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *target.Target, err error) {
 	s = plan.DefaultSetting()
 	s.Slower = c.Slower
 	if o.Outputs != "" || o.Stack != "" && o.Stack != stack.Local {
-		if t, err = findTarget(ctx, o.Globals); err != nil {
+		if t, err = target.Find(ctx, o.Flags, ""); err != nil {
 			return s, nil, err
 		}
 		s.Worker = workerOf(t)
@@ -162,7 +164,7 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Ta
 }
 
 // workerOf is a stack's worker, as far as its outputs tell.
-func workerOf(t *Target) plan.Worker {
+func workerOf(t *target.Target) plan.Worker {
 	w := plan.DefaultWorker()
 	if t.Name == stack.Local {
 		return w // what it would be in Lambda
@@ -174,29 +176,29 @@ func workerOf(t *Target) plan.Worker {
 
 // ask asks AWS for what the stack outputs do not tell. A plan is no less a plan
 // without it.
-func ask(ctx context.Context, o *Output, t *Target, s *plan.Setting) {
-	q, err := newQueue(ctx, t)
+func ask(ctx context.Context, o *Output, t *target.Target, s *plan.Setting) {
+	q, err := t.Queue(ctx)
 	if err == nil {
 		settings, e := q.Settings(ctx)
 		s.Retention, err = settings.Retention, e
 	}
 	if err != nil {
-		o.Say("note: the queue does not say how long it keeps a task (%s); 7 days are assumed", plain(err.Error(), err))
+		o.Say("note: the queue does not say how long it keeps a task (%s); 7 days are assumed", ui.Plain(err))
 	}
 	if t.FunctionName == "" || t.EventSourceMappingID == "" {
 		return
 	}
-	l, err := newLambda(ctx, t)
+	l, err := t.Lambda(ctx)
 	if err == nil {
 		err = askLambda(ctx, t, l, s)
 	}
 	if err != nil {
-		o.Say("note: Lambda does not say how the stack is configured (%s); %d workers of %s are assumed", plain(err.Error(), err), s.Concurrency, s.Timeout)
+		o.Say("note: Lambda does not say how the stack is configured (%s); %d workers of %s are assumed", ui.Plain(err), s.Concurrency, s.Timeout)
 	}
 }
 
 // askLambda asks for the function's limits and how many of it may run.
-func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting) error {
+func askLambda(ctx context.Context, t *target.Target, l *lambda.Client, s *plan.Setting) error {
 	f, err := l.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &t.FunctionName})
 	if err != nil {
 		return err
@@ -220,13 +222,13 @@ func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting
 }
 
 // generators are the chosen ones: of the stack's image, or of the folder.
-func (c *PlanCmd) generators(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+func (c *PlanCmd) generators(ctx context.Context, o *Output, t *target.Target) ([]generator.Generator, error) {
 	var list []generator.Generator
 	var err error
 	if t != nil {
-		list, err = known(ctx, o, t)
+		list, err = o.inventory().Prepare(ctx, t)
 	} else {
-		list, err = discover(o.Globals)
+		list, err = o.inventory().Folder()
 	}
 	if err != nil {
 		return nil, err
@@ -289,7 +291,7 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 		measured = append(measured, results[i].cost)
 	}
 	if len(measured) == 0 {
-		return withHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s", names[0])
+		return ui.WithHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s", names[0])
 	}
 	p.list = slices.DeleteFunc(p.list, func(g generator.Generator) bool { return p.failed[g.Name] != "" })
 	return plan.SaveCosts(o.LocalDir, measured...)
@@ -304,11 +306,11 @@ func unmeasured(err error, chosen string, samples int) error {
 	if len(unknown.Generators) <= 3 {
 		chosen = "--generator " + strings.Join(unknown.Generators, " --generator ")
 	}
-	return withHint(err, "ops plan %s --samples %d --canary 10, or ops generators check", chosen, samples)
+	return ui.WithHint(err, "ops plan %s --samples %d --canary 10, or ops generators check", chosen, samples)
 }
 
 // remark adds notes on what the plan rests on.
-func (p *Planned) remark(t *Target) {
+func (p *Planned) remark(t *target.Target) {
 	commits := map[string]string{}
 	for _, g := range p.list {
 		commits[g.Name] = g.Commit
@@ -324,10 +326,10 @@ func (p *Planned) remark(t *Target) {
 		}
 	}
 	if changed := p.Changed(commits); changed != nil {
-		p.Notes = append(p.Notes, plan.Some(changed)+" changed since measured")
+		p.Notes = append(p.Notes, ui.Some(changed, 3)+" changed since measured")
 	}
 	if waits != nil {
-		p.Notes = append(p.Notes, plan.Some(waits)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
+		p.Notes = append(p.Notes, ui.Some(waits, 3)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
 	}
 	if t != nil && t.Region != "" && t.Region != price.Region {
 		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may be others", t.Region))
@@ -340,34 +342,34 @@ func (p *Planned) remark(t *Target) {
 func (p *Planned) table(w io.Writer) {
 	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tTASKS\tCHUNK\tTASK\tSIZE\tUSD\t")
 	for _, g := range p.Generators {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, count(g.Samples), count(g.Tasks), span(lasting(g.ChunkSeconds)), span(lasting(g.TaskSeconds)), size(g.Bytes), dollars(g.Dollars))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, ui.Count(g.Samples), ui.Count(g.Tasks), ui.Span(ui.Seconds(g.ChunkSeconds)), ui.Span(ui.Seconds(g.TaskSeconds)), ui.Size(g.Bytes), ui.Dollars(g.Dollars))
 	}
-	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", count(p.Samples), count(p.Tasks), size(p.Bytes), dollars(p.Make))
+	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", ui.Count(p.Samples), ui.Count(p.Tasks), ui.Size(p.Bytes), ui.Dollars(p.Make))
 
 	fmt.Fprintf(w, "tasks of %d samples in chunks of %d%s, %s; generators take %s of CPU; workers with %s MB, %s\n\n",
-		p.Batch, p.ChunkSize, p.others(), p.Format, span(lasting(p.CPUSeconds)), count(p.Worker.MemoryMB), p.Worker.Architecture)
+		p.Batch, p.ChunkSize, p.others(), p.Format, ui.Span(ui.Seconds(p.CPUSeconds)), ui.Count(p.Worker.MemoryMB), p.Worker.Architecture)
 	fmt.Fprintln(w, "WORKERS\tTAKES\t")
 	for _, d := range p.Takes {
-		fmt.Fprintf(w, "%s\t%s\t\n", count(d.Concurrency), span(lasting(d.Seconds)))
+		fmt.Fprintf(w, "%s\t%s\t\n", ui.Count(d.Concurrency), ui.Span(ui.Seconds(d.Seconds)))
 	}
-	fmt.Fprintf(w, "here\t%s\twith %s, and costs nothing\n\n", span(lasting(p.Here.Seconds)), plural(p.Here.Concurrency, "CPU"))
+	fmt.Fprintf(w, "here\t%s\twith %s, and costs nothing\n\n", ui.Span(ui.Seconds(p.Here.Seconds)), ui.Plural(p.Here.Concurrency, "CPU"))
 
 	fmt.Fprintln(w, "ITEM\tAMOUNT\tOF\tUSD\t")
 	line := func(i plan.Item) {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t\n", i.Name, amount(i.Amount), i.Unit, dollars(i.Dollars))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t\n", i.Name, amount(i.Amount), i.Unit, ui.Dollars(i.Dollars))
 	}
 	items := p.Items
 	for _, i := range items[:len(items)-2] {
 		line(i)
 	}
-	fmt.Fprintf(w, "to make and verify it\t\t\t%s\t\n", dollars(p.Make))
+	fmt.Fprintf(w, "to make and verify it\t\t\t%s\t\n", ui.Dollars(p.Make))
 	for _, i := range items[len(items)-2:] {
 		line(i)
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "recommended: %s\n", p.advice())
 	if p.AsShards > 0 && worthSaying(p.Make, p.AsShards) {
-		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", dollars(p.AsShards), 100*(1-p.AsShards/p.Make))
+		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", ui.Dollars(p.AsShards), 100*(1-p.AsShards/p.Make))
 	}
 	if a := p.OtherChunks; a != nil {
 		fmt.Fprintf(w, "with other samples: --chunk %d %s\n", a.ChunkSize, p.change(*a))
@@ -393,7 +395,7 @@ func (p *Planned) others() string {
 	if names == nil {
 		return ""
 	}
-	return " (" + plan.Some(names) + ")"
+	return " (" + ui.Some(names, 3) + ")"
 }
 
 // advice is the recommendation in a line.
@@ -417,20 +419,7 @@ func (p *Planned) change(a plan.Advice) string {
 	if a.Saves > 0 {
 		return text + fmt.Sprintf(", which saves %.0f %%", 100*a.Saves)
 	}
-	return text + fmt.Sprintf(", for about %s USD", dollars(a.Dollars))
-}
-
-func lasting(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
-
-// dollars writes an amount of money.
-func dollars(d float64) string {
-	switch {
-	case d > 0 && d < 0.001:
-		return "<0.001"
-	case d < 0.1:
-		return fmt.Sprintf("%.3f", d)
-	}
-	return fmt.Sprintf("%.2f", d)
+	return text + fmt.Sprintf(", for about %s USD", ui.Dollars(a.Dollars))
 }
 
 // amount writes how much of something.
@@ -441,5 +430,5 @@ func amount(n float64) string {
 	case n < 10 && n != math.Trunc(n):
 		return fmt.Sprintf("%.2f", n)
 	}
-	return count(int(math.Round(n)))
+	return ui.Count(int(math.Round(n)))
 }

@@ -8,7 +8,10 @@ import (
 	"slices"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -53,13 +56,13 @@ Examples:
 func (c *RepairCmd) Validate() error {
 	switch {
 	case c.Overwrite && c.Plan == "":
-		return usage("--overwrite belongs to --plan: 'ops verify --deep' writes one; other samples are another dataset, --dataset NAME")
+		return ui.Usage("--overwrite belongs to --plan: 'ops verify --deep' writes one; other samples are another dataset, --dataset NAME")
 	case c.Plan != "" && (c.given() || c.Run_ != "" || c.Samples != 0 || c.Duplicates):
-		return usage("--plan says what to repair: leave --all, --generator, --samples, --run and --duplicates out")
+		return ui.Usage("--plan says what to repair: leave --all, --generator, --samples, --run and --duplicates out")
 	case c.MaxCost != nil && (c.Plan != "" || c.Duplicates):
-		return usage("--max-cost looks at a run before anything of it is sent: leave --plan and --duplicates out")
+		return ui.Usage("--max-cost looks at a run before anything of it is sent: leave --plan and --duplicates out")
 	case !(c.MaxDraws >= 1):
-		return usage("--max-draws is %g, it must be at least 1", c.MaxDraws)
+		return ui.Usage("--max-draws is %g, it must be at least 1", c.MaxDraws)
 	}
 	if err := cmp.Or(c.checkOrder(c.Run_), c.checkExtent(c.Run_, c.Samples, c.Start)); err != nil || !c.given() {
 		return err
@@ -68,7 +71,7 @@ func (c *RepairCmd) Validate() error {
 }
 
 // Run finds what to repair, or reads it from a plan, and sends it.
-func (c *RepairCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *RepairCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	if c.Plan != "" {
 		return c.carryOut(ctx, o, t, q, st)
 	}
@@ -92,7 +95,7 @@ func (c *RepairCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 }
 
 // incomplete is what is missing of the run or of the generators that the flags name.
-func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *Target, st *store.Store, list []generator.Generator) (task.Run, error) {
+func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target, st *store.Store, list []generator.Generator) (task.Run, error) {
 	if c.given() {
 		_, run, err := c.newRun(ctx, o, t, st, list, c.id)
 		return run, err
@@ -111,7 +114,7 @@ func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *Target, st *st
 
 // carryOut carries out a repair plan: it removes what no receipt names, fills the gaps,
 // and sends tasks that restore what is gone or wrong.
-func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	plan, err := dataset.ReadPlan(c.Plan, st)
 	if err != nil {
 		return err
@@ -120,9 +123,9 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *Target, q *queue
 	if err != nil {
 		return err
 	}
-	list, err := present(ctx, o, t)
+	list, err := o.inventory().List(ctx, t)
 	if err != nil { // then the workers judge
-		o.Say("note: what makes the samples is not known here: %s", plain(err.Error(), err))
+		o.Say("note: what makes the samples is not known here: %s", ui.Plain(err))
 	}
 	asNow(&run, list)
 	if !c.DryRun {
@@ -172,32 +175,34 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *Target, q *queue
 		g.Repairs = tasks
 	}
 	if skipped > 0 {
-		o.Say("%s changed since the plan was made, and left alone", plural(skipped, "receipt"))
+		o.Say("%s changed since the plan was made, and left alone", ui.Plural(skipped, "receipt"))
 	}
 	if left > 0 {
-		o.Say("left alone, for it is wrong and not gone: %s in the plan; the same with --overwrite repairs that too", plural(left, "thing"))
+		o.Say("left alone, for it is wrong and not gone: %s in the plan; the same with --overwrite repairs that too", ui.Plural(left, "thing"))
 	}
 	tasks := run.Plan()
 	if c.DryRun {
 		return c.printPlan(o, t, run, tasks)
 	}
 	if len(tasks) == 0 {
-		return o.Print(submitted{Run: run, Removed: removed}, func(w io.Writer) { fmt.Fprintf(w, "no task has to be sent; %s removed\n", plural(removed, "object")) })
+		return o.Print(submitted{Run: run, Removed: removed}, func(w io.Writer) {
+			fmt.Fprintf(w, "no task has to be sent; %s removed\n", ui.Plural(removed, "object"))
+		})
 	}
-	if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
 		return err
 	}
 	if err := st.PutRun(ctx, run); err != nil {
 		return err
 	}
 	if removed > 0 {
-		o.Say("%s removed", plural(removed, "object"))
+		o.Say("%s removed", ui.Plural(removed, "object"))
 	}
 	return send(ctx, o, t, q, run, false)
 }
 
 // planned is the run that a plan is for, or one of the plan's generators.
-func planned(ctx context.Context, t *Target, st *store.Store, plan *dataset.Plan) (task.Run, error) {
+func planned(ctx context.Context, t *target.Target, st *store.Store, plan *dataset.Plan) (task.Run, error) {
 	if plan.Run != "" {
 		old, err := findRun(ctx, st, plan.Run, t)
 		if err != nil {
@@ -231,11 +236,11 @@ func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan
 		return 0, nil
 	}
 	if c.DryRun {
-		o.Say("%s would be removed: %s", plural(len(keys), "object"), shorten(keys))
+		o.Say("%s would be removed: %s", ui.Plural(len(keys), "object"), ui.Some(keys, 10))
 		return 0, nil
 	}
-	o.Say("to be removed: %s", shorten(keys))
-	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are broken receipts", plural(len(keys), "object"))); err != nil {
+	o.Say("to be removed: %s", ui.Some(keys, 10))
+	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are broken receipts", ui.Plural(len(keys), "object"))); err != nil {
 		return 0, err
 	}
 	return len(keys), st.Delete(ctx, keys)

@@ -10,7 +10,11 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -33,13 +37,13 @@ func (c *RepairCmd) fill(ctx context.Context, w *waiter, run task.Run) (task.Run
 	if len(tasks) == 0 {
 		return run, nil
 	}
-	w.o.Say("%s missing: they are made first", plural(countSamples(tasks), "sample"))
+	w.o.Say("%s missing: they are made first", ui.Plural(countSamples(tasks), "sample"))
 	if err := w.make(ctx, run); err != nil {
 		return run, err
 	}
 	run, err = missing(ctx, w.store, follow(run))
 	if left := countSamples(run.Plan()); err == nil && left > 0 {
-		err = withHint(problem("%s still missing: duplicates are replaced when nothing is missing", plural(left, "sample")), "ops%s dlq list", w.t.flags())
+		err = ui.WithHint(ui.Problem("%s still missing: duplicates are replaced when nothing is missing", ui.Plural(left, "sample")), "ops%s dlq list", w.t.Flags())
 	}
 	return run, err
 }
@@ -48,15 +52,15 @@ func (c *RepairCmd) fill(ctx context.Context, w *waiter, run task.Run) (task.Run
 var errDryRun = errors.New("dry run")
 
 // replaceDuplicates fills the gaps of a run and then replaces duplicates, in rounds.
-func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run, list []generator.Generator) (err error) {
+func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, run task.Run, list []generator.Generator) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil {
-			err = withHint(err, "the same command: it goes on where it was")
+			err = ui.WithHint(err, "the same command: it goes on where it was")
 		}
 	}()
 	w := &waiter{o: o, t: t, queue: q, store: st}
 	if !c.DryRun {
-		if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+		if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
 			return err
 		}
 		o.Changing(t)
@@ -73,7 +77,7 @@ func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 		Look: func(ctx context.Context, v *dataset.View) error {
 			err := v.Read(ctx, st)
 			if errors.Is(err, store.ErrDamaged) {
-				return withHint(err, "ops%s verify --deep%s", t.flags(), t.in())
+				return ui.WithHint(err, "ops%s verify --deep%s", t.Flags(), t.In())
 			}
 			return err
 		},
@@ -103,10 +107,10 @@ func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 		return err
 	}
 	if i := slices.IndexFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict == dataset.Failed }); i >= 0 {
-		return withHint(&statusError{status: exitProblem}, "ops%s dlq list", t.flags())
+		return ui.WithHint(ui.Problem(""), "ops%s dlq list", t.Flags())
 	}
 	if slices.ContainsFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict != dataset.Distinct }) {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
@@ -114,7 +118,7 @@ func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *Target,
 func printOutcomes(w io.Writer, outcomes []dataset.Outcome) {
 	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tDISTINCT\tDUPLICATES\tDRAWN\tROUNDS\t")
 	for _, x := range outcomes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", x.Generator, count(x.Wanted), count(x.Distinct), count(x.Duplicates), count(x.Drawn), x.Rounds, x.Verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", x.Generator, ui.Count(x.Wanted), ui.Count(x.Distinct), ui.Count(x.Duplicates), ui.Count(x.Drawn), x.Rounds, x.Verdict)
 	}
 	for _, x := range outcomes {
 		if x.Verdict != dataset.Distinct {
@@ -126,7 +130,7 @@ func printOutcomes(w io.Writer, outcomes []dataset.Outcome) {
 // waiter sends runs and waits for them.
 type waiter struct {
 	o     *Output
-	t     *Target
+	t     *target.Target
 	queue *queue.Client
 	store *store.Store
 }
@@ -149,7 +153,7 @@ func (w *waiter) idle(ctx context.Context) error {
 			w.o.Progress("waiting for tasks in the queue", 0, d.Total())
 		case left >= time.Second && !said:
 			said = true
-			w.o.Say("the queue looks empty; SQS may count late, so it is watched for %s more", span(left))
+			w.o.Say("the queue looks empty; SQS may count late, so it is watched for %s more", ui.Span(left))
 		}
 	})
 }
@@ -161,12 +165,12 @@ func (w *waiter) make(ctx context.Context, run task.Run) error {
 		return err
 	}
 	tasks := run.Plan()
-	w.o.Say("run %s: %s for %s", run.ID, plural(len(tasks), "task"), plural(countSamples(tasks), "sample"))
+	w.o.Say("run %s: %s for %s", run.ID, ui.Plural(len(tasks), "task"), ui.Plural(countSamples(tasks), "sample"))
 	if err := w.queue.Send(ctx, tasks, func(int) error { return nil }); err != nil {
 		return err
 	}
 	total := countSamples(tasks)
-	_, err := watchLines(ctx, w.o, newMonitor(w.store, w.queue, run), w.every(), func(p *Progress) error {
+	_, err := monitor.New(w.store, w.queue, run).WatchLines(ctx, w.o.Output, w.every(), func(p *monitor.Progress) error {
 		w.o.Progress("samples", total-(p.Expected-p.Committed), total)
 		return nil
 	})

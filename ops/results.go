@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -78,7 +80,7 @@ func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) er
 	return o.Print(list, func(w io.Writer) {
 		fmt.Fprintln(w, "GENERATOR\tSAMPLES\tFIRST\tLAST\tCHUNKS\tSIZE\tFORMAT")
 		for _, l := range list {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", l.Generator, count(l.Samples), l.First, l.Last, count(l.Chunks), size(l.Bytes), strings.Join(l.Formats, "+"))
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", l.Generator, ui.Count(l.Samples), l.First, l.Last, ui.Count(l.Chunks), ui.Size(l.Bytes), strings.Join(l.Formats, "+"))
 		}
 	})
 }
@@ -93,7 +95,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 	if len(wanted) == 0 || slices.Contains(wanted, "all") {
 		return there, nil
 	}
-	return (&choice{Generator: wanted}).names(there)
+	return inventory.Pick(wanted, there)
 }
 
 func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {

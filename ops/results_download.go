@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -80,15 +81,15 @@ func (c *ResultsDownloadCmd) Run(ctx context.Context, o *Output, st *store.Store
 	d.store, d.unpack, d.check = st, c.Unpack, c.Check
 	for _, name := range names {
 		if err := errors.Join(d.generator(ctx, o, name), ctx.Err()); err != nil {
-			return withHint(fmt.Errorf("download %s: %w", name, err), "the same command: it goes on where it was")
+			return ui.WithHint(fmt.Errorf("download %s: %w", name, err), "the same command: it goes on where it was")
 		}
 	}
 	slices.Sort(d.problems)
 	s := Downloaded{To: c.To, Files: d.files.Load(), Bytes: d.bytes.Load(), Present: d.present.Load(), Problems: d.problems}
 	err = o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s, %s, in %s", plural(int(s.Files), "file"), size(s.Bytes), s.To)
+		fmt.Fprintf(w, "%s, %s, in %s", ui.Plural(int(s.Files), "file"), ui.Size(s.Bytes), s.To)
 		if s.Present > 0 {
-			fmt.Fprintf(w, "; %s there already", plural(int(s.Present), "file"))
+			fmt.Fprintf(w, "; %s there already", ui.Plural(int(s.Present), "file"))
 		}
 		fmt.Fprintln(w)
 		for _, p := range s.Problems {
@@ -96,7 +97,7 @@ func (c *ResultsDownloadCmd) Run(ctx context.Context, o *Output, st *store.Store
 		}
 	})
 	if err == nil && len(s.Problems) > 0 {
-		return problem("%s could not be downloaded as the receipts say", plural(len(s.Problems), "object"))
+		return ui.Problem("%s could not be downloaded as the receipts say", ui.Plural(len(s.Problems), "object"))
 	}
 	return err
 }
@@ -239,7 +240,7 @@ func (d *download) shard(ctx context.Context, r store.Receipt, list []expected) 
 	}
 	err := d.store.Stream(ctx, r.Shard.Key, func(from io.Reader, _ store.Object) error { return d.untar(ctx, from, r, missing) })
 	if bad, ok := errors.AsType[*unfit](err); ok {
-		bad.reason += fmt.Sprintf("; %s of it could not be had", plural(len(missing), "file"))
+		bad.reason += fmt.Sprintf("; %s of it could not be had", ui.Plural(len(missing), "file"))
 	}
 	return d.judge(ctx, name, err)
 }
@@ -294,7 +295,7 @@ func (d *download) judge(ctx context.Context, name string, err error) error {
 	if d.unreached.Add(1) >= enough {
 		return err
 	}
-	d.note("%s cannot be read: %s", name, plain(err.Error(), err))
+	d.note("%s cannot be read: %s", name, ui.Plain(err))
 	return nil
 }
 

@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -27,7 +29,7 @@ import (
 func fetch(t *testing.T, c *cloud, to string, unpack bool, generators ...string) (string, error) {
 	t.Helper()
 	var said bytes.Buffer
-	o := &Output{Globals: &Globals{JSON: true}, data: &said, talk: io.Discard}
+	o := &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &said, Stderr: io.Discard}, &target.Flags{}}
 	err := (&ResultsDownloadCmd{To: to, Unpack: unpack, Generator: generators}).Run(t.Context(), o, c.store)
 	return said.String(), err
 }
@@ -117,8 +119,8 @@ func TestDownloadDamaged(t *testing.T) {
 	must(t, c.store.Delete(t.Context(), []string{task.DefaultDataset.FileKey("maze", "d_00000004", "prompt.txt")}))
 	to := t.TempDir()
 	said, err := fetch(t, c, to, false)
-	var status *statusError
-	if !errors.As(err, &status) || status.status != exitProblem {
+	var status *ui.StatusError
+	if !errors.As(err, &status) || status.ExitCode() != ui.ExitProblem {
 		t.Errorf("%v", err)
 	}
 	for _, word := range []string{"maze/d_00000002/prompt.txt is not what its receipt says", "maze/d_00000004/prompt.txt is not in the bucket"} {

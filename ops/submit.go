@@ -13,8 +13,11 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -65,10 +68,10 @@ Examples:
 func (c *SubmitCmd) Validate() error {
 	if c.Resume != "" {
 		if err := task.CheckName(c.Resume); err != nil {
-			return usage("--resume %v", err)
+			return ui.Usage("--resume %v", err)
 		}
 		if c.given() || c.Run_ != "" || c.DryRun || c.MaxCost != nil || c.repair() != nil {
-			return usage("--resume stands alone: the run says what it makes")
+			return ui.Usage("--resume stands alone: the run says what it makes")
 		}
 		return nil
 	}
@@ -94,10 +97,10 @@ func (c *SubmitCmd) repair() *RepairCmd {
 // checkOrder checks the flags of what a run may cost, and a run's id if there is one.
 func (c *order) checkOrder(run string) error {
 	if err := task.CheckName(run); run != "" && err != nil {
-		return usage("--run %v", err)
+		return ui.Usage("--run %v", err)
 	}
 	if c.MaxCost != nil && !(*c.MaxCost > 0) {
-		return usage("--max-cost is %g, it must be more than 0", *c.MaxCost)
+		return ui.Usage("--max-cost is %g, it must be more than 0", *c.MaxCost)
 	}
 	return checkSlower(c.Slower)
 }
@@ -116,7 +119,7 @@ type submitted struct {
 }
 
 // Run plans, writes the run down, and sends.
-func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	if r := c.repair(); r != nil {
 		return r.Run(ctx, o, t, q, st)
 	}
@@ -140,15 +143,15 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Clie
 }
 
 // generators are those that a run on the target can use.
-func (c *order) generators(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+func (c *order) generators(ctx context.Context, o *Output, t *target.Target) ([]generator.Generator, error) {
 	if c.DryRun {
-		return present(ctx, o, t)
+		return o.inventory().List(ctx, t)
 	}
-	return known(ctx, o, t, c.named()...)
+	return o.inventory().Prepare(ctx, t, c.named()...)
 }
 
 // submit writes a run of generators of the list down and sends it, or prints it.
-func (c *order) submit(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, run task.Run, list []generator.Generator) error {
+func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, run task.Run, list []generator.Generator) error {
 	tasks := run.Plan()
 	if err := c.checkCost(o, t, run); err != nil {
 		return err
@@ -169,7 +172,7 @@ func (c *order) submit(ctx context.Context, o *Output, t *Target, q *queue.Clien
 			return err
 		}
 	}
-	if err := keepLocks(ctx, o, st, inRun(run, list)); err != nil {
+	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
 		return err
 	}
 	if err := c.pin(ctx, st, &run, true); err != nil {
@@ -177,7 +180,7 @@ func (c *order) submit(ctx context.Context, o *Output, t *Target, q *queue.Clien
 	}
 	if err := st.PutRun(ctx, run); err != nil {
 		if errors.Is(err, store.ErrExists) {
-			return withHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
+			return ui.WithHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
 		}
 		return err
 	}
@@ -186,7 +189,7 @@ func (c *order) submit(ctx context.Context, o *Output, t *Target, q *queue.Clien
 
 // costOf reckons a run on a stack. How many workers it starts is not known: as many
 // as possible are reckoned with.
-func (c *order) costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, error) {
+func (c *order) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimate, error) {
 	costs, err := plan.LoadCosts(o.LocalDir)
 	if err != nil {
 		return nil, err
@@ -198,7 +201,7 @@ func (c *order) costOf(o *Output, t *Target, run task.Run) (*plan.Estimate, erro
 
 // checkCost refuses a run that may cost more than it should, or of which that is
 // not known. On this machine nothing has to be paid.
-func (c *order) checkCost(o *Output, t *Target, run task.Run) error {
+func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 	if c.MaxCost == nil || t.Name == stack.Local {
 		return nil
 	}
@@ -211,19 +214,19 @@ func (c *order) checkCost(o *Output, t *Target, run task.Run) error {
 		commits[g.Name] = g.Commit
 	}
 	if changed := e.Changed(commits); changed != nil {
-		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again", plan.Some(changed))
+		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again", ui.Some(changed, 3))
 	}
 	if e.Make > *c.MaxCost {
-		return withHint(problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", dollars(e.Make), *c.MaxCost),
-			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.flags(), c.words(run), run.Samples, c.shape(run))
+		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", ui.Dollars(e.Make), *c.MaxCost),
+			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.Flags(), c.words(run), run.Samples, c.shape(run))
 	}
-	o.Say("the run costs about %s dollars, --max-cost is %g", dollars(e.Make), *c.MaxCost)
+	o.Say("the run costs about %s dollars, --max-cost is %g", ui.Dollars(e.Make), *c.MaxCost)
 	return nil
 }
 
 // sayShards says what a new dataset would cost in the other format, where it is known
 // and worth it.
-func (c *order) sayShards(ctx context.Context, o *Output, t *Target, st *store.Store, run task.Run) error {
+func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *store.Store, run task.Run) error {
 	if t.Name == stack.Local || run.Format != task.Files || c.Format != "" {
 		return nil
 	}
@@ -237,7 +240,7 @@ func (c *order) sayShards(ctx context.Context, o *Output, t *Target, st *store.S
 		return err
 	}
 	if _, err = st.Manifest(ctx); errors.Is(err, store.ErrNotFound) {
-		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s", dollars(shards.Make), dollars(files.Make))
+		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s", ui.Dollars(shards.Make), ui.Dollars(files.Make))
 		return nil
 	}
 	return err
@@ -270,11 +273,11 @@ func (c *order) confirmQueue(ctx context.Context, o *Output, q *queue.Client) er
 	if err != nil || depth.Total() == 0 {
 		return err
 	}
-	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", plural(depth.Total(), "task")))
+	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", ui.Plural(depth.Total(), "task")))
 }
 
 // newRun makes the run that the flags describe, and one of what is missing of it.
-func (c *order) newRun(ctx context.Context, o *Output, t *Target, st *store.Store, list []generator.Generator, id string) (run, left task.Run, err error) {
+func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *store.Store, list []generator.Generator, id string) (run, left task.Run, err error) {
 	chosen, err := c.choose(o, list)
 	if err != nil {
 		return run, left, err
@@ -323,14 +326,14 @@ func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, erro
 	}
 	var left []task.RunGenerator
 	for i, g := range run.Generators {
-		g.Missing = gaps(run.Range(), there[i].Ranges)
+		g.Missing = dataset.Gaps(run.Range(), there[i].Ranges)
 		left = append(left, g)
 	}
 	run.Generators = left
 	return run, nil
 }
 
-func (c *order) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task) error {
+func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
 	p.Samples = countSamples(tasks)
 	if e, err := c.costOf(o, t, run); err == nil && t.Name != stack.Local {
@@ -342,10 +345,10 @@ func (c *order) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task)
 	return o.Print(p, func(w io.Writer) {
 		fmt.Fprintf(w, "%s\n", t)
 		fmt.Fprintf(w, "generators\t%d\n", len(run.Generators))
-		fmt.Fprintf(w, "samples\t%s\n", count(p.Samples))
-		fmt.Fprintf(w, "tasks\t%s\n", count(p.Tasks))
+		fmt.Fprintf(w, "samples\t%s\n", ui.Count(p.Samples))
+		fmt.Fprintf(w, "tasks\t%s\n", ui.Count(p.Tasks))
 		if p.Dollars > 0 {
-			fmt.Fprintf(w, "cost\tabout %s USD\n", dollars(p.Dollars))
+			fmt.Fprintf(w, "cost\tabout %s USD\n", ui.Dollars(p.Dollars))
 		}
 		fmt.Fprintf(w, "seed\t%d\n", run.Seed)
 		fmt.Fprintf(w, "format\t%s, chunks of %d\n", run.Format, run.ChunkSize)
@@ -358,7 +361,7 @@ func (c *order) printPlan(o *Output, t *Target, run task.Run, tasks []task.Task)
 
 // send sends those tasks of a run that the journal does not have, and prints
 // what to do next.
-func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.Run, resumed bool) error {
+func send(ctx context.Context, o *Output, t *target.Target, q *queue.Client, run task.Run, resumed bool) error {
 	tasks := run.Plan()
 	j, err := openJournal(o.LocalDir, t.Name, run.ID)
 	if err != nil {
@@ -386,12 +389,12 @@ func send(ctx context.Context, o *Output, t *Target, q *queue.Client, run task.R
 		return j.add(places[i])
 	})
 	if err != nil {
-		return withHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s%s", t.flags(), run.ID, t.in())
+		return ui.WithHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
 	}
 	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left), Samples: countSamples(tasks)}
 	err = o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, plural(len(left), "task"), plural(s.Samples, "sample"))
+		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, ui.Plural(len(left), "task"), ui.Plural(s.Samples, "sample"))
 	})
-	o.Say("next: ops%s monitor --run %s --watch%s", t.flags(), run.ID, t.in())
+	o.Say("next: ops%s monitor --run %s --watch%s", t.Flags(), run.ID, t.In())
 	return err
 }

@@ -14,6 +14,9 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -53,13 +56,13 @@ Examples:
 // Validate checks the flags.
 func (c *VerifyCmd) Validate() error {
 	if !c.Deep && (c.To != "" || c.Read || c.Fresh) {
-		return usage("--to, --read and --fresh belong to --deep")
+		return ui.Usage("--to, --read and --fresh belong to --deep")
 	}
 	return c.checkExtent(c.Run_, c.Samples, c.Start)
 }
 
 // Run verifies and prints the report.
-func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	// What is kept of each sample has no pointers, so that collecting garbage often
 	// costs little, and half a million samples fit into 200 MB.
 	if os.Getenv("GOGC") == "" {
@@ -80,7 +83,7 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Sto
 	report, err := verify(ctx, check, run)
 	if err := errors.Join(err, check.Journal.Close(err == nil)); err != nil {
 		if c.Deep && ctx.Err() != nil {
-			return withHint(err, "the same command: it goes on where it was")
+			return ui.WithHint(err, "the same command: it goes on where it was")
 		}
 		return err
 	}
@@ -94,7 +97,7 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Sto
 }
 
 // run is the run that is verified, or what the flags describe.
-func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Store) (task.Run, error) {
+func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *store.Store) (task.Run, error) {
 	if !c.given() {
 		return findRun(ctx, st, c.Run_, t)
 	}
@@ -108,8 +111,8 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Sto
 
 // wanted are the generators that were chosen. Like a run, all of them leaves out what
 // is not ready, unless it has samples all the same.
-func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.Store) ([]string, error) {
-	list, err := present(ctx, o, t)
+func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st *store.Store) ([]string, error) {
+	list, err := o.inventory().List(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -119,9 +122,9 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.
 		all = append(all, g.Name)
 		problems[g.Name] = g.Problem
 	}
-	names, err := c.names(all)
+	names, err := inventory.Pick(c.names(), all)
 	if err != nil || !c.everything() {
-		return names, notThere(o.Globals, err)
+		return names, o.inventory().NotFound(err)
 	}
 	committed, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
@@ -141,7 +144,7 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.
 }
 
 // file is where what belongs to this check is kept on this machine.
-func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string {
+func (c *VerifyCmd) file(o *Output, t *target.Target, run task.Run, what string) string {
 	name := run.ID
 	if name == "" {
 		name = fmt.Sprintf("%d-%d", run.Start, run.Start+run.Samples-1)
@@ -153,19 +156,19 @@ func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string
 }
 
 // advise writes the repair plan and says which command carries it out.
-func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, report *dataset.Report) error {
-	wrong := &statusError{status: exitProblem}
-	again := "--run " + run.ID + t.in()
+func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run task.Run, report *dataset.Report) error {
+	wrong := ui.Problem("")
+	again := "--run " + run.ID + t.In()
 	if run.ID == "" {
-		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.in())
+		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.In())
 	}
 	plan := report.Plan(st, run.Range())
 	damaged := plan.Overwrites() || plan.Restores()
 	switch {
 	case damaged && !c.Deep:
-		return withHint(wrong, "ops%s verify --deep %s", t.flags(), again)
+		return ui.WithHint(wrong, "ops%s verify --deep %s", t.Flags(), again)
 	case !damaged && c.To == "":
-		return withHint(wrong, "ops%s repair %s", t.flags(), again)
+		return ui.WithHint(wrong, "ops%s repair %s", t.Flags(), again)
 	}
 	path := cmp.Or(c.To, c.file(o, t, run, "plan.json"))
 	if err := plan.Write(path); err != nil {
@@ -176,7 +179,7 @@ func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, 
 	if plan.Overwrites() {
 		overwrite = " --overwrite"
 	}
-	return withHint(wrong, "ops%s repair --plan %s%s%s", t.flags(), path, overwrite, t.in())
+	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), path, overwrite, t.In())
 }
 
 // words are the flags that chose the generators.
@@ -213,15 +216,15 @@ func printReport(w io.Writer, r *dataset.Report) {
 		for _, n := range g.Damaged {
 			damaged += n
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, count(g.Samples), count(g.Expected-g.Samples), count(damaged), count(g.Duplicates), size(g.Bytes), verdict(g.Whole))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, ui.Count(g.Samples), ui.Count(g.Expected-g.Samples), ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Whole))
 	}
 	for _, g := range r.Generators {
 		if len(g.Missing) > 0 {
-			fmt.Fprintf(w, "%s: missing %s\n", g.Name, shorten(g.Missing))
+			fmt.Fprintf(w, "%s: missing %s\n", g.Name, ui.Some(g.Missing, 10))
 		}
 		for _, kind := range dataset.Kinds() {
 			if n := g.Damaged[kind]; n > 0 {
-				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, count(n), kind, kind.Means())
+				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, ui.Count(n), kind, kind.Means())
 			}
 			shown := 0
 			for _, d := range g.Examples {
@@ -231,7 +234,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 				}
 			}
 			if more := g.Damaged[kind] - shown; more > 0 {
-				fmt.Fprintf(w, "    and %s more\n", count(more))
+				fmt.Fprintf(w, "    and %s more\n", ui.Count(more))
 			}
 		}
 		if len(g.Seeds) > 1 {
@@ -244,7 +247,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 			fmt.Fprintf(w, "%s: made with %d locks of its packages: %s\n", g.Name, len(g.Locks), tallied(g.Locks, "with"))
 		}
 		if g.ChunksAlike() {
-			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, count(g.Alike), count(g.Chunks), g.Name)
+			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, ui.Count(g.Alike), ui.Count(g.Chunks), g.Name)
 		}
 		if g.Duplicates > 0 {
 			var pairs []string
@@ -253,30 +256,22 @@ func printReport(w io.Writer, r *dataset.Report) {
 			}
 			more := ""
 			if n := len(pairs); n < g.Duplicates {
-				more = fmt.Sprintf(" and %s more", count(g.Duplicates-n))
+				more = fmt.Sprintf(" and %s more", ui.Count(g.Duplicates-n))
 			}
-			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, count(g.Distinct), count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
+			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, ui.Count(g.Distinct), ui.Count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
 		}
 	}
 	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {
 		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: where they are put together, go by generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
-	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), plural(len(r.Generators), "generator"), plural(r.Samples, "sample"), size(r.Bytes))
+	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), ui.Plural(len(r.Generators), "generator"), ui.Plural(r.Samples, "sample"), ui.Size(r.Bytes))
 }
 
 // tallied says how many samples are of which commit or lock.
 func tallied(counts map[string]int, by string) string {
 	var parts []string
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%s %s %.12s", count(counts[what]), by, what))
+		parts = append(parts, fmt.Sprintf("%s %s %.12s", ui.Count(counts[what]), by, what))
 	}
-	return shorten(parts)
-}
-
-// shorten joins the first ten of a list.
-func shorten(list []string) string {
-	if len(list) > 10 {
-		return strings.Join(list[:10], ", ") + fmt.Sprintf(" and %d more", len(list)-10)
-	}
-	return strings.Join(list, ", ")
+	return ui.Some(parts, 10)
 }
