@@ -95,7 +95,8 @@ func (c *RepairCmd) Run(ctx context.Context, o *Output, t *target.Target, q *que
 }
 
 // incomplete is what is missing of the run or of the generators that the flags name.
-func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target, st *store.Store, list []generator.Generator) (task.Run, error) {
+func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target, st *store.Store,
+	list []generator.Generator) (task.Run, error) {
 	if c.given() {
 		_, run, err := c.newRun(ctx, o, t, st, list, c.id)
 		return run, err
@@ -215,7 +216,8 @@ func planned(ctx context.Context, t *target.Target, st *store.Store, plan *datas
 		}
 		return follow(old), nil
 	}
-	run := task.Run{Start: plan.Range.Start, Samples: plan.Range.Len(), Batch: task.DefaultBatch, ChunkSize: task.DefaultChunkSize, Format: task.Files, Version: version()}
+	run := task.Run{Start: plan.Range.Start, Samples: plan.Range.Len(), Batch: task.DefaultBatch,
+		ChunkSize: task.DefaultChunkSize, Format: task.Files, Version: version()}
 	for _, p := range plan.Generators {
 		run.Generators = append(run.Generators, task.RunGenerator{Name: p.Name})
 	}

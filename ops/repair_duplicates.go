@@ -52,7 +52,8 @@ func (c *RepairCmd) fill(ctx context.Context, w *waiter, run task.Run) (task.Run
 var errDryRun = errors.New("dry run")
 
 // replaceDuplicates fills the gaps of a run and then replaces duplicates, in rounds.
-func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, run task.Run, list []generator.Generator) (err error) {
+func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
+	run task.Run, list []generator.Generator) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil {
 			err = ui.WithHint(err, "the same command: it goes on where it was")

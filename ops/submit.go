@@ -87,7 +87,8 @@ func (c *SubmitCmd) repair() *RepairCmd {
 	if !c.Missing && !c.Overwrite && !c.Duplicates && c.RepairPlan == "" {
 		return nil
 	}
-	r := &RepairCmd{order: c.order, Run_: c.Run_, Plan: c.RepairPlan, Overwrite: c.Overwrite, Duplicates: c.Duplicates, MaxDraws: c.MaxDraws, makes: true}
+	r := &RepairCmd{order: c.order, Run_: c.Run_, Plan: c.RepairPlan, Overwrite: c.Overwrite, Duplicates: c.Duplicates,
+		MaxDraws: c.MaxDraws, makes: true}
 	if c.given() && r.Plan == "" {
 		r.Run_, r.id = "", c.Run_
 	}
@@ -151,7 +152,8 @@ func (c *order) generators(ctx context.Context, o *Output, t *target.Target) ([]
 }
 
 // submit writes a run of generators of the list down and sends it, or prints it.
-func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, run task.Run, list []generator.Generator) error {
+func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
+	run task.Run, list []generator.Generator) error {
 	tasks := run.Plan()
 	if err := c.checkCost(o, t, run); err != nil {
 		return err
@@ -277,7 +279,8 @@ func (c *order) confirmQueue(ctx context.Context, o *Output, q *queue.Client) er
 }
 
 // newRun makes the run that the flags describe, and one of what is missing of it.
-func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *store.Store, list []generator.Generator, id string) (run, left task.Run, err error) {
+func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *store.Store,
+	list []generator.Generator, id string) (run, left task.Run, err error) {
 	chosen, err := c.choose(o, list)
 	if err != nil {
 		return run, left, err
