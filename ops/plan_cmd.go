@@ -209,7 +209,7 @@ func askLambda(ctx context.Context, t *target.Target, l *lambda.Client, s *plan.
 	if f.EphemeralStorage != nil && f.EphemeralStorage.Size != nil {
 		s.DiskMB = int(*f.EphemeralStorage.Size)
 	}
-	m, err := getMapping(ctx, t, l)
+	m, err := t.Mapping(ctx, l)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -32,7 +32,7 @@ import (
 // doctor has what the checks of one stack need. Each check is independent of the
 // others: what two of them need is asked twice.
 type doctor struct {
-	o      *Output
+	flags  *target.Flags
 	t      *target.Target
 	tasks  *queue.Client
 	store  *store.Store
@@ -40,12 +40,12 @@ type doctor struct {
 	aws    aws.Config
 }
 
-func newDoctor(ctx context.Context, o *Output, t *target.Target) (*doctor, error) {
+func newDoctor(ctx context.Context, f *target.Flags, t *target.Target) (*doctor, error) {
 	config, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d := &doctor{o: o, t: t, lambda: lambda.NewFromConfig(config), aws: config}
+	d := &doctor{flags: f, t: t, lambda: lambda.NewFromConfig(config), aws: config}
 	if d.tasks, err = t.Queue(ctx); err != nil {
 		return nil, err
 	}
@@ -53,8 +53,9 @@ func newDoctor(ctx context.Context, o *Output, t *target.Target) (*doctor, error
 	return d, err
 }
 
-func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
-	t, err := target.Find(ctx, o.Flags, "")
+// Cloud checks a deployed stack. It writes an object to its bucket and deletes it again.
+func Cloud(ctx context.Context, o *ui.Output, f *target.Flags) ([]Finding, error) {
+	t, err := target.Find(ctx, f, "")
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -62,7 +63,7 @@ func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
 		return []Finding{finding("outputs", "", err)}, nil
 	}
 	o.Changing(t) // an object is written, and deleted again
-	d, err := newDoctor(ctx, o, t)
+	d, err := newDoctor(ctx, f, t)
 	if err != nil {
 		return nil, err
 	}
@@ -94,10 +95,10 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 	if len(missing) > 0 {
 		return "", ui.WithHint(fmt.Errorf("the stack outputs lack %s", strings.Join(missing, ", ")), "pulumi up")
 	}
-	if d.o.Outputs != "" {
-		return "read from " + d.o.Outputs + "; Pulumi is not asked", nil
+	if d.flags.Outputs != "" {
+		return "read from " + d.flags.Outputs + "; Pulumi is not asked", nil
 	}
-	version, err := target.Pulumi(ctx, d.o.Flags, "version")
+	version, err := target.Pulumi(ctx, d.flags, "version")
 	if err != nil {
 		return "", err
 	}
@@ -289,15 +290,15 @@ func (d *doctor) image(ctx context.Context) (string, error) {
 }
 
 func (d *doctor) mapping(ctx context.Context) (string, error) {
-	m, err := getMapping(ctx, d.t, d.lambda)
+	m, err := d.t.Mapping(ctx, d.lambda)
 	if err != nil {
 		return "", err
 	}
 	const way = "pulumi up --refresh"
 	switch state := aws.ToString(m.State); {
-	case state == mappingDisabled:
+	case state == target.MappingDisabled:
 		return "", ui.WithHint(errors.New("the workers are paused"), "ops%s resume", d.t.Flags())
-	case state != mappingEnabled:
+	case state != target.MappingEnabled:
 		return "", ui.WithHint(fmt.Errorf("it is %s", state), "the same in a minute")
 	case aws.ToString(m.EventSourceArn) != d.t.QueueARN:
 		return "", ui.WithHint(fmt.Errorf("it reads %s, the stack's queue is %s", aws.ToString(m.EventSourceArn), d.t.QueueARN), way)
@@ -310,11 +311,11 @@ func (d *doctor) mapping(ctx context.Context) (string, error) {
 	case strings.HasPrefix(aws.ToString(m.LastProcessingResult), "PROBLEM"):
 		return "", ui.WithHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.Flags())
 	}
-	return mappingEnabled, nil
+	return target.MappingEnabled, nil
 }
 
 func (d *doctor) concurrency(ctx context.Context) (string, error) {
-	m, err := getMapping(ctx, d.t, d.lambda)
+	m, err := d.t.Mapping(ctx, d.lambda)
 	if err != nil {
 		return "", err
 	}
@@ -368,9 +369,9 @@ func (d *doctor) generators(context.Context) (string, error) {
 		return "", skipped("the stack does not say what is in its image")
 	}
 	in := fmt.Sprintf("%d in the image", len(d.t.Generators))
-	here, err := generator.Discover(d.o.Generators)
+	here, err := generator.Discover(d.flags.Generators)
 	if errors.Is(err, fs.ErrNotExist) {
-		return in + "; there is no " + d.o.Generators + " to compare with", nil
+		return in + "; there is no " + d.flags.Generators + " to compare with", nil
 	}
 	if err != nil {
 		return "", err
@@ -386,7 +387,7 @@ func (d *doctor) generators(context.Context) (string, error) {
 		}
 	}
 	if len(found) > 0 {
-		return "", ui.WithHint(errors.New(strings.Join(found, "; ")), "pulumi up, which brings what is in %s into the image", d.o.Generators)
+		return "", ui.WithHint(errors.New(strings.Join(found, "; ")), "pulumi up, which brings what is in %s into the image", d.flags.Generators)
 	}
-	return in + ", the same as in " + d.o.Generators, nil
+	return in + ", the same as in " + d.flags.Generators, nil
 }
