@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -19,6 +20,11 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
+
+func TestMain(m *testing.M) {
+	s3server.Main()
+	os.Exit(m.Run())
+}
 
 // cloud is what a monitor polls: a queue with its DLQ, and a bucket.
 type cloud struct {
