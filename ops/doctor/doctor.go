@@ -75,9 +75,11 @@ func cure(err error) string {
 		switch code := answer.ErrorCode(); code {
 		case "AccessDenied", "AccessDeniedException", "AccessDeniedFault", "UnauthorizedOperation", "Forbidden":
 			return "other credentials (AWS_PROFILE), or a policy that allows it"
-		case "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch":
+		case "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException",
+			"SignatureDoesNotMatch":
 			return "aws sso login, or other credentials (AWS_PROFILE)"
-		case "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket", "ResourceNotFoundException", "RepositoryNotFoundException", "ImageNotFoundException", "NotFound":
+		case "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket", "ResourceNotFoundException",
+			"RepositoryNotFoundException", "ImageNotFoundException", "NotFound":
 			return "pulumi up --refresh makes again what is gone"
 		}
 	}

@@ -53,7 +53,8 @@ func Local(ctx context.Context, f *target.Flags) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	return examine(ctx, append(checks, check{"queue", d.queue}, check{"dlq", d.dlq}, check{"bucket", d.bucket}, check{"workers", d.workers}, check{"mapping", d.mapping}))
+	return examine(ctx, append(checks, check{"queue", d.queue}, check{"dlq", d.dlq}, check{"bucket", d.bucket},
+		check{"workers", d.workers}, check{"mapping", d.mapping}))
 }
 
 func checkGenerators(f *target.Flags) (string, error) {
@@ -97,7 +98,8 @@ func checkEnvironments(f *target.Flags) (string, error) {
 			return "", ui.WithHint(fmt.Errorf("%s: %s", x.Name, made.Problem), "ops local up, which tries again")
 		}
 		if _, err := os.Stat(made.Python); err != nil {
-			return "", ui.WithHint(fmt.Errorf("%s: its Python is gone: %w", x.Name, err), "ops local up makes its environment again")
+			return "", ui.WithHint(fmt.Errorf("%s: its Python is gone: %w", x.Name, err),
+				"ops local up makes its environment again")
 		}
 		ready++
 	}
@@ -123,7 +125,8 @@ func checkDisk(dir string, least int64) (string, error) {
 	}
 	free := int64(room.Bavail) * int64(room.Bsize) //nolint:unconvert // other types on other systems
 	if free < least {
-		return "", ui.WithHint(fmt.Errorf("%s has %s left, a run needs %s to start with", at, ui.Size(free), ui.Size(least)), "make room, or another disk with --local-dir")
+		return "", ui.WithHint(fmt.Errorf("%s has %s left, a run needs %s to start with", at, ui.Size(free), ui.Size(least)),
+			"make room, or another disk with --local-dir")
 	}
 	return ui.Size(free) + " left", nil
 }
@@ -135,7 +138,8 @@ func (d *doctor) workers(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if out.Configuration.State != types.StateActive {
-		return "", ui.WithHint(errors.New(aws.ToString(out.Configuration.StateReason)), "the same in a moment; then %s", filepath.Join(d.flags.LocalDir, "logs", "worker-*.log"))
+		return "", ui.WithHint(errors.New(aws.ToString(out.Configuration.StateReason)), "the same in a moment; then %s",
+			filepath.Join(d.flags.LocalDir, "logs", "worker-*.log"))
 	}
 	return ui.Plural(int(aws.ToInt32(out.Concurrency.ReservedConcurrentExecutions)), "worker") + " ready", nil
 }

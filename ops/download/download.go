@@ -66,7 +66,8 @@ func Download(ctx context.Context, st *store.Store, generators []string, o Optio
 		}
 	}
 	slices.Sort(d.problems)
-	return Summary{To: o.To, Files: d.files.Load(), Bytes: d.bytes.Load(), Present: d.present.Load(), Problems: d.problems}, nil
+	return Summary{To: o.To, Files: d.files.Load(), Bytes: d.bytes.Load(), Present: d.present.Load(),
+		Problems: d.problems}, nil
 }
 
 // download is one under way.
@@ -186,7 +187,8 @@ func (d *download) file(ctx context.Context, w expected, key string) error {
 	if d.has(w) {
 		return nil
 	}
-	return d.judge(ctx, w.name, d.store.Stream(ctx, key, func(from io.Reader, _ store.Object) error { return d.save(w, from) }))
+	return d.judge(ctx, w.name, d.store.Stream(ctx, key,
+		func(from io.Reader, _ store.Object) error { return d.save(w, from) }))
 }
 
 // shard downloads a shard, or the files that it holds.
@@ -204,7 +206,9 @@ func (d *download) shard(ctx context.Context, r store.Receipt, list []expected) 
 	if len(missing) == 0 {
 		return nil
 	}
-	err := d.store.Stream(ctx, r.Shard.Key, func(from io.Reader, _ store.Object) error { return d.untar(ctx, from, r, missing) })
+	err := d.store.Stream(ctx, r.Shard.Key, func(from io.Reader, _ store.Object) error {
+		return d.untar(ctx, from, r, missing)
+	})
 	if bad, ok := errors.AsType[*unfit](err); ok {
 		bad.reason += fmt.Sprintf("; %s of it could not be had", ui.Plural(len(missing), "file"))
 	}

@@ -63,12 +63,15 @@ func TestHostileArchives(t *testing.T) {
 		"cut off":           {archive(good)[:60], "damaged", 0},
 		"leaves the folder": {archive(good, member{tar.Header{Name: "../../escaped"}, "x"}), "does not name", 1},
 		"absolute":          {archive(good, member{tar.Header{Name: "/tmp/escaped"}, "x"}), "does not name", 1},
-		"symbolic link":     {archive(member{tar.Header{Name: "d_00000000", Typeflag: tar.TypeSymlink, Linkname: "/etc"}, ""}, good), "no plain file", 0},
-		"hard link":         {archive(member{tar.Header{Name: "d_00000000/prompt.txt", Typeflag: tar.TypeLink, Linkname: "/etc/passwd"}, ""}), "no plain file", 0},
-		"device":            {archive(member{tar.Header{Name: "d_00000000/prompt.txt", Typeflag: tar.TypeChar}, ""}), "no plain file", 0},
-		"twice":             {archive(good, good), "twice", 1},
-		"other text":        {archive(member{good.Header, "the wrong text"}), "not what its receipt says", 0},
-		"too long":          {archive(member{good.Header, strings.Repeat("x", 1<<20)}), "bytes", 0},
+		"symbolic link": {archive(member{tar.Header{Name: "d_00000000", Typeflag: tar.TypeSymlink, Linkname: "/etc"}, ""},
+			good), "no plain file", 0},
+		"hard link": {archive(member{tar.Header{Name: "d_00000000/prompt.txt", Typeflag: tar.TypeLink,
+			Linkname: "/etc/passwd"}, ""}), "no plain file", 0},
+		"device": {archive(member{tar.Header{Name: "d_00000000/prompt.txt", Typeflag: tar.TypeChar}, ""}),
+			"no plain file", 0},
+		"twice":      {archive(good, good), "twice", 1},
+		"other text": {archive(member{good.Header, "the wrong text"}), "not what its receipt says", 0},
+		"too long":   {archive(member{good.Header, strings.Repeat("x", 1<<20)}), "bytes", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			to := filepath.Join(t.TempDir(), "inner", "to")
@@ -78,9 +81,11 @@ func TestHostileArchives(t *testing.T) {
 			defer root.Close()
 			must(t, root.Mkdir(partial, 0o755))
 			d := &download{root: root, Options: Options{Unpack: true}}
-			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples, Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000_c1.tar.gz"}}
+			r := store.Receipt{Generator: "maze", ChunkSize: 1, End: 1, Samples: samples,
+				Shard: &store.Object{Key: "data/v1/maze/maze_00000000_00000000_c1.tar.gz"}}
 			f := samples[0].Files[0]
-			missing := map[string]expected{"maze/d_00000000/" + f.Name: {"maze/d_00000000/" + f.Name, f.Size, f.SHA256, time.Time{}}}
+			missing := map[string]expected{"maze/d_00000000/" + f.Name: {"maze/d_00000000/" + f.Name, f.Size, f.SHA256,
+				time.Time{}}}
 			err = d.untar(t.Context(), bytes.NewReader(test.archive), r, missing)
 			said := fmt.Sprint(err, d.problems)
 			if fine := err == nil && len(d.problems) == 0; fine != (test.word == "") || !strings.Contains(said, test.word) {

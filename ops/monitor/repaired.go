@@ -19,7 +19,8 @@ const isRepaired = "committed"
 // left counts the samples of a run's repairs that are not committed yet, given the
 // cells that are there. A task that restores is done when the receipt is the run's; a
 // repair when its receipt is there. A cell is read when it has changed.
-func (d repaired) left(ctx context.Context, st *store.Store, run string, repairs []task.Task, names []store.CellName) (int, error) {
+func (d repaired) left(ctx context.Context, st *store.Store, run string, repairs []task.Task,
+	names []store.CellName) (int, error) {
 	there := map[string]store.CellName{}
 	for _, n := range names {
 		there[n.Key] = n

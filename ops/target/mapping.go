@@ -23,7 +23,8 @@ const (
 // Mapping asks for the event source mapping.
 func (t *Target) Mapping(ctx context.Context, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
 	if t.EventSourceMappingID == "" {
-		return nil, ui.WithHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"), "pulumi up; or for the local stack, ops local down and up")
+		return nil, ui.WithHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"),
+			"pulumi up; or for the local stack, ops local down and up")
 	}
 	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})
 	if err != nil {
@@ -43,7 +44,8 @@ func (t *Target) MappingState(ctx context.Context, l *lambda.Client) (string, er
 
 // SetMapping lets workers have tasks, or not.
 func (t *Target) SetMapping(ctx context.Context, l *lambda.Client, on bool) error {
-	_, err := l.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &t.EventSourceMappingID, Enabled: &on})
+	_, err := l.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &t.EventSourceMappingID,
+		Enabled: &on})
 	if err != nil {
 		return t.mappingError(err)
 	}
@@ -52,7 +54,8 @@ func (t *Target) SetMapping(ctx context.Context, l *lambda.Client, on bool) erro
 
 func (t *Target) mappingError(err error) error {
 	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone {
-		return ui.WithHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker", t.EventSourceMappingID), "pulumi up --refresh makes it again")
+		return ui.WithHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker",
+			t.EventSourceMappingID), "pulumi up --refresh makes it again")
 	}
 	if _, busy := errors.AsType[*types.ResourceInUseException](err); busy {
 		return ui.WithHint(fmt.Errorf("the event source mapping is being changed: %w", err), "the same in a minute")
