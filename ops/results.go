@@ -69,7 +69,9 @@ func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 		if err != nil {
 			return err
 		}
-		l.Samples, l.Bytes = view.Samples(), view.Bytes()
+		if l.Samples, l.Bytes = view.Samples(), view.Bytes(); l.Samples == 0 {
+			continue // its cells were taken, and nothing is committed
+		}
 		l.First, l.Last = view.Bounds()
 		list = append(list, l)
 	}
@@ -95,7 +97,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 }
 
 func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {
-	names, err := dataset.Names(ctx, st, generator, task.Range{End: task.MaxIndex})
+	names, err := st.CellNames(ctx, generator, task.Range{End: task.MaxIndex})
 	if err != nil {
 		return err
 	}

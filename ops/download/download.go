@@ -125,7 +125,7 @@ func (d *download) note(format string, args ...any) {
 
 // generator downloads what the receipts of a generator vouch for.
 func (d *download) generator(ctx context.Context, name string) error {
-	names, err := dataset.Names(ctx, d.store, name, task.Range{End: task.MaxIndex})
+	names, err := d.store.CellNames(ctx, name, task.Range{End: task.MaxIndex})
 	if err != nil {
 		return err
 	}

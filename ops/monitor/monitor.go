@@ -123,7 +123,7 @@ func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 						End: min(n.Range.End, m.run.Range().End)}.Len()
 				}
 			}
-			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
+			left, err := m.repaired[i].left(limited, m.store, g.Repairs, names)
 			open := dataset.Gaps(m.run.Range(), covered)
 			p.Generators[i].Committed = max(0, expected-dataset.Length(open)-left)
 			m.open[i] = open
@@ -172,7 +172,7 @@ func (m *Monitor) stretches(place int) []task.Range {
 	near := page * max(m.run.ChunkSize, 1)
 	wanted := slices.Clone(m.open[place])
 	for _, t := range m.run.Generators[place].Repairs {
-		if !m.repaired[place].seen(t) {
+		if !m.repaired[place].seen(m.store.Dataset(), t) {
 			wanted = append(wanted, t.Range())
 		}
 	}

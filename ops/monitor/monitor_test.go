@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -69,7 +68,7 @@ func TestMonitorCost(t *testing.T) {
 		t.Errorf("%d receipts were read", m.costs.read)
 	}
 	// What a look has left out, a later one does not read: it reads what is new.
-	names, err := dataset.Names(t.Context(), c.store, "maze", run.Range())
+	names, err := c.store.CellNames(t.Context(), "maze", run.Range())
 	must(t, err)
 	if old := m.costs.choose(0, names, run); len(old) > 0 {
 		t.Errorf("%d receipts that are not new are read", len(old))
@@ -77,7 +76,7 @@ func TestMonitorCost(t *testing.T) {
 
 	// One that may read only some of them.
 	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
-	names, err = dataset.Names(t.Context(), c.store, "maze", run.Range())
+	names, err = c.store.CellNames(t.Context(), "maze", run.Range())
 	must(t, err)
 	few := newCosts(plan.DefaultWorker(), false, 1)
 	few.read = readPerRun - 20
