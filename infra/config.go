@@ -22,7 +22,7 @@ import (
 )
 
 // Config is the configuration of one stack. It comes from the stack's settings
-// file; the README has the table of its keys.
+// file; docs/AWS.md has the table of its keys.
 type Config struct {
 	Stack string
 	Name  string // beginning of the names of all resources: project and stack
@@ -305,7 +305,7 @@ func (r *reader) unknown() {
 		if !ours || slices.Contains(r.keys, key) {
 			continue
 		}
-		hint := "the README has the table of the keys"
+		hint := "docs/AWS.md has the table of the keys"
 		if near := generator.Nearest(key, r.keys); near != "" {
 			hint = "did you mean " + near + "?"
 		}

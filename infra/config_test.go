@@ -60,7 +60,7 @@ func TestConfigErrors(t *testing.T) {
 		{"tags", `{"aws:team":"a"}`, "no key begins with aws:"},
 		{"tags", `{"team":"a;b"}`, `tags.team is "a;b"`},
 		{"memory", "10240", `memory is 10240, but there is no such key; did you mean memoryMB?`},
-		{"zzz", "1", `zzz is 1, but there is no such key; the README has the table of the keys`},
+		{"zzz", "1", `zzz is 1, but there is no such key; docs/AWS.md has the table of the keys`},
 	} {
 		d, err := try(t, root, stackName, map[string]string{test.key: test.value})
 		switch {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -246,11 +245,8 @@ func (f *far) fill(b *testing.B, run task.Run, every int, old bool) {
 			}
 			r.Samples = append(r.Samples, s)
 		}
-		text, err := json.Marshal(store.Cell{Version: 1, Generator: name, Start: c.Cell.Start, End: c.Cell.End, Epoch: 1, Receipts: []store.Receipt{r}})
+		text, err := (&store.Cell{Version: 1, Generator: name, Start: c.Cell.Start, End: c.Cell.End, Epoch: 1, Receipts: []store.Receipt{r}}).Encode()
 		must(b, err)
-		for len(text)%3 != int(store.Complete) {
-			text = append(text, ' ')
-		}
 		object := filepath.Join(f.objects, filepath.FromSlash(r.Shard.Key))
 		must(b, errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.MkdirAll(filepath.Dir(object), 0o755),
 			os.WriteFile(path, text, 0o644), os.WriteFile(object, []byte(shard), 0o644)))

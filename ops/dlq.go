@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -98,7 +99,7 @@ func (f *dlqFilter) chooser() func(dead) bool {
 		case f.Max > 0 && left == 0,
 			len(f.Cause) > 0 && !slices.Contains(f.Cause, d.Cause),
 			len(f.Generator) > 0 && !slices.Contains(f.Generator, d.generator()),
-			f.Dataset != "" && (d.Task == nil || d.Task.Dataset.String() != f.Dataset),
+			f.Dataset != "" && d.dataset() != f.Dataset,
 			d.Sent.Before(f.Since.Time):
 			return false
 		}
@@ -159,6 +160,24 @@ func (d dead) generator() string {
 	return d.Task.Generator
 }
 
+func (d dead) dataset() string {
+	if d.Task == nil {
+		return ""
+	}
+	return d.Task.Dataset.String()
+}
+
+// whose is the generator, and the dataset if it is not the default one.
+func (d dead) whose() string {
+	switch {
+	case d.Task == nil:
+		return "no task"
+	case d.Task.Dataset.IsZero():
+		return d.Task.Generator
+	}
+	return d.Task.Generator + " in " + d.dataset()
+}
+
 func (d dead) samples() string {
 	if d.Task == nil {
 		return "?"
@@ -198,9 +217,10 @@ Examples:
   ops --stack dev dlq list --each --json`
 }
 
-// Group are the dead tasks of one cause and generator.
+// Group are the dead tasks of one cause, dataset and generator.
 type Group struct {
 	Cause     task.Cause `json:"cause"`
+	Dataset   string     `json:"dataset,omitempty"`
 	Generator string     `json:"generator,omitempty"` // none: they are no tasks
 	Tasks     int        `json:"tasks"`
 	Samples   int        `json:"samples"` // that they ask for
@@ -226,15 +246,15 @@ func (g *Group) add(d dead) {
 // Run shows the DLQ.
 func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	type key struct {
-		cause     task.Cause
-		generator string
+		cause              task.Cause
+		dataset, generator string
 	}
 	groups := map[key]*Group{}
 	list := []dead{}
 	err := c.each(ctx, q, func(d dead) error {
-		k := key{d.Cause, d.generator()}
+		k := key{d.Cause, d.dataset(), d.generator()}
 		if groups[k] == nil {
-			groups[k] = &Group{Cause: d.Cause, Generator: k.generator, Means: d.Cause.Policy().Means, Remedy: d.Cause.Policy().Remedy}
+			groups[k] = &Group{Cause: d.Cause, Dataset: k.dataset, Generator: k.generator, Means: d.Cause.Policy().Means, Remedy: d.Cause.Policy().Remedy}
 		}
 		groups[k].add(d)
 		if c.Each {
@@ -253,7 +273,7 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 		if c := slices.Index(task.Causes(), a.Cause) - slices.Index(task.Causes(), b.Cause); c != 0 {
 			return c
 		}
-		return strings.Compare(a.Generator, b.Generator)
+		return cmp.Or(strings.Compare(a.Generator, b.Generator), strings.Compare(a.Dataset, b.Dataset))
 	})
 	slices.SortFunc(list, func(a, b dead) int {
 		if c := strings.Compare(string(a.Cause), string(b.Cause)); c != 0 {
@@ -291,22 +311,18 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 func listGroups(w io.Writer, groups []*Group) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tTASKS\tSAMPLES\tFIRST\tLAST\tEXAMPLE\tDETAIL")
 	for _, g := range groups {
-		name, samples := g.Generator, ui.Count(g.Samples)
+		samples := ui.Count(g.Samples)
 		if g.Example.Task == nil {
-			name, samples = "no task", "?"
+			samples = "?"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, name, ui.Count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), ui.Cut(g.Example.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, g.Example.whose(), ui.Count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), ui.Cut(g.Example.Detail, 120))
 	}
 }
 
 func listEach(w io.Writer, list []dead) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
 	for _, d := range list {
-		name := d.generator()
-		if d.Task == nil {
-			name = "no task"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, name, d.samples(), d.receives(), ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, d.whose(), d.samples(), d.receives(), ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
 	}
 }
 

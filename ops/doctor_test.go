@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,19 +19,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/doctor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // diagnose runs ops doctor on a cloud and returns its findings by check.
-func (c *motoCloud) diagnose(generators string) (map[string]Finding, int) {
+func (c *motoCloud) diagnose(generators string) (map[string]doctor.Finding, int) {
 	c.Helper()
 	file, err := c.save(c.TempDir())
 	c.ok(nil, err)
 	return diagnose(c.TB, target.Flags{Outputs: file, Generators: generators})
 }
 
-func diagnose(t testing.TB, f target.Flags) (map[string]Finding, int) {
+func diagnose(t testing.TB, f target.Flags) (map[string]doctor.Finding, int) {
 	t.Helper()
 	var out bytes.Buffer
 	err := (&DoctorCmd{}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &out, Stderr: io.Discard}, &f})
@@ -42,11 +42,11 @@ func diagnose(t testing.TB, f target.Flags) (map[string]Finding, int) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	var list []Finding
+	var list []doctor.Finding
 	if err := json.Unmarshal(out.Bytes(), &list); err != nil {
 		t.Fatalf("%v: %s", err, &out)
 	}
-	byCheck := map[string]Finding{}
+	byCheck := map[string]doctor.Finding{}
 	for _, f := range list {
 		byCheck[f.Check] = f
 	}
@@ -232,20 +232,6 @@ func TestDoctorRefused(t *testing.T) {
 	}
 }
 
-// Where there is nothing to compare, that is no problem.
-func TestDoctorGenerators(t *testing.T) {
-	t.Parallel()
-	d := &doctor{o: &Output{&ui.Output{Style: &ui.Style{}}, &target.Flags{Generators: t.TempDir()}}, t: &target.Target{}}
-	d.t.Generators = nil
-	if _, err := d.generators(context.Background()); !errors.As(err, new(skipped)) {
-		t.Errorf("%v", err)
-	}
-	d.t.Generators, d.o.Generators = map[string]string{"a": "b"}, filepath.Join(t.TempDir(), "nowhere")
-	if says, err := d.generators(context.Background()); err != nil || !strings.Contains(says, "to compare with") {
-		t.Errorf("%q, %v", says, err)
-	}
-}
-
 // What the local stack needs before it is up.
 func TestDoctorLocal(t *testing.T) {
 	generators := t.TempDir()
@@ -288,16 +274,5 @@ func TestDoctorLocal(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 		})
-	}
-}
-
-func TestDoctorDisk(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "not", "yet")
-	if says, err := checkDisk(dir, 1); err != nil || !strings.Contains(says, " left") {
-		t.Errorf("%q, %v", says, err)
-	}
-	if _, err := checkDisk(dir, 1<<60); err == nil || !strings.Contains(err.Error(), "a run needs") {
-		t.Errorf("%v", err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 type LogsCmd struct {
 	Task      []string `help:"Only this task: a message id, as dlq list and queue peek show it, or GENERATOR:INDEX for whatever was done for that sample; may be repeated." placeholder:"ID"`
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
+	Dataset   string   `help:"Only what was done for this dataset." env:"OPS_DATASET" placeholder:"NAME"`
 	Since     moment   `help:"Where to begin: a span back from now (15m, 36h, 3d) or a time (2026-08-01T10:00:00Z)." default:"1h" placeholder:"TIME"`
 	Follow    bool     `help:"Go on with new lines until Ctrl-C." short:"f"`
 
@@ -45,7 +46,12 @@ Examples:
 
 // Validate checks the flags.
 func (c *LogsCmd) Validate() error {
-	c.filter = logFilter{generators: c.Generator}
+	c.filter = logFilter{generators: c.Generator, dataset: c.Dataset}
+	if c.Dataset != "" {
+		if err := task.CheckName(c.Dataset); err != nil {
+			return ui.Usage("--dataset %v", err)
+		}
+	}
 	for _, g := range c.Generator {
 		if err := task.CheckName(g); err != nil {
 			return ui.Usage("--generator %v", err)
@@ -142,17 +148,18 @@ func parseLogTask(text string) (logTask, error) {
 }
 
 // logFilter says which lines are wanted: those of one of the tasks, if any are
-// named, and of one of the generators, if any are named.
+// named, of one of the generators, if any are named, and of the dataset, if one is.
 type logFilter struct {
 	tasks      []logTask
 	generators []string
+	dataset    string
 }
 
-func (f logFilter) empty() bool { return len(f.tasks)+len(f.generators) == 0 }
+func (f logFilter) empty() bool { return len(f.tasks)+len(f.generators)+len(f.dataset) == 0 }
 
 // match decides about a line of the worker.
 func (f logFilter) match(l logLine) bool {
-	if len(f.generators) > 0 && !slices.Contains(f.generators, l.text("generator")) {
+	if len(f.generators) > 0 && !slices.Contains(f.generators, l.text("generator")) || f.dataset != "" && l.text("dataset") != f.dataset {
 		return false
 	}
 	return len(f.tasks) == 0 || slices.ContainsFunc(f.tasks, func(t logTask) bool {
@@ -168,7 +175,10 @@ func (f logFilter) match(l logLine) bool {
 // little else. Names and ids have no character that means something in it.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 func (f logFilter) pattern() string {
-	var tasks, generators []string
+	var tasks, generators, datasets []string
+	if f.dataset != "" {
+		datasets = append(datasets, fmt.Sprintf(`($.dataset = "%s")`, f.dataset))
+	}
 	for _, t := range f.tasks {
 		if t.message != "" {
 			tasks = append(tasks, fmt.Sprintf(`($.message_id = "%[1]s") || ($.first_message_id = "%[1]s")`, t.message))
@@ -180,7 +190,7 @@ func (f logFilter) pattern() string {
 		generators = append(generators, fmt.Sprintf(`($.generator = "%s")`, g))
 	}
 	var all []string
-	for _, any := range [][]string{tasks, generators} {
+	for _, any := range [][]string{tasks, generators, datasets} {
 		if len(any) > 0 {
 			all = append(all, "("+strings.Join(any, " || ")+")")
 		}

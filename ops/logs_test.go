@@ -37,8 +37,9 @@ func TestLogPattern(t *testing.T) {
 	}
 	for want, c := range map[string]LogsCmd{
 		"": {},
-		`{ (($.generator = "a") || ($.generator = "b.c")) }`:                                                                                          {Generator: []string{"a", "b.c"}},
-		`{ (($.message_id = "m-1") || ($.first_message_id = "m-1")) }`:                                                                                {Task: []string{"m-1"}},
+		`{ (($.generator = "a") || ($.generator = "b.c")) }`:           {Generator: []string{"a", "b.c"}},
+		`{ (($.message_id = "m-1") || ($.first_message_id = "m-1")) }`: {Task: []string{"m-1"}},
+		`{ (($.generator = "a")) && (($.dataset = "v2")) }`:            {Generator: []string{"a"}, Dataset: "v2"},
 		`{ ((($.generator = "a") && ($.start <= 7) && ($.end > 7)) || ($.message_id = "m") || ($.first_message_id = "m")) && (($.generator = "a")) }`: {Task: []string{"a:7", "m"}, Generator: []string{"a"}},
 	} {
 		if got := filterOf(t, c).pattern(); got != want {

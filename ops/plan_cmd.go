@@ -25,11 +25,13 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // PlanCmd foresees what a run takes.
 type PlanCmd struct {
+	inDataset
 	wanted
 	Workers      int     `help:"Workers at once. Default: the stack's maxConcurrency, or 10." aliases:"concurrency" placeholder:"N"`
 	Memory       int     `help:"Memory of a worker in MB. Default: the stack's, or 10240." placeholder:"MB"`
@@ -40,7 +42,7 @@ type PlanCmd struct {
 
 // Help is the long help.
 func (*PlanCmd) Help() string {
-	return `Tasks, time, storage and dollars of a run, from what its generators were measured to take. Nothing is sent, and no stack is needed: one is asked for its settings if --stack names it.
+	return `Tasks, time, storage and dollars of a run, from what its generators were measured to take. Nothing is sent, and no stack is needed: one is asked for its settings if --stack names it, and how its dataset is cut and stored, if it has that already.
 
 What a generator takes is measured by 'ops generators check', or here with --canary, and kept in the local folder. Measure where the CPU is about that of a worker, or say with --slower how they differ: 'ops monitor' tells what CPU a run took.
 
@@ -117,13 +119,20 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	run := c.run(p.list, costs)
+	kept, err := c.keep(ctx, o, t, &run)
+	if err != nil {
+		return err
+	}
 	c.cut(&run, costs, s)
 	if p.Estimate, err = plan.Of(run, costs, s); err != nil {
 		return unmeasured(err, c.words(), c.Samples)
 	}
 	p.Batch, p.ChunkSize, p.Format = run.Batch, run.ChunkSize, run.Format
 	p.Advice, p.OtherChunks = plan.Advise(run, costs, s)
-	if run.Format == task.Files {
+	if kept {
+		p.OtherChunks = nil
+	}
+	if run.Format == task.Files && !kept {
 		shards := run
 		shards.Format = task.Tar
 		if e, err := plan.Of(shards, costs, s); err == nil {
@@ -161,6 +170,50 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *ta
 	s.Architecture = cmp.Or(c.Architecture, s.Architecture)
 	s.Concurrency = cmp.Or(c.Workers, s.Concurrency)
 	return s, t, nil
+}
+
+// keep gives a run the format and the chunks that its dataset has, and reports whether
+// there is one. Flags that contradict it are refused, as submit does.
+func (c *PlanCmd) keep(ctx context.Context, o *Output, t *target.Target, run *task.Run) (bool, error) {
+	var err error
+	if t == nil && o.Stack == stack.Local {
+		if t, err = target.Find(ctx, o.Flags, ""); errors.Is(err, local.ErrDown) {
+			return false, nil // what it has cannot be asked
+		}
+	}
+	if t == nil || err != nil {
+		return false, err
+	}
+	t.Dataset = task.Dataset(c.Dataset)
+	st, err := t.Store(ctx)
+	if err != nil {
+		return false, err
+	}
+	m, err := st.Manifest(ctx)
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		o.Say("note: the bucket does not say what the dataset has (%s); a new one is assumed", ui.Plain(err))
+		return false, nil
+	}
+	if c.Format != "" {
+		err = m.CheckFormat(run.Format)
+	}
+	for i := range run.Generators {
+		g := &run.Generators[i]
+		if c.Chunk != nil && *c.Chunk == g.ChunkSize { // else it is the catalogue's
+			err = errors.Join(err, m.CheckChunk(g.Name, *c.Chunk))
+		}
+		if has := m.Generator(g.Name); has != nil {
+			g.ChunkSize = has.ChunkSize
+		}
+	}
+	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
+		return true, ui.WithHint(wrong, "%s", wrong.Way())
+	}
+	run.Format = m.Format
+	return true, nil
 }
 
 // workerOf is a stack's worker, as far as its outputs tell.
@@ -209,7 +262,7 @@ func askLambda(ctx context.Context, t *target.Target, l *lambda.Client, s *plan.
 	if f.EphemeralStorage != nil && f.EphemeralStorage.Size != nil {
 		s.DiskMB = int(*f.EphemeralStorage.Size)
 	}
-	m, err := getMapping(ctx, t, l)
+	m, err := t.Mapping(ctx, l)
 	if err != nil {
 		return err
 	}

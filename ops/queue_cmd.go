@@ -67,11 +67,11 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 		return ui.Usage("--max is %d, it must be at least 1", c.Max)
 	}
 	if !o.Yes {
-		state, err := mappingState(ctx, t, l)
+		state, err := t.MappingState(ctx, l)
 		if err != nil {
 			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and whether the workers are paused is not known: %w", err), "the same with --yes if you accept the count")
 		}
-		if state != mappingDisabled {
+		if state != target.MappingDisabled {
 			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state), "ops%s pause, then the same; or --yes if you accept the count", t.Flags())
 		}
 	}

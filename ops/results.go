@@ -70,10 +70,9 @@ func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) er
 		if err != nil {
 			return err
 		}
-		if l.Chunks == 0 { // its tasks have all failed so far
-			continue
+		if l.Samples, l.Bytes = view.Samples(), view.Bytes(); l.Samples == 0 {
+			continue // its cells were taken, and nothing is committed
 		}
-		l.Samples, l.Bytes = view.Samples(), view.Bytes()
 		l.First, l.Last = view.Bounds()
 		list = append(list, l)
 	}
@@ -99,7 +98,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 }
 
 func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {
-	names, err := dataset.Names(ctx, st, generator, task.Range{End: task.MaxIndex})
+	names, err := st.CellNames(ctx, generator, task.Range{End: task.MaxIndex})
 	if err != nil {
 		return err
 	}

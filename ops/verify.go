@@ -36,13 +36,13 @@ type VerifyCmd struct {
 
 // Help is the long help.
 func (*VerifyCmd) Help() string {
-	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, and none may be there without a receipt among the samples that are looked at. Where several receipts hold an index, the one with the highest claim counts.
+	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, and none may be there without a receipt among the samples that are looked at. Where two receipts hold an index, the later one of its cell counts.
 
 With --deep the contents are checked too. Pictures are decoded, videos must have their frames, shards must hold just their samples. For what need not be decoded (text, videos that were checked when they were made) the SHA-256 that S3 checked at the upload and keeps is compared with the receipt, without a download; the local stack's files can be changed behind its back, so there, and with --read, every byte is read.
 
 A --deep that was interrupted goes on where it was: it trusts that objects which it has found whole within the last seven days, whose receipts are the same to the last byte and whose sizes are still right, are still whole. --fresh trusts nothing.
 
-What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt, index_twice. The command that repairs it is printed at the end.
+What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. The command that repairs it is printed at the end.
 
 Exit status 0: whole. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops repair --duplicates' replaces them as far as it can.
 
@@ -99,7 +99,11 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *st
 // run is the run that is verified, or what the flags describe.
 func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *store.Store) (task.Run, error) {
 	if !c.given() {
-		return findRun(ctx, st, c.Run_, t)
+		run, err := findRun(ctx, st, c.Run_, t)
+		if err == nil && run.Samples == 0 {
+			err = ui.Usage("run %s repairs samples and has no range of its own: say --all --samples N, or --run ID of the run that made them", run.ID)
+		}
+		return run, err
 	}
 	names, err := c.wanted(ctx, o, t, st)
 	run := task.Run{Start: c.Start, Samples: c.Samples}

@@ -346,8 +346,10 @@ func TestMonitorRepairs(t *testing.T) {
 		}
 	}
 	committed(0) // 5 to restore and 2 to repair: never less than none
-	chunk.RunID = "mend"
-	c.rewrite(t, chunk)
+	cell, err := taken(t.Context(), c.store, chunk)
+	must(t, err)
+	chunk.Epoch = cell.Epoch
+	must(t, c.store.Commit(t.Context(), cell, chunk, 0, true))
 	committed(3)
 	layer{run.Generators[0].Repairs[1].Chunks()[0], task.Files, "x"}.store(t, c, "maze")
 	committed(5)

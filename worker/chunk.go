@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -78,7 +79,7 @@ func (w *work) once(ctx context.Context, list []task.Chunk) (busy []task.Chunk) 
 			defer slot.release()
 			rest, err := w.make(ctx, c, slot)
 			held, ok := errors.AsType[*store.BusyError](err)
-			if !ok && !errors.Is(err, store.ErrLost) {
+			if !ok && !errors.Is(err, store.ErrExists) {
 				if err != nil {
 					w.fail(rest, err)
 				}
@@ -132,13 +133,13 @@ func (w *work) late(c task.Chunk) *failure {
 
 // make takes the cell of a chunk and computes what is left to make of it. What becomes
 // of each part is noted in the outcome. The error is of the rest of the chunk, which
-// was not made: a *store.BusyError or store.ErrLost where another worker has the cell, a
+// was not made: a *store.BusyError or store.ErrExists where another worker has the cell, a
 // *failure, or that of a context that ended.
 func (w *work) make(ctx context.Context, c task.Chunk, slot *slot) (rest task.Chunk, err error) {
 	if w.isLate() {
 		return c, w.late(c)
 	}
-	by := store.Holder{RequestID: w.delivery.requestID, MessageID: w.delivery.messageID, Deadline: w.delivery.deadline}
+	by := store.Holder{RequestID: w.delivery.requestID, MessageID: cmp.Or(w.delivery.messageID, w.delivery.requestID), Deadline: w.delivery.deadline}
 	cell, err := w.store.Take(ctx, w.task.Generator, c.Cell, by, func(cell *store.Cell) bool {
 		left, err := undone(w.task, c, cell)
 		return err == nil && len(left) > 0
@@ -146,7 +147,6 @@ func (w *work) make(ctx context.Context, c task.Chunk, slot *slot) (rest task.Ch
 	if err != nil {
 		return c, w.storage(ctx, c, err)
 	}
-	w.seen.receipts(w.kind(w.task.Parts(c)[0]), cell.Receipts)
 	log := w.log.With(w.delivery.attrs(w.task)...)
 	clean := true
 	defer func() {
@@ -165,7 +165,7 @@ func (w *work) make(ctx context.Context, c task.Chunk, slot *slot) (rest task.Ch
 		skipped -= len(x.keep)
 	}
 	defer func() {
-		if !errors.Is(err, store.ErrLost) { // else it is looked at again
+		if !errors.Is(err, store.ErrExists) { // else it is looked at again
 			w.outcome.skip(skipped)
 		}
 	}()
@@ -218,7 +218,7 @@ func (w *work) fail(c task.Chunk, err error) {
 }
 
 // makePart computes what one process makes of a cell that is held, to the receipt;
-// after the last one the cell is given up. The error is a *failure, store.ErrLost, or
+// after the last one the cell is given up. The error is a *failure, store.ErrExists, or
 // that of a context that ended. Unless stored is true, some of its requests to store
 // may still be executed.
 func (w *work) makePart(ctx context.Context, x todo, cell *store.Cell, last bool, slot *slot, log *slog.Logger) (receipt *store.Receipt, stored bool, err error) {
@@ -253,7 +253,9 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, samples []s
 	}
 	if x.place >= 0 { // what was replaced since stays
 		gone := cell.Replaced(x.place)
-		samples = slices.DeleteFunc(slices.Clone(samples), func(s sample.Sample) bool { return slices.Contains(gone, s.Index) })
+		samples = slices.DeleteFunc(slices.Clone(samples), func(s sample.Sample) bool {
+			return slices.ContainsFunc(gone, func(other store.ReceiptSample) bool { return other.Index == s.Index })
+		})
 	}
 	var indices []int
 	for _, s := range samples {
@@ -270,7 +272,7 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, samples []s
 
 // storage turns an error of the bucket into what it means for the chunk.
 func (w *work) storage(ctx context.Context, c task.Chunk, err error) error {
-	if _, busy := errors.AsType[*store.BusyError](err); err == nil || busy || errors.Is(err, store.ErrLost) || ctx.Err() != nil {
+	if _, busy := errors.AsType[*store.BusyError](err); err == nil || busy || errors.Is(err, store.ErrExists) || ctx.Err() != nil {
 		return err
 	}
 	return &failure{chunk: c, cause: task.Storage, detail: err.Error(), attempt: w.task.Attempt, seed: c.Seed(w.task, w.task.Attempt)}

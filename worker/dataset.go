@@ -4,17 +4,22 @@ import (
 	"cmp"
 	"context"
 	"sync"
+	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// datasets keeps, while the worker is warm, the manifests that tasks fit.
+// datasets keeps, while the worker is warm, the manifests that tasks fit: for a
+// minute, because a dataset may be deleted and made anew.
 type datasets struct {
 	mu   sync.Mutex
 	kept map[string]task.Manifest // by dataset
+	read map[string]time.Time
 }
+
+const keepManifest = time.Minute
 
 // fit checks a task against its dataset and fills in what it does not say: with one
 // request, and none where the manifest is known. A task of no run makes the manifest,
@@ -27,8 +32,8 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name := t.Dataset.String()
-	if m, ok := d.kept[name]; ok && m.Generator(g.Name) != nil && m.Fit(t, pinned) == nil && !m.Learn(pinned) {
+	name, began := t.Dataset.String(), time.Now()
+	if m, ok := d.kept[name]; ok && time.Since(d.read[name]) < keepManifest && m.Generator(g.Name) != nil && m.Fit(t, pinned) == nil && !m.Learn(pinned) {
 		return t.Validate()
 	}
 	m, err := st.In(t.Dataset).ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {
@@ -53,6 +58,6 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 	if err != nil {
 		return err
 	}
-	d.kept[name] = m
+	d.kept[name], d.read[name] = m, began
 	return t.Validate()
 }

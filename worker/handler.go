@@ -81,7 +81,7 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	limits := c.Limits.Filled()
 	return &Handler{
 		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
-		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(), datasets: &datasets{kept: map[string]task.Manifest{}}, capacity: capacity, slots: semaphore.NewWeighted(capacity),
+		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(), datasets: &datasets{kept: map[string]task.Manifest{}, read: map[string]time.Time{}}, capacity: capacity, slots: semaphore.NewWeighted(capacity),
 		generator: generator.Run, retryDelays: cmp.Or(c.RetryDelays, 1),
 	}, nil
 }
@@ -224,8 +224,8 @@ func (h *Handler) retryDelay(c task.Cause, d delivery) time.Duration {
 	return time.Duration(float64(c.Delay(d.receives)) * h.retryDelays)
 }
 
-// busyDelay is how long a message waits for another worker's claim: not as long
-// as the claim could live on the first delivery, because most are released much
+// busyDelay is how long a message waits for a cell that another worker holds: not as
+// long as that could last on the first delivery, because most are released much
 // earlier; all of it later, because deliveries are counted.
 func busyDelay(left time.Duration, receives int) time.Duration {
 	if receives <= 1 {
@@ -243,7 +243,7 @@ type outcome struct {
 	unfinished []failure    // no time was left for their chunks
 	held       []task.Range // another worker holds these
 	busyUntil  time.Time
-	longest    time.Duration // that a chunk took from claim to receipt
+	longest    time.Duration // that a process took from its start to its receipt
 }
 
 // skip notes samples that were committed before.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -116,22 +115,6 @@ func (s *seen) used(k kind, memory int64) {
 	defer s.mu.Unlock()
 	e := s.of[k]
 	e.memory = max(e.memory, memory)
-	s.of[k] = e
-}
-
-// receipts takes over what receipts say of chunks that other workers made.
-func (s *seen) receipts(k kind, list []store.Receipt) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e, n := s.of[k], 0
-	for _, r := range list {
-		if r.Generator == k.generator && r.Commit == k.commit && r.Made() == k.samples {
-			n++
-			e.wall = max(e.wall, time.Duration(r.WallSeconds*float64(time.Second)))
-			e.memory = max(e.memory, r.PeakRSSBytes)
-		}
-	}
-	e.chunks = max(e.chunks, n) // the same ones may be read again
 	s.of[k] = e
 }
 

@@ -3,8 +3,6 @@ package worker
 import (
 	"testing"
 	"time"
-
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
 func TestPatience(t *testing.T) {
@@ -33,28 +31,6 @@ func TestPatience(t *testing.T) {
 		if got := s.patience(kind{"g", "c", 5}, floor, 1); got != 0 {
 			t.Errorf("%s: another kind has %s", test.name, got)
 		}
-	}
-}
-
-// Receipts of the same kind teach a worker, however often they are read.
-func TestSeenInReceipts(t *testing.T) {
-	k := kind{"g", "c", 20}
-	s := newSeen()
-	receipts := []store.Receipt{
-		{Generator: "g", Commit: "c", ChunkSize: 20, WallSeconds: 3, PeakRSSBytes: 5},
-		{Generator: "g", Commit: "c", ChunkSize: 20, WallSeconds: 30, PeakRSSBytes: 4},
-		{Generator: "g", Commit: "c", ChunkSize: 40, PartSize: 20, WallSeconds: 3, PeakRSSBytes: 4},
-		{Generator: "g", Commit: "d", ChunkSize: 20, WallSeconds: 300, PeakRSSBytes: 400},
-		{Generator: "g", Commit: "c", ChunkSize: 40, WallSeconds: 300, PeakRSSBytes: 400},
-	}
-	s.receipts(k, receipts[:2])
-	s.receipts(k, receipts[:2])
-	if got := s.patience(k, 0, 1); got != 0 {
-		t.Errorf("two chunks gave a patience of %s", got)
-	}
-	s.receipts(k, receipts)
-	if got := s.patience(k, 0, 1); got != 5*time.Minute || s.memory(k) != 5 {
-		t.Errorf("patience %s, memory %d", got, s.memory(k))
 	}
 }
 

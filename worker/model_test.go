@@ -218,7 +218,15 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 		w.end(late[pick(len(late))], executed)
 	case action >= 87 && len(w.alive) > 0:
 		w.kill(w.alive[pick(len(w.alive))])
-	case action >= 83:
+	case action >= 81 && len(w.alive) > 0: // one's time is up with requests on the way, and another one has its task
+		p := w.alive[pick(len(w.alive))]
+		x, err := task.Parse([]byte(p.message.Body), p.message.MessageID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.send(x)
+		time.Sleep(time.Until(p.deadline))
+	case action >= 77:
 		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 6 * time.Second, modelTimeout / 3, modelTimeout}).Draw(t, "sleep"))
 	case (action >= 67 || len(waiting) == 0) && visible > 0 && len(w.alive) < 3:
 		// Where some have less time, others live to see what the platform leaves of them.
@@ -431,8 +439,9 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 	named := map[string]bool{}
 	at := map[place]store.Receipt{}
 	for _, c := range w.bucket.cells() {
-		if c.Holder != nil || c.Void != nil {
-			t.Errorf("%s is held by %+v, void %v", c.Key(), c.Holder, c.Void)
+		// A holder whose time ended with its last request, which gives the cell up, may stay in it.
+		if c.Void != nil {
+			t.Errorf("%s: void are %v", c.Key(), c.Void)
 		}
 	}
 	for _, r := range w.bucket.receipts() {

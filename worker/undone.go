@@ -26,21 +26,15 @@ func undone(t task.Task, c task.Chunk, cell *store.Cell) ([]todo, error) {
 	place := -1
 	switch {
 	case t.Restore > 0:
-		if place = cell.Find(c); place < 0 || cell.Receipts[place].Epoch != t.Restore {
-			return nil, nil // it is another by now
+		if place = cell.Restorable(t, c); place < 0 {
+			return nil, nil
 		}
 		keep = nil
 		for _, s := range cell.Receipts[place].Samples {
 			keep = append(keep, s.Index)
 		}
-		if len(cell.Replaced(place)) == len(keep) {
-			return nil, nil // nobody needs it any more
-		}
 	case c.Indices != nil:
-		if cell.Find(c) >= 0 || slices.ContainsFunc(cell.Receipts, func(r store.Receipt) bool {
-			// A later run has looked at these samples again: what it made stays.
-			return t.RunID != "" && r.Indices != nil && r.RunID > t.RunID && slices.ContainsFunc(c.Indices, r.Describes)
-		}) {
+		if cell.Repaired(t, c) {
 			return nil, nil
 		}
 	default:

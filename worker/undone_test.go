@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"testing"
@@ -64,7 +63,7 @@ func TestUndone(t *testing.T) {
 		{"restores a repair", restoringRepair, []store.Receipt{all, repair(3, "r3", 1000, 2, 4)}, nil, "[2 4] at 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			text, err := json.Marshal(store.Cell{End: 10, Receipts: test.stored, Void: test.void})
+			text, err := (&store.Cell{End: 10, Receipts: test.stored, Void: test.void}).Encode()
 			if err != nil {
 				t.Fatal(err)
 			}

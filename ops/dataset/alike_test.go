@@ -1,7 +1,6 @@
 package dataset
 
 import (
-	"encoding/json"
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -56,7 +55,7 @@ func TestAlike(t *testing.T) {
 // cellOf is a cell of the generator g with receipts.
 func cellOf(t testing.TB, cell task.Range, receipts ...store.Receipt) *store.Cell {
 	t.Helper()
-	text, err := json.Marshal(store.Cell{Version: 1, Generator: "g", Start: cell.Start, End: cell.End, Epoch: len(receipts), Receipts: receipts})
+	text, err := (&store.Cell{Version: 1, Generator: "g", Start: cell.Start, End: cell.End, Epoch: len(receipts), Receipts: receipts}).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,19 +143,7 @@ func (i *inspection) record(c *store.Cell) {
 			i.report.Domains = append(i.report.Domains, r.Domain)
 		}
 		e := recorded{cell: store.CellName{Key: c.Key(), Range: c.Range()}, id: r.ID(), domain: r.Domain, commit: r.Commit, lock: r.Lock}
-		if n := len(i.receipts); n > 0 { // one string for all
-			last := i.receipts[n-1]
-			if last.domain == r.Domain {
-				e.domain = last.domain
-			}
-			if last.commit == r.Commit {
-				e.commit = last.commit
-			}
-			if last.lock == r.Lock {
-				e.lock = last.lock
-			}
-		}
-		if r.Shard != nil {
+		if r.Shard != nil && len(r.Current) > 0 {
 			i.shards[r.Shard.Key] = &shard{Object: *r.Shard, receipt: len(i.receipts)}
 		}
 		i.objects += len(r.Objects())

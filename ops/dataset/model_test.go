@@ -278,7 +278,7 @@ func (l *lab) damage() {
 
 // cells are the cells that are there.
 func (l *lab) cells() (list []*store.Cell) {
-	names, err := Names(l.t.Context(), l.store, "good", task.Range{End: samplesOfModel})
+	names, err := l.store.CellNames(l.t.Context(), "good", task.Range{End: samplesOfModel})
 	l.must(err)
 	for c, err := range l.store.Cells(l.t.Context(), names) {
 		l.must(err)

@@ -172,7 +172,7 @@ func Removable(ctx context.Context, st *store.Store, generator string, keys []st
 	for _, key := range objects {
 		named[key] = false
 	}
-	near, err := Names(ctx, st, generator, places)
+	near, err := st.CellNames(ctx, generator, places)
 	if err != nil {
 		return nil, err
 	}

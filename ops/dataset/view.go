@@ -107,7 +107,7 @@ func NewView(generator string, r task.Range) *View {
 // Read adds the cells that have changed since the last Read. It fails on one that is
 // damaged: what is counted beside it could be wrong.
 func (v *View) Read(ctx context.Context, st *store.Store) error {
-	all, err := Names(ctx, st, v.Generator, v.Range)
+	all, err := st.CellNames(ctx, v.Generator, v.Range)
 	if err != nil {
 		return err
 	}
@@ -128,17 +128,6 @@ func (v *View) Read(ctx context.Context, st *store.Store) error {
 	return nil
 }
 
-// Names lists the cells of a generator that overlap a range.
-func Names(ctx context.Context, st *store.Store, generator string, r task.Range) (names []store.CellName, err error) {
-	for n, err := range st.CellNames(ctx, generator, r) {
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, n)
-	}
-	return names, nil
-}
-
 // Covered is what is committed of some range: see Coverage.
 type Covered struct {
 	Names  []store.CellName // of all cells that overlap the range
@@ -153,7 +142,7 @@ func Coverage(ctx context.Context, st *store.Store, generator string, r task.Ran
 	var c Covered
 	var partial []store.CellName
 	var err error
-	if c.Names, err = Names(ctx, st, generator, r); err != nil {
+	if c.Names, err = st.CellNames(ctx, generator, r); err != nil {
 		return c, err
 	}
 	for _, n := range c.Names {

@@ -27,7 +27,8 @@ func (v Inventory) inImage(t *target.Target) ([]generator.Generator, error) {
 	}
 	var list []generator.Generator
 	for _, name := range slices.Sorted(maps.Keys(t.Generators)) {
-		g := generator.Generator{Name: name, Commit: t.Generators[name], Lock: t.Locks[name], ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags}
+		g := generator.Generator{Name: name, Commit: t.Generators[name], Lock: t.Locks[name],
+			ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags}
 		if g.Commit == byName[name].Commit {
 			g.Problem = byName[name].Problem
 		}
@@ -38,10 +39,12 @@ func (v Inventory) inImage(t *target.Target) ([]generator.Generator, error) {
 	}
 	d := Compare(here, t.Generators)
 	for _, name := range d.Local {
-		list = append(list, generator.Generator{Name: name, Problem: "it is in " + v.Generators + " but not in the stack's image: pulumi up brings it there"})
+		list = append(list, generator.Generator{Name: name,
+			Problem: "it is in " + v.Generators + " but not in the stack's image: pulumi up brings it there"})
 	}
 	if len(d.Changed) > 0 {
-		v.Say("note: the image has another commit than %s of %s: pulumi up brings the local one", v.Generators, ui.Some(d.Changed, 3))
+		v.Say("note: the image has another commit than %s of %s: pulumi up brings the local one", v.Generators,
+			ui.Some(d.Changed, 3))
 	}
 	return list, nil
 }

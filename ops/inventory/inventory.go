@@ -202,7 +202,8 @@ func (v Inventory) NotFound(err error) error {
 		case e.Skip != "":
 			return ui.WithHint(fmt.Errorf("the catalogue leaves %s out: %s", unknown.Name, e.Skip), "ops generators list")
 		case e.Repository != "":
-			return ui.WithHint(fmt.Errorf("generator %s is in the catalogue and not fetched yet", unknown.Name), "ops generators sync %s", unknown.Name)
+			return ui.WithHint(fmt.Errorf("generator %s is in the catalogue and not fetched yet", unknown.Name),
+				"ops generators sync %s", unknown.Name)
 		}
 	}
 	return ui.WithHint(err, "ops generators list")

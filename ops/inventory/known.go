@@ -60,7 +60,8 @@ func (v Inventory) All() ([]Known, error) {
 		list = append(list, k)
 	}
 	for name, e := range entries {
-		k := Known{Generator: generator.Generator{Name: name, Repository: e.Repository, ChunkSize: e.ChunkSize, Licence: e.Licence}, Pin: e.Commit}
+		k := Known{Generator: generator.Generator{Name: name, Repository: e.Repository, ChunkSize: e.ChunkSize,
+			Licence: e.Licence}, Pin: e.Commit}
 		switch {
 		case e.Skip != "":
 			k.Problem = "left out: " + e.Skip

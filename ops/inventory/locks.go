@@ -92,7 +92,8 @@ func (v Inventory) hereLock(ctx context.Context, hash string) ([]byte, error) {
 		return out // none where there is no git, or no repository
 	}
 	seen := map[string]bool{}
-	for line := range bytes.Lines(git("log", "--all", "--full-history", "--raw", "--no-abbrev", "--no-renames", "--format=", "--", generator.LocksFolder)) {
+	for line := range bytes.Lines(git("log", "--all", "--full-history", "--raw", "--no-abbrev", "--no-renames",
+		"--format=", "--", generator.LocksFolder)) {
 		fields := strings.Fields(string(line)) // modes, blobs, state, name
 		if len(fields) < 5 || seen[fields[3]] {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -20,6 +21,11 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
+func TestMain(m *testing.M) {
+	s3server.Main()
+	os.Exit(m.Run())
+}
+
 // cloud is what a monitor polls: a queue with its DLQ, and a bucket.
 type cloud struct {
 	store *store.Store
@@ -31,7 +37,8 @@ func newCloud(t *testing.T) *cloud {
 	dir := t.TempDir()
 	web := httptest.NewUnstartedServer(nil)
 	url := "http://" + web.Listener.Addr().String()
-	server, err := sqsserver.Open(filepath.Join(dir, "sqs"), sqsserver.Options{BaseURL: url, MaxWait: 50 * time.Millisecond})
+	server, err := sqsserver.Open(filepath.Join(dir, "sqs"),
+		sqsserver.Options{BaseURL: url, MaxWait: 50 * time.Millisecond})
 	must(t, err)
 	t.Cleanup(func() { _ = server.Close() })
 	web.Config.Handler = server
@@ -39,17 +46,20 @@ func newCloud(t *testing.T) *cloud {
 	t.Cleanup(web.Close)
 	dead, err := server.CreateQueue(sqsserver.Queue{Name: "dead", Retention: time.Hour})
 	must(t, err)
-	tasks, err := server.CreateQueue(sqsserver.Queue{Name: "tasks", Retention: time.Hour, DeadLetter: "dead", MaxReceives: 3})
+	tasks, err := server.CreateQueue(sqsserver.Queue{Name: "tasks", Retention: time.Hour, DeadLetter: "dead",
+		MaxReceives: 3})
 	must(t, err)
 	const bucket, region = "bucket", "eu-west-1"
-	objects, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "s3"), Meta: filepath.Join(dir, "meta"),
+	objects, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "s3"),
+		Meta:    filepath.Join(dir, "meta"),
 		Address: "127.0.0.1:0", Bucket: bucket, Region: region, AccessKey: "key", SecretKey: "secret"}, io.Discard)
 	must(t, err)
 	t.Cleanup(func() { _ = objects.Close() })
 	key := credentials.NewStaticCredentialsProvider("key", "secret", "")
 	return &cloud{
 		queue: queue.New(sqs.New(sqs.Options{Region: region, BaseEndpoint: &url, Credentials: key}), tasks, dead),
-		store: store.New(s3.New(s3.Options{Region: region, BaseEndpoint: aws.String(objects.URL()), Credentials: key}, store.ClientOptions), bucket),
+		store: store.New(s3.New(s3.Options{Region: region, BaseEndpoint: aws.String(objects.URL()), Credentials: key},
+			store.ClientOptions), bucket),
 	}
 }
 
@@ -57,7 +67,8 @@ func newCloud(t *testing.T) *cloud {
 func commitReceipt(ctx context.Context, st *store.Store, r store.Receipt) error {
 	start := r.Start / r.ChunkSize * r.ChunkSize
 	by := store.Holder{RequestID: "test", Deadline: time.Now().Add(time.Hour)}
-	c, err := st.Take(ctx, r.Generator, task.Range{Start: start, End: start + r.ChunkSize}, by, func(*store.Cell) bool { return true })
+	c, err := st.Take(ctx, r.Generator, task.Range{Start: start, End: start + r.ChunkSize}, by,
+		func(*store.Cell) bool { return true })
 	if err != nil {
 		return err
 	}

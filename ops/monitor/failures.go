@@ -85,7 +85,8 @@ func (p *Progress) failed() bool { return len(p.Failures) > 0 || p.Unread > 0 }
 // causes lists the failures, most frequent first.
 func (p *Progress) causes() string {
 	var list []string
-	causes := slices.SortedFunc(slices.Values(task.Causes()), func(a, b task.Cause) int { return p.Failures[b] - p.Failures[a] })
+	causes := slices.SortedFunc(slices.Values(task.Causes()),
+		func(a, b task.Cause) int { return p.Failures[b] - p.Failures[a] })
 	for _, c := range causes {
 		if n := p.Failures[c]; n > 0 {
 			list = append(list, fmt.Sprintf("%s %d", c, n))

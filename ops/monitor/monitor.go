@@ -67,7 +67,8 @@ func (m *Monitor) forgives(ctx context.Context) bool {
 
 // New returns a monitor of a run that has not polled yet.
 func New(st *store.Store, q *queue.Client, run task.Run) *Monitor {
-	m := &Monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}, reported: make([][]string, len(run.Generators)), idle: q.NewIdle()}
+	m := &Monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{},
+		reported: make([][]string, len(run.Generators)), idle: q.NewIdle()}
 	for range run.Generators {
 		m.open = append(m.open, []task.Range{run.Range()})
 		m.repaired = append(m.repaired, repaired{})
@@ -78,7 +79,8 @@ func New(st *store.Store, q *queue.Client, run task.Run) *Monitor {
 
 // poll counts what is committed and what is left.
 func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
-	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)), Failures: map[task.Cause]int{}}
+	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)),
+		Failures: map[task.Cause]int{}}
 	toRead := make([][]store.CellName, len(m.run.Generators)) // for the cost
 	fresh := make([]int, len(m.run.Generators))               // samples, for the rate
 	since := p.Time.Add(-window)
@@ -89,7 +91,8 @@ func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(looks)
 	for i, g := range m.run.Generators {
-		m.partly = m.partly || m.whole[g.Name] || len(m.repaired[i]) > 0 || !slices.Equal(m.open[i], []task.Range{m.run.Range()})
+		m.partly = m.partly || m.whole[g.Name] || len(m.repaired[i]) > 0 ||
+			!slices.Equal(m.open[i], []task.Range{m.run.Range()})
 		expected := m.run.Samples
 		if expected == 0 { // it repairs, and that is all
 			for _, t := range g.Repairs {
@@ -116,10 +119,11 @@ func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 			}
 			for _, n := range names {
 				if n.State == store.Complete && !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
-					fresh[i] += task.Range{Start: max(n.Range.Start, m.run.Range().Start), End: min(n.Range.End, m.run.Range().End)}.Len()
+					fresh[i] += task.Range{Start: max(n.Range.Start, m.run.Range().Start),
+						End: min(n.Range.End, m.run.Range().End)}.Len()
 				}
 			}
-			left, err := m.repaired[i].left(limited, m.store, m.run.ID, g.Repairs, names)
+			left, err := m.repaired[i].left(limited, m.store, g.Repairs, names)
 			open := dataset.Gaps(m.run.Range(), covered)
 			p.Generators[i].Committed = max(0, expected-dataset.Length(open)-left)
 			m.open[i] = open
@@ -168,7 +172,7 @@ func (m *Monitor) stretches(place int) []task.Range {
 	near := page * max(m.run.ChunkSize, 1)
 	wanted := slices.Clone(m.open[place])
 	for _, t := range m.run.Generators[place].Repairs {
-		if !m.repaired[place].seen(t) {
+		if !m.repaired[place].seen(m.store.Dataset(), t) {
 			wanted = append(wanted, t.Range())
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -17,10 +16,12 @@ import (
 func putReceipts(t *testing.T, c *cloud, generator, run string, from, to int, seconds float64) {
 	t.Helper()
 	for start := from; start < to; start += 20 {
-		r := store.Receipt{Generator: generator, RunID: run, RunSeed: 42, ChunkSize: 20, Start: start, End: start + 20, Format: task.Files, Domain: "d",
+		r := store.Receipt{Generator: generator, RunID: run, RunSeed: 42, ChunkSize: 20, Start: start, End: start + 20,
+			Format: task.Files, Domain: "d",
 			CPUSeconds: seconds, WallSeconds: seconds, PeakRSSBytes: 1 << 20, RequestID: fmt.Sprint(run, start/100)}
 		for i := start; i < start+20; i++ {
-			r.Samples = append(r.Samples, store.ReceiptSample{Index: i, ID: task.SampleID("d", i), Files: []store.ReceiptFile{{Name: "prompt.txt", Size: 1000}}})
+			r.Samples = append(r.Samples, store.ReceiptSample{Index: i, ID: task.SampleID("d", i),
+				Files: []store.ReceiptFile{{Name: "prompt.txt", Size: 1000}}})
 		}
 		must(t, commitReceipt(t.Context(), c.store, r))
 	}
@@ -32,7 +33,8 @@ func TestMonitorCost(t *testing.T) {
 	c := newCloud(t)
 	putReceipts(t, c, "maze", "before", 0, 200, 1000)
 	putReceipts(t, c, "maze", "mine", 200, 600, 10)
-	run := task.Run{ID: "mine", Samples: 1000, Batch: 100, ChunkSize: 20, Generators: []task.RunGenerator{{Name: "maze"}, {Name: "chess"}}}
+	run := task.Run{ID: "mine", Samples: 1000, Batch: 100, ChunkSize: 20,
+		Generators: []task.RunGenerator{{Name: "maze"}, {Name: "chess"}}}
 	must(t, c.store.PutRun(t.Context(), run))
 	m := New(c.store, c.queue, run)
 	m.CountCost(plan.DefaultWorker(), false)
@@ -47,7 +49,8 @@ func TestMonitorCost(t *testing.T) {
 		return p.Cost
 	}
 	got := look()
-	if got.Samples != 400 || got.Receipts != 20 || got.Read != 20 || got.CPUSeconds != 200 || got.Requests.Invocations != 4 || got.Requests.Put != 4*5*(2+20)+1 {
+	if got.Samples != 400 || got.Receipts != 20 || got.Read != 20 || got.CPUSeconds != 200 ||
+		got.Requests.Invocations != 4 || got.Requests.Put != 4*5*(2+20)+1 {
 		t.Errorf("%+v", got)
 	}
 	// Four invocations of five chunks at once: 10 s each, and some requests.
@@ -65,7 +68,7 @@ func TestMonitorCost(t *testing.T) {
 		t.Errorf("%d receipts were read", m.costs.read)
 	}
 	// What a look has left out, a later one does not read: it reads what is new.
-	names, err := dataset.Names(t.Context(), c.store, "maze", run.Range())
+	names, err := c.store.CellNames(t.Context(), "maze", run.Range())
 	must(t, err)
 	if old := m.costs.choose(0, names, run); len(old) > 0 {
 		t.Errorf("%d receipts that are not new are read", len(old))
@@ -73,7 +76,7 @@ func TestMonitorCost(t *testing.T) {
 
 	// One that may read only some of them.
 	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
-	names, err = dataset.Names(t.Context(), c.store, "maze", run.Range())
+	names, err = c.store.CellNames(t.Context(), "maze", run.Range())
 	must(t, err)
 	few := newCosts(plan.DefaultWorker(), false, 1)
 	few.read = readPerRun - 20
@@ -96,10 +99,12 @@ func TestMonitorCost(t *testing.T) {
 // run is whole a watch says only after it has.
 func TestMonitorRefresh(t *testing.T) {
 	c := newCloud(t)
-	run := task.Run{ID: "mine", Samples: 40_000, Batch: 100, ChunkSize: 10, Generators: []task.RunGenerator{{Name: "maze"}}}
+	run := task.Run{ID: "mine", Samples: 40_000, Batch: 100, ChunkSize: 10,
+		Generators: []task.RunGenerator{{Name: "maze"}}}
 	m := New(c.store, c.queue, run)
 	receipt := func(start int) store.Receipt {
-		r := store.Receipt{Generator: "maze", RunID: "mine", ChunkSize: 500, Start: start, End: start + 500, Format: task.Files}
+		r := store.Receipt{Generator: "maze", RunID: "mine", ChunkSize: 500, Start: start, End: start + 500,
+			Format: task.Files}
 		for i := r.Start; i < r.End; i++ {
 			r.Samples = append(r.Samples, store.ReceiptSample{Index: i})
 		}
@@ -110,7 +115,8 @@ func TestMonitorRefresh(t *testing.T) {
 		t.Helper()
 		p, err := m.Poll(t.Context())
 		must(t, err)
-		if p.Committed != committed || p.Whole() != (committed == 40_000) || !p.Whole() && fmt.Sprint(m.stretches(0)) != next {
+		if p.Committed != committed || p.Whole() != (committed == 40_000) || !p.Whole() &&
+			fmt.Sprint(m.stretches(0)) != next {
 			t.Errorf("%d are committed, want %d; the next look lists %v, want %s", p.Committed, committed, m.stretches(0), next)
 		}
 	}
@@ -133,7 +139,8 @@ func TestMonitorRefresh(t *testing.T) {
 	look("[00005000_00005499 00030000_00039999]")
 	// What was seen is taken back, and the look is not told; when all seems whole it
 	// finds out.
-	must(t, c.store.Delete(t.Context(), []string{task.DefaultDataset.CellKey("maze", task.Range{Start: 10_000, End: 10_500})}))
+	must(t, c.store.Delete(t.Context(), []string{task.DefaultDataset.CellKey("maze",
+		task.Range{Start: 10_000, End: 10_500})}))
 	look("[00005000_00005499 00030000_00039999]")
 	for start := 30_000; start < 40_000; start += 500 {
 		if start != 31_000 {
@@ -153,7 +160,8 @@ func TestMonitorOnlyRepairs(t *testing.T) {
 	repair := func(attempt int, indices ...int) task.Task {
 		return task.Task{Generator: "maze", Seed: 1, Format: task.Files, ChunkSize: 20, Attempt: attempt, Indices: indices}
 	}
-	run := task.Run{ID: "mend", Generators: []task.RunGenerator{{Name: "maze", Repairs: []task.Task{repair(3, 7, 9), repair(4, 50_000)}}}}
+	run := task.Run{ID: "mend", Generators: []task.RunGenerator{{Name: "maze",
+		Repairs: []task.Task{repair(3, 7, 9), repair(4, 50_000)}}}}
 	m := New(c.store, c.queue, run)
 	look := func(committed int) {
 		t.Helper()
@@ -164,7 +172,8 @@ func TestMonitorOnlyRepairs(t *testing.T) {
 		}
 	}
 	commit := func(x task.Task) {
-		r := store.Receipt{Generator: "maze", RunID: "mend", ChunkSize: 20, Start: x.Range().Start, End: x.Range().End, Indices: x.Indices, FirstAttempt: x.Attempt, Attempt: x.Attempt, Format: task.Files}
+		r := store.Receipt{Generator: "maze", RunID: "mend", ChunkSize: 20, Start: x.Range().Start, End: x.Range().End,
+			Indices: x.Indices, FirstAttempt: x.Attempt, Attempt: x.Attempt, Format: task.Files}
 		for _, i := range x.Indices {
 			r.Samples = append(r.Samples, store.ReceiptSample{Index: i})
 		}
@@ -202,7 +211,8 @@ func TestRate(t *testing.T) {
 func TestMonitorFailures(t *testing.T) {
 	c := newCloud(t)
 	report := func(n int, run string) {
-		_, err := c.store.PutFailure(t.Context(), store.Failure{Generator: "maze", Name: fmt.Sprintf("%08d_%08d", n, n), RunID: run, Cause: task.Crashed, MessageID: fmt.Sprint(n), Receives: 1})
+		_, err := c.store.PutFailure(t.Context(), store.Failure{Generator: "maze", Name: fmt.Sprintf("%08d_%08d", n, n),
+			RunID: run, Cause: task.Crashed, MessageID: fmt.Sprint(n), Receives: 1})
 		must(t, err)
 	}
 	for n, run := range []string{"mine", "mine", "other"} {

@@ -56,7 +56,8 @@ func (p *Progress) settling() string {
 	if p.Settling < 1 {
 		return ""
 	}
-	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)", ui.Span(time.Duration(p.Settling*float64(time.Second))))
+	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)",
+		ui.Span(time.Duration(p.Settling*float64(time.Second))))
 }
 
 // dead is how many messages the DLQ has, and for how long.
@@ -68,15 +69,18 @@ func (p *Progress) dead() string {
 	if p.DLQ > peeked { // SQS shows them in no order
 		least = "at least "
 	}
-	return fmt.Sprintf("%s, the oldest for %s%s", ui.Count(p.DLQ), least, ui.Span(time.Duration(p.DLQOldest*float64(time.Second))))
+	return fmt.Sprintf("%s, the oldest for %s%s", ui.Count(p.DLQ), least,
+		ui.Span(time.Duration(p.DLQOldest*float64(time.Second))))
 }
 
 // line is a look in one line.
 func (p *Progress) line() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), ui.Count(p.Committed), ui.Count(p.Expected), p.percent())
+	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), ui.Count(p.Committed),
+		ui.Count(p.Expected), p.percent())
 	b.WriteString(p.speed())
-	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed, p.dead())
+	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight,
+		p.Queue.Delayed, p.dead())
 	b.WriteString(p.settling())
 	if p.failed() {
 		fmt.Fprintf(&b, "  failures %s", p.causes())
@@ -98,7 +102,8 @@ func (p *Progress) Table(w io.Writer) {
 	fmt.Fprintf(w, "run %s\n", p.Run)
 	fmt.Fprintln(w, "GENERATOR\tCOMMITTED\tEXPECTED\t")
 	for _, g := range p.Generators {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, ui.Count(g.Committed), ui.Count(g.Expected), 100*float64(g.Committed)/float64(max(g.Expected, 1)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, ui.Count(g.Committed), ui.Count(g.Expected),
+			100*float64(g.Committed)/float64(max(g.Expected, 1)))
 	}
 	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", ui.Count(p.Committed), ui.Count(p.Expected), p.percent(), p.speed())
 	fmt.Fprintf(w, "queue\t%d waiting, %d in flight, %d delayed\n", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)

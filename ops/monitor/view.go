@@ -21,7 +21,8 @@ import (
 func (m *Monitor) watchLive(ctx context.Context, interval time.Duration) (*Progress, error) {
 	lipgloss.SetDefaultRenderer(lipgloss.NewRenderer(os.Stderr)) // standard output is for the data, and may be a file
 	v := &view{monitor: m, interval: interval, context: ctx, started: time.Now(), width: 80, height: 24}
-	if _, err := tea.NewProgram(v, tea.WithOutput(os.Stderr), tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left && !v.stopped {
+	if _, err := tea.NewProgram(v, tea.WithOutput(os.Stderr), tea.WithAltScreen(),
+		tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left && !v.stopped {
 		return nil, err
 	}
 	switch {
@@ -120,8 +121,10 @@ func (v *view) View() string {
 	rate := fmt.Sprintf("%s of %s samples%s", ui.Count(p.Committed), ui.Count(p.Expected), p.speed())
 	head := slices.Concat(
 		[]string{bold.Render("run "+p.Run) + faint.Render("  "+ui.Span(time.Since(v.started)))}, gap,
-		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate}, gap)
-	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed", ui.Count(p.Queue.Waiting), ui.Count(p.Queue.InFlight), ui.Count(p.Queue.Delayed)) + p.settling()})
+		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate},
+		gap)
+	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed",
+		ui.Count(p.Queue.Waiting), ui.Count(p.Queue.InFlight), ui.Count(p.Queue.Delayed)) + p.settling()})
 	if p.DLQ > 0 {
 		tail = append(tail, bad.Render("dlq    "+p.dead()))
 	}
@@ -162,7 +165,8 @@ func (v *view) generators(room int) []string {
 	name = min(name, max(8, v.width-barWidth-2*number-3))
 	var lines []string
 	for _, g := range shown {
-		lines = append(lines, fmt.Sprintf("%-*s %s %*s/%s", name, ui.Cut(g.Name, name), bar(g.Committed, g.Expected, barWidth), number, ui.Count(g.Committed), ui.Count(g.Expected)))
+		lines = append(lines, fmt.Sprintf("%-*s %s %*s/%s", name, ui.Cut(g.Name, name),
+			bar(g.Committed, g.Expected, barWidth), number, ui.Count(g.Committed), ui.Count(g.Expected)))
 	}
 	if hidden := len(v.progress.Generators) - len(shown); hidden > 0 {
 		lines = append(lines, faint.Render(fmt.Sprintf("and %d more", hidden)))

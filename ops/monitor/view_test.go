@@ -16,10 +16,12 @@ import (
 
 // midway is a look at a run of fifty generators.
 func midway() *Progress {
-	p := &Progress{Run: "20260801t101500.000-1f2e3d4c", Rate: 12.5, ETASeconds: 3725, Queue: queue.Depth{Waiting: 4000, InFlight: 10, Delayed: 1},
-		DLQ: 2, DLQOldest: 62, Failures: map[task.Cause]int{task.Crashed: 3, task.TimedOut: 12}}
+	p := &Progress{Run: "20260801t101500.000-1f2e3d4c", Rate: 12.5, ETASeconds: 3725,
+		Queue: queue.Depth{Waiting: 4000, InFlight: 10, Delayed: 1},
+		DLQ:   2, DLQOldest: 62, Failures: map[task.Cause]int{task.Crashed: 3, task.TimedOut: 12}}
 	for i := range 50 {
-		g := GeneratorProgress{Name: fmt.Sprintf("a-generator-with-a-long-name-%02d-task-data-generator", i), Committed: min(10_000, i*400), Expected: 10_000}
+		g := GeneratorProgress{Name: fmt.Sprintf("a-generator-with-a-long-name-%02d-task-data-generator", i),
+			Committed: min(10_000, i*400), Expected: 10_000}
 		p.Committed, p.Expected = p.Committed+g.Committed, p.Expected+g.Expected
 		p.Generators = append(p.Generators, g)
 	}
@@ -53,7 +55,8 @@ func TestViewFits(t *testing.T) {
 func TestView(t *testing.T) {
 	p := midway()
 	p.Generators = p.Generators[:2]
-	p.Generators[0], p.Generators[1] = GeneratorProgress{"chess-task", 10_000, 10_000}, GeneratorProgress{"maze-task", 2_500, 10_000}
+	p.Generators[0], p.Generators[1] = GeneratorProgress{"chess-task", 10_000, 10_000},
+		GeneratorProgress{"maze-task", 2_500, 10_000}
 	p.Committed, p.Expected = 12_500, 20_000
 	v := &view{started: time.Now(), progress: p, width: 80, height: 24}
 	got := v.View()
@@ -103,7 +106,8 @@ func TestViewEnds(t *testing.T) {
 		t.Error("it goes on when the first look failed")
 	}
 	v.monitor.past = []observation{{time.Now(), 5}}
-	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); quits(cmd) || !strings.Contains(v.View(), "trying again") {
+	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); quits(cmd) ||
+		!strings.Contains(v.View(), "trying again") {
 		t.Errorf("it ends when a later look failed, or does not say so:\n%s", v.View())
 	}
 	v.monitor.failing = time.Now().Add(-patience)

@@ -27,7 +27,8 @@ func (m *Monitor) Watch(ctx context.Context, o *ui.Output, interval time.Duratio
 }
 
 // WatchLines tells each look.
-func (m *Monitor) WatchLines(ctx context.Context, o *ui.Output, interval time.Duration, tell func(*Progress) error) (*Progress, error) {
+func (m *Monitor) WatchLines(ctx context.Context, o *ui.Output, interval time.Duration,
+	tell func(*Progress) error) (*Progress, error) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {

@@ -20,7 +20,7 @@ type Setting struct {
 }
 
 // DefaultSetting is what a stack has unless it is configured otherwise: the table in
-// the README.
+// docs/AWS.md.
 func DefaultSetting() Setting { return Setting{Worker: DefaultWorker(), Concurrency: 10} }
 
 // DefaultRetention is how long the queue of a stack keeps a task unless it is

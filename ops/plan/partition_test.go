@@ -153,8 +153,8 @@ func (m *simulation) tick() {
 }
 
 // contend makes a task's chunks side by side, in what order and for how long the
-// partition says: the cell is taken, the generator, the samples, the
-// commit. It is for tasks of no more chunks than a worker makes at once.
+// partition says: the cell is taken, the generator runs, the samples are stored and
+// committed. It is for tasks of no more chunks than a worker makes at once.
 func (m *simulation) contend(msg *message, began float64) {
 	t, w := msg.task, m.setting.Worker
 	inv := &invocation{message: msg, began: began}
@@ -174,7 +174,7 @@ func (m *simulation) contend(msg *message, began float64) {
 		m.at(began, inv, func() { m.put(x, 1, func() { m.taken(x, takes, never) }) })
 	}
 	if len(todo) == 0 {
-		m.at(began+2*requestTime.Seconds(), inv, func() { m.over(inv) })
+		m.at(began+inVain, inv, func() { m.over(inv) })
 		return
 	}
 	m.at(began+(w.Timeout-worker.Reserve(w.Timeout)/2).Seconds(), inv, func() {

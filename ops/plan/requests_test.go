@@ -110,7 +110,11 @@ func TestRequests(t *testing.T) {
 	for _, c := range []struct {
 		batch, chunk int
 		format       task.Format
-	}{{20, 5, task.Files}, {20, 5, task.Tar}, {7, 5, task.Files}, {3, 20, task.Tar}} {
+		put          int
+	}{
+		{20, 20, task.Files, 2 + 100}, {20, 20, task.Tar, 2 + 1}, // docs/PERFORMANCE.md has these
+		{20, 5, task.Files, 4 * (2 + 25)}, {20, 5, task.Tar, 4 * (2 + 1)}, {7, 5, task.Files, 2*2 + 35}, {3, 20, task.Tar, 2 + 1},
+	} {
 		t.Run(fmt.Sprintf("%d by %d as %s", c.batch, c.chunk, c.format), func(t *testing.T) {
 			order := task.Task{Dataset: task.Dataset(fmt.Sprintf("d%d-%d-%s", c.batch, c.chunk, c.format)), Generator: "good", StartIndex: 100, NumSamples: c.batch, Seed: 7, Format: c.format, ChunkSize: c.chunk}
 			st := st.In(order.Dataset)
@@ -127,8 +131,8 @@ func TestRequests(t *testing.T) {
 			}
 			got, want := count.take(), work(order, cost)
 			want.Invocations, want.Queue = 0, 0
-			if got != want {
-				t.Errorf("the worker sent %+v, the plan has %+v", got, want)
+			if got != want || got != (Requests{Put: c.put}) {
+				t.Errorf("the worker sent %+v, the plan has %+v, by hand they are %d PUT", got, want, c.put)
 			}
 
 			receipts, err := st.Receipts(t.Context(), "good", order.Range())

@@ -33,6 +33,10 @@ const (
 	grace       = 10
 )
 
+// inVain is how long it takes to find cells committed or held, in seconds: each is put,
+// refused and read, all of a task side by side.
+var inVain = 2 * requestTime.Seconds()
+
 // simulation makes a run, event by event: the tasks that ops submit sends, chunks on
 // their grid, retries by the table of causes, and Lambda as a plan sees it.
 type simulation struct {
@@ -138,7 +142,7 @@ type invocation struct {
 	began    float64
 	makings  []*making
 	released int
-	dies     int // with the receipt of the chunk of this number, counted from 1
+	dies     int // with the commit of the chunk of this number, counted from 1
 	refused  bool
 	over     bool
 }
@@ -287,7 +291,7 @@ func (m *simulation) compute(msg *message, began float64) (*invocation, float64)
 		}
 		slots[i] = end
 	}
-	took := slices.Max(slots) + 2*requestTime.Seconds()
+	took := max(slices.Max(slots), inVain)
 	if len(inv.done) > 0 {
 		took += w.store(1, int64(t.ChunkSize)*cost.SampleBytes, cost.objects(t.Format, t.ChunkSize))
 	}

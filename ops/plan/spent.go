@@ -84,7 +84,7 @@ func (w Worker) invocation(list []Trace) float64 {
 		cpu += t.CPU * w.slower()
 	}
 	last := list[len(list)-1]
-	return max(slices.Max(free), cpu/w.Share()) + requestTime.Seconds() + w.store(1, last.Bytes, last.Objects)
+	return max(slices.Max(free), cpu/w.Share()) + w.store(1, last.Bytes, last.Objects)
 }
 
 // requests are those to S3 that a receipt tells of.

@@ -19,7 +19,7 @@ type Worker struct {
 }
 
 // DefaultWorker is what a stack has unless it is configured otherwise: the table
-// in the README. Lambda's CPUs are taken to be as fast as the one that was
+// in docs/AWS.md. Lambda's CPUs are taken to be as fast as the one that was
 // measured.
 func DefaultWorker() Worker {
 	return Worker{MemoryMB: 10240, Architecture: price.X86, DiskMB: 2048, Timeout: 15 * time.Minute, Slower: 1}
@@ -103,7 +103,7 @@ func (w Worker) Task(c Cost, samples, n int, bytes int64, objects int) float64 {
 	k := max(w.AtOnce(c, samples), 1)
 	last := (n-1)%k + 1
 	seconds := float64((n-1)/k)*w.chunk(c, samples, k) + w.chunk(c, samples, last)*(1+spread*slowest[last])
-	return seconds + requestTime.Seconds() + w.store(last, bytes, objects)
+	return seconds + w.store(last, bytes, objects)
 }
 
 // store is how long it takes to store k chunks side by side, in seconds.

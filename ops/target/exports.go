@@ -11,7 +11,8 @@ func (t *Target) Exports() []string {
 	pairs := [][2]string{
 		{"AWS_REGION", t.Region}, {"AWS_DEFAULT_REGION", t.Region},
 		{"QUEUE_URL", t.QueueURL}, {"DLQ_URL", t.DLQURL}, {"BUCKET", t.BucketName},
-		{"AWS_ENDPOINT_URL_SQS", t.SQSEndpoint}, {"AWS_ENDPOINT_URL_S3", t.S3Endpoint}, {"AWS_ENDPOINT_URL_LAMBDA", t.LambdaEndpoint},
+		{"AWS_ENDPOINT_URL_SQS", t.SQSEndpoint}, {"AWS_ENDPOINT_URL_S3", t.S3Endpoint},
+		{"AWS_ENDPOINT_URL_LAMBDA", t.LambdaEndpoint},
 		{"AWS_ACCESS_KEY_ID", t.AccessKeyID}, {"AWS_SECRET_ACCESS_KEY", t.SecretAccessKey},
 	}
 	var lines []string

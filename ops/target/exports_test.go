@@ -31,7 +31,8 @@ print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode(), os.enviro
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cmd := exec.Command("sh", "-euc", `eval "$0"`+client, exports, server.URL)
-			cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "http_proxy=http://127.0.0.1:1", "HTTP_PROXY=http://127.0.0.1:1"}, strings.Fields(test.env)...)
+			cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "http_proxy=http://127.0.0.1:1",
+				"HTTP_PROXY=http://127.0.0.1:1"}, strings.Fields(test.env)...)
 			out, err := cmd.CombinedOutput()
 			if got := strings.TrimSpace(string(out)); err != nil || got != "here "+test.want {
 				t.Errorf("%s, %v; want here %s", got, err, test.want)

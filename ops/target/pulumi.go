@@ -35,14 +35,16 @@ func pulumiTarget(ctx context.Context, f *Flags, d task.Dataset) (*Target, error
 			return nil, err
 		}
 		if name = strings.TrimSpace(string(shown)); name == stack.Local {
-			return nil, ui.WithHint(fmt.Errorf("the selected Pulumi stack is called %s, which is ops' name for this machine", name),
+			return nil, ui.WithHint(fmt.Errorf("the selected Pulumi stack is called %s, which is ops' name for this machine",
+				name),
 				"ops --stack ORGANIZATION/PROJECT/%s, or rename it: pulumi stack rename", name)
 		}
 	}
 	o, err := stack.Parse(text)
 	switch {
 	case err != nil && strings.TrimSpace(string(text)) == "{}":
-		return nil, ui.WithHint(fmt.Errorf("stack %s has no outputs: it was never deployed, or it was destroyed", name), "pulumi up --stack %s, then the same again", name)
+		return nil, ui.WithHint(fmt.Errorf("stack %s has no outputs: it was never deployed, or it was destroyed", name),
+			"pulumi up --stack %s, then the same again", name)
 	case err != nil:
 		return nil, ui.WithHint(fmt.Errorf("stack %s: %w", name, err), "pulumi up --stack %s, then the same again", name)
 	}
@@ -141,5 +143,6 @@ func pulumiRefusal(f *Flags, status int, said string) error {
 	if place := pulumiError.FindStringIndex(said); place != nil {
 		said = said[place[1]:] // without the progress before it
 	}
-	return ui.WithHint(fmt.Errorf("pulumi does not give the stack's outputs: %s", strings.TrimSpace(said)), "pulumi stack output --json in the project's folder, until that works")
+	return ui.WithHint(fmt.Errorf("pulumi does not give the stack's outputs: %s", strings.TrimSpace(said)),
+		"pulumi stack output --json in the project's folder, until that works")
 }

@@ -74,5 +74,6 @@ func Plain(err error) string {
 			reason = next
 		}
 	}
-	return strings.Replace(text, request.Error(), fmt.Sprintf("%s %s: %v", request.ServiceID, request.OperationName, reason), 1)
+	return strings.Replace(text, request.Error(), fmt.Sprintf("%s %s: %v", request.ServiceID, request.OperationName,
+		reason), 1)
 }

@@ -110,7 +110,8 @@ func (o *Output) Progress(what string, done, total int) {
 	if total > 0 {
 		full = width * min(done, total) / total // totals may be estimates
 	}
-	fmt.Fprintf(o.Stderr, "\r\033[K%s %s%s %s of %s", what, strings.Repeat("█", full), strings.Repeat("░", width-full), Count(done), Count(total))
+	fmt.Fprintf(o.Stderr, "\r\033[K%s %s%s %s of %s", what, strings.Repeat("█", full), strings.Repeat("░", width-full),
+		Count(done), Count(total))
 }
 
 // Clear ends the line of a progress bar.

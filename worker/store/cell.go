@@ -64,9 +64,6 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("held by request %s until %s", e.RequestID, e.Until.UTC().Format(time.RFC3339))
 }
 
-// ErrLost says that somebody else has changed a cell since it was read.
-var ErrLost = errors.New("somebody else has the cell")
-
 // State is what a listing tells of a cell: the size of its object, modulo 3. Spaces
 // at its end see to that. So to count what is committed, nobody reads more than the
 // cells that are Partial.
@@ -74,9 +71,9 @@ type State int
 
 // The states.
 const (
-	Complete State = iota // every sample is committed
-	Empty                 // none is
+	Empty    State = iota // no sample is committed
 	Partial               // some are
+	Complete              // every one is
 )
 
 // Range returns the indices of the cell.
@@ -104,22 +101,31 @@ func (c *Cell) Committed() (list []int) {
 	return list
 }
 
-// Find returns the place of the receipt that a chunk made, or -1: of a repair it is
-// known by indices and attempt, otherwise by its range.
-func (c *Cell) Find(chunk task.Chunk) int {
+// Restorable returns the place of the receipt whose objects a task is to make again, or
+// -1 if there is no need any more.
+func (c *Cell) Restorable(t task.Task, chunk task.Chunk) int {
 	return slices.IndexFunc(c.Receipts, func(r Receipt) bool {
-		if chunk.Indices != nil || r.Indices != nil {
-			return r.FirstAttempt == chunk.Attempt && slices.Equal(r.Indices, chunk.Indices)
-		}
-		return r.Range() == chunk.Keep
+		return r.Epoch == t.Restore && r.Range() == chunk.Keep && len(c.replaced(r)) < len(r.Samples)
 	})
 }
 
-// Replaced returns the indices of a receipt that a later one holds.
-func (c *Cell) Replaced(place int) (list []int) {
-	for _, s := range c.Receipts[place].Samples {
+// Repaired reports whether the chunk of a repair was made, or a later run has looked at
+// one of its samples again: what that made stays.
+func (c *Cell) Repaired(t task.Task, chunk task.Chunk) bool {
+	return slices.ContainsFunc(c.Receipts, func(r Receipt) bool {
+		return r.Indices != nil && (r.FirstAttempt == chunk.Attempt && slices.Equal(r.Indices, chunk.Indices) ||
+			t.RunID != "" && r.RunID >= t.RunID && slices.ContainsFunc(chunk.Indices, r.Describes))
+	})
+}
+
+// Replaced returns the samples of a receipt that a later one holds.
+func (c *Cell) Replaced(place int) []ReceiptSample { return c.replaced(c.Receipts[place]) }
+
+func (c *Cell) replaced(r Receipt) (list []ReceiptSample) {
+	place := slices.IndexFunc(c.Receipts, func(other Receipt) bool { return other.Epoch == r.Epoch && other.Start == r.Start })
+	for _, s := range r.Samples {
 		if slices.ContainsFunc(c.Receipts[place+1:], func(later Receipt) bool { return later.Holds(s.Index) }) {
-			list = append(list, s.Index)
+			list = append(list, s)
 		}
 	}
 	return list
@@ -161,17 +167,22 @@ func (c *Cell) settle() {
 	}
 }
 
-// encode writes the cell as its object.
-func (c *Cell) encode() ([]byte, error) {
-	state := Partial
-	switch n := len(c.Committed()); {
-	case n == 0:
-		state = Empty
-	case n == c.End-c.Start:
-		state = Complete
+// state is what of the cell is committed.
+func (c *Cell) state() State {
+	switch len(c.Committed()) {
+	case 0:
+		return Empty
+	case c.End - c.Start:
+		return Complete
 	}
+	return Partial
+}
+
+// Encode writes the cell as its object.
+func (c *Cell) Encode() ([]byte, error) {
+	c.settle()
 	text, err := json.Marshal(c)
-	for len(text)%3 != int(state) {
+	for len(text)%3 != int(c.state()) {
 		text = append(text, ' ')
 	}
 	return text, err
@@ -180,10 +191,13 @@ func (c *Cell) encode() ([]byte, error) {
 // ParseCell reads a cell from the text of its object. The error is ErrDamaged.
 func ParseCell(key string, text []byte) (*Cell, error) {
 	c := &Cell{key: key}
-	if err := json.Unmarshal(text, c); err != nil {
+	err := json.Unmarshal(text, c)
+	if c.settle(); err == nil && State(len(text)%3) != c.state() {
+		err = errors.New("its size tells otherwise what is committed")
+	}
+	if err != nil {
 		return nil, fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
 	}
-	c.settle()
 	return c, nil
 }
 
@@ -212,8 +226,8 @@ func (s *Store) Cell(ctx context.Context, key string) (*Cell, error) {
 
 // Take takes a cell for a holder. It is returned as it is, not taken, if wanted says
 // that nothing is left to do in it, unless a holder before was killed in it: what that
-// one left is to be cleared away, by who has its message at the latest. It fails with a *BusyError while another worker
-// holds it, or if another one was quicker.
+// one left is to be cleared away, by who has its message at the latest. It fails with a
+// *BusyError while another worker holds it.
 //
 // Whether a cell is held goes by the bucket's clock alone, which dates both the object
 // and the answer: workers' clocks may differ by any amount. What is taken from the
@@ -224,16 +238,11 @@ func (s *Store) Cell(ctx context.Context, key string) (*Cell, error) {
 func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by Holder, wanted func(*Cell) bool) (*Cell, error) {
 	by.Nonce = rand.Uint64()
 	c := &Cell{Version: 1, Dataset: s.dataset, Generator: generator, Start: cell.Start, End: cell.End, Receipts: []Receipt{}, key: s.dataset.CellKey(generator, cell)}
-	for try := 0; ; try++ {
+	for {
 		c.Epoch, c.Holder, c.taken = c.Epoch+1, &by, true
 		there, err := s.putCell(ctx, c)
-		switch {
-		case err == nil:
-			return c, nil
-		case !errors.Is(err, ErrLost):
-			return nil, err
-		case try > 0: // somebody was quicker: how long they have it is not known here
-			return nil, &BusyError{Until: time.Now().Add(time.Second)}
+		if !errors.Is(err, ErrExists) {
+			return c, err
 		}
 		if c, err = decode(there); err != nil {
 			return nil, err
@@ -250,24 +259,18 @@ func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by 
 }
 
 // putCell swaps a cell for what it was. If somebody else has changed it, the error is
-// ErrLost, and what is there is returned.
+// ErrExists, and what is there is returned.
 func (s *Store) putCell(ctx context.Context, c *Cell) (there content, err error) {
 	if c.Holder != nil && !c.Holder.Deadline.IsZero() { // the time begins anew with each object
 		by := *c.Holder
 		by.Seconds = max(0, time.Until(by.Deadline)+grace).Seconds()
 		c.Holder = &by
 	}
-	c.settle()
-	text, err := c.encode()
-	if err != nil {
-		return there, err
-	}
-	there, err = s.swap(ctx, c.key, text, c.etag)
-	if errors.Is(err, ErrExists) {
-		return there, fmt.Errorf("%s: %w", c.key, ErrLost)
-	}
+	text, err := c.Encode()
 	if err == nil {
-		c.etag = there.etag
+		if there, err = s.swap(ctx, c.key, text, c.etag); err == nil {
+			c.etag = there.etag
+		}
 	}
 	return there, err
 }
@@ -305,11 +308,12 @@ func (s *Store) Commit(ctx context.Context, c *Cell, r Receipt, place int, done 
 	changed := *c
 	changed.Receipts = slices.Clone(c.Receipts)
 	if place < 0 {
+		place = len(c.Receipts)
 		changed.Receipts = append(changed.Receipts, r)
-	} else {
-		changed.Receipts[place] = r
 	}
-	changed.Void = slices.DeleteFunc(slices.Clone(c.Void), r.Holds)
+	changed.Receipts[place] = r
+	replaced := changed.Replaced(place) // may be void still
+	changed.Void = slices.DeleteFunc(slices.Clone(c.Void), func(index int) bool { return r.Holds(index) && !holds(replaced, index) })
 	before, after := c.objects(), changed.objects()
 	if err := s.Clear(ctx, &changed, before); err != nil {
 		return err
@@ -368,18 +372,15 @@ func (s *Store) Release(ctx context.Context, c *Cell, clean bool) error {
 	if !c.taken || c.Holder == nil {
 		return nil
 	}
-	changed := *c
-	switch by := *c.Holder; {
-	case !clean:
-		by.Seconds, by.Deadline = grace.Seconds(), time.Time{}
-		changed.Holder = &by
-	case c.stale:
-		by.Seconds, by.Deadline = 0, time.Time{}
-		changed.Holder = &by
-	default:
+	changed, by := *c, *c.Holder
+	by.Deadline, by.Seconds = time.Time{}, 0
+	if !clean {
+		by.Seconds = grace.Seconds()
+	}
+	if changed.Holder = &by; clean && !c.stale {
 		changed.Holder = nil
 	}
-	if err := s.replace(ctx, c, &changed); !errors.Is(err, ErrLost) {
+	if err := s.replace(ctx, c, &changed); !errors.Is(err, ErrExists) {
 		return err
 	}
 	return nil
@@ -389,7 +390,7 @@ func (s *Store) Release(ctx context.Context, c *Cell, clean bool) error {
 // empty. It is for who knows that the holder is dead: the local stack.
 func (s *Store) EndHold(ctx context.Context, generator string, cell task.Range, requestID string) error {
 	c, err := s.Cell(ctx, s.dataset.CellKey(generator, cell))
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) { // which verify tells
 		return nil
 	}
 	if err != nil || c.Holder == nil || requestID != "" && c.Holder.RequestID != requestID {
@@ -410,26 +411,24 @@ type CellName struct {
 
 // CellNames lists the cells of a generator that overlap a range, in order, without
 // reading them.
-func (s *Store) CellNames(ctx context.Context, generator string, r task.Range) iter.Seq2[CellName, error] {
+func (s *Store) CellNames(ctx context.Context, generator string, r task.Range) (names []CellName, err error) {
 	prefix, after := s.dataset.CellsPrefix(generator), ""
 	if from := r.Start - task.MaxSamples; from > 0 { // no cell has more
 		after = fmt.Sprintf("%s%08d", prefix, from)
 	}
-	return func(yield func(CellName, error) bool) {
-		for o, err := range s.List(ctx, prefix, after) {
-			if err != nil {
-				yield(CellName{}, err)
-				return
-			}
-			cell, ok := task.CellRange(o.Key)
-			if ok && cell.Start >= r.End {
-				return
-			}
-			if ok && cell.Overlaps(r) && !yield(CellName{o.Key, cell, State(o.Size % 3), o.Modified, strings.Trim(o.etag, `"`)}, nil) {
-				return
-			}
+	for o, err := range s.List(ctx, prefix, after) {
+		if err != nil {
+			return nil, err
+		}
+		cell, ok := task.CellRange(o.Key)
+		if ok && cell.Start >= r.End {
+			break
+		}
+		if ok && cell.Overlaps(r) {
+			names = append(names, CellName{o.Key, cell, State(o.Size % 3), o.Modified, strings.Trim(o.etag, `"`)})
 		}
 	}
+	return names, nil
 }
 
 // Cells reads cells in the order of their names, some at a time, so that a caller which
@@ -474,12 +473,9 @@ func (s *Store) Cells(ctx context.Context, names []CellName) iter.Seq2[*Cell, er
 
 // Receipts returns the receipts that describe a sample of a range, cell by cell.
 func (s *Store) Receipts(ctx context.Context, generator string, r task.Range) (list []Receipt, err error) {
-	var names []CellName
-	for name, err := range s.CellNames(ctx, generator, r) {
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, name)
+	names, err := s.CellNames(ctx, generator, r)
+	if err != nil {
+		return nil, err
 	}
 	for c, err := range s.Cells(ctx, names) {
 		if err != nil {
@@ -518,6 +514,8 @@ func (s *Store) swap(ctx context.Context, key string, text []byte, etag string) 
 		return there, nil
 	case readErr == nil && refused(err):
 		return there, fmt.Errorf("%s: %w", key, ErrExists)
+	case errors.Is(readErr, ErrDamaged):
+		return there, readErr
 	}
 	return content{}, fail("put", key, err)
 }

@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -133,7 +136,7 @@ func TestHoldEnds(t *testing.T) {
 				t.Fatalf("after the deadline: %+v, %v", next, err)
 			}
 			// Who holds it no more can neither commit nor give it up.
-			if err := s.Commit(t.Context(), first, receipt(1, 0), -1, true); !errors.Is(err, store.ErrLost) {
+			if err := s.Commit(t.Context(), first, receipt(1, 0), -1, true); !errors.Is(err, store.ErrExists) {
 				t.Errorf("the first one commits: %v", err)
 			}
 			check(t, s.Release(t.Context(), first, true))
@@ -218,7 +221,7 @@ func TestReplace(t *testing.T) {
 	check(t, s.Commit(t.Context(), c, r, -1, true))
 	check(t, s.Release(t.Context(), c, true))
 	there, err = s.Cell(t.Context(), c.Key())
-	if err != nil || len(there.Committed()) != 5 || there.Holder != nil || there.Receipts[0].Describes(1) || !there.Receipts[1].Describes(1) || !slices.Equal(there.Replaced(0), []int{1, 3}) {
+	if err != nil || len(there.Committed()) != 5 || there.Holder != nil || there.Receipts[0].Describes(1) || !there.Receipts[1].Describes(1) || len(there.Replaced(0)) != 2 {
 		t.Errorf("%+v, %v", there, err)
 	}
 	for _, key := range keys(t, s, task.DataKind) {
@@ -299,12 +302,67 @@ func TestCellNames(t *testing.T) {
 			}
 		}
 		got := map[task.Range]store.State{}
-		for name, err := range s.CellNames(t.Context(), "maze", whole) {
-			check(t, err)
+		names, err := s.CellNames(t.Context(), "maze", whole)
+		check(t, err)
+		for _, name := range names {
 			got[name.Range] = name.State
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("%v: %v, want %v", whole, got, want)
 		}
+	}
+}
+
+// An object without a byte in the place of a cell, as a lost write leaves it, is no
+// complete cell; who knows that a holder is dead is not stopped by a damaged one.
+func TestEmptyObjectIsNoCell(t *testing.T) {
+	s, n := newStore(t)
+	cell := task.Range{End: 5}
+	commit(t, s, cell, 0, 1, 2, 3, 4)
+	_, err := n.client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: aws.String(task.DefaultDataset.CellKey("maze", cell)), Body: strings.NewReader("")})
+	check(t, err)
+	names, err := s.CellNames(t.Context(), "maze", cell)
+	check(t, err)
+	if len(names) != 1 || names[0].State != store.Empty {
+		t.Errorf("%+v", names)
+	}
+	check(t, s.EndHold(t.Context(), "maze", cell, ""))
+	if _, err := s.Take(t.Context(), "maze", cell, holder("r"), all); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("taken: %v", err)
+	}
+}
+
+// A sample that was being written over when its repair was killed counts no more until
+// it is made; to restore an older receipt of it does not make it count.
+func TestVoidOutlivesRestoration(t *testing.T) {
+	s, _ := newStore(t)
+	cell := task.Range{End: 5}
+	commit(t, s, cell, 0, 1, 2, 3, 4)
+	repair := func(attempt int) store.Receipt {
+		r := receipt(0, 3)
+		r.Indices, r.FirstAttempt = []int{3}, attempt
+		return r
+	}
+	c := take(t, s, cell)
+	r := repair(1)
+	r.Epoch = c.Epoch
+	check(t, s.Commit(t.Context(), c, r, -1, true))
+	c = take(t, s, cell)
+	check(t, s.Overwrite(t.Context(), c, []int{3})) // and it is killed
+	check(t, s.EndHold(t.Context(), "maze", cell, ""))
+	c = take(t, s, cell)
+	again := receipt(c.Epoch, 0, 1, 2, 3, 4)
+	if place := c.Restorable(task.Task{Restore: 1}, task.Chunk{Keep: cell}); place != 0 {
+		t.Fatalf("to be restored: %d", place)
+	}
+	check(t, s.Commit(t.Context(), c, again, 0, true))
+	there, err := s.Cell(t.Context(), c.Key())
+	check(t, err)
+	if got := there.Committed(); !slices.Equal(got, []int{0, 1, 2, 4}) {
+		t.Errorf("committed: %v", got)
+	}
+	// Its next delivery makes it, and another receipt of the same range is told from the first.
+	if there.Repaired(task.Task{RunID: "r9"}, task.Chunk{Indices: []int{3}, Attempt: 2}) {
+		t.Error("the repair that was killed is taken for done")
 	}
 }

@@ -213,8 +213,11 @@ func (u *upload) finish() error {
 	// An answer was lost, and the SDK's next try finds no upload: the first one has
 	// completed it, if the object is there. Nobody else writes one of this key.
 	if e, ok := errors.AsType[smithy.APIError](err); ok && e.ErrorCode() == "NoSuchUpload" {
-		if o, headErr := u.store.Head(u.ctx, u.key); headErr == nil && o.Size == u.size {
-			return nil
+		for o, listErr := range u.store.List(u.ctx, u.key, "") { // which the worker may
+			if listErr == nil && o.Key == u.key && o.Size == u.size {
+				return nil
+			}
+			break
 		}
 	}
 	return fail("put", u.key, err)

@@ -70,7 +70,7 @@ func (s *Store) Datasets(ctx context.Context) ([]task.Dataset, error) {
 
 // kinds are those of a dataset's objects, but for its manifest. Receipts go first
 // where they are deleted: none vouches for bytes that are gone.
-var kinds = []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind}
+var kinds = []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind, task.ReceiptKind}
 
 // Holds reports whether there is any object of the store's dataset beside its manifest.
 func (s *Store) Holds(ctx context.Context) (bool, error) {

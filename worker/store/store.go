@@ -33,7 +33,8 @@ import (
 )
 
 var (
-	// ErrExists says that an object which may be written only once is there.
+	// ErrExists says that an object which may be written only once is there, or that
+	// somebody else has changed one since it was read.
 	ErrExists = errors.New("exists already")
 	// ErrNotFound says that there is no such object.
 	ErrNotFound = errors.New("not found")
@@ -159,7 +160,7 @@ func (s *Store) put(ctx context.Context, key string, text []byte) error {
 }
 
 func smallObject(key string, text []byte) *s3.PutObjectInput {
-	return &s3.PutObjectInput{Key: &key, Body: bytes.NewReader(text), ContentType: aws.String("application/json")}
+	return &s3.PutObjectInput{Key: &key, Body: bytes.NewReader(text), ContentType: aws.String(contentType(key))}
 }
 
 func sum(text []byte) []byte {

@@ -41,8 +41,9 @@ var quick = store.HTTPClient(nil)
 
 // network is the way to the bucket; tests cut it.
 type network struct {
-	mu    sync.Mutex
-	fault func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error)
+	client *s3.Client // that goes over it
+	mu     sync.Mutex
+	fault  func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error)
 }
 
 func (n *network) Do(r *http.Request) (*http.Response, error) {
@@ -74,6 +75,7 @@ func newStore(t testing.TB) (*store.Store, *network) {
 	n := &network{}
 	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: n, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported}, store.ClientOptions) // as in a configuration
+	n.client = client
 	return store.New(client, "bucket"), n
 }
 

@@ -113,6 +113,14 @@ func (s *swapping) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.Ge
 	return s.Backend.GetObject(ctx, in)
 }
 
+// DeleteObject is the backend's.
+func (s *swapping) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
+	lock := s.lock(in.Key)
+	lock.Lock()
+	defer lock.Unlock()
+	return s.Backend.DeleteObject(ctx, in)
+}
+
 // dropUnfinished removes what a gateway that was killed had been writing: nobody
 // else looks for it. Parts of uploads are kept, for these may go on.
 func (c Config) dropUnfinished() error {
