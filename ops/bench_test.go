@@ -21,7 +21,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -167,20 +169,20 @@ func BenchmarkHalfMillion(b *testing.B) {
 			must(b, f.store.PutRun(b.Context(), run))
 			f.fill(b, run, 250, true)
 			b.Run("verify", func(b *testing.B) {
-				rounds(b, func() took { return f.ops(b, dir, exitProblem, "verify", "--run", run.ID) })
+				rounds(b, func() took { return f.ops(b, dir, ui.ExitProblem, "verify", "--run", run.ID) })
 			})
 			b.Run("monitor", func(b *testing.B) {
 				rounds(b, func() took { return f.ops(b, dir, 0, "monitor", "--run", run.ID, "--json") })
 			})
 			b.Run("monitor-refresh", func(b *testing.B) {
 				rounds(b, func() took {
-					m := newMonitor(f.store, f.queue, run)
-					m.costs = newCosts(&Target{Name: stack.Local}, generators)
-					_, err := m.lookSurely(b.Context())
+					m := monitor.New(f.store, f.queue, run)
+					m.CountCost(plan.DefaultWorker(), true)
+					_, err := m.Poll(b.Context())
 					must(b, err)
 					f.fill(b, run, 51*250, false) // of the hundred that were missing, two still are
 					before, began := f.requests.Load(), time.Now()
-					p, err := m.lookSurely(b.Context())
+					p, err := m.Poll(b.Context())
 					must(b, err)
 					if p.Expected-p.Committed != 2*run.ChunkSize {
 						b.Fatalf("%d of %d are committed", p.Committed, p.Expected)
@@ -194,7 +196,7 @@ func BenchmarkHalfMillion(b *testing.B) {
 			b.Run("submit-missing", func(b *testing.B) {
 				sent := 0
 				rounds(b, func() took {
-					x := f.ops(b, dir, 0, "--yes", "submit", "--missing", "--run", run.ID)
+					x := f.ops(b, dir, 0, "--yes", "repair", "--run", run.ID)
 					sent += 100
 					if waiting, _, _ := f.sqs.Counts(testTasks); waiting != sent {
 						b.Fatalf("%d tasks are in the queue, want %d", waiting, sent)

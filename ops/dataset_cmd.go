@@ -11,6 +11,8 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -25,13 +27,13 @@ type DatasetCmd struct {
 
 // manifest reads the manifest of a dataset. For a name that is none it names those
 // that are there.
-func manifest(ctx context.Context, st *store.Store, t *Target, name string) (task.Manifest, error) {
+func manifest(ctx context.Context, st *store.Store, t *target.Target, name string) (task.Manifest, error) {
 	if err := task.CheckName(name); err != nil {
-		return task.Manifest{}, usage("the name %v", err)
+		return task.Manifest{}, ui.Usage("the name %v", err)
 	}
 	m, err := st.In(task.Dataset(name)).Manifest(ctx)
 	if errors.Is(err, store.ErrNotFound) {
-		err = withHint(fmt.Errorf("there is no dataset %s", name), "ops%s dataset list", t.flags())
+		err = ui.WithHint(fmt.Errorf("there is no dataset %s", name), "ops%s dataset list", t.Flags())
 	}
 	return m, err
 }
@@ -67,7 +69,7 @@ func (*DatasetListCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 			for _, g := range m.Generators {
 				asked += m.Asked(g.Name).Len()
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\n", m.Dataset, m.Seed, m.Format, len(m.Generators), count(asked), m.Created.Format("2006-01-02 15:04"))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\n", m.Dataset, m.Seed, m.Format, len(m.Generators), ui.Count(asked), m.Created.Format("2006-01-02 15:04"))
 		}
 	})
 }
@@ -93,7 +95,7 @@ type ShownDataset struct {
 }
 
 // Run shows.
-func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	m, err := manifest(ctx, st, t, c.Name)
 	if err != nil {
 		return err
@@ -108,7 +110,7 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *Target, st *stor
 		return err
 	}
 	for i, g := range m.Generators {
-		s.Committed[g.Name] = length(there[i].Ranges)
+		s.Committed[g.Name] = dataset.Length(there[i].Ranges)
 	}
 	return o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format, m.Created.Format("2006-01-02 15:04"))
@@ -118,7 +120,7 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *Target, st *stor
 			if r := m.Asked(g.Name); r.Len() > 0 {
 				asked = fmt.Sprintf("%d-%d", r.Start, r.End-1)
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, asked, count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, asked, ui.Count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
 		}
 		for _, image := range m.Images() {
 			fmt.Fprintf(w, "image %s\n", image)
@@ -160,7 +162,7 @@ type Difference struct {
 }
 
 // Run compares.
-func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	a, err := manifest(ctx, st, t, c.A)
 	if err != nil {
 		return err
@@ -183,7 +185,7 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *Target, st *stor
 		return err
 	}
 	if len(list) > 0 {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
@@ -230,7 +232,7 @@ Examples:
 }
 
 // Run deletes.
-func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	m, err := manifest(ctx, st, t, c.Name)
 	if err != nil {
 		holds, e := st.In(task.Dataset(c.Name)).Holds(ctx)
@@ -244,9 +246,9 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *Target, q *que
 	if err != nil {
 		return err
 	}
-	question := fmt.Sprintf("Delete dataset %s with all samples of %s for good", m.Dataset, plural(len(m.Generators), "generator"))
+	question := fmt.Sprintf("Delete dataset %s with all samples of %s for good", m.Dataset, ui.Plural(len(m.Generators), "generator"))
 	if n := depth.Total(); n > 0 {
-		question = fmt.Sprintf("%s still in the queue, and may be of it. %s", plural(n, "task"), question)
+		question = fmt.Sprintf("%s still in the queue, and may be of it. %s", ui.Plural(n, "task"), question)
 	}
 	if err := o.Confirm(question); err != nil {
 		return err
@@ -257,9 +259,9 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *Target, q *que
 		o.Progress("objects deleted", deleted, deleted)
 	})
 	if err != nil {
-		return withHint(err, "the same command: it goes on where it was")
+		return ui.WithHint(err, "the same command: it goes on where it was")
 	}
 	return o.Print(map[string]any{"dataset": m.Dataset, "objects": deleted}, func(w io.Writer) {
-		fmt.Fprintf(w, "dataset %s is deleted, %s\n", m.Dataset, plural(deleted, "object"))
+		fmt.Fprintf(w, "dataset %s is deleted, %s\n", m.Dataset, ui.Plural(deleted, "object"))
 	})
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -68,17 +70,17 @@ func (f *dlqFilter) check() error {
 			names = append(names, string(known))
 		}
 		if near := generator.Nearest(string(c), names); near != "" {
-			return usage("--cause %q is none; did you mean %s?", string(c), near)
+			return ui.Usage("--cause %q is none; did you mean %s?", string(c), near)
 		}
-		return usage("--cause %q is none; there are %s", string(c), strings.Join(names, ", "))
+		return ui.Usage("--cause %q is none; there are %s", string(c), strings.Join(names, ", "))
 	}
 	if f.Dataset != "" {
 		if err := task.CheckName(f.Dataset); err != nil {
-			return usage("--dataset %v", err)
+			return ui.Usage("--dataset %v", err)
 		}
 	}
 	if f.Max < 0 {
-		return usage("--max is %d, it must be at least 1", f.Max)
+		return ui.Usage("--max is %d, it must be at least 1", f.Max)
 	}
 	return nil
 }
@@ -142,7 +144,7 @@ func describe(m queue.Message) dead {
 	case err == nil:
 		d.Task = &t
 	case !known:
-		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "), cut(m.Body, 60))
+		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "), ui.Cut(m.Body, 60))
 		return d
 	}
 	if !known {
@@ -242,7 +244,7 @@ func (g *Group) add(d dead) {
 }
 
 // Run shows the DLQ.
-func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	type key struct {
 		cause              task.Cause
 		dataset, generator string
@@ -302,43 +304,34 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 				fmt.Fprintf(w, "%s\t%s\t%s\n", g.Cause, g.Means, g.Remedy)
 			}
 		}
-		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.flags(), sorted[0].Example.FirstID())
+		fmt.Fprintf(w, "more: ops%s dlq show %s\n", t.Flags(), sorted[0].Example.FirstID())
 	})
 }
 
 func listGroups(w io.Writer, groups []*Group) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tTASKS\tSAMPLES\tFIRST\tLAST\tEXAMPLE\tDETAIL")
 	for _, g := range groups {
-		samples := count(g.Samples)
+		samples := ui.Count(g.Samples)
 		if g.Example.Task == nil {
 			samples = "?"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, g.Example.whose(), count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), cut(g.Example.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, g.Example.whose(), ui.Count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), ui.Cut(g.Example.Detail, 120))
 	}
 }
 
 func listEach(w io.Writer, list []dead) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
 	for _, d := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, d.whose(), d.samples(), d.receives(), span(time.Since(d.Sent)), d.FirstID(), cut(d.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, d.whose(), d.samples(), d.receives(), ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
 	}
 }
 
-func ago(t time.Time) string { return span(time.Since(t)) + " ago" }
-
-// cut shortens a text to one line of at most n characters.
-func cut(s string, n int) string {
-	s = printable(strings.Join(strings.Fields(s), " "))
-	if r := []rune(s); len(r) > n {
-		return string(r[:n-1]) + "…"
-	}
-	return s
-}
+func ago(t time.Time) string { return ui.Span(time.Since(t)) + " ago" }
 
 // DLQDownloadCmd saves the DLQ.
 type DLQDownloadCmd struct {
 	dlqFilter
-	Output string `help:"Folder to save the messages to, one JSON file each." required:"" type:"path" placeholder:"DIR"`
+	To string `help:"Folder to save the messages to, one JSON file each." aliases:"output" required:"" type:"path" placeholder:"DIR"`
 }
 
 // Validate checks the flags.
@@ -349,13 +342,13 @@ func (*DLQDownloadCmd) Help() string {
 	return `One JSON file for each message, with its body as it was sent, its attributes and its cause. 'ops dlq replay --from' sends what stands there, so bodies can be edited in between.
 
 Examples:
-  ops --stack dev dlq download --output dead
-  ops --stack dev dlq download --output dead --generator maze-task-data-generator --cause crashed`
+  ops --stack dev dlq download --to dead
+  ops --stack dev dlq download --to dead --generator maze-task-data-generator --cause crashed`
 }
 
 // Run saves every message once.
 func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
-	if err := os.MkdirAll(c.Output, 0o755); err != nil {
+	if err := os.MkdirAll(c.To, 0o755); err != nil {
 		return err
 	}
 	saved := 0
@@ -365,13 +358,13 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 			return err
 		}
 		saved++
-		return atomicfile.Write(filepath.Join(c.Output, task.SafeName(d.ID)+".json"), append(text, '\n'))
+		return atomicfile.Write(filepath.Join(c.To, task.SafeName(d.ID)+".json"), append(text, '\n'))
 	})
 	if err != nil {
 		return err
 	}
-	return o.Print(map[string]any{"messages": saved, "to": c.Output}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", plural(saved, "message"), c.Output)
+	return o.Print(map[string]any{"messages": saved, "to": c.To}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", ui.Plural(saved, "message"), c.To)
 	})
 }
 
@@ -393,7 +386,7 @@ Examples:
 }
 
 // Run deletes messages.
-func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	const enough = 1000 // to look at before everything is deleted anyway
 	look, ids, foreign := c.dlqFilter, map[string]bool{}, 0
 	if !c.given() {
@@ -425,10 +418,10 @@ func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cl
 		o.Say("purged: no message in the DLQ is like that")
 		return nil
 	}
-	if err := o.Confirm(fmt.Sprintf("Delete %s of the DLQ%s", plural(len(ids), "message"), note)); err != nil {
+	if err := o.Confirm(fmt.Sprintf("Delete %s of the DLQ%s", ui.Plural(len(ids), "message"), note)); err != nil {
 		return err
 	}
 	n, err := q.PurgeDLQOf(ctx, func(m queue.Message) bool { return ids[m.ID] })
-	o.Say("purged: %s", plural(n, "message"))
+	o.Say("purged: %s", ui.Plural(n, "message"))
 	return err
 }

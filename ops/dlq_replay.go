@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -49,9 +51,9 @@ Examples:
 func (c *DLQReplayCmd) Validate() error {
 	switch {
 	case c.Rate < 0 || c.Rate > 0 && c.Rate < 0.001:
-		return usage("--rate is %g, it must be at least 0.001 messages a second", c.Rate)
+		return ui.Usage("--rate is %g, it must be at least 0.001 messages a second", c.Rate)
 	case c.Chunk < 0 || c.Chunk > task.MaxSamples:
-		return usage("--chunk is %d, it must be from 1 to %d", c.Chunk, task.MaxSamples)
+		return ui.Usage("--chunk is %d, it must be from 1 to %d", c.Chunk, task.MaxSamples)
 	}
 	return c.check()
 }
@@ -83,7 +85,7 @@ type replay struct {
 }
 
 // Run replays.
-func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	everyone := c.dlqFilter
 	everyone.Max = 0 // counts what is sent, and not what is looked at
 	r := &replay{DLQReplayCmd: c, ctx: ctx, out: o, store: st, chosen: everyone.chooser(), again: map[string][]task.Range{}, runs: map[string]error{}}
@@ -111,7 +113,7 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 	defer j.Close()
 	if j.Resumed() {
 		r.Before = len(j.Resent())
-		o.Say("the last replay was interrupted after %s: this one is the rest of it", plural(r.Before, "task"))
+		o.Say("the last replay was interrupted after %s: this one is the rest of it", ui.Plural(r.Before, "task"))
 	}
 	for _, x := range j.Resent() {
 		if t, err := task.Parse([]byte(x.Body), x.First); err == nil {
@@ -132,7 +134,7 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 		err = q.Replay(ctx, plan)
 	}
 	if err != nil {
-		return withHint(fmt.Errorf("%s sent again, then: %w", plural(r.Replayed.Sent, "task"), err), "the same command: it goes on with what is left")
+		return ui.WithHint(fmt.Errorf("%s sent again, then: %w", ui.Plural(r.Replayed.Sent, "task"), err), "the same command: it goes on with what is left")
 	}
 	if c.From != "" { // every file says by its name that it was sent
 		if err := os.Remove(r.Journal); err != nil {
@@ -147,7 +149,7 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 }
 
 // journal is where the steps of replays of this DLQ, or of this folder, are kept.
-func (c *DLQReplayCmd) journal(o *Output, t *Target) string {
+func (c *DLQReplayCmd) journal(o *Output, t *target.Target) string {
 	if c.From != "" {
 		return filepath.Join(c.From, "replay.journal")
 	}
@@ -186,20 +188,20 @@ func (r *replay) summary(w io.Writer) {
 	}
 	switch {
 	case r.Replayed.DryRun:
-		fmt.Fprintf(w, "%s would be sent again; nothing was sent\n", plural(len(r.Bodies), "task"))
+		fmt.Fprintf(w, "%s would be sent again; nothing was sent\n", ui.Plural(len(r.Bodies), "task"))
 	case r.Before > 0:
-		fmt.Fprintf(w, "%s sent again, and %s by the replay that was interrupted\n", plural(r.Replayed.Sent, "task"), count(r.Before))
+		fmt.Fprintf(w, "%s sent again, and %s by the replay that was interrupted\n", ui.Plural(r.Replayed.Sent, "task"), ui.Count(r.Before))
 	default:
-		fmt.Fprintf(w, "%s sent again\n", plural(r.Replayed.Sent, "task"))
+		fmt.Fprintf(w, "%s sent again\n", ui.Plural(r.Replayed.Sent, "task"))
 	}
 	if r.Left > 0 {
-		fmt.Fprintf(w, "%s left where they are\n", plural(r.Left, "message"))
+		fmt.Fprintf(w, "%s left where they are\n", ui.Plural(r.Left, "message"))
 	}
 	if r.Again > 0 {
-		fmt.Fprintf(w, "%s failed again meanwhile: the next replay sends what is left of them\n", plural(r.Again, "task"))
+		fmt.Fprintf(w, "%s failed again meanwhile: the next replay sends what is left of them\n", ui.Plural(r.Again, "task"))
 	}
 	if r.Hidden > 0 {
-		fmt.Fprintf(w, "another look at the DLQ has about %s: they come back within two minutes, then run the same again\n", plural(r.Hidden, "message"))
+		fmt.Fprintf(w, "another look at the DLQ has about %s: they come back within two minutes, then run the same again\n", ui.Plural(r.Hidden, "message"))
 	}
 }
 

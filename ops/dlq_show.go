@@ -14,9 +14,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -49,7 +50,7 @@ type Shown struct {
 }
 
 // Run shows the message.
-func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	var s *Shown
 	err := q.EachDead(ctx, func(m queue.Message) error {
 		if !names(c.ID, m.ID) && !names(c.ID, m.FirstID()) {
@@ -70,13 +71,13 @@ func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cli
 		return err
 	}
 	if s == nil {
-		return withHint(fmt.Errorf("no message in the DLQ has the id %s", c.ID), "ops%s dlq list --each; another look may have it for up to two minutes", t.flags())
+		return ui.WithHint(fmt.Errorf("no message in the DLQ has the id %s", c.ID), "ops%s dlq list --each; another look may have it for up to two minutes", t.Flags())
 	}
 	if err := s.findReport(ctx, st); err != nil {
 		return err
 	}
 	if s.Report != nil && len(s.Report.Command) > 0 {
-		s.ByHand, s.Note = byHand(o.Globals, s.Report)
+		s.ByHand, s.Note = byHand(o.Flags, s.Report)
 	}
 	return o.Print(s, s.table)
 }
@@ -131,7 +132,7 @@ func delivery(key string) string { return strings.TrimSuffix(path.Base(key), ".j
 
 // byHand is the shell command that runs the failed chunk again, and what there is
 // to say about it.
-func byHand(g *Globals, f *store.Failure) (command, note string) {
+func byHand(g *target.Flags, f *store.Failure) (command, note string) {
 	found, err := generator.Discover(g.Generators)
 	if err != nil {
 		found = nil
@@ -196,7 +197,7 @@ func (s *Shown) table(w io.Writer) {
 	pair("since", "%s (%s)", s.Sent.Local().Format("2006-01-02 15:04:05"), ago(s.Sent))
 	pair("cause", "%s: %s", s.Cause, s.Means)
 	if s.Detail != "" {
-		pair("detail", "%s", cut(s.Detail, 500))
+		pair("detail", "%s", ui.Cut(s.Detail, 500))
 	}
 	pair("what to do", "%s", s.Remedy)
 	if s.Task != nil {
@@ -209,9 +210,9 @@ func (s *Shown) table(w io.Writer) {
 		switch a := s.Attributes[name]; {
 		case slices.Contains([]string{task.AttributeCause, task.AttributeDetail, task.AttributeReceives, task.AttributeMessageID}, name):
 		case len(a.Binary) > 0:
-			pair("attribute", "%s (%s, base64) = %s", name, a.Type, cut(base64.StdEncoding.EncodeToString(a.Binary), 200))
+			pair("attribute", "%s (%s, base64) = %s", name, a.Type, ui.Cut(base64.StdEncoding.EncodeToString(a.Binary), 200))
 		default:
-			pair("attribute", "%s = %s", name, cut(a.Text, 200))
+			pair("attribute", "%s = %s", name, ui.Cut(a.Text, 200))
 		}
 	}
 	if s.Report == nil {
@@ -221,27 +222,13 @@ func (s *Shown) table(w io.Writer) {
 	s.report(w)
 }
 
-// printable is a line of somebody else's without what a terminal would obey or a
-// table take for a column.
-func printable(line string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case unicode.IsControl(r):
-			return -1
-		}
-		return r
-	}, line)
-}
-
 // report shows what the failure report adds.
 func (s *Shown) report(w io.Writer) {
 	f := s.Report
 	fmt.Fprintf(w, "\nthe failure report of samples %d to %d:\n", f.Start, f.End-1)
 	if len(s.Others) > 0 {
 		fmt.Fprintf(w, "(%s of the task failed beside them, and %s reports of their own in the bucket, such as %s)\n",
-			plural(len(s.Others), "chunk"), map[bool]string{true: "has", false: "have"}[len(s.Others) == 1], s.Others[0])
+			ui.Plural(len(s.Others), "chunk"), map[bool]string{true: "has", false: "have"}[len(s.Others) == 1], s.Others[0])
 	}
 	pair := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
@@ -251,7 +238,7 @@ func (s *Shown) report(w io.Writer) {
 	if f.Signal != "" {
 		ended = "signal: " + f.Signal
 	}
-	pair("it ended with", "%s, after %.1f s and %.1f s of CPU, at most %s of memory", ended, f.WallSeconds, f.CPUSeconds, size(f.PeakRSSBytes))
+	pair("it ended with", "%s, after %.1f s and %.1f s of CPU, at most %s of memory", ended, f.WallSeconds, f.CPUSeconds, ui.Size(f.PeakRSSBytes))
 	if f.Commit != "" {
 		pair("commit", "%s", f.Commit)
 	}
@@ -263,7 +250,7 @@ func (s *Shown) report(w io.Writer) {
 		if text := strings.TrimRight(tail.text, "\n"); text != "" {
 			fmt.Fprintf(w, "\nthe end of its %s:\n", tail.name)
 			for line := range strings.Lines(text) {
-				fmt.Fprintf(w, "  %s\n", printable(line))
+				fmt.Fprintf(w, "  %s\n", ui.Printable(line))
 			}
 		}
 	}

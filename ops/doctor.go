@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"sync"
-	"time"
-
-	"github.com/aws/smithy-go"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/doctor"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // DoctorCmd checks a stack.
@@ -28,38 +24,14 @@ Examples:
   ops --stack local doctor --json`
 }
 
-// Finding is what one check found.
-type Finding struct {
-	Check string `json:"check"`
-	State string `json:"state"` // ok, problem, or skipped where it could not be found out
-	Says  string `json:"says"`
-	Try   string `json:"try,omitempty"`
-}
-
-// check is one check: what is well, or what is not and, as a hint, the way out.
-type check struct {
-	name string
-	run  func(ctx context.Context) (says string, err error)
-}
-
-// skipped is the error of a check that could not be made, for a reason that is
-// another check's problem or none.
-type skipped string
-
-func (s skipped) Error() string { return string(s) }
-
-// checkTimeout bounds one check: a service that cannot be reached is tried
-// again and again by the SDK.
-const checkTimeout = 20 * time.Second
-
 // Run makes the checks.
 func (*DoctorCmd) Run(ctx context.Context, o *Output) error {
-	var findings []Finding
+	var findings []doctor.Finding
 	var err error
 	if o.Stack == stack.Local {
-		findings, err = examineLocal(ctx, o)
+		findings, err = doctor.Local(ctx, o.Flags)
 	} else {
-		findings, err = examineCloud(ctx, o)
+		findings, err = doctor.Cloud(ctx, o.Output, o.Flags)
 	}
 	if err != nil {
 		return err
@@ -81,55 +53,5 @@ func (*DoctorCmd) Run(ctx context.Context, o *Output) error {
 	}); err != nil || problems == 0 {
 		return err
 	}
-	return problem("doctor found %s", plural(problems, "problem"))
-}
-
-// examine makes checks side by side and returns what they found, in their order.
-func examine(ctx context.Context, checks []check) ([]Finding, error) {
-	findings := make([]Finding, len(checks))
-	var group sync.WaitGroup
-	for i, c := range checks {
-		group.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-			defer cancel()
-			says, err := c.run(ctx)
-			findings[i] = finding(c.name, says, err)
-		})
-	}
-	group.Wait()
-	return findings, ctx.Err()
-}
-
-func finding(name, says string, err error) Finding {
-	if err == nil {
-		return Finding{Check: name, State: "ok", Says: says}
-	}
-	if s, ok := errors.AsType[skipped](err); ok {
-		return Finding{Check: name, State: "skipped", Says: string(s)}
-	}
-	f := Finding{Check: name, State: "problem", Says: cut(plain(providerPrefix.ReplaceAllString(err.Error(), ""), err), 400)}
-	if h, ok := errors.AsType[*hint](err); ok {
-		f.Try = h.way
-	} else {
-		f.Try = cure(err)
-	}
-	return f
-}
-
-// cure is the way out of a request that failed.
-func cure(err error) string {
-	if answer, ok := errors.AsType[smithy.APIError](err); ok {
-		switch code := answer.ErrorCode(); code {
-		case "AccessDenied", "AccessDeniedException", "AccessDeniedFault", "UnauthorizedOperation", "Forbidden":
-			return "other credentials (AWS_PROFILE), or a policy that allows it"
-		case "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch":
-			return "aws sso login, or other credentials (AWS_PROFILE)"
-		case "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "NoSuchBucket", "ResourceNotFoundException", "RepositoryNotFoundException", "ImageNotFoundException", "NotFound":
-			return "pulumi up --refresh makes again what is gone"
-		}
-	}
-	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, context.DeadlineExceeded) {
-		return "look at the network, a proxy, and AWS_ENDPOINT_URL"
-	}
-	return ""
+	return ui.Problem("doctor found %s", ui.Plural(problems, "problem"))
 }

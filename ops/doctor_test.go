@@ -2,14 +2,12 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -21,33 +19,34 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/doctor"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // diagnose runs ops doctor on a cloud and returns its findings by check.
-func (c *motoCloud) diagnose(generators string) (map[string]Finding, int) {
+func (c *motoCloud) diagnose(generators string) (map[string]doctor.Finding, int) {
 	c.Helper()
 	file, err := c.save(c.TempDir())
 	c.ok(nil, err)
-	return diagnose(c.TB, Globals{Outputs: file, Generators: generators, JSON: true})
+	return diagnose(c.TB, target.Flags{Outputs: file, Generators: generators})
 }
 
-func diagnose(t testing.TB, g Globals) (map[string]Finding, int) {
+func diagnose(t testing.TB, f target.Flags) (map[string]doctor.Finding, int) {
 	t.Helper()
 	var out bytes.Buffer
-	err := (&DoctorCmd{}).Run(t.Context(), &Output{Globals: &g, data: &out, talk: io.Discard})
+	err := (&DoctorCmd{}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &out, Stderr: io.Discard}, &f})
 	status := 0
-	if exit, ok := errors.AsType[*statusError](err); ok {
-		status = exit.status
+	if exit, ok := errors.AsType[*ui.StatusError](err); ok {
+		status = exit.ExitCode()
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	var list []Finding
+	var list []doctor.Finding
 	if err := json.Unmarshal(out.Bytes(), &list); err != nil {
 		t.Fatalf("%v: %s", err, &out)
 	}
-	byCheck := map[string]Finding{}
+	byCheck := map[string]doctor.Finding{}
 	for _, f := range list {
 		byCheck[f.Check] = f
 	}
@@ -188,7 +187,7 @@ func TestDoctorCloud(t *testing.T) {
 				return
 			}
 			f := found[test.check]
-			if status != exitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
+			if status != ui.ExitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
 				t.Errorf("status %d, %+v", status, f)
 			}
 		})
@@ -202,7 +201,7 @@ func TestDoctorWithoutCredentials(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	found, status := c.diagnose(t.TempDir())
-	if f := found["credentials"]; status != exitProblem || f.State != "problem" || !strings.Contains(f.Says, "there are no AWS credentials") || !strings.Contains(f.Try, "aws sso login") {
+	if f := found["credentials"]; status != ui.ExitProblem || f.State != "problem" || !strings.Contains(f.Says, "there are no AWS credentials") || !strings.Contains(f.Try, "aws sso login") {
 		t.Errorf("status %d, %+v", status, f)
 	}
 	for _, name := range []string{"queue", "dlq", "bucket", "function", "image", "mapping", "concurrency", "logs"} {
@@ -233,40 +232,12 @@ func TestDoctorRefused(t *testing.T) {
 	}
 }
 
-// Commits that are known on both sides must be the same.
-func TestCompareGenerators(t *testing.T) {
-	t.Parallel()
-	here := []generator.Generator{{Name: "same", Commit: "a"}, {Name: "changed", Commit: "b-dirty"}, {Name: "unknown"}, {Name: "forgotten", Commit: "a"},
-		{Name: "new"}, {Name: "broken", Problem: "its name"}}
-	d := compareGenerators(here, map[string]string{"same": "a", "changed": "b", "unknown": "a", "forgotten": "", "other": "a"})
-	if want := (difference{local: []string{"new"}, image: []string{"other"}, changed: []string{"changed"}}); !reflect.DeepEqual(d, want) {
-		t.Errorf("%+v, want %+v", d, want)
-	}
-	if got := plan.Some([]string{"a", "b", "c", "d", "e"}); got != "a, b, c and 2 more" {
-		t.Error(got)
-	}
-}
-
-// Where there is nothing to compare, that is no problem.
-func TestDoctorGenerators(t *testing.T) {
-	t.Parallel()
-	d := &doctor{o: &Output{Globals: &Globals{Generators: t.TempDir()}}, t: &Target{}}
-	d.t.Generators = nil
-	if _, err := d.generators(context.Background()); !errors.As(err, new(skipped)) {
-		t.Errorf("%v", err)
-	}
-	d.t.Generators, d.o.Generators = map[string]string{"a": "b"}, filepath.Join(t.TempDir(), "nowhere")
-	if says, err := d.generators(context.Background()); err != nil || !strings.Contains(says, "to compare with") {
-		t.Errorf("%q, %v", says, err)
-	}
-}
-
 // What the local stack needs before it is up.
 func TestDoctorLocal(t *testing.T) {
 	generators := t.TempDir()
 	makeGenerators(t, generators, "maze-task")
-	index := func(entry string) func(g *Globals) {
-		return func(g *Globals) {
+	index := func(entry string) func(g *target.Flags) {
+		return func(g *target.Flags) {
 			dir := filepath.Join(g.LocalDir, "generators")
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -278,13 +249,13 @@ func TestDoctorLocal(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name, check, says, try string
-		harm                   func(g *Globals)
+		harm                   func(g *target.Flags)
 	}{
-		{"not up", "stack", "the local stack is not up", "ops local up", func(*Globals) {}},
-		{"no Python", "python", "there is no python3 on the PATH", "", func(*Globals) { t.Setenv("PATH", t.TempDir()) }},
-		{"no folder", "generators", "no such file", "--generators-dir", func(g *Globals) { g.Generators += "x" }},
-		{"no generator", "generators", "there are none", "examples/generate.py", func(g *Globals) { g.Generators = t.TempDir() }},
-		{"a name that is none", "generators", "its name", "ops generators list", func(g *Globals) {
+		{"not up", "stack", "the local stack is not up", "ops local up", func(*target.Flags) {}},
+		{"no Python", "python", "there is no python3 on the PATH", "", func(*target.Flags) { t.Setenv("PATH", t.TempDir()) }},
+		{"no folder", "generators", "no such file", "--generators-dir", func(g *target.Flags) { g.Generators += "x" }},
+		{"no generator", "generators", "there are none", "examples/generate.py", func(g *target.Flags) { g.Generators = t.TempDir() }},
+		{"a name that is none", "generators", "its name", "ops generators list", func(g *target.Flags) {
 			g.Generators = t.TempDir()
 			makeGenerators(t, g.Generators, "a b")
 		}},
@@ -293,26 +264,15 @@ func TestDoctorLocal(t *testing.T) {
 		{"an environment that is gone", "environments", "its Python is gone", "ops local up", index(fmt.Sprintf(`{"name":"maze-task","dir":%q,"entry":"examples/generate.py","flags":{"output":"--output","seed":true},"python":"/nowhere/python"}`, generators))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			g := Globals{Stack: stack.Local, LocalDir: filepath.Join(t.TempDir(), ".local"), Generators: generators, JSON: true}
-			test.harm(&g)
-			found, status := diagnose(t, g)
-			if f := found[test.check]; status != exitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
+			f := target.Flags{Stack: stack.Local, LocalDir: filepath.Join(t.TempDir(), ".local"), Generators: generators}
+			test.harm(&f)
+			found, status := diagnose(t, f)
+			if f := found[test.check]; status != ui.ExitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
 				t.Errorf("status %d, %+v", status, f)
 			}
 			if f := found["disk"]; f.State != "ok" {
 				t.Errorf("%+v", f)
 			}
 		})
-	}
-}
-
-func TestDoctorDisk(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "not", "yet")
-	if says, err := checkDisk(dir, 1); err != nil || !strings.Contains(says, " left") {
-		t.Errorf("%q, %v", says, err)
-	}
-	if _, err := checkDisk(dir, 1<<60); err == nil || !strings.Contains(err.Error(), "a run needs") {
-		t.Errorf("%v", err)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -50,20 +50,20 @@ Examples:
 func (c *GeneratorsCheckCmd) Validate() error {
 	switch {
 	case c.Samples < 1 || 2*c.Samples > task.MaxSamples:
-		return usage("--samples is %d, it must be from 1 to %d", c.Samples, task.MaxSamples/2)
+		return ui.Usage("--samples is %d, it must be from 1 to %d", c.Samples, task.MaxSamples/2)
 	case c.Seed < 0 || c.Seed > task.MaxSeed:
-		return usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
+		return ui.Usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
 	case c.Timeout < 0:
-		return usage("--timeout is %s, it must not be negative", c.Timeout)
+		return ui.Usage("--timeout is %s, it must not be negative", c.Timeout)
 	case c.Parallel < 0:
-		return usage("--parallel is %d, it must not be negative", c.Parallel)
+		return ui.Usage("--parallel is %d, it must not be negative", c.Parallel)
 	}
 	return nil
 }
 
 // Run checks.
 func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
-	chosen, err := prepared(ctx, o, c.Names)
+	chosen, err := o.inventory().PrepareFolder(ctx, c.Names)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	if slices.ContainsFunc(reports, func(r *contract.Report) bool { return r.Verdict == contract.Breaks || r.Verdict == contract.Fails }) {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
@@ -128,35 +128,6 @@ func lockState(root string, g *generator.Generator) (string, error) {
 	return "missing", nil
 }
 
-// prepared returns generators of the folder, all if none is named, with their
-// environments made. One that is not ready has a Problem.
-func prepared(ctx context.Context, o *Output, names []string) ([]generator.Generator, error) {
-	here, err := discover(o.Globals)
-	if err != nil {
-		return nil, err
-	}
-	var all []string
-	for _, g := range here {
-		all = append(all, g.Name)
-	}
-	if names, err = (&choice{All: len(names) == 0, Generator: names}).names(all); err != nil {
-		return nil, notThere(o.Globals, err)
-	}
-	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, names, func(line string) { o.Say("%s", line) })
-	if err != nil {
-		return nil, err
-	}
-	var list []generator.Generator
-	for _, name := range names {
-		g, err := index.Find(name)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, *g)
-	}
-	return list, nil
-}
-
 func printChecks(w io.Writer, reports []*contract.Report) {
 	fmt.Fprintln(w, "GENERATOR\tVERDICT\tSAME SEED\tOTHER SEED\tHASH SEED\tPREFIX\tNET\tSHM\tSTART CPU, WALL\tSAMPLE CPU, WALL\tMEMORY, EACH\tSIZE\tCHUNK, BATCH")
 	counts := map[contract.Verdict]int{}
@@ -168,7 +139,7 @@ func printChecks(w io.Writer, reports []*contract.Report) {
 		}
 		cost, chunk := "-\t-\t-\t-", "-"
 		if c := r.Cost; c != nil {
-			cost = fmt.Sprintf("%.2f, %.2f s\t%.2f, %.2f s\t%s, %s\t%s", c.StartCPU, c.StartWall, c.SampleCPU, c.SampleWall, size(c.PeakRSS), size(c.SampleRSS), size(c.SampleBytes))
+			cost = fmt.Sprintf("%.2f, %.2f s\t%.2f, %.2f s\t%s, %s\t%s", c.StartCPU, c.StartWall, c.SampleCPU, c.SampleWall, ui.Size(c.PeakRSS), ui.Size(c.SampleRSS), ui.Size(c.SampleBytes))
 			chunk = fmt.Sprintf("%d, %d", r.Advice.Chunk, r.Advice.Batch)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Generator, r.Verdict, same, said(r.OtherSeed, "other", "alike"), said(r.HashSeed, "yes", "no"),
@@ -194,7 +165,7 @@ func printChecks(w io.Writer, reports []*contract.Report) {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[v], v))
 		}
 	}
-	fmt.Fprintf(w, "%s: %s\n", plural(len(reports), "generator"), strings.Join(parts, ", "))
+	fmt.Fprintf(w, "%s: %s\n", ui.Plural(len(reports), "generator"), strings.Join(parts, ", "))
 }
 
 // said is the word for something that is known to be so or not, or "?".

@@ -2,14 +2,12 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"path/filepath"
-	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -36,17 +34,9 @@ Examples:
   ops generators list --json | jq '.[] | select(.ready | not) | .name'`
 }
 
-// Known is one generator of the list.
-type Known struct {
-	generator.Generator
-	Pin     string `json:"pin,omitempty"` // commit that the catalogue names
-	Fetched bool   `json:"fetched"`       // its folder is there
-	Ready   bool   `json:"ready"`
-}
-
 // Run lists.
 func (*GeneratorsListCmd) Run(o *Output) error {
-	list, err := knownGenerators(o.Globals)
+	list, err := o.inventory().All()
 	if err != nil {
 		return err
 	}
@@ -55,73 +45,16 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 		for _, k := range list {
 			state := "ready"
 			if !k.Ready {
-				state = cut(k.Problem, 60)
+				state = ui.Cut(k.Problem, 60)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, k.commit(), k.seed(), k.chunk(), cmp.Or(k.Repository, "-"),
-				cmp.Or(cut12(k.Environment), "-"), k.flags(), k.files())
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, commitOf(k), seedOf(k), chunkOf(k), cmp.Or(k.Repository, "-"),
+				cmp.Or(cut12(k.Environment), "-"), flagsOf(k), filesOf(k))
 		}
 	})
 }
 
-// notMade is no reason to leave a generator out: a run makes it.
-const notMade = "its environment is not made yet"
-
-// knownGenerators returns every generator of the folder and the catalogue, by name.
-func knownGenerators(g *Globals) ([]Known, error) {
-	found, err := discover(g)
-	if err != nil {
-		return nil, err
-	}
-	entries, err := generator.ReadCatalogue(g.Generators)
-	if err != nil {
-		return nil, err
-	}
-	built := map[string]generator.Generator{}
-	index, err := generator.LoadIndex(filepath.Join(g.LocalDir, "generators"))
-	switch {
-	case err == nil:
-		for _, b := range index.Generators {
-			built[b.Name] = b
-		}
-	case !errors.Is(err, fs.ErrNotExist) && index != nil:
-		return nil, err
-	}
-	list := []Known{}
-	for _, f := range found {
-		b, there := built[f.Name]
-		k := Known{Generator: f, Pin: entries[f.Name].Commit, Fetched: true}
-		delete(entries, f.Name)
-		switch {
-		case f.Problem != "":
-		case !there || !slices.Equal(b.Requirements, f.Requirements):
-			k.Problem = notMade
-		default:
-			k.Environment, k.Lock, k.Python, k.Problem = b.Environment, b.Lock, b.Python, b.Problem
-			k.Ready = b.Problem == ""
-			if f.Flags.From == generator.FromContract && b.Commit == f.Commit {
-				k.Flags = b.Flags
-			}
-		}
-		list = append(list, k)
-	}
-	for name, e := range entries {
-		k := Known{Generator: generator.Generator{Name: name, Repository: e.Repository, ChunkSize: e.ChunkSize, Licence: e.Licence}, Pin: e.Commit}
-		switch {
-		case e.Skip != "":
-			k.Problem = "left out: " + e.Skip
-		case e.Repository != "":
-			k.Problem = "not fetched yet"
-		default:
-			continue // it only says what would hold if it were there
-		}
-		list = append(list, k)
-	}
-	slices.SortFunc(list, func(a, b Known) int { return strings.Compare(a.Name, b.Name) })
-	return list, nil
-}
-
-// commit is the commit that is there, short, and whether it is not the catalogue's.
-func (k Known) commit() string {
+// commitOf is the commit that is there, short, and whether it is not the catalogue's.
+func commitOf(k inventory.Known) string {
 	hash, changed := strings.CutSuffix(k.Commit, "-dirty")
 	text := cut12(cmp.Or(hash, k.Pin, "-"))
 	if changed {
@@ -135,7 +68,7 @@ func (k Known) commit() string {
 
 func cut12(hash string) string { return hash[:min(len(hash), 12)] }
 
-func (k Known) seed() string {
+func seedOf(k inventory.Known) string {
 	switch {
 	case !k.Fetched:
 		return "-"
@@ -147,8 +80,8 @@ func (k Known) seed() string {
 	return "no: duplicates are likely"
 }
 
-// flags are those that generators do not have alike.
-func (k Known) flags() string {
+// flagsOf are those that generators do not have alike.
+func flagsOf(k inventory.Known) string {
 	if !k.Fetched {
 		return "-"
 	}
@@ -162,8 +95,8 @@ func (k Known) flags() string {
 	return strings.Join(append(list, k.ExtraArgs...), " ")
 }
 
-// files are what its samples must have beyond what those of all must.
-func (k Known) files() string {
+// filesOf are what its samples must have beyond what those of all must.
+func filesOf(k inventory.Known) string {
 	list := k.Required
 	if k.Videoless {
 		list = append([]string{"no video"}, list...)
@@ -171,7 +104,7 @@ func (k Known) files() string {
 	return cmp.Or(strings.Join(list, ", "), "-")
 }
 
-func (k Known) chunk() string {
+func chunkOf(k inventory.Known) string {
 	if k.ChunkSize == 0 {
 		return "-"
 	}

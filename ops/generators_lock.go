@@ -8,13 +8,15 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 // GeneratorsLockCmd locks what generators require.
 type GeneratorsLockCmd struct {
-	Names   []string `arg:"" optional:"" name:"name" help:"Only of these generators. Default: all that are there." predictor:"generator"`
-	Upgrade bool     `help:"Resolve anew, as of now, what is locked already."`
+	Names  []string `arg:"" optional:"" name:"name" help:"Only of these generators. Default: all that are there." predictor:"generator"`
+	Update bool     `help:"Resolve anew, as of now, what is locked already." aliases:"upgrade"`
 }
 
 // Help is the long help.
@@ -27,12 +29,12 @@ Exit status 2: some requirements cannot be resolved.
 
 Examples:
   ops generators lock
-  ops generators lock maze-task-data-generator --upgrade`
+  ops generators lock maze-task-data-generator --update`
 }
 
 // Run locks.
 func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
-	here, err := discover(o.Globals)
+	here, err := o.inventory().Folder()
 	if err != nil {
 		return err
 	}
@@ -42,11 +44,11 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 		for _, g := range here {
 			all = append(all, g.Name)
 		}
-		if names, err = (&choice{Generator: c.Names}).names(all); err != nil {
-			return notThere(o.Globals, err)
+		if names, err = inventory.Pick(c.Names, all); err != nil {
+			return o.inventory().NotFound(err)
 		}
 	}
-	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names, Upgrade: c.Upgrade, Progress: func(line string) { o.Say("%s", line) }}
+	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names, Update: c.Update, Progress: func(line string) { o.Say("%s", line) }}
 	results, err := locks.Make(ctx)
 	if err != nil {
 		return err
@@ -54,7 +56,7 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 	if err := o.Print(results, func(w io.Writer) {
 		fmt.Fprintln(w, "LOCK\tSTATE\tPACKAGES\tAS OF\tGENERATORS")
 		for _, r := range results {
-			who := plural(len(r.Generators), "generator")
+			who := ui.Plural(len(r.Generators), "generator")
 			if len(r.Generators) < 3 {
 				who = strings.Join(r.Generators, ", ")
 			}
@@ -68,7 +70,7 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 		o.Say("%s: %s", strings.Join(r.Generators, ", "), r.Problem)
 	}
 	if len(failed) > 0 {
-		return problem("%s could not be resolved", plural(len(failed), "requirement set"))
+		return ui.Problem("%s could not be resolved", ui.Plural(len(failed), "requirement set"))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -43,9 +44,9 @@ Examples:
 func (c *GeneratorsRunCmd) Validate() error {
 	switch {
 	case c.Samples < 1 || c.Samples > task.MaxSamples:
-		return usage("--samples is %d, it must be from 1 to %d", c.Samples, task.MaxSamples)
+		return ui.Usage("--samples is %d, it must be from 1 to %d", c.Samples, task.MaxSamples)
 	case c.Seed < 0 || c.Seed > task.MaxSeed:
-		return usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
+		return ui.Usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
 	}
 	return nil
 }
@@ -87,11 +88,11 @@ type TriedFailed struct {
 // Run runs it.
 func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if entries, err := os.ReadDir(c.To); err == nil && len(entries) > 0 {
-		return withHint(fmt.Errorf("there is something in %s already", c.To), "name a new folder with --to")
+		return ui.WithHint(fmt.Errorf("there is something in %s already", c.To), "name a new folder with --to")
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	chosen, err := prepared(ctx, o, []string{c.Name})
+	chosen, err := o.inventory().PrepareFolder(ctx, []string{c.Name})
 	if err != nil {
 		return err
 	}
@@ -137,7 +138,7 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	if tried.Failure != nil {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
@@ -248,7 +249,7 @@ func failureOf(err error) *TriedFailed {
 
 func (t *Tried) table(w io.Writer) {
 	for _, s := range t.Samples {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, plural(len(s.Files), "file"), size(s.Bytes), cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, ui.Plural(len(s.Files), "file"), ui.Size(s.Bytes), ui.Cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
 	}
 	if len(t.Samples) > 0 {
 		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(sample.Shape(t.Samples[0].Files), " "))
@@ -266,7 +267,7 @@ func (t *Tried) table(w io.Writer) {
 		fmt.Fprintf(w, "remedy: %s\n", f.Remedy)
 	}
 	if len(t.NotKept) > 0 {
-		fmt.Fprintf(w, "not kept: %s\n", plan.Some(t.NotKept))
+		fmt.Fprintf(w, "not kept: %s\n", ui.Some(t.NotKept, 3))
 	}
 	fmt.Fprintf(w, "kept in %s", t.To)
 	switch n := len(t.Sheets); {
@@ -275,5 +276,5 @@ func (t *Tried) table(w io.Writer) {
 	case n > 1:
 		fmt.Fprintf(w, ", with %s to %s", filepath.Base(t.Sheets[0]), filepath.Base(t.Sheets[n-1]))
 	}
-	fmt.Fprintf(w, "\n%.1f s of CPU, %.1f s, %s of memory\n", t.CPU, t.Wall, size(t.PeakRSS))
+	fmt.Fprintf(w, "\n%.1f s of CPU, %.1f s, %s of memory\n", t.CPU, t.Wall, ui.Size(t.PeakRSS))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/catalogue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -44,10 +45,10 @@ Examples:
 // Validate checks the flags.
 func (c *GeneratorsSyncCmd) Validate() error {
 	if c.Parallel < 1 || c.Parallel > 64 {
-		return usage("--parallel is %d, it must be from 1 to 64", c.Parallel)
+		return ui.Usage("--parallel is %d, it must be from 1 to 64", c.Parallel)
 	}
 	if c.Org != "" && strings.ContainsAny(c.Org, "/?#") {
-		return usage("--org is %q, it must be the name of an organisation", c.Org)
+		return ui.Usage("--org is %q, it must be the name of an organisation", c.Org)
 	}
 	return nil
 }
@@ -55,7 +56,7 @@ func (c *GeneratorsSyncCmd) Validate() error {
 // Run fetches.
 func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 	if _, err := os.Stat(o.Generators); err != nil {
-		return withHint(err, "run ops in the checkout, or name the folder with --generators-dir")
+		return ui.WithHint(err, "run ops in the checkout, or name the folder with --generators-dir")
 	}
 	entries, err := generator.ReadCatalogue(o.Generators)
 	if err != nil {
@@ -87,7 +88,7 @@ func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 		}
 	}
 	if failed > 0 {
-		return withHint(problem("%d of %s could not be fetched", failed, plural(len(results), "generator")), "the same again, when what stands above is put right; it fetches only these")
+		return ui.WithHint(ui.Problem("%d of %s could not be fetched", failed, ui.Plural(len(results), "generator")), "the same again, when what stands above is put right; it fetches only these")
 	}
 	return nil
 }
@@ -122,13 +123,13 @@ func (c *GeneratorsSyncCmd) choose(ctx context.Context, o *Output, entries map[s
 				delete(unknown, r.Name)
 			}
 		}
-		o.Say("%s: %s, %d new", c.Org, plural(len(found), "candidate"), len(add))
+		o.Say("%s: %s, %d new", c.Org, ui.Plural(len(found), "candidate"), len(add))
 	}
 	for name := range unknown {
 		if err := task.CheckName(name); err != nil {
-			return nil, nil, usage("generator %v", err)
+			return nil, nil, ui.Usage("generator %v", err)
 		}
-		return nil, nil, withHint(&generator.UnknownError{Name: name, Nearest: generator.Nearest(name, slices.Sorted(maps.Keys(entries)))}, "ops generators list")
+		return nil, nil, ui.WithHint(&generator.UnknownError{Name: name, Nearest: generator.Nearest(name, slices.Sorted(maps.Keys(entries)))}, "ops generators list")
 	}
 	return names, add, nil
 }
@@ -161,7 +162,7 @@ func (c *GeneratorsSyncCmd) print(o *Output, results []catalogue.Result) error {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
 		}
 	}
-	o.Say("%s: %s", plural(len(results), "generator"), cmp.Or(strings.Join(parts, ", "), "none"))
+	o.Say("%s: %s", ui.Plural(len(results), "generator"), cmp.Or(strings.Join(parts, ", "), "none"))
 	return err
 }
 
@@ -173,7 +174,7 @@ func change(r catalogue.Result) string {
 	}
 	switch {
 	case r.Commits > 0:
-		text += ", " + plural(r.Commits, "commit")
+		text += ", " + ui.Plural(r.Commits, "commit")
 	case r.Commits < 0:
 		text += ", not its descendant"
 	}

@@ -1,47 +1,44 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
-
 	"github.com/alecthomas/kong"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Globals are the flags of every command.
 type Globals struct {
-	Stack      string           `help:"Stack to work on: a Pulumi stack, or ${local_stack} for the one on this machine. Default: the selected Pulumi stack." env:"OPS_STACK" placeholder:"NAME"`
-	LocalDir   string           `help:"Where the local stack and submits keep everything. Default: .local in the project." env:"OPS_LOCAL_DIR" type:"path" placeholder:"DIR"`
-	Project    string           `help:"Folder of the Pulumi project, when ops is run elsewhere: Pulumi is asked there, and its generators and .local are used." short:"C" env:"OPS_PROJECT" type:"existingdir" placeholder:"DIR"`
-	Outputs    string           `help:"Read the stack outputs from a file saved with 'pulumi stack output --json', on machines without Pulumi." type:"existingfile" placeholder:"FILE"`
-	Generators string           `help:"Folder with the generators. Default: generators in the project." env:"OPS_GENERATORS" type:"path" placeholder:"DIR" name:"generators-dir"`
-	JSON       bool             `help:"Print data as JSON."`
-	Yes        bool             `help:"Do what would be asked about without asking." short:"y"`
-	Version    kong.VersionFlag `help:"Print the version."`
+	target.Flags
+	ui.Style
+	Version kong.VersionFlag `help:"Print the version."`
 }
 
-// AfterApply fills in what lies in the project's folder unless it was named.
-func (g *Globals) AfterApply() error {
-	for _, d := range []struct {
-		dir  *string
-		name string
-	}{{&g.LocalDir, ".local"}, {&g.Generators, generator.DefaultRoot}} {
-		if *d.dir != "" {
-			continue
-		}
-		var err error
-		if *d.dir, err = filepath.Abs(filepath.Join(g.Project, d.name)); err != nil {
-			return err
-		}
+// Output is what commands write with, and the flags of every command.
+type Output struct {
+	*ui.Output
+	*target.Flags
+}
+
+func (o *Output) inventory() inventory.Inventory {
+	return inventory.Inventory{Flags: o.Flags, Say: o.Say}
+}
+
+// inDataset is the flag of every command that works on samples.
+type inDataset struct {
+	Dataset string `help:"Dataset to work on." env:"OPS_DATASET" default:"${default_dataset}" placeholder:"NAME"`
+}
+
+// AfterApply makes it the dataset of the target and of the store.
+func (d *inDataset) AfterApply(k *kong.Context) error {
+	if d.Dataset == "" { // so an empty variable says it
+		d.Dataset = task.DefaultDataset.String()
 	}
+	if err := task.CheckName(d.Dataset); err != nil {
+		return ui.Usage("--dataset %v", err)
+	}
+	k.Bind(task.Dataset(d.Dataset))
 	return nil
-}
-
-// projectFlag is what hints must say to reach the same project again.
-func (g *Globals) projectFlag() string {
-	if g.Project == "" || os.Getenv("OPS_PROJECT") != "" {
-		return ""
-	}
-	return " --project " + g.Project
 }

@@ -16,7 +16,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -100,13 +103,13 @@ func TestWatchWhileCountsLag(t *testing.T) {
 					})
 				})
 				began := time.Now()
-				o := &Output{Globals: &Globals{}, data: io.Discard, talk: io.Discard}
-				p, err := watchLines(t.Context(), o, newMonitor(c.store, c.queue, run), 5*time.Second, func(*Progress) error { return nil })
+				o := &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &target.Flags{}}
+				p, err := monitor.New(c.store, c.queue, run).WatchLines(t.Context(), o.Output, 5*time.Second, func(*monitor.Progress) error { return nil })
 				must(t, err)
 				if took := time.Since(began); took < test.least || took > test.most {
 					t.Errorf("it ended after %s, want %s to %s", took, test.least, test.most)
 				}
-				verdict := fmt.Sprint(p.verdict(&Target{}))
+				verdict := fmt.Sprint(verdict(&target.Target{}, p))
 				if want := map[bool]string{true: "<nil>", false: "the run is not whole: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
 					t.Errorf("verdict %q, want %q", verdict, want)
 				}
@@ -126,7 +129,7 @@ func TestWaitWhileCountsLag(t *testing.T) {
 		worker.Go(func() {
 			c.work(t, 2*time.Second, 20*time.Second, func() error { done = time.Now(); return nil })
 		})
-		w := &waiter{o: &Output{Globals: &Globals{}, data: io.Discard, talk: io.Discard}, t: &Target{}, queue: c.queue}
+		w := &waiter{o: &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &target.Flags{}}, t: &target.Target{}, queue: c.queue}
 		must(t, w.idle(t.Context()))
 		if done.IsZero() {
 			t.Fatal("it did not wait for the task")

@@ -11,7 +11,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -40,12 +43,12 @@ type workers struct {
 // image, or those on this machine.
 func (w *workers) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator, error) {
 	if w.Image == "" {
-		list, err := known(ctx, o, &Target{Name: stack.Local}, chosen...)
+		list, err := o.inventory().Prepare(ctx, &target.Target{Name: stack.Local}, chosen...)
 		return nil, list, err
 	}
 	image, err := local.FindImage(ctx, w.Image)
 	if errors.Is(err, local.ErrNoImage) {
-		return nil, nil, withHint(err, "docker build -t %s . in the checkout, or docker pull %[1]s", w.Image)
+		return nil, nil, ui.WithHint(err, "docker build -t %s . in the checkout, or docker pull %[1]s", w.Image)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -56,31 +59,31 @@ func (w *workers) find(ctx context.Context, o *Output, chosen ...string) (*local
 func (w *workers) check() error {
 	switch {
 	case w.Workers < 0:
-		return usage("--workers is %d, it must be at least 1", w.Workers)
+		return ui.Usage("--workers is %d, it must be at least 1", w.Workers)
 	case w.Timeout < time.Second:
-		return usage("--timeout is %s, it must be at least 1s", w.Timeout)
+		return ui.Usage("--timeout is %s, it must be at least 1s", w.Timeout)
 	case w.Memory < 128 || w.Memory > 10240:
-		return usage("--memory is %d, it must be from 128 to 10240, as on AWS Lambda", w.Memory)
+		return ui.Usage("--memory is %d, it must be from 128 to 10240, as on AWS Lambda", w.Memory)
 	case w.Tmp < 1 || w.Tmp > 10240:
-		return usage("--tmp is %d, it must be from 1 to 10240", w.Tmp)
+		return ui.Usage("--tmp is %d, it must be from 1 to 10240", w.Tmp)
 	case w.Visibility < w.Timeout || w.Visibility > 12*time.Hour:
-		return usage("--visibility is %s, it must be from the timeout of %s to 12h", w.Visibility, w.Timeout)
+		return ui.Usage("--visibility is %s, it must be from the timeout of %s to 12h", w.Visibility, w.Timeout)
 	}
 	for _, file := range w.Require {
 		if err := task.CheckFile(file); err != nil {
-			return usage("--require %v", err)
+			return ui.Usage("--require %v", err)
 		}
 	}
 	return nil
 }
 
-func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *Target, error) {
+func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *target.Target, error) {
 	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout,
 		Required: w.Require, Image: image, Memory: w.Memory, Tmp: w.Tmp, Say: func(m string) { o.Say("%s", m) }})
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, &Target{Outputs: s.Outputs(), Name: stack.Local}, nil
+	return s, &target.Target{Outputs: s.Outputs(), Name: stack.Local}, nil
 }
 
 // LocalUpCmd starts the local stack.
@@ -115,7 +118,7 @@ func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	o.Say("the local stack is up")
 	o.Say("  queue    %s", t.QueueURL)
 	o.Say("  bucket   %s at %s", t.BucketName, t.S3Endpoint)
-	o.Say("  samples  %s", fromHere(local.SamplesDir(o.LocalDir, task.DefaultDataset)))
+	o.Say("  samples  %s", ui.FromHere(local.SamplesDir(o.LocalDir, task.DefaultDataset)))
 	o.Say("next, in another terminal: ops --stack local submit --all --samples 20")
 	err = s.Wait(ctx)
 	if err == nil {
@@ -147,7 +150,7 @@ func (*LocalDownCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	if outputs, err := local.Outputs(o.LocalDir); err == nil {
-		o.Changing(&Target{Outputs: outputs, Name: stack.Local})
+		o.Changing(&target.Target{Outputs: outputs, Name: stack.Local})
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stop process %d: %w", pid, err)
@@ -196,7 +199,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	}
 	if s.Up = err == nil; s.Up {
 		s.PID, _ = local.PID(o.LocalDir)
-		q, err := newQueue(ctx, &Target{Outputs: outputs, Name: stack.Local})
+		q, err := (&target.Target{Outputs: outputs, Name: stack.Local}).Queue(ctx)
 		if err != nil {
 			return err
 		}
@@ -218,7 +221,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID, s.Queue.Waiting, s.Queue.InFlight, s.Queue.Delayed, s.DLQ.Total(), s.Samples)
 	})
 	if err == nil && !s.Up {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return err
 }
@@ -275,15 +278,15 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 		case <-ctx.Done():
 		}
 	}()
-	q, err := newQueue(ctx, t)
+	q, err := t.Queue(ctx)
 	if err != nil {
 		return err
 	}
-	st, err := newStore(ctx, t)
+	st, err := t.Store(ctx)
 	if err != nil {
 		return err
 	}
-	if err := keepLocks(ctx, o, st, chosen); err != nil {
+	if err := o.inventory().KeepLocks(ctx, st, chosen); err != nil {
 		return err
 	}
 	report, err := c.make(ctx, o, t, q, st, chosen)
@@ -292,7 +295,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 		return cause
 	}
 	if errors.Is(err, context.Canceled) {
-		return withHint(err, "the same command: it goes on where it was")
+		return ui.WithHint(err, "the same command: it goes on where it was")
 	}
 	if err != nil {
 		return err
@@ -300,19 +303,19 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	result := LocalResult{report, local.SamplesDir(o.LocalDir, t.Dataset), time.Since(began).Seconds()}
 	if err := o.Print(result, func(w io.Writer) {
 		printReport(w, report)
-		fmt.Fprintf(w, "samples: %s\n", fromHere(result.SamplesDir))
-		fmt.Fprintf(w, "took %s\n", span(time.Since(began)))
+		fmt.Fprintf(w, "samples: %s\n", ui.FromHere(result.SamplesDir))
+		fmt.Fprintf(w, "took %s\n", ui.Span(time.Since(began)))
 	}); err != nil {
 		return err
 	}
 	if report.Whole {
 		return nil
 	}
-	return withHint(&statusError{status: exitProblem}, "ops local up, and in another terminal: ops --stack local dlq list")
+	return ui.WithHint(ui.Problem(""), "ops local up, and in another terminal: ops --stack local dlq list")
 }
 
 // make submits what is missing of a run of the chosen generators, watches, and verifies.
-func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store, chosen []generator.Generator) (*dataset.Report, error) {
+func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, chosen []generator.Generator) (*dataset.Report, error) {
 	o.Changing(t)
 	costs := knownCosts(o)
 	run := c.run(chosen, costs)
@@ -329,11 +332,11 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *Target, q *queue.C
 		if err := st.PutRun(ctx, run); err != nil {
 			return nil, err
 		}
-		o.Say("run %s: %s for %s of %s, seed %d", run.ID, plural(len(tasks), "task"), plural(countSamples(tasks), "sample"), plural(len(run.Generators), "generator"), run.Seed)
+		o.Say("run %s: %s for %s of %s, seed %d", run.ID, ui.Plural(len(tasks), "task"), ui.Plural(countSamples(tasks), "sample"), ui.Plural(len(run.Generators), "generator"), run.Seed)
 		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
 			return nil, err
 		}
-		_, err := watchLines(ctx, o, newMonitor(st, q, run), 500*time.Millisecond, func(p *Progress) error {
+		_, err := monitor.New(st, q, run).WatchLines(ctx, o.Output, 500*time.Millisecond, func(p *monitor.Progress) error {
 			o.Progress("samples", p.Committed, p.Expected)
 			return nil
 		})

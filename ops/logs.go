@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -48,12 +49,12 @@ func (c *LogsCmd) Validate() error {
 	c.filter = logFilter{generators: c.Generator, dataset: c.Dataset}
 	if c.Dataset != "" {
 		if err := task.CheckName(c.Dataset); err != nil {
-			return usage("--dataset %v", err)
+			return ui.Usage("--dataset %v", err)
 		}
 	}
 	for _, g := range c.Generator {
 		if err := task.CheckName(g); err != nil {
-			return usage("--generator %v", err)
+			return ui.Usage("--generator %v", err)
 		}
 	}
 	for _, text := range c.Task {
@@ -83,12 +84,12 @@ func (c *LogsCmd) Run(ctx context.Context, o *Output) error {
 	if o.Stack == stack.Local {
 		from, err = newLocalLogs(o.LocalDir, c.filter, since)
 	} else {
-		from, err = newCloudLogs(ctx, o.Globals, c.filter, since)
+		from, err = newCloudLogs(ctx, o.Flags, c.filter, since)
 	}
 	if err != nil {
 		return err
 	}
-	w := bufio.NewWriter(o.data)
+	w := bufio.NewWriter(o.Stdout)
 	shown := 0
 	show := func(l logLine) error {
 		text := l.String()
@@ -134,14 +135,14 @@ type logTask struct {
 func parseLogTask(text string) (logTask, error) {
 	generator, index, sample := strings.Cut(text, ":")
 	if err := task.CheckName(generator); err != nil {
-		return logTask{}, usage("--task %q is no message id and no GENERATOR:INDEX", text)
+		return logTask{}, ui.Usage("--task %q is no message id and no GENERATOR:INDEX", text)
 	}
 	if !sample {
 		return logTask{message: text}, nil
 	}
 	n, err := strconv.Atoi(index)
 	if err != nil || n < 0 || n >= task.MaxIndex {
-		return logTask{}, usage("--task %q: the index must be a number from 0 to %d", text, task.MaxIndex-1)
+		return logTask{}, ui.Usage("--task %q: the index must be a number from 0 to %d", text, task.MaxIndex-1)
 	}
 	return logTask{generator: generator, index: n}, nil
 }

@@ -10,6 +10,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // lateness is how late a line may reach the log group and still be shown by a
@@ -29,15 +32,15 @@ type cloudLogs struct {
 	requests map[string]bool      // invocations of the tasks that are looked for, until Lambda reports their end
 }
 
-func newCloudLogs(ctx context.Context, g *Globals, f logFilter, since time.Time) (*cloudLogs, error) {
-	t, err := findTarget(ctx, g)
+func newCloudLogs(ctx context.Context, g *target.Flags, f logFilter, since time.Time) (*cloudLogs, error) {
+	t, err := target.Find(ctx, g, "")
 	if err != nil {
 		return nil, err
 	}
 	if t.LogGroupName == "" {
-		return nil, withHint(fmt.Errorf("stack %s: the stack outputs lack logGroupName", t.Name), "pulumi up, then the same again")
+		return nil, ui.WithHint(fmt.Errorf("stack %s: the stack outputs lack logGroupName", t.Name), "pulumi up, then the same again")
 	}
-	config, err := t.awsConfig(ctx)
+	config, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // localLogs reads the log files of the local stack's workers.
@@ -31,7 +33,7 @@ type tail struct {
 func newLocalLogs(localDir string, f logFilter, since time.Time) (*localLogs, error) {
 	dir := filepath.Join(localDir, "logs")
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, withHint(fmt.Errorf("no worker has logged anything in %s yet", localDir), "ops local up, then ops --stack local submit --all --samples 20")
+		return nil, ui.WithHint(fmt.Errorf("no worker has logged anything in %s yet", localDir), "ops local up, then ops --stack local submit --all --samples 20")
 	}
 	return &localLogs{dir: dir, filter: f, since: since, files: map[string]*tail{}}, nil
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 func filterOf(t *testing.T, c LogsCmd) logFilter {
@@ -95,7 +97,7 @@ func look(t *testing.T, s logSource) []string {
 func (c *motoCloud) source(f logFilter, since time.Time) *cloudLogs {
 	file, err := c.save(c.TempDir())
 	c.ok(nil, err)
-	s, err := newCloudLogs(c.Context(), &Globals{Outputs: file}, f, since)
+	s, err := newCloudLogs(c.Context(), &target.Flags{Outputs: file}, f, since)
 	c.ok(s, err)
 	return s
 }
@@ -252,7 +254,7 @@ func TestLogsFollow(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		c := &LogsCmd{Since: moment{time.Now().Add(-time.Hour)}, Follow: true}
-		done <- errors.Join(c.Run(ctx, &Output{Globals: &Globals{Stack: stack.Local, LocalDir: dir}, data: w, talk: io.Discard}), w.Close())
+		done <- errors.Join(c.Run(ctx, &Output{&ui.Output{Style: &ui.Style{}, Stdout: w, Stderr: io.Discard}, &target.Flags{Stack: stack.Local, LocalDir: dir}}), w.Close())
 	}()
 	lines := bufio.NewScanner(r)
 	for _, msg := range []string{"before", "after", "much after"} {

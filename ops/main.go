@@ -3,7 +3,7 @@
 //
 // A command is one struct in one file: its fields are its flags, Help is its
 // manual, Run is its story. Run names what it needs as arguments; targets and
-// clients are made only for a command that asks for them (see target.go). To
+// clients are made only for a command that asks for them (see ops/target). To
 // add a command, write its struct and give it a field in CLI.
 package main
 
@@ -11,21 +11,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
-	"regexp"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
-	"github.com/aws/smithy-go"
 	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -38,6 +37,7 @@ type CLI struct {
 	Submit     SubmitCmd                 `cmd:"" help:"Plan a run and send its tasks."`
 	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
 	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
+	Repair     RepairCmd                 `cmd:"" help:"Make what is missing or damaged again, and replace duplicates."`
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
 	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
 	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare."`
@@ -50,45 +50,6 @@ type CLI struct {
 	Doctor     DoctorCmd                 `cmd:"" help:"Check that a stack can do its work, and say what to do where it cannot."`
 	Info       InfoCmd                   `cmd:"" help:"Show the stack outputs."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print the code that makes your shell complete ops commands."`
-}
-
-// Exit statuses. Usage errors end with kong's 80.
-const (
-	exitFailed  = 1 // it could not be done
-	exitProblem = 2 // it was done, and found a problem
-	exitUsage   = 80
-)
-
-// statusError is an error with an exit status of its own. With an empty text it
-// only sets the status: what there is to say has been said.
-type statusError struct {
-	status int
-	text   string
-}
-
-func (e *statusError) Error() string { return e.text }
-func (e *statusError) ExitCode() int { return e.status }
-
-// problem says that a command ran and found one.
-func problem(format string, args ...any) error {
-	return &statusError{exitProblem, fmt.Sprintf(format, args...)}
-}
-
-// usage says that the flags do not fit together.
-func usage(format string, args ...any) error {
-	return &statusError{exitUsage, fmt.Sprintf(format, args...)}
-}
-
-// hint is an error and the way out of it.
-type hint struct {
-	error
-	way string
-}
-
-func (h *hint) Unwrap() error { return h.error }
-
-func withHint(err error, format string, args ...any) error {
-	return &hint{err, fmt.Sprintf(format, args...)}
 }
 
 func main() {
@@ -108,7 +69,7 @@ func run() int {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 
 	var cli CLI
-	out := newOutput(&cli.Globals)
+	out := &Output{ui.New(&cli.Style), &cli.Flags}
 	parser, err := kong.New(&cli,
 		kong.Name("ops"),
 		kong.Description("Make, check and fetch datasets of video reasoning samples.\n\nStart with 'ops local run --all --samples 20': it needs no cloud account."),
@@ -117,11 +78,11 @@ func run() int {
 		variables(),
 		spans,
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(&cli.Globals, out, task.DefaultDataset),
-		kong.BindSingletonProvider(newTarget),
-		kong.BindSingletonProvider(newStore),
-		kong.BindSingletonProvider(newQueue),
-		kong.BindSingletonProvider(newLambda),
+		kong.Bind(&cli.Flags, out, task.DefaultDataset),
+		kong.BindSingletonProvider(target.Find),
+		kong.BindSingletonProvider((*target.Target).Store),
+		kong.BindSingletonProvider((*target.Target).Queue),
+		kong.BindSingletonProvider((*target.Target).Lambda),
 	)
 	if err != nil {
 		panic(err) // the command line itself is wrong
@@ -131,36 +92,31 @@ func run() int {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "ops: %v\n", err)
 		fmt.Fprintf(os.Stderr, "try: %s --help\n", commandOf(err))
-		return exitUsage
+		return ui.ExitUsage
 	}
 	err = command.Run()
-	out.clear()
+	out.Clear()
 	return report(ctx, err)
 }
-
-var providerPrefix = regexp.MustCompile(`^(\*[a-z]+\.[A-Z][A-Za-z]+: )+`)
 
 // report prints an error, if there is one, and returns the exit status.
 func report(ctx context.Context, err error) int {
 	if err == nil {
 		return 0
 	}
-	var h *hint
-	switch text := err.Error(); {
-	case text == "":
+	var h *ui.Hint
+	switch {
+	case err.Error() == "":
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "ops: stopped")
 	default:
-		// kong puts the type in front of what a provider says.
-		text = providerPrefix.ReplaceAllString(text, "")
-		text = plain(text, err)
-		fmt.Fprintf(os.Stderr, "ops: %s\n", strings.ReplaceAll(text, "\n", "; "))
+		fmt.Fprintf(os.Stderr, "ops: %s\n", strings.ReplaceAll(ui.Plain(err), "\n", "; "))
 	}
 	switch {
 	case errors.As(err, &h):
-		fmt.Fprintf(os.Stderr, "try: %s\n", h.way)
+		fmt.Fprintf(os.Stderr, "try: %s\n", h.Way)
 	case errors.Is(err, store.ErrDamaged):
-		fmt.Fprintln(os.Stderr, "try: ops verify --deep on the same stack: it says what is damaged, and how to mend it")
+		fmt.Fprintln(os.Stderr, "try: ops verify --deep on the same stack: it says what is damaged, and how to repair it")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		fmt.Fprintln(os.Stderr, "try: the same when the stack is up again; for the local one, ops local up")
 	}
@@ -168,30 +124,7 @@ func report(ctx context.Context, err error) int {
 	if errors.As(err, &s) {
 		return s.ExitCode()
 	}
-	return exitFailed
-}
-
-// plain replaces what the AWS SDK says of a failed request, which names each of
-// its layers, by the service, the operation and the reason.
-func plain(text string, err error) string {
-	var request *smithy.OperationError
-	if !errors.As(err, &request) {
-		return text
-	}
-	reason := request.Err
-	var answer smithy.APIError
-	var network *net.OpError
-	switch {
-	case errors.As(err, &answer):
-		reason = fmt.Errorf("%s: %s", answer.ErrorCode(), answer.ErrorMessage())
-	case errors.As(err, &network):
-		reason = network
-	default:
-		for next := reason; next != nil; next = errors.Unwrap(next) {
-			reason = next
-		}
-	}
-	return strings.Replace(text, request.Error(), fmt.Sprintf("%s %s: %v", request.ServiceID, request.OperationName, reason), 1)
+	return ui.ExitFailed
 }
 
 // commandOf returns the command that was being parsed, for a hint.

@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
-	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -42,40 +40,40 @@ Examples:
 // Validate checks the flags.
 func (c *MonitorCmd) Validate() error {
 	if c.Interval < 0.1 {
-		return usage("--interval is %g, it must be at least 0.1", c.Interval)
+		return ui.Usage("--interval is %g, it must be at least 0.1", c.Interval)
 	}
 	return nil
 }
 
 // Run looks once, or until the run is done.
-func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, st *store.Store) error {
+func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	run, err := findRun(ctx, st, c.Run_, t)
 	if err != nil {
 		return err
 	}
-	m := newMonitor(st, q, run)
-	m.costs = newCosts(t, len(run.Generators))
+	m := monitor.New(st, q, run)
+	m.CountCost(workerOf(t), t.Name == stack.Local)
 	if !c.Watch {
-		p, err := m.look(ctx)
+		p, err := m.Poll(ctx)
 		if err != nil {
 			return err
 		}
-		return o.Print(p, p.table)
+		return o.Print(p, p.Table)
 	}
 	interval := time.Duration(c.Interval * float64(time.Second))
-	p, err := watch(ctx, o, m, interval)
-	if errors.Is(err, errLeft) {
+	p, err := m.Watch(ctx, o.Output, interval)
+	if errors.Is(err, monitor.ErrLeft) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return p.verdict(t)
+	return verdict(t, p)
 }
 
 // findRun returns a run, the newest if no id is given. For an id that is none it
 // names the newest ones.
-func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.Run, error) {
+func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) (task.Run, error) {
 	if id != "" {
 		run, err := st.Run(ctx, id)
 		if !errors.Is(err, store.ErrNotFound) {
@@ -87,384 +85,18 @@ func findRun(ctx context.Context, st *store.Store, id string, t *Target) (task.R
 	case err != nil:
 		return task.Run{}, err
 	case len(ids) == 0:
-		return task.Run{}, withHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.flags(), t.in())
+		return task.Run{}, ui.WithHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.Flags(), t.In())
 	case id != "":
-		return task.Run{}, withHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", shorten(ids[:min(len(ids), 3)]))
+		return task.Run{}, ui.WithHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", ui.Some(ids[:min(len(ids), 3)], 10))
 	}
 	return st.Run(ctx, ids[0])
 }
 
-// Progress is how far a run is at one moment.
-type Progress struct {
-	Run        string              `json:"run"`
-	Time       time.Time           `json:"time"`
-	Generators []GeneratorProgress `json:"generators"`
-	Committed  int                 `json:"committed"` // samples
-	Expected   int                 `json:"expected"`  // samples
-	Rate       float64             `json:"rate"`      // samples per second, in the last two minutes
-	ETASeconds float64             `json:"eta_seconds,omitempty"`
-	Queue      queue.Depth         `json:"queue"`
-	Settling   float64             `json:"queue_settling_seconds,omitempty"` // for how long an empty queue is watched still, because counts lag
-	DLQ        int                 `json:"dlq"`
-	DLQOldest  float64             `json:"dlq_oldest_seconds,omitempty"`
-	Failures   map[task.Cause]int  `json:"failures,omitempty"`        // reports, by cause
-	Unread     int                 `json:"failures_unread,omitempty"` // reports that were too many to be read
-	Cost       *RunCost            `json:"cost,omitempty"`
-}
-
-// GeneratorProgress is how far one generator is.
-type GeneratorProgress struct {
-	Name      string `json:"name"`
-	Committed int    `json:"committed"`
-	Expected  int    `json:"expected"`
-}
-
-// whole reports whether everything is committed.
-func (p *Progress) whole() bool { return p.Committed >= p.Expected }
-
-// monitor looks at a run again and again. A generator that is whole is not
-// listed again, of others only where there were gaps; and a failure report is
-// read once.
-type monitor struct {
-	store    *store.Store
-	queue    *queue.Client
-	run      task.Run
-	open     [][]task.Range // by place of the generator: where receipts are missing, in order
-	whole    map[string]bool
-	reports  map[string]task.Cause // by key; "" for one of another run
-	reported [][]string            // their keys, by place of the generator, as they were listed
-	past     []observation
-	repaired []repaired                // by place of the generator
-	partial  []map[string][]task.Range // what cells have that are committed in part, by ETag; by place of the generator
-	failing  time.Time                 // since when looks fail; zero while they succeed
-	partly   bool                      // the last look did not list everything
-	costs    *costs                    // nil where nobody asks for them
-	idle     *queue.Idle
-}
-
-type observation struct {
-	time      time.Time
-	committed int
-}
-
-// looks is how many requests a look has in flight.
-const looks = 16
-
-// peeked is how many messages of the DLQ are looked at for the oldest.
-const peeked = 10
-
-// window is how far back the rate looks.
-const window = 2 * time.Minute
-
-// patience is how long a watch goes on while looks fail. A run takes hours, and
-// neither a network that is away for a moment nor a local stack that is killed
-// and started again is the end of it.
-const patience = 3 * time.Minute
-
-// forgives reports whether a watch goes on after a look that failed. The first
-// one may not fail: then more is wrong than a moment mends.
-func (m *monitor) forgives(ctx context.Context) bool {
-	if len(m.past) == 0 || ctx.Err() != nil {
-		return false
-	}
-	if m.failing.IsZero() {
-		m.failing = time.Now()
-	}
-	return time.Since(m.failing) < patience
-}
-
-func newMonitor(st *store.Store, q *queue.Client, run task.Run) *monitor {
-	m := &monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{}, reported: make([][]string, len(run.Generators)), idle: q.NewIdle()}
-	for range run.Generators {
-		m.open = append(m.open, []task.Range{run.Range()})
-		m.repaired = append(m.repaired, repaired{})
-		m.partial = append(m.partial, map[string][]task.Range{})
-	}
-	return m
-}
-
-// look counts what is committed and what is left.
-func (m *monitor) look(ctx context.Context) (*Progress, error) {
-	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)), Failures: map[task.Cause]int{}}
-	toRead := make([][]store.CellName, len(m.run.Generators)) // for the cost
-	fresh := make([]int, len(m.run.Generators))               // samples, for the rate
-	since := p.Time.Add(-window)
-	if m.run.Created.After(since) {
-		since = m.run.Created
-	}
-	m.partly = false
-	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(looks)
-	for i, g := range m.run.Generators {
-		m.partly = m.partly || m.whole[g.Name] || len(m.repaired[i]) > 0 || !slices.Equal(m.open[i], []task.Range{m.run.Range()})
-		expected := m.run.Samples
-		if expected == 0 { // it repairs, and that is all
-			for _, t := range g.Repairs {
-				expected += t.Count()
-			}
-		}
-		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
-		if m.whole[g.Name] {
-			continue
-		}
-		group.Go(func() error {
-			var names []store.CellName
-			covered := gaps(m.run.Range(), m.open[i]) // seen before
-			for _, stretch := range m.stretches(i) {
-				there, err := dataset.Coverage(limited, m.store, g.Name, stretch, m.partial[i])
-				if err != nil {
-					return err
-				}
-				names = append(names, there.Names...)
-				covered = append(covered, there.Ranges...)
-			}
-			if m.costs != nil {
-				toRead[i] = m.costs.choose(i, names, m.run)
-			}
-			for _, n := range names {
-				if n.State == store.Complete && !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
-					fresh[i] += task.Range{Start: max(n.Range.Start, m.run.Range().Start), End: min(n.Range.End, m.run.Range().End)}.Len()
-				}
-			}
-			left, err := m.repaired[i].left(limited, m.store, g.Repairs, names)
-			open := gaps(m.run.Range(), covered)
-			p.Generators[i].Committed = max(0, expected-length(open)-left)
-			m.open[i] = open
-			return err
-		})
-	}
-	var dlq queue.Depth
-	group.Go(func() (err error) { p.Queue, err = m.queue.Depth(limited); return err })
-	group.Go(func() (err error) { dlq, err = m.queue.DLQDepth(limited); return err })
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	if err := m.countFailures(ctx, p); err != nil { // before it is noted what is whole now
-		return nil, err
-	}
-	for _, g := range p.Generators {
-		p.Committed += g.Committed
-		p.Expected += g.Expected
-		m.whole[g.Name] = g.Committed == g.Expected
-	}
-	if p.DLQ = dlq.Total(); p.DLQ > 0 {
-		oldest, err := m.queue.DLQ(ctx, peeked)
-		if err != nil {
-			return nil, err
-		}
-		for _, message := range oldest {
-			p.DLQOldest = max(p.DLQOldest, p.Time.Sub(message.Sent).Seconds())
-		}
-	}
-	if m.costs != nil {
-		var err error
-		if p.Cost, err = m.costs.look(ctx, m.store, slices.Concat(toRead...), p); err != nil {
-			return nil, err
-		}
-	}
-	m.rate(p, fresh, since)
-	m.failing = time.Time{}
-	return p, nil
-}
-
-// stretches returns what of a generator is to be listed: its gaps and the repairs that
-// were not seen yet, and what lies between two of them where that is less than the
-// names that one request lists.
-func (m *monitor) stretches(place int) []task.Range {
-	const page = 1000
-	near := page * max(m.run.ChunkSize, 1)
-	wanted := slices.Clone(m.open[place])
-	for _, t := range m.run.Generators[place].Repairs {
-		if !m.repaired[place].seen(m.store.Dataset(), t) {
-			wanted = append(wanted, t.Range())
-		}
-	}
-	slices.SortFunc(wanted, func(a, b task.Range) int { return a.Start - b.Start })
-	var list []task.Range
-	for _, r := range wanted {
-		switch k := len(list) - 1; {
-		case r.Len() == 0:
-		case k >= 0 && r.Start-list[k].End < near:
-			list[k].End = max(list[k].End, r.End)
-		default:
-			list = append(list, r)
-		}
-	}
-	return list
-}
-
-// lookSurely is a look that takes a run for whole only after it has listed
-// everything: somebody may have taken back what was committed.
-func (m *monitor) lookSurely(ctx context.Context) (*Progress, error) {
-	p, err := m.look(ctx)
-	if err != nil || !p.whole() || !m.partly {
-		return p, err
-	}
-	clear(m.whole)
-	for i := range m.open {
-		clear(m.repaired[i])
-		m.open[i] = []task.Range{m.run.Range()}
-	}
-	return m.look(ctx)
-}
-
-// rate is over the last two minutes of looks. The first look has only the times of
-// the receipts: so many samples came since then.
-func (m *monitor) rate(p *Progress, fresh []int, since time.Time) {
-	m.past = append(m.past, observation{p.Time, p.Committed})
-	for len(m.past) > 2 && p.Time.Sub(m.past[0].time) > window {
-		m.past = m.past[1:]
-	}
-	first := m.past[0]
-	came := p.Committed - first.committed
-	if len(m.past) == 1 {
-		first.time = since
-		for _, n := range fresh {
-			came += n
-		}
-	}
-	if seconds := p.Time.Sub(first.time).Seconds(); seconds > 0 {
-		p.Rate = float64(came) / seconds
-	}
-	if p.Rate > 0 {
-		p.ETASeconds = float64(p.Expected-p.Committed) / p.Rate
-	}
-}
-
-// speed is the rate and the ETA, "" where nothing has been committed lately.
-func (p *Progress) speed() string {
-	if p.Rate <= 0 {
-		return ""
-	}
-	s := fmt.Sprintf("  %.1f/s", p.Rate)
-	if p.ETASeconds > 0 {
-		s += "  ETA " + span(time.Duration(p.ETASeconds*float64(time.Second)))
-	}
-	return s
-}
-
-// settling says why a watch of an empty queue goes on, "" where it does not.
-func (p *Progress) settling() string {
-	if p.Settling < 1 {
-		return ""
-	}
-	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)", span(time.Duration(p.Settling*float64(time.Second))))
-}
-
-// dead is how many messages the DLQ has, and for how long.
-func (p *Progress) dead() string {
-	if p.DLQ == 0 {
-		return "0"
-	}
-	least := ""
-	if p.DLQ > peeked { // SQS shows them in no order
-		least = "at least "
-	}
-	return fmt.Sprintf("%s, the oldest for %s%s", count(p.DLQ), least, span(time.Duration(p.DLQOldest*float64(time.Second))))
-}
-
-// watch looks until the run is whole, or nothing is left that could make it so.
-func watch(ctx context.Context, o *Output, m *monitor, interval time.Duration) (*Progress, error) {
-	if o.terminal && !o.JSON {
-		p, err := watchLive(ctx, m, interval)
-		if p != nil { // the live view leaves nothing behind
-			err = errors.Join(err, o.Print(p, p.table))
-		}
-		return p, err
-	}
-	return watchLines(ctx, o, m, interval, func(p *Progress) error {
-		if o.JSON {
-			return o.Print(p, nil)
-		}
-		o.Say("%s", p.line())
-		return nil
-	})
-}
-
-// watchLines tells each look.
-func watchLines(ctx context.Context, o *Output, m *monitor, interval time.Duration, tell func(*Progress) error) (*Progress, error) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		p, err := m.lookSurely(ctx)
-		switch {
-		case err == nil:
-			done := m.done(p)
-			if err := tell(p); err != nil {
-				return nil, err
-			}
-			if done {
-				return p, nil
-			}
-		case m.forgives(ctx):
-			o.Say("no look: %s; trying again", plain(err.Error(), err))
-		default:
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// done reports whether a watch can end: the run is whole, or nothing is left that
-// could commit more.
-func (m *monitor) done(p *Progress) bool {
-	idle := m.idle.See(p.Queue, p.Time)
-	p.Settling = 0
-	if !p.whole() && !idle && p.Queue.Total() == 0 {
-		p.Settling = m.idle.Left(p.Time).Seconds()
-	}
-	return p.whole() || idle
-}
-
 // verdict is the end of a watch: nil for a whole run.
-func (p *Progress) verdict(t *Target) error {
-	if p.whole() {
+func verdict(t *target.Target, p *monitor.Progress) error {
+	if p.Whole() {
 		return nil
 	}
-	return withHint(problem("the run is not whole: %s missing, and the queue is empty", plural(p.Expected-p.Committed, "sample")),
-		"ops%s dlq list, then ops%s submit --missing --run %s%s", t.flags(), t.flags(), p.Run, t.in())
-}
-
-// line is a look in one line.
-func (p *Progress) line() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), count(p.Committed), count(p.Expected), p.percent())
-	b.WriteString(p.speed())
-	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed, p.dead())
-	b.WriteString(p.settling())
-	if p.failed() {
-		fmt.Fprintf(&b, "  failures %s", p.causes())
-	}
-	if p.Cost != nil && !p.Cost.Local {
-		fmt.Fprintf(&b, "  USD %s", dollars(p.Cost.Dollars))
-	}
-	return b.String()
-}
-
-func (p *Progress) percent() float64 {
-	if p.Expected == 0 {
-		return 100
-	}
-	return 100 * float64(p.Committed) / float64(p.Expected)
-}
-
-func (p *Progress) table(w io.Writer) {
-	fmt.Fprintf(w, "run %s\n", p.Run)
-	fmt.Fprintln(w, "GENERATOR\tCOMMITTED\tEXPECTED\t")
-	for _, g := range p.Generators {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, count(g.Committed), count(g.Expected), 100*float64(g.Committed)/float64(max(g.Expected, 1)))
-	}
-	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", count(p.Committed), count(p.Expected), p.percent(), p.speed())
-	fmt.Fprintf(w, "queue\t%d waiting, %d in flight, %d delayed\n", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)
-	fmt.Fprintf(w, "dlq\t%s\n", p.dead())
-	if p.failed() {
-		fmt.Fprintf(w, "failures\t%s\n", p.causes())
-	}
-	if p.Cost != nil {
-		fmt.Fprintf(w, "cost\t%s\n", p.Cost)
-	}
+	return ui.WithHint(ui.Problem("the run is not whole: %s missing, and the queue is empty", ui.Plural(p.Expected-p.Committed, "sample")),
+		"ops%s dlq list, then ops%s repair --run %s%s", t.Flags(), t.Flags(), p.Run, t.In())
 }

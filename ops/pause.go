@@ -2,24 +2,15 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
-	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
-)
-
-// States of an event source mapping that matter here. Between them it is
-// Creating, Enabling, Updating, Disabling or Deleting; the SDK has no names for
-// them. https://docs.aws.amazon.com/lambda/latest/api/API_EventSourceMappingConfiguration.html
-const (
-	mappingEnabled  = "Enabled"
-	mappingDisabled = "Disabled"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // mappingPatience is how long pause and resume wait for Lambda to do what it was
@@ -42,7 +33,7 @@ Examples:
 }
 
 // Run pauses.
-func (*PauseCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client) error {
+func (*PauseCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	return switchMapping(ctx, o, t, q, l, false)
 }
 
@@ -58,7 +49,7 @@ Examples:
 }
 
 // Run resumes.
-func (*ResumeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client) error {
+func (*ResumeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	return switchMapping(ctx, o, t, q, l, true)
 }
 
@@ -68,18 +59,18 @@ type switched struct {
 	Queue queue.Depth `json:"queue"`
 }
 
-func switchMapping(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client, on bool) error {
+func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client, on bool) error {
 	o.Changing(t)
-	want, word := mappingDisabled, "paused"
+	want, word := target.MappingDisabled, "paused"
 	if on {
-		want, word = mappingEnabled, "working"
+		want, word = target.MappingEnabled, "working"
 	}
-	state, err := mappingState(ctx, t, l)
+	state, err := t.MappingState(ctx, l)
 	if err != nil {
 		return err
 	}
 	if state != want {
-		if err := setMapping(ctx, t, l, on); err != nil {
+		if err := t.SetMapping(ctx, l, on); err != nil {
 			return err
 		}
 		if err := waitMapping(ctx, o, t, l, want); err != nil {
@@ -93,68 +84,29 @@ func switchMapping(ctx context.Context, o *Output, t *Target, q *queue.Client, l
 		return err
 	}
 	return o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, plural(s.Queue.Waiting+s.Queue.Delayed, "task"), s.Queue.InFlight)
+		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"), s.Queue.InFlight)
 	})
 }
 
-// getMapping asks for the event source mapping.
-func getMapping(ctx context.Context, t *Target, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
-	if t.EventSourceMappingID == "" {
-		return nil, withHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"), "pulumi up; or for the local stack, ops local down and up")
-	}
-	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})
-	if err != nil {
-		return nil, mappingError(t, err)
-	}
-	return out, nil
-}
-
-// mappingState asks in which state the event source mapping is.
-func mappingState(ctx context.Context, t *Target, l *lambda.Client) (string, error) {
-	m, err := getMapping(ctx, t, l)
-	if err != nil {
-		return "", err
-	}
-	return aws.ToString(m.State), nil
-}
-
-func setMapping(ctx context.Context, t *Target, l *lambda.Client, on bool) error {
-	_, err := l.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &t.EventSourceMappingID, Enabled: &on})
-	if err != nil {
-		return mappingError(t, err)
-	}
-	return nil
-}
-
-func mappingError(t *Target, err error) error {
-	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone {
-		return withHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker", t.EventSourceMappingID), "pulumi up --refresh makes it again")
-	}
-	if _, busy := errors.AsType[*types.ResourceInUseException](err); busy {
-		return withHint(fmt.Errorf("the event source mapping is being changed: %w", err), "the same in a minute")
-	}
-	return fmt.Errorf("the event source mapping: %w", err)
-}
-
 // waitMapping waits for a state. It says each other state that it sees.
-func waitMapping(ctx context.Context, o *Output, t *Target, l *lambda.Client, want string) error {
+func waitMapping(ctx context.Context, o *Output, t *target.Target, l *lambda.Client, want string) error {
 	limit := time.Now().Add(mappingPatience)
 	for seen, pace := "", 100*time.Millisecond; ; pace = min(2*pace, 2*time.Second) {
-		state, err := mappingState(ctx, t, l)
+		state, err := t.MappingState(ctx, l)
 		switch {
 		case err != nil:
 			return err
 		case state == want:
 			return nil
 		case time.Now().After(limit):
-			return withHint(fmt.Errorf("after %s the event source mapping is still %s", span(mappingPatience), state), "the same again, or ops%s doctor", t.flags())
+			return ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience), state), "the same again, or ops%s doctor", t.Flags())
 		case state != seen:
 			o.Say("the event source mapping is %s", state)
 		}
 		seen = state
 		select {
 		case <-ctx.Done():
-			return withHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want), "ops%s doctor shows its state", t.flags())
+			return ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want), "ops%s doctor shows its state", t.Flags())
 		case <-time.After(pace):
 		}
 	}

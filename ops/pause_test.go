@@ -6,18 +6,21 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // Lambda takes its time: pause says which states it goes through, and waits.
 func TestPauseWaits(t *testing.T) {
 	c := newMotoCloud(t)
 	c.setEnvironment(t)
-	target := &Target{Outputs: c.Outputs, Name: "dev"}
-	q, err := newQueue(t.Context(), target)
+	deployed := &target.Target{Outputs: c.Outputs, Name: "dev"}
+	q, err := deployed.Queue(t.Context())
 	c.ok(q, err)
 	pause := func(ctx context.Context) (said string, err error) {
 		var data, talk bytes.Buffer
-		err = (&PauseCmd{}).Run(ctx, &Output{Globals: &Globals{}, data: &data, talk: &talk}, target, q, c.lambda)
+		err = (&PauseCmd{}).Run(ctx, &Output{&ui.Output{Style: &ui.Style{}, Stdout: &data, Stderr: &talk}, &target.Flags{}}, deployed, q, c.lambda)
 		return talk.String() + data.String(), err
 	}
 	state := func(name string, once bool) answer {
@@ -46,13 +49,13 @@ func TestPauseWaits(t *testing.T) {
 		{func() {
 			c.answer(answer{method: "PUT", path: "/2015-03-31/event-source-mappings/", status: 400, code: "ResourceInUseException"})
 		}, "is being changed", "in a minute"},
-		{func() { target.EventSourceMappingID = "00000000-0000-4000-8000-000000000000" }, "is gone", "pulumi up --refresh"},
-		{func() { target.EventSourceMappingID = "" }, "lack eventSourceMappingId", "pulumi up"},
+		{func() { deployed.EventSourceMappingID = "00000000-0000-4000-8000-000000000000" }, "is gone", "pulumi up --refresh"},
+		{func() { deployed.EventSourceMappingID = "" }, "lack eventSourceMappingId", "pulumi up"},
 	} {
 		test.harm()
 		_, err := pause(t.Context())
-		h, ok := errors.AsType[*hint](err)
-		if !ok || !strings.Contains(err.Error(), test.says) || !strings.Contains(h.way, test.try) {
+		h, ok := errors.AsType[*ui.Hint](err)
+		if !ok || !strings.Contains(err.Error(), test.says) || !strings.Contains(h.Way, test.try) {
 			t.Errorf("%v, want %q and %q", err, test.says, test.try)
 		}
 	}

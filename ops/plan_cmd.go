@@ -21,6 +21,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -31,7 +33,7 @@ import (
 type PlanCmd struct {
 	inDataset
 	wanted
-	Concurrency  int     `help:"Workers at once. Default: the stack's maxConcurrency, or 10." placeholder:"N"`
+	Workers      int     `help:"Workers at once. Default: the stack's maxConcurrency, or 10." aliases:"concurrency" placeholder:"N"`
 	Memory       int     `help:"Memory of a worker in MB. Default: the stack's, or 10240." placeholder:"MB"`
 	Architecture string  `help:"Instruction set of the workers: x86_64 or arm64. Default: the stack's, or x86_64." enum:",x86_64,arm64" default:"" placeholder:"NAME"`
 	Slower       float64 `help:"How many times the seconds of this machine a worker takes." default:"1" placeholder:"FACTOR"`
@@ -52,19 +54,19 @@ Exit status 2: the run cannot work like this, for example because a chunk takes 
 
 Examples:
   ops plan --all --samples 10000 --canary 10
-  ops plan --all --samples 10000 --concurrency 900 --format tar --chunk 100
+  ops plan --all --samples 10000 --workers 900 --format tar --chunk 100
   ops --stack dev plan --generator maze-task-data-generator --samples 500 --json`
 }
 
 // Validate checks the flags.
 func (c *PlanCmd) Validate() error {
 	switch {
-	case c.Concurrency < 0:
-		return usage("--concurrency is %d, it must be at least 1", c.Concurrency)
+	case c.Workers < 0:
+		return ui.Usage("--workers is %d, it must be at least 1", c.Workers)
 	case c.Memory != 0 && (c.Memory < 128 || c.Memory > 10240):
-		return usage("--memory is %d, it must be from 128 to 10240", c.Memory)
+		return ui.Usage("--memory is %d, it must be from 128 to 10240", c.Memory)
 	case c.Canary != 0 && (c.Canary < 2 || c.Canary > task.MaxSamples):
-		return usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one", c.Canary, task.MaxSamples)
+		return ui.Usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one", c.Canary, task.MaxSamples)
 	}
 	if err := checkSlower(c.Slower); err != nil {
 		return err
@@ -74,7 +76,7 @@ func (c *PlanCmd) Validate() error {
 
 func checkSlower(factor float64) error {
 	if !(factor >= 0.01 && factor <= 100) {
-		return usage("--slower is %g, it must be from 0.01 to 100", factor)
+		return ui.Usage("--slower is %g, it must be from 0.01 to 100", factor)
 	}
 	return nil
 }
@@ -146,18 +148,18 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	if len(p.Problems) > 0 {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
 
 // setting is the stack's if one is named, or what a stack has unless it is
 // configured otherwise. The flags go before both.
-func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Target, err error) {
+func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *target.Target, err error) {
 	s = plan.DefaultSetting()
 	s.Slower = c.Slower
 	if o.Outputs != "" || o.Stack != "" && o.Stack != stack.Local {
-		if t, err = findTarget(ctx, o.Globals); err != nil {
+		if t, err = target.Find(ctx, o.Flags, ""); err != nil {
 			return s, nil, err
 		}
 		s.Worker = workerOf(t)
@@ -166,16 +168,16 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *Ta
 	}
 	s.MemoryMB = cmp.Or(c.Memory, s.MemoryMB)
 	s.Architecture = cmp.Or(c.Architecture, s.Architecture)
-	s.Concurrency = cmp.Or(c.Concurrency, s.Concurrency)
+	s.Concurrency = cmp.Or(c.Workers, s.Concurrency)
 	return s, t, nil
 }
 
 // keep gives a run the format and the chunks that its dataset has, and reports whether
 // there is one. Flags that contradict it are refused, as submit does.
-func (c *PlanCmd) keep(ctx context.Context, o *Output, t *Target, run *task.Run) (bool, error) {
+func (c *PlanCmd) keep(ctx context.Context, o *Output, t *target.Target, run *task.Run) (bool, error) {
 	var err error
 	if t == nil && o.Stack == stack.Local {
-		if t, err = findTarget(ctx, o.Globals); errors.Is(err, local.ErrDown) {
+		if t, err = target.Find(ctx, o.Flags, ""); errors.Is(err, local.ErrDown) {
 			return false, nil // what it has cannot be asked
 		}
 	}
@@ -183,7 +185,7 @@ func (c *PlanCmd) keep(ctx context.Context, o *Output, t *Target, run *task.Run)
 		return false, err
 	}
 	t.Dataset = task.Dataset(c.Dataset)
-	st, err := newStore(ctx, t)
+	st, err := t.Store(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -192,7 +194,7 @@ func (c *PlanCmd) keep(ctx context.Context, o *Output, t *Target, run *task.Run)
 		return false, nil
 	}
 	if err != nil {
-		o.Say("note: the bucket does not say what the dataset has (%s); a new one is assumed", plain(err.Error(), err))
+		o.Say("note: the bucket does not say what the dataset has (%s); a new one is assumed", ui.Plain(err))
 		return false, nil
 	}
 	if c.Format != "" {
@@ -208,14 +210,14 @@ func (c *PlanCmd) keep(ctx context.Context, o *Output, t *Target, run *task.Run)
 		}
 	}
 	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
-		return true, withHint(wrong, "%s", wrong.Way())
+		return true, ui.WithHint(wrong, "%s", wrong.Way())
 	}
 	run.Format = m.Format
 	return true, nil
 }
 
 // workerOf is a stack's worker, as far as its outputs tell.
-func workerOf(t *Target) plan.Worker {
+func workerOf(t *target.Target) plan.Worker {
 	w := plan.DefaultWorker()
 	if t.Name == stack.Local {
 		return w // what it would be in Lambda
@@ -227,29 +229,29 @@ func workerOf(t *Target) plan.Worker {
 
 // ask asks AWS for what the stack outputs do not tell. A plan is no less a plan
 // without it.
-func ask(ctx context.Context, o *Output, t *Target, s *plan.Setting) {
-	q, err := newQueue(ctx, t)
+func ask(ctx context.Context, o *Output, t *target.Target, s *plan.Setting) {
+	q, err := t.Queue(ctx)
 	if err == nil {
 		settings, e := q.Settings(ctx)
 		s.Retention, err = settings.Retention, e
 	}
 	if err != nil {
-		o.Say("note: the queue does not say how long it keeps a task (%s); 7 days are assumed", plain(err.Error(), err))
+		o.Say("note: the queue does not say how long it keeps a task (%s); 7 days are assumed", ui.Plain(err))
 	}
 	if t.FunctionName == "" || t.EventSourceMappingID == "" {
 		return
 	}
-	l, err := newLambda(ctx, t)
+	l, err := t.Lambda(ctx)
 	if err == nil {
 		err = askLambda(ctx, t, l, s)
 	}
 	if err != nil {
-		o.Say("note: Lambda does not say how the stack is configured (%s); %d workers of %s are assumed", plain(err.Error(), err), s.Concurrency, s.Timeout)
+		o.Say("note: Lambda does not say how the stack is configured (%s); %d workers of %s are assumed", ui.Plain(err), s.Concurrency, s.Timeout)
 	}
 }
 
 // askLambda asks for the function's limits and how many of it may run.
-func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting) error {
+func askLambda(ctx context.Context, t *target.Target, l *lambda.Client, s *plan.Setting) error {
 	f, err := l.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &t.FunctionName})
 	if err != nil {
 		return err
@@ -260,7 +262,7 @@ func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting
 	if f.EphemeralStorage != nil && f.EphemeralStorage.Size != nil {
 		s.DiskMB = int(*f.EphemeralStorage.Size)
 	}
-	m, err := getMapping(ctx, t, l)
+	m, err := t.Mapping(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -273,13 +275,13 @@ func askLambda(ctx context.Context, t *Target, l *lambda.Client, s *plan.Setting
 }
 
 // generators are the chosen ones: of the stack's image, or of the folder.
-func (c *PlanCmd) generators(ctx context.Context, o *Output, t *Target) ([]generator.Generator, error) {
+func (c *PlanCmd) generators(ctx context.Context, o *Output, t *target.Target) ([]generator.Generator, error) {
 	var list []generator.Generator
 	var err error
 	if t != nil {
-		list, err = known(ctx, o, t)
+		list, err = o.inventory().Prepare(ctx, t)
 	} else {
-		list, err = discover(o.Globals)
+		list, err = o.inventory().Folder()
 	}
 	if err != nil {
 		return nil, err
@@ -342,7 +344,7 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 		measured = append(measured, results[i].cost)
 	}
 	if len(measured) == 0 {
-		return withHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s", names[0])
+		return ui.WithHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s", names[0])
 	}
 	p.list = slices.DeleteFunc(p.list, func(g generator.Generator) bool { return p.failed[g.Name] != "" })
 	return plan.SaveCosts(o.LocalDir, measured...)
@@ -357,11 +359,11 @@ func unmeasured(err error, chosen string, samples int) error {
 	if len(unknown.Generators) <= 3 {
 		chosen = "--generator " + strings.Join(unknown.Generators, " --generator ")
 	}
-	return withHint(err, "ops plan %s --samples %d --canary 10, or ops generators check", chosen, samples)
+	return ui.WithHint(err, "ops plan %s --samples %d --canary 10, or ops generators check", chosen, samples)
 }
 
 // remark adds notes on what the plan rests on.
-func (p *Planned) remark(t *Target) {
+func (p *Planned) remark(t *target.Target) {
 	commits := map[string]string{}
 	for _, g := range p.list {
 		commits[g.Name] = g.Commit
@@ -377,10 +379,10 @@ func (p *Planned) remark(t *Target) {
 		}
 	}
 	if changed := p.Changed(commits); changed != nil {
-		p.Notes = append(p.Notes, plan.Some(changed)+" changed since measured")
+		p.Notes = append(p.Notes, ui.Some(changed, 3)+" changed since measured")
 	}
 	if waits != nil {
-		p.Notes = append(p.Notes, plan.Some(waits)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
+		p.Notes = append(p.Notes, ui.Some(waits, 3)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
 	}
 	if t != nil && t.Region != "" && t.Region != price.Region {
 		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may be others", t.Region))
@@ -393,34 +395,34 @@ func (p *Planned) remark(t *Target) {
 func (p *Planned) table(w io.Writer) {
 	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tTASKS\tCHUNK\tTASK\tSIZE\tUSD\t")
 	for _, g := range p.Generators {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, count(g.Samples), count(g.Tasks), span(lasting(g.ChunkSeconds)), span(lasting(g.TaskSeconds)), size(g.Bytes), dollars(g.Dollars))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, ui.Count(g.Samples), ui.Count(g.Tasks), ui.Span(ui.Seconds(g.ChunkSeconds)), ui.Span(ui.Seconds(g.TaskSeconds)), ui.Size(g.Bytes), ui.Dollars(g.Dollars))
 	}
-	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", count(p.Samples), count(p.Tasks), size(p.Bytes), dollars(p.Make))
+	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", ui.Count(p.Samples), ui.Count(p.Tasks), ui.Size(p.Bytes), ui.Dollars(p.Make))
 
 	fmt.Fprintf(w, "tasks of %d samples in chunks of %d%s, %s; generators take %s of CPU; workers with %s MB, %s\n\n",
-		p.Batch, p.ChunkSize, p.others(), p.Format, span(lasting(p.CPUSeconds)), count(p.Worker.MemoryMB), p.Worker.Architecture)
+		p.Batch, p.ChunkSize, p.others(), p.Format, ui.Span(ui.Seconds(p.CPUSeconds)), ui.Count(p.Worker.MemoryMB), p.Worker.Architecture)
 	fmt.Fprintln(w, "WORKERS\tTAKES\t")
 	for _, d := range p.Takes {
-		fmt.Fprintf(w, "%s\t%s\t\n", count(d.Concurrency), span(lasting(d.Seconds)))
+		fmt.Fprintf(w, "%s\t%s\t\n", ui.Count(d.Concurrency), ui.Span(ui.Seconds(d.Seconds)))
 	}
-	fmt.Fprintf(w, "here\t%s\twith %s, and costs nothing\n\n", span(lasting(p.Here.Seconds)), plural(p.Here.Concurrency, "CPU"))
+	fmt.Fprintf(w, "here\t%s\twith %s, and costs nothing\n\n", ui.Span(ui.Seconds(p.Here.Seconds)), ui.Plural(p.Here.Concurrency, "CPU"))
 
 	fmt.Fprintln(w, "ITEM\tAMOUNT\tOF\tUSD\t")
 	line := func(i plan.Item) {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t\n", i.Name, amount(i.Amount), i.Unit, dollars(i.Dollars))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t\n", i.Name, amount(i.Amount), i.Unit, ui.Dollars(i.Dollars))
 	}
 	items := p.Items
 	for _, i := range items[:len(items)-2] {
 		line(i)
 	}
-	fmt.Fprintf(w, "to make and verify it\t\t\t%s\t\n", dollars(p.Make))
+	fmt.Fprintf(w, "to make and verify it\t\t\t%s\t\n", ui.Dollars(p.Make))
 	for _, i := range items[len(items)-2:] {
 		line(i)
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "recommended: %s\n", p.advice())
 	if p.AsShards > 0 && worthSaying(p.Make, p.AsShards) {
-		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", dollars(p.AsShards), 100*(1-p.AsShards/p.Make))
+		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", ui.Dollars(p.AsShards), 100*(1-p.AsShards/p.Make))
 	}
 	if a := p.OtherChunks; a != nil {
 		fmt.Fprintf(w, "with other samples: --chunk %d %s\n", a.ChunkSize, p.change(*a))
@@ -446,7 +448,7 @@ func (p *Planned) others() string {
 	if names == nil {
 		return ""
 	}
-	return " (" + plan.Some(names) + ")"
+	return " (" + ui.Some(names, 3) + ")"
 }
 
 // advice is the recommendation in a line.
@@ -470,20 +472,7 @@ func (p *Planned) change(a plan.Advice) string {
 	if a.Saves > 0 {
 		return text + fmt.Sprintf(", which saves %.0f %%", 100*a.Saves)
 	}
-	return text + fmt.Sprintf(", for about %s USD", dollars(a.Dollars))
-}
-
-func lasting(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
-
-// dollars writes an amount of money.
-func dollars(d float64) string {
-	switch {
-	case d > 0 && d < 0.001:
-		return "<0.001"
-	case d < 0.1:
-		return fmt.Sprintf("%.3f", d)
-	}
-	return fmt.Sprintf("%.2f", d)
+	return text + fmt.Sprintf(", for about %s USD", ui.Dollars(a.Dollars))
 }
 
 // amount writes how much of something.
@@ -494,5 +483,5 @@ func amount(n float64) string {
 	case n < 10 && n != math.Trunc(n):
 		return fmt.Sprintf("%.2f", n)
 	}
-	return count(int(math.Round(n)))
+	return ui.Count(int(math.Round(n)))
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // QueueCmd looks at the task queue.
@@ -41,7 +43,7 @@ func (*QueueCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error
 
 func printDepth(o *Output, d queue.Depth) error {
 	return o.Print(d, func(w io.Writer) {
-		fmt.Fprintf(w, "waiting\t%s\nin flight\t%s\ndelayed\t%s\n", count(d.Waiting), count(d.InFlight), count(d.Delayed))
+		fmt.Fprintf(w, "waiting\t%s\nin flight\t%s\ndelayed\t%s\n", ui.Count(d.Waiting), ui.Count(d.InFlight), ui.Count(d.Delayed))
 	})
 }
 
@@ -60,17 +62,17 @@ Examples:
 }
 
 // Run shows tasks.
-func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client, l *lambda.Client) error {
+func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	if c.Max < 1 {
-		return usage("--max is %d, it must be at least 1", c.Max)
+		return ui.Usage("--max is %d, it must be at least 1", c.Max)
 	}
 	if !o.Yes {
-		state, err := mappingState(ctx, t, l)
+		state, err := t.MappingState(ctx, l)
 		if err != nil {
-			return withHint(fmt.Errorf("a look counts as a delivery of the task, and whether the workers are paused is not known: %w", err), "the same with --yes if you accept the count")
+			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and whether the workers are paused is not known: %w", err), "the same with --yes if you accept the count")
 		}
-		if state != mappingDisabled {
-			return withHint(fmt.Errorf("a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state), "ops%s pause, then the same; or --yes if you accept the count", t.flags())
+		if state != target.MappingDisabled {
+			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state), "ops%s pause, then the same; or --yes if you accept the count", t.Flags())
 		}
 	}
 	list, err := q.Peek(ctx, c.Max)
@@ -87,7 +89,7 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.C
 			fmt.Fprintln(w, "no task is waiting")
 		}
 		for _, m := range list {
-			fmt.Fprintf(w, "%s\tdelivery %d\t%s ago\t%s\n", m.ID, m.Receives, span(time.Since(m.Sent)), cut(m.Body, 1000)) // --json has all of it
+			fmt.Fprintf(w, "%s\tdelivery %d\t%s ago\t%s\n", m.ID, m.Receives, ui.Span(time.Since(m.Sent)), ui.Cut(m.Body, 1000)) // --json has all of it
 		}
 	})
 }
@@ -97,7 +99,7 @@ type QueuePurgeCmd struct{}
 
 // Help is the long help.
 func (*QueuePurgeCmd) Help() string {
-	return `Deletes every task, also those that workers have at the moment: they finish the chunk they are at, and nobody gets the rest. What is committed stays, and 'ops submit --missing' sends what is not. It asks first.
+	return `Deletes every task, also those that workers have at the moment: they finish the chunk they are at, and nobody gets the rest. What is committed stays, and 'ops repair' sends what is not. It asks first.
 
 Examples:
   ops --stack dev queue purge
@@ -105,7 +107,7 @@ Examples:
 }
 
 // Run empties the queue.
-func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Client) error {
+func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	d, err := q.Depth(ctx)
 	if err != nil {
 		return err
@@ -113,14 +115,14 @@ func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *Target, q *queue.Cl
 	return purge(o, t, "queue", d, func() error { return q.Purge(ctx) })
 }
 
-func purge(o *Output, t *Target, what string, d queue.Depth, do func() error) error {
+func purge(o *Output, t *target.Target, what string, d queue.Depth, do func() error) error {
 	o.Changing(t)
-	if err := o.Confirm(fmt.Sprintf("Delete all %s in the %s, also those in flight", plural(d.Total(), "message"), what)); err != nil {
+	if err := o.Confirm(fmt.Sprintf("Delete all %s in the %s, also those in flight", ui.Plural(d.Total(), "message"), what)); err != nil {
 		return err
 	}
 	if err := do(); err != nil {
 		return err
 	}
-	o.Say("purged: %s", plural(d.Total(), "message"))
+	o.Say("purged: %s", ui.Plural(d.Total(), "message"))
 	return nil
 }

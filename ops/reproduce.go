@@ -14,6 +14,8 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -48,7 +50,7 @@ Examples:
 // Validate checks the arguments.
 func (c *ReproduceCmd) Validate() error {
 	if c.Index < 0 || c.Index >= task.MaxIndex {
-		return usage("the index is %d, it must be from 0 to %d", c.Index, task.MaxIndex-1)
+		return ui.Usage("the index is %d, it must be from 0 to %d", c.Index, task.MaxIndex-1)
 	}
 	return nil
 }
@@ -83,7 +85,7 @@ type Compared struct {
 }
 
 // Run reproduces.
-func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	receipt, was, err := dataset.Find(ctx, st, c.Generator, c.Index)
 	if errors.Is(err, store.ErrNotFound) {
 		return c.unknown(ctx, t, st)
@@ -127,21 +129,21 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *Target, st *store.
 		return err
 	}
 	if !p.Equal {
-		return &statusError{status: exitProblem}
+		return ui.Problem("")
 	}
 	return nil
 }
 
 // unknown says what there is where the sample is not.
-func (c *ReproduceCmd) unknown(ctx context.Context, t *Target, st *store.Store) error {
+func (c *ReproduceCmd) unknown(ctx context.Context, t *target.Target, st *store.Store) error {
 	there, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
 		return err
 	}
 	if !slices.Contains(there, c.Generator) {
-		return withHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls%s", t.flags(), t.in())
+		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results list%s", t.Flags(), t.In())
 	}
-	return withHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls%s", t.flags(), t.in())
+	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results list%s", t.Flags(), t.In())
 }
 
 // choose decides where the generator runs.
@@ -160,7 +162,7 @@ func (c *ReproduceCmd) choose(ctx context.Context, o *Output, r *rerun, p *Repro
 		}
 	}
 	if r.generator == nil {
-		lock, err := findLock(ctx, o, r.store, r.receipt)
+		lock, err := o.inventory().FindLock(ctx, r.store, r.receipt)
 		if err != nil {
 			return err
 		}

@@ -8,18 +8,21 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // ResultsCmd lists and downloads samples.
 type ResultsCmd struct {
-	Ls       ResultsLsCmd       `cmd:"" help:"List what is committed."`
+	List     ResultsListCmd     `cmd:"" help:"List what is committed."`
+	Ls       ResultsListCmd     `cmd:"" hidden:""`
 	Download ResultsDownloadCmd `cmd:"" help:"Download samples and check them against their receipts."`
 }
 
-// ResultsLsCmd lists what is committed, generator by generator.
-type ResultsLsCmd struct {
+// ResultsListCmd lists what is committed, generator by generator.
+type ResultsListCmd struct {
 	inDataset
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 }
@@ -36,16 +39,16 @@ type Listed struct {
 }
 
 // Help is the long help.
-func (*ResultsLsCmd) Help() string {
+func (*ResultsListCmd) Help() string {
 	return `Reads the receipts of every run. BYTES is what the samples take as files, also where they are stored in shards.
 
 Examples:
-  ops --stack dev results ls
-  ops --stack dev results ls --generator maze-task-data-generator --json`
+  ops --stack dev results list
+  ops --stack dev results list --generator maze-task-data-generator --json`
 }
 
 // Run lists.
-func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
+func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
 	names, err := committed(ctx, st, c.Generator)
 	if err != nil {
 		return err
@@ -76,7 +79,7 @@ func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 	return o.Print(list, func(w io.Writer) {
 		fmt.Fprintln(w, "GENERATOR\tSAMPLES\tFIRST\tLAST\tCHUNKS\tSIZE\tFORMAT")
 		for _, l := range list {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", l.Generator, count(l.Samples), l.First, l.Last, count(l.Chunks), size(l.Bytes), strings.Join(l.Formats, "+"))
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", l.Generator, ui.Count(l.Samples), l.First, l.Last, ui.Count(l.Chunks), ui.Size(l.Bytes), strings.Join(l.Formats, "+"))
 		}
 	})
 }
@@ -91,7 +94,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 	if len(wanted) == 0 || slices.Contains(wanted, "all") {
 		return there, nil
 	}
-	return (&choice{Generator: wanted}).names(there)
+	return inventory.Pick(wanted, there)
 }
 
 func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {

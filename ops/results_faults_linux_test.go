@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -97,7 +98,7 @@ func TestDownloadNamesEachFault(t *testing.T) {
 	cmd := c.ops(t, t.TempDir(), "results", "download", "--to", to, "--unpack")
 	cmd.Env = append(cmd.Env, "AWS_ENDPOINT_URL_S3="+web)
 	out, err := cmd.CombinedOutput()
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitProblem {
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != ui.ExitProblem {
 		t.Errorf("%v", err)
 	}
 	for _, word := range []string{"a/d_00000001/prompt.txt is not what its receipt says", "b/b_00000000_00000002.tar.gz", "c/d_00000000/x.part cannot be read", "receipts/v1/c/00000004_00000005.json cannot be read", "receipts/v1/d/00000000_00000000.json cannot be trusted", "5 objects"} {
@@ -189,7 +190,7 @@ func TestDownloadToFullDisk(t *testing.T) {
 	smallDisk(t, to, "256k")
 	out, err := c.ops(t, dir, "results", "download", "--to", to).CombinedOutput()
 	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok || exit.ExitCode() != exitFailed || !strings.Contains(string(out), to+": no space left on device") || strings.Count(string(out), "no space") != 1 {
+	if !ok || exit.ExitCode() != ui.ExitFailed || !strings.Contains(string(out), to+": no space left on device") || strings.Count(string(out), "no space") != 1 {
 		t.Errorf("%v: %s", err, out)
 	}
 	c.holdsWhole(t, to)

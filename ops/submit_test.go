@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -173,12 +172,5 @@ func TestJournal(t *testing.T) {
 	j.close()
 	if j, err = openJournal(dir, "a/b", "r1"); err != nil || len(j.sent) != 5 {
 		t.Errorf("a whole journal is read as %v, %v", j, err)
-	}
-}
-
-func TestProgressBeyondTotal(t *testing.T) {
-	o := &Output{Globals: &Globals{}, talk: io.Discard, terminal: true}
-	for _, c := range [][2]int{{0, 0}, {1, 0}, {7, 5}, {5, 5}} {
-		o.Progress("counting", c[0], c[1]) // an estimate is too low: no panic
 	}
 }

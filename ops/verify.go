@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,9 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -21,13 +25,13 @@ import (
 type VerifyCmd struct {
 	choice
 	inDataset
-	Run_       string `help:"Run to verify. Default: the newest." name:"run" placeholder:"ID"`
-	Samples    int    `help:"With --all or --generator: samples per generator that must be there." placeholder:"N"`
-	Start      int    `help:"With --samples: first index." default:"0"`
-	Deep       bool   `help:"Also look into every object: its hash, every pixel of a picture, the frames of a video, the members of a shard."`
-	RepairPlan string `help:"With --deep: where to write what has to be mended, for ops submit. Default: below the local folder." type:"path" placeholder:"FILE"`
-	Read       bool   `help:"With --deep: read every byte, also where the store's own SHA-256 would do."`
-	Fresh      bool   `help:"With --deep: begin anew and don't go on where an interrupted one was."`
+	Run_    string `help:"Run to verify. Default: the newest." name:"run" placeholder:"ID"`
+	Samples int    `help:"With --all or --generator: samples per generator that must be there." placeholder:"N"`
+	Start   int    `help:"With --samples: first index." default:"0"`
+	Deep    bool   `help:"Also look into every object: its hash, every pixel of a picture, the frames of a video, the members of a shard."`
+	To      string `help:"With --deep: where to write what has to be repaired, for ops repair. Default: below the local folder." aliases:"repair-plan" type:"path" placeholder:"FILE"`
+	Read    bool   `help:"With --deep: read every byte, also where the store's own SHA-256 would do."`
+	Fresh   bool   `help:"With --deep: begin anew and don't go on where an interrupted one was."`
 }
 
 // Help is the long help.
@@ -38,36 +42,27 @@ With --deep the contents are checked too. Pictures are decoded, videos must have
 
 A --deep that was interrupted goes on where it was: it trusts that objects which it has found whole within the last seven days, whose receipts are the same to the last byte and whose sizes are still right, are still whole. --fresh trusts nothing.
 
-What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. The command that mends it is printed at the end.
+What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. The command that repairs it is printed at the end.
 
-Exit status 0: whole. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops submit --missing --duplicates' replaces them as far as it can.
+Exit status 0: whole. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops repair --duplicates' replaces them as far as it can.
 
 Examples:
   ops --stack dev verify
   ops --stack dev verify --deep
-  ops --stack dev verify --deep --repair-plan plan.json
+  ops --stack dev verify --deep --to plan.json
   ops --stack dev verify --all --samples 10000 --json`
 }
 
 // Validate checks the flags.
 func (c *VerifyCmd) Validate() error {
-	switch {
-	case c.given() && c.Samples < 1:
-		return usage("say how many samples per generator must be there: --samples N")
-	case c.given() && c.Run_ != "":
-		return usage("--run says which generators: leave --all and --generator out")
-	case !c.given() && c.Samples > 0:
-		return usage("say which generators: --all, or --generator NAME")
-	case c.given() && (c.Start < 0 || c.Samples > task.MaxIndex || c.Start > task.MaxIndex-c.Samples):
-		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
-	case !c.Deep && (c.RepairPlan != "" || c.Read || c.Fresh):
-		return usage("--repair-plan, --read and --fresh belong to --deep")
+	if !c.Deep && (c.To != "" || c.Read || c.Fresh) {
+		return ui.Usage("--to, --read and --fresh belong to --deep")
 	}
-	return nil
+	return c.checkExtent(c.Run_, c.Samples, c.Start)
 }
 
 // Run verifies and prints the report.
-func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Store) error {
+func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	// What is kept of each sample has no pointers, so that collecting garbage often
 	// costs little, and half a million samples fit into 200 MB.
 	if os.Getenv("GOGC") == "" {
@@ -88,7 +83,7 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Sto
 	report, err := verify(ctx, check, run)
 	if err := errors.Join(err, check.Journal.Close(err == nil)); err != nil {
 		if c.Deep && ctx.Err() != nil {
-			return withHint(err, "the same command: it goes on where it was")
+			return ui.WithHint(err, "the same command: it goes on where it was")
 		}
 		return err
 	}
@@ -102,11 +97,11 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *Target, st *store.Sto
 }
 
 // run is the run that is verified, or what the flags describe.
-func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Store) (task.Run, error) {
+func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *store.Store) (task.Run, error) {
 	if !c.given() {
 		run, err := findRun(ctx, st, c.Run_, t)
 		if err == nil && run.Samples == 0 {
-			err = usage("run %s repairs samples and has no range of its own: say --all --samples N, or --run ID of the run that made them", run.ID)
+			err = ui.Usage("run %s repairs samples and has no range of its own: say --all --samples N, or --run ID of the run that made them", run.ID)
 		}
 		return run, err
 	}
@@ -120,8 +115,8 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *Target, st *store.Sto
 
 // wanted are the generators that were chosen. Like a run, all of them leaves out what
 // is not ready, unless it has samples all the same.
-func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.Store) ([]string, error) {
-	list, err := present(ctx, o, t)
+func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st *store.Store) ([]string, error) {
+	list, err := o.inventory().List(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -131,9 +126,9 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.
 		all = append(all, g.Name)
 		problems[g.Name] = g.Problem
 	}
-	names, err := c.names(all)
+	names, err := inventory.Pick(c.names(), all)
 	if err != nil || !c.everything() {
-		return names, notThere(o.Globals, err)
+		return names, o.inventory().NotFound(err)
 	}
 	committed, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {
@@ -153,7 +148,7 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *Target, st *store.
 }
 
 // file is where what belongs to this check is kept on this machine.
-func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string {
+func (c *VerifyCmd) file(o *Output, t *target.Target, run task.Run, what string) string {
 	name := run.ID
 	if name == "" {
 		name = fmt.Sprintf("%d-%d", run.Start, run.Start+run.Samples-1)
@@ -165,36 +160,30 @@ func (c *VerifyCmd) file(o *Output, t *Target, run task.Run, what string) string
 }
 
 // advise writes the repair plan and says which command carries it out.
-func (c *VerifyCmd) advise(o *Output, t *Target, st *store.Store, run task.Run, report *dataset.Report) error {
-	wrong := &statusError{status: exitProblem}
-	again := "--run " + run.ID + t.in()
+func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run task.Run, report *dataset.Report) error {
+	wrong := ui.Problem("")
+	again := "--run " + run.ID + t.In()
 	if run.ID == "" {
-		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.in())
+		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.In())
 	}
-	plan := report.Plan(st)
+	plan := report.Plan(st, run.Range())
 	damaged := plan.Overwrites() || plan.Restores()
 	switch {
 	case damaged && !c.Deep:
-		return withHint(wrong, "ops%s verify --deep %s", t.flags(), again)
-	case !c.Deep || !damaged && c.RepairPlan == "":
-		return withHint(wrong, "ops%s submit --missing %s", t.flags(), again)
+		return ui.WithHint(wrong, "ops%s verify --deep %s", t.Flags(), again)
+	case !damaged && c.To == "":
+		return ui.WithHint(wrong, "ops%s repair %s", t.Flags(), again)
 	}
-	path := c.RepairPlan
-	if path == "" {
-		path = c.file(o, t, run, "plan.json")
-	}
+	path := cmp.Or(c.To, c.file(o, t, run, "plan.json"))
 	if err := plan.Write(path); err != nil {
 		return err
 	}
 	o.Say("repair plan: %s", path)
-	how := "--missing"
+	overwrite := ""
 	if plan.Overwrites() {
-		how = "--overwrite"
+		overwrite = " --overwrite"
 	}
-	if len(plan.Gaps()) > 0 && run.ID == "" {
-		return withHint(wrong, "ops%s submit %s --repair-plan %s%s, and for the gaps ops%s submit --missing %s", t.flags(), how, path, t.in(), t.flags(), again)
-	}
-	return withHint(wrong, "ops%s submit %s --repair-plan %s%s", t.flags(), how, path, t.in())
+	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), path, overwrite, t.In())
 }
 
 // words are the flags that chose the generators.
@@ -231,15 +220,15 @@ func printReport(w io.Writer, r *dataset.Report) {
 		for _, n := range g.Damaged {
 			damaged += n
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, count(g.Samples), count(g.Expected-g.Samples), count(damaged), count(g.Duplicates), size(g.Bytes), verdict(g.Whole))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, ui.Count(g.Samples), ui.Count(g.Expected-g.Samples), ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Whole))
 	}
 	for _, g := range r.Generators {
 		if len(g.Missing) > 0 {
-			fmt.Fprintf(w, "%s: missing %s\n", g.Name, shorten(g.Missing))
+			fmt.Fprintf(w, "%s: missing %s\n", g.Name, ui.Some(g.Missing, 10))
 		}
 		for _, kind := range dataset.Kinds() {
 			if n := g.Damaged[kind]; n > 0 {
-				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, count(n), kind, kind.Means())
+				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, ui.Count(n), kind, kind.Means())
 			}
 			shown := 0
 			for _, d := range g.Examples {
@@ -249,7 +238,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 				}
 			}
 			if more := g.Damaged[kind] - shown; more > 0 {
-				fmt.Fprintf(w, "    and %s more\n", count(more))
+				fmt.Fprintf(w, "    and %s more\n", ui.Count(more))
 			}
 		}
 		if len(g.Seeds) > 1 {
@@ -262,7 +251,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 			fmt.Fprintf(w, "%s: made with %d locks of its packages: %s\n", g.Name, len(g.Locks), tallied(g.Locks, "with"))
 		}
 		if g.ChunksAlike() {
-			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, count(g.Alike), count(g.Chunks), g.Name)
+			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, ui.Count(g.Alike), ui.Count(g.Chunks), g.Name)
 		}
 		if g.Duplicates > 0 {
 			var pairs []string
@@ -271,30 +260,22 @@ func printReport(w io.Writer, r *dataset.Report) {
 			}
 			more := ""
 			if n := len(pairs); n < g.Duplicates {
-				more = fmt.Sprintf(" and %s more", count(g.Duplicates-n))
+				more = fmt.Sprintf(" and %s more", ui.Count(g.Duplicates-n))
 			}
-			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, count(g.Distinct), count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
+			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, ui.Count(g.Distinct), ui.Count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
 		}
 	}
 	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {
 		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: where they are put together, go by generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
-	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), plural(len(r.Generators), "generator"), plural(r.Samples, "sample"), size(r.Bytes))
+	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), ui.Plural(len(r.Generators), "generator"), ui.Plural(r.Samples, "sample"), ui.Size(r.Bytes))
 }
 
 // tallied says how many samples are of which commit or lock.
 func tallied(counts map[string]int, by string) string {
 	var parts []string
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		parts = append(parts, fmt.Sprintf("%s %s %.12s", count(counts[what]), by, what))
+		parts = append(parts, fmt.Sprintf("%s %s %.12s", ui.Count(counts[what]), by, what))
 	}
-	return shorten(parts)
-}
-
-// shorten joins the first ten of a list.
-func shorten(list []string) string {
-	if len(list) > 10 {
-		return strings.Join(list[:10], ", ") + fmt.Sprintf(" and %d more", len(list)-10)
-	}
-	return strings.Join(list, ", ")
+	return ui.Some(parts, 10)
 }

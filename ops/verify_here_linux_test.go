@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -38,7 +39,7 @@ func TestVerifyWithoutTemporaryFolder(t *testing.T) {
 			cmd.Env = append(cmd.Env, "TMPDIR="+folder)
 			out, err := cmd.CombinedOutput()
 			exit, ok := errors.AsType[*exec.ExitError](err)
-			if !ok || exit.ExitCode() != exitFailed {
+			if !ok || exit.ExitCode() != ui.ExitFailed {
 				t.Errorf("%s with %s: %v", name, reason, err)
 			}
 			for _, word := range []string{folder + " cannot be used", reason, "TMPDIR"} {

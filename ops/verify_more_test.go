@@ -24,6 +24,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -311,11 +314,11 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 			}
 		}
 		var listed bytes.Buffer
-		must(t, (&ResultsLsCmd{Generator: []string{name}}).Run(t.Context(), &Output{Globals: &Globals{JSON: true}, data: &listed, talk: io.Discard}, c.store))
+		must(t, (&ResultsListCmd{Generator: []string{name}}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &listed, Stderr: io.Discard}, &target.Flags{}}, c.store))
 		if !strings.Contains(listed.String(), fmt.Sprintf(`"samples": %d,`, samples)) {
 			t.Errorf("trial %d: list: %s", trial, &listed)
 		}
-		p, err := newMonitor(c.store, c.queue, run).look(t.Context())
+		p, err := monitor.New(c.store, c.queue, run).Poll(t.Context())
 		if err != nil || p.Committed != samples || p.Expected != samples {
 			t.Errorf("trial %d: monitor: %+v, %v", trial, p, err)
 		}
@@ -334,10 +337,10 @@ func TestMonitorRepairs(t *testing.T) {
 		{Generator: "maze", NumSamples: 5, Seed: 7, ChunkSize: 5, Format: task.Files, Restore: 1},
 		{Generator: "maze", Indices: []int{1, 3}, Attempt: 1000, Seed: 7, ChunkSize: 5, Format: task.Files},
 	}}}}
-	m := newMonitor(c.store, c.queue, run)
+	m := monitor.New(c.store, c.queue, run)
 	committed := func(want int) {
 		t.Helper()
-		p, err := m.look(t.Context())
+		p, err := m.Poll(t.Context())
 		if err != nil || p.Committed != want {
 			t.Errorf("%+v, %v; want %d", p, err, want)
 		}

@@ -12,7 +12,10 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -34,17 +37,29 @@ type wanted struct {
 func (p *wanted) check() error {
 	switch {
 	case !p.given():
-		return usage("say which generators: --all, or --generator NAME")
-	case p.Samples < 1:
-		return usage("say how many samples per generator: --samples N, at least 1")
+		return ui.Usage("say which generators: --all, or --generator NAME")
 	case p.Batch != nil && (*p.Batch < 1 || *p.Batch > task.MaxSamples):
-		return usage("--batch is %d, it must be from 1 to %d", *p.Batch, task.MaxSamples)
+		return ui.Usage("--batch is %d, it must be from 1 to %d", *p.Batch, task.MaxSamples)
 	case p.Chunk != nil && (*p.Chunk < 1 || *p.Chunk > task.MaxSamples):
-		return usage("--chunk is %d, it must be from 1 to %d", *p.Chunk, task.MaxSamples)
+		return ui.Usage("--chunk is %d, it must be from 1 to %d", *p.Chunk, task.MaxSamples)
 	case p.Seed != nil && (*p.Seed < 0 || *p.Seed > task.MaxSeed):
-		return usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
-	case p.Start < 0 || p.Samples > task.MaxIndex || p.Start > task.MaxIndex-p.Samples:
-		return usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
+		return ui.Usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
+	}
+	return p.checkExtent("", p.Samples, p.Start)
+}
+
+// checkExtent checks flags that say which samples a command is about: those of a run,
+// or so many of the chosen generators.
+func (c *choice) checkExtent(run string, samples, start int) error {
+	switch {
+	case run != "" && c.given():
+		return ui.Usage("--run says which generators: leave --all and --generator out")
+	case c.given() && samples < 1:
+		return ui.Usage("say how many samples per generator: --samples N, at least 1")
+	case !c.given() && (samples != 0 || start != 0):
+		return ui.Usage("say which generators: --all, or --generator NAME")
+	case start < 0 || samples > task.MaxIndex || start > task.MaxIndex-samples:
+		return ui.Usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
 	}
 	return nil
 }
@@ -70,10 +85,10 @@ func (p *wanted) shape(run task.Run) string {
 func (p *wanted) sayCommitted(o *Output, left task.Run) {
 	done := left.Samples * len(left.Generators)
 	for _, g := range left.Generators {
-		done -= length(g.Missing)
+		done -= dataset.Length(g.Missing)
 	}
 	if done > 0 {
-		o.Say("%s of this range are committed already and are not made again", plural(done, "sample"))
+		o.Say("%s of this range are committed already and are not made again", ui.Plural(done, "sample"))
 	}
 }
 
@@ -122,7 +137,7 @@ func (p *wanted) pin(ctx context.Context, st *store.Store, run *task.Run, write 
 		return m, nil
 	})
 	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
-		return withHint(err, "%s", wrong.Way())
+		return ui.WithHint(err, "%s", wrong.Way())
 	}
 	return err
 }
@@ -193,7 +208,7 @@ func knownCosts(o *Output) map[string]plan.Cost {
 
 // workersOf is what tasks are cut for. How many workers a stack in the cloud starts is
 // not asked for: as many as it has unless it is configured otherwise.
-func workersOf(t *Target) plan.Setting {
+func workersOf(t *target.Target) plan.Setting {
 	s := plan.DefaultSetting()
 	s.Worker = workerOf(t)
 	if t.Name == stack.Local && t.Workers > 0 { // they share the CPUs, and each has as much memory for one as in Lambda

@@ -1,19 +1,15 @@
 package dataset
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
@@ -27,7 +23,7 @@ const JournalAge = 7 * 24 * time.Hour
 // changed objects of the same size meanwhile.
 type Journal struct {
 	mu   sync.Mutex
-	file *os.File
+	file *journal.Journal
 	done map[string]bool
 }
 
@@ -38,44 +34,26 @@ var ErrBusy = errors.New("another check of the same samples is running")
 // fresh is wanted, if it was begun for the same thing, in the same words, and less
 // than JournalAge ago.
 func OpenJournal(path, about string, fresh bool) (*Journal, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	j := &Journal{file: f, done: map[string]bool{}}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
+	file, text, err := journal.Open(path)
+	if errors.Is(err, journal.ErrBusy) {
 		return nil, ErrBusy
 	}
-	if err := j.read(about, fresh); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return j, nil
-}
-
-func (j *Journal) read(about string, fresh bool) error {
-	text, err := io.ReadAll(j.file)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	text = text[:bytes.LastIndexByte(text, '\n')+1] // a line that was cut off never counted
+	j := &Journal{file: file, done: map[string]bool{}}
 	first, rest, _ := strings.Cut(string(text), "\n")
 	began, of, _ := strings.Cut(first, " ")
 	if at, err := time.Parse(time.RFC3339, began); err != nil || fresh || of != about || time.Since(at) > JournalAge || time.Until(at) > 0 {
-		if err := j.file.Truncate(0); err != nil {
-			return err
+		if err := file.Rewrite(fmt.Appendln(nil, time.Now().UTC().Format(time.RFC3339), about)); err != nil {
+			return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), file.Close())
 		}
-		_, err := fmt.Fprintf(j.file, "%s %s\n", time.Now().UTC().Format(time.RFC3339), about)
-		return err
+		return j, nil
 	}
 	for line := range strings.Lines(rest) {
 		j.done[strings.TrimSuffix(line, "\n")] = true
 	}
-	return j.file.Truncate(int64(len(text)))
+	return j, nil
 }
 
 // journalEntry stands for a receipt and the samples that it describes.
@@ -104,8 +82,7 @@ func (j *Journal) add(entry string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.done[entry] = true
-	_, err := fmt.Fprintln(j.file, entry)
-	return err
+	return j.file.Append(fmt.Appendln(nil, entry))
 }
 
 // Close keeps what was done for the next time, unless the check has finished.
@@ -113,9 +90,8 @@ func (j *Journal) Close(finished bool) error {
 	if j == nil {
 		return nil
 	}
-	var err error
 	if finished {
-		err = os.Remove(j.file.Name())
+		return j.file.Remove()
 	}
-	return errors.Join(err, j.file.Close())
+	return j.file.Close()
 }

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -105,7 +105,7 @@ func (e *Estimate) Changed(commits map[string]string) (changed []string) {
 type UnknownCostError struct{ Generators []string }
 
 func (e *UnknownCostError) Error() string {
-	return "what samples of " + Some(e.Generators) + " take was not measured yet"
+	return "what samples of " + ui.Some(e.Generators, 3) + " take was not measured yet"
 }
 
 // usual are the concurrencies of which a plan always tells how long it takes: what
@@ -330,7 +330,7 @@ func (e *Estimate) judge(s Setting) {
 		}
 	}
 	if continued != nil {
-		e.note("a task of %s takes longer than the %s that a worker has: the rest of it is sent on as a new task, which is no loss, but a smaller --batch is simpler", Some(continued), seconds(limit))
+		e.note("a task of %s takes longer than the %s that a worker has: the rest of it is sent on as a new task, which is no loss, but a smaller --batch is simpler", ui.Some(continued, 3), seconds(limit))
 	}
 	if takes := e.takes(e.Concurrency); takes > retention.Seconds() {
 		e.problem("the run takes %s with %d workers, and the queue keeps a task for %s: take more workers, or submit it in parts with --start", seconds(takes), e.Concurrency, seconds(retention.Seconds()))
@@ -351,26 +351,4 @@ func (e *Estimate) note(format string, args ...any) {
 	e.Notes = append(e.Notes, fmt.Sprintf(format, args...))
 }
 
-// Some lists a few names and counts the others.
-func Some(names []string) string {
-	const few = 3
-	if len(names) <= few {
-		return strings.Join(names, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
-}
-
-// Span writes a duration as a person would: 7.1 days, 1h02m, 3m05s, 12.4 s.
-func Span(d time.Duration) string {
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%.1f days", d.Hours()/24)
-}
-
-func seconds(s float64) string { return Span(time.Duration(s * float64(time.Second))) }
+func seconds(s float64) string { return ui.Span(time.Duration(s * float64(time.Second))) }

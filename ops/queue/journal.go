@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"syscall"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 )
 
 // Journal keeps what replays of one dead letter queue have done, so that a replay
@@ -20,8 +18,7 @@ import (
 // A message of the queue is known by its id. That is new each time a task dies, so
 // nothing in the journal is about a later death.
 type Journal struct {
-	file    *os.File
-	size    int64
+	file    *journal.Journal
 	entries map[string]*entry
 	open    []Resent // by the replay that has not come to its end
 	resumed bool
@@ -55,90 +52,37 @@ const journalKeeps = 15 * 24 * time.Hour
 
 // OpenJournal opens or makes a journal. Only one process can have it open.
 func OpenJournal(path string) (*Journal, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+	file, text, err := journal.Open(path)
+	if errors.Is(err, journal.ErrBusy) {
+		return nil, fmt.Errorf("another replay is under way here (%s is in use)", path)
 	}
-	f, err := openLocked(path)
 	if err != nil {
 		return nil, err
 	}
-	j := &Journal{file: f, entries: map[string]*entry{}}
-	if err := j.read(time.Now()); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("read the journal %s: %w", path, err)
-	}
+	j := &Journal{file: file, entries: map[string]*entry{}}
+	j.read(text, time.Now())
 	return j, nil
 }
 
-// openLocked opens a journal for this process alone.
-func openLocked(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
-		if err != nil {
-			return nil, err
-		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("another replay is under way here (%s is in use)", path)
-		}
-		opened, err := f.Stat()
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
-		if named, err := os.Stat(path); err == nil && os.SameFile(opened, named) {
-			return f, nil
-		}
-		f.Close() // it was replaced by a shorter one in between
-	}
-}
-
-// read reads the journal and drops what is too old to matter. A line that was cut
-// off is nothing that the next step was based on: it is removed.
-func (j *Journal) read(now time.Time) error {
-	text, err := io.ReadAll(j.file)
-	if err != nil {
-		return err
-	}
-	whole := text[:bytes.LastIndexByte(text, '\n')+1]
-	old := 0 // lines
+// read reads the journal and drops what is too old to matter.
+func (j *Journal) read(text []byte, now time.Time) {
+	old := false
 	kept := &bytes.Buffer{}
-	for text := range bytes.Lines(whole) {
+	for text := range bytes.Lines(text) {
 		var l line
 		if err := json.Unmarshal(text, &l); err != nil {
 			continue // what a power failure made of it
 		}
 		if now.Sub(l.Time) > journalKeeps {
-			old++
+			old = true
 			continue
 		}
 		j.apply(l)
 		kept.Write(text)
 	}
-	j.resumed = len(j.open) > 0
-	if j.size = int64(len(whole)); old > 0 && j.compact(kept.Bytes()) == nil {
-		return nil
-	} // the long journal is as good
-	return j.file.Truncate(j.size)
-}
-
-// compact puts a new file in the place of the journal's.
-func (j *Journal) compact(text []byte) error {
-	path := j.file.Name()
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
+	if j.resumed = len(j.open) > 0; old {
+		_ = j.file.Rewrite(kept.Bytes()) // else the long one is as good
 	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, f.Close(), os.Remove(path+".new"))
-	}
-	_ = j.file.Close()
-	j.file, j.size = f, int64(len(text))
-	return nil
 }
 
 func (j *Journal) apply(l line) {
@@ -165,11 +109,9 @@ func (j *Journal) add(lines ...line) error {
 			return err
 		}
 	}
-	if _, err := j.file.Write(text.Bytes()); err != nil {
-		// Half a line would spoil the next one.
-		return errors.Join(fmt.Errorf("write the journal: %w", err), j.file.Truncate(j.size))
+	if err := j.file.Append(text.Bytes()); err != nil {
+		return err
 	}
-	j.size += int64(text.Len())
 	for _, l := range lines {
 		j.apply(l)
 	}

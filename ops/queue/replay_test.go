@@ -17,8 +17,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// journal opens the journal of a folder; it is closed with the test at the latest.
-func journal(t testing.TB, dir string) *Journal {
+// testJournal opens the journal of a folder; it is closed with the test at the latest.
+func testJournal(t testing.TB, dir string) *Journal {
 	t.Helper()
 	j, err := OpenJournal(filepath.Join(dir, "replay.journal"))
 	if err != nil {
@@ -41,7 +41,7 @@ func TestReplay(t *testing.T) {
 	for i := range 35 {
 		e.bury(t, fmt.Sprintf("message %d", i))
 	}
-	j := journal(t, t.TempDir())
+	j := testJournal(t, t.TempDir())
 	r := renew(j, "new")
 	change, sent := r.Change, 0
 	r.Change = func(m Message) (*Outgoing, error) {
@@ -82,7 +82,7 @@ func TestReplayEnough(t *testing.T) {
 	for i := range 25 {
 		e.bury(t, fmt.Sprintf("message %d", i))
 	}
-	r := renew(journal(t, t.TempDir()), "new")
+	r := renew(testJournal(t, t.TempDir()), "new")
 	change, n := r.Change, 0
 	r.Change = func(m Message) (*Outgoing, error) {
 		if n++; n > 13 {
@@ -104,7 +104,7 @@ func TestReplayRate(t *testing.T) {
 	for i := range 60 {
 		e.bury(t, fmt.Sprintf("message %d", i))
 	}
-	r := renew(journal(t, t.TempDir()), "new")
+	r := renew(testJournal(t, t.TempDir()), "new")
 	r.Rate = 50
 	began := time.Now()
 	if err := e.client.Replay(t.Context(), r); err != nil {
@@ -125,7 +125,7 @@ func TestReplayRefused(t *testing.T) {
 	for i := range 12 {
 		e.bury(t, fmt.Sprintf("message %d", i))
 	}
-	j := journal(t, t.TempDir())
+	j := testJournal(t, t.TempDir())
 	r := renew(j, "new")
 	var refused []string
 	r.Refused = func(m Message, why error) { refused = append(refused, m.Body+": "+why.Error()) }
@@ -196,7 +196,7 @@ func TestReplayInterrupted(t *testing.T) {
 			return false
 		})
 		folder := t.TempDir()
-		j := journal(t, folder)
+		j := testJournal(t, folder)
 		stopped := e.client.Replay(ctx, renew(j, "first"))
 		e.setFault(nil)
 		if strings.HasPrefix(how, "killed") { // hidden messages come back by and by
@@ -213,7 +213,7 @@ func TestReplayInterrupted(t *testing.T) {
 			_ = e.server.Return(dead, d.ReceiptHandle, true)
 		}
 		_ = j.Close()
-		j = journal(t, folder)
+		j = testJournal(t, folder)
 		if err := e.client.Replay(t.Context(), renew(j, "second")); err != nil {
 			rt.Fatalf("second replay: %v", err)
 		}
@@ -248,7 +248,7 @@ func TestReplayInterrupted(t *testing.T) {
 func TestJournal(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "replay.journal")
-	j := journal(t, dir)
+	j := testJournal(t, dir)
 	if _, err := OpenJournal(path); err == nil || !strings.Contains(err.Error(), "another replay") {
 		t.Errorf("a second one: %v", err)
 	}
@@ -267,7 +267,7 @@ func TestJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := strings.Count(string(whole[:length]), "\n")
-		j := journal(t, dir)
+		j := testJournal(t, dir)
 		if j.IsSent("a") != (lines >= 3) || j.IsSent("b") != (lines >= 4) || j.Resumed() != (lines >= 3) {
 			t.Fatalf("after %d lines: %+v", lines, j.entries)
 		}
@@ -279,13 +279,13 @@ func TestJournal(t *testing.T) {
 			t.Fatalf("after %d lines b becomes %q", lines, out)
 		}
 		_ = j.Close()
-		if again := journal(t, dir); again.entries["c"] == nil || again.entries["b"] == nil {
+		if again := testJournal(t, dir); again.entries["c"] == nil || again.entries["b"] == nil {
 			t.Fatalf("after %d lines and a new one: %+v", lines, again.entries)
 		} else {
 			_ = again.Close()
 		}
 	}
-	j = journal(t, dir)
+	j = testJournal(t, dir)
 	if got := j.Resent(); len(got) != 2 || got[0] != (Resent{"a", "for <a>"}) || got[1] != (Resent{"f", "for b"}) {
 		t.Errorf("sent: %+v", got)
 	}
@@ -305,7 +305,7 @@ func TestJournal(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Join(lines, "")), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_ = journal(t, dir).Close()
+	_ = testJournal(t, dir).Close()
 	if after, err := os.ReadFile(path); err != nil || string(after) != strings.Join(lines[len(lines)/2:], "") {
 		t.Errorf("kept %s, %v", after, err)
 	}

@@ -1,4 +1,4 @@
-package main
+package inventory
 
 import (
 	"bytes"
@@ -11,28 +11,29 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// inRun returns those generators that a run has.
-func inRun(run task.Run, list []generator.Generator) []generator.Generator {
+// InRun returns those generators that a run has.
+func InRun(run task.Run, list []generator.Generator) []generator.Generator {
 	return slices.DeleteFunc(slices.Clone(list), func(g generator.Generator) bool {
 		return !slices.ContainsFunc(run.Generators, func(r task.RunGenerator) bool { return r.Name == g.Name })
 	})
 }
 
-// keepLocks puts the locks of generators into the bucket: whoever has that and the
+// KeepLocks puts the locks of generators into the bucket: whoever has that and the
 // repository can make their environments again, whatever became of the checkout that
 // sent the run.
-func keepLocks(ctx context.Context, o *Output, st *store.Store, list []generator.Generator) error {
+func (v Inventory) KeepLocks(ctx context.Context, st *store.Store, list []generator.Generator) error {
 	kept := map[string]bool{"": true}
 	for _, g := range list {
 		hash := g.Lock
 		if hash == "" && g.Dir != "" { // a cloud stack that does not say what is in its image
 			var err error
-			if hash, err = generator.Locked(o.Generators, &g); err != nil {
+			if hash, err = generator.Locked(v.Generators, &g); err != nil {
 				return err
 			}
 		}
@@ -40,7 +41,7 @@ func keepLocks(ctx context.Context, o *Output, st *store.Store, list []generator
 			continue
 		}
 		kept[hash] = true
-		text, err := hereLock(ctx, o, hash)
+		text, err := v.hereLock(ctx, hash)
 		if err == nil && text != nil {
 			err = st.PutLock(ctx, hash, text)
 		}
@@ -51,13 +52,13 @@ func keepLocks(ctx context.Context, o *Output, st *store.Store, list []generator
 	return nil
 }
 
-// findLock finds a lock by its hash: on this machine, or in the bucket.
-func findLock(ctx context.Context, o *Output, st *store.Store, receipt store.Receipt) ([]byte, error) {
+// FindLock finds a lock by its hash: on this machine, or in the bucket.
+func (v Inventory) FindLock(ctx context.Context, st *store.Store, receipt store.Receipt) ([]byte, error) {
 	hash := receipt.Lock
 	if hash == "" {
 		return nil, nil
 	}
-	text, err := hereLock(ctx, o, hash)
+	text, err := v.hereLock(ctx, hash)
 	if err != nil || text != nil {
 		return text, err
 	}
@@ -68,8 +69,8 @@ func findLock(ctx context.Context, o *Output, st *store.Store, receipt store.Rec
 		if receipt.Image != "" {
 			way += ", or the image: docker pull " + receipt.Image
 		}
-		return nil, withHint(fmt.Errorf("the receipt's lock %.12s is neither in %s, nor in the history of that folder, nor in the bucket", hash,
-			fromHere(filepath.Join(o.Generators, generator.LocksFolder))), "%s", way)
+		return nil, ui.WithHint(fmt.Errorf("the receipt's lock %.12s is neither in %s, nor in the history of that folder, nor in the bucket", hash,
+			ui.FromHere(filepath.Join(v.Generators, generator.LocksFolder))), "%s", way)
 	case err != nil:
 		return nil, err
 	case generator.LockHash(text) != hash:
@@ -80,18 +81,19 @@ func findLock(ctx context.Context, o *Output, st *store.Store, receipt store.Rec
 
 // hereLock finds a lock by its hash among those of this machine: those that are
 // kept, those made for now, and those that were kept once. It is nil if there is none.
-func hereLock(ctx context.Context, o *Output, hash string) ([]byte, error) {
-	folder := filepath.Join(o.Generators, generator.LocksFolder)
-	text, err := generator.FindLock(hash, folder, local.LocksDir(o.LocalDir))
+func (v Inventory) hereLock(ctx context.Context, hash string) ([]byte, error) {
+	folder := filepath.Join(v.Generators, generator.LocksFolder)
+	text, err := generator.FindLock(hash, folder, local.LocksDir(v.LocalDir))
 	if err != nil || text != nil {
 		return text, err
 	}
 	git := func(args ...string) []byte {
-		out, _ := exec.CommandContext(ctx, "git", append([]string{"-C", o.Generators}, args...)...).Output()
+		out, _ := exec.CommandContext(ctx, "git", append([]string{"-C", v.Generators}, args...)...).Output()
 		return out // none where there is no git, or no repository
 	}
 	seen := map[string]bool{}
-	for line := range bytes.Lines(git("log", "--all", "--full-history", "--raw", "--no-abbrev", "--no-renames", "--format=", "--", generator.LocksFolder)) {
+	for line := range bytes.Lines(git("log", "--all", "--full-history", "--raw", "--no-abbrev", "--no-renames",
+		"--format=", "--", generator.LocksFolder)) {
 		fields := strings.Fields(string(line)) // modes, blobs, state, name
 		if len(fields) < 5 || seen[fields[3]] {
 			continue

@@ -1,4 +1,4 @@
-package main
+package target
 
 import (
 	"bytes"
@@ -12,52 +12,56 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // pulumiTarget asks the Pulumi CLI for the outputs of a stack, as a person would
 // in the project's folder. A name without a project ("dev") needs that folder;
 // a full one ("organization/vm-dataset/dev") does not.
-func pulumiTarget(ctx context.Context, g *Globals) (*Target, error) {
+func pulumiTarget(ctx context.Context, f *Flags, d task.Dataset) (*Target, error) {
 	args := []string{"stack", "output", "--json", "--non-interactive"}
-	if g.Stack != "" {
-		args = append(args, "--stack", g.Stack)
+	if f.Stack != "" {
+		args = append(args, "--stack", f.Stack)
 	}
-	text, err := pulumi(ctx, g, args...)
+	text, err := Pulumi(ctx, f, args...)
 	if err != nil {
 		return nil, err
 	}
-	name := g.Stack
+	name := f.Stack
 	if name == "" {
-		shown, err := pulumi(ctx, g, "stack", "--show-name", "--non-interactive")
+		shown, err := Pulumi(ctx, f, "stack", "--show-name", "--non-interactive")
 		if err != nil {
 			return nil, err
 		}
 		if name = strings.TrimSpace(string(shown)); name == stack.Local {
-			return nil, withHint(fmt.Errorf("the selected Pulumi stack is called %s, which is ops' name for this machine", name),
+			return nil, ui.WithHint(fmt.Errorf("the selected Pulumi stack is called %s, which is ops' name for this machine",
+				name),
 				"ops --stack ORGANIZATION/PROJECT/%s, or rename it: pulumi stack rename", name)
 		}
 	}
 	o, err := stack.Parse(text)
 	switch {
 	case err != nil && strings.TrimSpace(string(text)) == "{}":
-		return nil, withHint(fmt.Errorf("stack %s has no outputs: it was never deployed, or it was destroyed", name), "pulumi up --stack %s, then the same again", name)
+		return nil, ui.WithHint(fmt.Errorf("stack %s has no outputs: it was never deployed, or it was destroyed", name),
+			"pulumi up --stack %s, then the same again", name)
 	case err != nil:
-		return nil, withHint(fmt.Errorf("stack %s: %w", name, err), "pulumi up --stack %s, then the same again", name)
+		return nil, ui.WithHint(fmt.Errorf("stack %s: %w", name, err), "pulumi up --stack %s, then the same again", name)
 	}
-	return &Target{Outputs: o, Name: name, project: g.projectFlag()}, nil
+	return &Target{Outputs: o, Name: name, Dataset: d, project: f.projectFlag()}, nil
 }
 
-// pulumi runs the Pulumi CLI in the project's folder and returns what it
+// Pulumi runs the Pulumi CLI in the project's folder and returns what it
 // printed. What it cannot do comes as one sentence and the way out.
-func pulumi(ctx context.Context, g *Globals, args ...string) ([]byte, error) {
+func Pulumi(ctx context.Context, f *Flags, args ...string) ([]byte, error) {
 	path, err := exec.LookPath("pulumi")
 	if err != nil {
-		return nil, withHint(errors.New("there is no pulumi on the PATH to ask for the stack's outputs"),
+		return nil, ui.WithHint(errors.New("there is no pulumi on the PATH to ask for the stack's outputs"),
 			"install Pulumi; or --outputs FILE with what 'pulumi stack output --json' printed elsewhere; or ops --stack local for this machine")
 	}
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Dir, cmd.Stderr = g.Project, &said
+	cmd.Dir, cmd.Stderr = f.Project, &said
 	cmd.Env = append(os.Environ(), "PULUMI_SKIP_UPDATE_CHECK=true")
 	out, err := cmd.Output()
 	exit, exited := errors.AsType[*exec.ExitError](err)
@@ -67,9 +71,9 @@ func pulumi(ctx context.Context, g *Globals, args ...string) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case !exited:
-		return nil, withHint(fmt.Errorf("run pulumi: %w", err), "name the project's folder with --project or OPS_PROJECT")
+		return nil, ui.WithHint(fmt.Errorf("run pulumi: %w", err), "name the project's folder with --project or OPS_PROJECT")
 	}
-	return nil, pulumiRefusal(g, exit.ExitCode(), said.String())
+	return nil, pulumiRefusal(f, exit.ExitCode(), said.String())
 }
 
 // Exit statuses of the Pulumi CLI.
@@ -119,25 +123,26 @@ var refusals = []struct {
 
 var pulumiError = regexp.MustCompile(`(?m)^error: `)
 
-func pulumiRefusal(g *Globals, status int, said string) error {
+func pulumiRefusal(f *Flags, status int, said string) error {
 	for _, r := range refusals {
 		found := r.says.FindStringSubmatch(said)
 		if found == nil && (r.status == 0 || r.status != status) {
 			continue
 		}
-		caught := g.Stack
+		caught := f.Stack
 		if len(found) > 1 {
 			caught = found[1]
 		}
-		folder, err := filepath.Abs(g.Project)
+		folder, err := filepath.Abs(f.Project)
 		if err != nil {
 			return err
 		}
 		fill := strings.NewReplacer("$1", caught, "$folder", folder).Replace
-		return withHint(errors.New(fill(r.means)), "%s", fill(r.way))
+		return ui.WithHint(errors.New(fill(r.means)), "%s", fill(r.way))
 	}
 	if place := pulumiError.FindStringIndex(said); place != nil {
 		said = said[place[1]:] // without the progress before it
 	}
-	return withHint(fmt.Errorf("pulumi does not give the stack's outputs: %s", strings.TrimSpace(said)), "pulumi stack output --json in the project's folder, until that works")
+	return ui.WithHint(fmt.Errorf("pulumi does not give the stack's outputs: %s", strings.TrimSpace(said)),
+		"pulumi stack output --json in the project's folder, until that works")
 }

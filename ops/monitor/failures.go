@@ -1,4 +1,4 @@
-package main
+package monitor
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -20,7 +21,7 @@ const clocks = time.Hour
 // countFailures counts the failure reports of the run by cause. Listing goes generator
 // by generator side by side; then new reports are read, as many as a look reads, of
 // those that can be the run's. What is whole brings no more of them.
-func (m *monitor) countFailures(ctx context.Context, p *Progress) error {
+func (m *Monitor) countFailures(ctx context.Context, p *Progress) error {
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(looks)
 	for i, g := range m.run.Generators {
@@ -84,14 +85,15 @@ func (p *Progress) failed() bool { return len(p.Failures) > 0 || p.Unread > 0 }
 // causes lists the failures, most frequent first.
 func (p *Progress) causes() string {
 	var list []string
-	causes := slices.SortedFunc(slices.Values(task.Causes()), func(a, b task.Cause) int { return p.Failures[b] - p.Failures[a] })
+	causes := slices.SortedFunc(slices.Values(task.Causes()),
+		func(a, b task.Cause) int { return p.Failures[b] - p.Failures[a] })
 	for _, c := range causes {
 		if n := p.Failures[c]; n > 0 {
 			list = append(list, fmt.Sprintf("%s %d", c, n))
 		}
 	}
 	if p.Unread > 0 {
-		list = append(list, count(p.Unread)+" more that were not read")
+		list = append(list, ui.Count(p.Unread)+" more that were not read")
 	}
 	return strings.Join(list, ", ")
 }

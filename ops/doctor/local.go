@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -14,7 +14,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -23,65 +26,67 @@ import (
 // matplotlib and OpenCV 700 MB, and a chunk under way some tens of MB.
 const leastRoom = 1_000_000_000 // bytes
 
-func examineLocal(ctx context.Context, o *Output) ([]Finding, error) {
+// Local checks the local stack, and what it needs before it is up.
+func Local(ctx context.Context, f *target.Flags) ([]Finding, error) {
 	checks := []check{
 		{"python", func(ctx context.Context) (string, error) {
 			path, version, err := generator.Interpreter(ctx)
 			return fmt.Sprintf("%s is Python %s", path, version), err
 		}},
-		{"generators", func(context.Context) (string, error) { return checkGenerators(o.Globals) }},
-		{"environments", func(context.Context) (string, error) { return checkEnvironments(o.Globals) }},
-		{"disk", func(context.Context) (string, error) { return checkDisk(o.LocalDir, leastRoom) }},
+		{"generators", func(context.Context) (string, error) { return checkGenerators(f) }},
+		{"environments", func(context.Context) (string, error) { return checkEnvironments(f) }},
+		{"disk", func(context.Context) (string, error) { return checkDisk(f.LocalDir, leastRoom) }},
 	}
-	outputs, err := local.Outputs(o.LocalDir)
+	outputs, err := local.Outputs(f.LocalDir)
 	if errors.Is(err, local.ErrDown) {
-		err = withHint(err, "ops local up")
+		err = ui.WithHint(err, "ops local up")
 	}
 	checks = append(checks, check{"stack", func(context.Context) (string, error) {
-		pid, _ := local.PID(o.LocalDir)
-		return fmt.Sprintf("process %d, in %s", pid, o.LocalDir), err
+		pid, _ := local.PID(f.LocalDir)
+		return fmt.Sprintf("process %d, in %s", pid, f.LocalDir), err
 	}})
 	if err != nil {
 		return examine(ctx, checks)
 	}
-	t := &Target{Outputs: outputs, Name: stack.Local}
-	d, err := newDoctor(ctx, o, t)
+	t := &target.Target{Outputs: outputs, Name: stack.Local}
+	d, err := newDoctor(ctx, f, t)
 	if err != nil {
 		return nil, err
 	}
-	return examine(ctx, append(checks, check{"queue", d.queue}, check{"dlq", d.dlq}, check{"bucket", d.bucket}, check{"workers", d.workers}, check{"mapping", d.mapping}))
+	return examine(ctx, append(checks, check{"queue", d.queue}, check{"dlq", d.dlq}, check{"bucket", d.bucket},
+		check{"workers", d.workers}, check{"mapping", d.mapping}))
 }
 
-func checkGenerators(g *Globals) (string, error) {
-	list, err := discover(g)
+func checkGenerators(f *target.Flags) (string, error) {
+	list, err := inventory.Inventory{Flags: f}.Folder()
 	if err != nil {
 		return "", err
 	}
 	for _, x := range list {
 		if x.Problem != "" {
-			return "", withHint(fmt.Errorf("%s: %s", x.Name, x.Problem), "ops generators list")
+			return "", ui.WithHint(fmt.Errorf("%s: %s", x.Name, x.Problem), "ops generators list")
 		}
 	}
 	if len(list) == 0 {
-		return "", withHint(fmt.Errorf("there are none in %s", g.Generators), "a folder there with examples/generate.py")
+		return "", ui.WithHint(fmt.Errorf("there are none in %s", f.Generators), "a folder there with examples/generate.py")
 	}
-	return fmt.Sprintf("%d in %s", len(list), g.Generators), nil
+	return fmt.Sprintf("%d in %s", len(list), f.Generators), nil
 }
 
 // checkEnvironments looks at the environments that were made. One that was not
 // is made when it is needed.
-func checkEnvironments(g *Globals) (string, error) {
-	list, err := discover(g)
+func checkEnvironments(f *target.Flags) (string, error) {
+	list, err := inventory.Inventory{Flags: f}.Folder()
 	if err != nil {
 		return "", skipped("there are no generators to make them for")
 	}
-	dir := filepath.Join(g.LocalDir, "generators")
+	dir := filepath.Join(f.LocalDir, "generators")
 	if _, err := os.Stat(filepath.Join(dir, generator.IndexFile)); errors.Is(err, fs.ErrNotExist) {
 		return "none is made yet; the first run makes them", nil
 	}
 	index, err := generator.LoadIndex(dir)
 	if err != nil {
-		return "", withHint(err, "ops local up makes it again")
+		return "", ui.WithHint(err, "ops local up makes it again")
 	}
 	ready := 0
 	for _, x := range list {
@@ -90,14 +95,15 @@ func checkEnvironments(g *Globals) (string, error) {
 			continue
 		}
 		if made.Problem != "" {
-			return "", withHint(fmt.Errorf("%s: %s", x.Name, made.Problem), "ops local up, which tries again")
+			return "", ui.WithHint(fmt.Errorf("%s: %s", x.Name, made.Problem), "ops local up, which tries again")
 		}
 		if _, err := os.Stat(made.Python); err != nil {
-			return "", withHint(fmt.Errorf("%s: its Python is gone: %w", x.Name, err), "ops local up makes its environment again")
+			return "", ui.WithHint(fmt.Errorf("%s: its Python is gone: %w", x.Name, err),
+				"ops local up makes its environment again")
 		}
 		ready++
 	}
-	says := fmt.Sprintf("ready for %d of %s", ready, plural(len(list), "generator"))
+	says := fmt.Sprintf("ready for %d of %s", ready, ui.Plural(len(list), "generator"))
 	if ready < len(list) {
 		says += "; the next run makes what is missing"
 	}
@@ -119,9 +125,10 @@ func checkDisk(dir string, least int64) (string, error) {
 	}
 	free := int64(room.Bavail) * int64(room.Bsize) //nolint:unconvert // other types on other systems
 	if free < least {
-		return "", withHint(fmt.Errorf("%s has %s left, a run needs %s to start with", at, size(free), size(least)), "make room, or another disk with --local-dir")
+		return "", ui.WithHint(fmt.Errorf("%s has %s left, a run needs %s to start with", at, ui.Size(free), ui.Size(least)),
+			"make room, or another disk with --local-dir")
 	}
-	return size(free) + " left", nil
+	return ui.Size(free) + " left", nil
 }
 
 // workers asks the local stack how many of its workers are ready.
@@ -131,7 +138,8 @@ func (d *doctor) workers(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if out.Configuration.State != types.StateActive {
-		return "", withHint(errors.New(aws.ToString(out.Configuration.StateReason)), "the same in a moment; then %s", filepath.Join(d.o.LocalDir, "logs", "worker-*.log"))
+		return "", ui.WithHint(errors.New(aws.ToString(out.Configuration.StateReason)), "the same in a moment; then %s",
+			filepath.Join(d.flags.LocalDir, "logs", "worker-*.log"))
 	}
-	return plural(int(aws.ToInt32(out.Concurrency.ReservedConcurrentExecutions)), "worker") + " ready", nil
+	return ui.Plural(int(aws.ToInt32(out.Concurrency.ReservedConcurrentExecutions)), "worker") + " ready", nil
 }

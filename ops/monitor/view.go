@@ -1,4 +1,4 @@
-package main
+package monitor
 
 import (
 	"cmp"
@@ -12,34 +12,37 @@ import (
 
 	tea "github.com/charmbracelet/bubbletea"
 	"github.com/charmbracelet/lipgloss"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
 // watchLive shows the looks at a run on the whole screen, until it is done or
 // the person leaves with q or Ctrl-C.
-func watchLive(ctx context.Context, m *monitor, interval time.Duration) (*Progress, error) {
+func (m *Monitor) watchLive(ctx context.Context, interval time.Duration) (*Progress, error) {
 	lipgloss.SetDefaultRenderer(lipgloss.NewRenderer(os.Stderr)) // standard output is for the data, and may be a file
 	v := &view{monitor: m, interval: interval, context: ctx, started: time.Now(), width: 80, height: 24}
-	if _, err := tea.NewProgram(v, tea.WithOutput(os.Stderr), tea.WithAltScreen(), tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left && !v.stopped {
+	if _, err := tea.NewProgram(v, tea.WithOutput(os.Stderr), tea.WithAltScreen(),
+		tea.WithContext(ctx)).Run(); err != nil && v.err == nil && !v.left && !v.stopped {
 		return nil, err
 	}
 	switch {
 	case v.stopped || ctx.Err() != nil:
-		return nil, &statusError{exitFailed, "stopped"}
+		return nil, errors.New("stopped")
 	case v.left:
-		return v.progress, errLeft
+		return v.progress, ErrLeft
 	case v.err != nil:
 		return nil, v.err
 	}
 	return v.progress, nil
 }
 
-// errLeft says that the person left the live view: the run goes on, and nothing is
+// ErrLeft says that the person left the live view: the run goes on, and nothing is
 // said of its end.
-var errLeft = errors.New("left")
+var ErrLeft = errors.New("left")
 
 // view is the live view's state.
 type view struct {
-	monitor       *monitor
+	monitor       *Monitor
 	context       context.Context // bubbletea's commands take none
 	interval      time.Duration
 	started       time.Time
@@ -57,13 +60,13 @@ type (
 	again struct{}
 )
 
-func (v *view) look() tea.Msg {
-	p, err := v.monitor.lookSurely(v.context)
+func (v *view) poll() tea.Msg {
+	p, err := v.monitor.Poll(v.context)
 	return looked{p, err}
 }
 
 // Init starts the first look.
-func (v *view) Init() tea.Cmd { return v.look }
+func (v *view) Init() tea.Cmd { return v.poll }
 
 // Update takes a look's result, a key or a new size.
 func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
@@ -92,7 +95,7 @@ func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 		return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })
 	case again:
-		return v, v.look
+		return v, v.poll
 	}
 	return v, nil
 }
@@ -115,11 +118,13 @@ func (v *view) View() string {
 	if v.height >= 16 {
 		gap = []string{""}
 	}
-	rate := fmt.Sprintf("%s of %s samples%s", count(p.Committed), count(p.Expected), p.speed())
+	rate := fmt.Sprintf("%s of %s samples%s", ui.Count(p.Committed), ui.Count(p.Expected), p.speed())
 	head := slices.Concat(
-		[]string{bold.Render("run "+p.Run) + faint.Render("  "+span(time.Since(v.started)))}, gap,
-		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate}, gap)
-	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed", count(p.Queue.Waiting), count(p.Queue.InFlight), count(p.Queue.Delayed)) + p.settling()})
+		[]string{bold.Render("run "+p.Run) + faint.Render("  "+ui.Span(time.Since(v.started)))}, gap,
+		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate},
+		gap)
+	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed",
+		ui.Count(p.Queue.Waiting), ui.Count(p.Queue.InFlight), ui.Count(p.Queue.Delayed)) + p.settling()})
 	if p.DLQ > 0 {
 		tail = append(tail, bad.Render("dlq    "+p.dead()))
 	}
@@ -130,7 +135,7 @@ func (v *view) View() string {
 		tail = append(tail, "cost   "+p.Cost.String())
 	}
 	if v.err != nil {
-		tail = append(tail, bad.Render(cut("no look, trying again: "+plain(v.err.Error(), v.err), 300)))
+		tail = append(tail, bad.Render(ui.Cut("no look, trying again: "+ui.Plain(v.err), 300)))
 	}
 	tail = slices.Concat(tail, gap, []string{faint.Render("q leaves; the run goes on")})
 
@@ -154,13 +159,14 @@ func (v *view) generators(room int) []string {
 	}
 	name, number := 0, 0
 	for _, g := range shown {
-		name, number = max(name, len(g.Name)), max(number, len(count(g.Expected)))
+		name, number = max(name, len(g.Name)), max(number, len(ui.Count(g.Expected)))
 	}
 	const barWidth = 12
 	name = min(name, max(8, v.width-barWidth-2*number-3))
 	var lines []string
 	for _, g := range shown {
-		lines = append(lines, fmt.Sprintf("%-*s %s %*s/%s", name, cut(g.Name, name), bar(g.Committed, g.Expected, barWidth), number, count(g.Committed), count(g.Expected)))
+		lines = append(lines, fmt.Sprintf("%-*s %s %*s/%s", name, ui.Cut(g.Name, name),
+			bar(g.Committed, g.Expected, barWidth), number, ui.Count(g.Committed), ui.Count(g.Expected)))
 	}
 	if hidden := len(v.progress.Generators) - len(shown); hidden > 0 {
 		lines = append(lines, faint.Render(fmt.Sprintf("and %d more", hidden)))

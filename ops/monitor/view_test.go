@@ -1,4 +1,4 @@
-package main
+package monitor
 
 import (
 	"context"
@@ -11,16 +11,17 @@ import (
 	"github.com/charmbracelet/lipgloss"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // midway is a look at a run of fifty generators.
 func midway() *Progress {
-	p := &Progress{Run: "20260801t101500.000-1f2e3d4c", Rate: 12.5, ETASeconds: 3725, Queue: queue.Depth{Waiting: 4000, InFlight: 10, Delayed: 1},
-		DLQ: 2, DLQOldest: 62, Failures: map[task.Cause]int{task.Crashed: 3, task.TimedOut: 12}}
+	p := &Progress{Run: "20260801t101500.000-1f2e3d4c", Rate: 12.5, ETASeconds: 3725,
+		Queue: queue.Depth{Waiting: 4000, InFlight: 10, Delayed: 1},
+		DLQ:   2, DLQOldest: 62, Failures: map[task.Cause]int{task.Crashed: 3, task.TimedOut: 12}}
 	for i := range 50 {
-		g := GeneratorProgress{Name: fmt.Sprintf("a-generator-with-a-long-name-%02d-task-data-generator", i), Committed: min(10_000, i*400), Expected: 10_000}
+		g := GeneratorProgress{Name: fmt.Sprintf("a-generator-with-a-long-name-%02d-task-data-generator", i),
+			Committed: min(10_000, i*400), Expected: 10_000}
 		p.Committed, p.Expected = p.Committed+g.Committed, p.Expected+g.Expected
 		p.Generators = append(p.Generators, g)
 	}
@@ -54,7 +55,8 @@ func TestViewFits(t *testing.T) {
 func TestView(t *testing.T) {
 	p := midway()
 	p.Generators = p.Generators[:2]
-	p.Generators[0], p.Generators[1] = GeneratorProgress{"chess-task", 10_000, 10_000}, GeneratorProgress{"maze-task", 2_500, 10_000}
+	p.Generators[0], p.Generators[1] = GeneratorProgress{"chess-task", 10_000, 10_000},
+		GeneratorProgress{"maze-task", 2_500, 10_000}
 	p.Committed, p.Expected = 12_500, 20_000
 	v := &view{started: time.Now(), progress: p, width: 80, height: 24}
 	got := v.View()
@@ -88,7 +90,7 @@ func TestViewEnds(t *testing.T) {
 		_, quit := cmd().(tea.QuitMsg)
 		return quit
 	}
-	v := &view{interval: time.Millisecond, context: t.Context(), monitor: &monitor{idle: &queue.Idle{}}}
+	v := &view{interval: time.Millisecond, context: t.Context(), monitor: &Monitor{idle: &queue.Idle{}}}
 	if _, cmd := v.Update(looked{progress: midway()}); quits(cmd) {
 		t.Error("it ends midway")
 	}
@@ -104,61 +106,12 @@ func TestViewEnds(t *testing.T) {
 		t.Error("it goes on when the first look failed")
 	}
 	v.monitor.past = []observation{{time.Now(), 5}}
-	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); quits(cmd) || !strings.Contains(v.View(), "trying again") {
+	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); quits(cmd) ||
+		!strings.Contains(v.View(), "trying again") {
 		t.Errorf("it ends when a later look failed, or does not say so:\n%s", v.View())
 	}
 	v.monitor.failing = time.Now().Add(-patience)
 	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); !quits(cmd) {
 		t.Error("it goes on when looks fail for long")
 	}
-}
-
-// Rate and ETA come from the looks of the last two minutes.
-func TestRate(t *testing.T) {
-	m := &monitor{}
-	start := time.Now()
-	var p *Progress
-	for minute := range 10 {
-		p = &Progress{Time: start.Add(time.Duration(minute) * time.Minute), Committed: minute * minute * 60, Expected: 10_000}
-		m.rate(p, nil, start)
-	}
-	if p.Rate < 15 || p.Rate > 17 { // (81-49)*60 samples in 120 s
-		t.Errorf("%g samples a second", p.Rate)
-	}
-	if eta := float64(10_000-81*60) / p.Rate; p.ETASeconds != eta {
-		t.Errorf("ETA %g s, want %g", p.ETASeconds, eta)
-	}
-}
-
-// Failures of other runs do not count. A report is read once, of many some in each
-// look, and none that is older than the run.
-func TestMonitorFailures(t *testing.T) {
-	c := newCloud(t)
-	report := func(n int, run string) {
-		_, err := c.store.PutFailure(t.Context(), store.Failure{Generator: "maze", Name: fmt.Sprintf("%08d_%08d", n, n), RunID: run, Cause: task.Crashed, MessageID: fmt.Sprint(n), Receives: 1})
-		must(t, err)
-	}
-	for n, run := range []string{"mine", "mine", "other"} {
-		report(n, run)
-	}
-	run := task.Run{ID: "mine", Samples: 5, Generators: []task.RunGenerator{{Name: "maze"}}}
-	m := newMonitor(c.store, c.queue, run)
-	look := func(failed, unread int) {
-		t.Helper()
-		p, err := m.look(t.Context())
-		must(t, err)
-		if p.Failures[task.Crashed] != failed || p.Unread != unread || p.Committed != 0 || p.Expected != 5 {
-			t.Errorf("%+v, want %d failures and %d unread", p, failed, unread)
-		}
-	}
-	look(2, 0)
-	look(2, 0)
-	for n := range readPerLook + 8 {
-		report(3+n, "mine")
-	}
-	look(2+readPerLook, 8)
-	look(2+readPerLook+8, 0)
-	run.Created = time.Now().Add(2 * clocks)
-	m = newMonitor(c.store, c.queue, run)
-	look(0, 0)
 }

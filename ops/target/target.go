@@ -1,4 +1,5 @@
-package main
+// Package target finds the stack that a command works on, by its flags, and reaches it.
+package target
 
 import (
 	"context"
@@ -7,7 +8,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/alecthomas/kong"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -16,6 +16,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -28,77 +29,55 @@ type Target struct {
 	project string       // flag that leads to it from this folder; mostly ""
 }
 
-// inDataset is the flag of every command that works on samples.
-type inDataset struct {
-	Dataset string `help:"Dataset to work on." env:"OPS_DATASET" default:"${default_dataset}" placeholder:"NAME"`
-}
-
-// AfterApply makes it the dataset of the target and of the store.
-func (d *inDataset) AfterApply(k *kong.Context) error {
-	if d.Dataset == "" { // so an empty variable says it
-		d.Dataset = task.DefaultDataset.String()
-	}
-	if err := task.CheckName(d.Dataset); err != nil {
-		return usage("--dataset %v", err)
-	}
-	k.Bind(task.Dataset(d.Dataset))
-	return nil
-}
-
-// newTarget finds the stack: the local one, a saved file, or what Pulumi says.
-func newTarget(ctx context.Context, g *Globals, d task.Dataset) (*Target, error) {
-	t, err := findTarget(ctx, g)
-	if t != nil {
-		t.Dataset = d
-	}
-	return t, err
-}
-
-func findTarget(ctx context.Context, g *Globals) (*Target, error) {
-	if g.Stack == stack.Local {
-		o, err := local.Outputs(g.LocalDir)
+// Find returns the stack: the local one, a saved file, or what Pulumi says. The
+// dataset may be none.
+func Find(ctx context.Context, f *Flags, d task.Dataset) (*Target, error) {
+	if f.Stack == stack.Local {
+		o, err := local.Outputs(f.LocalDir)
 		if errors.Is(err, local.ErrDown) {
-			return nil, withHint(err, "ops local up")
+			return nil, ui.WithHint(err, "ops local up")
 		}
-		return &Target{Outputs: o, Name: stack.Local}, err
+		return &Target{Outputs: o, Name: stack.Local, Dataset: d}, err
 	}
-	if g.Outputs != "" {
-		text, err := os.ReadFile(g.Outputs)
+	if f.Outputs != "" {
+		text, err := os.ReadFile(f.Outputs)
 		if err != nil {
 			return nil, err
 		}
 		o, err := stack.Parse(text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", g.Outputs, err)
+			return nil, fmt.Errorf("%s: %w", f.Outputs, err)
 		}
-		name := g.Stack
+		name := f.Stack
 		if name == "" {
-			name = "of " + g.Outputs
+			name = "of " + f.Outputs
 		}
-		return &Target{Outputs: o, Name: name}, nil
+		return &Target{Outputs: o, Name: name, Dataset: d}, nil
 	}
-	return pulumiTarget(ctx, g)
+	return pulumiTarget(ctx, f, d)
 }
 
-// awsConfig is the SDK's own configuration with the region of the stack; the
+// AWSConfig is the SDK's own configuration with the region of the stack; the
 // local stack has its own endpoints and placeholder credentials.
-func (t *Target) awsConfig(ctx context.Context) (aws.Config, error) {
+func (t *Target) AWSConfig(ctx context.Context) (aws.Config, error) {
 	if t.Name == stack.Local {
 		return local.AWSConfig(t.Outputs), nil
 	}
 	return store.LoadConfig(ctx, t.Region, store.LimitedRetries)
 }
 
-func newStore(ctx context.Context, t *Target) (*store.Store, error) {
-	c, err := t.awsConfig(ctx)
+// Store reaches its bucket.
+func (t *Target) Store(ctx context.Context) (*store.Store, error) {
+	c, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return store.New(s3.NewFromConfig(c, store.ClientOptions), t.BucketName).In(t.Dataset), nil
 }
 
-func newQueue(ctx context.Context, t *Target) (*queue.Client, error) {
-	c, err := t.awsConfig(ctx)
+// Queue reaches its queue and its DLQ.
+func (t *Target) Queue(ctx context.Context) (*queue.Client, error) {
+	c, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +88,9 @@ func newQueue(ctx context.Context, t *Target) (*queue.Client, error) {
 	return q, nil
 }
 
-func newLambda(ctx context.Context, t *Target) (*lambda.Client, error) {
-	c, err := t.awsConfig(ctx)
+// Lambda reaches Lambda.
+func (t *Target) Lambda(ctx context.Context) (*lambda.Client, error) {
+	c, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -127,16 +107,16 @@ func (t *Target) String() string {
 	return fmt.Sprintf("stack %s · %s · %s", t.Name, where, t.Region)
 }
 
-// flags are what to write behind ops to reach the same stack again.
-func (t *Target) flags() string {
+// Flags are what to write behind ops to reach the same stack again.
+func (t *Target) Flags() string {
 	if t.Name == "" || strings.HasPrefix(t.Name, "of ") {
 		return ""
 	}
 	return t.project + " --stack " + t.Name
 }
 
-// in is what to write behind a command to reach the same dataset again.
-func (t *Target) in() string {
+// In is what to write behind a command to reach the same dataset again.
+func (t *Target) In() string {
 	if t.Dataset.IsZero() || os.Getenv("OPS_DATASET") == t.Dataset.String() {
 		return ""
 	}

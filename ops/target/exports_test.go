@@ -1,4 +1,4 @@
-package main
+package target
 
 import (
 	"net/http"
@@ -17,7 +17,7 @@ func TestExportsBypassProxy(t *testing.T) {
 	defer server.Close()
 	target := &Target{}
 	target.SQSEndpoint = server.URL
-	exports := strings.Join(target.exports(), "\n")
+	exports := strings.Join(target.Exports(), "\n")
 	const client = `; python3 -c 'import os, sys, urllib.request
 print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode(), os.environ["NO_PROXY"], os.environ["no_proxy"])' "$1"`
 	const loopback = "127.0.0.1,localhost,::1"
@@ -31,7 +31,8 @@ print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode(), os.enviro
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cmd := exec.Command("sh", "-euc", `eval "$0"`+client, exports, server.URL)
-			cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "http_proxy=http://127.0.0.1:1", "HTTP_PROXY=http://127.0.0.1:1"}, strings.Fields(test.env)...)
+			cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "http_proxy=http://127.0.0.1:1",
+				"HTTP_PROXY=http://127.0.0.1:1"}, strings.Fields(test.env)...)
 			out, err := cmd.CombinedOutput()
 			if got := strings.TrimSpace(string(out)); err != nil || got != "here "+test.want {
 				t.Errorf("%s, %v; want here %s", got, err, test.want)

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -21,8 +21,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
@@ -30,29 +32,30 @@ import (
 // doctor has what the checks of one stack need. Each check is independent of the
 // others: what two of them need is asked twice.
 type doctor struct {
-	o      *Output
-	t      *Target
+	flags  *target.Flags
+	t      *target.Target
 	tasks  *queue.Client
 	store  *store.Store
 	lambda *lambda.Client
 	aws    aws.Config
 }
 
-func newDoctor(ctx context.Context, o *Output, t *Target) (*doctor, error) {
-	config, err := t.awsConfig(ctx)
+func newDoctor(ctx context.Context, f *target.Flags, t *target.Target) (*doctor, error) {
+	config, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d := &doctor{o: o, t: t, lambda: lambda.NewFromConfig(config), aws: config}
-	if d.tasks, err = newQueue(ctx, t); err != nil {
+	d := &doctor{flags: f, t: t, lambda: lambda.NewFromConfig(config), aws: config}
+	if d.tasks, err = t.Queue(ctx); err != nil {
 		return nil, err
 	}
-	d.store, err = newStore(ctx, t)
+	d.store, err = t.Store(ctx)
 	return d, err
 }
 
-func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
-	t, err := findTarget(ctx, o.Globals)
+// Cloud checks a deployed stack. It writes an object to its bucket and deletes it again.
+func Cloud(ctx context.Context, o *ui.Output, f *target.Flags) ([]Finding, error) {
+	t, err := target.Find(ctx, f, "")
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -60,7 +63,7 @@ func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
 		return []Finding{finding("outputs", "", err)}, nil
 	}
 	o.Changing(t) // an object is written, and deleted again
-	d, err := newDoctor(ctx, o, t)
+	d, err := newDoctor(ctx, f, t)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +82,7 @@ func examineCloud(ctx context.Context, o *Output) ([]Finding, error) {
 	return append(first, second...), err
 }
 
-// outputs looks at what the stack says of itself. newTarget has made sure of
+// outputs looks at what the stack says of itself. target.Find has made sure of
 // what all commands need.
 func (d *doctor) outputs(ctx context.Context) (string, error) {
 	var missing []string
@@ -90,12 +93,12 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", withHint(fmt.Errorf("the stack outputs lack %s", strings.Join(missing, ", ")), "pulumi up")
+		return "", ui.WithHint(fmt.Errorf("the stack outputs lack %s", strings.Join(missing, ", ")), "pulumi up")
 	}
-	if d.o.Outputs != "" {
-		return "read from " + d.o.Outputs + "; Pulumi is not asked", nil
+	if d.flags.Outputs != "" {
+		return "read from " + d.flags.Outputs + "; Pulumi is not asked", nil
 	}
-	version, err := pulumi(ctx, d.o.Globals, "version")
+	version, err := target.Pulumi(ctx, d.flags, "version")
 	if err != nil {
 		return "", err
 	}
@@ -108,7 +111,8 @@ var registryPattern = regexp.MustCompile(`^(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-
 
 // region looks whether all parts of the stack are in its region.
 func (d *doctor) region(context.Context) (string, error) {
-	for _, part := range []struct{ name, value string }{{"queueArn", d.t.QueueARN}, {"dlqArn", d.t.DLQARN}, {"functionArn", d.t.FunctionARN}, {"imageUri", d.t.ImageURI}} {
+	for _, part := range []struct{ name, value string }{{"queueArn", d.t.QueueARN}, {"dlqArn", d.t.DLQARN},
+		{"functionArn", d.t.FunctionARN}, {"imageUri", d.t.ImageURI}} {
 		elsewhere := ""
 		if fields := strings.Split(part.value, ":"); fields[0] == "arn" && len(fields) > 3 {
 			elsewhere = fields[3]
@@ -116,7 +120,8 @@ func (d *doctor) region(context.Context) (string, error) {
 			elsewhere = m[2]
 		}
 		if elsewhere != "" && elsewhere != d.t.Region {
-			return "", withHint(fmt.Errorf("the stack's region is %s, but %s is %s", d.t.Region, part.name, part.value), "pulumi config set aws:region %s, then pulumi up", elsewhere)
+			return "", ui.WithHint(fmt.Errorf("the stack's region is %s, but %s is %s", d.t.Region, part.name, part.value),
+				"pulumi config set aws:region %s, then pulumi up", elsewhere)
 		}
 	}
 	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
@@ -129,14 +134,16 @@ func (d *doctor) region(context.Context) (string, error) {
 
 func (d *doctor) credentials(ctx context.Context) (string, error) {
 	if _, err := d.aws.Credentials.Retrieve(ctx); err != nil {
-		return "", withHint(fmt.Errorf("there are no AWS credentials: %w", err), "aws configure, aws sso login, or AWS_PROFILE=NAME")
+		return "", ui.WithHint(fmt.Errorf("there are no AWS credentials: %w", err),
+			"aws configure, aws sso login, or AWS_PROFILE=NAME")
 	}
 	who, err := sts.NewFromConfig(d.aws).GetCallerIdentity(ctx, nil)
 	if err != nil {
 		return "", err
 	}
 	if account := aws.ToString(who.Account); d.t.AccountID != "" && account != d.t.AccountID {
-		return "", withHint(fmt.Errorf("the credentials are of account %s (%s), the stack is in %s", account, aws.ToString(who.Arn), d.t.AccountID), "AWS_PROFILE=NAME of account %s", d.t.AccountID)
+		return "", ui.WithHint(fmt.Errorf("the credentials are of account %s (%s), the stack is in %s", account,
+			aws.ToString(who.Arn), d.t.AccountID), "AWS_PROFILE=NAME of account %s", d.t.AccountID)
 	}
 	return aws.ToString(who.Arn), nil
 }
@@ -149,17 +156,18 @@ func (d *doctor) queue(ctx context.Context) (string, error) {
 	const way = "pulumi up --refresh"
 	switch {
 	case s.ARN != d.t.QueueARN:
-		return "", withHint(fmt.Errorf("%s is the queue %s, the stack's is %s", d.t.QueueURL, s.ARN, d.t.QueueARN), way)
+		return "", ui.WithHint(fmt.Errorf("%s is the queue %s, the stack's is %s", d.t.QueueURL, s.ARN, d.t.QueueARN), way)
 	case s.DeadLetter == "":
-		return "", withHint(errors.New("it has no redrive policy: a task whose worker is killed comes back for ever"), way)
+		return "", ui.WithHint(errors.New("it has no redrive policy: a task whose worker is killed comes back for ever"), way)
 	case s.DeadLetter != d.t.DLQARN:
-		return "", withHint(fmt.Errorf("its dead tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN), way)
+		return "", ui.WithHint(fmt.Errorf("its dead tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN), way)
 	}
 	depth, err := d.tasks.Depth(ctx)
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s waiting, %d with workers; hidden for %s, DLQ after %d deliveries", plural(depth.Waiting+depth.Delayed, "task"), depth.InFlight, span(s.Visibility), s.MaxReceives), nil
+	return fmt.Sprintf("%s waiting, %d with workers; hidden for %s, DLQ after %d deliveries",
+		ui.Plural(depth.Waiting+depth.Delayed, "task"), depth.InFlight, ui.Span(s.Visibility), s.MaxReceives), nil
 }
 
 func (d *doctor) dlq(ctx context.Context) (string, error) {
@@ -170,9 +178,9 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 	const way = "pulumi up --refresh"
 	switch {
 	case dead.ARN != d.t.DLQARN:
-		return "", withHint(fmt.Errorf("%s is the queue %s, the stack's DLQ is %s", d.t.DLQURL, dead.ARN, d.t.DLQARN), way)
+		return "", ui.WithHint(fmt.Errorf("%s is the queue %s, the stack's DLQ is %s", d.t.DLQURL, dead.ARN, d.t.DLQARN), way)
 	case !dead.Takes(d.t.QueueARN):
-		return "", withHint(fmt.Errorf("its redrive allow policy does not name the task queue %s", d.t.QueueARN), way)
+		return "", ui.WithHint(fmt.Errorf("its redrive allow policy does not name the task queue %s", d.t.QueueARN), way)
 	}
 	tasks, err := d.tasks.Settings(ctx)
 	if err != nil {
@@ -180,7 +188,7 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 	}
 	// SQS counts a dead task's age from when it was first sent.
 	if dead.Retention <= tasks.Retention && d.t.Name != stack.Local {
-		return "", withHint(fmt.Errorf("it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it", span(dead.Retention), span(tasks.Retention)),
+		return "", ui.WithHint(fmt.Errorf("it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it", ui.Span(dead.Retention), ui.Span(tasks.Retention)),
 			"a longer retention of the DLQ, or a shorter one of the queue, in the stack's configuration; then pulumi up")
 	}
 	depth, err := d.tasks.DLQDepth(ctx)
@@ -188,7 +196,7 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if depth.Total() > 0 {
-		return fmt.Sprintf("%s: ops%s dlq list", plural(depth.Total(), "dead task"), d.t.flags()), nil
+		return fmt.Sprintf("%s: ops%s dlq list", ui.Plural(depth.Total(), "dead task"), d.t.Flags()), nil
 	}
 	return "empty", nil
 }
@@ -214,35 +222,39 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 	}
 	switch {
 	case c.StateReasonCode == types.StateReasonCodeInvalidImage:
-		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), manifestRule)
+		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), manifestRule)
 	case c.LastUpdateStatusReasonCode == types.LastUpdateStatusReasonCodeInvalidImage:
-		return "", withHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), manifestRule)
+		return "", ui.WithHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), manifestRule)
 	case c.State == types.StatePending:
-		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), "the same in a minute")
+		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), "the same in a minute")
 	case c.State != types.StateActive && c.State != types.StateInactive: // an inactive one wakes at the first task
-		return "", withHint(reason(c.State, c.StateReasonCode, c.StateReason), "pulumi up")
+		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), "pulumi up")
 	case c.LastUpdateStatus == types.LastUpdateStatusInProgress:
-		return "", withHint(errors.New("an update is in progress"), "the same in a minute")
+		return "", ui.WithHint(errors.New("an update is in progress"), "the same in a minute")
 	case c.LastUpdateStatus == types.LastUpdateStatusFailed:
-		return "", withHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), "pulumi up")
+		return "", ui.WithHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), "pulumi up")
 	}
 	runs := ""
 	if out.Code != nil {
 		runs = aws.ToString(out.Code.ResolvedImageUri)
 	}
 	if digest(runs) != digest(d.t.ImageURI) {
-		return "", withHint(fmt.Errorf("it runs the image %q, the stack's is %s", runs, d.t.ImageURI), "pulumi up --refresh")
+		return "", ui.WithHint(fmt.Errorf("it runs the image %q, the stack's is %s", runs, d.t.ImageURI),
+			"pulumi up --refresh")
 	}
 	if len(c.Architectures) > 0 && string(c.Architectures[0]) != d.t.Architecture {
-		return "", withHint(fmt.Errorf("it runs on %s, the stack is for %s", c.Architectures[0], d.t.Architecture), "pulumi up --refresh")
+		return "", ui.WithHint(fmt.Errorf("it runs on %s, the stack is for %s", c.Architectures[0], d.t.Architecture),
+			"pulumi up --refresh")
 	}
 	env := map[string]string{}
 	if c.Environment != nil {
 		env = c.Environment.Variables
 	}
-	for _, v := range []struct{ name, want string }{{stack.EnvBucket, d.t.BucketName}, {stack.EnvQueueURL, d.t.QueueURL}, {stack.EnvDLQURL, d.t.DLQURL}} {
+	for _, v := range []struct{ name, want string }{{stack.EnvBucket, d.t.BucketName}, {stack.EnvQueueURL, d.t.QueueURL},
+		{stack.EnvDLQURL, d.t.DLQURL}} {
 		if env[v.name] != v.want {
-			return "", withHint(fmt.Errorf("its %s is %q, the stack's is %q", v.name, env[v.name], v.want), "pulumi up --refresh")
+			return "", ui.WithHint(fmt.Errorf("its %s is %q, the stack's is %q", v.name, env[v.name], v.want),
+				"pulumi up --refresh")
 		}
 	}
 	timeout := time.Duration(aws.ToInt32(c.Timeout)) * time.Second
@@ -251,10 +263,11 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if timeout >= s.Visibility {
-		return "", withHint(fmt.Errorf("it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run", span(timeout), span(s.Visibility)),
+		return "", ui.WithHint(fmt.Errorf("it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run", ui.Span(timeout), ui.Span(s.Visibility)),
 			"timeoutSeconds below visibilityTimeoutSeconds in the stack's configuration, then pulumi up")
 	}
-	return fmt.Sprintf("%s, %d MB, %s, at most %s", c.State, aws.ToInt32(c.MemorySize), d.t.Architecture, span(timeout)), nil
+	return fmt.Sprintf("%s, %d MB, %s, at most %s", c.State, aws.ToInt32(c.MemorySize), d.t.Architecture,
+		ui.Span(timeout)), nil
 }
 
 // digest is what follows the last @ of an image's URI, or all of one without.
@@ -262,7 +275,8 @@ func digest(uri string) string { return uri[strings.LastIndex(uri, "@")+1:] }
 
 // Manifests that Lambda takes. It refuses indexes of several.
 // https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
-var manifests = []string{"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"}
+var manifests = []string{"application/vnd.docker.distribution.manifest.v2+json",
+	"application/vnd.oci.image.manifest.v1+json"}
 
 // image looks at the image in its repository.
 func (d *doctor) image(ctx context.Context) (string, error) {
@@ -271,48 +285,55 @@ func (d *doctor) image(ctx context.Context) (string, error) {
 		return "", skipped("its registry is not ECR")
 	}
 	digest := digest(d.t.ImageURI)
-	out, err := ecr.NewFromConfig(d.aws).DescribeImages(ctx, &ecr.DescribeImagesInput{RegistryId: &m[1], RepositoryName: &m[3], ImageIds: []ecrtypes.ImageIdentifier{{ImageDigest: &digest}}})
+	out, err := ecr.NewFromConfig(d.aws).DescribeImages(ctx,
+		&ecr.DescribeImagesInput{RegistryId: &m[1], RepositoryName: &m[3],
+			ImageIds: []ecrtypes.ImageIdentifier{{ImageDigest: &digest}}})
 	if err != nil {
 		return "", err
 	}
 	if len(out.ImageDetails) != 1 {
-		return "", withHint(fmt.Errorf("%s has no image %s", m[3], digest), "pulumi up pushes it again")
+		return "", ui.WithHint(fmt.Errorf("%s has no image %s", m[3], digest), "pulumi up pushes it again")
 	}
 	image := out.ImageDetails[0]
 	kind := aws.ToString(image.ImageManifestMediaType)
 	if !slices.Contains(manifests, kind) {
-		return "", withHint(fmt.Errorf("it was pushed as %s", kind), manifestRule)
+		return "", ui.WithHint(fmt.Errorf("it was pushed as %s", kind), manifestRule)
 	}
-	return fmt.Sprintf("%s, one manifest (%s), %s", cut(digest, 20), kind, size(aws.ToInt64(image.ImageSizeInBytes))), nil
+	return fmt.Sprintf("%s, one manifest (%s), %s", ui.Cut(digest, 20), kind,
+		ui.Size(aws.ToInt64(image.ImageSizeInBytes))), nil
 }
 
 func (d *doctor) mapping(ctx context.Context) (string, error) {
-	m, err := getMapping(ctx, d.t, d.lambda)
+	m, err := d.t.Mapping(ctx, d.lambda)
 	if err != nil {
 		return "", err
 	}
 	const way = "pulumi up --refresh"
 	switch state := aws.ToString(m.State); {
-	case state == mappingDisabled:
-		return "", withHint(errors.New("the workers are paused"), "ops%s resume", d.t.flags())
-	case state != mappingEnabled:
-		return "", withHint(fmt.Errorf("it is %s", state), "the same in a minute")
+	case state == target.MappingDisabled:
+		return "", ui.WithHint(errors.New("the workers are paused"), "ops%s resume", d.t.Flags())
+	case state != target.MappingEnabled:
+		return "", ui.WithHint(fmt.Errorf("it is %s", state), "the same in a minute")
 	case aws.ToString(m.EventSourceArn) != d.t.QueueARN:
-		return "", withHint(fmt.Errorf("it reads %s, the stack's queue is %s", aws.ToString(m.EventSourceArn), d.t.QueueARN), way)
+		return "", ui.WithHint(fmt.Errorf("it reads %s, the stack's queue is %s", aws.ToString(m.EventSourceArn),
+			d.t.QueueARN), way)
 	case aws.ToString(m.FunctionArn) != d.t.FunctionARN:
-		return "", withHint(fmt.Errorf("it starts %s, the stack's function is %s", aws.ToString(m.FunctionArn), d.t.FunctionARN), way)
+		return "", ui.WithHint(fmt.Errorf("it starts %s, the stack's function is %s", aws.ToString(m.FunctionArn),
+			d.t.FunctionARN), way)
 	case aws.ToInt32(m.BatchSize) != 1:
-		return "", withHint(fmt.Errorf("it hands over %d tasks at once: one that runs long would hold up the others", aws.ToInt32(m.BatchSize)), way)
+		return "", ui.WithHint(fmt.Errorf("it hands over %d tasks at once: one that runs long would hold up the others",
+			aws.ToInt32(m.BatchSize)), way)
 	case !slices.Contains(m.FunctionResponseTypes, types.FunctionResponseTypeReportBatchItemFailures):
-		return "", withHint(errors.New("it does not ask for ReportBatchItemFailures: tasks that failed would be deleted"), way)
+		return "", ui.WithHint(errors.New("it does not ask for ReportBatchItemFailures: tasks that failed would be deleted"),
+			way)
 	case strings.HasPrefix(aws.ToString(m.LastProcessingResult), "PROBLEM"):
-		return "", withHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.flags())
+		return "", ui.WithHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.Flags())
 	}
-	return mappingEnabled, nil
+	return target.MappingEnabled, nil
 }
 
 func (d *doctor) concurrency(ctx context.Context) (string, error) {
-	m, err := getMapping(ctx, d.t, d.lambda)
+	m, err := d.t.Mapping(ctx, d.lambda)
 	if err != nil {
 		return "", err
 	}
@@ -320,7 +341,8 @@ func (d *doctor) concurrency(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	reserved, err := d.lambda.GetFunctionConcurrency(ctx, &lambda.GetFunctionConcurrencyInput{FunctionName: &d.t.FunctionName})
+	reserved, err := d.lambda.GetFunctionConcurrency(ctx,
+		&lambda.GetFunctionConcurrencyInput{FunctionName: &d.t.FunctionName})
 	if err != nil {
 		return "", err
 	}
@@ -334,17 +356,19 @@ func (d *doctor) concurrency(ctx context.Context) (string, error) {
 	}
 	const why = "deliveries that Lambda throttles count against tasks"
 	if m.ScalingConfig == nil || m.ScalingConfig.MaximumConcurrency == nil {
-		return "", withHint(fmt.Errorf("the event source mapping has no maximum, %s %d: %s", whose, room, why), "pulumi config set maxConcurrency %d, then pulumi up", max(room, 2))
+		return "", ui.WithHint(fmt.Errorf("the event source mapping has no maximum, %s %d: %s", whose, room, why),
+			"pulumi config set maxConcurrency %d, then pulumi up", max(room, 2))
 	}
 	if most := int(*m.ScalingConfig.MaximumConcurrency); most > room {
-		return "", withHint(fmt.Errorf("up to %d workers may start, %s %d (of %d): %s", most, whose, room, limit, why),
+		return "", ui.WithHint(fmt.Errorf("up to %d workers may start, %s %d (of %d): %s", most, whose, room, limit, why),
 			"pulumi config set maxConcurrency %d, then pulumi up; or ask AWS for more (Service Quotas, Lambda, Concurrent executions)", max(room, 2))
 	}
 	return fmt.Sprintf("up to %d workers; %s %d (of %d)", *m.ScalingConfig.MaximumConcurrency, whose, room, limit), nil
 }
 
 func (d *doctor) logGroup(ctx context.Context) (string, error) {
-	out, err := cloudwatchlogs.NewFromConfig(d.aws).DescribeLogGroups(ctx, &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &d.t.LogGroupName})
+	out, err := cloudwatchlogs.NewFromConfig(d.aws).DescribeLogGroups(ctx,
+		&cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &d.t.LogGroupName})
 	if err != nil {
 		return "", err
 	}
@@ -355,9 +379,9 @@ func (d *doctor) logGroup(ctx context.Context) (string, error) {
 		if g.RetentionInDays == nil {
 			return d.t.LogGroupName + ", kept for ever", nil
 		}
-		return fmt.Sprintf("%s, kept for %s", d.t.LogGroupName, plural(int(*g.RetentionInDays), "day")), nil
+		return fmt.Sprintf("%s, kept for %s", d.t.LogGroupName, ui.Plural(int(*g.RetentionInDays), "day")), nil
 	}
-	return "", withHint(fmt.Errorf("there is no log group %s", d.t.LogGroupName), "pulumi up --refresh")
+	return "", ui.WithHint(fmt.Errorf("there is no log group %s", d.t.LogGroupName), "pulumi up --refresh")
 }
 
 // generators compares what is in the image with the local folder.
@@ -366,25 +390,27 @@ func (d *doctor) generators(context.Context) (string, error) {
 		return "", skipped("the stack does not say what is in its image")
 	}
 	in := fmt.Sprintf("%d in the image", len(d.t.Generators))
-	here, err := generator.Discover(d.o.Generators)
+	here, err := generator.Discover(d.flags.Generators)
 	if errors.Is(err, fs.ErrNotExist) {
-		return in + "; there is no " + d.o.Generators + " to compare with", nil
+		return in + "; there is no " + d.flags.Generators + " to compare with", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	diff := compareGenerators(here, d.t.Generators)
+	diff := inventory.Compare(here, d.t.Generators)
 	var found []string
 	for _, f := range []struct {
 		what  string
 		names []string
-	}{{"not in the image: ", diff.local}, {"only in the image: ", diff.image}, {"of another commit in the image: ", diff.changed}} {
+	}{{"not in the image: ", diff.Local}, {"only in the image: ", diff.Image},
+		{"of another commit in the image: ", diff.Changed}} {
 		if len(f.names) > 0 {
-			found = append(found, f.what+plan.Some(f.names))
+			found = append(found, f.what+ui.Some(f.names, 3))
 		}
 	}
 	if len(found) > 0 {
-		return "", withHint(errors.New(strings.Join(found, "; ")), "pulumi up, which brings what is in %s into the image", d.o.Generators)
+		return "", ui.WithHint(errors.New(strings.Join(found, "; ")), "pulumi up, which brings what is in %s into the image",
+			d.flags.Generators)
 	}
-	return in + ", the same as in " + d.o.Generators, nil
+	return in + ", the same as in " + d.flags.Generators, nil
 }

@@ -1,4 +1,4 @@
-package main
+package monitor
 
 import (
 	"context"
@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
-	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -25,13 +25,13 @@ type RunCost struct {
 
 // String is the cost in a line.
 func (c *RunCost) String() string {
-	text := fmt.Sprintf("about %s USD so far, %s in all", dollars(c.Dollars), dollars(c.Expected))
+	text := fmt.Sprintf("about %s USD so far, %s in all", ui.Dollars(c.Dollars), ui.Dollars(c.Expected))
 	if c.Local {
 		text = "nothing here; in Lambda " + text
 	}
-	text += fmt.Sprintf("; generators took %s of CPU", span(lasting(c.CPUSeconds)))
+	text += fmt.Sprintf("; generators took %s of CPU", ui.Span(ui.Seconds(c.CPUSeconds)))
 	if c.Read < c.Receipts {
-		text += fmt.Sprintf(" (from %s of %s receipts)", count(c.Read), count(c.Receipts))
+		text += fmt.Sprintf(" (from %s of %s receipts)", ui.Count(c.Read), ui.Count(c.Receipts))
 	}
 	return text
 }
@@ -67,12 +67,18 @@ type sampled struct {
 	seen    map[string]bool
 }
 
-func newCosts(t *Target, generators int) *costs {
-	return &costs{worker: workerOf(t), local: t.Name == stack.Local, newest: make([]newest, generators), traces: map[string]*sampled{}}
+func newCosts(worker plan.Worker, local bool, generators int) *costs {
+	return &costs{worker: worker, local: local, newest: make([]newest, generators), traces: map[string]*sampled{}}
 }
 
-// look reads the receipts that were chosen, and reckons.
-func (c *costs) look(ctx context.Context, st *store.Store, chosen []store.CellName, p *Progress) (*RunCost, error) {
+// CountCost makes looks tell what the run has cost with such workers: those of Lambda,
+// or for the local stack those that Lambda would have.
+func (m *Monitor) CountCost(worker plan.Worker, local bool) {
+	m.costs = newCosts(worker, local, len(m.run.Generators))
+}
+
+// poll reads the receipts that were chosen, and reckons.
+func (c *costs) poll(ctx context.Context, st *store.Store, chosen []store.CellName, p *Progress) (*RunCost, error) {
 	for cell, err := range st.Cells(ctx, chosen) {
 		if errors.Is(err, store.ErrDamaged) {
 			continue // verify says so

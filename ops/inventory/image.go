@@ -1,0 +1,79 @@
+package inventory
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// inImage returns the generators in a stack's image. What the local catalogue
+// says of one holds for it too, and so does what is wrong with its source if that
+// is of the same commit; one that is in the local folder alone is not ready. Of one
+// whose environment could not be made in the image nothing is known here: a worker
+// says so.
+func (v Inventory) inImage(t *target.Target) ([]generator.Generator, error) {
+	here, err := generator.Discover(v.Generators)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	byName := map[string]generator.Generator{}
+	for _, g := range here {
+		byName[g.Name] = g
+	}
+	var list []generator.Generator
+	for _, name := range slices.Sorted(maps.Keys(t.Generators)) {
+		g := generator.Generator{Name: name, Commit: t.Generators[name], Lock: t.Locks[name],
+			ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags}
+		if g.Commit == byName[name].Commit {
+			g.Problem = byName[name].Problem
+		}
+		list = append(list, g)
+	}
+	if here == nil {
+		return list, nil
+	}
+	d := Compare(here, t.Generators)
+	for _, name := range d.Local {
+		list = append(list, generator.Generator{Name: name,
+			Problem: "it is in " + v.Generators + " but not in the stack's image: pulumi up brings it there"})
+	}
+	if len(d.Changed) > 0 {
+		v.Say("note: the image has another commit than %s of %s: pulumi up brings the local one", v.Generators,
+			ui.Some(d.Changed, 3))
+	}
+	return list, nil
+}
+
+// Difference is what an image and the local folder do not have in common.
+type Difference struct {
+	Local   []string // not in the image
+	Image   []string // not in the folder
+	Changed []string // of another commit
+}
+
+// Compare compares the local folder with an image. Commits that are
+// not known are no difference.
+func Compare(here []generator.Generator, image map[string]string) (d Difference) {
+	seen := map[string]bool{}
+	for _, g := range here {
+		commit, there := image[g.Name]
+		seen[g.Name] = true
+		switch {
+		case !there && g.Problem == "":
+			d.Local = append(d.Local, g.Name)
+		case there && commit != g.Commit && commit != "" && g.Commit != "":
+			d.Changed = append(d.Changed, g.Name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(image)) {
+		if !seen[name] {
+			d.Image = append(d.Image, name)
+		}
+	}
+	return d
+}

@@ -1,0 +1,210 @@
+// Package inventory tells which generators a target has, and makes their environments.
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+)
+
+// Inventory is the generators of the folder, the catalogue and images.
+type Inventory struct {
+	*target.Flags
+	Say func(format string, args ...any) // to a person: what is left out, how far an environment is
+}
+
+// Folder returns the generators of the folder.
+func (v Inventory) Folder() ([]generator.Generator, error) {
+	list, err := generator.Discover(v.Generators)
+	if err != nil {
+		return nil, ui.WithHint(err, "run ops in the checkout, or name the folder with --generators-dir")
+	}
+	return list, nil
+}
+
+// image is the image that the workers of the local stack run in, if any.
+func (v Inventory) image() string {
+	up, err := local.Outputs(v.LocalDir)
+	if err != nil {
+		return ""
+	}
+	return up.ImageURI
+}
+
+// List returns the target's generators and makes no environment. A stack whose
+// workers run in an image has those of the image, the local stack without one those
+// of the local folder. A cloud stack that does not say what is in its image is taken
+// to have the local ones.
+func (v Inventory) List(ctx context.Context, t *target.Target) ([]generator.Generator, error) {
+	switch {
+	case t.Name != stack.Local && t.Generators != nil:
+		return v.inImage(t)
+	case t.Name != stack.Local:
+		return v.Folder()
+	}
+	if uri := v.image(); uri != "" {
+		image, err := local.FindImage(ctx, uri)
+		if err != nil {
+			return nil, err
+		}
+		return image.Generators, nil
+	}
+	all, err := v.All()
+	if err != nil {
+		return nil, err
+	}
+	var list []generator.Generator
+	for _, k := range all {
+		if !k.Fetched {
+			continue
+		}
+		if k.Problem == notMade {
+			k.Problem = ""
+		}
+		list = append(list, k.Generator)
+	}
+	return list, nil
+}
+
+// Prepare returns the generators that a run on the target can use. On the local stack
+// without an image their environments are made first if they are not there: those of
+// the chosen ones, or all.
+func (v Inventory) Prepare(ctx context.Context, t *target.Target, chosen ...string) ([]generator.Generator, error) {
+	if t.Name != stack.Local || v.image() != "" {
+		return v.List(ctx, t)
+	}
+	here, err := v.Folder()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range chosen {
+		if !slices.ContainsFunc(here, func(g generator.Generator) bool { return g.Name == name }) {
+			return here, nil // Choose says so
+		}
+	}
+	index, err := local.Prepare(ctx, v.LocalDir, v.Generators, chosen, func(line string) { v.Say("%s", line) })
+	if err != nil {
+		return nil, err
+	}
+	return index.Generators, nil
+}
+
+// PrepareFolder returns generators of the folder, all if none is named, with their
+// environments made. One that is not ready has a Problem.
+func (v Inventory) PrepareFolder(ctx context.Context, names []string) ([]generator.Generator, error) {
+	here, err := v.Folder()
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, g := range here {
+		all = append(all, g.Name)
+	}
+	if len(names) == 0 {
+		names = []string{Everything}
+	}
+	if names, err = Pick(names, all); err != nil {
+		return nil, v.NotFound(err)
+	}
+	index, err := local.Prepare(ctx, v.LocalDir, v.Generators, names, func(line string) { v.Say("%s", line) })
+	if err != nil {
+		return nil, err
+	}
+	var list []generator.Generator
+	for _, name := range names {
+		g, err := index.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, *g)
+	}
+	return list, nil
+}
+
+// Choose returns the generators that were named. One that is not ready is refused, and
+// left out with a word where all were asked for.
+func (v Inventory) Choose(list []generator.Generator, names []string) ([]generator.Generator, error) {
+	byName := map[string]generator.Generator{}
+	var known []string
+	for _, g := range list {
+		byName[g.Name] = g
+		known = append(known, g.Name)
+	}
+	picked, err := Pick(names, known)
+	if err != nil {
+		return nil, v.NotFound(err)
+	}
+	var chosen []generator.Generator
+	var seedless []string
+	for _, name := range picked {
+		g := byName[name]
+		switch {
+		case g.Problem == "":
+			chosen = append(chosen, g)
+			if !g.Flags.Seed && g.Flags.From != "" { // an image does not tell
+				seedless = append(seedless, name)
+			}
+		case slices.Contains(names, Everything):
+			v.Say("left out: %s: %s", name, g.Problem)
+		default:
+			return nil, fmt.Errorf("generator %s is not ready: %s", name, g.Problem)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, errors.New("no generator is ready")
+	}
+	if len(seedless) > 0 {
+		v.Say("note: no seed can be given to %s: nothing keeps chunks from coming out alike, and ops verify counts duplicates", ui.Some(seedless, 3))
+	}
+	return chosen, nil
+}
+
+// Everything among names means every generator.
+const Everything = "all"
+
+// Pick returns the names, each once. One that is not known is refused with the nearest
+// that is.
+func Pick(names, known []string) ([]string, error) {
+	if slices.Contains(names, Everything) {
+		if len(known) == 0 {
+			return nil, errors.New("there are no generators")
+		}
+		return known, nil
+	}
+	var picked []string
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, &generator.UnknownError{Name: name, Nearest: generator.Nearest(name, known)}
+		}
+		if !slices.Contains(picked, name) {
+			picked = append(picked, name)
+		}
+	}
+	return picked, nil
+}
+
+// NotFound adds the way out to the error of a name that was not found: it may be
+// one of the catalogue.
+func (v Inventory) NotFound(err error) error {
+	unknown, ok := errors.AsType[*generator.UnknownError](err)
+	if !ok {
+		return err
+	}
+	if entries, err := generator.ReadCatalogue(v.Generators); err == nil {
+		switch e := entries[unknown.Name]; {
+		case e.Skip != "":
+			return ui.WithHint(fmt.Errorf("the catalogue leaves %s out: %s", unknown.Name, e.Skip), "ops generators list")
+		case e.Repository != "":
+			return ui.WithHint(fmt.Errorf("generator %s is in the catalogue and not fetched yet", unknown.Name),
+				"ops generators sync %s", unknown.Name)
+		}
+	}
+	return ui.WithHint(err, "ops generators list")
+}

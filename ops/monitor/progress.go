@@ -1,0 +1,117 @@
+package monitor
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Progress is how far a run is at one moment.
+type Progress struct {
+	Run        string              `json:"run"`
+	Time       time.Time           `json:"time"`
+	Generators []GeneratorProgress `json:"generators"`
+	Committed  int                 `json:"committed"` // samples
+	Expected   int                 `json:"expected"`  // samples
+	Rate       float64             `json:"rate"`      // samples per second, in the last two minutes
+	ETASeconds float64             `json:"eta_seconds,omitempty"`
+	Queue      queue.Depth         `json:"queue"`
+	Settling   float64             `json:"queue_settling_seconds,omitempty"` // for how long an empty queue is watched still, because counts lag
+	DLQ        int                 `json:"dlq"`
+	DLQOldest  float64             `json:"dlq_oldest_seconds,omitempty"`
+	Failures   map[task.Cause]int  `json:"failures,omitempty"`        // reports, by cause
+	Unread     int                 `json:"failures_unread,omitempty"` // reports that were too many to be read
+	Cost       *RunCost            `json:"cost,omitempty"`
+}
+
+// GeneratorProgress is how far one generator is.
+type GeneratorProgress struct {
+	Name      string `json:"name"`
+	Committed int    `json:"committed"`
+	Expected  int    `json:"expected"`
+}
+
+// Whole reports whether everything is committed.
+func (p *Progress) Whole() bool { return p.Committed >= p.Expected }
+
+// speed is the rate and the ETA, "" where nothing has been committed lately.
+func (p *Progress) speed() string {
+	if p.Rate <= 0 {
+		return ""
+	}
+	s := fmt.Sprintf("  %.1f/s", p.Rate)
+	if p.ETASeconds > 0 {
+		s += "  ETA " + ui.Span(time.Duration(p.ETASeconds*float64(time.Second)))
+	}
+	return s
+}
+
+// settling says why a watch of an empty queue goes on, "" where it does not.
+func (p *Progress) settling() string {
+	if p.Settling < 1 {
+		return ""
+	}
+	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)",
+		ui.Span(time.Duration(p.Settling*float64(time.Second))))
+}
+
+// dead is how many messages the DLQ has, and for how long.
+func (p *Progress) dead() string {
+	if p.DLQ == 0 {
+		return "0"
+	}
+	least := ""
+	if p.DLQ > peeked { // SQS shows them in no order
+		least = "at least "
+	}
+	return fmt.Sprintf("%s, the oldest for %s%s", ui.Count(p.DLQ), least,
+		ui.Span(time.Duration(p.DLQOldest*float64(time.Second))))
+}
+
+// line is a look in one line.
+func (p *Progress) line() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), ui.Count(p.Committed),
+		ui.Count(p.Expected), p.percent())
+	b.WriteString(p.speed())
+	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight,
+		p.Queue.Delayed, p.dead())
+	b.WriteString(p.settling())
+	if p.failed() {
+		fmt.Fprintf(&b, "  failures %s", p.causes())
+	}
+	if p.Cost != nil && !p.Cost.Local {
+		fmt.Fprintf(&b, "  USD %s", ui.Dollars(p.Cost.Dollars))
+	}
+	return b.String()
+}
+
+func (p *Progress) percent() float64 {
+	if p.Expected == 0 {
+		return 100
+	}
+	return 100 * float64(p.Committed) / float64(p.Expected)
+}
+
+func (p *Progress) Table(w io.Writer) {
+	fmt.Fprintf(w, "run %s\n", p.Run)
+	fmt.Fprintln(w, "GENERATOR\tCOMMITTED\tEXPECTED\t")
+	for _, g := range p.Generators {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, ui.Count(g.Committed), ui.Count(g.Expected),
+			100*float64(g.Committed)/float64(max(g.Expected, 1)))
+	}
+	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", ui.Count(p.Committed), ui.Count(p.Expected), p.percent(), p.speed())
+	fmt.Fprintf(w, "queue\t%d waiting, %d in flight, %d delayed\n", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)
+	fmt.Fprintf(w, "dlq\t%s\n", p.dead())
+	if p.failed() {
+		fmt.Fprintf(w, "failures\t%s\n", p.causes())
+	}
+	if p.Cost != nil {
+		fmt.Fprintf(w, "cost\t%s\n", p.Cost)
+	}
+}

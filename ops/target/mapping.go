@@ -1,0 +1,64 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+)
+
+// States of an event source mapping that matter here. Between them it is
+// Creating, Enabling, Updating, Disabling or Deleting; the SDK has no names for
+// them. https://docs.aws.amazon.com/lambda/latest/api/API_EventSourceMappingConfiguration.html
+const (
+	MappingEnabled  = "Enabled"
+	MappingDisabled = "Disabled"
+)
+
+// Mapping asks for the event source mapping.
+func (t *Target) Mapping(ctx context.Context, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
+	if t.EventSourceMappingID == "" {
+		return nil, ui.WithHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"),
+			"pulumi up; or for the local stack, ops local down and up")
+	}
+	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})
+	if err != nil {
+		return nil, t.mappingError(err)
+	}
+	return out, nil
+}
+
+// MappingState asks in which state the event source mapping is.
+func (t *Target) MappingState(ctx context.Context, l *lambda.Client) (string, error) {
+	m, err := t.Mapping(ctx, l)
+	if err != nil {
+		return "", err
+	}
+	return aws.ToString(m.State), nil
+}
+
+// SetMapping lets workers have tasks, or not.
+func (t *Target) SetMapping(ctx context.Context, l *lambda.Client, on bool) error {
+	_, err := l.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &t.EventSourceMappingID,
+		Enabled: &on})
+	if err != nil {
+		return t.mappingError(err)
+	}
+	return nil
+}
+
+func (t *Target) mappingError(err error) error {
+	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone {
+		return ui.WithHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker",
+			t.EventSourceMappingID), "pulumi up --refresh makes it again")
+	}
+	if _, busy := errors.AsType[*types.ResourceInUseException](err); busy {
+		return ui.WithHint(fmt.Errorf("the event source mapping is being changed: %w", err), "the same in a minute")
+	}
+	return fmt.Errorf("the event source mapping: %w", err)
+}

@@ -1,0 +1,79 @@
+package ui
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+
+	"github.com/aws/smithy-go"
+)
+
+// Exit statuses. Usage errors end with kong's 80.
+const (
+	ExitFailed  = 1 // it could not be done
+	ExitProblem = 2 // it was done, and found a problem
+	ExitUsage   = 80
+)
+
+// StatusError is an error with an exit status of its own. With an empty text it
+// only sets the status: what there is to say has been said.
+type StatusError struct {
+	status int
+	text   string
+}
+
+func (e *StatusError) Error() string { return e.text }
+func (e *StatusError) ExitCode() int { return e.status }
+
+// Problem says that a command ran and found one.
+func Problem(format string, args ...any) error {
+	return &StatusError{ExitProblem, fmt.Sprintf(format, args...)}
+}
+
+// Usage says that the flags do not fit together.
+func Usage(format string, args ...any) error {
+	return &StatusError{ExitUsage, fmt.Sprintf(format, args...)}
+}
+
+// Hint is an error and the way out of it.
+type Hint struct {
+	error
+	Way string
+}
+
+func (h *Hint) Unwrap() error { return h.error }
+
+// WithHint adds the way out to an error.
+func WithHint(err error, format string, args ...any) error {
+	return &Hint{err, fmt.Sprintf(format, args...)}
+}
+
+// providerPrefix is the type that kong puts in front of what a provider says.
+var providerPrefix = regexp.MustCompile(`^(\*[a-z]+\.[A-Z][A-Za-z]+: )+`)
+
+// Plain is an error's text for people: without kong's prefix, and of a failed request,
+// of which the AWS SDK names each of its layers, the service, the operation and the reason.
+func Plain(err error) string {
+	text := providerPrefix.ReplaceAllString(err.Error(), "")
+	var request *smithy.OperationError
+	if !errors.As(err, &request) {
+		return text
+	}
+	reason := request.Err
+	var answer smithy.APIError
+	var network *net.OpError
+	switch {
+	case errors.As(err, &answer):
+		reason = fmt.Errorf("%s: %s", answer.ErrorCode(), answer.ErrorMessage())
+	case errors.As(err, &network):
+		reason = network
+	default:
+		for next := reason; next != nil; next = errors.Unwrap(next) {
+			reason = next
+		}
+	}
+	return strings.Replace(text, request.Error(), fmt.Sprintf("%s %s: %v", request.ServiceID, request.OperationName,
+		reason), 1)
+}

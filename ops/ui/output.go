@@ -1,0 +1,125 @@
+// Package ui is how commands speak: data and messages, questions, progress, errors with
+// hints and exit statuses, and numbers as people write them.
+package ui
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/mattn/go-isatty"
+)
+
+// Output is where commands write: data to standard output, what they say to standard
+// error.
+type Output struct {
+	*Style
+	Stdout   io.Writer // data
+	Stderr   io.Writer
+	stdin    io.Reader
+	Terminal bool // standard error is a person's
+	mu       sync.Mutex
+	bar      bool // a progress bar stands on the current line
+	said     time.Time
+}
+
+// Style is how a command talks to who runs it.
+type Style struct {
+	JSON bool `help:"Print data as JSON."`
+	Yes  bool `help:"Do what would be asked about without asking." short:"y"`
+}
+
+// New returns the output of this process.
+func New(s *Style) *Output {
+	return &Output{
+		Style: s, Stdout: os.Stdout, Stderr: os.Stderr, stdin: os.Stdin, Terminal: isatty.IsTerminal(os.Stderr.Fd()),
+	}
+}
+
+// Print prints data: as JSON if that is wanted, else as table writes it.
+func (o *Output) Print(v any, table func(w io.Writer)) error {
+	o.Clear()
+	if o.JSON {
+		e := json.NewEncoder(o.Stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	}
+	w := tabwriter.NewWriter(o.Stdout, 0, 8, 2, ' ', 0)
+	table(w)
+	return w.Flush()
+}
+
+// Say tells a person something.
+func (o *Output) Say(format string, args ...any) {
+	o.Clear()
+	fmt.Fprintf(o.Stderr, format+"\n", args...)
+}
+
+// Changing says what is about to be changed.
+func (o *Output) Changing(t fmt.Stringer) { o.Say("%s", t) }
+
+// Confirm asks before something that cannot be undone. Where nobody can answer
+// it refuses.
+func (o *Output) Confirm(question string) error {
+	if o.Yes {
+		return nil
+	}
+	o.Clear()
+	in, ok := o.stdin.(*os.File)
+	if !ok || !isatty.IsTerminal(in.Fd()) {
+		return WithHint(fmt.Errorf("%s: nobody is there to confirm it", question), "the same with --yes")
+	}
+	fmt.Fprintf(o.Stderr, "%s? [y/N] ", question)
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if a := strings.ToLower(strings.TrimSpace(line)); a != "y" && a != "yes" {
+		return errors.New("nothing was done")
+	}
+	return nil
+}
+
+// Progress shows how far something is: a bar on a terminal, a plain line every
+// few seconds elsewhere.
+func (o *Output) Progress(what string, done, total int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if !o.Terminal {
+		if done < total && now.Sub(o.said) < 5*time.Second {
+			return
+		}
+		o.said = now
+		fmt.Fprintf(o.Stderr, "%s %s of %s\n", what, Count(done), Count(total))
+		return
+	}
+	if done < total && now.Sub(o.said) < 100*time.Millisecond {
+		return
+	}
+	o.said, o.bar = now, true
+	const width = 30
+	full := width
+	if total > 0 {
+		full = width * min(done, total) / total // totals may be estimates
+	}
+	fmt.Fprintf(o.Stderr, "\r\033[K%s %s%s %s of %s", what, strings.Repeat("█", full), strings.Repeat("░", width-full),
+		Count(done), Count(total))
+}
+
+// Clear ends the line of a progress bar.
+func (o *Output) Clear() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.bar {
+		fmt.Fprintln(o.Stderr)
+		o.bar = false
+	}
+}

@@ -1,0 +1,112 @@
+package ui
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Count writes a number with separators: 12,345.
+func Count(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Size writes a number of bytes: 1.5 MB.
+func Size(n int64) string {
+	f, unit := float64(n), "B"
+	for _, next := range []string{"kB", "MB", "GB", "TB"} {
+		if f < 1000 {
+			break
+		}
+		f, unit = f/1000, next
+	}
+	if unit == "B" {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", f, unit)
+}
+
+// Plural writes a number and what it counts: 1 sample, 2 samples.
+func Plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return Count(n) + " " + what + "s"
+}
+
+// FromHere writes a path below the working folder as somebody there would.
+func FromHere(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if name, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(name) {
+		return name
+	}
+	return path
+}
+
+// Cut shortens a text to one line of at most n characters.
+func Cut(s string, n int) string {
+	s = Printable(strings.Join(strings.Fields(s), " "))
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+// Printable is a line of somebody else's without what a terminal would obey or a
+// table take for a column.
+func Printable(line string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsControl(r):
+			return -1
+		}
+		return r
+	}, line)
+}
+
+// Seconds is a number of seconds as a duration.
+func Seconds(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+
+// Dollars writes an amount of money.
+func Dollars(d float64) string {
+	switch {
+	case d > 0 && d < 0.001:
+		return "<0.001"
+	case d < 0.1:
+		return fmt.Sprintf("%.3f", d)
+	}
+	return fmt.Sprintf("%.2f", d)
+}
+
+// Some lists at most a few names and counts the others.
+func Some(names []string, few int) string {
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+}
+
+// Span writes a duration as a person would: 7.1 days, 1h02m, 3m05s, 12.4 s.
+func Span(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%.1f days", d.Hours()/24)
+}
