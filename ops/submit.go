@@ -202,7 +202,7 @@ func (c *SubmitCmd) costOf(o *Output, t *target.Target, run task.Run) (*plan.Est
 	if err != nil {
 		return nil, err
 	}
-	s := plan.Setting{Worker: workerOf(t), Concurrency: plan.MostWorkers}
+	s := plan.Setting{Worker: t.Worker(), Concurrency: plan.MostWorkers}
 	s.Slower = c.Slower
 	return plan.Of(run, costs, s)
 }
@@ -310,7 +310,7 @@ func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *target.Target, st 
 	if err := c.pin(ctx, st, &run, false); err != nil {
 		return run, err
 	}
-	c.cut(&run, costs, workersOf(t))
+	c.cut(&run, costs, t.Setting())
 	left, err := missing(ctx, st, run)
 	if err != nil {
 		return run, err
