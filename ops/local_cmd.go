@@ -322,7 +322,7 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *
 	if err := c.pin(ctx, st, &run, true); err != nil {
 		return nil, err
 	}
-	c.cut(&run, costs, workersOf(t))
+	c.cut(&run, costs, t.Setting())
 	run, err := missing(ctx, st, run)
 	if err != nil {
 		return nil, err

@@ -52,7 +52,7 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 		return err
 	}
 	m := monitor.New(st, q, run)
-	m.CountCost(workerOf(t), t.Name == stack.Local)
+	m.CountCost(t.Worker(), t.Name == stack.Local)
 	if !c.Watch {
 		p, err := m.Poll(ctx)
 		if err != nil {

@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
@@ -162,9 +161,9 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *ta
 		if t, err = target.Find(ctx, o.Flags, ""); err != nil {
 			return s, nil, err
 		}
-		s.Worker = workerOf(t)
+		s.Worker = t.Worker()
 		s.Slower = c.Slower
-		ask(ctx, o, t, &s)
+		t.Ask(ctx, o.Say, &s)
 	}
 	s.MemoryMB = cmp.Or(c.Memory, s.MemoryMB)
 	s.Architecture = cmp.Or(c.Architecture, s.Architecture)
@@ -214,64 +213,6 @@ func (c *PlanCmd) keep(ctx context.Context, o *Output, t *target.Target, run *ta
 	}
 	run.Format = m.Format
 	return true, nil
-}
-
-// workerOf is a stack's worker, as far as its outputs tell.
-func workerOf(t *target.Target) plan.Worker {
-	w := plan.DefaultWorker()
-	if t.Name == stack.Local {
-		return w // what it would be in Lambda
-	}
-	w.MemoryMB = cmp.Or(t.MemoryMB, w.MemoryMB)
-	w.Architecture = cmp.Or(t.Architecture, w.Architecture)
-	return w
-}
-
-// ask asks AWS for what the stack outputs do not tell. A plan is no less a plan
-// without it.
-func ask(ctx context.Context, o *Output, t *target.Target, s *plan.Setting) {
-	q, err := t.Queue(ctx)
-	if err == nil {
-		settings, e := q.Settings(ctx)
-		s.Retention, err = settings.Retention, e
-	}
-	if err != nil {
-		o.Say("note: the queue does not say how long it keeps a task (%s); 7 days are assumed", ui.Plain(err))
-	}
-	if t.FunctionName == "" || t.EventSourceMappingID == "" {
-		return
-	}
-	l, err := t.Lambda(ctx)
-	if err == nil {
-		err = askLambda(ctx, t, l, s)
-	}
-	if err != nil {
-		o.Say("note: Lambda does not say how the stack is configured (%s); %d workers of %s are assumed", ui.Plain(err), s.Concurrency, s.Timeout)
-	}
-}
-
-// askLambda asks for the function's limits and how many of it may run.
-func askLambda(ctx context.Context, t *target.Target, l *lambda.Client, s *plan.Setting) error {
-	f, err := l.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &t.FunctionName})
-	if err != nil {
-		return err
-	}
-	if f.Timeout != nil {
-		s.Timeout = time.Duration(*f.Timeout) * time.Second
-	}
-	if f.EphemeralStorage != nil && f.EphemeralStorage.Size != nil {
-		s.DiskMB = int(*f.EphemeralStorage.Size)
-	}
-	m, err := t.Mapping(ctx, l)
-	if err != nil {
-		return err
-	}
-	if m.ScalingConfig != nil && m.ScalingConfig.MaximumConcurrency != nil {
-		s.Concurrency = int(*m.ScalingConfig.MaximumConcurrency)
-	} else {
-		s.Concurrency = plan.MostWorkers
-	}
-	return nil
 }
 
 // generators are the chosen ones: of the stack's image, or of the folder.

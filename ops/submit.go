@@ -196,7 +196,7 @@ func (c *order) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimat
 	if err != nil {
 		return nil, err
 	}
-	s := plan.Setting{Worker: workerOf(t), Concurrency: plan.MostWorkers}
+	s := plan.Setting{Worker: t.Worker(), Concurrency: plan.MostWorkers}
 	s.Slower = c.Slower
 	return plan.Of(run, costs, s)
 }
@@ -291,7 +291,7 @@ func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *sto
 	if err := c.pin(ctx, st, &run, false); err != nil {
 		return run, left, err
 	}
-	c.cut(&run, costs, workersOf(t))
+	c.cut(&run, costs, t.Setting())
 	if left, err = missing(ctx, st, run); err == nil {
 		c.sayCommitted(o, left)
 	}

@@ -7,14 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"time"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -204,15 +201,4 @@ func knownCosts(o *Output) map[string]plan.Cost {
 		o.Say("note: %v", err)
 	}
 	return costs
-}
-
-// workersOf is what tasks are cut for. How many workers a stack in the cloud starts is
-// not asked for: as many as it has unless it is configured otherwise.
-func workersOf(t *target.Target) plan.Setting {
-	s := plan.DefaultSetting()
-	s.Worker = workerOf(t)
-	if t.Name == stack.Local && t.Workers > 0 { // they share the CPUs, and each has as much memory for one as in Lambda
-		s.Concurrency, s.MemoryMB = t.Workers, max(1, runtime.NumCPU()/t.Workers)*plan.MegabytesPerCPU
-	}
-	return s
 }

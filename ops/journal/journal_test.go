@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -72,11 +74,41 @@ func TestBusy(t *testing.T) {
 	}
 }
 
+// Who opens it while another one rewrites it gets the new file.
+func TestRewrittenMeanwhile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "j")
+	const writers, lines = 4, 25
+	var group sync.WaitGroup
+	for range writers {
+		group.Go(func() {
+			for n := 0; n < lines; {
+				j, text, err := Open(path)
+				if errors.Is(err, ErrBusy) {
+					runtime.Gosched()
+					continue
+				}
+				if err == nil {
+					err = errors.Join(j.Rewrite(text), j.Append([]byte("x\n")), j.Close())
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				n++
+			}
+		})
+	}
+	group.Wait()
+	if _, text := reopen(t, path); len(text) != writers*lines*len("x\n") {
+		t.Errorf("%d bytes of %d", len(text), writers*lines*len("x\n"))
+	}
+}
+
 // A full disk takes nothing that is there, nor leaves half a line.
 func TestFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
 	j, _ := reopen(t, path)
-	if err := j.Append([]byte("one\n")); err != nil {
+	if err := errors.Join(j.Append([]byte("one\nmore\n")), j.Rewrite([]byte("one\n"))); err != nil {
 		t.Fatal(err)
 	}
 	signal.Ignore(syscall.SIGXFSZ)

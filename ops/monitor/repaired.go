@@ -31,7 +31,9 @@ func (d repaired) left(ctx context.Context, st *store.Store, repairs []task.Task
 			}
 		}
 	}
-	names = slices.DeleteFunc(slices.Clone(names), func(n store.CellName) bool { return open[n.Key] == nil || len(open[n.Key]) == 1 && d[n.Key] == n.ETag })
+	names = slices.DeleteFunc(slices.Clone(names), func(n store.CellName) bool {
+		return open[n.Key] == nil || len(open[n.Key]) == 1 && d[n.Key] == n.ETag
+	})
 	for cell, err := range st.Cells(ctx, names) {
 		if errors.Is(err, store.ErrDamaged) {
 			continue // verify tells
@@ -41,7 +43,8 @@ func (d repaired) left(ctx context.Context, st *store.Store, repairs []task.Task
 		}
 		done := 0
 		for _, r := range open[cell.Key()] {
-			if r.task.Restore > 0 && cell.Restorable(r.task, r.chunk) < 0 || r.task.Restore == 0 && cell.Repaired(r.task, r.chunk) {
+			if r.task.Restore > 0 && cell.Restorable(r.task, r.chunk) < 0 ||
+				r.task.Restore == 0 && cell.Repaired(r.task, r.chunk) {
 				done++
 				left -= len(r.chunk.Kept())
 			}
