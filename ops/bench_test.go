@@ -196,7 +196,7 @@ func BenchmarkHalfMillion(b *testing.B) {
 			b.Run("submit-missing", func(b *testing.B) {
 				sent := 0
 				rounds(b, func() took {
-					x := f.ops(b, dir, 0, "--yes", "submit", "--missing", "--run", run.ID)
+					x := f.ops(b, dir, 0, "--yes", "repair", "--run", run.ID)
 					sent += 100
 					if waiting, _, _ := f.sqs.Counts(testTasks); waiting != sent {
 						b.Fatalf("%d tasks are in the queue, want %d", waiting, sent)

@@ -331,7 +331,7 @@ func ago(t time.Time) string { return ui.Span(time.Since(t)) + " ago" }
 // DLQDownloadCmd saves the DLQ.
 type DLQDownloadCmd struct {
 	dlqFilter
-	Output string `help:"Folder to save the messages to, one JSON file each." required:"" type:"path" placeholder:"DIR"`
+	To string `help:"Folder to save the messages to, one JSON file each." aliases:"output" required:"" type:"path" placeholder:"DIR"`
 }
 
 // Validate checks the flags.
@@ -342,13 +342,13 @@ func (*DLQDownloadCmd) Help() string {
 	return `One JSON file for each message, with its body as it was sent, its attributes and its cause. 'ops dlq replay --from' sends what stands there, so bodies can be edited in between.
 
 Examples:
-  ops --stack dev dlq download --output dead
-  ops --stack dev dlq download --output dead --generator maze-task-data-generator --cause crashed`
+  ops --stack dev dlq download --to dead
+  ops --stack dev dlq download --to dead --generator maze-task-data-generator --cause crashed`
 }
 
 // Run saves every message once.
 func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
-	if err := os.MkdirAll(c.Output, 0o755); err != nil {
+	if err := os.MkdirAll(c.To, 0o755); err != nil {
 		return err
 	}
 	saved := 0
@@ -358,13 +358,13 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 			return err
 		}
 		saved++
-		return atomicfile.Write(filepath.Join(c.Output, task.SafeName(d.ID)+".json"), append(text, '\n'))
+		return atomicfile.Write(filepath.Join(c.To, task.SafeName(d.ID)+".json"), append(text, '\n'))
 	})
 	if err != nil {
 		return err
 	}
-	return o.Print(map[string]any{"messages": saved, "to": c.Output}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", ui.Plural(saved, "message"), c.Output)
+	return o.Print(map[string]any{"messages": saved, "to": c.To}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", ui.Plural(saved, "message"), c.To)
 	})
 }
 

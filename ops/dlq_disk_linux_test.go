@@ -21,7 +21,7 @@ func TestDLQDownloadToFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	to := filepath.Join(dir, "saved")
 	smallDisk(t, to, "256k")
-	out, err := c.ops(t, dir, "dlq", "download", "--output", to).CombinedOutput()
+	out, err := c.ops(t, dir, "dlq", "download", "--to", to).CombinedOutput()
 	if err == nil || strings.Count(string(out), "no space left on device") != 1 {
 		t.Errorf("%v: %s", err, out)
 	}

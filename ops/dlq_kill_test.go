@@ -46,7 +46,7 @@ func TestReplayKilledAtEveryRequest(t *testing.T) {
 				args := []string{"dlq", "replay"}
 				if from == "folder" {
 					saved := filepath.Join(dir, "saved")
-					if out, err := c.ops(t, dir, "dlq", "download", "--output", saved).CombinedOutput(); err != nil {
+					if out, err := c.ops(t, dir, "dlq", "download", "--to", saved).CombinedOutput(); err != nil {
 						t.Fatalf("%v: %s", err, out)
 					}
 					if _, err := c.take(t.Context(), testDead); err != nil {

@@ -15,8 +15,8 @@ import (
 
 // GeneratorsLockCmd locks what generators require.
 type GeneratorsLockCmd struct {
-	Names   []string `arg:"" optional:"" name:"name" help:"Only of these generators. Default: all that are there." predictor:"generator"`
-	Upgrade bool     `help:"Resolve anew, as of now, what is locked already."`
+	Names  []string `arg:"" optional:"" name:"name" help:"Only of these generators. Default: all that are there." predictor:"generator"`
+	Update bool     `help:"Resolve anew, as of now, what is locked already." aliases:"upgrade"`
 }
 
 // Help is the long help.
@@ -29,7 +29,7 @@ Exit status 2: some requirements cannot be resolved.
 
 Examples:
   ops generators lock
-  ops generators lock maze-task-data-generator --upgrade`
+  ops generators lock maze-task-data-generator --update`
 }
 
 // Run locks.
@@ -48,7 +48,7 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 			return o.inventory().NotFound(err)
 		}
 	}
-	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names, Upgrade: c.Upgrade, Progress: func(line string) { o.Say("%s", line) }}
+	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names, Update: c.Update, Progress: func(line string) { o.Say("%s", line) }}
 	results, err := locks.Make(ctx)
 	if err != nil {
 		return err

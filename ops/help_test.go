@@ -19,7 +19,7 @@ func TestHelpTeaches(t *testing.T) {
 			t.Errorf("%s has no long help with examples", node.FullPath())
 		}
 		for _, flag := range node.Flags {
-			if flag.Help == "" {
+			if flag.Help == "" && !flag.Hidden {
 				t.Errorf("%s: --%s has no description", node.FullPath(), flag.Name)
 			}
 		}

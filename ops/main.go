@@ -37,6 +37,7 @@ type CLI struct {
 	Submit     SubmitCmd                 `cmd:"" help:"Plan a run and send its tasks."`
 	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
 	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
+	Repair     RepairCmd                 `cmd:"" help:"Make what is missing or damaged again, and replace duplicates."`
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
 	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
 	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare."`
@@ -115,7 +116,7 @@ func report(ctx context.Context, err error) int {
 	case errors.As(err, &h):
 		fmt.Fprintf(os.Stderr, "try: %s\n", h.Way)
 	case errors.Is(err, store.ErrDamaged):
-		fmt.Fprintln(os.Stderr, "try: ops verify --deep on the same stack: it says what is damaged, and how to mend it")
+		fmt.Fprintln(os.Stderr, "try: ops verify --deep on the same stack: it says what is damaged, and how to repair it")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		fmt.Fprintln(os.Stderr, "try: the same when the stack is up again; for the local one, ops local up")
 	}

@@ -98,5 +98,5 @@ func verdict(t *target.Target, p *monitor.Progress) error {
 		return nil
 	}
 	return ui.WithHint(ui.Problem("the run is not whole: %s missing, and the queue is empty", ui.Plural(p.Expected-p.Committed, "sample")),
-		"ops%s dlq list, then ops%s submit --missing --run %s%s", t.Flags(), t.Flags(), p.Run, t.In())
+		"ops%s dlq list, then ops%s repair --run %s%s", t.Flags(), t.Flags(), p.Run, t.In())
 }

@@ -32,7 +32,7 @@ import (
 type PlanCmd struct {
 	inDataset
 	wanted
-	Concurrency  int     `help:"Workers at once. Default: the stack's maxConcurrency, or 10." placeholder:"N"`
+	Workers      int     `help:"Workers at once. Default: the stack's maxConcurrency, or 10." aliases:"concurrency" placeholder:"N"`
 	Memory       int     `help:"Memory of a worker in MB. Default: the stack's, or 10240." placeholder:"MB"`
 	Architecture string  `help:"Instruction set of the workers: x86_64 or arm64. Default: the stack's, or x86_64." enum:",x86_64,arm64" default:"" placeholder:"NAME"`
 	Slower       float64 `help:"How many times the seconds of this machine a worker takes." default:"1" placeholder:"FACTOR"`
@@ -53,15 +53,15 @@ Exit status 2: the run cannot work like this, for example because a chunk takes 
 
 Examples:
   ops plan --all --samples 10000 --canary 10
-  ops plan --all --samples 10000 --concurrency 900 --format tar --chunk 100
+  ops plan --all --samples 10000 --workers 900 --format tar --chunk 100
   ops --stack dev plan --generator maze-task-data-generator --samples 500 --json`
 }
 
 // Validate checks the flags.
 func (c *PlanCmd) Validate() error {
 	switch {
-	case c.Concurrency < 0:
-		return ui.Usage("--concurrency is %d, it must be at least 1", c.Concurrency)
+	case c.Workers < 0:
+		return ui.Usage("--workers is %d, it must be at least 1", c.Workers)
 	case c.Memory != 0 && (c.Memory < 128 || c.Memory > 10240):
 		return ui.Usage("--memory is %d, it must be from 128 to 10240", c.Memory)
 	case c.Canary != 0 && (c.Canary < 2 || c.Canary > task.MaxSamples):
@@ -167,7 +167,7 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *ta
 	}
 	s.MemoryMB = cmp.Or(c.Memory, s.MemoryMB)
 	s.Architecture = cmp.Or(c.Architecture, s.Architecture)
-	s.Concurrency = cmp.Or(c.Concurrency, s.Concurrency)
+	s.Concurrency = cmp.Or(c.Workers, s.Concurrency)
 	return s, t, nil
 }
 

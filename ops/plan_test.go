@@ -33,7 +33,7 @@ func TestPlanAsksTheStack(t *testing.T) {
 		want  plan.Setting
 	}{
 		{PlanCmd{Slower: 1}, plan.Setting{Worker: plan.Worker{MemoryMB: 3538, Architecture: "arm64", DiskMB: 512, Timeout: 5 * time.Minute, Slower: 1}, Concurrency: 25, Retention: 4 * 24 * time.Hour}},
-		{PlanCmd{Slower: 2, Concurrency: 7, Memory: 1769, Architecture: "x86_64"}, plan.Setting{Worker: plan.Worker{MemoryMB: 1769, Architecture: "x86_64", DiskMB: 512, Timeout: 5 * time.Minute, Slower: 2}, Concurrency: 7, Retention: 4 * 24 * time.Hour}},
+		{PlanCmd{Slower: 2, Workers: 7, Memory: 1769, Architecture: "x86_64"}, plan.Setting{Worker: plan.Worker{MemoryMB: 1769, Architecture: "x86_64", DiskMB: 512, Timeout: 5 * time.Minute, Slower: 2}, Concurrency: 7, Retention: 4 * 24 * time.Hour}},
 	} {
 		got, target, err := test.flags.setting(t.Context(), o)
 		must(t, err)

@@ -99,7 +99,7 @@ type QueuePurgeCmd struct{}
 
 // Help is the long help.
 func (*QueuePurgeCmd) Help() string {
-	return `Deletes every task, also those that workers have at the moment: they finish the chunk they are at, and nobody gets the rest. What is committed stays, and 'ops submit --missing' sends what is not. It asks first.
+	return `Deletes every task, also those that workers have at the moment: they finish the chunk they are at, and nobody gets the rest. What is committed stays, and 'ops repair' sends what is not. It asks first.
 
 Examples:
   ops --stack dev queue purge

@@ -141,9 +141,9 @@ func (c *ReproduceCmd) unknown(ctx context.Context, t *target.Target, st *store.
 		return err
 	}
 	if !slices.Contains(there, c.Generator) {
-		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results ls%s", t.Flags(), t.In())
+		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results list%s", t.Flags(), t.In())
 	}
-	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results ls%s", t.Flags(), t.In())
+	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results list%s", t.Flags(), t.In())
 }
 
 // choose decides where the generator runs.

@@ -16,12 +16,13 @@ import (
 
 // ResultsCmd lists and downloads samples.
 type ResultsCmd struct {
-	Ls       ResultsLsCmd       `cmd:"" help:"List what is committed."`
+	List     ResultsListCmd     `cmd:"" help:"List what is committed."`
+	Ls       ResultsListCmd     `cmd:"" hidden:""`
 	Download ResultsDownloadCmd `cmd:"" help:"Download samples and check them against their receipts."`
 }
 
-// ResultsLsCmd lists what is committed, generator by generator.
-type ResultsLsCmd struct {
+// ResultsListCmd lists what is committed, generator by generator.
+type ResultsListCmd struct {
 	inDataset
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 }
@@ -38,16 +39,16 @@ type Listed struct {
 }
 
 // Help is the long help.
-func (*ResultsLsCmd) Help() string {
+func (*ResultsListCmd) Help() string {
 	return `Reads the receipts of every run. BYTES is what the samples take as files, also where they are stored in shards.
 
 Examples:
-  ops --stack dev results ls
-  ops --stack dev results ls --generator maze-task-data-generator --json`
+  ops --stack dev results list
+  ops --stack dev results list --generator maze-task-data-generator --json`
 }
 
 // Run lists.
-func (c *ResultsLsCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
+func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
 	names, err := committed(ctx, st, c.Generator)
 	if err != nil {
 		return err

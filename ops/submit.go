@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,20 +23,27 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// SubmitCmd plans a run and sends its tasks.
-type SubmitCmd struct {
+// order are the flags of the commands that send runs.
+type order struct {
 	wanted
 	inDataset
-	DryRun     bool     `help:"Print the plan, send nothing."`
-	Missing    bool     `help:"Send only what has no receipt yet." xor:"existing"`
-	Overwrite  bool     `help:"With --repair-plan: mend also what is wrong or should not be there." xor:"existing"`
-	RepairPlan string   `help:"Mend what 'ops verify --deep' found. With --missing: the gaps, and objects that are gone. With --overwrite: also what is wrong or should not be there." type:"existingfile" placeholder:"FILE"`
-	Duplicates bool     `help:"With --missing: replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
-	MaxDraws   float64  `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
-	Run_       string   `help:"Id of the new run; with --missing alone, the run to complete." name:"run" placeholder:"ID"`
-	MaxCost    *float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
-	Slower     float64  `help:"With --max-cost: how many times the seconds of the machine that measured a worker takes." default:"1" placeholder:"FACTOR"`
-	Resume     string   `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
+	DryRun  bool     `help:"Print the plan, send nothing."`
+	MaxCost *float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
+	Slower  float64  `help:"With --max-cost: how many times the seconds of the machine that measured a worker takes." default:"1" placeholder:"FACTOR"`
+}
+
+// SubmitCmd plans a run and sends its tasks.
+type SubmitCmd struct {
+	order
+	Run_   string `help:"Id of the new run." name:"run" placeholder:"ID"`
+	Resume string `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
+
+	// What is now 'ops repair'.
+	Missing    bool    `hidden:""`
+	Overwrite  bool    `hidden:""`
+	RepairPlan string  `hidden:"" type:"existingfile"`
+	Duplicates bool    `hidden:""`
+	MaxDraws   float64 `hidden:"" default:"4"`
 }
 
 // Help is the long help.
@@ -46,69 +54,57 @@ A dataset is made by its first submit, which pins the seed, the format, and the 
 
 With --max-cost a run is sent only if it costs no more at AWS, by what 'ops plan' reckons from the costs of its generators, in the region of its price table and without what is free. If they were not measured, nothing is sent. The local stack costs nothing.
 
-To mend a dataset: 'ops verify --deep' writes a repair plan and prints the command that carries it out. Samples whose objects are gone or damaged are made again with the seeds of their receipts, so a deterministic generator gives the bytes that were there; nothing else is touched. With --overwrite, what no receipt names is removed, and a sample that its generator wrote broken is replaced by another draw.
-
-To make samples distinct: --missing --duplicates fills the gaps, waits, replaces the later ones of equal samples, waits, and looks again. It stops at a generator that has fewer puzzles than samples are wanted, and says how many it has. It can be interrupted: the same command goes on.
+What is missing or damaged afterwards is made again by 'ops repair'.
 
 Examples:
   ops --stack dev submit --all --samples 10000
   ops --stack dev submit --generator maze-task-data-generator --samples 500 --format tar --chunk 100
   ops --stack dev submit --all --samples 10000 --max-cost 50
-  ops --stack dev submit --missing --run 20260801t101500.000-1f2e3d4c
-  ops --stack dev submit --overwrite --repair-plan plan.json
-  ops --stack dev submit --missing --duplicates --run 20260801t101500.000-1f2e3d4c
-  ops --stack dev submit --all --samples 10000 --dry-run`
+  ops --stack dev submit --all --samples 10000 --dry-run
+  ops --stack dev submit --resume 20260801t101500.000-1f2e3d4c`
 }
 
 // Validate checks the flags.
 func (c *SubmitCmd) Validate() error {
-	if c.Run_ != "" {
-		if err := task.CheckName(c.Run_); err != nil {
-			return ui.Usage("--run %v", err)
-		}
-	}
-	if err := checkSlower(c.Slower); err != nil {
-		return err
-	}
-	switch {
-	case c.MaxCost != nil && !(*c.MaxCost > 0):
-		return ui.Usage("--max-cost is %g, it must be more than 0", *c.MaxCost)
-	case c.MaxCost != nil && (c.Resume != "" || c.RepairPlan != "" || c.Duplicates):
-		return ui.Usage("--max-cost looks at a run before anything of it is sent: leave --resume, --repair-plan and --duplicates out")
-	}
 	if c.Resume != "" {
 		if err := task.CheckName(c.Resume); err != nil {
 			return ui.Usage("--resume %v", err)
 		}
-		if c.given() || c.Run_ != "" || c.Missing || c.Overwrite || c.DryRun || c.RepairPlan != "" || c.Duplicates {
+		if c.given() || c.Run_ != "" || c.DryRun || c.MaxCost != nil || c.repair() != nil {
 			return ui.Usage("--resume stands alone: the run says what it makes")
 		}
 		return nil
 	}
-	switch {
-	case c.Overwrite && c.RepairPlan == "":
-		return ui.Usage("--overwrite mends what a repair plan names: give --repair-plan FILE; other samples are another dataset, --dataset NAME")
-	case c.RepairPlan != "" && !c.Missing && !c.Overwrite:
-		return ui.Usage("--repair-plan needs --missing, for gaps and objects that are gone, or --overwrite, for all that is wrong")
-	case c.RepairPlan != "" && (c.given() || c.Run_ != "" || c.Duplicates):
-		return ui.Usage("--repair-plan says what to make: leave --all, --generator, --run and --duplicates out")
-	case c.RepairPlan != "":
-		return nil
-	case c.Duplicates && !c.Missing:
-		return ui.Usage("--duplicates needs --missing: duplicates are replaced when nothing is missing")
-	case c.Duplicates && c.DryRun:
-		return ui.Usage("--duplicates has no --dry-run: each round depends on the one before; ops verify counts them")
-	case c.Duplicates && !(c.MaxDraws >= 1):
-		return ui.Usage("--max-draws is %g, it must be at least 1", c.MaxDraws)
-	case c.completes():
-		return nil
+	if r := c.repair(); r != nil {
+		return cmp.Or(c.checkOrder(c.Run_), r.Validate())
 	}
-	return c.check()
+	return cmp.Or(c.checkOrder(c.Run_), c.check())
 }
 
-// completes reports whether the flags name an earlier run to complete, and not
-// what to make.
-func (c *SubmitCmd) completes() bool { return c.Missing && c.Run_ != "" && !c.given() }
+// repair is what the old spellings of 'ops repair' ask for, nil without one. With
+// generators, --run was the id of the new run, and a dataset could be new as well.
+func (c *SubmitCmd) repair() *RepairCmd {
+	if !c.Missing && !c.Overwrite && !c.Duplicates && c.RepairPlan == "" {
+		return nil
+	}
+	r := &RepairCmd{order: c.order, Run_: c.Run_, Plan: c.RepairPlan, Overwrite: c.Overwrite, Duplicates: c.Duplicates,
+		MaxDraws: c.MaxDraws, makes: true}
+	if c.given() && r.Plan == "" {
+		r.Run_, r.id = "", c.Run_
+	}
+	return r
+}
+
+// checkOrder checks the flags of what a run may cost, and a run's id if there is one.
+func (c *order) checkOrder(run string) error {
+	if err := task.CheckName(run); run != "" && err != nil {
+		return ui.Usage("--run %v", err)
+	}
+	if c.MaxCost != nil && !(*c.MaxCost > 0) {
+		return ui.Usage("--max-cost is %g, it must be more than 0", *c.MaxCost)
+	}
+	return checkSlower(c.Slower)
+}
 
 // submitted is what submit prints as JSON.
 type submitted struct {
@@ -125,44 +121,39 @@ type submitted struct {
 
 // Run plans, writes the run down, and sends.
 func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
-	switch {
-	case c.Resume != "":
+	if r := c.repair(); r != nil {
+		return r.Run(ctx, o, t, q, st)
+	}
+	if c.Resume != "" {
 		o.Changing(t)
 		run, err := findRun(ctx, st, c.Resume, t)
 		if err != nil {
 			return err
 		}
 		return send(ctx, o, t, q, run, true)
-	case c.RepairPlan != "":
-		return c.mend(ctx, o, t, q, st)
 	}
-	var list []generator.Generator
-	var err error
-	if c.DryRun {
-		list, err = o.inventory().List(ctx, t)
-	} else {
-		list, err = o.inventory().Prepare(ctx, t, c.named()...)
-	}
+	list, err := c.generators(ctx, o, t)
 	if err != nil {
 		return err
 	}
-	run, err := c.newRun(ctx, o, t, st, list)
+	run, _, err := c.newRun(ctx, o, t, st, list, c.Run_)
 	if err != nil {
 		return err
 	}
-	if !c.DryRun {
-		if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
-			return err
-		}
-	}
-	if c.Duplicates {
-		return c.replaceDuplicates(ctx, o, t, q, st, run)
-	}
-	return c.submit(ctx, o, t, q, st, run)
+	return c.submit(ctx, o, t, q, st, run, list)
 }
 
-// submit writes a run down and sends it, or prints it.
-func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, run task.Run) error {
+// generators are those that a run on the target can use.
+func (c *order) generators(ctx context.Context, o *Output, t *target.Target) ([]generator.Generator, error) {
+	if c.DryRun {
+		return o.inventory().List(ctx, t)
+	}
+	return o.inventory().Prepare(ctx, t, c.named()...)
+}
+
+// submit writes a run of generators of the list down and sends it, or prints it.
+func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
+	run task.Run, list []generator.Generator) error {
 	tasks := run.Plan()
 	if err := c.checkCost(o, t, run); err != nil {
 		return err
@@ -183,6 +174,9 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *target.Target, q *
 			return err
 		}
 	}
+	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
+		return err
+	}
 	if err := c.pin(ctx, st, &run, true); err != nil {
 		return err
 	}
@@ -197,7 +191,7 @@ func (c *SubmitCmd) submit(ctx context.Context, o *Output, t *target.Target, q *
 
 // costOf reckons a run on a stack. How many workers it starts is not known: as many
 // as possible are reckoned with.
-func (c *SubmitCmd) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimate, error) {
+func (c *order) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimate, error) {
 	costs, err := plan.LoadCosts(o.LocalDir)
 	if err != nil {
 		return nil, err
@@ -209,7 +203,7 @@ func (c *SubmitCmd) costOf(o *Output, t *target.Target, run task.Run) (*plan.Est
 
 // checkCost refuses a run that may cost more than it should, or of which that is
 // not known. On this machine nothing has to be paid.
-func (c *SubmitCmd) checkCost(o *Output, t *target.Target, run task.Run) error {
+func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 	if c.MaxCost == nil || t.Name == stack.Local {
 		return nil
 	}
@@ -234,7 +228,7 @@ func (c *SubmitCmd) checkCost(o *Output, t *target.Target, run task.Run) error {
 
 // sayShards says what a new dataset would cost in the other format, where it is known
 // and worth it.
-func (c *SubmitCmd) sayShards(ctx context.Context, o *Output, t *target.Target, st *store.Store, run task.Run) error {
+func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *store.Store, run task.Run) error {
 	if t.Name == stack.Local || run.Format != task.Files || c.Format != "" {
 		return nil
 	}
@@ -258,7 +252,7 @@ func (c *SubmitCmd) sayShards(ctx context.Context, o *Output, t *target.Target, 
 func worthSaying(files, shards float64) bool { return files-shards >= max(0.1, 0.1*files) }
 
 // words are flags that choose the run's generators: those given, or their names.
-func (c *SubmitCmd) words(run task.Run) string {
+func (c *order) words(run task.Run) string {
 	if c.given() {
 		return c.choice.words()
 	}
@@ -276,7 +270,7 @@ func (c *SubmitCmd) words(run task.Run) string {
 // confirmQueue asks before something is sent that may be in the queue already. One
 // count is enough: what is sent twice because SQS counts late is found done, at the
 // cost of an invocation.
-func (c *SubmitCmd) confirmQueue(ctx context.Context, o *Output, q *queue.Client) error {
+func (c *order) confirmQueue(ctx context.Context, o *Output, q *queue.Client) error {
 	depth, err := q.Depth(ctx)
 	if err != nil || depth.Total() == 0 {
 		return err
@@ -284,42 +278,24 @@ func (c *SubmitCmd) confirmQueue(ctx context.Context, o *Output, q *queue.Client
 	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", ui.Plural(depth.Total(), "task")))
 }
 
-// newRun makes the run that the flags describe.
-func (c *SubmitCmd) newRun(ctx context.Context, o *Output, t *target.Target, st *store.Store, list []generator.Generator) (task.Run, error) {
-	if c.completes() {
-		old, err := findRun(ctx, st, c.Run_, t)
-		if err != nil {
-			return task.Run{}, err
-		}
-		run := follow(old)
-		asNow(&run, list)
-		if err := c.pin(ctx, st, &run, false); err != nil {
-			return run, err
-		}
-		return missing(ctx, st, run)
-	}
+// newRun makes the run that the flags describe, and one of what is missing of it.
+func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *store.Store,
+	list []generator.Generator, id string) (run, left task.Run, err error) {
 	chosen, err := c.choose(o, list)
 	if err != nil {
-		return task.Run{}, err
+		return run, left, err
 	}
 	costs := knownCosts(o)
-	run := c.run(chosen, costs)
-	if c.Run_ != "" {
-		run.ID = c.Run_
-	}
+	run = c.run(chosen, costs)
+	run.ID = cmp.Or(id, run.ID)
 	if err := c.pin(ctx, st, &run, false); err != nil {
-		return run, err
+		return run, left, err
 	}
 	c.cut(&run, costs, t.Setting())
-	left, err := missing(ctx, st, run)
-	if err != nil {
-		return run, err
+	if left, err = missing(ctx, st, run); err == nil {
+		c.sayCommitted(o, left)
 	}
-	c.sayCommitted(o, left)
-	if c.Missing {
-		return left, nil
-	}
-	return run, nil
+	return run, left, err
 }
 
 // follow returns a new run that makes what an earlier one does, and nothing yet.
@@ -360,7 +336,7 @@ func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, erro
 	return run, nil
 }
 
-func (c *SubmitCmd) printPlan(o *Output, t *target.Target, run task.Run, tasks []task.Task) error {
+func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
 	p.Samples = countSamples(tasks)
 	if e, err := c.costOf(o, t, run); err == nil && t.Name != stack.Local {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,13 +25,13 @@ import (
 type VerifyCmd struct {
 	choice
 	inDataset
-	Run_       string `help:"Run to verify. Default: the newest." name:"run" placeholder:"ID"`
-	Samples    int    `help:"With --all or --generator: samples per generator that must be there." placeholder:"N"`
-	Start      int    `help:"With --samples: first index." default:"0"`
-	Deep       bool   `help:"Also look into every object: its hash, every pixel of a picture, the frames of a video, the members of a shard."`
-	RepairPlan string `help:"With --deep: where to write what has to be mended, for ops submit. Default: below the local folder." type:"path" placeholder:"FILE"`
-	Read       bool   `help:"With --deep: read every byte, also where the store's own SHA-256 would do."`
-	Fresh      bool   `help:"With --deep: begin anew and don't go on where an interrupted one was."`
+	Run_    string `help:"Run to verify. Default: the newest." name:"run" placeholder:"ID"`
+	Samples int    `help:"With --all or --generator: samples per generator that must be there." placeholder:"N"`
+	Start   int    `help:"With --samples: first index." default:"0"`
+	Deep    bool   `help:"Also look into every object: its hash, every pixel of a picture, the frames of a video, the members of a shard."`
+	To      string `help:"With --deep: where to write what has to be repaired, for ops repair. Default: below the local folder." aliases:"repair-plan" type:"path" placeholder:"FILE"`
+	Read    bool   `help:"With --deep: read every byte, also where the store's own SHA-256 would do."`
+	Fresh   bool   `help:"With --deep: begin anew and don't go on where an interrupted one was."`
 }
 
 // Help is the long help.
@@ -41,32 +42,23 @@ With --deep the contents are checked too. Pictures are decoded, videos must have
 
 A --deep that was interrupted goes on where it was: it trusts that objects which it has found whole within the last seven days, whose receipts are the same to the last byte and whose sizes are still right, are still whole. --fresh trusts nothing.
 
-What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. The command that mends it is printed at the end.
+What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. The command that repairs it is printed at the end.
 
-Exit status 0: whole. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops submit --missing --duplicates' replaces them as far as it can.
+Exit status 0: whole. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops repair --duplicates' replaces them as far as it can.
 
 Examples:
   ops --stack dev verify
   ops --stack dev verify --deep
-  ops --stack dev verify --deep --repair-plan plan.json
+  ops --stack dev verify --deep --to plan.json
   ops --stack dev verify --all --samples 10000 --json`
 }
 
 // Validate checks the flags.
 func (c *VerifyCmd) Validate() error {
-	switch {
-	case c.given() && c.Samples < 1:
-		return ui.Usage("say how many samples per generator must be there: --samples N")
-	case c.given() && c.Run_ != "":
-		return ui.Usage("--run says which generators: leave --all and --generator out")
-	case !c.given() && c.Samples > 0:
-		return ui.Usage("say which generators: --all, or --generator NAME")
-	case c.given() && (c.Start < 0 || c.Samples > task.MaxIndex || c.Start > task.MaxIndex-c.Samples):
-		return ui.Usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
-	case !c.Deep && (c.RepairPlan != "" || c.Read || c.Fresh):
-		return ui.Usage("--repair-plan, --read and --fresh belong to --deep")
+	if !c.Deep && (c.To != "" || c.Read || c.Fresh) {
+		return ui.Usage("--to, --read and --fresh belong to --deep")
 	}
-	return nil
+	return c.checkExtent(c.Run_, c.Samples, c.Start)
 }
 
 // Run verifies and prints the report.
@@ -174,30 +166,24 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 	if run.ID == "" {
 		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.In())
 	}
-	plan := report.Plan(st)
+	plan := report.Plan(st, run.Range())
 	damaged := plan.Overwrites() || plan.Restores()
 	switch {
 	case damaged && !c.Deep:
 		return ui.WithHint(wrong, "ops%s verify --deep %s", t.Flags(), again)
-	case !c.Deep || !damaged && c.RepairPlan == "":
-		return ui.WithHint(wrong, "ops%s submit --missing %s", t.Flags(), again)
+	case !damaged && c.To == "":
+		return ui.WithHint(wrong, "ops%s repair %s", t.Flags(), again)
 	}
-	path := c.RepairPlan
-	if path == "" {
-		path = c.file(o, t, run, "plan.json")
-	}
+	path := cmp.Or(c.To, c.file(o, t, run, "plan.json"))
 	if err := plan.Write(path); err != nil {
 		return err
 	}
 	o.Say("repair plan: %s", path)
-	how := "--missing"
+	overwrite := ""
 	if plan.Overwrites() {
-		how = "--overwrite"
+		overwrite = " --overwrite"
 	}
-	if len(plan.Gaps()) > 0 && run.ID == "" {
-		return ui.WithHint(wrong, "ops%s submit %s --repair-plan %s%s, and for the gaps ops%s submit --missing %s", t.Flags(), how, path, t.In(), t.Flags(), again)
-	}
-	return ui.WithHint(wrong, "ops%s submit %s --repair-plan %s%s", t.Flags(), how, path, t.In())
+	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), path, overwrite, t.In())
 }
 
 // words are the flags that chose the generators.

@@ -314,7 +314,7 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 			}
 		}
 		var listed bytes.Buffer
-		must(t, (&ResultsLsCmd{Generator: []string{name}}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &listed, Stderr: io.Discard}, &target.Flags{}}, c.store))
+		must(t, (&ResultsListCmd{Generator: []string{name}}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &listed, Stderr: io.Discard}, &target.Flags{}}, c.store))
 		if !strings.Contains(listed.String(), fmt.Sprintf(`"samples": %d,`, samples)) {
 			t.Errorf("trial %d: list: %s", trial, &listed)
 		}

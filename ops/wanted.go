@@ -35,15 +35,27 @@ func (p *wanted) check() error {
 	switch {
 	case !p.given():
 		return ui.Usage("say which generators: --all, or --generator NAME")
-	case p.Samples < 1:
-		return ui.Usage("say how many samples per generator: --samples N, at least 1")
 	case p.Batch != nil && (*p.Batch < 1 || *p.Batch > task.MaxSamples):
 		return ui.Usage("--batch is %d, it must be from 1 to %d", *p.Batch, task.MaxSamples)
 	case p.Chunk != nil && (*p.Chunk < 1 || *p.Chunk > task.MaxSamples):
 		return ui.Usage("--chunk is %d, it must be from 1 to %d", *p.Chunk, task.MaxSamples)
 	case p.Seed != nil && (*p.Seed < 0 || *p.Seed > task.MaxSeed):
 		return ui.Usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
-	case p.Start < 0 || p.Samples > task.MaxIndex || p.Start > task.MaxIndex-p.Samples:
+	}
+	return p.checkExtent("", p.Samples, p.Start)
+}
+
+// checkExtent checks flags that say which samples a command is about: those of a run,
+// or so many of the chosen generators.
+func (c *choice) checkExtent(run string, samples, start int) error {
+	switch {
+	case run != "" && c.given():
+		return ui.Usage("--run says which generators: leave --all and --generator out")
+	case c.given() && samples < 1:
+		return ui.Usage("say how many samples per generator: --samples N, at least 1")
+	case !c.given() && (samples != 0 || start != 0):
+		return ui.Usage("say which generators: --all, or --generator NAME")
+	case start < 0 || samples > task.MaxIndex || start > task.MaxIndex-samples:
 		return ui.Usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
 	}
 	return nil

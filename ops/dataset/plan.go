@@ -26,7 +26,8 @@ type Plan struct {
 	Made       time.Time       `json:"made"`
 	Bucket     string          `json:"bucket"`
 	Dataset    task.Dataset    `json:"dataset"`
-	Run        string          `json:"run,omitempty"` // whose gaps are to be filled
+	Run        string          `json:"run,omitempty"` // that was checked
+	Range      task.Range      `json:"range"`         // that was checked, whose gaps are to be filled
 	Deep       bool            `json:"deep"`
 	Generators []GeneratorPlan `json:"generators"`
 }
@@ -48,8 +49,8 @@ type Ref struct {
 }
 
 // Plan returns what the report found to be mended, or nil if there is nothing.
-func (r *Report) Plan(st *store.Store) *Plan {
-	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: st.Bucket(), Dataset: task.Dataset(st.Dataset().String()), Run: r.Run, Deep: r.Deep}
+func (r *Report) Plan(st *store.Store, checked task.Range) *Plan {
+	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: st.Bucket(), Dataset: task.Dataset(st.Dataset().String()), Run: r.Run, Range: checked, Deep: r.Deep}
 	for _, g := range r.Generators {
 		if !g.Whole {
 			p.Generators = append(p.Generators, g.plan)
@@ -70,15 +71,6 @@ func (p *Plan) Overwrites() bool {
 // Restores reports whether receipts stand whose objects are not there or wrong.
 func (p *Plan) Restores() bool {
 	return slices.ContainsFunc(p.Generators, func(g GeneratorPlan) bool { return len(g.Gone)+len(g.Corrupt) > 0 })
-}
-
-// Gaps are the ranges without a receipt, over all generators.
-func (p *Plan) Gaps() []task.Range {
-	var gaps []task.Range
-	for _, g := range p.Generators {
-		gaps = append(gaps, g.Missing...)
-	}
-	return gaps
 }
 
 // Write writes the plan to a file, in one step.

@@ -313,9 +313,9 @@ func (c *chaos) settle(ctx context.Context) {
 			c.ops(ctx, 0, "dlq", "replay")
 		}
 		for _, r := range c.list {
-			said, status := c.ops(ctx, 0, "submit", "--missing", "--run", r.ID, "--dataset", r.Dataset.String())
+			said, status := c.ops(ctx, 0, "repair", "--run", r.ID, "--dataset", r.Dataset.String())
 			if status != 0 {
-				c.t.Errorf("submit --missing --run %s: %s", r.ID, said)
+				c.t.Errorf("repair --run %s: %s", r.ID, said)
 			}
 			whole = whole && strings.Contains(said, "nothing is missing")
 		}
@@ -323,7 +323,7 @@ func (c *chaos) settle(ctx context.Context) {
 			return
 		}
 	}
-	c.t.Errorf("not whole after ten rounds of replay and --missing")
+	c.t.Errorf("not whole after ten rounds of replay and repair")
 }
 
 // refuseConflict sends a task whose seed is not that of what is committed: it

@@ -340,7 +340,7 @@ func installError(file, out, unfetched string) error {
 		reason = lastLine(out)
 	}
 	if unlocked := unlockedPattern.FindString(out); unlocked != "" {
-		reason = "a package has no wheel for this Python and machine, and the lock has nothing that builds it (" + reason + "): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --upgrade)"
+		reason = "a package has no wheel for this Python and machine, and the lock has nothing that builds it (" + reason + "): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --update)"
 	}
 	if signs := networkPattern.FindString(out + unfetched); signs != "" {
 		return fmt.Errorf("install %s: %w (%s; %s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, errNoIndex, signs, reason)

@@ -102,7 +102,7 @@ type Locks struct {
 	Root     string   // the generators' folder
 	Dir      string   // where uv and its cache may be put
 	Names    []string // only of these generators; nil for all
-	Upgrade  bool     // resolve anew, as of now, what is locked already
+	Update   bool     // resolve anew, as of now, what is locked already
 	Progress func(string)
 }
 
@@ -111,11 +111,11 @@ type LockState string
 
 // The states of a lock.
 const (
-	LockKept     LockState = "kept"     // it was there
-	LockMade     LockState = "made"     // it was not
-	LockUpgraded LockState = "upgraded" // it is another one now
-	LockRemoved  LockState = "removed"  // nobody has these requirements any more
-	LockFailed   LockState = "failed"   // Problem says why
+	LockKept    LockState = "kept"    // it was there
+	LockMade    LockState = "made"    // it was not
+	LockUpdated LockState = "updated" // it is another one now
+	LockRemoved LockState = "removed" // nobody has these requirements any more
+	LockFailed  LockState = "failed"  // Problem says why
 )
 
 // LockResult is what became of one lock.
@@ -211,7 +211,7 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool, fin
 	slices.Sort(names)
 	r, now := LockResult{File: e.lockFile, Generators: names, State: LockKept}, old
 	switch {
-	case old.text == nil || l.Upgrade:
+	case old.text == nil || l.Update:
 		in, err := find()
 		if err != nil {
 			return r, err
@@ -221,7 +221,7 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool, fin
 			return r, context.Cause(ctx)
 		}
 		asOf := time.Time{}
-		if !l.Upgrade {
+		if !l.Update {
 			asOf = commitTime(ctx, m.generators)
 		}
 		now, err = e.makeLock(ctx, in, old.path, names, asOf, func(string) {})
@@ -234,7 +234,7 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool, fin
 		case old.text == nil:
 			r.State = LockMade
 		case old.id() != now.id():
-			r.State = LockUpgraded
+			r.State = LockUpdated
 		}
 	case !slices.Equal(old.says("for"), names):
 		now = old.naming(names)

@@ -86,11 +86,11 @@ func TestLock(t *testing.T) {
 	if got := python("g", versionOfTiny); !strings.HasPrefix(got, "problem: install "+filepath.Join(root, LocksFolder)) || !strings.Contains(got, "ash mismatch") {
 		t.Errorf("another file of the same version: %s", got)
 	}
-	locks.Upgrade = true
-	if r := make(); r.State != LockUpgraded || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text), "\ntiny-thing==2.0 ") {
-		t.Errorf("upgraded: %+v", r)
+	locks.Update = true
+	if r := make(); r.State != LockUpdated || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text), "\ntiny-thing==2.0 ") {
+		t.Errorf("updated: %+v", r)
 	}
-	locks.Upgrade = false
+	locks.Update = false
 	write(t, filepath.Join(repository, requirementsFile), "tiny-thing<2\n")
 	if changed := (Generator{Name: "g", Requirements: []string{"tiny-thing<2"}}); !Stale(root, &changed) {
 		t.Error("a lock of other requirements is not stale")
@@ -164,7 +164,7 @@ func TestRemake(t *testing.T) {
 	lockIt()
 	old := lockOf(t, root, "tiny-thing")
 	release(t, wheels, "tiny_thing", "2.0", "")
-	locks.Upgrade = true
+	locks.Update = true
 	lockIt()
 	b := &Builder{Root: root, Dir: dir}
 	if _, err := b.Build(t.Context()); err != nil {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"io"
 )
 
 // lockKey is where a lock lies: under the hash that receipts have. Locks belong to no
@@ -20,6 +21,10 @@ func (s *Store) PutLock(ctx context.Context, hash string, text []byte) error {
 // Lock reads the text of a lock, or returns ErrNotFound. Whether it is what its hash
 // says is for the caller to check.
 func (s *Store) Lock(ctx context.Context, hash string) ([]byte, error) {
-	o, err := s.read(ctx, lockKey(hash))
-	return o.text, err
+	body, _, err := s.Get(ctx, lockKey(hash))
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(body)
+	return text, fail("read", lockKey(hash), errors.Join(err, body.Close()))
 }

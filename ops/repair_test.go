@@ -51,8 +51,11 @@ func TestDuplicatesStopped(t *testing.T) {
 		}
 	}
 	const samples = 30
-	args := []string{"submit", "--missing", "--duplicates", "--all", "--samples", "30", "--chunk", "5", "--json"}
-	// The first runs are the samples' own and those of the first rounds.
+	if out, err := inFolder(t, dir, "submit", "--all", "--samples", "5", "--chunk", "5").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	args := []string{"repair", "--duplicates", "--all", "--samples", "30", "--json"}
+	// The first runs are those of the gaps and those of the first rounds.
 	for n, how := range []os.Signal{os.Interrupt, os.Interrupt, syscall.SIGKILL} {
 		cmd := inFolder(t, dir, args...)
 		said, err := cmd.StderrPipe()
