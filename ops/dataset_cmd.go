@@ -116,11 +116,7 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format, m.Created.Format("2006-01-02 15:04"))
 		fmt.Fprintln(w, "GENERATOR\tCHUNK\tASKED FOR\tCOMMITTED\tCOMMITS\tLOCKS")
 		for _, g := range m.Generators {
-			asked := "-"
-			if r := m.Asked(g.Name); r.Len() > 0 {
-				asked = fmt.Sprintf("%d-%d", r.Start, r.End-1)
-			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, asked, ui.Count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, extent(m.Asked(g.Name)), ui.Count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
 		}
 		for _, image := range m.Images() {
 			fmt.Fprintf(w, "image %s\n", image)
@@ -190,6 +186,14 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	return nil
 }
 
+// extent is a range for people, first to last.
+func extent(r task.Range) string {
+	if r.Len() == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
+}
+
 func differences(a, b *task.Manifest) []Difference {
 	list := []Difference{}
 	compare := func(generator, what string, x, y any) {
@@ -213,7 +217,7 @@ func differences(a, b *task.Manifest) []Difference {
 		compare(name, "chunk", x.ChunkSize, y.ChunkSize)
 		compare(name, "commits", strings.Join(a.Commits(name), ", "), strings.Join(b.Commits(name), ", "))
 		compare(name, "locks", strings.Join(a.Locks(name), ", "), strings.Join(b.Locks(name), ", "))
-		compare(name, "asked for", a.Asked(name), b.Asked(name))
+		compare(name, "asked for", extent(a.Asked(name)), extent(b.Asked(name)))
 	}
 	return list
 }
