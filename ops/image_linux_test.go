@@ -200,11 +200,11 @@ func receipts(t *testing.T, dir, name string) (list []store.Receipt) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var r store.Receipt
-		if err := json.Unmarshal(text, &r); err != nil {
+		cell, err := store.ParseCell(file, text)
+		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, r)
+		list = append(list, cell.Receipts...)
 	}
 	return list
 }
