@@ -75,7 +75,8 @@ print(*sqs.list_queues()["QueueUrls"])
 print(*[b["Name"] for b in s3.list_buckets()["Buckets"]])
 sqs.send_message(QueueUrl=os.environ["QUEUE_URL"], MessageBody='''`+predecessor+`''')
 prefix = "data/v1/good/good_00000019/"
-while not (found := s3.list_objects_v2(Bucket=os.environ["BUCKET"], Prefix="receipts/").get("Contents")):
+# The cell is there from when it is taken; its size tells when it is complete.
+while not (found := [o for o in s3.list_objects_v2(Bucket=os.environ["BUCKET"], Prefix="receipts/").get("Contents", []) if o["Size"] % 3 == 2]):
     time.sleep(0.05)
 print(found[0]["Key"])
 print(s3.get_object(Bucket=os.environ["BUCKET"], Key=prefix + "prompt.txt")["Body"].read().decode())
