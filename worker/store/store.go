@@ -175,6 +175,36 @@ func refused(err error) bool {
 	return code == http.StatusPreconditionFailed || code == http.StatusConflict || code == http.StatusNotFound
 }
 
+// swap stores a small object in the place of the one with an ETag, or where there is
+// none. It fails with ErrExists if another is there, and returns that.
+//
+// The answer can be lost and the request sent again, by us or by the SDK: then the
+// second one finds what the first has written. So a refusal is resolved by reading: if
+// our own bytes are there, the put has succeeded. For that no two puts may be alike.
+func (s *Store) swap(ctx context.Context, key string, text []byte, etag string) (content, error) {
+	in := smallObject(key, text)
+	if etag == "" {
+		in.IfNoneMatch = aws.String("*")
+	} else {
+		in.IfMatch = &etag
+	}
+	own := content{Object: Object{Key: key, Size: int64(len(text))}, text: text}
+	var err error
+	if own.etag, err = s.putObject(ctx, sum(text), in); err == nil {
+		return own, nil
+	}
+	there, readErr := s.read(ctx, key)
+	switch {
+	case readErr == nil && bytes.Equal(there.text, text):
+		return there, nil
+	case readErr == nil && refused(err):
+		return there, fmt.Errorf("%s: %w", key, ErrExists)
+	case errors.Is(readErr, ErrDamaged):
+		return there, readErr
+	}
+	return content{}, fail("put", key, err)
+}
+
 // putObject puts an object whose SHA-256 is known. The store refuses bytes that do
 // not fit it. It is signed, too: the SDK would read the body once more for that,
 // and over TLS leave it out.
