@@ -38,7 +38,7 @@ atexit.register(frames)`})
 			}
 			keys = append(keys, o.Key)
 		}
-		list := b.receipts("g") // lowest claim first
+		list := b.receipts("g") // in the order they were committed
 		named := list[len(list)-1].Objects()
 		slices.Sort(named)
 		if frames := strings.Count(strings.Join(keys, " "), "_00000001/frames/left/"); !slices.Equal(keys, named) || frames != left {

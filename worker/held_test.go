@@ -108,9 +108,9 @@ func (d *distant) Do(r *http.Request) (*http.Response, error) {
 	return d.inMemory.Do(r)
 }
 
-// While one chunk is being made, the next one is claimed: CPUs do not wait for a
+// While one chunk is being made, the next one is taken: CPUs do not wait for a
 // bucket that answers after 50 ms.
-func TestCPUsDoNotWaitForClaims(t *testing.T) {
+func TestCPUsDoNotWaitForCells(t *testing.T) {
 	for _, cpus := range []int{1, 3} {
 		t.Run(fmt.Sprint(cpus), func(t *testing.T) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cpus))
@@ -153,10 +153,10 @@ func TestCPUsDoNotWaitForClaims(t *testing.T) {
 	}
 }
 
-// Where only one generator fits into the memory at a time, one cell is claimed beside
+// Where only one generator fits into the memory at a time, one cell is held beside
 // the one that is being made: another worker could take the others. What has waited
 // for a CPU until time was up is given back.
-func TestNoMoreIsClaimedThanIsSoonMade(t *testing.T) {
+func TestNoMoreIsHeldThanIsSoonMade(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
 	inWorld(t, func(t *testing.T, w *world) {
 		const chunks = 8
@@ -168,7 +168,7 @@ func TestNoMoreIsClaimedThanIsSoonMade(t *testing.T) {
 		defer h.Close()
 		h.guard.Memory = 4 << 30
 		h.seen.used(kind{generator: "model", samples: 1}, 4<<30)
-		claimed := func() (n int) {
+		held := func() (n int) {
 			near.mu.Lock()
 			defer near.mu.Unlock()
 			for _, c := range w.bucket.cells() {
@@ -181,8 +181,8 @@ func TestNoMoreIsClaimedThanIsSoonMade(t *testing.T) {
 		ran := 0
 		h.generator = func(ctx context.Context, r generator.Request) (generator.Result, error) {
 			time.Sleep(5 * time.Second) // all else waits by now
-			if n := claimed(); n > 2 {
-				t.Errorf("%d cells are claimed", n)
+			if n := held(); n > 2 {
+				t.Errorf("%d cells are held", n)
 			}
 			if ran++; ran == 5 {
 				<-ctx.Done()
@@ -198,8 +198,8 @@ func TestNoMoreIsClaimedThanIsSoonMade(t *testing.T) {
 		if s, ok := got.(Summary); err != nil || !ok || s.Samples != 4 || len(s.Remaining) != 4 || ran != 5 {
 			t.Errorf("%+v, %v, %d were run", got, err, ran)
 		}
-		if n := claimed(); n > 0 {
-			t.Errorf("%d cells are still claimed", n)
+		if n := held(); n > 0 {
+			t.Errorf("%d cells are still held", n)
 		}
 	})
 }

@@ -246,7 +246,7 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 
 // calm lets everything run undisturbed until the queue is empty.
 func (w *world) calm(ctx context.Context, t interface{ Fatalf(string, ...any) }) {
-	for range 40_000 { // a worker that waits for a claim lists two keys at a time, for a minute
+	for range 40_000 { // a worker that waits for a cell asks twice a second, for a minute
 		w.rest()
 		waiting := w.waiting(true)
 		visible, hidden, delayed := w.queue.Counts("tasks")

@@ -57,15 +57,7 @@ func isBusy(err error) (*store.BusyError, bool) { return errors.AsType[*store.Bu
 // are lost; what each commits stays.
 func TestTakeAtOnce(t *testing.T) {
 	s, n := newStore(t)
-	var requests atomic.Int64
-	n.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
-		response, err := send()
-		if err == nil && requests.Add(1)%5 == 0 {
-			_ = response.Body.Close()
-			return nil, io.ErrUnexpectedEOF
-		}
-		return response, err
-	})
+	n.loseAnswers(5)
 	cell := task.Range{Start: 20, End: 40}
 	for round := range 5 {
 		var mu sync.Mutex

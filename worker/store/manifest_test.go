@@ -20,15 +20,7 @@ import (
 func TestChangeManifest(t *testing.T) {
 	all, network := newStore(t)
 	st := all.In("race")
-	var puts atomic.Int64
-	network.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
-		response, err := send()
-		if r.Method == http.MethodPut && puts.Add(1)%3 == 0 && err == nil {
-			response.Body.Close()
-			return nil, errors.New("the answer was lost")
-		}
-		return response, err
-	})
+	network.loseAnswers(3)
 	const writers = 12
 	var group errgroup.Group
 	var made atomic.Int64

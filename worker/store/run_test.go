@@ -2,8 +2,6 @@ package store_test
 
 import (
 	"errors"
-	"net/http"
-	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -19,15 +17,7 @@ func TestChangeRun(t *testing.T) {
 		t.Errorf("a run that is not there: %v", err)
 	}
 	check(t, st.PutRun(t.Context(), task.Run{ID: "r", Samples: 7}))
-	var puts atomic.Int64
-	network.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
-		response, err := send()
-		if r.Method == http.MethodPut && puts.Add(1)%3 == 0 && err == nil {
-			response.Body.Close()
-			return nil, errors.New("the answer was lost")
-		}
-		return response, err
-	})
+	network.loseAnswers(3)
 	const writers = 8
 	var group errgroup.Group
 	for i := range writers {

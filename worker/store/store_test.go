@@ -63,6 +63,19 @@ func (n *network) set(fault func(r *http.Request, send func() (*http.Response, e
 	n.fault = fault
 }
 
+// loseAnswers loses the answer to every n-th request that was carried out.
+func (n *network) loseAnswers(every int64) {
+	var requests atomic.Int64
+	n.set(func(_ *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
+		response, err := send()
+		if err == nil && requests.Add(1)%every == 0 {
+			response.Body.Close()
+			return nil, io.ErrUnexpectedEOF
+		}
+		return response, err
+	})
+}
+
 // newStore returns the store of a fresh bucket in a real server.
 func newStore(t testing.TB) (*store.Store, *network) {
 	t.Helper()
