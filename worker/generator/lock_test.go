@@ -20,6 +20,7 @@ func ownIndex(t *testing.T) (dir string, index *indextest.Index, server *httptes
 	noPip(t)
 	dir = t.TempDir()
 	server, index = packageIndex(t, dir)
+	t.Setenv("UV_CACHE_DIR", "") // each environment has an empty cache
 	t.Setenv("UV_DEFAULT_INDEX", server.URL+"/simple")
 	t.Setenv("UV_INSECURE_HOST", strings.TrimPrefix(server.URL, "https://"))
 	return dir, index, server

@@ -93,6 +93,7 @@ func TestNewerIndex(t *testing.T) {
 	wheels, from, to, copied := t.TempDir(), folder(t), t.TempDir(), t.TempDir()
 	server := httptest.NewServer(&indextest.Index{Dir: wheels})
 	t.Cleanup(server.Close)
+	t.Setenv("UV_CACHE_DIR", "") // each environment has an empty cache
 	t.Setenv("UV_DEFAULT_INDEX", server.URL+"/simple")
 	t.Setenv("PIP_CONFIG_FILE", os.DevNull)
 	t.Setenv("PATH", uv+string(filepath.ListSeparator)+os.Getenv("PATH"))
