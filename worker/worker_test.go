@@ -225,13 +225,13 @@ func TestAgainstMoto(t *testing.T) {
 		}
 		return got.(events.SQSEventResponse)
 	}
-	for _, format := range []string{"files", "tar"} {
-		if r := deliver(fmt.Sprintf(`{"type":%q,"num_samples":25,"seed":1,"output_format":%q}`, map[string]string{"files": "good", "tar": "restless"}[format], format), "1"); len(r.BatchItemFailures) > 0 {
+	for name, format := range map[string]string{"good": "files", "restless": "tar"} {
+		dataset := task.Dataset("as-" + format) // a dataset has one format
+		body := fmt.Sprintf(`{"type":%q,"num_samples":25,"seed":1,"output_format":%q,"dataset":%q}`, name, format, dataset)
+		if r := deliver(body, "1"); len(r.BatchItemFailures) > 0 {
 			t.Errorf("%s: %+v", format, r)
 		}
-	}
-	for _, name := range []string{"good", "restless"} {
-		receipts, err := st.Receipts(t.Context(), name, task.Range{Start: 0, End: 25})
+		receipts, err := st.In(dataset).Receipts(t.Context(), name, task.Range{Start: 0, End: 25})
 		if err != nil || len(receipts) != 2 {
 			t.Errorf("%s: %d receipts, %v", name, len(receipts), err)
 		}
