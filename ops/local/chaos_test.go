@@ -42,7 +42,7 @@ func TestChaos(t *testing.T) {
 	}
 	began := time.Now()
 	var mu sync.Mutex
-	next, passed := 0, 0
+	next, passed, done := 0, 0, 0
 	take := func() (uint64, bool) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -56,11 +56,15 @@ func TestChaos(t *testing.T) {
 	for range *chaosAtOnce {
 		group.Go(func() {
 			for seed, ok := take(); ok; seed, ok = take() {
-				if t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { newChaos(t, newSchedule(seed)).test(want) }) {
-					mu.Lock()
+				ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { newChaos(t, newSchedule(seed)).test(want) })
+				mu.Lock()
+				if ok {
 					passed++
-					mu.Unlock()
 				}
+				if done++; done%20 == 0 || !ok { // go test shows subtests at the end only
+					fmt.Printf("chaos: %d of %d passed after %s, the last with seed %d\n", passed, done, time.Since(began).Round(time.Second), seed)
+				}
+				mu.Unlock()
 			}
 		})
 	}
