@@ -75,7 +75,8 @@ const (
 
 // logRetentions are the days that CloudWatch Logs can keep a log group's events.
 // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutRetentionPolicy.html
-var logRetentions = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653}
+var logRetentions = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
+	3288, 3653}
 
 // LoadConfig reads the configuration of the stack that is being deployed and
 // fills in the defaults. It registers no resource. The error names every wrong
@@ -136,22 +137,30 @@ var (
 // check looks at what the readers of single values cannot see.
 func (c *Config) check(r *reader) {
 	if !stackNamePattern.MatchString(c.Name) {
-		r.errs = append(r.errs, fmt.Errorf("the project and the stack make the name %q, it must have at most 40 lower-case letters, digits and hyphens and begin with a letter: pulumi stack rename", c.Name))
+		r.errs = append(r.errs, fmt.Errorf(
+			"the project and the stack make the name %q, it must have at most 40 lower-case letters, digits and hyphens and begin with a letter: pulumi stack rename", c.Name))
 	}
 	if c.Architecture != X86 && c.Architecture != ARM {
 		r.refuse("architecture", c.Architecture, "it must be %s or %s", X86, ARM)
 	}
 	if c.VisibilityTimeoutSeconds <= c.TimeoutSeconds {
-		r.refuse("visibilityTimeoutSeconds", c.VisibilityTimeoutSeconds, "it must be greater than timeoutSeconds, which is %d: a task would be delivered again while it is at work", c.TimeoutSeconds)
+		r.refuse("visibilityTimeoutSeconds", c.VisibilityTimeoutSeconds,
+			"it must be greater than timeoutSeconds, which is %d: a task would be delivered again while it is at work",
+			c.TimeoutSeconds)
 	}
 	if c.QueueRetentionSeconds <= c.VisibilityTimeoutSeconds {
-		r.refuse("queueRetentionSeconds", c.QueueRetentionSeconds, "it must be greater than visibilityTimeoutSeconds, which is %d: a task would be gone before it is delivered again", c.VisibilityTimeoutSeconds)
+		r.refuse("queueRetentionSeconds", c.QueueRetentionSeconds,
+			"it must be greater than visibilityTimeoutSeconds, which is %d: a task would be gone before it is delivered again",
+			c.VisibilityTimeoutSeconds)
 	}
 	if c.DLQRetentionSeconds <= c.QueueRetentionSeconds {
-		r.refuse("dlqRetentionSeconds", c.DLQRetentionSeconds, "it must be greater than queueRetentionSeconds, which is %d: a dead task keeps the time at which it was first sent", c.QueueRetentionSeconds)
+		r.refuse("dlqRetentionSeconds", c.DLQRetentionSeconds,
+			"it must be greater than queueRetentionSeconds, which is %d: a dead task keeps the time at which it was first sent",
+			c.QueueRetentionSeconds)
 	}
 	if b := c.BucketName; b != "" && (!bucketPattern.MatchString(b) || reserved(b)) {
-		r.refuse("bucketName", b, "it must have 3 to 63 lower-case letters, digits and hyphens, begin and end with a letter or digit, and not be of a form that S3 reserves")
+		r.refuse("bucketName", b,
+			"it must have 3 to 63 lower-case letters, digits and hyphens, begin and end with a letter or digit, and not be of a form that S3 reserves")
 	}
 	for _, file := range c.RequiredFiles {
 		if err := task.CheckFile(file); err != nil {
@@ -164,7 +173,8 @@ func (c *Config) check(r *reader) {
 		}
 	}
 	if !slices.Contains(logRetentions, c.LogRetentionDays) {
-		r.refuse("logRetentionDays", c.LogRetentionDays, "it must be one of those that CloudWatch takes: %s", strings.Trim(strings.ReplaceAll(fmt.Sprint(logRetentions), " ", ", "), "[]"))
+		r.refuse("logRetentionDays", c.LogRetentionDays, "it must be one of those that CloudWatch takes: %s",
+			strings.Trim(strings.ReplaceAll(fmt.Sprint(logRetentions), " ", ", "), "[]"))
 	}
 	if a, err := mail.ParseAddress(c.AlarmEmail); c.AlarmEmail != "" && (err != nil || a.Address != c.AlarmEmail) {
 		r.refuse("alarmEmail", c.AlarmEmail, "it must be an address such as team@example.com")
@@ -174,8 +184,10 @@ func (c *Config) check(r *reader) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.Tags)) {
 		value := c.Tags[key]
-		if key == "" || len(key) > 128 || len(value) > 256 || strings.HasPrefix(strings.ToLower(key), "aws:") || !tagPattern.MatchString(key) || !tagPattern.MatchString(value) {
-			r.refuse("tags."+key, value, "a key has 1 to 128 and a value up to 256 letters, digits, spaces and _ . : / = + - @, and no key begins with aws:")
+		if key == "" || len(key) > 128 || len(value) > 256 || strings.HasPrefix(strings.ToLower(key), "aws:") ||
+			!tagPattern.MatchString(key) || !tagPattern.MatchString(value) {
+			r.refuse("tags."+key, value,
+				"a key has 1 to 128 and a value up to 256 letters, digits, spaces and _ . : / = + - @, and no key begins with aws:")
 		}
 	}
 }

@@ -27,13 +27,15 @@ func TestConfigErrors(t *testing.T) {
 		{"maxConcurrency", "1", "from 2 to 1000"},
 		{"maxConcurrency", "1001", "from 2 to 1000"},
 		{"architecture", "amd64", `architecture is "amd64", it must be x86_64 or arm64`},
-		{"visibilityTimeoutSeconds", "900", "visibilityTimeoutSeconds is 900, it must be greater than timeoutSeconds, which is 900: "},
+		{"visibilityTimeoutSeconds", "900",
+			"visibilityTimeoutSeconds is 900, it must be greater than timeoutSeconds, which is 900: "},
 		{"visibilityTimeoutSeconds", "43201", "from 1 to 43200"},
 		{"maxReceiveCount", "0", "from 1 to 1000"},
 		{"maxReceiveCount", "1001", "from 1 to 1000"},
 		{"queueRetentionSeconds", "59", "from 60 to 1209600"},
 		{"queueRetentionSeconds", "960", "greater than visibilityTimeoutSeconds, which is 960"},
-		{"queueRetentionSeconds", "1209600", "dlqRetentionSeconds is 1209600, it must be greater than queueRetentionSeconds, which is 1209600"},
+		{"queueRetentionSeconds", "1209600",
+			"dlqRetentionSeconds is 1209600, it must be greater than queueRetentionSeconds, which is 1209600"},
 		{"dlqRetentionSeconds", "1209601", "from 60 to 1209600"},
 		{"dlqRetentionSeconds", "604800", "greater than queueRetentionSeconds, which is 604800"},
 		{"bucketName", "Samples", `bucketName is "Samples", it must have 3 to 63 lower-case letters`},
@@ -90,7 +92,8 @@ func TestLocks(t *testing.T) {
 	check(err)
 	maze := &list[slices.IndexFunc(list, func(g generator.Generator) bool { return g.Name == "maze" })]
 	check(os.Mkdir(filepath.Join(folder, generator.LocksFolder), 0o755))
-	check(os.WriteFile(filepath.Join(folder, generator.LocksFolder, generator.LockFile(maze)), []byte("# for maze\nnumpy==2.1.0 --hash=sha256:00\n"), 0o644))
+	check(os.WriteFile(filepath.Join(folder, generator.LocksFolder, generator.LockFile(maze)),
+		[]byte("# for maze\nnumpy==2.1.0 --hash=sha256:00\n"), 0o644))
 	want, err := generator.Locked(folder, maze)
 	check(err)
 	d, err := try(t, root, stackName, nil)
@@ -102,7 +105,8 @@ func TestLocks(t *testing.T) {
 
 // Everything that is wrong is said at once.
 func TestConfigErrorsTogether(t *testing.T) {
-	_, err := try(t, repository(t, "maze"), stackName, map[string]string{"memoryMB": "1", "retainData": "no", "colour": "red"})
+	_, err := try(t, repository(t, "maze"), stackName, map[string]string{"memoryMB": "1", "retainData": "no",
+		"colour": "red"})
 	for _, want := range []string{"memoryMB", "retainData", "colour"} {
 		if err == nil || !strings.Contains(err.Error(), project+":"+want+" is ") {
 			t.Errorf("%s is not named: %v", want, err)

@@ -118,7 +118,8 @@ func newDashboard(from source, c *Config) dashboard {
 	var failures []series
 	for _, cause := range task.Causes() {
 		if cause != task.Lost { // nobody is left to count it
-			failures = append(failures, worker(task.MetricFailures, options{Label: string(cause), Stat: "Sum"}, task.DimensionCause, string(cause)))
+			failures = append(failures, worker(task.MetricFailures, options{Label: string(cause), Stat: "Sum"},
+				task.DimensionCause, string(cause)))
 		}
 	}
 	hidden := new(bool)
@@ -128,11 +129,13 @@ func newDashboard(from source, c *Config) dashboard {
 	add := func(title string, period int, stacked bool, metrics []series, lines ...line) {
 		n := len(d.Widgets)
 		perRow := dashboardColumns / widgetWidth
-		p := properties{Title: title, Region: from.region, View: "timeSeries", Stacked: stacked, Period: period, Metrics: metrics}
+		p := properties{Title: title, Region: from.region, View: "timeSeries", Stacked: stacked, Period: period,
+			Metrics: metrics}
 		if len(lines) > 0 {
 			p.Annotations = &annotations{lines}
 		}
-		d.Widgets = append(d.Widgets, widget{"metric", n % perRow * widgetWidth, n / perRow * widgetHeight, widgetWidth, widgetHeight, p})
+		d.Widgets = append(d.Widgets, widget{"metric", n % perRow * widgetWidth, n / perRow * widgetHeight, widgetWidth,
+			widgetHeight, p})
 	}
 	add("Tasks", 60, false, []series{
 		queue(from.queue, queueVisible, options{Label: "waiting", Stat: "Maximum"}),

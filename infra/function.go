@@ -24,7 +24,8 @@ type Function struct {
 
 // NewFunction registers the function with its role, its log group, and the
 // mapping that gives it the queue's messages.
-func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *Image, c *Config, opts ...pulumi.ResourceOption) (*Function, error) {
+func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *Image, c *Config,
+	opts ...pulumi.ResourceOption) (*Function, error) {
 	f := &Function{}
 	if err := ctx.RegisterComponentResource("vm-dataset:infra:Function", name, f, opts...); err != nil {
 		return nil, err
@@ -32,18 +33,21 @@ func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *
 	child := pulumi.Parent(f)
 	tags := pulumi.ToStringMap(c.Tags)
 	// Lambda would make a log group of its own, which keeps everything for ever.
-	logs, err := cloudwatch.NewLogGroup(ctx, name, &cloudwatch.LogGroupArgs{RetentionInDays: pulumi.Int(c.LogRetentionDays), Tags: tags}, child)
+	logs, err := cloudwatch.NewLogGroup(ctx, name,
+		&cloudwatch.LogGroupArgs{RetentionInDays: pulumi.Int(c.LogRetentionDays), Tags: tags}, child)
 	if err != nil {
 		return nil, err
 	}
 	trust, err := marshal(document{"2012-10-17", []statement{{
-		Sid: "Lambda", Effect: allow, Principal: map[string]string{"Service": "lambda.amazonaws.com"}, Action: []string{"sts:AssumeRole"},
+		Sid: "Lambda", Effect: allow, Principal: map[string]string{"Service": "lambda.amazonaws.com"},
+		Action: []string{"sts:AssumeRole"},
 	}}})
 	if err != nil {
 		return nil, err
 	}
 	role, err := iam.NewRole(ctx, name, &iam.RoleArgs{
-		Description: pulumi.String("What the worker of " + c.Name + " may do"), AssumeRolePolicy: pulumi.String(trust), Tags: tags,
+		Description: pulumi.String("What the worker of " + c.Name + " may do"), AssumeRolePolicy: pulumi.String(trust),
+		Tags: tags,
 	}, child)
 	if err != nil {
 		return nil, err
@@ -97,7 +101,8 @@ func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *
 		return nil, err
 	}
 	f.Name, f.ARN, f.LogGroup, f.MappingID = function.Name, function.Arn, logs.Name, mapping.Uuid
-	return f, ctx.RegisterResourceOutputs(f, pulumi.Map{"name": f.Name, "arn": f.ARN, "logGroup": f.LogGroup, "mappingId": f.MappingID})
+	return f, ctx.RegisterResourceOutputs(f, pulumi.Map{"name": f.Name, "arn": f.ARN, "logGroup": f.LogGroup,
+		"mappingId": f.MappingID})
 }
 
 // workerRights is what the worker may do with its bucket, its queue, its DLQ
@@ -116,16 +121,21 @@ func workerRights(arns []string) []statement {
 		{Sid: "Write", Effect: allow, Action: []string{"s3:PutObject"},
 			Resource: below(objects, task.DataKind, task.ReceiptKind, task.FailureKind, task.ManifestKind)},
 		// The worker never looks at what it has stored, and nothing else is ever deleted.
-		{Sid: "Read", Effect: allow, Action: []string{"s3:GetObject"}, Resource: below(objects, task.ReceiptKind, task.ManifestKind)},
+		{Sid: "Read", Effect: allow, Action: []string{"s3:GetObject"}, Resource: below(objects, task.ReceiptKind,
+			task.ManifestKind)},
 		{Sid: "Replace", Effect: allow, Action: []string{"s3:DeleteObject"}, Resource: below(objects, task.DataKind)},
-		{Sid: "GiveUpShard", Effect: allow, Action: []string{"s3:AbortMultipartUpload"}, Resource: below(objects, task.DataKind)},
-		{Sid: "List", Effect: allow, Action: []string{"s3:ListBucket"}, Resource: []string{bucket}, Condition: map[string]map[string][]string{
-			"StringLike": {"s3:prefix": below("", task.DataKind, task.ManifestKind)},
-		}},
+		{Sid: "GiveUpShard", Effect: allow, Action: []string{"s3:AbortMultipartUpload"},
+			Resource: below(objects, task.DataKind)},
+		{Sid: "List", Effect: allow, Action: []string{"s3:ListBucket"}, Resource: []string{bucket},
+			Condition: map[string]map[string][]string{
+				"StringLike": {"s3:prefix": below("", task.DataKind, task.ManifestKind)},
+			}},
 		{Sid: "Take", Effect: allow, Resource: []string{queue}, Action: []string{
-			"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:SendMessage",
+			"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes",
+			"sqs:SendMessage",
 		}},
 		{Sid: "Bury", Effect: allow, Action: []string{"sqs:SendMessage"}, Resource: []string{dlq}},
-		{Sid: "Log", Effect: allow, Action: []string{"logs:CreateLogStream", "logs:PutLogEvents"}, Resource: []string{logs + ":*"}},
+		{Sid: "Log", Effect: allow, Action: []string{"logs:CreateLogStream", "logs:PutLogEvents"},
+			Resource: []string{logs + ":*"}},
 	}
 }

@@ -30,7 +30,8 @@ const keepImages = 10
 
 // NewImage registers the repository and the image. The build context is root,
 // the repository's folder; .dockerignore says what of it the image is made from.
-func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string, c *Config, opts ...pulumi.ResourceOption) (*Image, error) {
+func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string, c *Config,
+	opts ...pulumi.ResourceOption) (*Image, error) {
 	i := &Image{}
 	if err := ctx.RegisterComponentResource("vm-dataset:infra:Image", name, i, opts...); err != nil {
 		return nil, err
@@ -50,7 +51,8 @@ func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string,
 	if err != nil {
 		return nil, err
 	}
-	_, err = ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name, Policy: pulumi.String(keep)}, child)
+	_, err = ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name,
+		Policy: pulumi.String(keep)}, child)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +94,8 @@ func build(root string, commits map[string]string, c *Config) *docker.DockerBuil
 // not to a provider: they are new each time, and a provider that differs makes
 // Pulumi look at everything it has made.
 func credentials(ctx *pulumi.Context, repository *ecr.Repository, opt pulumi.InvokeOption) *docker.RegistryArgs {
-	token := ecr.GetAuthorizationTokenOutput(ctx, ecr.GetAuthorizationTokenOutputArgs{RegistryId: repository.RegistryId}, opt)
+	token := ecr.GetAuthorizationTokenOutput(ctx, ecr.GetAuthorizationTokenOutputArgs{RegistryId: repository.RegistryId},
+		opt)
 	return &docker.RegistryArgs{
 		Server:   repository.RepositoryUrl,
 		Username: token.UserName(),

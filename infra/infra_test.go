@@ -18,9 +18,12 @@ import (
 var variants = map[string]map[string]string{
 	"default": nil,
 	"all": {
-		"architecture": "arm64", "memoryMB": "2048", "timeoutSeconds": "300", "ephemeralStorageMB": "512", "maxConcurrency": "900",
-		"visibilityTimeoutSeconds": "360", "maxReceiveCount": "5", "queueRetentionSeconds": "3600", "dlqRetentionSeconds": "7200",
-		"bucketName": "my-samples", "retainData": "false", "requiredFiles": `["rubric.txt","metadata.json"]`, "builderImage": "my/go:1", "baseImage": "my/python@sha256:1",
+		"architecture": "arm64", "memoryMB": "2048", "timeoutSeconds": "300", "ephemeralStorageMB": "512",
+		"maxConcurrency":           "900",
+		"visibilityTimeoutSeconds": "360", "maxReceiveCount": "5", "queueRetentionSeconds": "3600",
+		"dlqRetentionSeconds": "7200",
+		"bucketName":          "my-samples", "retainData": "false", "requiredFiles": `["rubric.txt","metadata.json"]`,
+		"builderImage": "my/go:1", "baseImage": "my/python@sha256:1",
 		"logRetentionDays": "7", "alarmEmail": "team@example.com", "tags": `{"team":"video","cost":42}`,
 	},
 }
@@ -62,7 +65,8 @@ func TestNoOrphans(t *testing.T) {
 
 func TestOutputs(t *testing.T) {
 	d := deploy(t, nil)
-	if got, want := slices.Sorted(maps.Keys(d.outputs)), slices.Sorted(slices.Values(stack.Names())); !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(d.outputs)), slices.Sorted(slices.Values(stack.Names())); !slices.Equal(got,
+		want) {
 		t.Errorf("the stack has  %v\ninfra/stack has %v", got, want)
 	}
 	text, err := json.Marshal(d.outputs)
@@ -73,15 +77,19 @@ func TestOutputs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const aws, suffix, repository = ":us-east-2:123456789012:", "-0123abc", "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc"
+	const aws, suffix, repository = ":us-east-2:123456789012:", "-0123abc",
+		"123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc"
 	want := stack.Outputs{
-		QueueURL: "https://sqs.us-east-2.amazonaws.com/123456789012/" + tasks + suffix, DLQURL: "https://sqs.us-east-2.amazonaws.com/123456789012/" + dlq + suffix,
-		QueueARN: "arn:aws:sqs" + aws + tasks + suffix, DLQARN: "arn:aws:sqs" + aws + dlq + suffix, BucketName: bucket + suffix,
+		QueueURL: "https://sqs.us-east-2.amazonaws.com/123456789012/" + tasks + suffix,
+		DLQURL:   "https://sqs.us-east-2.amazonaws.com/123456789012/" + dlq + suffix,
+		QueueARN: "arn:aws:sqs" + aws + tasks + suffix, DLQARN: "arn:aws:sqs" + aws + dlq + suffix,
+		BucketName:   bucket + suffix,
 		FunctionName: worker + suffix, FunctionARN: "arn:aws:lambda" + aws + "function:" + worker + suffix,
 		ImageURI: repository + "@sha256:feed", RepositoryURL: repository, LogGroupName: worker + suffix,
 		EventSourceMappingID: "00000000-0000-4000-8000-000000000000",
 		DashboardURL:         "https://us-east-2.console.aws.amazon.com/cloudwatch/home?region=us-east-2#dashboards/dashboard/" + worker + suffix,
-		Region:               "us-east-2", AccountID: "123456789012", Architecture: "x86_64", MemoryMB: 10240, DataPrefix: "data/v1/",
+		Region:               "us-east-2", AccountID: "123456789012", Architecture: "x86_64", MemoryMB: 10240,
+		DataPrefix: "data/v1/",
 		Generators: map[string]string{"chess": "", "maze": ""}, // there is no git
 		Locks:      map[string]string{},
 	}
@@ -97,7 +105,8 @@ func TestStorage(t *testing.T) {
 	}{{"default", true}, {"all", false}} {
 		d := deploy(t, variants[test.variant])
 		b := d.the(t, "aws:s3/bucketV2:BucketV2", bucket)
-		b.want(t, map[string]any{"forceDestroy": !test.retain, "bucket": map[bool]any{true: nil, false: "my-samples"}[test.retain]})
+		b.want(t, map[string]any{"forceDestroy": !test.retain,
+			"bucket": map[bool]any{true: nil, false: "my-samples"}[test.retain]})
 		settings := 0
 		for _, r := range d.resources {
 			if r.Parent == bucket && r.Custom {
@@ -114,13 +123,17 @@ func TestStorage(t *testing.T) {
 		}
 		d.the(t, "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock", bucket+"-private").want(t, map[string]any{
 			"blockPublicAcls": true, "blockPublicPolicy": true, "ignorePublicAcls": true, "restrictPublicBuckets": true})
-		d.the(t, "aws:s3/bucketOwnershipControls:BucketOwnershipControls", bucket+"-owner").want(t, map[string]any{"rule.objectOwnership": "BucketOwnerEnforced"})
-		d.the(t, "aws:s3/bucketServerSideEncryptionConfigurationV2:BucketServerSideEncryptionConfigurationV2", bucket+"-encryption").want(t, map[string]any{
+		d.the(t, "aws:s3/bucketOwnershipControls:BucketOwnershipControls", bucket+"-owner").want(t,
+			map[string]any{"rule.objectOwnership": "BucketOwnerEnforced"})
+		d.the(t, "aws:s3/bucketServerSideEncryptionConfigurationV2:BucketServerSideEncryptionConfigurationV2",
+			bucket+"-encryption").want(t, map[string]any{
 			"rules.0.applyServerSideEncryptionByDefault.sseAlgorithm": "AES256"})
-		d.the(t, "aws:s3/bucketLifecycleConfigurationV2:BucketLifecycleConfigurationV2", bucket+"-lifecycle").want(t, map[string]any{
-			"rules.0.status": "Enabled", "rules.0.filter.prefix": "", "rules.0.abortIncompleteMultipartUpload.daysAfterInitiation": 1.0, "rules.0.expiration": nil,
-			"rules.1": nil, // nothing expires
-		})
+		d.the(t, "aws:s3/bucketLifecycleConfigurationV2:BucketLifecycleConfigurationV2", bucket+"-lifecycle").want(t,
+			map[string]any{
+				"rules.0.status": "Enabled", "rules.0.filter.prefix": "",
+				"rules.0.abortIncompleteMultipartUpload.daysAfterInitiation": 1.0, "rules.0.expiration": nil,
+				"rules.1": nil, // nothing expires
+			})
 	}
 }
 
@@ -131,16 +144,21 @@ func TestQueue(t *testing.T) {
 	}{{"default", 960, 7 * 86400, 14 * 86400, 3}, {"all", 360, 3600, 7200, 5}} {
 		d := deploy(t, variants[test.variant])
 		q, dead := d.the(t, "aws:sqs/queue:Queue", tasks), d.the(t, "aws:sqs/queue:Queue", dlq)
-		q.want(t, map[string]any{"visibilityTimeoutSeconds": test.visibility, "messageRetentionSeconds": test.keep, "sqsManagedSseEnabled": true,
-			"redrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":"arn:aws:sqs:us-east-2:123456789012:%s-0123abc","maxReceiveCount":%v}`, dlq, test.receive)})
-		dead.want(t, map[string]any{"messageRetentionSeconds": test.keepDead, "sqsManagedSseEnabled": true, "redrivePolicy": nil})
+		q.want(t, map[string]any{"visibilityTimeoutSeconds": test.visibility, "messageRetentionSeconds": test.keep,
+			"sqsManagedSseEnabled": true,
+			"redrivePolicy": fmt.Sprintf(
+				`{"deadLetterTargetArn":"arn:aws:sqs:us-east-2:123456789012:%s-0123abc","maxReceiveCount":%v}`, dlq, test.receive)})
+		dead.want(t, map[string]any{"messageRetentionSeconds": test.keepDead, "sqsManagedSseEnabled": true,
+			"redrivePolicy": nil})
 		d.the(t, "aws:sqs/redriveAllowPolicy:RedriveAllowPolicy", dlq+"-redrive").want(t, map[string]any{
-			"queueUrl":           "https://sqs.us-east-2.amazonaws.com/123456789012/" + dlq + "-0123abc",
-			"redriveAllowPolicy": fmt.Sprintf(`{"redrivePermission":"byQueue","sourceQueueArns":["arn:aws:sqs:us-east-2:123456789012:%s-0123abc"]}`, tasks)})
+			"queueUrl": "https://sqs.us-east-2.amazonaws.com/123456789012/" + dlq + "-0123abc",
+			"redriveAllowPolicy": fmt.Sprintf(
+				`{"redrivePermission":"byQueue","sourceQueueArns":["arn:aws:sqs:us-east-2:123456789012:%s-0123abc"]}`, tasks)})
 		f := d.the(t, "aws:lambda/function:Function", worker)
 		timeout, _ := f.at("timeout").(float64)
 		if timeout == 0 || timeout >= test.visibility || test.keep >= test.keepDead {
-			t.Errorf("timeout %v, visibility %v, retention %v, of the DLQ %v", timeout, test.visibility, test.keep, test.keepDead)
+			t.Errorf("timeout %v, visibility %v, retention %v, of the DLQ %v", timeout, test.visibility, test.keep,
+				test.keepDead)
 		}
 	}
 }
@@ -155,14 +173,16 @@ func TestImage(t *testing.T) {
 	} {
 		d := deploy(t, variants[test.variant])
 		d.the(t, "aws:ecr/repository:Repository", name+"-image").want(t, map[string]any{
-			"imageScanningConfiguration.scanOnPush": true, "encryptionConfigurations.0.encryptionType": "AES256", "forceDelete": true})
+			"imageScanningConfiguration.scanOnPush": true, "encryptionConfigurations.0.encryptionType": "AES256",
+			"forceDelete": true})
 		d.the(t, "aws:ecr/lifecyclePolicy:LifecyclePolicy", name+"-image-lifecycle").want(t, map[string]any{
 			"policy": `{"rules":[{"rulePriority":1,"description":"images that were replaced","selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":10},"action":{"type":"expire"}}]}`})
 		i := d.the(t, "docker:index/image:Image", name+"-image")
 		args := map[string]any{"GENERATOR_COMMITS": `{"chess":"","maze":""}`}
 		maps.Copy(args, test.args)
 		i.want(t, map[string]any{
-			"build.platform": test.platform, "build.builderVersion": "BuilderBuildKit", "build.args": args, "skipPush": false, "buildOnPreview": false,
+			"build.platform": test.platform, "build.builderVersion": "BuilderBuildKit", "build.args": args, "skipPush": false,
+			"buildOnPreview":    false,
 			"imageName":         "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc:latest",
 			"registry.server":   "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc",
 			"registry.username": "AWS",
@@ -183,8 +203,10 @@ func TestFunction(t *testing.T) {
 		bucket      string
 		environment map[string]any
 	}{
-		{"default", map[string]any{"memorySize": 10240.0, "timeout": 900.0, "ephemeralStorage.size": 2048.0, "architectures": []any{"x86_64"}}, 10, 30, bucket + "-0123abc", nil},
-		{"all", map[string]any{"memorySize": 2048.0, "timeout": 300.0, "ephemeralStorage.size": 512.0, "architectures": []any{"arm64"}}, 900, 7, "my-samples",
+		{"default", map[string]any{"memorySize": 10240.0, "timeout": 900.0, "ephemeralStorage.size": 2048.0,
+			"architectures": []any{"x86_64"}}, 10, 30, bucket + "-0123abc", nil},
+		{"all", map[string]any{"memorySize": 2048.0, "timeout": 300.0, "ephemeralStorage.size": 512.0,
+			"architectures": []any{"arm64"}}, 900, 7, "my-samples",
 			map[string]any{stack.EnvRequiredFiles: "rubric.txt,metadata.json"}},
 	} {
 		d := deploy(t, variants[test.variant])
@@ -196,15 +218,21 @@ func TestFunction(t *testing.T) {
 		}
 		maps.Copy(environment, test.environment)
 		f.want(t, test.want)
-		f.want(t, map[string]any{"packageType": "Image", "imageUri": image, "environment.variables": environment, "role": "arn:aws:iam::123456789012:role/" + worker + "-0123abc",
-			"loggingConfig.logFormat": "Text", "loggingConfig.logGroup": worker + "-0123abc", "reservedConcurrentExecutions": nil})
+		f.want(t, map[string]any{"packageType": "Image", "imageUri": image, "environment.variables": environment,
+			"role":                    "arn:aws:iam::123456789012:role/" + worker + "-0123abc",
+			"loggingConfig.logFormat": "Text", "loggingConfig.logGroup": worker + "-0123abc",
+			"reservedConcurrentExecutions": nil})
 		d.the(t, "aws:cloudwatch/logGroup:LogGroup", worker).want(t, map[string]any{"retentionInDays": test.logDays})
-		d.the(t, "aws:lambda/functionRecursionConfig:FunctionRecursionConfig", worker).want(t, map[string]any{"recursiveLoop": "Allow", "functionName": worker + "-0123abc"})
+		d.the(t, "aws:lambda/functionRecursionConfig:FunctionRecursionConfig", worker).want(t,
+			map[string]any{"recursiveLoop": "Allow", "functionName": worker + "-0123abc"})
 		m := d.the(t, "aws:lambda/eventSourceMapping:EventSourceMapping", worker)
-		m.want(t, map[string]any{"batchSize": 1.0, "functionResponseTypes": []any{"ReportBatchItemFailures"}, "scalingConfig.maximumConcurrency": test.concurrency,
-			"eventSourceArn": "arn:aws:sqs:us-east-2:123456789012:" + tasks + "-0123abc", "functionName": "arn:aws:lambda:us-east-2:123456789012:function:" + worker + "-0123abc",
-			"enabled": true, "maximumBatchingWindowInSeconds": nil})
-		for _, first := range []string{"aws:iam/rolePolicy:RolePolicy", "aws:lambda/functionRecursionConfig:FunctionRecursionConfig"} {
+		m.want(t, map[string]any{"batchSize": 1.0, "functionResponseTypes": []any{"ReportBatchItemFailures"},
+			"scalingConfig.maximumConcurrency": test.concurrency,
+			"eventSourceArn":                   "arn:aws:sqs:us-east-2:123456789012:" + tasks + "-0123abc",
+			"functionName":                     "arn:aws:lambda:us-east-2:123456789012:function:" + worker + "-0123abc",
+			"enabled":                          true, "maximumBatchingWindowInSeconds": nil})
+		for _, first := range []string{"aws:iam/rolePolicy:RolePolicy",
+			"aws:lambda/functionRecursionConfig:FunctionRecursionConfig"} {
 			if !slices.Contains(m.Dependencies, first) {
 				t.Errorf("the mapping does not wait for %s", first)
 			}
@@ -225,7 +253,8 @@ func TestTags(t *testing.T) {
 			continue
 		}
 		seen[kind] = true
-		r.want(t, map[string]any{"tags": map[string]any{"project": project, "stack": stackName, "team": "video", "cost": "42"}})
+		r.want(t, map[string]any{"tags": map[string]any{"project": project, "stack": stackName, "team": "video",
+			"cost": "42"}})
 	}
 	if len(seen) != len(strings.Fields(tagged)) {
 		t.Errorf("tagged are only %v", seen)
@@ -236,14 +265,18 @@ func TestAlarms(t *testing.T) {
 	for variant, mail := range map[string]bool{"default": false, "all": true} {
 		d := deploy(t, variants[variant])
 		alarms := map[string]map[string]any{
-			"dead":      {"namespace": "AWS/SQS", "metricName": "ApproximateNumberOfMessagesVisible", "dimensions.QueueName": dlq + "-0123abc", "threshold": 0.0, "statistic": "Maximum"},
-			"age":       {"namespace": "AWS/SQS", "metricName": "ApproximateAgeOfOldestMessage", "dimensions.QueueName": tasks + "-0123abc", "threshold": map[bool]float64{false: 302400, true: 1800}[mail]},
-			"throttles": {"namespace": "AWS/Lambda", "metricName": "Throttles", "dimensions.FunctionName": worker + "-0123abc", "threshold": 0.0, "statistic": "Sum"},
+			"dead": {"namespace": "AWS/SQS", "metricName": "ApproximateNumberOfMessagesVisible",
+				"dimensions.QueueName": dlq + "-0123abc", "threshold": 0.0, "statistic": "Maximum"},
+			"age": {"namespace": "AWS/SQS", "metricName": "ApproximateAgeOfOldestMessage", "dimensions.QueueName": tasks +
+				"-0123abc", "threshold": map[bool]float64{false: 302400, true: 1800}[mail]},
+			"throttles": {"namespace": "AWS/Lambda", "metricName": "Throttles", "dimensions.FunctionName": worker + "-0123abc",
+				"threshold": 0.0, "statistic": "Sum"},
 		}
 		var actions any
 		if mail {
 			actions = []any{"arn:aws:sns:us-east-2:123456789012:" + name + "-watch-0123abc"}
-			d.the(t, "aws:sns/topicSubscription:TopicSubscription", name+"-watch").want(t, map[string]any{"protocol": "email", "endpoint": "team@example.com", "topic": actions.([]any)[0]})
+			d.the(t, "aws:sns/topicSubscription:TopicSubscription", name+"-watch").want(t,
+				map[string]any{"protocol": "email", "endpoint": "team@example.com", "topic": actions.([]any)[0]})
 		}
 		if topics := d.all("aws:sns/topic:Topic"); len(topics) != map[bool]int{true: 1}[mail] {
 			t.Errorf("%s: %d topics", variant, len(topics))
@@ -254,7 +287,8 @@ func TestAlarms(t *testing.T) {
 		for alarm, want := range alarms {
 			a := d.the(t, "aws:cloudwatch/metricAlarm:MetricAlarm", name+"-watch-"+alarm)
 			a.want(t, want)
-			a.want(t, map[string]any{"comparisonOperator": "GreaterThanThreshold", "treatMissingData": "notBreaching", "alarmActions": actions, "okActions": actions})
+			a.want(t, map[string]any{"comparisonOperator": "GreaterThanThreshold", "treatMissingData": "notBreaching",
+				"alarmActions": actions, "okActions": actions})
 		}
 	}
 }
@@ -278,7 +312,8 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := map[string][]string{
-		"QueueName": {tasks + "-0123abc", dlq + "-0123abc"}, "FunctionName": {worker + "-0123abc"}, task.DimensionFunction: {worker + "-0123abc"},
+		"QueueName": {tasks + "-0123abc", dlq + "-0123abc"}, "FunctionName": {worker + "-0123abc"},
+		task.DimensionFunction: {worker + "-0123abc"},
 	}
 	for _, c := range task.Causes() {
 		known[task.DimensionCause] = append(known[task.DimensionCause], string(c))
@@ -326,7 +361,8 @@ func TestDashboard(t *testing.T) {
 		t.Errorf("failures are shown for %v", causes)
 	}
 	// 10 GB for a second, with 1.5 GB of disk that is not free.
-	if want := "time / 1000 * 0.00016671335 + calls * 0.0000002"; !slices.Contains(expressions, want) || !ids["time"] || !ids["calls"] || !ids["cost"] {
+	if want := "time / 1000 * 0.00016671335 + calls * 0.0000002"; !slices.Contains(expressions, want) || !ids["time"] ||
+		!ids["calls"] || !ids["cost"] {
 		t.Errorf("the cost is %q, want %s", expressions, want)
 	}
 }
@@ -368,7 +404,8 @@ func TestPolicies(t *testing.T) {
 		d := deploy(t, config)
 		name := map[bool]string{true: "my-samples", false: bucket + "-0123abc"}[variant == "all"]
 		own := []string{
-			"arn:aws:s3:::" + name, "arn:aws:sqs:us-east-2:123456789012:" + tasks + "-0123abc", "arn:aws:sqs:us-east-2:123456789012:" + dlq + "-0123abc",
+			"arn:aws:s3:::" + name, "arn:aws:sqs:us-east-2:123456789012:" + tasks + "-0123abc",
+			"arn:aws:sqs:us-east-2:123456789012:" + dlq + "-0123abc",
 			"arn:aws:logs:us-east-2:123456789012:log-group:" + worker + "-0123abc",
 		}
 		isOwn := func(resource string) bool {
@@ -386,7 +423,8 @@ func TestPolicies(t *testing.T) {
 			for _, s := range p.Statement {
 				switch {
 				case s.Effect == "Deny":
-					if !reflect.DeepEqual(s.Principal, map[string]any{"AWS": "*"}) || !reflect.DeepEqual(s.Condition, map[string]map[string][]string{"Bool": {"aws:SecureTransport": {"false"}}}) ||
+					if !reflect.DeepEqual(s.Principal, map[string]any{"AWS": "*"}) ||
+						!reflect.DeepEqual(s.Condition, map[string]map[string][]string{"Bool": {"aws:SecureTransport": {"false"}}}) ||
 						len(s.Action) != 1 || !strings.HasSuffix(s.Action[0], ":*") {
 						t.Errorf("%s: %+v", where, s)
 					}
@@ -394,7 +432,8 @@ func TestPolicies(t *testing.T) {
 						tls[r] = true
 					}
 				case strings.HasSuffix(where, "assumeRolePolicy Role"):
-					if !reflect.DeepEqual(s.Principal, map[string]any{"Service": "lambda.amazonaws.com"}) || !slices.Equal(s.Action, []string{"sts:AssumeRole"}) {
+					if !reflect.DeepEqual(s.Principal, map[string]any{"Service": "lambda.amazonaws.com"}) ||
+						!slices.Equal(s.Action, []string{"sts:AssumeRole"}) {
 						t.Errorf("%s: %+v", where, s)
 					}
 				default:
@@ -432,17 +471,21 @@ func TestWorkerRights(t *testing.T) {
 	}
 	allowed := func(action, resource, listed string) bool {
 		for _, s := range p.Statement {
-			if slices.Contains(s.Action, action) && slices.ContainsFunc(s.Resource, func(r string) bool { return matches(r, resource) }) &&
-				(s.Condition == nil || slices.ContainsFunc(s.Condition["StringLike"]["s3:prefix"], func(r string) bool { return matches(r, listed) })) {
+			if slices.Contains(s.Action, action) &&
+				slices.ContainsFunc(s.Resource, func(r string) bool { return matches(r, resource) }) &&
+				(s.Condition == nil || slices.ContainsFunc(s.Condition["StringLike"]["s3:prefix"],
+					func(r string) bool { return matches(r, listed) })) {
 				return true
 			}
 		}
 		return false
 	}
 	chunk := task.Chunk{Cell: task.Range{Start: 0, End: 20}, Keep: task.Range{Start: 0, End: 20}}
-	data, shard := task.DefaultDataset.FileKey("maze", "maze_00000000", "prompt.txt"), task.DefaultDataset.ShardKey("maze", chunk, 1)
+	data, shard := task.DefaultDataset.FileKey("maze", "maze_00000000", "prompt.txt"),
+		task.DefaultDataset.ShardKey("maze", chunk, 1)
 	cell := task.DefaultDataset.CellKey("maze", chunk.Cell)
-	failure, invalid, run := task.DefaultDataset.FailureKey("maze", chunk.Name(), "m", 1), task.DefaultDataset.FailureKey("", "", "m", 1), task.DefaultDataset.RunKey("r")
+	failure, invalid, run := task.DefaultDataset.FailureKey("maze", chunk.Name(), "m", 1),
+		task.DefaultDataset.FailureKey("", "", "m", 1), task.DefaultDataset.RunKey("r")
 	other, manifest := task.Dataset("v2").FileKey("maze", "maze_00000000", "prompt.txt"), task.DefaultDataset.ManifestKey()
 	objects := "arn:aws:s3:::" + bucket + "-0123abc"
 	for _, test := range []struct {
@@ -450,7 +493,8 @@ func TestWorkerRights(t *testing.T) {
 		yes    []string
 		no     []string
 	}{
-		{"s3:PutObject", []string{data, shard, other, cell, failure, invalid, manifest}, []string{run, "x", "data", "manifests/v1.json"}},
+		{"s3:PutObject", []string{data, shard, other, cell, failure, invalid, manifest},
+			[]string{run, "x", "data", "manifests/v1.json"}},
 		{"s3:GetObject", []string{cell, manifest}, []string{data, run}},
 		{"s3:DeleteObject", []string{data, shard, other}, []string{cell, failure, run, manifest}},
 		{"s3:AbortMultipartUpload", []string{shard}, []string{cell, run}},
@@ -468,21 +512,25 @@ func TestWorkerRights(t *testing.T) {
 		}
 	}
 	for prefix, want := range map[string]bool{
-		task.DefaultDataset.CellsPrefix("maze"): false, task.DefaultDataset.Prefix(task.DataKind) + "maze/maze_": true, manifest: true, task.DefaultDataset.Prefix(task.RunKind): false, "": false,
+		task.DefaultDataset.CellsPrefix("maze"): false, task.DefaultDataset.Prefix(task.DataKind) + "maze/maze_": true,
+		manifest: true, task.DefaultDataset.Prefix(task.RunKind): false, "": false,
 	} {
 		if allowed("s3:ListBucket", objects, prefix) != want {
 			t.Errorf("listing %q: allowed is %v", prefix, !want)
 		}
 	}
-	queue, dead := "arn:aws:sqs:us-east-2:123456789012:"+tasks+"-0123abc", "arn:aws:sqs:us-east-2:123456789012:"+dlq+"-0123abc"
+	queue, dead := "arn:aws:sqs:us-east-2:123456789012:"+tasks+"-0123abc", "arn:aws:sqs:us-east-2:123456789012:"+dlq+
+		"-0123abc"
 	logs := "arn:aws:logs:us-east-2:123456789012:log-group:" + worker + "-0123abc"
 	for _, test := range []struct {
 		action, resource string
 		want             bool
 	}{
 		{"sqs:ReceiveMessage", queue, true}, {"sqs:DeleteMessage", queue, true}, {"sqs:ChangeMessageVisibility", queue, true},
-		{"sqs:GetQueueAttributes", queue, true}, {"sqs:SendMessage", queue, true}, {"sqs:PurgeQueue", queue, false}, {"sqs:SetQueueAttributes", queue, false},
-		{"sqs:SendMessage", dead, true}, {"sqs:ReceiveMessage", dead, false}, {"sqs:DeleteMessage", dead, false}, {"sqs:SendMessage", queue + "-other", false},
+		{"sqs:GetQueueAttributes", queue, true}, {"sqs:SendMessage", queue, true}, {"sqs:PurgeQueue", queue, false},
+		{"sqs:SetQueueAttributes", queue, false},
+		{"sqs:SendMessage", dead, true}, {"sqs:ReceiveMessage", dead, false}, {"sqs:DeleteMessage", dead, false},
+		{"sqs:SendMessage", queue + "-other", false},
 		{"logs:PutLogEvents", logs + ":log-stream:x", true}, {"logs:CreateLogStream", logs + ":log-stream:x", true},
 		{"logs:DeleteLogGroup", logs, false}, {"logs:PutLogEvents", logs + "-other:log-stream:x", false},
 	} {

@@ -40,7 +40,8 @@ type deployment struct {
 
 func (d *deployment) NewResource(args pulumi.MockResourceArgs) (string, resource.PropertyMap, error) {
 	rpc := args.RegisterRPC
-	r := registered{Type: args.TypeToken, Name: args.Name, Custom: args.Custom, Inputs: args.Inputs.Mappable(), Retain: rpc.GetRetainOnDelete(), Ignores: rpc.GetIgnoreChanges()}
+	r := registered{Type: args.TypeToken, Name: args.Name, Custom: args.Custom, Inputs: args.Inputs.Mappable(),
+		Retain: rpc.GetRetainOnDelete(), Ignores: rpc.GetIgnoreChanges()}
 	if parent := resource.URN(rpc.GetParent()); parent != "" && parent.QualifiedType() != resource.RootStackType {
 		r.Parent = parent.Name()
 	}
@@ -63,7 +64,8 @@ func (d *deployment) NewResource(args pulumi.MockResourceArgs) (string, resource
 	case "aws:sqs/queue:Queue":
 		computed["arn"], computed["url"] = arn("sqs", physical), "https://sqs.us-east-2.amazonaws.com/123456789012/"+physical
 	case "aws:ecr/repository:Repository":
-		computed["registryId"], computed["repositoryUrl"] = "123456789012", "123456789012.dkr.ecr.us-east-2.amazonaws.com/"+physical
+		computed["registryId"], computed["repositoryUrl"] = "123456789012", "123456789012.dkr.ecr.us-east-2.amazonaws.com/"+
+			physical
 	case "docker:index/image:Image":
 		computed["repoDigest"] = strings.TrimSuffix(args.Inputs["imageName"].StringValue(), ":latest") + "@sha256:feed"
 	case "aws:cloudwatch/logGroup:LogGroup":

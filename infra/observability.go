@@ -15,7 +15,8 @@ type Observability struct {
 
 // NewObservability registers a dashboard, alarms, and the topic that mails them
 // if there is an address.
-func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, region pulumi.StringOutput, c *Config, opts ...pulumi.ResourceOption) (*Observability, error) {
+func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, region pulumi.StringOutput, c *Config,
+	opts ...pulumi.ResourceOption) (*Observability, error) {
 	o := &Observability{}
 	if err := ctx.RegisterComponentResource("vm-dataset:infra:Observability", name, o, opts...); err != nil {
 		return nil, err
@@ -24,13 +25,15 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, r
 	board, err := cloudwatch.NewDashboard(ctx, name, &cloudwatch.DashboardArgs{
 		DashboardName: f.Name, // it has no generated name of its own
 		DashboardBody: pulumi.All(region, q.Tasks.Name, q.DLQ.Name, f.Name).ApplyT(func(v []any) (string, error) {
-			return marshal(newDashboard(source{region: v[0].(string), queue: v[1].(string), dlq: v[2].(string), function: v[3].(string)}, c))
+			return marshal(newDashboard(source{region: v[0].(string), queue: v[1].(string), dlq: v[2].(string),
+				function: v[3].(string)}, c))
 		}).(pulumi.StringOutput),
 	}, child)
 	if err != nil {
 		return nil, err
 	}
-	o.DashboardURL = pulumi.Sprintf("https://%s.console.aws.amazon.com/cloudwatch/home?region=%s#dashboards/dashboard/%s", region, region, board.DashboardName)
+	o.DashboardURL = pulumi.Sprintf("https://%s.console.aws.amazon.com/cloudwatch/home?region=%s#dashboards/dashboard/%s",
+		region, region, board.DashboardName)
 
 	var actions pulumi.Array
 	if c.AlarmEmail != "" {
@@ -81,18 +84,21 @@ func alarms(q *Queue, f *Function, c *Config) []alarm {
 	return []alarm{
 		{
 			name: "dead", means: "Tasks are in the DLQ: ops --stack " + c.Stack + " dlq list says why.",
-			namespace: sqsNamespace, metric: queueVisible, statistic: "Maximum", dimensions: pulumi.StringMap{queueName: q.DLQ.Name},
-			above: 0, points: 1, of: 1,
+			namespace: sqsNamespace, metric: queueVisible, statistic: "Maximum",
+			dimensions: pulumi.StringMap{queueName: q.DLQ.Name},
+			above:      0, points: 1, of: 1,
 		},
 		{
 			name: "age", means: "The oldest task has waited for half of the time that the queue keeps it: is the queue paused, or the run too large for maxConcurrency?",
-			namespace: sqsNamespace, metric: queueAge, statistic: "Maximum", dimensions: pulumi.StringMap{queueName: q.Tasks.Name},
-			above: float64(c.QueueRetentionSeconds) / 2, points: 1, of: 1,
+			namespace: sqsNamespace, metric: queueAge, statistic: "Maximum",
+			dimensions: pulumi.StringMap{queueName: q.Tasks.Name},
+			above:      float64(c.QueueRetentionSeconds) / 2, points: 1, of: 1,
 		},
 		{
 			name: "throttles", means: "Lambda refuses invocations, and each refusal counts as a delivery of a task: lower maxConcurrency, or ask AWS for more concurrency.",
-			namespace: lambdaNamespace, metric: lambdaThrottles, statistic: "Sum", dimensions: pulumi.StringMap{functionName: f.Name},
-			above: 0, points: 2, of: 3, // a few are normal while Lambda scales up
+			namespace: lambdaNamespace, metric: lambdaThrottles, statistic: "Sum",
+			dimensions: pulumi.StringMap{functionName: f.Name},
+			above:      0, points: 2, of: 3, // a few are normal while Lambda scales up
 		},
 	}
 }

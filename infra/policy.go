@@ -43,7 +43,8 @@ func tlsOnly(service, below string, arn pulumi.StringInput) pulumi.StringOutput 
 			resources = append(resources, arns[0]+below)
 		}
 		return []statement{{
-			Sid: "TLSOnly", Effect: deny, Principal: map[string]string{"AWS": "*"}, Action: []string{service + ":*"}, Resource: resources,
+			Sid: "TLSOnly", Effect: deny, Principal: map[string]string{"AWS": "*"}, Action: []string{service + ":*"},
+			Resource:  resources,
 			Condition: map[string]map[string][]string{"Bool": {"aws:SecureTransport": {"false"}}},
 		}}
 	}, arn)

@@ -63,7 +63,8 @@ func NewQueue(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Resour
 		name  string
 		queue *sqs.Queue
 	}{{name + "-tls", q.Tasks}, {name + "-dlq-tls", q.DLQ}} {
-		_, err = sqs.NewQueuePolicy(ctx, p.name, &sqs.QueuePolicyArgs{QueueUrl: p.queue.Url, Policy: tlsOnly("sqs", "", p.queue.Arn)}, child)
+		_, err = sqs.NewQueuePolicy(ctx, p.name, &sqs.QueuePolicyArgs{QueueUrl: p.queue.Url,
+			Policy: tlsOnly("sqs", "", p.queue.Arn)}, child)
 		if err != nil {
 			return nil, err
 		}

@@ -65,7 +65,8 @@ func newFar(b *testing.B, delay time.Duration) *far {
 		}))
 		b.Cleanup(front.Close)
 		f.env[i] = "AWS_ENDPOINT_URL_S3=" + front.URL
-		f.store = store.New(s3.New(s3.Options{Region: "eu-west-1", BaseEndpoint: aws.String(front.URL), HTTPClient: store.HTTPClient(nil),
+		f.store = store.New(s3.New(s3.Options{Region: "eu-west-1", BaseEndpoint: aws.String(front.URL),
+			HTTPClient:  store.HTTPClient(nil),
 			Credentials: credentials.NewStaticCredentialsProvider("key", "secret", "")}, store.ClientOptions), testBucket)
 	}
 	return f
@@ -160,7 +161,8 @@ func BenchmarkHalfMillion(b *testing.B) {
 	for _, generators := range []int{1, 50} {
 		b.Run(fmt.Sprintf("generators=%d", generators), func(b *testing.B) {
 			f, dir := newFar(b, 0), b.TempDir()
-			run := task.Run{ID: "half-a-million", Created: time.Now().UTC(), Seed: 42, Samples: 500_000 / generators, Batch: 100, ChunkSize: 20, Format: task.Tar, Version: "1"}
+			run := task.Run{ID: "half-a-million", Created: time.Now().UTC(), Seed: 42, Samples: 500_000 / generators, Batch: 100,
+				ChunkSize: 20, Format: task.Tar, Version: "1"}
 			for n := range generators {
 				name := fmt.Sprintf("g%02d-task", n)
 				makeGenerators(b, filepath.Join(dir, "generators"), name)
@@ -215,7 +217,8 @@ func chunks(run task.Run, every int, do func(name string, t task.Task, c task.Ch
 	n := 0
 	for _, g := range run.Generators {
 		for start := 0; start < run.Samples; start += run.ChunkSize {
-			t := task.Task{Generator: g.Name, StartIndex: start, NumSamples: run.ChunkSize, Seed: run.Seed, Format: run.Format, ChunkSize: run.ChunkSize}
+			t := task.Task{Generator: g.Name, StartIndex: start, NumSamples: run.ChunkSize, Seed: run.Seed, Format: run.Format,
+				ChunkSize: run.ChunkSize}
 			do(g.Name, t, t.Chunks()[0], every > 0 && n%every == every/2)
 			n++
 		}
@@ -230,22 +233,28 @@ func (f *far) fill(b *testing.B, run task.Run, every int, old bool) {
 	const shard = "as many bytes as its receipt says"
 	made := run.Created.Add(-time.Hour) // twenty a second, as from workers, and not all of them just now
 	chunks(run, every, func(name string, t task.Task, c task.Chunk, missing bool) {
-		r := store.Receipt{Generator: name, RunID: run.ID, RunSeed: run.Seed, ChunkSize: run.ChunkSize, ChunkStart: c.Cell.Start, Seed: c.Seed(t, 0),
-			Command: []string{"python", "examples/generate.py", "--num-samples", "20", "--seed", fmt.Sprint(c.Seed(t, 0)), "--output", "output"},
-			Start:   c.Keep.Start, End: c.Keep.End, Epoch: 1, Format: task.Tar, Domain: "maze", CPUSeconds: 3, WallSeconds: 3, PeakRSSBytes: 300 << 20,
-			Shard: &store.Object{Key: task.DefaultDataset.ShardKey(name, c, 1), Size: int64(len(shard)), SHA256: strings.Repeat("0", 64)}}
+		r := store.Receipt{Generator: name, RunID: run.ID, RunSeed: run.Seed, ChunkSize: run.ChunkSize,
+			ChunkStart: c.Cell.Start, Seed: c.Seed(t, 0),
+			Command: []string{"python", "examples/generate.py", "--num-samples", "20", "--seed", fmt.Sprint(c.Seed(t, 0)),
+				"--output", "output"},
+			Start: c.Keep.Start, End: c.Keep.End, Epoch: 1, Format: task.Tar, Domain: "maze", CPUSeconds: 3, WallSeconds: 3,
+			PeakRSSBytes: 300 << 20,
+			Shard: &store.Object{Key: task.DefaultDataset.ShardKey(name, c, 1), Size: int64(len(shard)),
+				SHA256: strings.Repeat("0", 64)}}
 		path := filepath.Join(f.objects, filepath.FromSlash(task.DefaultDataset.CellKey(name, c.Cell)))
 		if _, err := os.Stat(path); err == nil || missing {
 			return
 		}
 		for i := r.Start; i < r.End; i++ {
 			s := store.ReceiptSample{ID: task.SampleID("maze", i), Index: i, Fingerprint: fmt.Sprintf("%s %d", name, i)}
-			for _, file := range []string{"final_frame.png", "first_frame.png", "ground_truth.mp4", "metadata.json", "prompt.txt", "rubric.txt"} {
+			for _, file := range []string{"final_frame.png", "first_frame.png", "ground_truth.mp4", "metadata.json",
+				"prompt.txt", "rubric.txt"} {
 				s.Files = append(s.Files, store.ReceiptFile{Name: file, Size: int64(1000 + i%7), SHA256: fmt.Sprintf("%064x", i)})
 			}
 			r.Samples = append(r.Samples, s)
 		}
-		text, err := (&store.Cell{Version: 1, Generator: name, Start: c.Cell.Start, End: c.Cell.End, Epoch: 1, Receipts: []store.Receipt{r}}).Encode()
+		text, err := (&store.Cell{Version: 1, Generator: name, Start: c.Cell.Start, End: c.Cell.End, Epoch: 1,
+			Receipts: []store.Receipt{r}}).Encode()
 		must(b, err)
 		object := filepath.Join(f.objects, filepath.FromSlash(r.Shard.Key))
 		must(b, errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.MkdirAll(filepath.Dir(object), 0o755),
@@ -261,7 +270,9 @@ func (f *far) clear(b *testing.B, run task.Run, every int) {
 	b.Helper()
 	chunks(run, every, func(name string, _ task.Task, c task.Chunk, missing bool) {
 		if missing {
-			must(b, errors.Join(os.Remove(filepath.Join(f.objects, filepath.FromSlash(task.DefaultDataset.CellKey(name, c.Cell)))), os.Remove(filepath.Join(f.objects, filepath.FromSlash(task.DefaultDataset.ShardKey(name, c, 1))))))
+			must(b, errors.Join(os.Remove(filepath.Join(f.objects,
+				filepath.FromSlash(task.DefaultDataset.CellKey(name, c.Cell)))),
+				os.Remove(filepath.Join(f.objects, filepath.FromSlash(task.DefaultDataset.ShardKey(name, c, 1))))))
 		}
 	})
 }

@@ -17,7 +17,8 @@ import (
 func taken(ctx context.Context, st *store.Store, r store.Receipt) (*store.Cell, error) {
 	start := r.Start / r.ChunkSize * r.ChunkSize
 	by := store.Holder{RequestID: "test", Deadline: time.Now().Add(time.Hour)}
-	return st.Take(ctx, r.Generator, task.Range{Start: start, End: start + r.ChunkSize}, by, func(*store.Cell) bool { return true })
+	return st.Take(ctx, r.Generator, task.Range{Start: start, End: start + r.ChunkSize}, by,
+		func(*store.Cell) bool { return true })
 }
 
 // commitReceipt commits a receipt whose objects are there, or need not be.
@@ -42,6 +43,7 @@ func (c *cloud) rewrite(t testing.TB, r store.Receipt) {
 	}
 	text, err := cell.Encode()
 	must(t, err)
-	_, err = c.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &r.ReadFrom, Body: bytes.NewReader(text)})
+	_, err = c.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &r.ReadFrom,
+		Body: bytes.NewReader(text)})
 	must(t, err)
 }

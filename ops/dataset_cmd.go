@@ -69,7 +69,8 @@ func (*DatasetListCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 			for _, g := range m.Generators {
 				asked += m.Asked(g.Name).Len()
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\n", m.Dataset, m.Seed, m.Format, len(m.Generators), ui.Count(asked), m.Created.Format("2006-01-02 15:04"))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\t%s\n", m.Dataset, m.Seed, m.Format, len(m.Generators), ui.Count(asked),
+				m.Created.Format("2006-01-02 15:04"))
 		}
 	})
 }
@@ -113,10 +114,12 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 		s.Committed[g.Name] = dataset.Length(there[i].Ranges)
 	}
 	return o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format, m.Created.Format("2006-01-02 15:04"))
+		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format,
+			m.Created.Format("2006-01-02 15:04"))
 		fmt.Fprintln(w, "GENERATOR\tCHUNK\tASKED FOR\tCOMMITTED\tCOMMITS\tLOCKS")
 		for _, g := range m.Generators {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, extent(m.Asked(g.Name)), ui.Count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, extent(m.Asked(g.Name)),
+				ui.Count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
 		}
 		for _, image := range m.Images() {
 			fmt.Fprintf(w, "image %s\n", image)
@@ -175,7 +178,8 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 		}
 		fmt.Fprintf(w, "GENERATOR\tWHAT\t%s\t%s\n", a.Dataset, b.Dataset)
 		for _, d := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Generator, d.What, cut12s(strings.Split(d.A, ", ")), cut12s(strings.Split(d.B, ", ")))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Generator, d.What, cut12s(strings.Split(d.A, ", ")),
+				cut12s(strings.Split(d.B, ", ")))
 		}
 	}); err != nil {
 		return err
@@ -236,7 +240,8 @@ Examples:
 }
 
 // Run deletes.
-func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
+func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client,
+	st *store.Store) error {
 	m, err := manifest(ctx, st, t, c.Name)
 	if err != nil {
 		holds, e := st.In(task.Dataset(c.Name)).Holds(ctx)
@@ -250,7 +255,8 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target,
 	if err != nil {
 		return err
 	}
-	question := fmt.Sprintf("Delete dataset %s with all samples of %s for good", m.Dataset, ui.Plural(len(m.Generators), "generator"))
+	question := fmt.Sprintf("Delete dataset %s with all samples of %s for good", m.Dataset,
+		ui.Plural(len(m.Generators), "generator"))
 	if n := depth.Total(); n > 0 {
 		question = fmt.Sprintf("%s still in the queue, and may be of it. %s", ui.Plural(n, "task"), question)
 	}

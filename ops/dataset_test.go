@@ -96,7 +96,8 @@ func TestDatasetDeleteKilled(t *testing.T) {
 		t.Errorf("the other dataset has %v, it had %v", now, kept)
 	}
 	for _, name := range []string{"v1", "trial"} { // a new one may have another seed
-		if out := run("submit", "--generator", "maze-task", "--samples", "20", "--dataset", name, "--dry-run"); strings.Contains(out, "committed already") == (name == "v1") {
+		if out := run("submit", "--generator", "maze-task", "--samples", "20", "--dataset", name,
+			"--dry-run"); strings.Contains(out, "committed already") == (name == "v1") {
 			t.Errorf("%s: %s", name, out)
 		}
 	}

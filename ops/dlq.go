@@ -144,7 +144,8 @@ func describe(m queue.Message) dead {
 	case err == nil:
 		d.Task = &t
 	case !known:
-		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "), ui.Cut(m.Body, 60))
+		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "),
+			ui.Cut(m.Body, 60))
 		return d
 	}
 	if !known {
@@ -254,7 +255,8 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 	err := c.each(ctx, q, func(d dead) error {
 		k := key{d.Cause, d.dataset(), d.generator()}
 		if groups[k] == nil {
-			groups[k] = &Group{Cause: d.Cause, Dataset: k.dataset, Generator: k.generator, Means: d.Cause.Policy().Means, Remedy: d.Cause.Policy().Remedy}
+			groups[k] = &Group{Cause: d.Cause, Dataset: k.dataset, Generator: k.generator, Means: d.Cause.Policy().Means,
+				Remedy: d.Cause.Policy().Remedy}
 		}
 		groups[k].add(d)
 		if c.Each {
@@ -315,14 +317,16 @@ func listGroups(w io.Writer, groups []*Group) {
 		if g.Example.Task == nil {
 			samples = "?"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, g.Example.whose(), ui.Count(g.Tasks), samples, ago(g.First), ago(g.Last), g.Example.FirstID(), ui.Cut(g.Example.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, g.Example.whose(), ui.Count(g.Tasks), samples,
+			ago(g.First), ago(g.Last), g.Example.FirstID(), ui.Cut(g.Example.Detail, 120))
 	}
 }
 
 func listEach(w io.Writer, list []dead) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
 	for _, d := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, d.whose(), d.samples(), d.receives(), ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, d.whose(), d.samples(), d.receives(),
+			ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
 	}
 }
 

@@ -16,7 +16,8 @@ func TestDLQDownloadToFullDisk(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	for range 4 {
-		must(t, c.dead.SendMessage(t.Context(), strings.Repeat("x", 100_000), map[string]queue.Attribute{task.AttributeCause: {Type: "String", Text: "crashed"}}))
+		must(t, c.dead.SendMessage(t.Context(), strings.Repeat("x", 100_000),
+			map[string]queue.Attribute{task.AttributeCause: {Type: "String", Text: "crashed"}}))
 	}
 	dir := t.TempDir()
 	to := filepath.Join(dir, "saved")

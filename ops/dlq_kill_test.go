@@ -39,7 +39,8 @@ func TestReplayKilledAtEveryRequest(t *testing.T) {
 				dir := t.TempDir()
 				for i := range messages {
 					x := task.Task{Generator: "m", StartIndex: i, NumSamples: 1, Seed: 7, RunID: "r", Format: task.Files, ChunkSize: 1}
-					if err := c.dead.SendMessage(t.Context(), x.Body(), map[string]queue.Attribute{task.AttributeCause: {Type: "String", Text: "crashed"}}); err != nil {
+					if err := c.dead.SendMessage(t.Context(), x.Body(),
+						map[string]queue.Attribute{task.AttributeCause: {Type: "String", Text: "crashed"}}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -134,7 +135,8 @@ func (c *cloud) check(t *testing.T, name, dir string, messages int, args []strin
 		sent[b]++
 	}
 	doubles := len(bodies) - len(sent)
-	if len(sent) != messages || slices.Max(append(slices.Collect(maps.Values(sent)), 0)) > 2 || doubles > 10 || doubles > 0 != doubtful {
+	if len(sent) != messages || slices.Max(append(slices.Collect(maps.Values(sent)), 0)) > 2 || doubles > 10 ||
+		doubles > 0 != doubtful {
 		t.Errorf("%s: %d different tasks of %d were sent, and %d twice", name, len(sent), messages, doubles)
 	}
 	if left, err := c.take(t.Context(), testDead); err != nil || len(left) > 0 {
@@ -150,7 +152,9 @@ func TestReplayKilledWhileItConfirms(t *testing.T) {
 	for _, lost := range []int{0, 1, 300, 10_000} { // bytes of the journal's end
 		dir := t.TempDir()
 		for i := range 9 {
-			if err := c.dead.SendMessage(t.Context(), fmt.Sprintf(`{"type":"m","start_index":%d,"num_samples":1,"seed":7,"run_id":"r","chunk_size":1}`, i), map[string]queue.Attribute{task.AttributeCause: {Type: "String", Text: "crashed"}}); err != nil {
+			if err := c.dead.SendMessage(t.Context(),
+				fmt.Sprintf(`{"type":"m","start_index":%d,"num_samples":1,"seed":7,"run_id":"r","chunk_size":1}`, i),
+				map[string]queue.Attribute{task.AttributeCause: {Type: "String", Text: "crashed"}}); err != nil {
 				t.Fatal(err)
 			}
 		}

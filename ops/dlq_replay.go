@@ -60,11 +60,12 @@ func (c *DLQReplayCmd) Validate() error {
 
 // Replayed is the summary of a replay.
 type Replayed struct {
-	Sent    int      `json:"sent"`
-	Before  int      `json:"sent_before,omitempty"` // by the interrupted replay of which this is the rest
-	Left    int      `json:"left"`                  // chosen, but where they are: they are no tasks, or cannot be sent so
-	Again   int      `json:"failed_again"`          // chosen, but left for the next replay: sent by this one and dead again
-	Hidden  int      `json:"hidden"`                // in the DLQ, but another look has them for up to two minutes
+	Sent   int `json:"sent"`
+	Before int `json:"sent_before,omitempty"` // by the interrupted replay of which this is the rest
+	Left   int `json:"left"`                  // chosen, but where they are: they are no tasks, or cannot be sent so
+	// chosen, but left for the next replay: sent by this one and dead again
+	Again   int      `json:"failed_again"`
+	Hidden  int      `json:"hidden"` // in the DLQ, but another look has them for up to two minutes
 	DryRun  bool     `json:"dry_run,omitempty"`
 	Bodies  []string `json:"bodies,omitempty"`
 	Journal string   `json:"journal,omitempty"`
@@ -88,7 +89,8 @@ type replay struct {
 func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	everyone := c.dlqFilter
 	everyone.Max = 0 // counts what is sent, and not what is looked at
-	r := &replay{DLQReplayCmd: c, ctx: ctx, out: o, store: st, chosen: everyone.chooser(), again: map[string][]task.Range{}, runs: map[string]error{}}
+	r := &replay{DLQReplayCmd: c, ctx: ctx, out: o, store: st, chosen: everyone.chooser(),
+		again: map[string][]task.Range{}, runs: map[string]error{}}
 	r.Replayed.DryRun = c.DryRun
 	saved, err := c.saved()
 	if err != nil {
@@ -120,10 +122,11 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 			r.again[x.First] = append(r.again[x.First], t.Range())
 		}
 	}
-	plan := queue.Replay{Journal: j, Rate: c.Rate, Change: r.change, Before: r.noteParts, Refused: r.leave, Sent: func(n int) {
-		r.Replayed.Sent += n
-		o.Progress("replaying", r.Replayed.Sent, max(r.total, r.Replayed.Sent))
-	}}
+	plan := queue.Replay{Journal: j, Rate: c.Rate, Change: r.change, Before: r.noteParts, Refused: r.leave,
+		Sent: func(n int) {
+			r.Replayed.Sent += n
+			o.Progress("replaying", r.Replayed.Sent, max(r.total, r.Replayed.Sent))
+		}}
 	if c.From != "" {
 		var list []queue.Message
 		for _, f := range saved {
@@ -134,7 +137,8 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 		err = q.Replay(ctx, plan)
 	}
 	if err != nil {
-		return ui.WithHint(fmt.Errorf("%s sent again, then: %w", ui.Plural(r.Replayed.Sent, "task"), err), "the same command: it goes on with what is left")
+		return ui.WithHint(fmt.Errorf("%s sent again, then: %w", ui.Plural(r.Replayed.Sent, "task"), err),
+			"the same command: it goes on with what is left")
 	}
 	if c.From != "" { // every file says by its name that it was sent
 		if err := os.Remove(r.Journal); err != nil {
@@ -190,7 +194,8 @@ func (r *replay) summary(w io.Writer) {
 	case r.Replayed.DryRun:
 		fmt.Fprintf(w, "%s would be sent again; nothing was sent\n", ui.Plural(len(r.Bodies), "task"))
 	case r.Before > 0:
-		fmt.Fprintf(w, "%s sent again, and %s by the replay that was interrupted\n", ui.Plural(r.Replayed.Sent, "task"), ui.Count(r.Before))
+		fmt.Fprintf(w, "%s sent again, and %s by the replay that was interrupted\n", ui.Plural(r.Replayed.Sent, "task"),
+			ui.Count(r.Before))
 	default:
 		fmt.Fprintf(w, "%s sent again\n", ui.Plural(r.Replayed.Sent, "task"))
 	}
@@ -201,7 +206,8 @@ func (r *replay) summary(w io.Writer) {
 		fmt.Fprintf(w, "%s failed again meanwhile: the next replay sends what is left of them\n", ui.Plural(r.Again, "task"))
 	}
 	if r.Hidden > 0 {
-		fmt.Fprintf(w, "another look at the DLQ has about %s: they come back within two minutes, then run the same again\n", ui.Plural(r.Hidden, "message"))
+		fmt.Fprintf(w, "another look at the DLQ has about %s: they come back within two minutes, then run the same again\n",
+			ui.Plural(r.Hidden, "message"))
 	}
 }
 
@@ -311,7 +317,8 @@ func (r *replay) noteParts(list []queue.Outgoing) error {
 	for _, o := range list {
 		if t, err := task.Parse([]byte(o.Body), ""); err == nil && t.PartSize > 0 && t.RunID != "" {
 			of := run{t.Dataset, t.RunID}
-			parts[of] = append(parts[of], task.RunPart{Generator: t.Generator, Range: t.Range(), PartSize: t.PartSize, Time: time.Now().UTC()})
+			parts[of] = append(parts[of], task.RunPart{Generator: t.Generator, Range: t.Range(), PartSize: t.PartSize,
+				Time: time.Now().UTC()})
 		}
 	}
 	for of, list := range parts {

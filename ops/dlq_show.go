@@ -71,7 +71,8 @@ func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 		return err
 	}
 	if s == nil {
-		return ui.WithHint(fmt.Errorf("no message in the DLQ has the id %s", c.ID), "ops%s dlq list --each; another look may have it for up to two minutes", t.Flags())
+		return ui.WithHint(fmt.Errorf("no message in the DLQ has the id %s", c.ID),
+			"ops%s dlq list --each; another look may have it for up to two minutes", t.Flags())
 	}
 	if err := s.findReport(ctx, st); err != nil {
 		return err
@@ -145,7 +146,8 @@ func byHand(g *target.Flags, f *store.Failure) (command, note string) {
 	argv[len(argv)-1] = output
 	i := slices.IndexFunc(found, func(g generator.Generator) bool { return g.Name == f.Generator && g.Problem == "" })
 	if i < 0 {
-		return shell(f.Generator, generator.ByHand(".", f.Seed), argv, output), fmt.Sprintf("%s is not in %s: run it in the folder of that generator", f.Generator, g.Generators)
+		return shell(f.Generator, generator.ByHand(".", f.Seed), argv, output),
+			fmt.Sprintf("%s is not in %s: run it in the folder of that generator", f.Generator, g.Generators)
 	}
 	here := found[i]
 	switch {
@@ -208,7 +210,8 @@ func (s *Shown) table(w io.Writer) {
 	pair("task", "%s", s.Body)
 	for _, name := range slices.Sorted(maps.Keys(s.Attributes)) {
 		switch a := s.Attributes[name]; {
-		case slices.Contains([]string{task.AttributeCause, task.AttributeDetail, task.AttributeReceives, task.AttributeMessageID}, name):
+		case slices.Contains([]string{task.AttributeCause, task.AttributeDetail, task.AttributeReceives,
+			task.AttributeMessageID}, name):
 		case len(a.Binary) > 0:
 			pair("attribute", "%s (%s, base64) = %s", name, a.Type, ui.Cut(base64.StdEncoding.EncodeToString(a.Binary), 200))
 		default:
@@ -238,7 +241,8 @@ func (s *Shown) report(w io.Writer) {
 	if f.Signal != "" {
 		ended = "signal: " + f.Signal
 	}
-	pair("it ended with", "%s, after %.1f s and %.1f s of CPU, at most %s of memory", ended, f.WallSeconds, f.CPUSeconds, ui.Size(f.PeakRSSBytes))
+	pair("it ended with", "%s, after %.1f s and %.1f s of CPU, at most %s of memory", ended, f.WallSeconds, f.CPUSeconds,
+		ui.Size(f.PeakRSSBytes))
 	if f.Commit != "" {
 		pair("commit", "%s", f.Commit)
 	}

@@ -27,14 +27,19 @@ func TestFresh(t *testing.T) {
 		{"of a run that hangs", DLQReplayCmd{FreshSeed: true}, task.TimedOut, run + `}`, run + `,"attempt":3}`, false},
 		{"of none", DLQReplayCmd{}, task.CorruptOutput, `{"type":"m","num_samples":1,"seed":5}`, "", true},
 		{"of none and seedless", DLQReplayCmd{}, task.Crashed, `{"type":"m","num_samples":1}`, "", true},
-		{"in parts", DLQReplayCmd{Chunk: 5}, task.TimedOut, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20,"part_size":5}`, false},
-		{"whole again", DLQReplayCmd{Chunk: 20}, task.Lost, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20,"part_size":4}`, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`, false},
-		{"in no parts of it", DLQReplayCmd{Chunk: 6}, task.TimedOut, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`, "", false},
+		{"in parts", DLQReplayCmd{Chunk: 5}, task.TimedOut, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`,
+			`{"type":"m","num_samples":1,"seed":5,"chunk_size":20,"part_size":5}`, false},
+		{"whole again", DLQReplayCmd{Chunk: 20}, task.Lost,
+			`{"type":"m","num_samples":1,"seed":5,"chunk_size":20,"part_size":4}`,
+			`{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`, false},
+		{"in no parts of it", DLQReplayCmd{Chunk: 6}, task.TimedOut, `{"type":"m","num_samples":1,"seed":5,"chunk_size":20}`,
+			"", false},
 		{"a repair in parts", DLQReplayCmd{Chunk: 5}, task.TimedOut, `{"type":"m","indices":[1,2],"seed":5}`, "", false},
 		{"no more attempts", DLQReplayCmd{}, task.Crashed, run + `,"attempt":1000000000}`, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := describe(queue.Message{ID: "id", Body: c.body, Attributes: map[string]queue.Attribute{"cause": {Type: "String", Text: string(c.cause)}}})
+			d := describe(queue.Message{ID: "id", Body: c.body,
+				Attributes: map[string]queue.Attribute{"cause": {Type: "String", Text: string(c.cause)}}})
 			r := &replay{DLQReplayCmd: &c.flags}
 			got, err := r.fresh(d)
 			again, _ := r.fresh(d)
@@ -66,12 +71,17 @@ func TestDescribe(t *testing.T) {
 		detail     string
 		generator  string
 	}{
-		{"ours", `{"type":"m","num_samples":1}`, map[string]queue.Attribute{"cause": attribute("String", "crashed"), "detail": attribute("String", "bang")}, task.Crashed, "bang", "m"},
+		{"ours", `{"type":"m","num_samples":1}`, map[string]queue.Attribute{"cause": attribute("String", "crashed"),
+			"detail": attribute("String", "bang")}, task.Crashed, "bang", "m"},
 		{"moved by SQS", `{"type":"m","num_samples":1}`, nil, task.Lost, "the worker was killed", "m"},
 		{"no JSON", "hello", nil, task.InvalidTask, "the message is not JSON: hello", ""},
-		{"another program's JSON", `{"order":7}`, map[string]queue.Attribute{"cause": attribute("String", "late")}, task.InvalidTask, `"order" is not a field of a task`, ""},
-		{"a task with attributes of somebody else", `{"type":"m","num_samples":1}`, map[string]queue.Attribute{"cause": attribute("Binary", "", 0, 1), "detail": attribute("Number", "3")}, task.Lost, "the worker was killed", "m"},
-		{"refused by a worker", "hello", map[string]queue.Attribute{"cause": attribute("String", "invalid_task"), "detail": attribute("String", "invalid task: x")}, task.InvalidTask, "invalid task: x", ""},
+		{"another program's JSON", `{"order":7}`, map[string]queue.Attribute{"cause": attribute("String", "late")},
+			task.InvalidTask, `"order" is not a field of a task`, ""},
+		{"a task with attributes of somebody else", `{"type":"m","num_samples":1}`,
+			map[string]queue.Attribute{"cause": attribute("Binary", "", 0, 1), "detail": attribute("Number", "3")}, task.Lost,
+			"the worker was killed", "m"},
+		{"refused by a worker", "hello", map[string]queue.Attribute{"cause": attribute("String", "invalid_task"),
+			"detail": attribute("String", "invalid task: x")}, task.InvalidTask, "invalid task: x", ""},
 	} {
 		d := describe(queue.Message{ID: "id", Body: c.body, Attributes: c.attributes})
 		if d.Cause != c.cause || !strings.Contains(d.Detail, c.detail) || d.generator() != c.generator {
@@ -83,8 +93,10 @@ func TestDescribe(t *testing.T) {
 func TestMoment(t *testing.T) {
 	now := time.Now()
 	for text, want := range map[string]time.Time{
-		"90m": now.Add(-90 * time.Minute), "12h": now.Add(-12 * time.Hour), "3d": now.Add(-72 * time.Hour), "0.5d": now.Add(-12 * time.Hour),
-		"2026-08-01T10:00:00Z": time.Date(2026, 8, 1, 10, 0, 0, 0, time.UTC), "2026-08-01T10:00": time.Date(2026, 8, 1, 10, 0, 0, 0, time.Local), "2026-08-01": time.Date(2026, 8, 1, 0, 0, 0, 0, time.Local),
+		"90m": now.Add(-90 * time.Minute), "12h": now.Add(-12 * time.Hour), "3d": now.Add(-72 * time.Hour),
+		"0.5d":                 now.Add(-12 * time.Hour),
+		"2026-08-01T10:00:00Z": time.Date(2026, 8, 1, 10, 0, 0, 0, time.UTC), "2026-08-01T10:00": time.Date(2026, 8, 1, 10, 0,
+			0, 0, time.Local), "2026-08-01": time.Date(2026, 8, 1, 0, 0, 0, 0, time.Local),
 	} {
 		var m moment
 		if err := m.UnmarshalText([]byte(text)); err != nil || m.Sub(want).Abs() > time.Minute {
@@ -99,7 +111,8 @@ func TestMoment(t *testing.T) {
 }
 
 func TestQuote(t *testing.T) {
-	for word, want := range map[string]string{"a-b/c.py": "a-b/c.py", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "$HOME": "'$HOME'", "*": "'*'"} {
+	for word, want := range map[string]string{"a-b/c.py": "a-b/c.py", "": "''", "a b": "'a b'", "it's": `'it'\''s'`,
+		"$HOME": "'$HOME'", "*": "'*'"} {
 		if got := quote(word); got != want {
 			t.Errorf("%q is quoted as %s, want %s", word, got, want)
 		}

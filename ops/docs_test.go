@@ -79,7 +79,8 @@ func TestDocumentedPlaces(t *testing.T) {
 	sections := map[string]bool{}
 	for page, text := range texts {
 		for _, found := range mdTitle.FindAllStringSubmatch(text, -1) {
-			sections[page+"#"+strings.ReplaceAll(strings.ToLower(strings.NewReplacer(",", "", "`", "", ".", "").Replace(found[1])), " ", "-")] = true
+			sections[page+"#"+strings.ReplaceAll(strings.ToLower(strings.NewReplacer(",", "", "`", "", ".",
+				"").Replace(found[1])), " ", "-")] = true
 		}
 	}
 	exists := func(name string) bool {

@@ -35,7 +35,8 @@ func (c *motoCloud) diagnose(generators string) (map[string]doctor.Finding, int)
 func diagnose(t testing.TB, f target.Flags) (map[string]doctor.Finding, int) {
 	t.Helper()
 	var out bytes.Buffer
-	err := (&DoctorCmd{}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &out, Stderr: io.Discard}, &f})
+	err := (&DoctorCmd{}).Run(t.Context(),
+		&Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &out, Stderr: io.Discard}, &f})
 	status := 0
 	if exit, ok := errors.AsType[*ui.StatusError](err); ok {
 		status = exit.ExitCode()
@@ -75,7 +76,9 @@ func TestDoctorCloud(t *testing.T) {
 		return answer{method: "GET", path: "/2015-03-31/event-source-mappings/", change: change}
 	}
 	account := func(limit, unreserved int) answer {
-		return answer{method: "GET", path: "/2016-08-19/account-settings", instead: map[string]any{"AccountLimit": map[string]any{"ConcurrentExecutions": limit, "UnreservedConcurrentExecutions": unreserved}}}
+		return answer{method: "GET", path: "/2016-08-19/account-settings",
+			instead: map[string]any{"AccountLimit": map[string]any{"ConcurrentExecutions": limit,
+				"UnreservedConcurrentExecutions": unreserved}}}
 	}
 	for _, test := range []struct {
 		name  string
@@ -86,14 +89,22 @@ func TestDoctorCloud(t *testing.T) {
 	}{
 		{name: "healthy", harm: func(*motoCloud) {}},
 		{"an output is missing", func(c *motoCloud) { c.DashboardURL = "" }, "outputs", "lack dashboardUrl", "pulumi up"},
-		{"a queue elsewhere", func(c *motoCloud) { c.QueueARN = strings.Replace(c.QueueARN, motoRegion, "eu-west-1", 1) }, "region", "queueArn is arn:aws:sqs:eu-west-1", "aws:region"},
-		{"an image elsewhere", func(c *motoCloud) { c.ImageURI = strings.Replace(c.ImageURI, motoRegion, "eu-west-1", 1) }, "region", "imageUri is", "aws:region"},
-		{"another account", func(c *motoCloud) { c.AccountID = "210987654321" }, "credentials", "of account 123456789012", "AWS_PROFILE=NAME of account 210987654321"},
-		{"no queue", func(c *motoCloud) { c.ok(c.sqs.DeleteQueue(c.Context(), &sqs.DeleteQueueInput{QueueUrl: &c.QueueURL})) }, "queue", "NonExistentQueue", "pulumi up --refresh"},
+		{"a queue elsewhere", func(c *motoCloud) { c.QueueARN = strings.Replace(c.QueueARN, motoRegion, "eu-west-1", 1) },
+			"region", "queueArn is arn:aws:sqs:eu-west-1", "aws:region"},
+		{"an image elsewhere", func(c *motoCloud) { c.ImageURI = strings.Replace(c.ImageURI, motoRegion, "eu-west-1", 1) },
+			"region", "imageUri is", "aws:region"},
+		{"another account", func(c *motoCloud) { c.AccountID = "210987654321" }, "credentials", "of account 123456789012",
+			"AWS_PROFILE=NAME of account 210987654321"},
+		{"no queue", func(c *motoCloud) {
+			c.ok(c.sqs.DeleteQueue(c.Context(),
+				&sqs.DeleteQueueInput{QueueUrl: &c.QueueURL}))
+		}, "queue", "NonExistentQueue", "pulumi up --refresh"},
 		{"another queue", func(c *motoCloud) { c.QueueARN += "x" }, "queue", "the stack's is", "pulumi up --refresh"},
-		{"no redrive policy", func(c *motoCloud) { c.setQueue(c.QueueURL, "RedrivePolicy", "") }, "queue", "no redrive policy", "pulumi up --refresh"},
+		{"no redrive policy", func(c *motoCloud) { c.setQueue(c.QueueURL, "RedrivePolicy", "") }, "queue",
+			"no redrive policy", "pulumi up --refresh"},
 		{"another DLQ", func(c *motoCloud) { c.DLQARN += "x" }, "queue", "its dead tasks go to", "pulumi up --refresh"},
-		{"no DLQ", func(c *motoCloud) { c.ok(c.sqs.DeleteQueue(c.Context(), &sqs.DeleteQueueInput{QueueUrl: &c.DLQURL})) }, "dlq", "NonExistentQueue", "pulumi up --refresh"},
+		{"no DLQ", func(c *motoCloud) { c.ok(c.sqs.DeleteQueue(c.Context(), &sqs.DeleteQueueInput{QueueUrl: &c.DLQURL})) },
+			"dlq", "NonExistentQueue", "pulumi up --refresh"},
 		{"a DLQ for others", func(c *motoCloud) {
 			c.answer(answer{method: "POST", path: "/", change: func(a map[string]any) { // moto forgets this policy
 				if attributes, ok := a["Attributes"].(map[string]any); ok && attributes["QueueArn"] == c.DLQARN {
@@ -101,8 +112,12 @@ func TestDoctorCloud(t *testing.T) {
 				}
 			}})
 		}, "dlq", "does not name the task queue", "pulumi up --refresh"},
-		{"a DLQ that forgets", func(c *motoCloud) { c.setQueue(c.DLQURL, "MessageRetentionPeriod", "3600") }, "dlq", "keeps a task for 1h00m", "retention"},
-		{"no bucket", func(c *motoCloud) { c.ok(c.s3.DeleteBucket(c.Context(), &s3.DeleteBucketInput{Bucket: &c.BucketName})) }, "bucket", "NoSuchBucket", "pulumi up --refresh"},
+		{"a DLQ that forgets", func(c *motoCloud) { c.setQueue(c.DLQURL, "MessageRetentionPeriod", "3600") }, "dlq",
+			"keeps a task for 1h00m", "retention"},
+		{"no bucket", func(c *motoCloud) {
+			c.ok(c.s3.DeleteBucket(c.Context(),
+				&s3.DeleteBucketInput{Bucket: &c.BucketName}))
+		}, "bucket", "NoSuchBucket", "pulumi up --refresh"},
 		{"no function", func(c *motoCloud) {
 			c.ok(c.lambda.DeleteFunction(c.Context(), &lambda.DeleteFunctionInput{FunctionName: &c.FunctionName}))
 		}, "function", "ResourceNotFoundException", "pulumi up --refresh"},
@@ -121,33 +136,48 @@ func TestDoctorCloud(t *testing.T) {
 			c.answer(function(func(f map[string]any) { f["State"], f["StateReasonCode"] = "Failed", "InvalidImage" }))
 		}, "function", "InvalidImage", "one plain manifest"},
 		{"an update that failed", func(c *motoCloud) {
-			c.answer(function(func(f map[string]any) { f["LastUpdateStatus"], f["LastUpdateStatusReason"] = "Failed", "no right to" }))
+			c.answer(function(func(f map[string]any) {
+				f["LastUpdateStatus"], f["LastUpdateStatusReason"] = "Failed",
+					"no right to"
+			}))
 		}, "function", "no right to", "pulumi up"},
 		{"an update that goes on", func(c *motoCloud) {
 			c.answer(function(func(f map[string]any) { f["LastUpdateStatus"] = "InProgress" }))
 		}, "function", "in progress", "in a minute"},
 		{"another image", func(c *motoCloud) {
-			c.ok(c.lambda.UpdateFunctionCode(c.Context(), &lambda.UpdateFunctionCodeInput{FunctionName: &c.FunctionName, ImageUri: aws.String(c.RepositoryURL + ":other")}))
+			c.ok(c.lambda.UpdateFunctionCode(c.Context(), &lambda.UpdateFunctionCodeInput{FunctionName: &c.FunctionName,
+				ImageUri: aws.String(c.RepositoryURL + ":other")}))
 		}, "function", "it runs the image", "pulumi up --refresh"},
-		{"another architecture", func(c *motoCloud) { c.Architecture = "arm64" }, "function", "runs on x86_64", "pulumi up --refresh"},
+		{"another architecture", func(c *motoCloud) { c.Architecture = "arm64" }, "function", "runs on x86_64",
+			"pulumi up --refresh"},
 		{"another bucket for the function", func(c *motoCloud) {
-			c.ok(c.lambda.UpdateFunctionConfiguration(c.Context(), &lambda.UpdateFunctionConfigurationInput{FunctionName: &c.FunctionName,
-				Environment: &lambdatypes.Environment{Variables: map[string]string{stack.EnvBucket: "other"}}}))
+			c.ok(c.lambda.UpdateFunctionConfiguration(c.Context(),
+				&lambda.UpdateFunctionConfigurationInput{FunctionName: &c.FunctionName,
+					Environment: &lambdatypes.Environment{Variables: map[string]string{stack.EnvBucket: "other"}}}))
 		}, "function", `OUTPUT_BUCKET is "other"`, "pulumi up --refresh"},
-		{"a timeout beyond the visibility", func(c *motoCloud) { c.setQueue(c.QueueURL, "VisibilityTimeout", "600") }, "function", "hides a task for 10m00s only", "visibilityTimeoutSeconds"},
+		{"a timeout beyond the visibility", func(c *motoCloud) { c.setQueue(c.QueueURL, "VisibilityTimeout", "600") },
+			"function", "hides a task for 10m00s only", "visibilityTimeoutSeconds"},
 		{"an index of images", func(c *motoCloud) {
 			other := "sha256:" + strings.Repeat("0", 64)
 			c.pushImage(other, "application/vnd.oci.image.index.v1+json")
 			c.ImageURI = c.RepositoryURL + "@" + other
 		}, "image", "pushed as application/vnd.oci.image.index.v1+json", "one plain manifest"},
-		{"no image", func(c *motoCloud) { c.ImageURI = c.RepositoryURL + "@sha256:" + strings.Repeat("1", 64) }, "image", "ImageNotFoundException", "pulumi up --refresh"},
-		{"no mapping", func(c *motoCloud) { c.EventSourceMappingID = "00000000-0000-4000-8000-000000000000" }, "mapping", "is gone", "pulumi up --refresh"},
+		{"no image", func(c *motoCloud) { c.ImageURI = c.RepositoryURL + "@sha256:" + strings.Repeat("1", 64) }, "image",
+			"ImageNotFoundException", "pulumi up --refresh"},
+		{"no mapping", func(c *motoCloud) { c.EventSourceMappingID = "00000000-0000-4000-8000-000000000000" }, "mapping",
+			"is gone", "pulumi up --refresh"},
 		{"paused", func(c *motoCloud) {
-			c.ok(c.lambda.UpdateEventSourceMapping(c.Context(), &lambda.UpdateEventSourceMappingInput{UUID: &c.EventSourceMappingID, Enabled: aws.Bool(false)}))
+			c.ok(c.lambda.UpdateEventSourceMapping(c.Context(),
+				&lambda.UpdateEventSourceMappingInput{UUID: &c.EventSourceMappingID, Enabled: aws.Bool(false)}))
 		}, "mapping", "the workers are paused", "resume"},
-		{"between two states", func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["State"] = "Updating" })) }, "mapping", "it is Updating", "in a minute"},
-		{"a mapping of another queue", func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["EventSourceArn"] = "arn:other" })) }, "mapping", "it reads arn:other", "pulumi up --refresh"},
-		{"a mapping to another function", func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["FunctionArn"] = "arn:other" })) }, "mapping", "it starts arn:other", "pulumi up --refresh"},
+		{"between two states", func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["State"] = "Updating" })) },
+			"mapping", "it is Updating", "in a minute"},
+		{"a mapping of another queue",
+			func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["EventSourceArn"] = "arn:other" })) }, "mapping",
+			"it reads arn:other", "pulumi up --refresh"},
+		{"a mapping to another function",
+			func(c *motoCloud) { c.answer(mapping(func(m map[string]any) { m["FunctionArn"] = "arn:other" })) }, "mapping",
+			"it starts arn:other", "pulumi up --refresh"},
 		{"batches", func(c *motoCloud) {
 			c.connect(10, func(in *lambda.CreateEventSourceMappingInput) { in.BatchSize = aws.Int32(5) })
 		}, "mapping", "5 tasks at once", "pulumi up --refresh"},
@@ -157,9 +187,11 @@ func TestDoctorCloud(t *testing.T) {
 		{"a mapping that may not", func(c *motoCloud) {
 			c.answer(mapping(func(m map[string]any) { m["LastProcessingResult"] = "PROBLEM: Function call failed" }))
 		}, "mapping", "PROBLEM: Function call failed", "logs"},
-		{"a small account", func(c *motoCloud) { c.answer(account(10, 10)); c.connect(900) }, "concurrency", "up to 900 workers may start, the account has room for 10", "maxConcurrency 10"},
+		{"a small account", func(c *motoCloud) { c.answer(account(10, 10)); c.connect(900) }, "concurrency",
+			"up to 900 workers may start, the account has room for 10", "maxConcurrency 10"},
 		{"little reserved", func(c *motoCloud) {
-			c.ok(c.lambda.PutFunctionConcurrency(c.Context(), &lambda.PutFunctionConcurrencyInput{FunctionName: &c.FunctionName, ReservedConcurrentExecutions: aws.Int32(5)}))
+			c.ok(c.lambda.PutFunctionConcurrency(c.Context(), &lambda.PutFunctionConcurrencyInput{FunctionName: &c.FunctionName,
+				ReservedConcurrentExecutions: aws.Int32(5)}))
 		}, "concurrency", "the function has reserved 5", "maxConcurrency 5"},
 		{"no maximum", func(c *motoCloud) {
 			c.connect(10, func(in *lambda.CreateEventSourceMappingInput) { in.ScalingConfig = nil })
@@ -167,8 +199,10 @@ func TestDoctorCloud(t *testing.T) {
 		{"no logs", func(c *motoCloud) {
 			c.ok(c.logs.DeleteLogGroup(c.Context(), &cloudwatchlogs.DeleteLogGroupInput{LogGroupName: &c.LogGroupName}))
 		}, "logs", "there is no log group", "pulumi up --refresh"},
-		{"a generator that is not in the image", func(c *motoCloud) { delete(c.Generators, "chess-task") }, "generators", "not in the image: chess-task", "pulumi up"},
-		{"a generator that is only in the image", func(c *motoCloud) { c.Generators["tower"] = "c2" }, "generators", "only in the image: tower", "pulumi up"},
+		{"a generator that is not in the image", func(c *motoCloud) { delete(c.Generators, "chess-task") }, "generators",
+			"not in the image: chess-task", "pulumi up"},
+		{"a generator that is only in the image", func(c *motoCloud) { c.Generators["tower"] = "c2" }, "generators",
+			"only in the image: tower", "pulumi up"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newMotoCloud(t)
@@ -187,7 +221,8 @@ func TestDoctorCloud(t *testing.T) {
 				return
 			}
 			f := found[test.check]
-			if status != ui.ExitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
+			if status != ui.ExitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) ||
+				!strings.Contains(f.Try, test.try) {
 				t.Errorf("status %d, %+v", status, f)
 			}
 		})
@@ -201,7 +236,8 @@ func TestDoctorWithoutCredentials(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	found, status := c.diagnose(t.TempDir())
-	if f := found["credentials"]; status != ui.ExitProblem || f.State != "problem" || !strings.Contains(f.Says, "there are no AWS credentials") || !strings.Contains(f.Try, "aws sso login") {
+	if f := found["credentials"]; status != ui.ExitProblem || f.State != "problem" ||
+		!strings.Contains(f.Says, "there are no AWS credentials") || !strings.Contains(f.Try, "aws sso login") {
 		t.Errorf("status %d, %+v", status, f)
 	}
 	for _, name := range []string{"queue", "dlq", "bucket", "function", "image", "mapping", "concurrency", "logs"} {
@@ -217,7 +253,8 @@ func TestDoctorRefused(t *testing.T) {
 	c.setEnvironment(t)
 	c.answer(answer{method: "GET", path: "/2015-03-31/functions/", status: 403, code: "AccessDeniedException"})
 	found, _ := c.diagnose(t.TempDir())
-	if f := found["function"]; f.State != "problem" || !strings.Contains(f.Says, "Lambda GetFunction: AccessDeniedException") || !strings.Contains(f.Try, "AWS_PROFILE") {
+	if f := found["function"]; f.State != "problem" ||
+		!strings.Contains(f.Says, "Lambda GetFunction: AccessDeniedException") || !strings.Contains(f.Try, "AWS_PROFILE") {
 		t.Errorf("%+v", f)
 	}
 	c.ImageURI = "127.0.0.1:5000/worker@sha256:" + strings.Repeat("0", 64)
@@ -227,7 +264,8 @@ func TestDoctorRefused(t *testing.T) {
 	}
 	t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 	found, _ = c.diagnose(t.TempDir())
-	if f := found["credentials"]; f.State != "problem" || !strings.Contains(f.Says, "connection refused") || !strings.Contains(f.Try, "network") {
+	if f := found["credentials"]; f.State != "problem" || !strings.Contains(f.Says, "connection refused") ||
+		!strings.Contains(f.Try, "network") {
 		t.Errorf("%+v", f)
 	}
 }
@@ -254,20 +292,24 @@ func TestDoctorLocal(t *testing.T) {
 		{"not up", "stack", "the local stack is not up", "ops local up", func(*target.Flags) {}},
 		{"no Python", "python", "there is no python3 on the PATH", "", func(*target.Flags) { t.Setenv("PATH", t.TempDir()) }},
 		{"no folder", "generators", "no such file", "--generators-dir", func(g *target.Flags) { g.Generators += "x" }},
-		{"no generator", "generators", "there are none", "examples/generate.py", func(g *target.Flags) { g.Generators = t.TempDir() }},
+		{"no generator", "generators", "there are none", "examples/generate.py",
+			func(g *target.Flags) { g.Generators = t.TempDir() }},
 		{"a name that is none", "generators", "its name", "ops generators list", func(g *target.Flags) {
 			g.Generators = t.TempDir()
 			makeGenerators(t, g.Generators, "a b")
 		}},
 		{"no index", "environments", "read the index of generators", "ops local up", index(`"`)},
-		{"an environment that could not be made", "environments", "maze-task: no index answers", "tries again", index(`{"name":"maze-task","problem":"no index answers"}`)},
-		{"an environment that is gone", "environments", "its Python is gone", "ops local up", index(fmt.Sprintf(`{"name":"maze-task","dir":%q,"entry":"examples/generate.py","flags":{"output":"--output","seed":true},"python":"/nowhere/python"}`, generators))},
+		{"an environment that could not be made", "environments", "maze-task: no index answers", "tries again",
+			index(`{"name":"maze-task","problem":"no index answers"}`)},
+		{"an environment that is gone", "environments", "its Python is gone", "ops local up",
+			index(fmt.Sprintf(`{"name":"maze-task","dir":%q,"entry":"examples/generate.py","flags":{"output":"--output","seed":true},"python":"/nowhere/python"}`, generators))},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := target.Flags{Stack: stack.Local, LocalDir: filepath.Join(t.TempDir(), ".local"), Generators: generators}
 			test.harm(&f)
 			found, status := diagnose(t, f)
-			if f := found[test.check]; status != ui.ExitProblem || f.State != "problem" || !strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
+			if f := found[test.check]; status != ui.ExitProblem || f.State != "problem" ||
+				!strings.Contains(f.Says, test.says) || !strings.Contains(f.Try, test.try) {
 				t.Errorf("status %d, %+v", status, f)
 			}
 			if f := found["disk"]; f.State != "ok" {

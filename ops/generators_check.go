@@ -74,7 +74,8 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	defer os.RemoveAll(scratch)
 	var mu sync.Mutex
 	steps := 0
-	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Scratch: scratch, Runs: &plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: c.Timeout},
+	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Scratch: scratch,
+		Runs: &plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: c.Timeout},
 		Progress: func(string, int) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -106,7 +107,10 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	if err := o.Print(reports, func(w io.Writer) { printChecks(w, reports) }); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(reports, func(r *contract.Report) bool { return r.Verdict == contract.Breaks || r.Verdict == contract.Fails }) {
+	if slices.ContainsFunc(reports, func(r *contract.Report) bool {
+		return r.Verdict == contract.Breaks ||
+			r.Verdict == contract.Fails
+	}) {
 		return ui.Problem("")
 	}
 	return nil
@@ -139,10 +143,12 @@ func printChecks(w io.Writer, reports []*contract.Report) {
 		}
 		cost, chunk := "-\t-\t-\t-", "-"
 		if c := r.Cost; c != nil {
-			cost = fmt.Sprintf("%.2f, %.2f s\t%.2f, %.2f s\t%s, %s\t%s", c.StartCPU, c.StartWall, c.SampleCPU, c.SampleWall, ui.Size(c.PeakRSS), ui.Size(c.SampleRSS), ui.Size(c.SampleBytes))
+			cost = fmt.Sprintf("%.2f, %.2f s\t%.2f, %.2f s\t%s, %s\t%s", c.StartCPU, c.StartWall, c.SampleCPU, c.SampleWall,
+				ui.Size(c.PeakRSS), ui.Size(c.SampleRSS), ui.Size(c.SampleBytes))
 			chunk = fmt.Sprintf("%d, %d", r.Advice.Chunk, r.Advice.Batch)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Generator, r.Verdict, same, said(r.OtherSeed, "other", "alike"), said(r.HashSeed, "yes", "no"),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Generator, r.Verdict, same,
+			said(r.OtherSeed, "other", "alike"), said(r.HashSeed, "yes", "no"),
 			said(r.Prefix, "stable", "varies"), said(r.Network, "needs", "no"), said(r.Shm, "needs", "no"), cost, chunk)
 	}
 	for _, r := range reports {

@@ -47,7 +47,8 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 			if !k.Ready {
 				state = ui.Cut(k.Problem, 60)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, commitOf(k), seedOf(k), chunkOf(k), cmp.Or(k.Repository, "-"),
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, commitOf(k), seedOf(k), chunkOf(k),
+				cmp.Or(k.Repository, "-"),
 				cmp.Or(cut12(k.Environment), "-"), flagsOf(k), filesOf(k))
 		}
 	})

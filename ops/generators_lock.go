@@ -48,7 +48,8 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 			return o.inventory().NotFound(err)
 		}
 	}
-	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names, Update: c.Update, Progress: func(line string) { o.Say("%s", line) }}
+	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names,
+		Update: c.Update, Progress: func(line string) { o.Say("%s", line) }}
 	results, err := locks.Make(ctx)
 	if err != nil {
 		return err

@@ -116,7 +116,8 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	tried := &Tried{Generator: g.Name, Command: result.Command, To: c.To, CPU: result.CPU.Seconds(), Wall: result.Wall.Seconds(), PeakRSS: result.PeakRSS, Samples: []TriedOne{}}
+	tried := &Tried{Generator: g.Name, Command: result.Command, To: c.To, CPU: result.CPU.Seconds(),
+		Wall: result.Wall.Seconds(), PeakRSS: result.PeakRSS, Samples: []TriedOne{}}
 	left, err := c.keep(result.Output, limits.Bytes)
 	if err != nil {
 		return err
@@ -193,7 +194,8 @@ func copyFile(to, from string, most int64) (n int64, ok bool, err error) {
 }
 
 // show fills in the samples and draws their contact sheet.
-func (c *GeneratorsRunCmd) show(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample, tried *Tried) error {
+func (c *GeneratorsRunCmd) show(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string,
+	samples []sample.Sample, tried *Tried) error {
 	if len(samples) == 0 {
 		return nil
 	}
@@ -244,12 +246,14 @@ func failureOf(err error) *TriedFailed {
 		return nil
 	}
 	policy := f.Cause.Policy()
-	return &TriedFailed{Cause: f.Cause, Detail: f.Detail, Means: policy.Means, Remedy: policy.Remedy, ExitCode: f.ExitCode, Signal: f.Signal, Stdout: f.Stdout, Stderr: f.Stderr}
+	return &TriedFailed{Cause: f.Cause, Detail: f.Detail, Means: policy.Means, Remedy: policy.Remedy, ExitCode: f.ExitCode,
+		Signal: f.Signal, Stdout: f.Stdout, Stderr: f.Stderr}
 }
 
 func (t *Tried) table(w io.Writer) {
 	for _, s := range t.Samples {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, ui.Plural(len(s.Files), "file"), ui.Size(s.Bytes), ui.Cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.ID, ui.Plural(len(s.Files), "file"), ui.Size(s.Bytes),
+			ui.Cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
 	}
 	if len(t.Samples) > 0 {
 		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(sample.Shape(t.Samples[0].Files), " "))

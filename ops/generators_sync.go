@@ -67,13 +67,14 @@ func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	done := 0
-	s := catalogue.Syncer{Root: o.Generators, Server: os.Getenv("GITHUB_SERVER_URL"), Update: c.Update, Parallel: c.Parallel, Done: func(r catalogue.Result) {
-		done++
-		o.Progress("generators", done, len(names)+len(add))
-		if r.State == catalogue.Failed {
-			o.Say("%s: %s", r.Name, r.Reason)
-		}
-	}}
+	s := catalogue.Syncer{Root: o.Generators, Server: os.Getenv("GITHUB_SERVER_URL"), Update: c.Update,
+		Parallel: c.Parallel, Done: func(r catalogue.Result) {
+			done++
+			o.Progress("generators", done, len(names)+len(add))
+			if r.State == catalogue.Failed {
+				o.Say("%s: %s", r.Name, r.Reason)
+			}
+		}}
 	results, err := s.Sync(ctx, names, add)
 	if results == nil {
 		return err
@@ -88,14 +89,16 @@ func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 		}
 	}
 	if failed > 0 {
-		return ui.WithHint(ui.Problem("%d of %s could not be fetched", failed, ui.Plural(len(results), "generator")), "the same again, when what stands above is put right; it fetches only these")
+		return ui.WithHint(ui.Problem("%d of %s could not be fetched", failed, ui.Plural(len(results), "generator")),
+			"the same again, when what stands above is put right; it fetches only these")
 	}
 	return nil
 }
 
 // choose returns the generators of the catalogue to fetch, and the repositories of
 // the organisation that it does not have.
-func (c *GeneratorsSyncCmd) choose(ctx context.Context, o *Output, entries map[string]generator.Entry) (names []string, add []catalogue.Repository, err error) {
+func (c *GeneratorsSyncCmd) choose(ctx context.Context, o *Output, entries map[string]generator.Entry) (names []string,
+	add []catalogue.Repository, err error) {
 	unknown := map[string]bool{}
 	for _, name := range c.Names {
 		if _, there := entries[name]; !there {
@@ -129,7 +132,8 @@ func (c *GeneratorsSyncCmd) choose(ctx context.Context, o *Output, entries map[s
 		if err := task.CheckName(name); err != nil {
 			return nil, nil, ui.Usage("generator %v", err)
 		}
-		return nil, nil, ui.WithHint(&generator.UnknownError{Name: name, Nearest: generator.Nearest(name, slices.Sorted(maps.Keys(entries)))}, "ops generators list")
+		return nil, nil, ui.WithHint(&generator.UnknownError{Name: name,
+			Nearest: generator.Nearest(name, slices.Sorted(maps.Keys(entries)))}, "ops generators list")
 	}
 	return names, add, nil
 }
@@ -157,7 +161,8 @@ func (c *GeneratorsSyncCmd) print(o *Output, results []catalogue.Result) error {
 		}
 	})
 	var parts []string
-	for _, s := range []catalogue.State{catalogue.There, catalogue.Fetched, catalogue.Moved, catalogue.Added, catalogue.Kept, catalogue.Skipped, catalogue.Failed, catalogue.Unmet} {
+	for _, s := range []catalogue.State{catalogue.There, catalogue.Fetched, catalogue.Moved, catalogue.Added,
+		catalogue.Kept, catalogue.Skipped, catalogue.Failed, catalogue.Unmet} {
 		if counts[s] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", counts[s], s))
 		}

@@ -50,7 +50,8 @@ func late(t *testing.T, do func(t *testing.T, c *cloud)) {
 		tasks, err := server.CreateQueue(sqsserver.Queue{Name: testTasks, DeadLetter: testDead, MaxReceives: 3})
 		must(t, err)
 		url := "http://127.0.0.1"
-		client := sqs.New(sqs.Options{Region: "eu-west-1", BaseEndpoint: &url, HTTPClient: &http.Client{Transport: inProcess{server}},
+		client := sqs.New(sqs.Options{Region: "eu-west-1", BaseEndpoint: &url,
+			HTTPClient:  &http.Client{Transport: inProcess{server}},
 			Credentials: credentials.NewStaticCredentialsProvider("key", "secret", "")})
 		c.queue = queue.New(client, tasks, dead)
 		options := out.s3.Options()
@@ -93,7 +94,8 @@ func TestWatchWhileCountsLag(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			late(t, func(t *testing.T, c *cloud) {
-				run := task.Run{ID: "r", Seed: 7, Samples: 5, Batch: 5, ChunkSize: 5, Format: task.Files, Created: time.Now(), Generators: []task.RunGenerator{{Name: "maze"}}}
+				run := task.Run{ID: "r", Seed: 7, Samples: 5, Batch: 5, ChunkSize: 5, Format: task.Files, Created: time.Now(),
+					Generators: []task.RunGenerator{{Name: "maze"}}}
 				must(t, c.queue.Send(t.Context(), run.Plan(), func(int) error { return nil }))
 				var worker sync.WaitGroup
 				defer worker.Wait()
@@ -104,13 +106,15 @@ func TestWatchWhileCountsLag(t *testing.T) {
 				})
 				began := time.Now()
 				o := &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &target.Flags{}}
-				p, err := monitor.New(c.store, c.queue, run).WatchLines(t.Context(), o.Output, 5*time.Second, func(*monitor.Progress) error { return nil })
+				p, err := monitor.New(c.store, c.queue, run).WatchLines(t.Context(), o.Output, 5*time.Second,
+					func(*monitor.Progress) error { return nil })
 				must(t, err)
 				if took := time.Since(began); took < test.least || took > test.most {
 					t.Errorf("it ended after %s, want %s to %s", took, test.least, test.most)
 				}
 				verdict := fmt.Sprint(verdict(&target.Target{}, p))
-				if want := map[bool]string{true: "<nil>", false: "the run is not whole: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
+				if want := map[bool]string{true: "<nil>",
+					false: "the run is not whole: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
 					t.Errorf("verdict %q, want %q", verdict, want)
 				}
 			})
@@ -129,7 +133,8 @@ func TestWaitWhileCountsLag(t *testing.T) {
 		worker.Go(func() {
 			c.work(t, 2*time.Second, 20*time.Second, func() error { done = time.Now(); return nil })
 		})
-		w := &waiter{o: &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &target.Flags{}}, t: &target.Target{}, queue: c.queue}
+		w := &waiter{o: &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &target.Flags{}},
+			t: &target.Target{}, queue: c.queue}
 		must(t, w.idle(t.Context()))
 		if done.IsZero() {
 			t.Fatal("it did not wait for the task")

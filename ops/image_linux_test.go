@@ -35,7 +35,8 @@ func checkout(t *testing.T) string {
 		}
 		t.Skipf("no Docker: %v", err)
 	}
-	list, err := exec.CommandContext(t.Context(), "git", "-C", "..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	list, err := exec.CommandContext(t.Context(), "git", "-C", "..", "ls-files", "-z", "--cached", "--others",
+		"--exclude-standard").Output()
 	if err != nil {
 		t.Skip("no git: it says which files are the repository's")
 	}
@@ -162,7 +163,8 @@ func TestImageRuns(t *testing.T) {
 	built := build(t, repo, string(text))
 	t.Logf("image: %d MB", built.Size/1e6)
 	logs(t, dir)
-	out, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--all", "--samples", "20", "--json")
+	out, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--all", "--samples", "20",
+		"--json")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
@@ -212,7 +214,8 @@ func receipts(t *testing.T, dir, name string) (list []store.Receipt) {
 // containers are the names of those of a local stack.
 func containers(t *testing.T, dir string) string {
 	t.Helper()
-	return docker(t, "ps", "--all", "--filter", "label=vm-dataset.local="+filepath.Join(dir, ".local"), "--format", "{{.Names}}")
+	return docker(t, "ps", "--all", "--filter", "label=vm-dataset.local="+filepath.Join(dir, ".local"), "--format",
+		"{{.Names}}")
 }
 
 // A generator in the container finds what one finds on Lambda.
@@ -224,13 +227,16 @@ func TestImageLimits(t *testing.T) {
 	}
 	put(t, filepath.Join(repo, "generators", "probe", "examples", "generate.py"), probe)
 	put(t, filepath.Join(repo, "generators", "probe", "helper.py"), nil)
-	put(t, filepath.Join(repo, "generators", "catalog.yaml"), []byte("probe: {videoless: true, required: [limits.json]}\n"))
+	put(t, filepath.Join(repo, "generators", "catalog.yaml"),
+		[]byte("probe: {videoless: true, required: [limits.json]}\n"))
 	logs(t, dir)
-	out, said, err := ops(t, dir, "local", "run", "--image", build(t, repo, "{}").ID, "--memory", "1024", "--tmp", "256", "--workers", "1", "--generator", "probe", "--samples", "1", "--chunk", "1")
+	out, said, err := ops(t, dir, "local", "run", "--image", build(t, repo, "{}").ID, "--memory", "1024", "--tmp", "256",
+		"--workers", "1", "--generator", "probe", "--samples", "1", "--chunk", "1")
 	if err != nil {
 		t.Fatalf("%v\n%s%s", err, out, said)
 	}
-	text, err := os.ReadFile(filepath.Join(local.SamplesDir(filepath.Join(dir, ".local"), ""), "probe", "probe_00000000", "limits.json"))
+	text, err := os.ReadFile(filepath.Join(local.SamplesDir(filepath.Join(dir, ".local"), ""), "probe", "probe_00000000",
+		"limits.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,8 +270,10 @@ func TestImageChanges(t *testing.T) {
 	const environments = 2 // layers above the base image: the system's packages, then these
 	first := build(t, repo, "{}")
 	base := len(first.RootFS.Layers) - 5
-	for _, unrelated := range []string{"README.md", "docs/ARCHITECTURE.md", "worker/worker_test.go", "worker/generator/requirements_test.go", "worker/generator/testdata/new", "ops/main.go", "infra/pipeline.go",
-		"infra/stack/stack_test.go", "generators/.fetch/x-1/new/examples/generate.py", "generators/tests/test_generators.py", ".ci/run", "generators/puzzlekit/__pycache__/cli.cpython-311.pyc"} {
+	for _, unrelated := range []string{"README.md", "docs/ARCHITECTURE.md", "worker/worker_test.go",
+		"worker/generator/requirements_test.go", "worker/generator/testdata/new", "ops/main.go", "infra/pipeline.go",
+		"infra/stack/stack_test.go", "generators/.fetch/x-1/new/examples/generate.py", "generators/tests/test_generators.py",
+		".ci/run", "generators/puzzlekit/__pycache__/cli.cpython-311.pyc"} {
 		put(t, filepath.Join(repo, unrelated), []byte("changed\n"))
 	}
 	if again := build(t, repo, "{}"); again.ID != first.ID {
@@ -277,10 +285,14 @@ func TestImageChanges(t *testing.T) {
 		do      func()
 		layers  int // that stay as they are, above the base image
 	}{
-		{"the worker", "{}", func() { edit(t, filepath.Join(repo, "worker", "handler.go"), `"task started"`, `"task begun"`) }, environments + 2},
+		{"the worker", "{}", func() {
+			edit(t, filepath.Join(repo, "worker", "handler.go"), `"task started"`,
+				`"task begun"`)
+		}, environments + 2},
 		{"the commit of a generator", `{"maze-task-data-generator":"c"}`, func() {}, environments + 1},
 		{"a generator", "{}", func() {
-			edit(t, filepath.Join(repo, "generators", "maze-task-data-generator", "maze_drawing.py"), "import", "# edited\nimport")
+			edit(t, filepath.Join(repo, "generators", "maze-task-data-generator", "maze_drawing.py"), "import",
+				"# edited\nimport")
 		}, environments},
 		{"what a generator requires", "{}", func() {
 			put(t, filepath.Join(repo, "generators", "maze-task-data-generator", "requirements.txt"), nil)
@@ -310,20 +322,24 @@ func TestImageWithoutOne(t *testing.T) {
 	broken := filepath.Join(repo, "generators", "broken")
 	put(t, filepath.Join(broken, "examples", "generate.py"), nil)
 	put(t, filepath.Join(broken, "requirements.txt"), []byte("./pkg\n"))
-	put(t, filepath.Join(broken, "pkg", "setup.py"), []byte("from setuptools import setup\nsetup(name='broken-thing', version='1', py_modules=['broken_thing'])\n"))
+	put(t, filepath.Join(broken, "pkg", "setup.py"),
+		[]byte("from setuptools import setup\nsetup(name='broken-thing', version='1', py_modules=['broken_thing'])\n"))
 	put(t, filepath.Join(broken, "pkg", "broken_thing.py"), []byte("import ctypes\nctypes.CDLL('libnothere.so.1')\n"))
 	why := "import broken_thing: OSError: libnothere.so.1"
 	out, err := plainBuild(t, repo)
-	if want := "WARNING: generator broken is in the image and cannot run: " + why; err != nil || !strings.Contains(out, want) {
+	if want := "WARNING: generator broken is in the image and cannot run: " + why; err != nil ||
+		!strings.Contains(out, want) {
 		t.Errorf("%v, want %q in %s", err, want, out[max(0, len(out)-3000):])
 	}
 	built := build(t, repo, "{}")
 	logs(t, dir)
 	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--samples", "2"}
-	if out, said, err := ops(t, dir, append(run, "--generator", "broken")...); err == nil || !strings.Contains(said, "generator broken is not ready: "+why) {
+	if out, said, err := ops(t, dir, append(run, "--generator", "broken")...); err == nil ||
+		!strings.Contains(said, "generator broken is not ready: "+why) {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
-	if out, said, err := ops(t, dir, append(run, "--all")...); err != nil || !strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, "whole: 5 generators, 10 samples") {
+	if out, said, err := ops(t, dir, append(run, "--all")...); err != nil ||
+		!strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, "whole: 5 generators, 10 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	found, err := generator.Discover(filepath.Join(repo, "generators"))
@@ -361,7 +377,8 @@ func TestImageOfSeveralSets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, requires := range map[string][2]string{
-		"old-six": {"six==1.16.0\n", "1.16.0"}, "new-six": {"six==1.17.0\n", "1.17.0"}, "new-six-too": {"# the same\nSix == 1.17.0\n", "1.17.0"}, "without": {"", ""}, "idna": {"idna==3.10\n", ""},
+		"old-six": {"six==1.16.0\n", "1.16.0"}, "new-six": {"six==1.17.0\n", "1.17.0"},
+		"new-six-too": {"# the same\nSix == 1.17.0\n", "1.17.0"}, "without": {"", ""}, "idna": {"idna==3.10\n", ""},
 	} {
 		source := string(program)
 		if requires[1] != "" {
@@ -372,7 +389,8 @@ func TestImageOfSeveralSets(t *testing.T) {
 	}
 	sizeOf := func(i builtImage) (environments map[string]bool) {
 		t.Helper()
-		index, err := generator.ParseIndex([]byte(docker(t, "run", "--rm", "--entrypoint", "cat", i.ID, "/opt/generators/index.json")))
+		index, err := generator.ParseIndex([]byte(docker(t, "run", "--rm", "--entrypoint", "cat", i.ID,
+			"/opt/generators/index.json")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -384,7 +402,8 @@ func TestImageOfSeveralSets(t *testing.T) {
 			environments[g.Environment] = true
 		}
 		disk := docker(t, "run", "--rm", "--entrypoint", "du", i.ID, "-sm", "/opt/generators/environments")
-		t.Logf("image: %d MB, %d layers, %d generators in %d environments of %s MB", i.Size/1e6, len(i.RootFS.Layers), len(index.Generators), len(environments), strings.Fields(disk)[0])
+		t.Logf("image: %d MB, %d layers, %d generators in %d environments of %s MB", i.Size/1e6, len(i.RootFS.Layers),
+			len(index.Generators), len(environments), strings.Fields(disk)[0])
 		return environments
 	}
 	first := build(t, repo, "{}")
@@ -392,13 +411,15 @@ func TestImageOfSeveralSets(t *testing.T) {
 		t.Errorf("%d environments, want 5", n)
 	}
 	logs(t, dir)
-	if out, said, err := ops(t, dir, "local", "run", "--image", first.ID, "--memory", "2048", "--all", "--samples", "2"); err != nil || !strings.Contains(out, "whole: 10 generators, 20 samples") {
+	if out, said, err := ops(t, dir, "local", "run", "--image", first.ID, "--memory", "2048", "--all", "--samples",
+		"2"); err != nil || !strings.Contains(out, "whole: 10 generators, 20 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	const above = 5 // layers above the base image, of which two hold the system's packages and the environments
 	keep := len(first.RootFS.Layers) - above + 2
 	edit(t, filepath.Join(repo, "generators", "old-six", "examples", "generate.py"), "import six", "import six  # edited")
-	if again := build(t, repo, "{}"); again.ID == first.ID || !reflect.DeepEqual(again.RootFS.Layers[:keep], first.RootFS.Layers[:keep]) {
+	if again := build(t, repo, "{}"); again.ID == first.ID || !reflect.DeepEqual(again.RootFS.Layers[:keep],
+		first.RootFS.Layers[:keep]) {
 		t.Errorf("an edit of a generator has changed the environments:\n%q\n%q", first.RootFS.Layers, again.RootFS.Layers)
 	}
 	put(t, filepath.Join(repo, "generators", "idna", "requirements.txt"), []byte("idna==3.9\n"))
@@ -412,7 +433,8 @@ func TestImageOfSeveralSets(t *testing.T) {
 func TestImageStackKilled(t *testing.T) {
 	built, dir := build(t, checkout(t), "{}"), t.TempDir()
 	logs(t, dir)
-	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--generator", "maze-task-data-generator", "--samples", "100"}
+	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--generator", "maze-task-data-generator",
+		"--samples", "100"}
 	cmd := exec.CommandContext(t.Context(), "ops", run...)
 	cmd.Dir = dir
 	if err := cmd.Start(); err != nil {
@@ -448,7 +470,8 @@ func TestImageBases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`(?m)^ARG BUILDER_IMAGE=golang:\d+\.\d+\.\d+-bookworm$`, `(?m)^ARG BASE_IMAGE=python:3\.11\.\d+-slim-bookworm$`} {
+	for _, want := range []string{`(?m)^ARG BUILDER_IMAGE=golang:\d+\.\d+\.\d+-bookworm$`,
+		`(?m)^ARG BASE_IMAGE=python:3\.11\.\d+-slim-bookworm$`} {
 		if !regexp.MustCompile(want).Match(text) {
 			t.Errorf("no %s in the Dockerfile", want)
 		}

@@ -218,7 +218,8 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 			fmt.Fprintf(w, "the local stack is not up; what it keeps is in %s\n", s.Dir)
 			return
 		}
-		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID, s.Queue.Waiting, s.Queue.InFlight, s.Queue.Delayed, s.DLQ.Total(), s.Samples)
+		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID,
+			s.Queue.Waiting, s.Queue.InFlight, s.Queue.Delayed, s.DLQ.Total(), s.Samples)
 	})
 	if err == nil && !s.Up {
 		return ui.Problem("")
@@ -315,7 +316,8 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 }
 
 // make submits what is missing of a run of the chosen generators, watches, and verifies.
-func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store, chosen []generator.Generator) (*dataset.Report, error) {
+func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
+	chosen []generator.Generator) (*dataset.Report, error) {
 	o.Changing(t)
 	costs := knownCosts(o)
 	run := c.run(chosen, costs)
@@ -332,7 +334,8 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *
 		if err := st.PutRun(ctx, run); err != nil {
 			return nil, err
 		}
-		o.Say("run %s: %s for %s of %s, seed %d", run.ID, ui.Plural(len(tasks), "task"), ui.Plural(countSamples(tasks), "sample"), ui.Plural(len(run.Generators), "generator"), run.Seed)
+		o.Say("run %s: %s for %s of %s, seed %d", run.ID, ui.Plural(len(tasks), "task"),
+			ui.Plural(countSamples(tasks), "sample"), ui.Plural(len(run.Generators), "generator"), run.Seed)
 		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
 			return nil, err
 		}

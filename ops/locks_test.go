@@ -39,7 +39,8 @@ func TestLockScripts(t *testing.T) {
 			e.Setenv("PATH", uv+string(os.PathListSeparator)+e.Getenv("PATH"))
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": waitUp, "edit": editFile, "capture": capture,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": waitUp, "edit": editFile,
+			"capture": capture,
 			"publish": func(ts *testscript.TestScript, neg bool, args []string) {
 				ts.Check(indextest.Wheel(ts.MkAbs("index"), args[0], args[1], strings.Join(args[2:], " ")+"\n"))
 			},
@@ -61,11 +62,14 @@ func TestReproductionSays(t *testing.T) {
 		note    string // the only one
 		verdict string
 	}{
-		{func(r *store.Receipt) {}, "", "differs; two runs agree here, with all that the receipt names: what it does not name has changed, as the generator's files, the machine's libraries or its fonts"},
+		{func(r *store.Receipt) {}, "",
+			"differs; two runs agree here, with all that the receipt names: what it does not name has changed, as the generator's files, the machine's libraries or its fonts"},
 		{func(r *store.Receipt) { r.Commit = "c2" }, "the receipt's commit is c2, this one is c1", "commit"},
 		{func(r *store.Receipt) { r.Lock = "" }, "the receipt's lock is none, this one is l1", "lock"},
-		{func(r *store.Receipt) { r.Python = "3.12.0" }, "the receipt's Python is 3.12.0, this one is 3.11.2: that is not on the PATH, and uv could not bring it", "Python"},
-		{func(r *store.Receipt) { r.Platform = "linux-aarch64" }, "the receipt's platform is linux-aarch64, this one is linux-x86_64", "platform"},
+		{func(r *store.Receipt) { r.Python = "3.12.0" },
+			"the receipt's Python is 3.12.0, this one is 3.11.2: that is not on the PATH, and uv could not bring it", "Python"},
+		{func(r *store.Receipt) { r.Platform = "linux-aarch64" },
+			"the receipt's platform is linux-aarch64, this one is linux-x86_64", "platform"},
 		{func(r *store.Receipt) { r.Image = "i1" }, "the receipt's image is i1, this one is none", "image"},
 	} {
 		r := &rerun{receipt: as, generator: &here}
@@ -99,7 +103,8 @@ func TestSubmitKeepsLocks(t *testing.T) {
 		}
 		return generator.LockHash([]byte(text))
 	}
-	maze, chess := keep("maze-task", "a", "# for maze-task\na==1 --hash=sha256:aa\n"), keep("chess-task", "b", "b==1 --hash=sha256:bb\n")
+	maze, chess := keep("maze-task", "a", "# for maze-task\na==1 --hash=sha256:aa\n"),
+		keep("chess-task", "b", "b==1 --hash=sha256:bb\n")
 	submit := func(more ...string) {
 		t.Helper()
 		cmd, said := c.process(t, dir, append([]string{"submit", "--generator", "maze-task", "--samples", "2"}, more...)...)
@@ -114,7 +119,8 @@ func TestSubmitKeepsLocks(t *testing.T) {
 	submit()
 	keep("maze-task", "a", "# for maze-task\n# for another\na==1 --hash=sha256:aa\n") // the same lock
 	submit("--start", "2")
-	if text, err := c.store.Lock(t.Context(), maze); err != nil || string(text) != "# for maze-task\na==1 --hash=sha256:aa\n" {
+	if text, err := c.store.Lock(t.Context(), maze); err != nil ||
+		string(text) != "# for maze-task\na==1 --hash=sha256:aa\n" {
 		t.Errorf("the lock is %q, %v", text, err)
 	}
 	if _, err := c.store.Lock(t.Context(), chess); !errors.Is(err, store.ErrNotFound) {

@@ -159,7 +159,8 @@ func (f logFilter) empty() bool { return len(f.tasks)+len(f.generators)+len(f.da
 
 // match decides about a line of the worker.
 func (f logFilter) match(l logLine) bool {
-	if len(f.generators) > 0 && !slices.Contains(f.generators, l.text("generator")) || f.dataset != "" && l.text("dataset") != f.dataset {
+	if len(f.generators) > 0 && !slices.Contains(f.generators, l.text("generator")) || f.dataset != "" &&
+		l.text("dataset") != f.dataset {
 		return false
 	}
 	return len(f.tasks) == 0 || slices.ContainsFunc(f.tasks, func(t logTask) bool {
@@ -183,7 +184,8 @@ func (f logFilter) pattern() string {
 		if t.message != "" {
 			tasks = append(tasks, fmt.Sprintf(`($.message_id = "%[1]s") || ($.first_message_id = "%[1]s")`, t.message))
 		} else {
-			tasks = append(tasks, fmt.Sprintf(`(($.generator = "%s") && ($.start <= %d) && ($.end > %d))`, t.generator, t.index, t.index))
+			tasks = append(tasks, fmt.Sprintf(`(($.generator = "%s") && ($.start <= %d) && ($.end > %d))`, t.generator, t.index,
+				t.index))
 		}
 	}
 	for _, g := range f.generators {
@@ -298,7 +300,10 @@ func shown(v any) string {
 		f, _ := n.Float64()
 		return strconv.FormatFloat(f, 'f', 3, 64)
 	}
-	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || r == '"' || !unicode.IsPrint(r) }) {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || r == '"' ||
+			!unicode.IsPrint(r)
+	}) {
 		return strconv.Quote(s)
 	}
 	return s

@@ -38,14 +38,17 @@ func newCloudLogs(ctx context.Context, g *target.Flags, f logFilter, since time.
 		return nil, err
 	}
 	if t.LogGroupName == "" {
-		return nil, ui.WithHint(fmt.Errorf("stack %s: the stack outputs lack logGroupName", t.Name), "pulumi up, then the same again")
+		return nil, ui.WithHint(fmt.Errorf("stack %s: the stack outputs lack logGroupName", t.Name),
+			"pulumi up, then the same again")
 	}
 	config, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	client := cloudwatchlogs.NewFromConfig(config) // an account may filter 5 times a second, whoever else does: it tries again
-	return &cloudLogs{client: client, group: t.LogGroupName, filter: f, from: since, shown: map[string]time.Time{}, requests: map[string]bool{}}, nil
+	// an account may filter 5 times a second, whoever else does: it tries again
+	client := cloudwatchlogs.NewFromConfig(config)
+	return &cloudLogs{client: client, group: t.LogGroupName, filter: f, from: since, shown: map[string]time.Time{},
+		requests: map[string]bool{}}, nil
 }
 
 func (c *cloudLogs) next(ctx context.Context, show func(logLine) error) error {
@@ -105,7 +108,8 @@ func (c *cloudLogs) nextOfTasks(ctx context.Context, find func(logLine) bool, sh
 
 // search hands over the events since from that match and were not shown before.
 // A page may be empty and not the last.
-func (c *cloudLogs) search(ctx context.Context, pattern string, match func(logLine) bool, show func(logLine) error) error {
+func (c *cloudLogs) search(ctx context.Context, pattern string, match func(logLine) bool,
+	show func(logLine) error) error {
 	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &c.group, StartTime: aws.Int64(c.from.UnixMilli())}
 	if pattern != "" {
 		in.FilterPattern = &pattern

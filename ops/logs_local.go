@@ -33,7 +33,8 @@ type tail struct {
 func newLocalLogs(localDir string, f logFilter, since time.Time) (*localLogs, error) {
 	dir := filepath.Join(localDir, "logs")
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, ui.WithHint(fmt.Errorf("no worker has logged anything in %s yet", localDir), "ops local up, then ops --stack local submit --all --samples 20")
+		return nil, ui.WithHint(fmt.Errorf("no worker has logged anything in %s yet", localDir),
+			"ops local up, then ops --stack local submit --all --samples 20")
 	}
 	return &localLogs{dir: dir, filter: f, since: since, files: map[string]*tail{}}, nil
 }

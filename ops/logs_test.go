@@ -61,7 +61,8 @@ func TestLogLineString(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 8, 1, 10, 15, 0, 5e6, time.UTC)
 	for raw, want := range map[string]string{
-		workerLine(at, "maze", 0, 20, "m", "task started"):     `2026-08-01T10:15:00.005Z INFO  maze 0-19 task started message_id=m`,
+		workerLine(at, "maze", 0, 20, "m",
+			"task started"): `2026-08-01T10:15:00.005Z INFO  maze 0-19 task started message_id=m`,
 		"Traceback:\x1b[2J\r\n":                                "2026-08-01T10:15:00.005Z Traceback:·[2J",
 		`{"level":"WARN","msg":"\u001b[2J","x":1.23456,"y":2}`: "2026-08-01T10:15:00.005Z WARN  ·[2J x=1.235 y=2",
 		`{"level":"WARN","msg":"m","x":"\u001b[2J","y":"a b"}`: `2026-08-01T10:15:00.005Z WARN  m x="\x1b[2J" y="a b"`,
@@ -133,10 +134,13 @@ func TestCloudLogsAgainAndAgain(t *testing.T) {
 
 	// Lambda's own lines of a task may come much later than the worker's.
 	s = c.source(filterOf(t, LogsCmd{Task: []string{"maze:7"}}), now.Add(-time.Hour))
-	put("c", 50*time.Second, workerLine(now, "maze", 0, 20, "m-1", "started"), workerLine(now, "maze", 20, 40, "m-2", "not wanted"), "REPORT RequestId: r-m-2\tDuration: 1 ms")
+	put("c", 50*time.Second, workerLine(now, "maze", 0, 20, "m-1", "started"),
+		workerLine(now, "maze", 20, 40, "m-2", "not wanted"), "REPORT RequestId: r-m-2\tDuration: 1 ms")
 	expect(s, "started")
-	put("c", 0, "2026 r-m-1 Task timed out after 900.00 seconds", "REPORT RequestId: r-m-1\tDuration: 900000.00 ms\tStatus: timeout")
-	expect(s, "2026 r-m-1 Task timed out after 900.00 seconds", "REPORT RequestId: r-m-1\tDuration: 900000.00 ms\tStatus: timeout")
+	put("c", 0, "2026 r-m-1 Task timed out after 900.00 seconds",
+		"REPORT RequestId: r-m-1\tDuration: 900000.00 ms\tStatus: timeout")
+	expect(s, "2026 r-m-1 Task timed out after 900.00 seconds",
+		"REPORT RequestId: r-m-1\tDuration: 900000.00 ms\tStatus: timeout")
 	expect(s)
 	if len(s.requests) != 0 {
 		t.Errorf("it still looks for %v", s.requests)
@@ -187,7 +191,8 @@ func TestLocalLogs(t *testing.T) {
 		return workerLine(now.Add(-ago), generator, 0, 20, "m-"+generator, msg) + "\n"
 	}
 	appendTo(t, file(0)+".old", line(3*time.Hour, "maze", "too old")+line(10*time.Minute, "maze", "in the old file"))
-	appendTo(t, file(0), line(3*time.Minute, "maze", "three")+"panic: in three\n"+line(time.Minute, "chess", "one")+"panic: in one\n"+line(0, "maze", "cut off")[:20])
+	appendTo(t, file(0), line(3*time.Minute, "maze", "three")+"panic: in three\n"+line(time.Minute, "chess", "one")+
+		"panic: in one\n"+line(0, "maze", "cut off")[:20])
 	appendTo(t, file(1), line(2*time.Minute, "maze", "two")+`{"generator":"maze","_aws":{}}`+"\npanic: in two\n")
 	appendTo(t, filepath.Join(dir, "logs", "s3.log"), "not of a worker\n")
 	source := func(f logFilter) *localLogs {
@@ -197,12 +202,14 @@ func TestLocalLogs(t *testing.T) {
 		}
 		return s
 	}
-	all, maze, task := source(logFilter{}), source(logFilter{generators: []string{"maze"}}), source(logFilter{tasks: []logTask{{message: "m-maze"}}})
+	all, maze, task := source(logFilter{}), source(logFilter{generators: []string{"maze"}}),
+		source(logFilter{tasks: []logTask{{message: "m-maze"}}})
 	for name, test := range map[string]struct {
 		s    *localLogs
 		want []string
 	}{
-		"all":       {all, []string{"in the old file", "three", "two", "one", "panic: in three", "panic: in one", "", "panic: in two"}},
+		"all": {all, []string{"in the old file", "three", "two", "one", "panic: in three", "panic: in one", "",
+			"panic: in two"}},
 		"generator": {maze, []string{"in the old file", "three", "two", "panic: in three", "", "panic: in two"}},
 		"task":      {task, []string{"in the old file", "three", "two", "panic: in three", "panic: in two"}},
 	} {
@@ -234,7 +241,8 @@ func TestLocalLogs(t *testing.T) {
 	if got := look(t, all); len(got) > 0 {
 		t.Errorf("%q again", got)
 	}
-	if _, err := newLocalLogs(t.TempDir(), logFilter{}, now); err == nil || !strings.Contains(err.Error(), "no worker has logged anything") {
+	if _, err := newLocalLogs(t.TempDir(), logFilter{}, now); err == nil ||
+		!strings.Contains(err.Error(), "no worker has logged anything") {
 		t.Errorf("%v", err)
 	}
 }
@@ -254,7 +262,8 @@ func TestLogsFollow(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		c := &LogsCmd{Since: moment{time.Now().Add(-time.Hour)}, Follow: true}
-		done <- errors.Join(c.Run(ctx, &Output{&ui.Output{Style: &ui.Style{}, Stdout: w, Stderr: io.Discard}, &target.Flags{Stack: stack.Local, LocalDir: dir}}), w.Close())
+		done <- errors.Join(c.Run(ctx, &Output{&ui.Output{Style: &ui.Style{}, Stdout: w, Stderr: io.Discard},
+			&target.Flags{Stack: stack.Local, LocalDir: dir}}), w.Close())
 	}()
 	lines := bufio.NewScanner(r)
 	for _, msg := range []string{"before", "after", "much after"} {

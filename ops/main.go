@@ -59,7 +59,8 @@ func main() {
 
 // variables are what flags and their help texts name.
 func variables() kong.Vars {
-	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(), "large_run": strconv.Itoa(plan.LargeRun),
+	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(),
+		"large_run":    strconv.Itoa(plan.LargeRun),
 		"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)}
 }
 
@@ -87,7 +88,8 @@ func run() int {
 	if err != nil {
 		panic(err) // the command line itself is wrong
 	}
-	kongcompletion.Register(parser, kongcompletion.WithPredictor("generator", predictGenerators), kongcompletion.WithPredictor("entry", predictEntries))
+	kongcompletion.Register(parser, kongcompletion.WithPredictor("generator", predictGenerators),
+		kongcompletion.WithPredictor("entry", predictEntries))
 	command, err := parser.Parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "ops: %v\n", err)

@@ -74,7 +74,8 @@ func newCloud(t testing.TB) *cloud {
 	web := httptest.NewServer(http.HandlerFunc(c.serve))
 	t.Cleanup(web.Close)
 	var err error
-	if c.sqs, err = sqsserver.Open(filepath.Join(dir, "sqs"), sqsserver.Options{BaseURL: web.URL, MaxWait: 50 * time.Millisecond}); err != nil {
+	if c.sqs, err = sqsserver.Open(filepath.Join(dir, "sqs"),
+		sqsserver.Options{BaseURL: web.URL, MaxWait: 50 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.sqs.Close() })
@@ -82,11 +83,13 @@ func newCloud(t testing.TB) *cloud {
 	if o.DLQURL, err = c.sqs.CreateQueue(sqsserver.Queue{Name: testDead, Retention: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
-	if o.QueueURL, err = c.sqs.CreateQueue(sqsserver.Queue{Name: testTasks, Retention: time.Hour, DeadLetter: testDead, MaxReceives: 3}); err != nil {
+	if o.QueueURL, err = c.sqs.CreateQueue(sqsserver.Queue{Name: testTasks, Retention: time.Hour, DeadLetter: testDead,
+		MaxReceives: 3}); err != nil {
 		t.Fatal(err)
 	}
 	c.objects = filepath.Join(dir, "s3", testBucket)
-	objects, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "s3"), Meta: filepath.Join(dir, "meta"),
+	objects, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "s3"),
+		Meta:    filepath.Join(dir, "meta"),
 		Address: "127.0.0.1:0", Bucket: testBucket, Region: o.Region, AccessKey: "key", SecretKey: "secret"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -99,13 +102,16 @@ func newCloud(t testing.TB) *cloud {
 	if err := os.WriteFile(c.outputs, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c.env = []string{"AWS_ENDPOINT_URL_SQS=" + web.URL, "AWS_ENDPOINT_URL_S3=" + objects.URL(), "AWS_ACCESS_KEY_ID=key", "AWS_SECRET_ACCESS_KEY=secret",
+	c.env = []string{"AWS_ENDPOINT_URL_SQS=" + web.URL, "AWS_ENDPOINT_URL_S3=" + objects.URL(), "AWS_ACCESS_KEY_ID=key",
+		"AWS_SECRET_ACCESS_KEY=secret",
 		"AWS_REGION=sa-east-1", // the stack's own must win, or the gateway refuses the signature
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull}
 	key := credentials.NewStaticCredentialsProvider("key", "secret", "")
-	client := sqs.New(sqs.Options{Region: o.Region, BaseEndpoint: &web.URL, Credentials: key, HTTPClient: store.HTTPClient(nil)})
+	client := sqs.New(sqs.Options{Region: o.Region, BaseEndpoint: &web.URL, Credentials: key,
+		HTTPClient: store.HTTPClient(nil)})
 	c.queue, c.dead = queue.New(client, o.QueueURL, o.DLQURL), queue.New(client, o.DLQURL, o.DLQURL)
-	c.s3 = s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(objects.URL()), Credentials: key, HTTPClient: store.HTTPClient(nil)}, store.ClientOptions)
+	c.s3 = s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(objects.URL()), Credentials: key,
+		HTTPClient: store.HTTPClient(nil)}, store.ClientOptions)
 	c.store = store.New(c.s3, testBucket)
 	return c
 }
@@ -151,15 +157,20 @@ func (c *cloud) take(ctx context.Context, name string) (bodies []string, err err
 
 // commit stores a chunk that a run with this seed made, with a commit and a lock of its
 // generator.
-func (c *cloud) commit(ctx context.Context, generator, run, commit, lock string, r task.Range, seed, chunkSize int) error {
-	receipt := store.Receipt{Generator: generator, RunID: run, Commit: commit, Lock: lock, CPUSeconds: float64(r.Len()), WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Format: task.Files, Domain: "d"}
+func (c *cloud) commit(ctx context.Context, generator, run, commit, lock string, r task.Range, seed,
+	chunkSize int) error {
+	receipt := store.Receipt{Generator: generator, RunID: run, Commit: commit, Lock: lock, CPUSeconds: float64(r.Len()),
+		WallSeconds: float64(r.Len()), RunSeed: seed, ChunkSize: chunkSize, Start: r.Start, End: r.End, Format: task.Files,
+		Domain: "d"}
 	for i := r.Start; i < r.End; i++ {
 		text := fmt.Sprint(generator, i)
 		sum := sha256.Sum256([]byte(text))
 		f := store.ReceiptFile{Name: "prompt.txt", Size: int64(len(text)), SHA256: hex.EncodeToString(sum[:])}
-		receipt.Samples = append(receipt.Samples, store.ReceiptSample{Index: i, ID: task.SampleID("d", i), Fingerprint: text, Files: []store.ReceiptFile{f}})
+		receipt.Samples = append(receipt.Samples, store.ReceiptSample{Index: i, ID: task.SampleID("d", i), Fingerprint: text,
+			Files: []store.ReceiptFile{f}})
 		key := task.DefaultDataset.FileKey(generator, task.SampleID("d", i), f.Name)
-		if _, err := c.s3.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &key, Body: strings.NewReader(text)}); err != nil {
+		if _, err := c.s3.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &key,
+			Body: strings.NewReader(text)}); err != nil {
 			return err
 		}
 	}
@@ -190,7 +201,8 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Setup:               func(e *testscript.Env) error { return setUp(e, folder == "cloud") },
-				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange, "take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair, "output": setOutput,
+				Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "send": sendTo, "commit": commitRange,
+					"take": takeFrom, "runs": countRuns, "up": waitUp, "repair": repair, "output": setOutput,
 					"capture": capture, "until": until, "comeback": comeBack, "run": printRun, "flip": flip, "edit": editFile},
 			})
 		})
@@ -229,8 +241,10 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"real/lights", "broken/usage", "faulty/good", "faulty/restless", "faulty/few", "faulty/truncated", "faulty/link", "faulty/no-module",
-		"mixed/lights", "mixed/restless", "mixed/dice", "small/pool-40", "small/pool-7", "hollow/blank", "filmed/frames", "alike/steady", "alike/lights"} {
+	for _, name := range []string{"real/lights", "broken/usage", "faulty/good", "faulty/restless", "faulty/few",
+		"faulty/truncated", "faulty/link", "faulty/no-module",
+		"mixed/lights", "mixed/restless", "mixed/dice", "small/pool-40", "small/pool-7", "hollow/blank", "filmed/frames",
+		"alike/steady", "alike/lights"} {
 		makeGenerators(t, e.WorkDir, name)
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name, "examples", "generate.py"), source, 0o644); err != nil {
 			return err
@@ -296,7 +310,8 @@ func sendTo(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(to.SendMessage(context.Background(), args[1], attributes))
 }
 
-// commitRange commits samples, of another run unless one is named: commit GENERATOR FIRST LAST SEED CHUNKSIZE [RUN [COMMIT [LOCK]]]
+// commitRange commits samples, of another run unless one is named: commit GENERATOR FIRST LAST SEED CHUNKSIZE [RUN
+// [COMMIT [LOCK]]]
 func commitRange(ts *testscript.TestScript, neg bool, args []string) {
 	var n [4]int
 	for i := range n {
@@ -411,7 +426,8 @@ func printRun(ts *testscript.TestScript, neg bool, args []string) {
 // repair makes the test generator in a file do nothing wrong.
 func repair(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile(args[0])
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = mood", "fault = \"good\"  # mood", 1)), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = mood", "fault = \"good\"  # mood", 1)),
+		0o644))
 }
 
 // setOutput changes an output of the stack: output generators '{"maze-task":"c1"}'

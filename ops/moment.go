@@ -26,15 +26,16 @@ func parseSpan(s string) (time.Duration, error) {
 }
 
 // spans makes kong read durations with parseSpan.
-var spans = kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(c *kong.DecodeContext, target reflect.Value) error {
-	var text string
-	if err := c.Scan.PopValueInto("duration", &text); err != nil {
+var spans = kong.TypeMapper(reflect.TypeFor[time.Duration](),
+	kong.MapperFunc(func(c *kong.DecodeContext, target reflect.Value) error {
+		var text string
+		if err := c.Scan.PopValueInto("duration", &text); err != nil {
+			return err
+		}
+		d, err := parseSpan(text)
+		target.SetInt(int64(d))
 		return err
-	}
-	d, err := parseSpan(text)
-	target.SetInt(int64(d))
-	return err
-}))
+	}))
 
 // moment is a time on the command line.
 type moment struct{ time.Time }

@@ -85,9 +85,11 @@ func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) 
 	case err != nil:
 		return task.Run{}, err
 	case len(ids) == 0:
-		return task.Run{}, ui.WithHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.Flags(), t.In())
+		return task.Run{}, ui.WithHint(errors.New("there is no run yet"), "ops%s submit --all --samples 100%s", t.Flags(),
+			t.In())
 	case id != "":
-		return task.Run{}, ui.WithHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s", ui.Some(ids[:min(len(ids), 3)], 10))
+		return task.Run{}, ui.WithHint(fmt.Errorf("there is no run %s", id), "one of the newest: %s",
+			ui.Some(ids[:min(len(ids), 3)], 10))
 	}
 	return st.Run(ctx, ids[0])
 }
@@ -97,6 +99,7 @@ func verdict(t *target.Target, p *monitor.Progress) error {
 	if p.Whole() {
 		return nil
 	}
-	return ui.WithHint(ui.Problem("the run is not whole: %s missing, and the queue is empty", ui.Plural(p.Expected-p.Committed, "sample")),
+	return ui.WithHint(ui.Problem("the run is not whole: %s missing, and the queue is empty",
+		ui.Plural(p.Expected-p.Committed, "sample")),
 		"ops%s dlq list, then ops%s repair --run %s%s", t.Flags(), t.Flags(), p.Run, t.In())
 }

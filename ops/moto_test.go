@@ -85,7 +85,8 @@ func newMotoCloud(t testing.TB) *motoCloud {
 		t.Fatal(err)
 	}
 	c := &motoCloud{TB: t}
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(moto); r.Out.Host = r.In.Host }, ModifyResponse: c.modify}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(moto); r.Out.Host = r.In.Host },
+		ModifyResponse: c.modify}
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a := c.take(r, func(a answer) bool { return a.change == nil }); a != nil {
 			w.Header().Set("Content-Type", "application/json")
@@ -101,12 +102,16 @@ func newMotoCloud(t testing.TB) *motoCloud {
 	}))
 	t.Cleanup(web.Close)
 	c.url = web.URL
-	c.config = aws.Config{Region: motoRegion, BaseEndpoint: &c.url, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), HTTPClient: store.HTTPClient(nil)}
-	c.lambda, c.sqs, c.ecr, c.logs = lambda.NewFromConfig(c.config), sqs.NewFromConfig(c.config), ecr.NewFromConfig(c.config), cloudwatchlogs.NewFromConfig(c.config)
+	c.config = aws.Config{Region: motoRegion, BaseEndpoint: &c.url,
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), HTTPClient: store.HTTPClient(nil)}
+	c.lambda, c.sqs, c.ecr, c.logs = lambda.NewFromConfig(c.config), sqs.NewFromConfig(c.config),
+		ecr.NewFromConfig(c.config), cloudwatchlogs.NewFromConfig(c.config)
 	c.s3 = s3.NewFromConfig(c.config, store.ClientOptions)
 	c.deploy(fmt.Sprintf("ops-%d", time.Now().UnixNano()))
 	// moto does not know what an account may run.
-	c.answer(answer{method: "GET", path: "/2016-08-19/account-settings", instead: map[string]any{"AccountLimit": map[string]any{"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 990}}})
+	c.answer(answer{method: "GET", path: "/2016-08-19/account-settings",
+		instead: map[string]any{"AccountLimit": map[string]any{"ConcurrentExecutions": 1000,
+			"UnreservedConcurrentExecutions": 990}}})
 	return c
 }
 
@@ -121,42 +126,55 @@ func (c *motoCloud) ok(_ any, err error) {
 // deploy makes what infra makes.
 func (c *motoCloud) deploy(name string) {
 	ctx := c.Context()
-	c.Region, c.AccountID, c.Architecture, c.MemoryMB, c.DataPrefix, c.DashboardURL = motoRegion, motoAccount, "x86_64", 10240, "data/v1/", "https://dashboard"
+	c.Region, c.AccountID, c.Architecture, c.MemoryMB, c.DataPrefix, c.DashboardURL = motoRegion, motoAccount, "x86_64",
+		10240, "data/v1/", "https://dashboard"
 	c.BucketName, c.FunctionName, c.LogGroupName = name, name, "/aws/lambda/"+name
 	queue := func(suffix string, attributes map[string]string) (address, arn string) {
-		out, err := c.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(name + suffix), Attributes: attributes})
+		out, err := c.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(name + suffix),
+			Attributes: attributes})
 		c.ok(out, err)
 		return *out.QueueUrl, "arn:aws:sqs:" + motoRegion + ":" + motoAccount + ":" + name + suffix
 	}
 	c.DLQURL, c.DLQARN = queue("-dlq", map[string]string{"MessageRetentionPeriod": "1209600"})
-	c.QueueURL, c.QueueARN = queue("-tasks", map[string]string{"VisibilityTimeout": "960", "MessageRetentionPeriod": "604800",
-		"RedrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":3}`, c.DLQARN)})
-	c.setQueue(c.DLQURL, "RedriveAllowPolicy", fmt.Sprintf(`{"redrivePermission":"byQueue","sourceQueueArns":[%q]}`, c.QueueARN))
-	c.ok(c.s3.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &name, CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: motoRegion}}))
+	c.QueueURL, c.QueueARN = queue("-tasks", map[string]string{"VisibilityTimeout": "960",
+		"MessageRetentionPeriod": "604800",
+		"RedrivePolicy":          fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":3}`, c.DLQARN)})
+	c.setQueue(c.DLQURL, "RedriveAllowPolicy", fmt.Sprintf(`{"redrivePermission":"byQueue","sourceQueueArns":[%q]}`,
+		c.QueueARN))
+	c.ok(c.s3.CreateBucket(ctx,
+		&s3.CreateBucketInput{Bucket: &name,
+			CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: motoRegion}}))
 
 	c.RepositoryURL = motoAccount + ".dkr.ecr." + motoRegion + ".amazonaws.com/" + name
 	c.ok(c.ecr.CreateRepository(ctx, &ecr.CreateRepositoryInput{RepositoryName: &name}))
 	digest := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(c.RepositoryURL+":latest"))) // what moto takes for it
 	c.ImageURI = c.RepositoryURL + "@" + digest
 	c.pushImage(digest, "application/vnd.docker.distribution.manifest.v2+json")
-	role, err := iam.NewFromConfig(c.config).CreateRole(ctx, &iam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[]}`)})
+	role, err := iam.NewFromConfig(c.config).CreateRole(ctx,
+		&iam.CreateRoleInput{RoleName: &name,
+			AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[]}`)})
 	c.ok(role, err)
 	function, err := c.lambda.CreateFunction(ctx, &lambda.CreateFunctionInput{
-		FunctionName: &name, PackageType: lambdatypes.PackageTypeImage, Code: &lambdatypes.FunctionCode{ImageUri: aws.String(c.RepositoryURL + ":latest")},
-		Role: role.Role.Arn, Timeout: aws.Int32(900), MemorySize: aws.Int32(10240), Architectures: []lambdatypes.Architecture{lambdatypes.ArchitectureX8664},
-		Environment: &lambdatypes.Environment{Variables: map[string]string{stack.EnvBucket: c.BucketName, stack.EnvQueueURL: c.QueueURL, stack.EnvDLQURL: c.DLQURL}},
+		FunctionName: &name, PackageType: lambdatypes.PackageTypeImage,
+		Code: &lambdatypes.FunctionCode{ImageUri: aws.String(c.RepositoryURL + ":latest")},
+		Role: role.Role.Arn, Timeout: aws.Int32(900), MemorySize: aws.Int32(10240),
+		Architectures: []lambdatypes.Architecture{lambdatypes.ArchitectureX8664},
+		Environment: &lambdatypes.Environment{Variables: map[string]string{stack.EnvBucket: c.BucketName,
+			stack.EnvQueueURL: c.QueueURL, stack.EnvDLQURL: c.DLQURL}},
 	})
 	c.ok(function, err)
 	c.FunctionARN = *function.FunctionArn
 	c.connect(10)
 	c.ok(c.logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &c.LogGroupName}))
-	c.ok(c.logs.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &c.LogGroupName, RetentionInDays: aws.Int32(30)}))
+	c.ok(c.logs.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &c.LogGroupName,
+		RetentionInDays: aws.Int32(30)}))
 	c.Generators, c.Locks = map[string]string{"maze-task": "c1", "chess-task": ""}, map[string]string{"maze-task": "l1"}
 }
 
 // connect makes an event source mapping and forgets the last one.
 func (c *motoCloud) connect(most int32, change ...func(*lambda.CreateEventSourceMappingInput)) {
-	in := &lambda.CreateEventSourceMappingInput{EventSourceArn: &c.QueueARN, FunctionName: &c.FunctionARN, BatchSize: aws.Int32(1),
+	in := &lambda.CreateEventSourceMappingInput{EventSourceArn: &c.QueueARN, FunctionName: &c.FunctionARN,
+		BatchSize:             aws.Int32(1),
 		FunctionResponseTypes: []lambdatypes.FunctionResponseType{lambdatypes.FunctionResponseTypeReportBatchItemFailures},
 		ScalingConfig:         &lambdatypes.ScalingConfig{MaximumConcurrency: &most}}
 	for _, f := range change {
@@ -169,21 +187,26 @@ func (c *motoCloud) connect(most int32, change ...func(*lambda.CreateEventSource
 
 func (c *motoCloud) pushImage(digest, mediaType string) {
 	manifest := fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"c","size":7,"digest":"sha256:00"},"layers":[{"mediaType":"l","size":3,"digest":"sha256:11"}]}`, mediaType)
-	c.ok(c.ecr.PutImage(c.Context(), &ecr.PutImageInput{RepositoryName: &c.BucketName, ImageManifest: &manifest, ImageManifestMediaType: &mediaType, ImageDigest: &digest}))
+	c.ok(c.ecr.PutImage(c.Context(), &ecr.PutImageInput{RepositoryName: &c.BucketName, ImageManifest: &manifest,
+		ImageManifestMediaType: &mediaType, ImageDigest: &digest}))
 }
 
 func (c *motoCloud) setQueue(address, attribute, value string) {
-	c.ok(c.sqs.SetQueueAttributes(c.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &address, Attributes: map[string]string{attribute: value}}))
+	c.ok(c.sqs.SetQueueAttributes(c.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &address,
+		Attributes: map[string]string{attribute: value}}))
 }
 
 // put writes lines into the log group, as Lambda does for one worker.
 func (c *motoCloud) put(ctx context.Context, stream string, at time.Time, lines ...string) error {
-	_, _ = c.logs.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &c.LogGroupName, LogStreamName: &stream}) // it may be there
+	// it may be there
+	_, _ = c.logs.CreateLogStream(ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &c.LogGroupName,
+		LogStreamName: &stream})
 	var events []logtypes.InputLogEvent
 	for i, line := range lines {
 		events = append(events, logtypes.InputLogEvent{Message: &line, Timestamp: aws.Int64(at.UnixMilli() + int64(i))})
 	}
-	_, err := c.logs.PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &c.LogGroupName, LogStreamName: &stream, LogEvents: events})
+	_, err := c.logs.PutLogEvents(ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &c.LogGroupName,
+		LogStreamName: &stream, LogEvents: events})
 	return err
 }
 
@@ -229,8 +252,10 @@ func (c *motoCloud) modify(r *http.Response) error {
 
 // environment leads the SDK, and no tool of this machine, to the cloud.
 func (c *motoCloud) environment() map[string]string {
-	return map[string]string{"AWS_ENDPOINT_URL": c.url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": motoRegion, "AWS_DEFAULT_REGION": motoRegion,
-		"AWS_PROFILE": "", "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull}
+	return map[string]string{"AWS_ENDPOINT_URL": c.url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b",
+		"AWS_REGION": motoRegion, "AWS_DEFAULT_REGION": motoRegion,
+		"AWS_PROFILE": "", "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.DevNull,
+		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull}
 }
 
 // save writes the stack outputs into a file.
@@ -276,7 +301,8 @@ func TestCloudScripts(t *testing.T) {
 			// task BODY puts a message into the queue
 			"task": func(ts *testscript.TestScript, neg bool, args []string) {
 				c := ts.Value("moto").(*motoCloud)
-				_, err := c.sqs.SendMessage(context.Background(), &sqs.SendMessageInput{QueueUrl: &c.QueueURL, MessageBody: &args[0]})
+				_, err := c.sqs.SendMessage(context.Background(), &sqs.SendMessageInput{QueueUrl: &c.QueueURL,
+					MessageBody: &args[0]})
 				ts.Check(err)
 			},
 		},

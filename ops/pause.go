@@ -84,7 +84,8 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 		return err
 	}
 	return o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"), s.Queue.InFlight)
+		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"),
+			s.Queue.InFlight)
 	})
 }
 
@@ -99,14 +100,16 @@ func waitMapping(ctx context.Context, o *Output, t *target.Target, l *lambda.Cli
 		case state == want:
 			return nil
 		case time.Now().After(limit):
-			return ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience), state), "the same again, or ops%s doctor", t.Flags())
+			return ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience), state),
+				"the same again, or ops%s doctor", t.Flags())
 		case state != seen:
 			o.Say("the event source mapping is %s", state)
 		}
 		seen = state
 		select {
 		case <-ctx.Done():
-			return ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want), "ops%s doctor shows its state", t.Flags())
+			return ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want),
+				"ops%s doctor shows its state", t.Flags())
 		case <-time.After(pace):
 		}
 	}

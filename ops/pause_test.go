@@ -20,17 +20,20 @@ func TestPauseWaits(t *testing.T) {
 	c.ok(q, err)
 	pause := func(ctx context.Context) (said string, err error) {
 		var data, talk bytes.Buffer
-		err = (&PauseCmd{}).Run(ctx, &Output{&ui.Output{Style: &ui.Style{}, Stdout: &data, Stderr: &talk}, &target.Flags{}}, deployed, q, c.lambda)
+		err = (&PauseCmd{}).Run(ctx, &Output{&ui.Output{Style: &ui.Style{}, Stdout: &data, Stderr: &talk}, &target.Flags{}},
+			deployed, q, c.lambda)
 		return talk.String() + data.String(), err
 	}
 	state := func(name string, once bool) answer {
-		return answer{method: "GET", path: "/2015-03-31/event-source-mappings/", once: once, change: func(a map[string]any) { a["State"] = name }}
+		return answer{method: "GET", path: "/2015-03-31/event-source-mappings/", once: once,
+			change: func(a map[string]any) { a["State"] = name }}
 	}
 	for _, s := range []string{"Disabling", "Updating", "Updating", "Enabled"} { // the last is asked first
 		c.answer(state(s, true))
 	}
 	said, err := pause(t.Context())
-	if err != nil || !strings.Contains(said, "stack dev · account 123456789012 · us-east-2") || !strings.Contains(said, "is Updating\nthe event source mapping is Disabling\npaused: ") {
+	if err != nil || !strings.Contains(said, "stack dev · account 123456789012 · us-east-2") ||
+		!strings.Contains(said, "is Updating\nthe event source mapping is Disabling\npaused: ") {
 		t.Errorf("%v, %s", err, said)
 	}
 
@@ -47,7 +50,8 @@ func TestPauseWaits(t *testing.T) {
 		says, try string
 	}{
 		{func() {
-			c.answer(answer{method: "PUT", path: "/2015-03-31/event-source-mappings/", status: 400, code: "ResourceInUseException"})
+			c.answer(answer{method: "PUT", path: "/2015-03-31/event-source-mappings/", status: 400,
+				code: "ResourceInUseException"})
 		}, "is being changed", "in a minute"},
 		{func() { deployed.EventSourceMappingID = "00000000-0000-4000-8000-000000000000" }, "is gone", "pulumi up --refresh"},
 		{func() { deployed.EventSourceMappingID = "" }, "lack eventSourceMappingId", "pulumi up"},

@@ -65,7 +65,8 @@ func (c *PlanCmd) Validate() error {
 	case c.Memory != 0 && (c.Memory < 128 || c.Memory > 10240):
 		return ui.Usage("--memory is %d, it must be from 128 to 10240", c.Memory)
 	case c.Canary != 0 && (c.Canary < 2 || c.Canary > task.MaxSamples):
-		return ui.Usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one", c.Canary, task.MaxSamples)
+		return ui.Usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one",
+			c.Canary, task.MaxSamples)
 	}
 	if err := checkSlower(c.Slower); err != nil {
 		return err
@@ -285,7 +286,8 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 		measured = append(measured, results[i].cost)
 	}
 	if len(measured) == 0 {
-		return ui.WithHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s", names[0])
+		return ui.WithHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s",
+			names[0])
 	}
 	p.list = slices.DeleteFunc(p.list, func(g generator.Generator) bool { return p.failed[g.Name] != "" })
 	return plan.SaveCosts(o.LocalDir, measured...)
@@ -323,30 +325,36 @@ func (p *Planned) remark(t *target.Target) {
 		p.Notes = append(p.Notes, ui.Some(changed, 3)+" changed since measured")
 	}
 	if waits != nil {
-		p.Notes = append(p.Notes, ui.Some(waits, 3)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
+		p.Notes = append(p.Notes,
+			ui.Some(waits, 3)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
 	}
 	if t != nil && t.Region != "" && t.Region != price.Region {
 		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may be others", t.Region))
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.failed)) {
-		p.Problems = append(p.Problems, fmt.Sprintf("the canary of %s failed and it is not in the plan: %s", name, p.failed[name]))
+		p.Problems = append(p.Problems, fmt.Sprintf("the canary of %s failed and it is not in the plan: %s", name,
+			p.failed[name]))
 	}
 }
 
 func (p *Planned) table(w io.Writer) {
 	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tTASKS\tCHUNK\tTASK\tSIZE\tUSD\t")
 	for _, g := range p.Generators {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, ui.Count(g.Samples), ui.Count(g.Tasks), ui.Span(ui.Seconds(g.ChunkSeconds)), ui.Span(ui.Seconds(g.TaskSeconds)), ui.Size(g.Bytes), ui.Dollars(g.Dollars))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, ui.Count(g.Samples), ui.Count(g.Tasks),
+			ui.Span(ui.Seconds(g.ChunkSeconds)), ui.Span(ui.Seconds(g.TaskSeconds)), ui.Size(g.Bytes), ui.Dollars(g.Dollars))
 	}
-	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", ui.Count(p.Samples), ui.Count(p.Tasks), ui.Size(p.Bytes), ui.Dollars(p.Make))
+	fmt.Fprintf(w, "all\t%s\t%s\t\t\t%s\t%s\t\n\n", ui.Count(p.Samples), ui.Count(p.Tasks), ui.Size(p.Bytes),
+		ui.Dollars(p.Make))
 
 	fmt.Fprintf(w, "tasks of %d samples in chunks of %d%s, %s; generators take %s of CPU; workers with %s MB, %s\n\n",
-		p.Batch, p.ChunkSize, p.others(), p.Format, ui.Span(ui.Seconds(p.CPUSeconds)), ui.Count(p.Worker.MemoryMB), p.Worker.Architecture)
+		p.Batch, p.ChunkSize, p.others(), p.Format, ui.Span(ui.Seconds(p.CPUSeconds)), ui.Count(p.Worker.MemoryMB),
+		p.Worker.Architecture)
 	fmt.Fprintln(w, "WORKERS\tTAKES\t")
 	for _, d := range p.Takes {
 		fmt.Fprintf(w, "%s\t%s\t\n", ui.Count(d.Concurrency), ui.Span(ui.Seconds(d.Seconds)))
 	}
-	fmt.Fprintf(w, "here\t%s\twith %s, and costs nothing\n\n", ui.Span(ui.Seconds(p.Here.Seconds)), ui.Plural(p.Here.Concurrency, "CPU"))
+	fmt.Fprintf(w, "here\t%s\twith %s, and costs nothing\n\n", ui.Span(ui.Seconds(p.Here.Seconds)),
+		ui.Plural(p.Here.Concurrency, "CPU"))
 
 	fmt.Fprintln(w, "ITEM\tAMOUNT\tOF\tUSD\t")
 	line := func(i plan.Item) {
@@ -363,13 +371,15 @@ func (p *Planned) table(w io.Writer) {
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "recommended: %s\n", p.advice())
 	if p.AsShards > 0 && worthSaying(p.Make, p.AsShards) {
-		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", ui.Dollars(p.AsShards), 100*(1-p.AsShards/p.Make))
+		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", ui.Dollars(p.AsShards),
+			100*(1-p.AsShards/p.Make))
 	}
 	if a := p.OtherChunks; a != nil {
 		fmt.Fprintf(w, "with other samples: --chunk %d %s\n", a.ChunkSize, p.change(*a))
 	}
 	fmt.Fprintf(w, "measured on %s\n", strings.Join(p.Measured, ", "))
-	fmt.Fprintf(w, "prices: %s, on demand, without what is free, as of %s or later\n", p.Prices["region"], p.Prices["as_of"])
+	fmt.Fprintf(w, "prices: %s, on demand, without what is free, as of %s or later\n", p.Prices["region"],
+		p.Prices["as_of"])
 	for _, note := range p.Notes {
 		fmt.Fprintf(w, "note: %s\n", note)
 	}

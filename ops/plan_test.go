@@ -21,7 +21,8 @@ func TestPlanAsksTheStack(t *testing.T) {
 	c.connect(25)
 	c.MemoryMB, c.Architecture = 3538, "arm64"
 	c.setQueue(c.QueueURL, "MessageRetentionPeriod", "345600")
-	c.ok(c.lambda.UpdateFunctionConfiguration(t.Context(), &lambda.UpdateFunctionConfigurationInput{FunctionName: &c.FunctionName, Timeout: aws.Int32(300)}))
+	c.ok(c.lambda.UpdateFunctionConfiguration(t.Context(),
+		&lambda.UpdateFunctionConfigurationInput{FunctionName: &c.FunctionName, Timeout: aws.Int32(300)}))
 	for name, value := range c.environment() {
 		t.Setenv(name, value)
 	}
@@ -32,8 +33,11 @@ func TestPlanAsksTheStack(t *testing.T) {
 		flags PlanCmd
 		want  plan.Setting
 	}{
-		{PlanCmd{Slower: 1}, plan.Setting{Worker: plan.Worker{MemoryMB: 3538, Architecture: "arm64", DiskMB: 512, Timeout: 5 * time.Minute, Slower: 1}, Concurrency: 25, Retention: 4 * 24 * time.Hour}},
-		{PlanCmd{Slower: 2, Workers: 7, Memory: 1769, Architecture: "x86_64"}, plan.Setting{Worker: plan.Worker{MemoryMB: 1769, Architecture: "x86_64", DiskMB: 512, Timeout: 5 * time.Minute, Slower: 2}, Concurrency: 7, Retention: 4 * 24 * time.Hour}},
+		{PlanCmd{Slower: 1}, plan.Setting{Worker: plan.Worker{MemoryMB: 3538, Architecture: "arm64", DiskMB: 512,
+			Timeout: 5 * time.Minute, Slower: 1}, Concurrency: 25, Retention: 4 * 24 * time.Hour}},
+		{PlanCmd{Slower: 2, Workers: 7, Memory: 1769, Architecture: "x86_64"},
+			plan.Setting{Worker: plan.Worker{MemoryMB: 1769, Architecture: "x86_64", DiskMB: 512, Timeout: 5 * time.Minute,
+				Slower: 2}, Concurrency: 7, Retention: 4 * 24 * time.Hour}},
 	} {
 		got, target, err := test.flags.setting(t.Context(), o)
 		must(t, err)

@@ -44,7 +44,8 @@ func setState(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("state.json")), &state))
 	const project = "vm-dataset"
 	state["deployment"].(map[string]any)["resources"] = []map[string]any{{
-		"urn": "urn:pulumi:" + args[0] + "::" + project + "::pulumi:pulumi:Stack::" + project + "-" + args[0], "type": "pulumi:pulumi:Stack", "outputs": json.RawMessage(args[1]),
+		"urn":  "urn:pulumi:" + args[0] + "::" + project + "::pulumi:pulumi:Stack::" + project + "-" + args[0],
+		"type": "pulumi:pulumi:Stack", "outputs": json.RawMessage(args[1]),
 	}}
 	text, err := json.Marshal(state)
 	ts.Check(err)

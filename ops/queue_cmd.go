@@ -43,7 +43,8 @@ func (*QueueCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error
 
 func printDepth(o *Output, d queue.Depth) error {
 	return o.Print(d, func(w io.Writer) {
-		fmt.Fprintf(w, "waiting\t%s\nin flight\t%s\ndelayed\t%s\n", ui.Count(d.Waiting), ui.Count(d.InFlight), ui.Count(d.Delayed))
+		fmt.Fprintf(w, "waiting\t%s\nin flight\t%s\ndelayed\t%s\n", ui.Count(d.Waiting), ui.Count(d.InFlight),
+			ui.Count(d.Delayed))
 	})
 }
 
@@ -69,10 +70,14 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 	if !o.Yes {
 		state, err := t.MappingState(ctx, l)
 		if err != nil {
-			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and whether the workers are paused is not known: %w", err), "the same with --yes if you accept the count")
+			return ui.WithHint(fmt.Errorf(
+				"a look counts as a delivery of the task, and whether the workers are paused is not known: %w", err),
+				"the same with --yes if you accept the count")
 		}
 		if state != target.MappingDisabled {
-			return ui.WithHint(fmt.Errorf("a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state), "ops%s pause, then the same; or --yes if you accept the count", t.Flags())
+			return ui.WithHint(fmt.Errorf(
+				"a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state),
+				"ops%s pause, then the same; or --yes if you accept the count", t.Flags())
 		}
 	}
 	list, err := q.Peek(ctx, c.Max)
@@ -89,7 +94,8 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 			fmt.Fprintln(w, "no task is waiting")
 		}
 		for _, m := range list {
-			fmt.Fprintf(w, "%s\tdelivery %d\t%s ago\t%s\n", m.ID, m.Receives, ui.Span(time.Since(m.Sent)), ui.Cut(m.Body, 1000)) // --json has all of it
+			// --json has all of it
+			fmt.Fprintf(w, "%s\tdelivery %d\t%s ago\t%s\n", m.ID, m.Receives, ui.Span(time.Since(m.Sent)), ui.Cut(m.Body, 1000))
 		}
 	})
 }
@@ -117,7 +123,8 @@ func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *q
 
 func purge(o *Output, t *target.Target, what string, d queue.Depth, do func() error) error {
 	o.Changing(t)
-	if err := o.Confirm(fmt.Sprintf("Delete all %s in the %s, also those in flight", ui.Plural(d.Total(), "message"), what)); err != nil {
+	if err := o.Confirm(fmt.Sprintf("Delete all %s in the %s, also those in flight", ui.Plural(d.Total(), "message"),
+		what)); err != nil {
 		return err
 	}
 	if err := do(); err != nil {

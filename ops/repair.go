@@ -179,7 +179,8 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 		o.Say("%s changed since the plan was made, and left alone", ui.Plural(skipped, "receipt"))
 	}
 	if left > 0 {
-		o.Say("left alone, for it is wrong and not gone: %s in the plan; the same with --overwrite repairs that too", ui.Plural(left, "thing"))
+		o.Say("left alone, for it is wrong and not gone: %s in the plan; the same with --overwrite repairs that too",
+			ui.Plural(left, "thing"))
 	}
 	tasks := run.Plan()
 	if c.DryRun {
@@ -242,14 +243,16 @@ func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan
 		return 0, nil
 	}
 	o.Say("to be removed: %s", ui.Some(keys, 10))
-	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are broken receipts", ui.Plural(len(keys), "object"))); err != nil {
+	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are broken receipts",
+		ui.Plural(len(keys), "object"))); err != nil {
 		return 0, err
 	}
 	return len(keys), st.Delete(ctx, keys)
 }
 
 // replacements are repair tasks for samples that their generator wrote broken.
-func replacements(ctx context.Context, st *store.Store, run task.Run, g task.RunGenerator, used int, indices []int) ([]task.Task, error) {
+func replacements(ctx context.Context, st *store.Store, run task.Run, g task.RunGenerator, used int,
+	indices []int) ([]task.Task, error) {
 	view := dataset.NewView(g.Name, task.Range{Start: indices[0], End: indices[len(indices)-1] + 1})
 	if err := view.Read(ctx, st); err != nil {
 		return nil, err

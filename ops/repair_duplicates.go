@@ -43,7 +43,8 @@ func (c *RepairCmd) fill(ctx context.Context, w *waiter, run task.Run) (task.Run
 	}
 	run, err = missing(ctx, w.store, follow(run))
 	if left := countSamples(run.Plan()); err == nil && left > 0 {
-		err = ui.WithHint(ui.Problem("%s still missing: duplicates are replaced when nothing is missing", ui.Plural(left, "sample")), "ops%s dlq list", w.t.Flags())
+		err = ui.WithHint(ui.Problem("%s still missing: duplicates are replaced when nothing is missing",
+			ui.Plural(left, "sample")), "ops%s dlq list", w.t.Flags())
 	}
 	return run, err
 }
@@ -52,7 +53,8 @@ func (c *RepairCmd) fill(ctx context.Context, w *waiter, run task.Run) (task.Run
 var errDryRun = errors.New("dry run")
 
 // replaceDuplicates fills the gaps of a run and then replaces duplicates, in rounds.
-func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
+func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.Target, q *queue.Client,
+	st *store.Store,
 	run task.Run, list []generator.Generator) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil {
@@ -119,7 +121,8 @@ func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.
 func printOutcomes(w io.Writer, outcomes []dataset.Outcome) {
 	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tDISTINCT\tDUPLICATES\tDRAWN\tROUNDS\t")
 	for _, x := range outcomes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", x.Generator, ui.Count(x.Wanted), ui.Count(x.Distinct), ui.Count(x.Duplicates), ui.Count(x.Drawn), x.Rounds, x.Verdict)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", x.Generator, ui.Count(x.Wanted), ui.Count(x.Distinct),
+			ui.Count(x.Duplicates), ui.Count(x.Drawn), x.Rounds, x.Verdict)
 	}
 	for _, x := range outcomes {
 		if x.Verdict != dataset.Distinct {

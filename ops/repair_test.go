@@ -23,7 +23,8 @@ import (
 func inFolder(t *testing.T, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), "ops", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "OPS_STACK=local", "OPS_GENERATORS="+filepath.Join(dir, "generators"), "OPS_LOCAL_DIR="+filepath.Join(dir, ".local"))
+	cmd.Env = append(os.Environ(), "OPS_STACK=local", "OPS_GENERATORS="+filepath.Join(dir, "generators"),
+		"OPS_LOCAL_DIR="+filepath.Join(dir, ".local"))
 	return cmd
 }
 

@@ -69,9 +69,10 @@ type Reproduction struct {
 	Files          []Compared `json:"files"`
 	Deterministic  *bool      `json:"deterministic,omitempty"`   // known when it had to be run twice
 	OnlyTimestamps bool       `json:"only_timestamps,omitempty"` // nothing else differs, and that in metadata
-	Others         []string   `json:"others,omitempty"`          // what is not as the receipt names it: commit, lock, Python, platform, image
-	Notes          []string   `json:"notes,omitempty"`
-	To             string     `json:"to,omitempty"`
+	// what is not as the receipt names it: commit, lock, Python, platform, image
+	Others []string `json:"others,omitempty"`
+	Notes  []string `json:"notes,omitempty"`
+	To     string   `json:"to,omitempty"`
 }
 
 // Compared is one file of a sample, as the receipt has it and as it was made again.
@@ -94,7 +95,8 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st 
 		return err
 	}
 	r := &rerun{receipt: receipt, was: was, store: st}
-	p := &Reproduction{Generator: c.Generator, Index: c.Index, ID: was.ID, Receipt: receipt.ReadFrom, Command: receipt.Command, Commit: receipt.Commit}
+	p := &Reproduction{Generator: c.Generator, Index: c.Index, ID: was.ID, Receipt: receipt.ReadFrom,
+		Command: receipt.Command, Commit: receipt.Commit}
 	if err := c.choose(ctx, o, r, p); err != nil {
 		return err
 	}
@@ -141,9 +143,11 @@ func (c *ReproduceCmd) unknown(ctx context.Context, t *target.Target, st *store.
 		return err
 	}
 	if !slices.Contains(there, c.Generator) {
-		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)}, "ops%s results list%s", t.Flags(), t.In())
+		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)},
+			"ops%s results list%s", t.Flags(), t.In())
 	}
-	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results list%s", t.Flags(), t.In())
+	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results list%s",
+		t.Flags(), t.In())
 }
 
 // choose decides where the generator runs.
@@ -166,7 +170,8 @@ func (c *ReproduceCmd) choose(ctx context.Context, o *Output, r *rerun, p *Repro
 		if err != nil {
 			return err
 		}
-		if r.generator, err = local.Remake(ctx, o.LocalDir, o.Generators, c.Generator, lock, r.receipt.Python, func(line string) { o.Say("%s", line) }); err != nil {
+		if r.generator, err = local.Remake(ctx, o.LocalDir, o.Generators, c.Generator, lock, r.receipt.Python,
+			func(line string) { o.Say("%s", line) }); err != nil {
 			return err
 		}
 		p.In, p.CommitHere = "this machine", r.generator.Commit
@@ -192,7 +197,8 @@ func (r *rerun) differences(p *Reproduction) {
 			continue
 		}
 		p.Others = append(p.Others, is.what)
-		p.Notes = append(p.Notes, fmt.Sprintf("the receipt's %s is %s, this one is %s%s", is.what, cmp.Or(is.was, "none"), cmp.Or(is.here, "none"), is.why))
+		p.Notes = append(p.Notes, fmt.Sprintf("the receipt's %s is %s, this one is %s%s", is.what, cmp.Or(is.was, "none"),
+			cmp.Or(is.here, "none"), is.why))
 	}
 }
 
@@ -222,7 +228,8 @@ func (r *rerun) run(ctx context.Context, dir string) (sample.Sample, error) {
 	if r.receipt.Indices != nil {
 		offset = slices.Index(r.receipt.Indices, r.was.Index)
 	}
-	request := generator.Request{Generator: r.generator, Samples: samples, Seed: r.receipt.Seed, StartIndex: r.receipt.ChunkStart, Command: r.receipt.Command, Scratch: dir}
+	request := generator.Request{Generator: r.generator, Samples: samples, Seed: r.receipt.Seed,
+		StartIndex: r.receipt.ChunkStart, Command: r.receipt.Command, Scratch: dir}
 	run := generator.Run
 	if r.image != nil {
 		run = r.image.Rerun

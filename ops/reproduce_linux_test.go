@@ -19,11 +19,14 @@ func TestImageReproduces(t *testing.T) {
 	repo, dir := checkout(t), t.TempDir()
 	built := build(t, repo, `{"`+maze+`":"c1"}`)
 	logs(t, dir)
-	if _, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--generator", maze, "--samples", "3", "--chunk", "3", "--format", "tar"); err != nil {
+	if _, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--generator", maze,
+		"--samples", "3", "--chunk", "3", "--format", "tar"); err != nil {
 		t.Fatalf("%v\n%s", err, said)
 	}
-	edit(t, filepath.Join(repo, "generators", maze, "maze_puzzle.py"), "import random", "import random\n\nrandom.Random = lambda seed, real=random.Random: real(f'{seed} changed')")
-	up := exec.CommandContext(t.Context(), "ops", "--generators-dir", filepath.Join(repo, "generators"), "local", "up", "--workers", "1")
+	edit(t, filepath.Join(repo, "generators", maze, "maze_puzzle.py"), "import random",
+		"import random\n\nrandom.Random = lambda seed, real=random.Random: real(f'{seed} changed')")
+	up := exec.CommandContext(t.Context(), "ops", "--generators-dir", filepath.Join(repo, "generators"), "local", "up",
+		"--workers", "1")
 	up.Dir = dir
 	if err := up.Start(); err != nil {
 		t.Fatal(err)
@@ -42,7 +45,9 @@ func TestImageReproduces(t *testing.T) {
 	}
 	again := func(args ...string) (Reproduction, error) {
 		t.Helper()
-		out, said, err := ops(t, dir, append([]string{"--stack", "local", "--generators-dir", filepath.Join(repo, "generators"), "--json", "reproduce", maze, "2"}, args...)...)
+		out, said, err := ops(t, dir,
+			append([]string{"--stack", "local", "--generators-dir", filepath.Join(repo, "generators"), "--json", "reproduce",
+				maze, "2"}, args...)...)
 		var r Reproduction
 		if e := json.Unmarshal([]byte(out), &r); e != nil {
 			t.Fatalf("%v, %v: %s\n%s", err, e, out, said)
@@ -53,7 +58,8 @@ func TestImageReproduces(t *testing.T) {
 		t.Errorf("in the image: %+v, %v", r, err)
 	}
 	r, err := again("--here")
-	if err == nil || r.Equal || r.In != "this machine" || !strings.Contains(strings.Join(r.Notes, " "), "commit is c1") || r.Deterministic == nil || !*r.Deterministic {
+	if err == nil || r.Equal || r.In != "this machine" || !strings.Contains(strings.Join(r.Notes, " "), "commit is c1") ||
+		r.Deterministic == nil || !*r.Deterministic {
 		t.Errorf("on this machine, where it has changed: %+v, %v", r, err)
 	}
 }

@@ -79,7 +79,8 @@ func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) er
 	return o.Print(list, func(w io.Writer) {
 		fmt.Fprintln(w, "GENERATOR\tSAMPLES\tFIRST\tLAST\tCHUNKS\tSIZE\tFORMAT")
 		for _, l := range list {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", l.Generator, ui.Count(l.Samples), l.First, l.Last, ui.Count(l.Chunks), ui.Size(l.Bytes), strings.Join(l.Formats, "+"))
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%s\t%s\n", l.Generator, ui.Count(l.Samples), l.First, l.Last, ui.Count(l.Chunks),
+				ui.Size(l.Bytes), strings.Join(l.Formats, "+"))
 		}
 	})
 }

@@ -101,7 +101,9 @@ func TestDownloadNamesEachFault(t *testing.T) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != ui.ExitProblem {
 		t.Errorf("%v", err)
 	}
-	for _, word := range []string{"a/d_00000001/prompt.txt is not what its receipt says", "b/b_00000000_00000002.tar.gz", "c/d_00000000/x.part cannot be read", "receipts/v1/c/00000004_00000005.json cannot be read", "receipts/v1/d/00000000_00000000.json cannot be trusted", "5 objects"} {
+	for _, word := range []string{"a/d_00000001/prompt.txt is not what its receipt says", "b/b_00000000_00000002.tar.gz",
+		"c/d_00000000/x.part cannot be read", "receipts/v1/c/00000004_00000005.json cannot be read",
+		"receipts/v1/d/00000000_00000000.json cannot be trusted", "5 objects"} {
 		if !strings.Contains(string(out), word) {
 			t.Errorf("%q is not in it", word)
 		}
@@ -111,11 +113,13 @@ func TestDownloadNamesEachFault(t *testing.T) {
 	}
 	got := files(t, to)
 	for id, names := range map[string]int{"a": 3*3 - 1, "c": 2*4 - 1 + 2*2, "d": 0, "e": 2 * 4} {
-		if n := len(slices.DeleteFunc(slices.Clone(got), func(s string) bool { return !strings.HasPrefix(s, id+"/") })); n != names {
+		if n := len(slices.DeleteFunc(slices.Clone(got),
+			func(s string) bool { return !strings.HasPrefix(s, id+"/") })); n != names {
 			t.Errorf("of %s there are %d files, want %d", id, n, names)
 		}
 	}
-	for _, name := range []string{"b/d_00000004/" + long, "b/d_00000004/" + long[:251], "e/d_00000001/x", "e/d_00000001/x.part"} {
+	for _, name := range []string{"b/d_00000004/" + long, "b/d_00000004/" + long[:251], "e/d_00000001/x",
+		"e/d_00000001/x.part"} {
 		if !slices.Contains(got, name) {
 			t.Errorf("%.40s… is not there", name)
 		}
@@ -133,7 +137,8 @@ func TestDownloadStopped(t *testing.T) {
 	stored(t, c.store, "a", task.Range{Start: 0, End: 20}, task.Files, "")
 	second := stored(t, c.store, "a", task.Range{Start: 20, End: 40}, task.Files, "").ReadFrom
 	last := stored(t, c.store, "b", task.Range{Start: 0, End: 2}, task.Files, "").ReadFrom
-	for at, nth := range map[string]int32{task.DefaultDataset.FileKey("a", "d_00000020", "prompt.txt"): 1, second: 1, last: 1} {
+	for at, nth := range map[string]int32{task.DefaultDataset.FileKey("a", "d_00000020", "prompt.txt"): 1, second: 1,
+		last: 1} {
 		arrived := make(chan struct{})
 		var n atomic.Int32
 		web := c.proxy(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
@@ -190,7 +195,8 @@ func TestDownloadToFullDisk(t *testing.T) {
 	smallDisk(t, to, "256k")
 	out, err := c.ops(t, dir, "results", "download", "--to", to).CombinedOutput()
 	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok || exit.ExitCode() != ui.ExitFailed || !strings.Contains(string(out), to+": no space left on device") || strings.Count(string(out), "no space") != 1 {
+	if !ok || exit.ExitCode() != ui.ExitFailed || !strings.Contains(string(out), to+": no space left on device") ||
+		strings.Count(string(out), "no space") != 1 {
 		t.Errorf("%v: %s", err, out)
 	}
 	c.holdsWhole(t, to)
@@ -250,7 +256,8 @@ func TestDownloadAgain(t *testing.T) {
 			{"nothing, but everything is checked", func() {}, true, "1"},
 			{"the time", func() { must(t, os.Chtimes(name, time.Now(), time.Now())) }, false, "0"},
 			{"the bytes", func() { must(t, os.WriteFile(name, other, 0o600)) }, false, "1"},
-			{"the size", func() { must(t, os.Truncate(name, 1)); must(t, os.Chtimes(name, info.ModTime(), info.ModTime())) }, false, "1"},
+			{"the size", func() { must(t, os.Truncate(name, 1)); must(t, os.Chtimes(name, info.ModTime(), info.ModTime())) },
+				false, "1"},
 			{"it is gone", func() { must(t, os.Remove(name)) }, false, "1"},
 			{"nothing again, and everything is checked", func() {}, true, "0"},
 		} {

@@ -52,12 +52,14 @@ func TestDownload(t *testing.T) {
 	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 17`) {
 		t.Errorf("%s %v", said, err)
 	}
-	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009.tar.gz") || !slices.Contains(got, "chess/d_00000002/prompt.txt") {
+	if got := files(t, to); len(got) != 17 || !slices.Contains(got, "maze/maze_00000005_00000009.tar.gz") ||
+		!slices.Contains(got, "chess/d_00000002/prompt.txt") {
 		t.Errorf("%v", got)
 	}
 	// One is damaged here: it alone is fetched again.
 	must(t, os.WriteFile(filepath.Join(to, "chess", "d_00000001", "prompt.txt"), []byte("damaged!"), 0o600))
-	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) || !strings.Contains(said, `"present": 16`) {
+	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) ||
+		!strings.Contains(said, `"present": 16`) {
 		t.Errorf("%s %v", said, err)
 	}
 	if text, _ := os.ReadFile(filepath.Join(to, "chess", "d_00000001", "prompt.txt")); string(text) != "chess 1 " {
@@ -66,10 +68,12 @@ func TestDownload(t *testing.T) {
 	// A shard that was made again takes the place of the old one: readers of the folder
 	// take all that is there.
 	again := stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, "again")
-	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) || !strings.Contains(said, `"present": 16`) {
+	if said, err := fetch(t, c, to, false); err != nil || !strings.Contains(said, `"files": 1,`) ||
+		!strings.Contains(said, `"present": 16`) {
 		t.Errorf("%s %v", said, err)
 	}
-	if data, err := os.ReadFile(filepath.Join(to, "maze", "maze_00000005_00000009.tar.gz")); len(files(t, to)) != 17 || hashOf(data) != again.Shard.SHA256 {
+	if data, err := os.ReadFile(filepath.Join(to, "maze", "maze_00000005_00000009.tar.gz")); len(files(t, to)) != 17 ||
+		hashOf(data) != again.Shard.SHA256 {
 		t.Errorf("%v: %v", files(t, to), err)
 	}
 	// Unpacked, the shard's samples lie as the others do.
@@ -77,7 +81,11 @@ func TestDownload(t *testing.T) {
 	if said, err := fetch(t, c, flat, true, "maze"); err != nil || !strings.Contains(said, `"files": 20`) {
 		t.Errorf("%s %v", said, err)
 	}
-	if got := files(t, flat); len(got) != 20 || slices.ContainsFunc(got, func(s string) bool { return strings.HasSuffix(s, ".tar.gz") || strings.HasSuffix(s, ".part") }) {
+	if got := files(t, flat); len(got) != 20 ||
+		slices.ContainsFunc(got, func(s string) bool {
+			return strings.HasSuffix(s, ".tar.gz") ||
+				strings.HasSuffix(s, ".part")
+		}) {
 		t.Errorf("%v", got)
 	}
 	if said, err := fetch(t, c, flat, true, "maze"); err != nil || !strings.Contains(said, `"files": 0,`) {
@@ -118,7 +126,8 @@ func TestDownloadDamaged(t *testing.T) {
 	if !errors.As(err, &status) || status.ExitCode() != ui.ExitProblem {
 		t.Errorf("%v", err)
 	}
-	for _, word := range []string{"maze/d_00000002/prompt.txt is not what its receipt says", "maze/d_00000004/prompt.txt is not in the bucket"} {
+	for _, word := range []string{"maze/d_00000002/prompt.txt is not what its receipt says",
+		"maze/d_00000004/prompt.txt is not in the bucket"} {
 		if !strings.Contains(said, word) {
 			t.Errorf("%q is not in %s", word, said)
 		}
@@ -143,7 +152,8 @@ func archive(members ...member) []byte {
 			h.Typeflag = tar.TypeReg
 		}
 		h.Size, h.Mode = int64(len(m.body)), 0o644
-		if err := errors.Join(a.WriteHeader(&h), func() error { _, err := io.WriteString(a, m.body); return err }()); err != nil {
+		if err := errors.Join(a.WriteHeader(&h),
+			func() error { _, err := io.WriteString(a, m.body); return err }()); err != nil {
 			panic(err)
 		}
 	}

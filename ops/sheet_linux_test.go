@@ -42,8 +42,10 @@ for i in range(a.num_samples):
         f.write("sample %d" % i)
 `), 0o644))
 	const samples, perSheet = 100, 25
-	out, peak, err := measured(t, (&cloud{outputs: os.DevNull}).ops(t, dir, "generators", "run", "wide", "--samples", fmt.Sprint(samples), "--to", "look"))
-	if err != nil || !strings.Contains(out, fmt.Sprintf("with contact-sheet.png to contact-sheet-%d.png", samples/perSheet)) {
+	out, peak, err := measured(t, (&cloud{outputs: os.DevNull}).ops(t, dir, "generators", "run", "wide", "--samples",
+		fmt.Sprint(samples), "--to", "look"))
+	if err != nil || !strings.Contains(out, fmt.Sprintf("with contact-sheet.png to contact-sheet-%d.png",
+		samples/perSheet)) {
 		t.Fatalf("%v %.2000s", err, out)
 	}
 	if peak > 300_000_000 {

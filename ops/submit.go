@@ -182,7 +182,8 @@ func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queu
 	}
 	if err := st.PutRun(ctx, run); err != nil {
 		if errors.Is(err, store.ErrExists) {
-			return ui.WithHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
+			return ui.WithHint(fmt.Errorf("there is a run %s already", run.ID), "ops%s submit --resume %s%s", t.Flags(), run.ID,
+				t.In())
 		}
 		return err
 	}
@@ -216,11 +217,14 @@ func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 		commits[g.Name] = g.Commit
 	}
 	if changed := e.Changed(commits); changed != nil {
-		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again", ui.Some(changed, 3))
+		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again",
+			ui.Some(changed, 3))
 	}
 	if e.Make > *c.MaxCost {
-		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g", ui.Dollars(e.Make), *c.MaxCost),
-			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.Flags(), c.words(run), run.Samples, c.shape(run))
+		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g",
+			ui.Dollars(e.Make), *c.MaxCost),
+			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.Flags(), c.words(run), run.Samples,
+			c.shape(run))
 	}
 	o.Say("the run costs about %s dollars, --max-cost is %g", ui.Dollars(e.Make), *c.MaxCost)
 	return nil
@@ -242,7 +246,8 @@ func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *
 		return err
 	}
 	if _, err = st.Manifest(ctx); errors.Is(err, store.ErrNotFound) {
-		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s", ui.Dollars(shards.Make), ui.Dollars(files.Make))
+		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s",
+			ui.Dollars(shards.Make), ui.Dollars(files.Make))
 		return nil
 	}
 	return err
@@ -275,7 +280,8 @@ func (c *order) confirmQueue(ctx context.Context, o *Output, q *queue.Client) er
 	if err != nil || depth.Total() == 0 {
 		return err
 	}
-	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same", ui.Plural(depth.Total(), "task")))
+	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same",
+		ui.Plural(depth.Total(), "task")))
 }
 
 // newRun makes the run that the flags describe, and one of what is missing of it.
@@ -392,7 +398,8 @@ func send(ctx context.Context, o *Output, t *target.Target, q *queue.Client, run
 		return j.add(places[i])
 	})
 	if err != nil {
-		return ui.WithHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err), "ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
+		return ui.WithHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err),
+			"ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
 	}
 	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left), Samples: countSamples(tasks)}
 	err = o.Print(s, func(w io.Writer) {

@@ -19,7 +19,8 @@ type submitJournal struct {
 }
 
 func openJournal(localDir, stackName, run string) (*submitJournal, error) {
-	file, text, err := journal.Open(filepath.Join(localDir, "submits", strings.ReplaceAll(stackName, "/", "_"), run+".journal"))
+	file, text, err := journal.Open(filepath.Join(localDir, "submits", strings.ReplaceAll(stackName, "/", "_"),
+		run+".journal"))
 	if errors.Is(err, journal.ErrBusy) {
 		return nil, fmt.Errorf("run %s is being submitted by another process", run)
 	}

@@ -62,7 +62,8 @@ func TestSubmitStopped(t *testing.T) {
 						<-stopped
 						return http.StatusServiceUnavailable
 					})
-					cmd, said := c.process(t, dir, "submit", "--all", "--samples", "6000", "--batch", "10", "--chunk", "10", "--run", "stopped")
+					cmd, said := c.process(t, dir, "submit", "--all", "--samples", "6000", "--batch", "10", "--chunk", "10", "--run",
+						"stopped")
 					<-reached
 					if err := cmd.Process.Signal(how); err != nil {
 						t.Fatal(err)

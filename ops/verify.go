@@ -220,7 +220,8 @@ func printReport(w io.Writer, r *dataset.Report) {
 		for _, n := range g.Damaged {
 			damaged += n
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, ui.Count(g.Samples), ui.Count(g.Expected-g.Samples), ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Whole))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, ui.Count(g.Samples), ui.Count(g.Expected-g.Samples),
+			ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Whole))
 	}
 	for _, g := range r.Generators {
 		if len(g.Missing) > 0 {
@@ -262,13 +263,15 @@ func printReport(w io.Writer, r *dataset.Report) {
 			if n := len(pairs); n < g.Duplicates {
 				more = fmt.Sprintf(" and %s more", ui.Count(g.Duplicates-n))
 			}
-			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, ui.Count(g.Distinct), ui.Count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
+			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, ui.Count(g.Distinct),
+				ui.Count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
 		}
 	}
 	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {
 		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: where they are put together, go by generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
-	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), ui.Plural(len(r.Generators), "generator"), ui.Plural(r.Samples, "sample"), ui.Size(r.Bytes))
+	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), ui.Plural(len(r.Generators), "generator"),
+		ui.Plural(r.Samples, "sample"), ui.Size(r.Bytes))
 }
 
 // tallied says how many samples are of which commit or lock.

@@ -31,7 +31,8 @@ func TestVerifyWithoutTemporaryFolder(t *testing.T) {
 	dir := t.TempDir()
 	full := filepath.Join(dir, "full")
 	smallDisk(t, full, "1m")
-	for folder, reason := range map[string]string{full: "no space left on device", filepath.Join(dir, "none"): "no such file or directory"} {
+	for folder, reason := range map[string]string{full: "no space left on device",
+		filepath.Join(dir, "none"): "no such file or directory"} {
 		for _, name := range []string{"loose", "packed"} {
 			work := t.TempDir()
 			makeGenerators(t, filepath.Join(work, "generators"), name)
@@ -52,7 +53,8 @@ func TestVerifyWithoutTemporaryFolder(t *testing.T) {
 					t.Errorf("%s with %s: there is a plan %s", name, reason, file)
 				}
 			}
-			if out, err := c.ops(t, work, "verify", "--deep", "--read", "--generator", name, "--samples", "2").CombinedOutput(); err != nil {
+			if out, err := c.ops(t, work, "verify", "--deep", "--read", "--generator", name, "--samples",
+				"2").CombinedOutput(); err != nil {
 				t.Errorf("%s, with a temporary folder: %v %s", name, err, out)
 			}
 		}
@@ -67,9 +69,10 @@ func TestVerifyOfLargePictures(t *testing.T) {
 	must(t, png.Encode(&data, pixels.NewNRGBA(pixels.Rect(0, 0, 4096, 4096))))
 	for name, format := range map[string]task.Format{"loose": task.Files, "packed": task.Tar} {
 		for chunk := range 4 { // as many as might be read at once
-			stored(t, c.store, name, task.Range{Start: 2 * chunk, End: 2*chunk + 2}, format, "", func(_ int, files map[string][]byte) {
-				files["first_frame.png"] = data.Bytes()
-			})
+			stored(t, c.store, name, task.Range{Start: 2 * chunk, End: 2*chunk + 2}, format, "",
+				func(_ int, files map[string][]byte) {
+					files["first_frame.png"] = data.Bytes()
+				})
 		}
 		work := t.TempDir()
 		makeGenerators(t, filepath.Join(work, "generators"), name)

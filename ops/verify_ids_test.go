@@ -19,7 +19,8 @@ func TestVerifyTellsOfSameIDs(t *testing.T) {
 	for _, test := range []struct {
 		generators []string
 		says       string
-	}{{[]string{"maze"}, ""}, {[]string{"chess", "maze"}, "chess, maze: their samples have the same ids, d_00000000 and so on"}} {
+	}{{[]string{"maze"}, ""},
+		{[]string{"chess", "maze"}, "chess, maze: their samples have the same ids, d_00000000 and so on"}} {
 		run := task.Run{ID: "r", Samples: 3, Seed: 1, ChunkSize: 3, Batch: 3, Format: task.Files}
 		for _, name := range test.generators {
 			run.Generators = append(run.Generators, task.RunGenerator{Name: name})
@@ -28,7 +29,8 @@ func TestVerifyTellsOfSameIDs(t *testing.T) {
 		must(t, err)
 		var said bytes.Buffer
 		printReport(&said, report)
-		if !report.Whole || strings.Contains(said.String(), "same ids") != (test.says != "") || !strings.Contains(said.String(), test.says) {
+		if !report.Whole || strings.Contains(said.String(), "same ids") != (test.says != "") ||
+			!strings.Contains(said.String(), test.says) {
 			t.Errorf("%v: %s", test.generators, said.String())
 		}
 	}

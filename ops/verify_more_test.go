@@ -33,10 +33,12 @@ import (
 )
 
 // through is the store of the cloud's bucket as seen through a proxy.
-func (c *cloud) through(t *testing.T, handle func(w http.ResponseWriter, r *http.Request, next http.Handler)) *store.Store {
+func (c *cloud) through(t *testing.T, handle func(w http.ResponseWriter, r *http.Request,
+	next http.Handler)) *store.Store {
 	t.Helper()
 	o := c.s3.Options()
-	client := s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(c.proxy(t, handle)), Credentials: o.Credentials, HTTPClient: store.HTTPClient(nil)}, store.ClientOptions)
+	client := s3.New(s3.Options{Region: o.Region, BaseEndpoint: aws.String(c.proxy(t, handle)), Credentials: o.Credentials,
+		HTTPClient: store.HTTPClient(nil)}, store.ClientOptions)
 	return store.New(client, testBucket)
 }
 
@@ -68,7 +70,8 @@ func (c *cloud) proxy(t *testing.T, handle func(w http.ResponseWriter, r *http.R
 
 // isContent reports whether a request reads or asks for a data object.
 func isContent(r *http.Request) bool {
-	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.DataKind))
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) &&
+		strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.DataKind))
 }
 
 // Where the store's checksums are trusted, nothing is read but pictures; what the
@@ -77,7 +80,8 @@ func isContent(r *http.Request) bool {
 func TestTrust(t *testing.T) {
 	c := newCloud(t)
 	b := &bucket{t: t, cloud: c, name: "trusted"}
-	b.chunks = append(b.chunks, stored(t, c.store, "trusted", task.Range{Start: 0, End: 5}, task.Files, "", func(_ int, files map[string][]byte) { files["ground_truth.mp4"] = video() }))
+	b.chunks = append(b.chunks, stored(t, c.store, "trusted", task.Range{Start: 0, End: 5}, task.Files, "",
+		func(_ int, files map[string][]byte) { files["ground_truth.mp4"] = video() }))
 	b.flip(b.file(1, "prompt.txt"))
 	b.inParts(b.file(2, "prompt.txt"))
 	var mu sync.Mutex
@@ -90,13 +94,16 @@ func TestTrust(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	})
-	report, err := verify(t.Context(), &dataset.Checker{Store: st, Deep: true, Trust: true}, task.Run{Samples: 5, Generators: []task.RunGenerator{{Name: "trusted"}}})
+	report, err := verify(t.Context(), &dataset.Checker{Store: st, Deep: true, Trust: true},
+		task.Run{Samples: 5, Generators: []task.RunGenerator{{Name: "trusted"}}})
 	must(t, err)
-	if g := report.Generators[0]; len(g.Examples) != 1 || g.Examples[0].Kind != dataset.WrongHash || g.Examples[0].Key != b.file(1, "prompt.txt") {
+	if g := report.Generators[0]; len(g.Examples) != 1 || g.Examples[0].Kind != dataset.WrongHash ||
+		g.Examples[0].Key != b.file(1, "prompt.txt") {
 		t.Errorf("%v", g.Examples)
 	}
 	slices.Sort(read)
-	want := []string{"d_00000000/first_frame.png", "d_00000001/first_frame.png", "d_00000002/first_frame.png", "d_00000002/prompt.txt", "d_00000003/first_frame.png", "d_00000004/first_frame.png"}
+	want := []string{"d_00000000/first_frame.png", "d_00000001/first_frame.png", "d_00000002/first_frame.png",
+		"d_00000002/prompt.txt", "d_00000003/first_frame.png", "d_00000004/first_frame.png"}
 	if !slices.Equal(read, want) {
 		t.Errorf("read were %v", read)
 	}
@@ -106,11 +113,14 @@ func TestTrust(t *testing.T) {
 func (b *bucket) inParts(key string) {
 	b.t.Helper()
 	data, name := b.get(key), aws.String(testBucket)
-	up, err := b.s3.CreateMultipartUpload(b.t.Context(), &s3.CreateMultipartUploadInput{Bucket: name, Key: &key, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
+	up, err := b.s3.CreateMultipartUpload(b.t.Context(), &s3.CreateMultipartUploadInput{Bucket: name, Key: &key,
+		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
 	must(b.t, err)
-	part, err := b.s3.UploadPart(b.t.Context(), &s3.UploadPartInput{Bucket: name, Key: &key, UploadId: up.UploadId, PartNumber: aws.Int32(1), Body: bytes.NewReader(data)})
+	part, err := b.s3.UploadPart(b.t.Context(), &s3.UploadPartInput{Bucket: name, Key: &key, UploadId: up.UploadId,
+		PartNumber: aws.Int32(1), Body: bytes.NewReader(data)})
 	must(b.t, err)
-	_, err = b.s3.CompleteMultipartUpload(b.t.Context(), &s3.CompleteMultipartUploadInput{Bucket: name, Key: &key, UploadId: up.UploadId, MultipartUpload: completed(part)})
+	_, err = b.s3.CompleteMultipartUpload(b.t.Context(), &s3.CompleteMultipartUploadInput{Bucket: name, Key: &key,
+		UploadId: up.UploadId, MultipartUpload: completed(part)})
 	must(b.t, err)
 }
 
@@ -122,7 +132,8 @@ func TestVerifyResumes(t *testing.T) {
 	const chunks = 120 // of which a few dozen are under way when it is stopped
 	b := &bucket{t: t, cloud: c, name: "long"}
 	for n := range chunks {
-		b.chunks = append(b.chunks, stored(t, c.store, "long", task.Range{Start: 2 * n, End: 2*n + 2}, []task.Format{task.Files, task.Tar}[n%2], ""))
+		b.chunks = append(b.chunks, stored(t, c.store, "long", task.Range{Start: 2 * n, End: 2*n + 2},
+			[]task.Format{task.Files, task.Tar}[n%2], ""))
 	}
 	run := task.Run{Samples: 2 * chunks, Generators: []task.RunGenerator{{Name: "long"}}}
 	path := filepath.Join(t.TempDir(), "verify", "long.journal")
@@ -205,7 +216,8 @@ func TestVerifyResumes(t *testing.T) {
 	}
 	b.flip(b.file(0, "prompt.txt"))
 	b.truncate(b.file(4, "prompt.txt"))
-	if g, n, err := check("a", false, 0); err != nil || g.Resumed != 0 || g.Damaged[dataset.WrongHash] != 1 || g.Damaged[dataset.WrongSize] != 1 || n != all-1 {
+	if g, n, err := check("a", false, 0); err != nil || g.Resumed != 0 || g.Damaged[dataset.WrongHash] != 1 ||
+		g.Damaged[dataset.WrongSize] != 1 || n != all-1 {
 		t.Errorf("receipts that have changed: %+v, %d read, %v", g, n, err)
 	}
 
@@ -228,7 +240,8 @@ type layer struct {
 // store commits a layer above what is there, as the worker does.
 func (l layer) store(t *testing.T, c *cloud, generator string) {
 	t.Helper()
-	r := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: l.Cell.Len(), ChunkStart: l.Keep.Start, Start: l.Keep.Start, End: l.Keep.End,
+	r := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: l.Cell.Len(), ChunkStart: l.Keep.Start,
+		Start: l.Keep.Start, End: l.Keep.End,
 		Indices: l.Indices, FirstAttempt: l.Attempt, Attempt: l.Attempt, Format: l.format, Domain: "d"}
 	cell, err := taken(t.Context(), c.store, r)
 	must(t, err)
@@ -293,14 +306,16 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 			}
 		}
 
-		run := task.Run{ID: name, Seed: 7, Samples: samples, Batch: 5, ChunkSize: 5, Format: task.Files, Generators: []task.RunGenerator{{Name: name}}}
+		run := task.Run{ID: name, Seed: 7, Samples: samples, Batch: 5, ChunkSize: 5, Format: task.Files,
+			Generators: []task.RunGenerator{{Name: name}}}
 		report, err := verify(t.Context(), &dataset.Checker{Store: c.store, Deep: true}, run)
 		must(t, err)
 		if g := report.Generators[0]; !g.Whole || g.Samples != samples || g.Duplicates != 0 || g.Distinct != samples {
 			t.Errorf("trial %d: verify: %+v", trial, g)
 		}
 		to := t.TempDir()
-		if said, err := fetch(t, c, to, true, name); err != nil || !strings.Contains(said, fmt.Sprintf(`"files": %d,`, 2*samples)) {
+		if said, err := fetch(t, c, to, true, name); err != nil ||
+			!strings.Contains(said, fmt.Sprintf(`"files": %d,`, 2*samples)) {
 			t.Errorf("trial %d: download: %s %v", trial, said, err)
 		}
 		for i, text := range want {
@@ -314,7 +329,8 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 			}
 		}
 		var listed bytes.Buffer
-		must(t, (&ResultsListCmd{Generator: []string{name}}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &listed, Stderr: io.Discard}, &target.Flags{}}, c.store))
+		must(t, (&ResultsListCmd{Generator: []string{name}}).Run(t.Context(),
+			&Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &listed, Stderr: io.Discard}, &target.Flags{}}, c.store))
 		if !strings.Contains(listed.String(), fmt.Sprintf(`"samples": %d,`, samples)) {
 			t.Errorf("trial %d: list: %s", trial, &listed)
 		}
@@ -333,10 +349,11 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 func TestMonitorRepairs(t *testing.T) {
 	c := newCloud(t)
 	chunk := stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
-	run := task.Run{ID: "mend", Seed: 7, Samples: 5, Batch: 5, ChunkSize: 5, Format: task.Files, Missing: true, Generators: []task.RunGenerator{{Name: "maze", Repairs: []task.Task{
-		{Generator: "maze", NumSamples: 5, Seed: 7, ChunkSize: 5, Format: task.Files, Restore: 1},
-		{Generator: "maze", Indices: []int{1, 3}, Attempt: 1000, Seed: 7, ChunkSize: 5, Format: task.Files},
-	}}}}
+	run := task.Run{ID: "mend", Seed: 7, Samples: 5, Batch: 5, ChunkSize: 5, Format: task.Files, Missing: true,
+		Generators: []task.RunGenerator{{Name: "maze", Repairs: []task.Task{
+			{Generator: "maze", NumSamples: 5, Seed: 7, ChunkSize: 5, Format: task.Files, Restore: 1},
+			{Generator: "maze", Indices: []int{1, 3}, Attempt: 1000, Seed: 7, ChunkSize: 5, Format: task.Files},
+		}}}}
 	m := monitor.New(c.store, c.queue, run)
 	committed := func(want int) {
 		t.Helper()
@@ -356,5 +373,6 @@ func TestMonitorRepairs(t *testing.T) {
 }
 
 func completed(part *s3.UploadPartOutput) *types.CompletedMultipartUpload {
-	return &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: part.ETag, ChecksumCRC32: part.ChecksumCRC32}}}
+	return &types.CompletedMultipartUpload{Parts: []types.CompletedPart{{PartNumber: aws.Int32(1), ETag: part.ETag,
+		ChecksumCRC32: part.ChecksumCRC32}}}
 }

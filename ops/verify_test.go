@@ -64,9 +64,11 @@ func hashOf(data []byte) string {
 
 // stored commits samples for real: their files or shard, then the receipt. The
 // text of a sample is name, index and what.
-func stored(t testing.TB, st *store.Store, generator string, r task.Range, format task.Format, what string, edits ...func(index int, files map[string][]byte)) store.Receipt {
+func stored(t testing.TB, st *store.Store, generator string, r task.Range, format task.Format, what string,
+	edits ...func(index int, files map[string][]byte)) store.Receipt {
 	t.Helper()
-	receipt := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: r.Len(), ChunkStart: r.Start, Start: r.Start, End: r.End, Format: format, Domain: "d"}
+	receipt := store.Receipt{Generator: generator, RunID: "r", RunSeed: 7, ChunkSize: r.Len(), ChunkStart: r.Start,
+		Start: r.Start, End: r.End, Format: format, Domain: "d"}
 	cell, err := taken(t.Context(), st, receipt)
 	must(t, err)
 	receipt.Epoch = cell.Epoch
@@ -82,7 +84,8 @@ func stored(t testing.TB, st *store.Store, generator string, r task.Range, forma
 		for _, name := range slices.Sorted(maps.Keys(files)) {
 			file := filepath.Join(dir, fmt.Sprintf("%d-%d", i, len(s.Files)))
 			must(t, os.WriteFile(file, files[name], 0o600))
-			s.Files = append(s.Files, sample.File{Name: name, Path: file, Size: int64(len(files[name])), SHA256: hashOf(files[name])})
+			s.Files = append(s.Files, sample.File{Name: name, Path: file, Size: int64(len(files[name])),
+				SHA256: hashOf(files[name])})
 		}
 		list = append(list, s)
 		receipt.Samples = append(receipt.Samples, store.Described(s))
@@ -135,7 +138,8 @@ func (b *bucket) get(key string) []byte {
 
 func (b *bucket) put(key string, data []byte) {
 	b.t.Helper()
-	_, err := b.s3.PutObject(b.t.Context(), &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &key, Body: bytes.NewReader(data), ChecksumAlgorithm: types.ChecksumAlgorithmSha256})
+	_, err := b.s3.PutObject(b.t.Context(), &s3.PutObjectInput{Bucket: aws.String(testBucket), Key: &key,
+		Body: bytes.NewReader(data), ChecksumAlgorithm: types.ChecksumAlgorithmSha256})
 	must(b.t, err)
 }
 
@@ -224,9 +228,11 @@ func TestSabotage(t *testing.T) {
 	noPixels := func() []byte {
 		data := picture("x")
 		at := bytes.Index(data, []byte("IDAT"))
-		return repairCRC(append(slices.Clone(data[:at+4]), append(bytes.Repeat([]byte{9}, len(data)-at-4-16), data[len(data)-16:]...)...))
+		return repairCRC(append(slices.Clone(data[:at+4]), append(bytes.Repeat([]byte{9}, len(data)-at-4-16),
+			data[len(data)-16:]...)...))
 	}()
-	noFrames := bytes.Replace(video(), []byte("stsz\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03"), []byte("stsz\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 1)
+	noFrames := bytes.Replace(video(), []byte("stsz\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03"),
+		[]byte("stsz\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 1)
 	both := []task.Format{task.Files, task.Tar}
 	type found map[string]dataset.Kind // by key; %f 7 x is file x of sample 7, %s 1 the shard of chunk 1, %r 1 its receipt
 	for _, test := range []struct {
@@ -240,73 +246,112 @@ func TestSabotage(t *testing.T) {
 	}{
 		{name: "healthy", formats: both, sabotage: func(*bucket) {}, shallow: true},
 
-		{name: "delete a picture", formats: both[:1], sabotage: func(b *bucket) { b.remove(b.file(3, "first_frame.png")) }, found: found{"%f 3 first_frame.png": missing}, shallow: true},
+		{name: "delete a picture", formats: both[:1], sabotage: func(b *bucket) { b.remove(b.file(3, "first_frame.png")) },
+			found: found{"%f 3 first_frame.png": missing}, shallow: true},
 		{name: "delete a sample", formats: both[:1], sabotage: func(b *bucket) {
 			for _, name := range []string{"first_frame.png", "prompt.txt", "ground_truth.mp4"} {
 				b.remove(b.file(3, name))
 			}
-		}, found: found{"%f 3 first_frame.png": missing, "%f 3 prompt.txt": missing, "%f 3 ground_truth.mp4": missing}, shallow: true},
-		{name: "delete a shard", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].Shard.Key) }, found: found{"%s 1": missing}, shallow: true},
+		}, found: found{"%f 3 first_frame.png": missing, "%f 3 prompt.txt": missing, "%f 3 ground_truth.mp4": missing},
+			shallow: true},
+		{name: "delete a shard", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].Shard.Key) },
+			found: found{"%s 1": missing}, shallow: true},
 
-		{name: "truncate a picture", formats: both[:1], sabotage: func(b *bucket) { b.truncate(b.file(3, "first_frame.png")) }, found: found{"%f 3 first_frame.png": longer}, shallow: true},
-		{name: "truncate a video", formats: both[:1], sabotage: func(b *bucket) { b.truncate(b.file(0, "ground_truth.mp4")) }, found: found{"%f 0 ground_truth.mp4": longer}, shallow: true},
-		{name: "empty a text", formats: both[:1], sabotage: func(b *bucket) { b.put(b.file(19, "prompt.txt"), nil) }, found: found{"%f 19 prompt.txt": longer}, shallow: true},
-		{name: "lengthen a text", formats: both[:1], sabotage: func(b *bucket) { b.put(b.file(19, "prompt.txt"), make([]byte, 100)) }, found: found{"%f 19 prompt.txt": longer}, shallow: true},
-		{name: "truncate a shard", formats: both[1:], sabotage: func(b *bucket) { b.truncate(b.chunks[3].Shard.Key) }, found: found{"%s 3": longer}, shallow: true},
+		{name: "truncate a picture", formats: both[:1],
+			sabotage: func(b *bucket) { b.truncate(b.file(3, "first_frame.png")) }, found: found{"%f 3 first_frame.png": longer},
+			shallow: true},
+		{name: "truncate a video", formats: both[:1], sabotage: func(b *bucket) { b.truncate(b.file(0, "ground_truth.mp4")) },
+			found: found{"%f 0 ground_truth.mp4": longer}, shallow: true},
+		{name: "empty a text", formats: both[:1], sabotage: func(b *bucket) { b.put(b.file(19, "prompt.txt"), nil) },
+			found: found{"%f 19 prompt.txt": longer}, shallow: true},
+		{name: "lengthen a text", formats: both[:1],
+			sabotage: func(b *bucket) { b.put(b.file(19, "prompt.txt"), make([]byte, 100)) },
+			found:    found{"%f 19 prompt.txt": longer}, shallow: true},
+		{name: "truncate a shard", formats: both[1:], sabotage: func(b *bucket) { b.truncate(b.chunks[3].Shard.Key) },
+			found: found{"%s 3": longer}, shallow: true},
 
-		{name: "flip a bit of a picture", formats: both[:1], sabotage: func(b *bucket) { b.flip(b.file(3, "first_frame.png")) }, found: found{"%f 3 first_frame.png": hash}},
-		{name: "flip a bit of a video", formats: both[:1], sabotage: func(b *bucket) { b.flip(b.file(3, "ground_truth.mp4")) }, found: found{"%f 3 ground_truth.mp4": hash}},
-		{name: "flip a bit of a text", formats: both[:1], sabotage: func(b *bucket) { b.flip(b.file(3, "prompt.txt")) }, found: found{"%f 3 prompt.txt": hash}},
-		{name: "flip a bit of a shard", formats: both[1:], sabotage: func(b *bucket) { b.flip(b.chunks[0].Shard.Key) }, found: found{"%s 0": hash}},
+		{name: "flip a bit of a picture", formats: both[:1],
+			sabotage: func(b *bucket) { b.flip(b.file(3, "first_frame.png")) }, found: found{"%f 3 first_frame.png": hash}},
+		{name: "flip a bit of a video", formats: both[:1],
+			sabotage: func(b *bucket) { b.flip(b.file(3, "ground_truth.mp4")) }, found: found{"%f 3 ground_truth.mp4": hash}},
+		{name: "flip a bit of a text", formats: both[:1], sabotage: func(b *bucket) { b.flip(b.file(3, "prompt.txt")) },
+			found: found{"%f 3 prompt.txt": hash}},
+		{name: "flip a bit of a shard", formats: both[1:], sabotage: func(b *bucket) { b.flip(b.chunks[0].Shard.Key) },
+			found: found{"%s 0": hash}},
 		{name: "flip bits on the disk", formats: both[:1], sabotage: func(b *bucket) {
 			b.flipOnDisk(b.file(3, "prompt.txt"))
 			b.flipOnDisk(b.file(4, "first_frame.png"))
 			b.flipOnDisk(b.file(5, "ground_truth.mp4"))
 		}, found: found{"%f 3 prompt.txt": hash, "%f 4 first_frame.png": hash, "%f 5 ground_truth.mp4": hash}},
-		{name: "flip a bit of a shard on the disk", formats: both[1:], sabotage: func(b *bucket) { b.flipOnDisk(b.chunks[2].Shard.Key) }, found: found{"%s 2": hash}},
+		{name: "flip a bit of a shard on the disk", formats: both[1:],
+			sabotage: func(b *bucket) { b.flipOnDisk(b.chunks[2].Shard.Key) }, found: found{"%s 2": hash}},
 
-		{name: "swap texts of one length", formats: both[:1], sabotage: func(b *bucket) { b.swap(b.file(3, "prompt.txt"), b.file(7, "prompt.txt")) }, found: found{"%f 3 prompt.txt": hash, "%f 7 prompt.txt": hash}},
-		{name: "swap a text and a video", formats: both[:1], sabotage: func(b *bucket) { b.swap(b.file(3, "prompt.txt"), b.file(3, "ground_truth.mp4")) }, found: found{"%f 3 prompt.txt": longer, "%f 3 ground_truth.mp4": longer}, shallow: true},
+		{name: "swap texts of one length", formats: both[:1],
+			sabotage: func(b *bucket) { b.swap(b.file(3, "prompt.txt"), b.file(7, "prompt.txt")) },
+			found:    found{"%f 3 prompt.txt": hash, "%f 7 prompt.txt": hash}},
+		{name: "swap a text and a video", formats: both[:1],
+			sabotage: func(b *bucket) { b.swap(b.file(3, "prompt.txt"), b.file(3, "ground_truth.mp4")) },
+			found:    found{"%f 3 prompt.txt": longer, "%f 3 ground_truth.mp4": longer}, shallow: true},
 
-		{name: "rename a file", formats: both[:1], sabotage: func(b *bucket) { b.rename(b.file(3, "prompt.txt"), b.file(3, "promt.txt")) }, found: found{"%f 3 prompt.txt": missing, "%f 3 promt.txt": stray}, shallow: true},
+		{name: "rename a file", formats: both[:1],
+			sabotage: func(b *bucket) { b.rename(b.file(3, "prompt.txt"), b.file(3, "promt.txt")) },
+			found:    found{"%f 3 prompt.txt": missing, "%f 3 promt.txt": stray}, shallow: true},
 		{name: "rename a shard", formats: both[1:], sabotage: func(b *bucket) {
 			b.rename(b.chunks[1].Shard.Key, strings.Replace(b.chunks[1].Shard.Key, "_00000009_", "_00000010_", 1))
 		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010_e1.tar.gz": stray}, shallow: true},
-		{name: "duplicate a file", formats: both[:1], sabotage: func(b *bucket) { b.copy(b.file(3, "prompt.txt"), b.file(4, "copy of prompt.txt")) }, found: found{"%f 4 copy of prompt.txt": stray}, shallow: true},
+		{name: "duplicate a file", formats: both[:1],
+			sabotage: func(b *bucket) { b.copy(b.file(3, "prompt.txt"), b.file(4, "copy of prompt.txt")) },
+			found:    found{"%f 4 copy of prompt.txt": stray}, shallow: true},
 		{name: "duplicate files to other places", formats: both, sabotage: func(b *bucket) {
 			from := b.chunks[0].Objects()[0]
 			b.copy(from, "data/v1/"+b.name+"/e_00000004/prompt.txt")
 			b.copy(from, "data/v1/"+b.name+"/notes.txt")
 			b.copy(from, "data/v1/"+b.name+"/d_00000004/deeper/prompt.txt")
 			b.copy(from, "data/v1/"+b.name+"/d_4/prompt.txt")
-		}, found: found{"data/v1/NAME/e_00000004/prompt.txt": stray, "data/v1/NAME/notes.txt": stray, "data/v1/NAME/d_00000004/deeper/prompt.txt": stray, "data/v1/NAME/d_4/prompt.txt": stray}, shallow: true},
+		}, found: found{"data/v1/NAME/e_00000004/prompt.txt": stray, "data/v1/NAME/notes.txt": stray,
+			"data/v1/NAME/d_00000004/deeper/prompt.txt": stray, "data/v1/NAME/d_4/prompt.txt": stray}, shallow: true},
 		{name: "duplicate a shard", formats: both[1:], sabotage: func(b *bucket) {
 			b.copy(b.chunks[0].Shard.Key, "data/v1/"+b.name+"/"+b.name+"_00000000_00000003.tar.gz")
 		}, found: found{"data/v1/NAME/NAME_00000000_00000003.tar.gz": stray}, shallow: true},
-		{name: "a file beside shards", formats: both[1:], sabotage: func(b *bucket) { b.put(b.file(3, "prompt.txt"), []byte("x")) }, found: found{"%f 3 prompt.txt": stray}, shallow: true},
+		{name: "a file beside shards", formats: both[1:],
+			sabotage: func(b *bucket) { b.put(b.file(3, "prompt.txt"), []byte("x")) }, found: found{"%f 3 prompt.txt": stray},
+			shallow: true},
 		{name: "what is beyond the range is not looked at", formats: both, sabotage: func(b *bucket) {
 			b.put(b.file(20, "prompt.txt"), []byte("x"))
 			b.copy(b.chunks[0].ReadFrom, strings.Replace(b.chunks[0].ReadFrom, "00000000_00000004", "00000020_00000024", 1))
 		}, shallow: true},
 
-		{name: "delete a receipt", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].ReadFrom) }, missing: []string{"5-9"}, found: found{"%s 1": stray}, shallow: true},
-		{name: "truncate a receipt", formats: both[1:], sabotage: func(b *bucket) { b.truncate(b.chunks[1].ReadFrom) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
-		{name: "flip a bit of a receipt on the disk", formats: both[1:], sabotage: func(b *bucket) { b.flipOnDisk(b.chunks[1].ReadFrom) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
-		{name: "empty a receipt", formats: both[1:], sabotage: func(b *bucket) { b.put(b.chunks[1].ReadFrom, nil) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
-		{name: "swap receipts", formats: both[1:], sabotage: func(b *bucket) { b.swap(b.chunks[1].ReadFrom, b.chunks[2].ReadFrom) }, missing: []string{"5-14"}, found: found{"%s 1": stray, "%s 2": stray, "%r 1": badReceipt, "%r 2": badReceipt}, shallow: true},
+		{name: "delete a receipt", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].ReadFrom) },
+			missing: []string{"5-9"}, found: found{"%s 1": stray}, shallow: true},
+		{name: "truncate a receipt", formats: both[1:], sabotage: func(b *bucket) { b.truncate(b.chunks[1].ReadFrom) },
+			missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "flip a bit of a receipt on the disk", formats: both[1:],
+			sabotage: func(b *bucket) { b.flipOnDisk(b.chunks[1].ReadFrom) }, missing: []string{"5-9"},
+			found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "empty a receipt", formats: both[1:], sabotage: func(b *bucket) { b.put(b.chunks[1].ReadFrom, nil) },
+			missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "swap receipts", formats: both[1:],
+			sabotage: func(b *bucket) { b.swap(b.chunks[1].ReadFrom, b.chunks[2].ReadFrom) }, missing: []string{"5-14"},
+			found: found{"%s 1": stray, "%s 2": stray, "%r 1": badReceipt, "%r 2": badReceipt}, shallow: true},
 		{name: "rename a receipt", formats: both[1:], sabotage: func(b *bucket) {
 			b.rename(b.chunks[1].ReadFrom, strings.Replace(b.chunks[1].ReadFrom, "00000009", "00000008", 1))
-		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/00000005_00000008.json": badReceipt}, shallow: true},
-		{name: "rename a receipt to something else", formats: both[1:], sabotage: func(b *bucket) { b.rename(b.chunks[1].ReadFrom, "receipts/v1/"+b.name+"/old.json") }, missing: []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/old.json": badReceipt}, shallow: true},
+		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/00000005_00000008.json": badReceipt},
+			shallow: true},
+		{name: "rename a receipt to something else", formats: both[1:],
+			sabotage: func(b *bucket) { b.rename(b.chunks[1].ReadFrom, "receipts/v1/"+b.name+"/old.json") },
+			missing:  []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/old.json": badReceipt}, shallow: true},
 		{name: "duplicate a receipt", formats: both, sabotage: func(b *bucket) {
 			b.copy(b.chunks[1].ReadFrom, strings.Replace(b.chunks[1].ReadFrom, "00000009", "00000008", 1))
 			b.copy(b.chunks[1].ReadFrom, "receipts/v1/"+b.name+"/copy of 00000005_00000009.json")
-		}, found: found{"receipts/v1/NAME/00000005_00000008.json": badReceipt, "receipts/v1/NAME/copy of 00000005_00000009.json": badReceipt}, shallow: true},
+		}, found: found{"receipts/v1/NAME/00000005_00000008.json": badReceipt,
+			"receipts/v1/NAME/copy of 00000005_00000009.json": badReceipt}, shallow: true},
 		{name: "a receipt with a hash that is not the file's", formats: both[:1], sabotage: func(b *bucket) {
 			h := b.chunks[0].Samples[2].Files[0].SHA256
 			b.edit(b.chunks[0], h, h[:63]+map[bool]string{true: "1", false: "0"}[h[63] == '0'])
 		}, found: found{"%f 2 first_frame.png": hash}},
-		{name: "a receipt of another generator", formats: both[1:], sabotage: func(b *bucket) { b.edit(b.chunks[1], `"generator":"`+b.name, `"generator":"maze`) }, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
+		{name: "a receipt of another generator", formats: both[1:],
+			sabotage: func(b *bucket) { b.edit(b.chunks[1], `"generator":"`+b.name, `"generator":"maze`) },
+			missing:  []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
 		{name: "a receipt that lacks a sample", formats: both[1:], sabotage: func(b *bucket) {
 			r := b.chunks[1]
 			r.Samples = r.Samples[:4]
@@ -318,27 +363,46 @@ func TestSabotage(t *testing.T) {
 			b.rewrite(b.t, r)
 		}, missing: []string{"5-9"}, found: found{"%s 1": stray, "%r 1": badReceipt}, shallow: true},
 
-		{name: "a member is left out", formats: both[1:], sabotage: func(b *bucket) { b.rebuild(b.chunks[1], func(m []member) []member { return m[1:] }) }, found: found{"%s 1": badShard}},
+		{name: "a member is left out", formats: both[1:],
+			sabotage: func(b *bucket) { b.rebuild(b.chunks[1], func(m []member) []member { return m[1:] }) },
+			found:    found{"%s 1": badShard}},
 		{name: "a member is added", formats: both[1:], sabotage: func(b *bucket) {
 			b.rebuild(b.chunks[1], func(m []member) []member { x := m[0]; x.Name += "x"; return append(m, x) })
 		}, found: found{"%s 1": badShard}},
-		{name: "a member is there twice", formats: both[1:], sabotage: func(b *bucket) { b.rebuild(b.chunks[1], func(m []member) []member { return append(m, m[0]) }) }, found: found{"%s 1": badShard}},
+		{name: "a member is there twice", formats: both[1:],
+			sabotage: func(b *bucket) { b.rebuild(b.chunks[1], func(m []member) []member { return append(m, m[0]) }) },
+			found:    found{"%s 1": badShard}},
 		{name: "members are swapped", formats: both[1:], sabotage: func(b *bucket) {
 			b.rebuild(b.chunks[1], func(m []member) []member { m[0].Name, m[3].Name = m[3].Name, m[0].Name; return m })
 		}, found: found{"%s 1": badShard}},
 		{name: "a member is a link", formats: both[1:], sabotage: func(b *bucket) {
-			b.rebuild(b.chunks[1], func(m []member) []member { m[0].Typeflag, m[0].Linkname, m[0].body = '2', "/etc/passwd", ""; return m })
+			b.rebuild(b.chunks[1], func(m []member) []member {
+				m[0].Typeflag, m[0].Linkname, m[0].body = '2', "/etc/passwd",
+					""
+				return m
+			})
 		}, found: found{"%s 1": badShard}},
 
-		{name: "the generator's picture has no pixels", formats: both, make: broken("first_frame.png", noPixels), sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
-		{name: "the generator's picture is none", formats: both, make: broken("first_frame.png", []byte("hello")), sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
-		{name: "the generator's video has no frames", formats: both, make: broken("ground_truth.mp4", noFrames), sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
-		{name: "a task_id of another sample", formats: both, make: broken("metadata.json", []byte(`[{"task_id": "d_00000005", "x": NaN}]`)), sabotage: func(*bucket) {}, found: found{"%f 6 metadata.json": undecodable}},
-		{name: "a metadata.json that nobody reads", formats: both, make: broken("metadata.json", []byte(`{"task_id": `)), sabotage: func(*bucket) {}, found: found{"%f 6 metadata.json": undecodable}},
-		{name: "its own task_id", formats: both, make: broken("metadata.json", []byte(`{"x": NaN, "task_id": "d_00000006"}`)), sabotage: func(*bucket) {}, shallow: true},
-		{name: "a file in a folder is gone", formats: both[:1], make: broken("frames/0.png", picture("x")), sabotage: func(b *bucket) { b.remove(b.file(6, "frames/0.png")) }, found: found{"%f 6 frames/0.png": missing}, shallow: true},
-		{name: "files in folders", formats: both, make: broken("frames/0.png", picture("x")), sabotage: func(*bucket) {}, shallow: true},
-		{name: "the generator's video is cut off", formats: both, make: broken("ground_truth.mp4", video()[:len(video())-40]), sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
+		{name: "the generator's picture has no pixels", formats: both, make: broken("first_frame.png", noPixels),
+			sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
+		{name: "the generator's picture is none", formats: both, make: broken("first_frame.png", []byte("hello")),
+			sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
+		{name: "the generator's video has no frames", formats: both, make: broken("ground_truth.mp4", noFrames),
+			sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
+		{name: "a task_id of another sample", formats: both,
+			make: broken("metadata.json", []byte(`[{"task_id": "d_00000005", "x": NaN}]`)), sabotage: func(*bucket) {},
+			found: found{"%f 6 metadata.json": undecodable}},
+		{name: "a metadata.json that nobody reads", formats: both, make: broken("metadata.json", []byte(`{"task_id": `)),
+			sabotage: func(*bucket) {}, found: found{"%f 6 metadata.json": undecodable}},
+		{name: "its own task_id", formats: both, make: broken("metadata.json", []byte(`{"x": NaN, "task_id": "d_00000006"}`)),
+			sabotage: func(*bucket) {}, shallow: true},
+		{name: "a file in a folder is gone", formats: both[:1], make: broken("frames/0.png", picture("x")),
+			sabotage: func(b *bucket) { b.remove(b.file(6, "frames/0.png")) }, found: found{"%f 6 frames/0.png": missing},
+			shallow: true},
+		{name: "files in folders", formats: both, make: broken("frames/0.png", picture("x")), sabotage: func(*bucket) {},
+			shallow: true},
+		{name: "the generator's video is cut off", formats: both, make: broken("ground_truth.mp4", video()[:len(video())-40]),
+			sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
 
 		{name: "superseded", formats: both, sabotage: func(b *bucket) {
 			// With other files, in the other format, and in other cuts: what they replace counts no more.
@@ -355,12 +419,16 @@ func TestSabotage(t *testing.T) {
 			name = strings.NewReplacer("'", "", ",", "").Replace(name)
 			t.Run(name, func(t *testing.T) {
 				b := &bucket{t: t, cloud: c, name: name}
-				edits := []func(int, map[string][]byte){func(_ int, files map[string][]byte) { files["ground_truth.mp4"] = video() }}
+				edits := []func(int, map[string][]byte){func(_ int,
+					files map[string][]byte) {
+					files["ground_truth.mp4"] = video()
+				}}
 				if test.make != nil {
 					edits = append(edits, test.make)
 				}
 				for start := 0; start < 20; start += 5 {
-					b.chunks = append(b.chunks, stored(t, c.store, name, task.Range{Start: start, End: start + 5}, format, "", edits...))
+					b.chunks = append(b.chunks, stored(t, c.store, name, task.Range{Start: start, End: start + 5}, format, "",
+						edits...))
 				}
 				test.sabotage(b)
 				want := map[string]dataset.Kind{}
@@ -386,7 +454,8 @@ func TestSabotage(t *testing.T) {
 					if whole := len(expected)+len(test.missing) == 0; g.Whole != whole || report.Whole != whole {
 						t.Errorf("deep %v: whole is %v", deep, g.Whole)
 					}
-					if expected := 20 - 5*len(test.missing); len(test.missing) < 2 && g.Samples != expected && test.name != "swap receipts" {
+					if expected := 20 - 5*len(test.missing); len(test.missing) < 2 && g.Samples != expected &&
+						test.name != "swap receipts" {
 						t.Errorf("deep %v: %d samples, want %d", deep, g.Samples, expected)
 					}
 				}

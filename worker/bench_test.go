@@ -57,7 +57,8 @@ func (b *bench) failed(cause task.Cause) (n int) {
 	defer b.log.mu.Unlock()
 	for lines := bufio.NewScanner(bytes.NewReader(b.log.text.Bytes())); lines.Scan(); {
 		var line struct{ Msg, Cause string }
-		if err := json.Unmarshal(lines.Bytes(), &line); err == nil && line.Msg == "generator failed" && line.Cause == string(cause) {
+		if err := json.Unmarshal(lines.Bytes(), &line); err == nil && line.Msg == "generator failed" &&
+			line.Cause == string(cause) {
 			n++
 		}
 	}
@@ -91,7 +92,8 @@ func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]stri
 	dir := t.TempDir()
 	for name, body := range does {
 		path := filepath.Join(dir, "source", name, "examples", "generate.py")
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(prelude+body+"\n"+string(source)), 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
+			os.WriteFile(path, []byte(prelude+body+"\n"+string(source)), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,13 +101,18 @@ func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]stri
 	if _, err := builder.Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, os.Stderr)
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
+		SecretKey: "b"}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
-	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
-	b := &bench{t: t, cpus: cpus, store: store.New(client, "bucket"), log: &logBuffer{}, url: server.URL(), generators: builder.Dir}
+	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2",
+		HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
+		store.ClientOptions)
+	b := &bench{t: t, cpus: cpus, store: store.New(client, "bucket"), log: &logBuffer{}, url: server.URL(),
+		generators: builder.Dir}
 	b.Handler, err = withCPUs(cpus, func() (*worker.Handler, error) {
 		return worker.New(worker.Config{Bucket: "bucket", Generators: builder.Dir, Limits: limits}, b.store, nil, b.log)
 	})
@@ -125,7 +132,8 @@ func (b *bench) do(x task.Task, after time.Duration) (worker.Summary, error) {
 	}
 	ctx, cancel := context.WithTimeout(b.t.Context(), after)
 	defer cancel()
-	got, err := b.Handle(lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: fmt.Sprintf("r-%d", time.Now().UnixNano())}), json.RawMessage(x.Body()))
+	got, err := b.Handle(lambdacontext.NewContext(ctx,
+		&lambdacontext.LambdaContext{AwsRequestID: fmt.Sprintf("r-%d", time.Now().UnixNano())}), json.RawMessage(x.Body()))
 	s, _ := got.(worker.Summary)
 	return s, err
 }

@@ -81,11 +81,13 @@ func (b *bucket) do(r *http.Request, body []byte) *http.Response {
 	case r.Method == http.MethodPut:
 		if want := r.Header.Get("X-Amz-Checksum-Sha256"); want != "" {
 			if sum := sha256.Sum256(body); base64.StdEncoding.EncodeToString(sum[:]) != want {
-				return b.answer(r, http.StatusBadRequest, []byte(`<Error><Code>BadDigest</Code><Message>other bytes</Message></Error>`))
+				return b.answer(r, http.StatusBadRequest,
+					[]byte(`<Error><Code>BadDigest</Code><Message>other bytes</Message></Error>`))
 			}
 		}
 		if _, there := b.objects[key]; there && r.Header.Get("If-None-Match") == "*" {
-			return b.answer(r, http.StatusPreconditionFailed, []byte(`<Error><Code>PreconditionFailed</Code><Message>there is one</Message></Error>`))
+			return b.answer(r, http.StatusPreconditionFailed,
+				[]byte(`<Error><Code>PreconditionFailed</Code><Message>there is one</Message></Error>`))
 		}
 		if tag := r.Header.Get("If-Match"); tag != "" {
 			there, ok := b.objects[key]
@@ -93,7 +95,8 @@ func (b *bucket) do(r *http.Request, body []byte) *http.Response {
 			case !ok:
 				return b.answer(r, http.StatusNotFound, []byte(`<Error><Code>NoSuchKey</Code><Message>none</Message></Error>`))
 			case etag(there) != tag:
-				return b.answer(r, http.StatusPreconditionFailed, []byte(`<Error><Code>PreconditionFailed</Code><Message>another</Message></Error>`))
+				return b.answer(r, http.StatusPreconditionFailed,
+					[]byte(`<Error><Code>PreconditionFailed</Code><Message>another</Message></Error>`))
 			}
 		}
 		b.objects[key] = body
@@ -108,7 +111,8 @@ func (b *bucket) do(r *http.Request, body []byte) *http.Response {
 		delete(b.objects, key)
 		return b.answer(r, http.StatusNoContent, nil)
 	}
-	return b.answer(r, http.StatusNotImplemented, []byte(fmt.Sprintf(`<Error><Code>NotImplemented</Code><Message>%s %s</Message></Error>`, r.Method, r.URL)))
+	return b.answer(r, http.StatusNotImplemented,
+		[]byte(fmt.Sprintf(`<Error><Code>NotImplemented</Code><Message>%s %s</Message></Error>`, r.Method, r.URL)))
 }
 
 func (b *bucket) now() time.Time { return time.Now().Add(b.ahead).UTC() }
@@ -130,7 +134,8 @@ func (b *bucket) list(r *http.Request) *http.Response {
 	last := ""
 	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
 		rest, ok := strings.CutPrefix(key, q.Get("prefix"))
-		if !ok || key <= after || last != "" && strings.HasPrefix(key, last) && q.Get("delimiter") != "" && strings.HasSuffix(last, "/") {
+		if !ok || key <= after || last != "" && strings.HasPrefix(key, last) && q.Get("delimiter") != "" &&
+			strings.HasSuffix(last, "/") {
 			continue
 		}
 		if len(page.Contents)+len(page.CommonPrefixes) == b.pageSize {
@@ -153,11 +158,13 @@ func (b *bucket) list(r *http.Request) *http.Response {
 }
 
 func (b *bucket) answer(r *http.Request, status int, body []byte) *http.Response {
-	h := http.Header{"Date": {b.now().Format(http.TimeFormat)}, "Content-Length": {strconv.Itoa(len(body))}, "Content-Type": {"application/xml"}}
+	h := http.Header{"Date": {b.now().Format(http.TimeFormat)}, "Content-Length": {strconv.Itoa(len(body))},
+		"Content-Type": {"application/xml"}}
 	if status == http.StatusNoContent {
 		h.Del("Content-Length")
 	}
-	return &http.Response{StatusCode: status, Status: http.StatusText(status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h,
+	return &http.Response{StatusCode: status, Status: http.StatusText(status), Proto: "HTTP/1.1", ProtoMajor: 1,
+		ProtoMinor: 1, Header: h,
 		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r}
 }
 
@@ -179,20 +186,24 @@ func (m inMemory) Do(r *http.Request) (*http.Response, error) {
 // asks of either.
 func TestBucketModel(t *testing.T) {
 	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, io.Discard)
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
+		SecretKey: "b"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Close()
 	client := func(endpoint string, to aws.HTTPClient) *s3.Client {
-		return s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: to, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+		return s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: to,
+			Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
 	}
 	cases := 0
 	rapid.Check(t, func(t *rapid.T) {
 		cases++
 		root := fmt.Sprintf("case-%d/", cases)
 		model := &bucket{objects: map[string][]byte{}, pageSize: 1000}
-		both := map[string]*s3.Client{"model": client("http://bucket", inMemory{model}), "gateway": client(server.URL(), store.HTTPClient(nil))}
+		both := map[string]*s3.Client{"model": client("http://bucket", inMemory{model}),
+			"gateway": client(server.URL(), store.HTTPClient(nil))}
 		key := func() *string { // none is another one's folder: the gateway keeps files
 			return aws.String(root + rapid.SampledFrom([]string{"a", "a_1.tar", "a_1/x", "a_1/y", "a_2/x", "b"}).Draw(t, "key"))
 		}
@@ -227,7 +238,8 @@ func TestBucketModel(t *testing.T) {
 					text, err := io.ReadAll(out.Body)
 					// Its time tells, beside that of the answer, how old it is.
 					age := time.Since(aws.ToTime(out.LastModified))
-					return fmt.Sprintf("%s %v %s, new: %t", text, err, aws.ToString(out.ETag), age > -time.Minute && age < 10*time.Minute)
+					return fmt.Sprintf("%s %v %s, new: %t", text, err, aws.ToString(out.ETag), age > -time.Minute &&
+						age < 10*time.Minute)
 				}
 			case 2:
 				ask = func(c *s3.Client) string {
@@ -235,7 +247,8 @@ func TestBucketModel(t *testing.T) {
 					return said(err)
 				}
 			case 3:
-				in := &s3.ListObjectsV2Input{Bucket: aws.String("bucket"), Prefix: aws.String(root + rapid.SampledFrom([]string{"", "a", "a_", "a_1/"}).Draw(t, "prefix"))}
+				in := &s3.ListObjectsV2Input{Bucket: aws.String("bucket"),
+					Prefix: aws.String(root + rapid.SampledFrom([]string{"", "a", "a_", "a_1/"}).Draw(t, "prefix"))}
 				if rapid.Bool().Draw(t, "after") { // a folder's beginning at most, as the store asks
 					in.StartAfter = aws.String(root + rapid.SampledFrom([]string{"a", "a_1", "a_2", "b"}).Draw(t, "start after"))
 				}

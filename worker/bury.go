@@ -38,9 +38,11 @@ func (m *messages) bury(ctx context.Context, d delivery, body string, f Failed) 
 	}
 	for limit := maxMessage; ; {
 		fitting, attributes := fit(limit, d, body, f)
-		_, err := m.client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &m.dlq, MessageBody: &fitting, MessageAttributes: attributes})
+		_, err := m.client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &m.dlq, MessageBody: &fitting,
+			MessageAttributes: attributes})
 		var refused smithy.APIError
-		if err == nil || !errors.As(err, &refused) || !strings.HasPrefix(refused.ErrorCode(), "InvalidParameterValue") || limit == leastMessage {
+		if err == nil || !errors.As(err, &refused) || !strings.HasPrefix(refused.ErrorCode(), "InvalidParameterValue") ||
+			limit == leastMessage {
 			return err
 		}
 		next := limit / 4

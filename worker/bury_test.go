@@ -26,7 +26,8 @@ func TestBuryWhatFits(t *testing.T) {
 	web := httptest.NewServer(server)
 	t.Cleanup(func() { web.Close(); _ = server.Close() })
 	server.SetURL(web.URL)
-	client := sqs.New(sqs.Options{BaseEndpoint: &web.URL, Region: "us-east-2", Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), RetryMaxAttempts: 1})
+	client := sqs.New(sqs.Options{BaseEndpoint: &web.URL, Region: "us-east-2",
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), RetryMaxAttempts: 1})
 	const mib = 1 << 20
 	for n, test := range []struct {
 		name               string
@@ -34,29 +35,37 @@ func TestBuryWhatFits(t *testing.T) {
 		whole              bool
 		has, lacks         []string
 	}{
-		{"small", mib, 1000, 100, true, []string{task.AttributeDetail, task.AttributeReport, "extra", task.AttributeMessageID}, nil},
-		{"room for no detail", mib, mib - 300, 10, true, []string{task.AttributeMessageID, "extra"}, []string{task.AttributeReport}},
+		{"small", mib, 1000, 100, true, []string{task.AttributeDetail, task.AttributeReport, "extra",
+			task.AttributeMessageID}, nil},
+		{"room for no detail", mib, mib - 300, 10, true, []string{task.AttributeMessageID, "extra"},
+			[]string{task.AttributeReport}},
 		{"room for nothing of the sender's", mib, mib - 300, 200, true, []string{task.AttributeMessageID}, []string{"extra"}},
-		{"room for the cause alone", mib, mib - 60, 50, true, nil, []string{"extra", task.AttributeMessageID, task.AttributeDetail, task.AttributeReport}},
-		{"as large as can be", mib, mib, 0, false, []string{task.AttributeMessageID, task.AttributeDetail}, []string{"extra"}},
+		{"room for the cause alone", mib, mib - 60, 50, true, nil, []string{"extra", task.AttributeMessageID,
+			task.AttributeDetail, task.AttributeReport}},
+		{"as large as can be", mib, mib, 0, false, []string{task.AttributeMessageID, task.AttributeDetail},
+			[]string{"extra"}},
 		{"a queue that takes less", 2000, 1500, 100, true, []string{task.AttributeMessageID}, nil},
-		{"a queue that takes 1 KiB", 1024, 400_000, 500, false, []string{task.AttributeMessageID, task.AttributeDetail}, []string{"extra"}},
+		{"a queue that takes 1 KiB", 1024, 400_000, 500, false, []string{task.AttributeMessageID, task.AttributeDetail},
+			[]string{"extra"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			url, err := server.CreateQueue(sqsserver.Queue{Name: fmt.Sprint("dead", n), MaxSize: test.limit})
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := delivery{firstID: "059f36b4-87a3-44ab-83d2-661975830a7d", receives: 3, attributes: map[string]events.SQSMessageAttribute{}}
+			d := delivery{firstID: "059f36b4-87a3-44ab-83d2-661975830a7d", receives: 3,
+				attributes: map[string]events.SQSMessageAttribute{}}
 			if test.extra > 0 {
-				d.attributes["extra"] = events.SQSMessageAttribute{DataType: "String", StringValue: aws.String(strings.Repeat("x", test.extra))}
+				d.attributes["extra"] = events.SQSMessageAttribute{DataType: "String",
+					StringValue: aws.String(strings.Repeat("x", test.extra))}
 			}
 			body := strings.Repeat("b", test.body)
 			failed := Failed{Cause: task.Crashed, Detail: strings.Repeat("d", 900), Report: "failures/v1/maze/x.json"}
 			if err := newMessages(client, "", url).bury(t.Context(), d, body, failed); err != nil {
 				t.Fatal(err)
 			}
-			out, err := client.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url, MessageAttributeNames: []string{"All"}})
+			out, err := client.ReceiveMessage(t.Context(),
+				&sqs.ReceiveMessageInput{QueueUrl: &url, MessageAttributeNames: []string{"All"}})
 			if err != nil || len(out.Messages) != 1 {
 				t.Fatalf("%d messages, %v", len(out.Messages), err)
 			}
@@ -77,7 +86,8 @@ func TestBuryWhatFits(t *testing.T) {
 					t.Errorf("it has %s", name)
 				}
 			}
-			if !test.whole && !strings.HasPrefix(textOf(m, task.AttributeDetail), fmt.Sprintf("the message of %d bytes was cut", test.body)) {
+			if !test.whole && !strings.HasPrefix(textOf(m, task.AttributeDetail), fmt.Sprintf("the message of %d bytes was cut",
+				test.body)) {
 				t.Errorf("the detail is %q", textOf(m, task.AttributeDetail))
 			}
 		})

@@ -127,8 +127,10 @@ func (s *slot) resize(ctx context.Context, n int64) error {
 // late is the failure of a chunk for which no time was left.
 func (w *work) late(c task.Chunk) *failure {
 	seed := c.Seed(w.task, w.task.Attempt)
-	return &failure{chunk: c, cause: task.TimedOut, detail: "no time was left to start the generator", seed: seed, attempt: w.task.Attempt,
-		commit: w.generator.Commit, image: w.config.Image, command: generator.Command(w.generator, c.Count(), seed, c.First())}
+	return &failure{chunk: c, cause: task.TimedOut, detail: "no time was left to start the generator", seed: seed,
+		attempt: w.task.Attempt,
+		commit:  w.generator.Commit, image: w.config.Image, command: generator.Command(w.generator, c.Count(), seed,
+			c.First())}
 }
 
 // make takes the cell of a chunk and computes what is left to make of it. What becomes
@@ -139,7 +141,8 @@ func (w *work) make(ctx context.Context, c task.Chunk, slot *slot) (rest task.Ch
 	if w.isLate() {
 		return c, w.late(c)
 	}
-	by := store.Holder{RequestID: w.delivery.requestID, MessageID: cmp.Or(w.delivery.messageID, w.delivery.requestID), Deadline: w.delivery.deadline}
+	by := store.Holder{RequestID: w.delivery.requestID, MessageID: cmp.Or(w.delivery.messageID, w.delivery.requestID),
+		Deadline: w.delivery.deadline}
 	cell, err := w.store.Take(ctx, w.task.Generator, c.Cell, by, func(cell *store.Cell) bool {
 		left, err := undone(w.task, c, cell)
 		return err == nil && len(left) > 0
@@ -221,7 +224,8 @@ func (w *work) fail(c task.Chunk, err error) {
 // after the last one the cell is given up. The error is a *failure, store.ErrExists, or
 // that of a context that ended. Unless stored is true, some of its requests to store
 // may still be executed.
-func (w *work) makePart(ctx context.Context, x todo, cell *store.Cell, last bool, slot *slot, log *slog.Logger) (receipt *store.Receipt, stored bool, err error) {
+func (w *work) makePart(ctx context.Context, x todo, cell *store.Cell, last bool, slot *slot,
+	log *slog.Logger) (receipt *store.Receipt, stored bool, err error) {
 	dir, err := w.scratch.Folder()
 	if err != nil {
 		return nil, true, w.disk(x.chunk, err)
@@ -242,7 +246,8 @@ func (w *work) makePart(ctx context.Context, x todo, cell *store.Cell, last bool
 }
 
 // commit stores samples and then, last, their receipt.
-func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, samples []sample.Sample, cell *store.Cell, last bool) error {
+func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, samples []sample.Sample, cell *store.Cell,
+	last bool) error {
 	if r.Format == task.Tar {
 		shard, err := w.store.PutShard(ctx, w.task.Generator, x.chunk, cell.Epoch, samples)
 		if err != nil {
@@ -272,15 +277,18 @@ func (w *work) commit(ctx context.Context, x todo, r *store.Receipt, samples []s
 
 // storage turns an error of the bucket into what it means for the chunk.
 func (w *work) storage(ctx context.Context, c task.Chunk, err error) error {
-	if _, busy := errors.AsType[*store.BusyError](err); err == nil || busy || errors.Is(err, store.ErrExists) || ctx.Err() != nil {
+	if _, busy := errors.AsType[*store.BusyError](err); err == nil || busy || errors.Is(err, store.ErrExists) ||
+		ctx.Err() != nil {
 		return err
 	}
-	return &failure{chunk: c, cause: task.Storage, detail: err.Error(), attempt: w.task.Attempt, seed: c.Seed(w.task, w.task.Attempt)}
+	return &failure{chunk: c, cause: task.Storage, detail: err.Error(), attempt: w.task.Attempt,
+		seed: c.Seed(w.task, w.task.Attempt)}
 }
 
 // disk turns an error of the worker's own disk into a failure.
 func (w *work) disk(c task.Chunk, err error) *failure {
-	f := &failure{chunk: c, cause: task.Storage, detail: err.Error(), attempt: w.task.Attempt, seed: c.Seed(w.task, w.task.Attempt)}
+	f := &failure{chunk: c, cause: task.Storage, detail: err.Error(), attempt: w.task.Attempt,
+		seed: c.Seed(w.task, w.task.Attempt)}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		f.cause = task.DiskFull
 	}

@@ -33,7 +33,8 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	name, began := t.Dataset.String(), time.Now()
-	if m, ok := d.kept[name]; ok && time.Since(d.read[name]) < keepManifest && m.Generator(g.Name) != nil && m.Fit(t, pinned) == nil && !m.Learn(pinned) {
+	if m, ok := d.kept[name]; ok && time.Since(d.read[name]) < keepManifest && m.Generator(g.Name) != nil &&
+		m.Fit(t, pinned) == nil && !m.Learn(pinned) {
 		return t.Validate()
 	}
 	m, err := st.In(t.Dataset).ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {

@@ -25,12 +25,16 @@ import (
 func TestDatasetOfWorker(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, os.Stderr)
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
+		SecretKey: "b"}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	st := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions), "bucket")
+	st := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2",
+		HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
+		store.ClientOptions), "bucket")
 	generators := install(t, "good")
 	environment := func(commit, lock string) {
 		t.Helper()
@@ -47,7 +51,8 @@ func TestDatasetOfWorker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: generators, Image: "image@sha256:1"}, st, nil, os.Stderr)
+	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: generators, Image: "image@sha256:1"}, st, nil,
+		os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +78,9 @@ func TestDatasetOfWorker(t *testing.T) {
 	environment("", "")
 	handle(`{"type":"good","num_samples":2,"start_index":0,"seed":5,"output_format":"files","dedup":false,"output_bucket":null}`, "")
 	m := manifest()
-	if g := m.Generator("good"); m.Seed != task.DefaultSeed || m.Format != task.Files || g == nil || *g != (task.PinnedGenerator{Name: "good", ChunkSize: task.DefaultChunkSize}) || !reflect.DeepEqual(m.Images(), []string{"image@sha256:1"}) {
+	if g := m.Generator("good"); m.Seed != task.DefaultSeed || m.Format != task.Files || g == nil ||
+		*g != (task.PinnedGenerator{Name: "good", ChunkSize: task.DefaultChunkSize}) ||
+		!reflect.DeepEqual(m.Images(), []string{"image@sha256:1"}) {
 		t.Errorf("the manifest is %+v", m)
 	}
 	handle(`{"type":"good","num_samples":1,"start_index":20,"seed":6}`, "")
@@ -82,19 +89,26 @@ func TestDatasetOfWorker(t *testing.T) {
 	environment("aaaa", "1111")
 	handle(`{"type":"good","num_samples":1,"start_index":40,"seed":5}`, "")
 	handle(`{"type":"good","num_samples":1,"start_index":60,"seed":5}`, "")
-	if m := manifest(); !reflect.DeepEqual(m.Commits("good"), []string{"aaaa"}) || !reflect.DeepEqual(m.Locks("good"), []string{"1111"}) || len(m.History) != 2 {
+	if m := manifest(); !reflect.DeepEqual(m.Commits("good"), []string{"aaaa"}) ||
+		!reflect.DeepEqual(m.Locks("good"), []string{"1111"}) || len(m.History) != 2 {
 		t.Errorf("the manifest is %+v", m)
 	}
 
 	const other = ": ops submit --dataset v2 makes another dataset"
-	handle(`{"type":"good","num_samples":1,"start_index":80,"seed":7,"run_id":"r"}`, "dataset v1 has the seed 42, not 7"+other)
-	handle(`{"type":"good","num_samples":1,"start_index":80,"seed":42,"chunk_size":5}`, "dataset v1 has chunks of 20, not of 5, of good"+other)
-	handle(`{"type":"good","num_samples":1,"start_index":80,"output_format":"tar"}`, "dataset v1 has the format files, not tar"+other)
-	handle(`{"type":"good","num_samples":1,"start_index":80,"seed":42,"run_id":"r","dataset":"v2"}`, "dataset v2 has no manifest: it was deleted")
+	handle(`{"type":"good","num_samples":1,"start_index":80,"seed":7,"run_id":"r"}`, "dataset v1 has the seed 42, not 7"+
+		other)
+	handle(`{"type":"good","num_samples":1,"start_index":80,"seed":42,"chunk_size":5}`,
+		"dataset v1 has chunks of 20, not of 5, of good"+other)
+	handle(`{"type":"good","num_samples":1,"start_index":80,"output_format":"tar"}`,
+		"dataset v1 has the format files, not tar"+other)
+	handle(`{"type":"good","num_samples":1,"start_index":80,"seed":42,"run_id":"r","dataset":"v2"}`,
+		"dataset v2 has no manifest: it was deleted")
 	environment("bbbb", "1111")
-	handle(`{"type":"good","num_samples":1,"start_index":80}`, "dataset v1 has commit aaaa, not bbbb, of good: ops submit --update-generators takes the other one in from now on, --dataset v2 makes another dataset")
+	handle(`{"type":"good","num_samples":1,"start_index":80}`,
+		"dataset v1 has commit aaaa, not bbbb, of good: ops submit --update-generators takes the other one in from now on, --dataset v2 makes another dataset")
 	environment("aaaa", "2222")
-	handle(`{"type":"good","num_samples":1,"start_index":80}`, "dataset v1 has lock 1111, not 2222, of good: ops submit --update-generators takes the other one in from now on, --dataset v2 makes another dataset")
+	handle(`{"type":"good","num_samples":1,"start_index":80}`,
+		"dataset v1 has lock 1111, not 2222, of good: ops submit --update-generators takes the other one in from now on, --dataset v2 makes another dataset")
 	if _, err := st.ChangeManifest(t.Context(), func(m *task.Manifest) (*task.Manifest, error) {
 		m.Update(task.PinnedGenerator{Name: "good", Commit: "aaaa", Lock: "2222"})
 		return m, nil

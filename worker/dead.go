@@ -21,7 +21,8 @@ func deadParts(t task.Task, failures []Failed) []deadPart {
 	var list []deadPart
 	for len(failures) > 0 {
 		n := 1
-		for n < len(failures) && failures[n].Cause == failures[0].Cause && failures[n].Range.Start == failures[n-1].Range.End {
+		for n < len(failures) && failures[n].Cause == failures[0].Cause &&
+			failures[n].Range.Start == failures[n-1].Range.End {
 			n++
 		}
 		whole := task.Range{Start: failures[0].Range.Start, End: failures[n-1].Range.End}

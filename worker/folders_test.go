@@ -41,7 +41,8 @@ atexit.register(frames)`})
 		list := b.receipts("g") // in the order they were committed
 		named := list[len(list)-1].Objects()
 		slices.Sort(named)
-		if frames := strings.Count(strings.Join(keys, " "), "_00000001/frames/left/"); !slices.Equal(keys, named) || frames != left {
+		if frames := strings.Count(strings.Join(keys, " "), "_00000001/frames/left/"); !slices.Equal(keys, named) ||
+			frames != left {
 			t.Errorf("stored are %v, named %v; %d frames, want %d", keys, named, frames, left)
 		}
 	}

@@ -112,7 +112,8 @@ func (w *work) try(ctx context.Context, x todo, kind kind, scratch string, attem
 		places = append(places, sample.Place{Offset: offset, Index: index})
 	}
 	m.domain, m.samples, err = sample.Collect(m.result.Output, c.Count(), places,
-		sample.Rules{Required: slices.Concat(w.generator.Required, w.config.Required), Videoless: w.generator.Videoless, FilesVary: w.generator.FilesVary})
+		sample.Rules{Required: slices.Concat(w.generator.Required, w.config.Required), Videoless: w.generator.Videoless,
+			FilesVary: w.generator.FilesVary})
 	if err != nil {
 		var bad *sample.Error
 		if errors.As(err, &bad) {
@@ -142,8 +143,9 @@ func (w *work) short(during generator.Watched) task.Cause {
 func (m *made) receipt(w *work, x todo, epoch int) store.Receipt {
 	c := x.chunk
 	r := store.Receipt{
-		Dataset: w.task.Dataset, Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image, RunID: w.task.RunID,
-		Lock: w.generator.Lock, Python: w.generator.Version, Platform: w.generator.Platform,
+		Dataset: w.task.Dataset, Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image,
+		RunID: w.task.RunID,
+		Lock:  w.generator.Lock, Python: w.generator.Version, Platform: w.generator.Platform,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.First(), Seed: m.seed,
 		Command: m.result.Command, Start: x.keep[0], End: x.keep[len(x.keep)-1] + 1, Indices: c.Indices, Attempt: m.attempt,
 		Epoch: epoch, Format: w.task.Format, Domain: m.domain,

@@ -44,10 +44,12 @@ type Handler struct {
 	seen     *seen
 	datasets *datasets
 
-	retryDelays float64                                                            // factor on the waits before a retry
-	capacity    int64                                                              // oneCPU for each CPU
-	slots       *semaphore.Weighted                                                // of that size; what generators hold says weight
-	generator   func(context.Context, generator.Request) (generator.Result, error) // generator.Run, but in tests of the protocol
+	retryDelays float64 // factor on the waits before a retry
+	capacity    int64   // oneCPU for each CPU
+	// of that size; what generators hold says weight
+	slots *semaphore.Weighted
+	// generator.Run, but in tests of the protocol
+	generator func(context.Context, generator.Request) (generator.Result, error)
 }
 
 // Summary is the answer to a direct invocation, and what is logged of a task.
@@ -80,8 +82,11 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
 	limits := c.Limits.Filled()
 	return &Handler{
-		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out), metrics: &metrics{to: out, function: c.Function},
-		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(), datasets: &datasets{kept: map[string]task.Manifest{}, read: map[string]time.Time{}}, capacity: capacity, slots: semaphore.NewWeighted(capacity),
+		config: c, store: st, messages: newMessages(queue, c.QueueURL, c.DLQURL), log: newLog(out),
+		metrics: &metrics{to: out, function: c.Function},
+		scratch: dir, limits: limits, guard: limits.Guard(), seen: newSeen(),
+		datasets: &datasets{kept: map[string]task.Manifest{}, read: map[string]time.Time{}}, capacity: capacity,
+		slots:     semaphore.NewWeighted(capacity),
 		generator: generator.Run, retryDelays: cmp.Or(c.RetryDelays, 1),
 	}, nil
 }
@@ -102,7 +107,8 @@ func (h *Handler) Handle(ctx context.Context, payload json.RawMessage) (any, err
 	for _, message := range *event.Records {
 		d := newDelivery(ctx, message)
 		if !h.settle(ctx, d) {
-			response.BatchItemFailures = append(response.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: message.MessageId})
+			response.BatchItemFailures = append(response.BatchItemFailures,
+				events.SQSBatchItemFailure{ItemIdentifier: message.MessageId})
 		}
 	}
 	return response, nil
@@ -175,7 +181,8 @@ func (h *Handler) sendOn(ctx context.Context, d delivery, rest task.Task, delay 
 // giveUp buries what failed, each part with its own cause, and sends on what did
 // not fail but is not committed either. A part that is replayed gets other seeds
 // only if its own generator was to blame for it.
-func (h *Handler) giveUp(ctx context.Context, d delivery, t task.Task, failures []Failed, o *outcome, log *slog.Logger) bool {
+func (h *Handler) giveUp(ctx context.Context, d delivery, t task.Task, failures []Failed, o *outcome,
+	log *slog.Logger) bool {
 	for _, p := range deadParts(t, failures) {
 		if err := h.messages.bury(ctx, d, p.task.Body(), p.failed); err != nil {
 			log.Error("send to the DLQ", "error", err)
@@ -384,7 +391,8 @@ type delivery struct {
 }
 
 func newDelivery(ctx context.Context, m events.SQSMessage) delivery {
-	d := delivery{began: time.Now(), messageID: m.MessageId, firstID: m.MessageId, handle: m.ReceiptHandle, body: m.Body, receives: 1, attributes: m.MessageAttributes}
+	d := delivery{began: time.Now(), messageID: m.MessageId, firstID: m.MessageId, handle: m.ReceiptHandle, body: m.Body,
+		receives: 1, attributes: m.MessageAttributes}
 	if n, err := strconv.Atoi(m.Attributes["ApproximateReceiveCount"]); err == nil {
 		d.receives = n
 	}
@@ -419,7 +427,8 @@ func (d delivery) attrs(t task.Task) []any {
 	if t.Generator != "" {
 		r = t.Range()
 	}
-	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives", d.receives,
+	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives",
+		d.receives,
 		"dataset", t.Dataset.String(), "run_id", t.RunID, "generator", t.Generator, "start", r.Start, "end", r.End}
 }
 

@@ -116,7 +116,8 @@ func TestCPUsDoNotWaitForCells(t *testing.T) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cpus))
 			inWorld(t, func(t *testing.T, w *world) {
 				const chunks, takes = 12, 3 * time.Second
-				h, err := New(w.config, outside(&distant{inMemory: inMemory{w.bucket}, latency: 50 * time.Millisecond}), nil, io.Discard)
+				h, err := New(w.config, outside(&distant{inMemory: inMemory{w.bucket}, latency: 50 * time.Millisecond}), nil,
+					io.Discard)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -135,7 +136,8 @@ func TestCPUsDoNotWaitForCells(t *testing.T) {
 					result := generator.Result{Output: filepath.Join(r.Scratch, "output")}
 					return result, writeModel(result.Output, r.Samples, "any")
 				}
-				ctx, cancel := context.WithTimeout(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "a"}), 15*time.Minute)
+				ctx, cancel := context.WithTimeout(lambdacontext.NewContext(t.Context(),
+					&lambdacontext.LambdaContext{AwsRequestID: "a"}), 15*time.Minute)
 				defer cancel()
 				x := task.Task{Generator: "model", NumSamples: chunks, ChunkSize: 1, Seed: 1, Format: task.Files}
 				if _, err := h.Handle(ctx, []byte(x.Body())); err != nil {
@@ -191,7 +193,8 @@ func TestNoMoreIsHeldThanIsSoonMade(t *testing.T) {
 			result := generator.Result{Output: filepath.Join(r.Scratch, "output")}
 			return result, writeModel(result.Output, r.Samples, "any")
 		}
-		ctx, cancel := context.WithTimeout(lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "a"}), 15*time.Minute)
+		ctx, cancel := context.WithTimeout(lambdacontext.NewContext(t.Context(),
+			&lambdacontext.LambdaContext{AwsRequestID: "a"}), 15*time.Minute)
 		defer cancel()
 		x := task.Task{Generator: "model", NumSamples: chunks, ChunkSize: 1, Seed: 1, Format: task.Files}
 		got, err := h.Handle(ctx, []byte(x.Body()))

@@ -95,7 +95,8 @@ for i in range(40):
 		t.Fatalf("%+v, %v", s, err)
 	}
 	killed := b.failed(task.OutOfMemory)
-	t.Logf("peak %d MB of %d MB, %d large processes at once, %d stopped for memory", peak>>20, int64(limit)>>20, most, killed)
+	t.Logf("peak %d MB of %d MB, %d large processes at once, %d stopped for memory", peak>>20, int64(limit)>>20, most,
+		killed)
 	if most != 4 {
 		t.Errorf("it began with %d at once, and has four CPUs", most)
 	}
@@ -107,7 +108,8 @@ for i in range(40):
 	}
 	// What is known now holds for the next task.
 	stop = usage()
-	if s, err := b.do(task.Task{Generator: "grows", StartIndex: 12, NumSamples: 4, Seed: 1, ChunkSize: 2}, 3*time.Minute); err != nil || s.Samples != 4 {
+	if s, err := b.do(task.Task{Generator: "grows", StartIndex: 12, NumSamples: 4, Seed: 1, ChunkSize: 2},
+		3*time.Minute); err != nil || s.Samples != 4 {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	if most, _ := stop(); b.failed(task.OutOfMemory) != killed || most != 2 {
@@ -182,7 +184,8 @@ if seed == %d:
 		t.Errorf("it took %s", took)
 	}
 	// Nothing else is left of it: it is a failure now. It has been known for long.
-	if _, err := b.do(x, 5*time.Minute); err == nil || !strings.Contains(err.Error(), "timed_out") || !strings.Contains(err.Error(), "many times as long") {
+	if _, err := b.do(x, 5*time.Minute); err == nil || !strings.Contains(err.Error(), "timed_out") ||
+		!strings.Contains(err.Error(), "many times as long") {
 		t.Errorf("the rest: %v", err)
 	}
 }
@@ -201,7 +204,8 @@ for i in range(1 << 20):
     time.sleep(0.01)
 `})
 	for _, name := range []string{"files", "bytes"} {
-		if _, err := b.do(task.Task{Generator: name, NumSamples: 2, Seed: 1, ChunkSize: 2}, 2*time.Minute); err == nil || !strings.Contains(err.Error(), "unsafe_output") || !strings.Contains(err.Error(), "written more than") {
+		if _, err := b.do(task.Task{Generator: name, NumSamples: 2, Seed: 1, ChunkSize: 2}, 2*time.Minute); err == nil ||
+			!strings.Contains(err.Error(), "unsafe_output") || !strings.Contains(err.Error(), "written more than") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

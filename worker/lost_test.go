@@ -22,21 +22,25 @@ func TestFaultsOfQueue(t *testing.T) {
 		messages  int           // that workers get in all
 		dead      int           // in the dead letter queue at the end
 	}{
-		"undisturbed":              {messages: 1},
-		"delete lost":              {kept: 1, messages: 2},
-		"held":                     {held: time.Hour, messages: 7},
-		"put off, answer lost":     {operation: "ChangeMessageVisibility", fate: unheard, times: 1, held: time.Hour, messages: 7},
-		"put off, refused":         {operation: "ChangeMessageVisibility", fate: refused, times: 6, held: time.Hour, messages: 9},
-		"sent on, answer lost":     {operation: "SendMessage", fate: unheard, times: 1, held: time.Hour, messages: 11},
-		"sent on, refused":         {operation: "SendMessage", fate: refused, times: 2, held: time.Hour, messages: 7},
-		"buried":                   {generator: "nobody", messages: 1, dead: 1},
-		"buried, answer lost":      {generator: "nobody", operation: "SendMessage", fate: unheard, times: 1, messages: 1, dead: 2},
+		"undisturbed": {messages: 1},
+		"delete lost": {kept: 1, messages: 2},
+		"held":        {held: time.Hour, messages: 7},
+		"put off, answer lost": {operation: "ChangeMessageVisibility", fate: unheard, times: 1, held: time.Hour,
+			messages: 7},
+		"put off, refused": {operation: "ChangeMessageVisibility", fate: refused, times: 6, held: time.Hour,
+			messages: 9},
+		"sent on, answer lost": {operation: "SendMessage", fate: unheard, times: 1, held: time.Hour, messages: 11},
+		"sent on, refused":     {operation: "SendMessage", fate: refused, times: 2, held: time.Hour, messages: 7},
+		"buried":               {generator: "nobody", messages: 1, dead: 1},
+		"buried, answer lost": {generator: "nobody", operation: "SendMessage", fate: unheard, times: 1, messages: 1,
+			dead: 2},
 		"buried, then delete lost": {generator: "nobody", kept: 1, messages: 2, dead: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
 				w.pin(t, task.NewManifest("", 2, task.Files))
-				x := task.Task{Generator: cmp.Or(test.generator, "model"), NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1", Format: task.Files}
+				x := task.Task{Generator: cmp.Or(test.generator, "model"), NumSamples: 5, ChunkSize: 5, Seed: 2, RunID: "r1",
+					Format: task.Files}
 				if test.held > 0 {
 					holder := store.Holder{RequestID: "somebody", Deadline: time.Now().Add(test.held)}
 					if _, err := w.outside().Take(t.Context(), "model", x.Range(), holder, nil); err != nil {

@@ -106,7 +106,8 @@ func (m *messages) readMax(ctx context.Context) (int, error) {
 func (d delivery) forwarded() map[string]types.MessageAttributeValue {
 	attributes := map[string]types.MessageAttributeValue{
 		task.AttributeMessageID: text(d.firstID),
-		task.AttributeReceives:  {DataType: aws.String("Number"), StringValue: aws.String(strconv.Itoa(d.earlier + d.receives))},
+		task.AttributeReceives: {DataType: aws.String("Number"),
+			StringValue: aws.String(strconv.Itoa(d.earlier + d.receives))},
 	}
 	for name, a := range d.attributes {
 		switch name {

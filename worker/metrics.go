@@ -29,15 +29,18 @@ type metric struct {
 func (m *metrics) task(generator string, samples int, took time.Duration) {
 	m.write([]metric{{task.MetricTasks, "Count"}, {task.MetricSamples, "Count"}, {task.MetricDuration, "Seconds"}},
 		[][]string{{task.DimensionFunction}, {task.DimensionFunction, task.DimensionGenerator}},
-		map[string]any{task.DimensionGenerator: generator, task.MetricTasks: 1, task.MetricSamples: samples, task.MetricDuration: took.Seconds()})
+		map[string]any{task.DimensionGenerator: generator, task.MetricTasks: 1, task.MetricSamples: samples,
+			task.MetricDuration: took.Seconds()})
 }
 
 // failure counts one failed chunk by its cause. CloudWatch refuses empty
 // dimensions: what has no name is called none.
 func (m *metrics) failure(generator string, cause task.Cause) {
 	m.write([]metric{{task.MetricFailures, "Count"}},
-		[][]string{{task.DimensionFunction}, {task.DimensionFunction, task.DimensionCause}, {task.DimensionFunction, task.DimensionGenerator, task.DimensionCause}},
-		map[string]any{task.DimensionGenerator: cmp.Or(generator, "none"), task.DimensionCause: cause, task.MetricFailures: 1})
+		[][]string{{task.DimensionFunction}, {task.DimensionFunction, task.DimensionCause},
+			{task.DimensionFunction, task.DimensionGenerator, task.DimensionCause}},
+		map[string]any{task.DimensionGenerator: cmp.Or(generator, "none"), task.DimensionCause: cause,
+			task.MetricFailures: 1})
 }
 
 func (m *metrics) write(list []metric, dimensions [][]string, values map[string]any) {

@@ -114,7 +114,8 @@ func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
 		if r.Dataset.String() != all[0].Dataset.String() {
 			continue
 		}
-		x = task.Task{Dataset: r.Dataset, Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r1", ChunkSize: r.ChunkSize, Attempt: 1}
+		x = task.Task{Dataset: r.Dataset, Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r1",
+			ChunkSize: r.ChunkSize, Attempt: 1}
 		for _, s := range r.Samples {
 			there = append(there, s.Index)
 		}
@@ -129,7 +130,8 @@ func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
 	}
 	w.again(ctx, t, runs, x)
 	for _, c := range x.Chunks() {
-		if !slices.ContainsFunc(w.bucket.receipts(), func(r store.Receipt) bool { return slices.Equal(r.Indices, c.Indices) }) {
+		if !slices.ContainsFunc(w.bucket.receipts(),
+			func(r store.Receipt) bool { return slices.Equal(r.Indices, c.Indices) }) {
 			t.Fatalf("there is no receipt of the repair of %v", c.Indices)
 		}
 	}
@@ -140,7 +142,8 @@ func (w *world) repair(ctx context.Context, t *rapid.T, runs []task.Run) {
 func (w *world) restore(ctx context.Context, t *rapid.T, runs []task.Run) {
 	all := w.bucket.receipts()
 	r := all[rapid.IntRange(0, len(all)-1).Draw(t, "receipt")]
-	x := task.Task{Dataset: r.Dataset, Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r9", ChunkSize: r.ChunkSize, PartSize: r.PartSize,
+	x := task.Task{Dataset: r.Dataset, Generator: r.Generator, Seed: r.RunSeed, Format: r.Format, RunID: "r9",
+		ChunkSize: r.ChunkSize, PartSize: r.PartSize,
 		Restore: r.Epoch, Attempt: r.Attempt, StartIndex: r.Start, NumSamples: r.Range().Len()}
 	if r.Indices != nil {
 		x.Indices, x.StartIndex, x.NumSamples, x.PartSize, x.Attempt = r.Indices, 0, 0, 0, r.FirstAttempt
@@ -184,8 +187,10 @@ func drawRuns(t *rapid.T, datasets []task.Manifest) []task.Run {
 	for n := range rapid.IntRange(1, 3).Draw(t, "runs") {
 		m := rapid.SampledFrom(datasets).Draw(t, "dataset")
 		runs = append(runs, task.Run{
-			ID: fmt.Sprintf("r%d", n+1), Dataset: m.Dataset, Seed: m.Seed, ChunkSize: m.Generators[0].ChunkSize, Format: m.Format,
-			Generators: []task.RunGenerator{{Name: "model"}}, Samples: rapid.IntRange(1, 5).Draw(t, "samples"), Batch: rapid.IntRange(1, 5).Draw(t, "batch"),
+			ID: fmt.Sprintf("r%d", n+1), Dataset: m.Dataset, Seed: m.Seed, ChunkSize: m.Generators[0].ChunkSize,
+			Format:     m.Format,
+			Generators: []task.RunGenerator{{Name: "model"}}, Samples: rapid.IntRange(1, 5).Draw(t, "samples"),
+			Batch: rapid.IntRange(1, 5).Draw(t, "batch"),
 			Start: rapid.IntRange(0, 3).Draw(t, "start"),
 		})
 	}
@@ -227,10 +232,12 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 		w.send(x)
 		time.Sleep(time.Until(p.deadline))
 	case action >= 77:
-		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 6 * time.Second, modelTimeout / 3, modelTimeout}).Draw(t, "sleep"))
+		time.Sleep(rapid.SampledFrom([]time.Duration{time.Second, 6 * time.Second, modelTimeout / 3, modelTimeout}).Draw(t,
+			"sleep"))
 	case (action >= 67 || len(waiting) == 0) && visible > 0 && len(w.alive) < 3:
 		// Where some have less time, others live to see what the platform leaves of them.
-		if err := w.play(ctx, rapid.SampledFrom([]time.Duration{modelTimeout, modelTimeout / 3}).Draw(t, "timeout")); err != nil {
+		if err := w.play(ctx, rapid.SampledFrom([]time.Duration{modelTimeout, modelTimeout / 3}).Draw(t,
+			"timeout")); err != nil {
 			t.Fatal(err)
 		}
 	case len(waiting) == 0:
@@ -458,7 +465,8 @@ func (w *world) check(t *rapid.T, runs []task.Run) {
 			for crashes(task.Seed("model", r.RunSeed, size, r.ChunkStart/size, attempt)) {
 				attempt++
 			}
-			want := fmt.Sprintf("seed %d offset %d nonce", task.Seed("model", r.RunSeed, size, r.ChunkStart/size, attempt), s.Index-r.ChunkStart)
+			want := fmt.Sprintf("seed %d offset %d nonce", task.Seed("model", r.RunSeed, size, r.ChunkStart/size, attempt),
+				s.Index-r.ChunkStart)
 			if got := string(files["prompt.txt"]); !strings.HasPrefix(got, want) || r.Attempt != attempt {
 				t.Errorf("index %d is %q at attempt %d, want %q at %d", s.Index, got, r.Attempt, want, attempt)
 			}

@@ -100,7 +100,8 @@ func modelDir(t *testing.T) string {
 // modelIndex writes down the generator of a world.
 func modelIndex(t interface{ Fatal(...any) }, dir string) {
 	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
-		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output", Seed: true}, Videoless: true,
+		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output",
+			Seed: true}, Videoless: true,
 	}}})
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, generator.IndexFile), index, 0o600)
@@ -111,16 +112,19 @@ func modelIndex(t interface{ Fatal(...any) }, dir string) {
 }
 
 func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
-	w := &world{faults: func(*call) fate { return executed }, strays: map[string]bool{}, bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
+	w := &world{faults: func(*call) fate { return executed }, strays: map[string]bool{},
+		bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
 	var err error
-	if w.queue, err = sqsserver.Open(filepath.Join(dir, "queue"), sqsserver.Options{BaseURL: "http://127.0.0.1"}); err != nil {
+	if w.queue, err = sqsserver.Open(filepath.Join(dir, "queue"),
+		sqsserver.Options{BaseURL: "http://127.0.0.1"}); err != nil {
 		return nil, err
 	}
 	w.config = Config{Bucket: "bucket", Generators: dir, Region: "us-east-2"}
 	if w.config.DLQURL, err = w.queue.CreateQueue(sqsserver.Queue{Name: "dead"}); err != nil {
 		return nil, err
 	}
-	w.config.QueueURL, err = w.queue.CreateQueue(sqsserver.Queue{Name: "tasks", Visibility: modelHidden, DeadLetter: "dead", MaxReceives: 3})
+	w.config.QueueURL, err = w.queue.CreateQueue(sqsserver.Queue{Name: "tasks", Visibility: modelHidden,
+		DeadLetter: "dead", MaxReceives: 3})
 	return w, err
 }
 
@@ -143,7 +147,8 @@ func (w *world) log(format string, args ...any) {
 }
 
 // ask makes a call and waits for its answer.
-func (w *world) ask(ctx context.Context, p *player, name string, changes bool, run func() *http.Response) (*http.Response, error) {
+func (w *world) ask(ctx context.Context, p *player, name string, changes bool,
+	run func() *http.Response) (*http.Response, error) {
 	w.mu.Lock()
 	if p.dead {
 		w.mu.Unlock()
@@ -193,7 +198,8 @@ func (c client) Do(r *http.Request) (*http.Response, error) {
 	if _, operation, ok := strings.Cut(r.Header.Get("X-Amz-Target"), "."); ok {
 		name = operation
 	}
-	return c.world.ask(r.Context(), c.player, name, r.Method != http.MethodGet, func() *http.Response { return c.answer(r, body) })
+	return c.world.ask(r.Context(), c.player, name, r.Method != http.MethodGet,
+		func() *http.Response { return c.answer(r, body) })
 }
 
 // retries are few and at fixed intervals: what is random would not repeat.
@@ -217,20 +223,26 @@ func (w *world) play(ctx context.Context, timeout time.Duration) error {
 	p := &player{id: w.serial, message: message, deadline: time.Now().Add(timeout), done: make(chan struct{})}
 	creds := credentials.NewStaticCredentialsProvider("a", "b", "")
 	objects := s3.New(s3.Options{BaseEndpoint: aws.String("http://bucket"), Region: "us-east-2", Credentials: creds,
-		HTTPClient: client{w, p, w.bucket.do}}, store.ClientOptions, func(o *s3.Options) { o.Retryer = retry.NewStandard(retries) })
+		HTTPClient: client{w, p, w.bucket.do}}, store.ClientOptions,
+		func(o *s3.Options) { o.Retryer = retry.NewStandard(retries) })
 	queues := sqs.New(sqs.Options{BaseEndpoint: aws.String("http://127.0.0.1"), Region: "us-east-2", Credentials: creds,
 		HTTPClient: client{w, p, w.serveQueue}, Retryer: retry.NewStandard(retries)})
 	if p.handler, err = New(w.config, store.New(objects, "bucket"), queues, io.Discard); err != nil {
 		return err
 	}
-	p.handler.generator = func(ctx context.Context, r generator.Request) (generator.Result, error) { return w.generate(ctx, p, r) }
+	p.handler.generator = func(ctx context.Context, r generator.Request) (generator.Result,
+		error) {
+		return w.generate(ctx, p, r)
+	}
 	payload, err := json.Marshal(events.SQSEvent{Records: []events.SQSMessage{{
-		MessageId: message.MessageID, ReceiptHandle: message.ReceiptHandle, Body: message.Body, Attributes: message.Attributes, MessageAttributes: attributes(message),
+		MessageId: message.MessageID, ReceiptHandle: message.ReceiptHandle, Body: message.Body,
+		Attributes: message.Attributes, MessageAttributes: attributes(message),
 	}}})
 	if err != nil {
 		return err
 	}
-	running, cancel := context.WithDeadline(lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: fmt.Sprintf("request-%d", p.id)}), p.deadline)
+	running, cancel := context.WithDeadline(lambdacontext.NewContext(ctx,
+		&lambdacontext.LambdaContext{AwsRequestID: fmt.Sprintf("request-%d", p.id)}), p.deadline)
 	p.cancel = cancel
 	w.alive = append(w.alive, p)
 	w.log("worker %d gets %s (delivery %d)", p.id, message.Body, message.Receives)
@@ -356,7 +368,8 @@ func (w *world) end(c *call, f fate) {
 	if answer != nil {
 		status = fmt.Sprint(answer.StatusCode)
 	}
-	w.log("worker %d: %s: %s%s", c.by.id, c.name, status, map[bool]string{true: ", too late to be heard", false: ""}[!c.until.IsZero() || f == unheard])
+	w.log("worker %d: %s: %s%s", c.by.id, c.name, status, map[bool]string{true: ", too late to be heard",
+		false: ""}[!c.until.IsZero() || f == unheard])
 	if f == unheard {
 		answer = nil
 	}
@@ -369,7 +382,8 @@ func (w *world) end(c *call, f fate) {
 // each time. Some seeds make it crash.
 func (w *world) generate(ctx context.Context, p *player, r generator.Request) (generator.Result, error) {
 	result := generator.Result{Command: []string{"model"}, Output: filepath.Join(r.Scratch, "output")}
-	answer, err := w.ask(ctx, p, fmt.Sprintf("generate %d at %d", r.Samples, r.StartIndex), false, func() *http.Response { return &http.Response{StatusCode: http.StatusOK} })
+	answer, err := w.ask(ctx, p, fmt.Sprintf("generate %d at %d", r.Samples, r.StartIndex), false,
+		func() *http.Response { return &http.Response{StatusCode: http.StatusOK} })
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return result, &generator.Failure{Cause: task.TimedOut, Detail: "its time was up"}

@@ -42,7 +42,8 @@ func TestPartsBesideWholeChunks(t *testing.T) {
 	}
 	list := b.receipts("g")
 	got, parts := ranges(list)
-	if want := []task.Range{{Start: 0, End: 6}, {Start: 6, End: 8}, {Start: 8, End: 9}, {Start: 9, End: 10}, {Start: 10, End: 12}}; !slices.Equal(got, want) || !slices.Equal(parts, []int{0, 2, 0, 2, 2}) {
+	if want := []task.Range{{Start: 0, End: 6}, {Start: 6, End: 8}, {Start: 8, End: 9}, {Start: 9, End: 10},
+		{Start: 10, End: 12}}; !slices.Equal(got, want) || !slices.Equal(parts, []int{0, 2, 0, 2, 2}) {
 		t.Fatalf("committed %v in parts of %v", got, parts)
 	}
 	// A part has the seed of a run with that chunk size, and says how it was made.
@@ -53,14 +54,16 @@ func TestPartsBesideWholeChunks(t *testing.T) {
 			continue
 		}
 		number := r.Start / 2
-		if r.Seed != task.Seed("g", 1, 2, number, 3) || r.ChunkStart != number*2 || r.ChunkSize != 6 || r.Made() != 2 || !slices.Contains(r.Command, "2") || len(r.Samples) != r.Range().Len() {
+		if r.Seed != task.Seed("g", 1, 2, number, 3) || r.ChunkStart != number*2 || r.ChunkSize != 6 || r.Made() != 2 ||
+			!slices.Contains(r.Command, "2") || len(r.Samples) != r.Range().Len() {
 			t.Errorf("receipt %s: %+v", r.Range(), r)
 		}
 	}
 	// However it comes again, in parts or whole, all is done. Another grid is none
 	// of ours, whatever its parts.
 	replay.Attempt = 6
-	for _, again := range []task.Task{replay, {Generator: "g", NumSamples: 12, Seed: 1, ChunkSize: 6}, {Generator: "g", NumSamples: 12, Seed: 1, ChunkSize: 6, PartSize: 3}} {
+	for _, again := range []task.Task{replay, {Generator: "g", NumSamples: 12, Seed: 1, ChunkSize: 6},
+		{Generator: "g", NumSamples: 12, Seed: 1, ChunkSize: 6, PartSize: 3}} {
 		if s, err := b.do(again, time.Minute); err != nil || s.Samples != 0 || s.Skipped != 12 {
 			t.Errorf("%+v: %+v, %v", again, s, err)
 		}
@@ -79,7 +82,8 @@ func TestPartsOneByOne(t *testing.T) {
 	b := newBench(t, 1, worker.Limits{}, map[string]string{"g": "", "slow": "time.sleep(1)"})
 	x := task.Task{Generator: "slow", NumSamples: 8, Seed: 1, ChunkSize: 8, PartSize: 2}
 	s, err := b.do(x, 5*time.Second) // 2 s of it are kept back
-	if err != nil || s.Samples == 0 || s.Samples == 8 || len(s.Remaining) != 1 || s.Remaining[0] != (task.Range{Start: s.Samples, End: 8}) {
+	if err != nil || s.Samples == 0 || s.Samples == 8 || len(s.Remaining) != 1 ||
+		s.Remaining[0] != (task.Range{Start: s.Samples, End: 8}) {
 		t.Errorf("%+v, %v", s, err)
 	}
 
@@ -91,7 +95,8 @@ func TestPartsOneByOne(t *testing.T) {
 		t.Errorf("committed %v in parts of %v", got, parts)
 	}
 	// One worker at a time has the cell, also if the other does not know of parts.
-	cell, err := b.store.Take(t.Context(), "g", task.Range{Start: 8, End: 16}, store.Holder{RequestID: "other", Deadline: time.Now().Add(time.Hour)}, nil)
+	cell, err := b.store.Take(t.Context(), "g", task.Range{Start: 8, End: 16},
+		store.Holder{RequestID: "other", Deadline: time.Now().Add(time.Hour)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +124,8 @@ func TestPartsRestored(t *testing.T) {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	after := b.receipts("g")
-	if len(after) != 2 || after[1].RunID != "r2" || after[0].RunID != "" || !reflect.DeepEqual(after[1].Samples, damaged.Samples) {
+	if len(after) != 2 || after[1].RunID != "r2" || after[0].RunID != "" ||
+		!reflect.DeepEqual(after[1].Samples, damaged.Samples) {
 		t.Errorf("restored as %+v, was %+v", after, damaged)
 	}
 	for _, key := range damaged.Objects() {

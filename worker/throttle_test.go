@@ -118,7 +118,8 @@ func TestThrottledBucket(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			x := task.Task{Generator: name, NumSamples: 120, ChunkSize: 24, Seed: 7, Format: task.Files}
-			got, err := h.Handle(lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: name}), json.RawMessage(x.Body()))
+			got, err := h.Handle(lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: name}),
+				json.RawMessage(x.Body()))
 			if s, _ := got.(worker.Summary); err != nil || s.Samples != 120 {
 				t.Errorf("after %.1f s: %+v, %v", time.Since(began).Seconds(), got, err)
 			}
@@ -126,13 +127,15 @@ func TestThrottledBucket(t *testing.T) {
 			for _, r := range b.receipts(name) {
 				files += r.Files()
 			}
-			if objects := b.objects(task.DefaultDataset.Prefix(task.DataKind) + name + "/"); files != 600 || len(objects) != 600 {
+			if objects := b.objects(task.DefaultDataset.Prefix(task.DataKind) + name + "/"); files != 600 ||
+				len(objects) != 600 {
 				t.Errorf("%d objects, receipts name %d", len(objects), files)
 			}
 			if n := runs.Load(); n != 5 {
 				t.Errorf("%d generators ran for 5 chunks", n)
 			}
-			t.Logf("%.0f %% of PUTs refused: %d requests, %d of them refused, %.1f s with a hundredth of the backoff", 100*part, g.requests["PUT"], g.refused, time.Since(began).Seconds())
+			t.Logf("%.0f %% of PUTs refused: %d requests, %d of them refused, %.1f s with a hundredth of the backoff", 100*part,
+				g.requests["PUT"], g.refused, time.Since(began).Seconds())
 		})
 	}
 }
@@ -150,8 +153,10 @@ func TestThrottledUntilTheEnd(t *testing.T) {
 	defer h.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
-	_, err := h.Handle(lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: "r"}), json.RawMessage(`{"type":"good","num_samples":1,"seed":1}`))
-	if err == nil || !strings.Contains(err.Error(), "storage: ") || !strings.Contains(err.Error(), "no time was left to try again") || !strings.Contains(err.Error(), "SlowDown") {
+	_, err := h.Handle(lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: "r"}),
+		json.RawMessage(`{"type":"good","num_samples":1,"seed":1}`))
+	if err == nil || !strings.Contains(err.Error(), "storage: ") ||
+		!strings.Contains(err.Error(), "no time was left to try again") || !strings.Contains(err.Error(), "SlowDown") {
 		t.Errorf("it says %v", err)
 	}
 	if ctx.Err() != nil {
@@ -186,7 +191,8 @@ func TestConnections(t *testing.T) {
 		}
 		cancel()
 		now := g.connections.Load() - made
-		t.Logf("task %d: %d new connections with TLS, %d requests in all, at most %d at once", n+1, now, g.requests["PUT"]+g.requests["GET"], g.most.Load())
+		t.Logf("task %d: %d new connections with TLS, %d requests in all, at most %d at once", n+1, now,
+			g.requests["PUT"]+g.requests["GET"], g.most.Load())
 		made += now
 	}
 	// A task whose chunks end nearer to each other than those before it needs some more.
@@ -205,7 +211,8 @@ func (b *bench) through(g *gate, options ...func(*s3.Options)) *worker.Handler {
 			to.TLSClientConfig.RootCAs = own.TLSClientConfig.RootCAs
 		}
 	})
-	client := s3.New(s3.Options{BaseEndpoint: &g.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(trusting), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, options...)
+	client := s3.New(s3.Options{BaseEndpoint: &g.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(trusting),
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, options...)
 	h, err := withCPUs(b.cpus, func() (*worker.Handler, error) {
 		return worker.New(worker.Config{Bucket: "bucket", Generators: b.generators}, store.New(client, "bucket"), nil, b.log)
 	})

@@ -19,10 +19,12 @@ func TestUndone(t *testing.T) {
 		return r
 	}
 	chunk := func(epoch int, run string, seed, start, end int) store.Receipt {
-		return holding(store.Receipt{Epoch: epoch, RunID: run, RunSeed: seed}, task.Chunk{Keep: task.Range{Start: start, End: end}}.Kept()...)
+		return holding(store.Receipt{Epoch: epoch, RunID: run, RunSeed: seed},
+			task.Chunk{Keep: task.Range{Start: start, End: end}}.Kept()...)
 	}
 	repair := func(epoch int, run string, attempt int, indices ...int) store.Receipt {
-		return holding(store.Receipt{Epoch: epoch, RunID: run, RunSeed: 7, Indices: indices, Attempt: attempt, FirstAttempt: attempt}, indices...)
+		return holding(store.Receipt{Epoch: epoch, RunID: run, RunSeed: 7, Indices: indices, Attempt: attempt,
+			FirstAttempt: attempt}, indices...)
 	}
 	all := chunk(1, "r1", 7, 0, 10)
 	ordinary := task.Task{Generator: "g", NumSamples: 10, Seed: 7, ChunkSize: 10, RunID: "r5"}
@@ -45,7 +47,8 @@ func TestUndone(t *testing.T) {
 		{"a part done", parts, []store.Receipt{chunk(1, "r1", 7, 3, 10)}, nil, "[0 1 2]"},
 		{"being written over when its maker was killed", ordinary, []store.Receipt{all}, []int{4, 5}, "[4 5]"},
 		{"done with another seed, of a message with its own", ordinary, []store.Receipt{chunk(1, "", 8, 0, 10)}, nil, ""},
-		{"a conflict of a message with its own", bare, []store.Receipt{chunk(1, "r1", 8, 0, 10)}, nil, "samples 00000000_00000009 are committed with seed 8, this task has seed 7"},
+		{"a conflict of a message with its own", bare, []store.Receipt{chunk(1, "r1", 8, 0, 10)}, nil,
+			"samples 00000000_00000009 are committed with seed 8, this task has seed 7"},
 		{"a repair before", ordinary, []store.Receipt{repair(4, "r1", 1000, 2, 4)}, nil, "[0 1 3 5 6 7 8 9]"},
 
 		{"repairs what is in the cell", repairing, []store.Receipt{all}, nil, "[2 4]"},
@@ -55,10 +58,12 @@ func TestUndone(t *testing.T) {
 		{"repairs beside a later run", repairing, []store.Receipt{all, repair(4, "r6", 2000, 3, 8)}, nil, "[2 4]"},
 
 		{"restores", restoring, []store.Receipt{all}, nil, "[0 1 2 3 4 5 6 7 8 9] at 0"},
-		{"restores what has a repair", restoring, []store.Receipt{all, repair(4, "r2", 1000, 2, 4)}, nil, "[0 1 2 3 4 5 6 7 8 9] at 0"},
+		{"restores what has a repair", restoring, []store.Receipt{all, repair(4, "r2", 1000, 2, 4)}, nil,
+			"[0 1 2 3 4 5 6 7 8 9] at 0"},
 		{"goes on to restore", restoring, []store.Receipt{all}, []int{0, 1}, "[0 1 2 3 4 5 6 7 8 9] at 0"},
 		{"has restored", restoring, []store.Receipt{chunk(2, "r5", 7, 0, 10)}, nil, ""},
-		{"restores nothing that was replaced", restoringRepair, []store.Receipt{all, repair(3, "r3", 1000, 2, 4), repair(4, "r4", 2000, 2, 3, 4)}, nil, ""},
+		{"restores nothing that was replaced", restoringRepair, []store.Receipt{all, repair(3, "r3", 1000, 2, 4),
+			repair(4, "r4", 2000, 2, 3, 4)}, nil, ""},
 		{"restores nothing that is gone", restoring, nil, nil, ""},
 		{"restores a repair", restoringRepair, []store.Receipt{all, repair(3, "r3", 1000, 2, 4)}, nil, "[2 4] at 1"},
 	} {

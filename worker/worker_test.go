@@ -79,15 +79,20 @@ func invocation(ctx context.Context, id string) (context.Context, context.Cancel
 func TestDirectInvocation(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, os.Stderr)
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
+		SecretKey: "b"}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2",
+		HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
+		store.ClientOptions)
 	st := store.New(client, "bucket")
 	var out bytes.Buffer
-	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: install(t, "good", "crash"), Function: "f", Image: "r@sha256:1"}, st, nil, &out)
+	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: install(t, "good", "crash"), Function: "f",
+		Image: "r@sha256:1"}, st, nil, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,11 +103,13 @@ func TestDirectInvocation(t *testing.T) {
 		return h.Handle(ctx, json.RawMessage(payload))
 	}
 	got, err := handle("r-1", `{"type":"good","num_samples":30,"seed":5}`)
-	want := worker.Summary{Generator: "good", Samples: 30, Committed: []string{"receipts/v1/good/00000000_00000019.json", "receipts/v1/good/00000020_00000029.json"}}
+	want := worker.Summary{Generator: "good", Samples: 30, Committed: []string{"receipts/v1/good/00000000_00000019.json",
+		"receipts/v1/good/00000020_00000029.json"}}
 	if s, ok := got.(worker.Summary); err != nil || !ok || s.Samples != 30 || len(s.Committed) != 2 {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
-	if receipts, err := st.Receipts(t.Context(), "good", task.Range{Start: 0, End: 30}); err != nil || len(receipts) != 2 || receipts[0].Image != "r@sha256:1" {
+	if receipts, err := st.Receipts(t.Context(), "good", task.Range{Start: 0, End: 30}); err != nil ||
+		len(receipts) != 2 || receipts[0].Image != "r@sha256:1" {
 		t.Errorf("receipts %+v, %v", receipts, err)
 	}
 	if want := `"Samples":30,"Tasks":1,"_aws":{"CloudWatchMetrics":[{"Dimensions":[["function"],["function","generator"]]`; !strings.Contains(out.String(), want) || !strings.Contains(out.String(), `"function":"f"`) {
@@ -136,24 +143,31 @@ func TestConfigFromEnv(t *testing.T) {
 		want worker.Config
 		err  string
 	}{
-		{"least", map[string]string{stack.EnvBucket: "b"}, worker.Config{Bucket: "b", Generators: stack.DefaultGenerators, Region: stack.DefaultRegion}, ""},
+		{"least", map[string]string{stack.EnvBucket: "b"}, worker.Config{Bucket: "b", Generators: stack.DefaultGenerators,
+			Region: stack.DefaultRegion}, ""},
 		{"all", map[string]string{
-			stack.EnvBucket: "b", stack.EnvGenerators: "/g", stack.EnvQueueURL: "q", stack.EnvDLQURL: "d", stack.EnvRegion: "eu-west-1",
+			stack.EnvBucket: "b", stack.EnvGenerators: "/g", stack.EnvQueueURL: "q", stack.EnvDLQURL: "d",
+			stack.EnvRegion:   "eu-west-1",
 			stack.EnvFunction: "f", stack.EnvImage: "r@sha256:1", stack.EnvRequiredFiles: "rubric.txt,metadata.json",
 			stack.EnvRetryDelays: "0.5",
-		}, worker.Config{Bucket: "b", Generators: "/g", QueueURL: "q", DLQURL: "d", Region: "eu-west-1", Function: "f", Image: "r@sha256:1",
+		}, worker.Config{Bucket: "b", Generators: "/g", QueueURL: "q", DLQURL: "d", Region: "eu-west-1", Function: "f",
+			Image:    "r@sha256:1",
 			Required: []string{"rubric.txt", "metadata.json"}, RetryDelays: 0.5}, ""},
 		{"no bucket", nil, worker.Config{}, "OUTPUT_BUCKET is not set: it names the bucket the samples go to"},
 		{"a path", map[string]string{stack.EnvBucket: "b", stack.EnvRequiredFiles: "rubric.txt,x/y"}, worker.Config{},
 			`REQUIRED_FILES: "x/y" must be the name of a file, without '/', '\' and ','`},
-		{"an empty name", map[string]string{stack.EnvBucket: "b", stack.EnvRequiredFiles: "rubric.txt,"}, worker.Config{}, `REQUIRED_FILES: ""`},
+		{"an empty name", map[string]string{stack.EnvBucket: "b", stack.EnvRequiredFiles: "rubric.txt,"}, worker.Config{},
+			`REQUIRED_FILES: ""`},
 		{"no retry would wait", map[string]string{stack.EnvBucket: "b", stack.EnvRetryDelays: "0"}, worker.Config{},
 			`RETRY_DELAY_FACTOR is "0", it must be a number above 0 and at most 1`},
-		{"longer waits", map[string]string{stack.EnvBucket: "b", stack.EnvRetryDelays: "1.1"}, worker.Config{}, `RETRY_DELAY_FACTOR is "1.1"`},
-		{"no number", map[string]string{stack.EnvBucket: "b", stack.EnvRetryDelays: "NaN"}, worker.Config{}, `RETRY_DELAY_FACTOR is "NaN"`},
+		{"longer waits", map[string]string{stack.EnvBucket: "b", stack.EnvRetryDelays: "1.1"}, worker.Config{},
+			`RETRY_DELAY_FACTOR is "1.1"`},
+		{"no number", map[string]string{stack.EnvBucket: "b", stack.EnvRetryDelays: "NaN"}, worker.Config{},
+			`RETRY_DELAY_FACTOR is "NaN"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for _, name := range []string{stack.EnvBucket, stack.EnvGenerators, stack.EnvQueueURL, stack.EnvDLQURL, stack.EnvRegion, stack.EnvFunction, stack.EnvImage, stack.EnvRequiredFiles, stack.EnvRetryDelays} {
+			for _, name := range []string{stack.EnvBucket, stack.EnvGenerators, stack.EnvQueueURL, stack.EnvDLQURL,
+				stack.EnvRegion, stack.EnvFunction, stack.EnvImage, stack.EnvRequiredFiles, stack.EnvRetryDelays} {
 				t.Setenv(name, test.env[name])
 			}
 			got, err := worker.ConfigFromEnv()
@@ -178,28 +192,36 @@ func TestAgainstMoto(t *testing.T) {
 	}
 	t.Setenv("TMPDIR", t.TempDir())
 	creds := credentials.NewStaticCredentialsProvider("a", "b", "")
-	objects := s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: creds}, store.ClientOptions)
-	queues := sqs.New(sqs.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: creds})
+	objects := s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: store.HTTPClient(nil),
+		Credentials: creds}, store.ClientOptions)
+	queues := sqs.New(sqs.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: store.HTTPClient(nil),
+		Credentials: creds})
 	unique := fmt.Sprint(time.Now().UnixNano())
 	bucket := "worker-" + unique
-	if _, err := objects.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &bucket, CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: "us-east-2"}}); err != nil {
+	if _, err := objects.CreateBucket(t.Context(),
+		&s3.CreateBucketInput{Bucket: &bucket,
+			CreateBucketConfiguration: &s3types.CreateBucketConfiguration{LocationConstraint: "us-east-2"}}); err != nil {
 		t.Fatal(err)
 	}
 	queue := func(name string, attributes map[string]string) string {
-		out, err := queues.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(name + unique), Attributes: attributes})
+		out, err := queues.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(name + unique),
+			Attributes: attributes})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return *out.QueueUrl
 	}
 	dlq := queue("dlq", nil)
-	arn, err := queues.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &dlq, AttributeNames: []types.QueueAttributeName{"QueueArn"}})
+	arn, err := queues.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &dlq,
+		AttributeNames: []types.QueueAttributeName{"QueueArn"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	tasks := queue("tasks", map[string]string{"RedrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":3}`, arn.Attributes["QueueArn"])})
+	tasks := queue("tasks", map[string]string{"RedrivePolicy": fmt.Sprintf(
+		`{"deadLetterTargetArn":%q,"maxReceiveCount":3}`, arn.Attributes["QueueArn"])})
 	st := store.New(objects, bucket)
-	h, err := worker.New(worker.Config{Bucket: bucket, Generators: install(t, "good", "restless", "crash"), QueueURL: tasks, DLQURL: dlq}, st, queues, &bytes.Buffer{})
+	h, err := worker.New(worker.Config{Bucket: bucket, Generators: install(t, "good", "restless", "crash"),
+		QueueURL: tasks, DLQURL: dlq}, st, queues, &bytes.Buffer{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +230,8 @@ func TestAgainstMoto(t *testing.T) {
 	// deliver sends a message and hands it to the worker as Lambda would.
 	deliver := func(body string, receives string) events.SQSEventResponse {
 		t.Helper()
-		if _, err := queues.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &tasks, MessageBody: &body}); err != nil {
+		if _, err := queues.SendMessage(t.Context(),
+			&sqs.SendMessageInput{QueueUrl: &tasks, MessageBody: &body}); err != nil {
 			t.Fatal(err)
 		}
 		out, err := queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &tasks})
@@ -216,7 +239,9 @@ func TestAgainstMoto(t *testing.T) {
 			t.Fatalf("%v, %v", out, err)
 		}
 		m := out.Messages[0]
-		payload, _ := json.Marshal(events.SQSEvent{Records: []events.SQSMessage{{MessageId: *m.MessageId, ReceiptHandle: *m.ReceiptHandle, Body: *m.Body, Attributes: map[string]string{"ApproximateReceiveCount": receives}}}})
+		payload, _ := json.Marshal(events.SQSEvent{Records: []events.SQSMessage{{MessageId: *m.MessageId,
+			ReceiptHandle: *m.ReceiptHandle, Body: *m.Body,
+			Attributes: map[string]string{"ApproximateReceiveCount": receives}}}})
 		ctx, cancel := invocation(t.Context(), "r-"+*m.MessageId)
 		defer cancel()
 		got, err := h.Handle(ctx, payload)
@@ -255,7 +280,8 @@ func TestAgainstMoto(t *testing.T) {
 	if r := deliver(`{"type":"none such","num_samples":1}`, "1"); len(r.BatchItemFailures) != 0 {
 		t.Errorf("an invalid task: %+v", r)
 	}
-	dead, err := queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &dlq, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"}})
+	dead, err := queues.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &dlq, MaxNumberOfMessages: 10,
+		MessageAttributeNames: []string{"All"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,13 +26,15 @@ func watchTypes() map[tokens.Type]resourceType {
 			schema: schema{
 				args: argsOf[pulumicloudwatch.LogGroupArgs](), state: reflect.TypeFor[pulumicloudwatch.LogGroup](),
 				rules: map[string]rule{
-					"name":            matches(`[a-zA-Z0-9._/#-]+`, 512),
-					"retentionInDays": oneOf[float64](0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653),
+					"name": matches(`[a-zA-Z0-9._/#-]+`, 512),
+					"retentionInDays": oneOf[float64](0, 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827,
+						2192, 2557, 2922, 3288, 3653),
 				},
 			},
 			name: "name", nameMax: 512, fixed: []string{"name"},
 			create: func(ctx context.Context, c *Cloud, in props) (string, error) {
-				if _, err := c.logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: in.textPtr("name"), Tags: in.textMap("tags")}); err != nil {
+				if _, err := c.logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: in.textPtr("name"),
+					Tags: in.textMap("tags")}); err != nil {
 					return "", err
 				}
 				return in.text("name"), setRetention(ctx, c, in.text("name"), in)
@@ -59,7 +61,9 @@ func watchTypes() map[tokens.Type]resourceType {
 					return err
 				}
 				if tags := in.textMap("tags"); len(tags) > 0 {
-					if _, err := c.logs.TagResource(ctx, &cloudwatchlogs.TagResourceInput{ResourceArn: aws.String(strings.TrimSuffix(*g.Arn, ":*")), Tags: tags}); err != nil {
+					if _, err := c.logs.TagResource(ctx,
+						&cloudwatchlogs.TagResourceInput{ResourceArn: aws.String(strings.TrimSuffix(*g.Arn, ":*")),
+							Tags: tags}); err != nil {
 						return err
 					}
 				}
@@ -90,7 +94,8 @@ func watchTypes() map[tokens.Type]resourceType {
 				if err != nil {
 					return props{}, err
 				}
-				return outputs(map[string]any{"dashboardName": id, "dashboardBody": *out.DashboardBody, "dashboardArn": aws.ToString(out.DashboardArn)}), nil
+				return outputs(map[string]any{"dashboardName": id, "dashboardBody": *out.DashboardBody,
+					"dashboardArn": aws.ToString(out.DashboardArn)}), nil
 			},
 			update: func(ctx context.Context, c *Cloud, _ string, _, in props) error { return putDashboard(ctx, c, in) },
 			remove: func(ctx context.Context, c *Cloud, id string, _ props) error {
@@ -105,7 +110,8 @@ func watchTypes() map[tokens.Type]resourceType {
 		"aws:sns/topic:Topic": {
 			schema: schema{
 				args: argsOf[pulumisns.TopicArgs](), state: reflect.TypeFor[pulumisns.Topic](),
-				rules: map[string]rule{"name": matches(`[A-Za-z0-9_-]+`, 256), "policy": isPolicy, "displayName": matches(`.*`, 100)},
+				rules: map[string]rule{"name": matches(`[A-Za-z0-9_-]+`, 256), "policy": isPolicy,
+					"displayName": matches(`.*`, 100)},
 				whole: func(in props) error {
 					for name := range in.values {
 						if !slices.Contains([]string{"name", "displayName", "kmsMasterKeyId", "policy", "tags"}, name) {
@@ -121,7 +127,8 @@ func watchTypes() map[tokens.Type]resourceType {
 				for key, v := range in.textMap("tags") {
 					tags = append(tags, snstypes.Tag{Key: aws.String(key), Value: aws.String(v)})
 				}
-				out, err := c.sns.CreateTopic(ctx, &sns.CreateTopicInput{Name: in.textPtr("name"), Tags: tags, Attributes: topicAttributes(in)})
+				out, err := c.sns.CreateTopic(ctx, &sns.CreateTopicInput{Name: in.textPtr("name"), Tags: tags,
+					Attributes: topicAttributes(in)})
 				if err != nil {
 					return "", err
 				}
@@ -136,7 +143,8 @@ func watchTypes() map[tokens.Type]resourceType {
 					return props{}, err
 				}
 				values := map[string]any{"arn": id, "name": id[strings.LastIndex(id, ":")+1:], "owner": c.Account}
-				for input, attribute := range map[string]string{"displayName": "DisplayName", "kmsMasterKeyId": "KmsMasterKeyId", "policy": "Policy"} {
+				for input, attribute := range map[string]string{"displayName": "DisplayName", "kmsMasterKeyId": "KmsMasterKeyId",
+					"policy": "Policy"} {
 					if in.has(input) {
 						values[input] = out.Attributes[attribute]
 					}
@@ -145,7 +153,8 @@ func watchTypes() map[tokens.Type]resourceType {
 			},
 			update: func(ctx context.Context, c *Cloud, id string, _, in props) error {
 				for name, v := range topicAttributes(in) {
-					if _, err := c.sns.SetTopicAttributes(ctx, &sns.SetTopicAttributesInput{TopicArn: &id, AttributeName: aws.String(name), AttributeValue: aws.String(v)}); err != nil {
+					if _, err := c.sns.SetTopicAttributes(ctx, &sns.SetTopicAttributesInput{TopicArn: &id,
+						AttributeName: aws.String(name), AttributeValue: aws.String(v)}); err != nil {
 						return err
 					}
 				}
@@ -160,10 +169,12 @@ func watchTypes() map[tokens.Type]resourceType {
 			schema: schema{
 				args: argsOf[pulumisns.TopicSubscriptionArgs](), state: reflect.TypeFor[pulumisns.TopicSubscription](),
 				required: []string{"topic"},
-				rules:    map[string]rule{"topic": arn("sns"), "protocol": oneOf("email"), "endpoint": matches(`[^@\s]+@[^@\s]+`, 320)},
+				rules: map[string]rule{"topic": arn("sns"), "protocol": oneOf("email"),
+					"endpoint": matches(`[^@\s]+@[^@\s]+`, 320)},
 			},
 			create: func(ctx context.Context, c *Cloud, in props) (string, error) {
-				out, err := c.sns.Subscribe(ctx, &sns.SubscribeInput{TopicArn: in.textPtr("topic"), Protocol: in.textPtr("protocol"), Endpoint: in.textPtr("endpoint"), ReturnSubscriptionArn: true})
+				out, err := c.sns.Subscribe(ctx, &sns.SubscribeInput{TopicArn: in.textPtr("topic"),
+					Protocol: in.textPtr("protocol"), Endpoint: in.textPtr("endpoint"), ReturnSubscriptionArn: true})
 				if err != nil {
 					return "", err
 				}
@@ -178,7 +189,8 @@ func watchTypes() map[tokens.Type]resourceType {
 					return props{}, err
 				}
 				a := out.Attributes
-				return outputs(map[string]any{"arn": id, "topic": a["TopicArn"], "protocol": a["Protocol"], "endpoint": a["Endpoint"], "ownerId": c.Account}), nil
+				return outputs(map[string]any{"arn": id, "topic": a["TopicArn"], "protocol": a["Protocol"],
+					"endpoint": a["Endpoint"], "ownerId": c.Account}), nil
 			},
 			remove: func(ctx context.Context, c *Cloud, id string, _ props) error {
 				_, err := c.sns.Unsubscribe(ctx, &sns.UnsubscribeInput{SubscriptionArn: &id})
@@ -206,7 +218,8 @@ func setRetention(ctx context.Context, c *Cloud, name string, in props) error {
 		_, err := c.logs.DeleteRetentionPolicy(ctx, &cloudwatchlogs.DeleteRetentionPolicyInput{LogGroupName: &name})
 		return err
 	}
-	_, err := c.logs.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &name, RetentionInDays: in.numberPtr("retentionInDays")})
+	_, err := c.logs.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &name,
+		RetentionInDays: in.numberPtr("retentionInDays")})
 	return err
 }
 
@@ -240,7 +253,8 @@ func isDashboard(v any) string {
 }
 
 func putDashboard(ctx context.Context, c *Cloud, in props) error {
-	_, err := c.cloudwatch.PutDashboard(ctx, &cloudwatch.PutDashboardInput{DashboardName: in.textPtr("dashboardName"), DashboardBody: in.textPtr("dashboardBody")})
+	_, err := c.cloudwatch.PutDashboard(ctx, &cloudwatch.PutDashboardInput{DashboardName: in.textPtr("dashboardName"),
+		DashboardBody: in.textPtr("dashboardBody")})
 	return err
 }
 
@@ -250,15 +264,18 @@ func alarmType() resourceType {
 			args: argsOf[pulumicloudwatch.MetricAlarmArgs](), state: reflect.TypeFor[pulumicloudwatch.MetricAlarm](),
 			required: []string{"namespace", "metricName", "statistic", "period", "threshold"},
 			rules: map[string]rule{
-				"name": matches(`.+`, 255), "evaluationPeriods": between(1, 100), "datapointsToAlarm": between(1, 100), "period": between(10, 86400),
-				"comparisonOperator": oneOf("GreaterThanOrEqualToThreshold", "GreaterThanThreshold", "LessThanThreshold", "LessThanOrEqualToThreshold"),
-				"statistic":          oneOf("SampleCount", "Average", "Sum", "Minimum", "Maximum"),
-				"treatMissingData":   oneOf("missing", "ignore", "breaching", "notBreaching"),
-				"alarmActions":       items(0, 5), "okActions": items(0, 5), "alarmActions[]": arn("sns"), "okActions[]": arn("sns"),
+				"name": matches(`.+`, 255), "evaluationPeriods": between(1, 100), "datapointsToAlarm": between(1, 100),
+				"period": between(10, 86400),
+				"comparisonOperator": oneOf("GreaterThanOrEqualToThreshold", "GreaterThanThreshold", "LessThanThreshold",
+					"LessThanOrEqualToThreshold"),
+				"statistic":        oneOf("SampleCount", "Average", "Sum", "Minimum", "Maximum"),
+				"treatMissingData": oneOf("missing", "ignore", "breaching", "notBreaching"),
+				"alarmActions":     items(0, 5), "okActions": items(0, 5), "alarmActions[]": arn("sns"), "okActions[]": arn("sns"),
 			},
 			whole: func(in props) error {
 				if in.has("datapointsToAlarm") && in.number("datapointsToAlarm") > in.number("evaluationPeriods") {
-					return fmt.Errorf("datapointsToAlarm %d is more than evaluationPeriods %d", in.number("datapointsToAlarm"), in.number("evaluationPeriods"))
+					return fmt.Errorf("datapointsToAlarm %d is more than evaluationPeriods %d", in.number("datapointsToAlarm"),
+						in.number("evaluationPeriods"))
 				}
 				if p := in.number("period"); p != 10 && p != 30 && p%60 != 0 {
 					return fmt.Errorf("period %d is neither 10, 30 nor a multiple of 60", p)
@@ -283,8 +300,9 @@ func alarmType() resourceType {
 			}
 			a := out.MetricAlarms[0]
 			values := map[string]any{
-				"name": id, "arn": aws.ToString(a.AlarmArn), "namespace": aws.ToString(a.Namespace), "metricName": aws.ToString(a.MetricName),
-				"statistic": string(a.Statistic), "period": int(aws.ToInt32(a.Period)), "threshold": aws.ToFloat64(a.Threshold),
+				"name": id, "arn": aws.ToString(a.AlarmArn), "namespace": aws.ToString(a.Namespace),
+				"metricName": aws.ToString(a.MetricName),
+				"statistic":  string(a.Statistic), "period": int(aws.ToInt32(a.Period)), "threshold": aws.ToFloat64(a.Threshold),
 				"evaluationPeriods": int(aws.ToInt32(a.EvaluationPeriods)), "comparisonOperator": string(a.ComparisonOperator),
 			}
 			if in.has("treatMissingData") {
@@ -314,17 +332,21 @@ func putAlarm(ctx context.Context, c *Cloud, in props) error {
 	}
 	threshold, _ := in.get("threshold").(float64)
 	_, err := c.cloudwatch.PutMetricAlarm(ctx, &cloudwatch.PutMetricAlarmInput{
-		AlarmName: in.textPtr("name"), AlarmDescription: in.textPtr("alarmDescription"), Namespace: in.textPtr("namespace"), MetricName: in.textPtr("metricName"), Dimensions: dimensions,
-		Statistic: types.Statistic(in.text("statistic")), Period: in.numberPtr("period"), EvaluationPeriods: in.numberPtr("evaluationPeriods"), DatapointsToAlarm: in.numberPtr("datapointsToAlarm"),
-		ComparisonOperator: types.ComparisonOperator(in.text("comparisonOperator")), Threshold: &threshold, TreatMissingData: in.textPtr("treatMissingData"),
-		AlarmActions: in.texts("alarmActions"), OKActions: in.texts("okActions"),
+		AlarmName: in.textPtr("name"), AlarmDescription: in.textPtr("alarmDescription"), Namespace: in.textPtr("namespace"),
+		MetricName: in.textPtr("metricName"), Dimensions: dimensions,
+		Statistic: types.Statistic(in.text("statistic")), Period: in.numberPtr("period"),
+		EvaluationPeriods: in.numberPtr("evaluationPeriods"), DatapointsToAlarm: in.numberPtr("datapointsToAlarm"),
+		ComparisonOperator: types.ComparisonOperator(in.text("comparisonOperator")), Threshold: &threshold,
+		TreatMissingData: in.textPtr("treatMissingData"),
+		AlarmActions:     in.texts("alarmActions"), OKActions: in.texts("okActions"),
 	})
 	return err
 }
 
 func topicAttributes(in props) map[string]string {
 	attributes := map[string]string{}
-	for input, attribute := range map[string]string{"displayName": "DisplayName", "kmsMasterKeyId": "KmsMasterKeyId", "policy": "Policy"} {
+	for input, attribute := range map[string]string{"displayName": "DisplayName", "kmsMasterKeyId": "KmsMasterKeyId",
+		"policy": "Policy"} {
 		if in.has(input) {
 			attributes[attribute] = in.text(input)
 		}

@@ -36,7 +36,10 @@ func bucketTypes() map[tokens.Type]resourceType {
 			name: "bucket", nameMax: 63, fixed: []string{"bucket"},
 			create: func(ctx context.Context, c *Cloud, in props) (string, error) {
 				name := in.text("bucket")
-				_, err := c.s3.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &name, CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(c.Region)}})
+				_, err := c.s3.CreateBucket(ctx,
+					&s3.CreateBucketInput{Bucket: &name,
+						CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(
+							c.Region)}})
 				if err != nil {
 					return "", err
 				}
@@ -48,7 +51,8 @@ func bucketTypes() map[tokens.Type]resourceType {
 				}
 				values := map[string]any{
 					"arn": "arn:aws:s3:::" + id, "bucket": id, "region": c.Region,
-					"bucketDomainName": id + ".s3.amazonaws.com", "bucketRegionalDomainName": id + ".s3." + c.Region + ".amazonaws.com",
+					"bucketDomainName": id + ".s3.amazonaws.com", "bucketRegionalDomainName": id + ".s3." + c.Region +
+						".amazonaws.com",
 				}
 				tags, err := c.s3.GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: &id})
 				if err == nil && len(tags.TagSet) > 0 {
@@ -66,12 +70,15 @@ func bucketTypes() map[tokens.Type]resourceType {
 			remove: removeBucket,
 		},
 		"aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": bucketSetting(
-			schema{args: argsOf[pulumis3.BucketPublicAccessBlockArgs](), state: reflect.TypeFor[pulumis3.BucketPublicAccessBlock](), rules: map[string]rule{"bucket": bucketName}},
+			schema{args: argsOf[pulumis3.BucketPublicAccessBlockArgs](),
+				state: reflect.TypeFor[pulumis3.BucketPublicAccessBlock](), rules: map[string]rule{"bucket": bucketName}},
 			func(ctx context.Context, c *Cloud, bucket string, in props) error {
-				_, err := c.s3.PutPublicAccessBlock(ctx, &s3.PutPublicAccessBlockInput{Bucket: &bucket, PublicAccessBlockConfiguration: &types.PublicAccessBlockConfiguration{
-					BlockPublicAcls: aws.Bool(in.flag("blockPublicAcls")), BlockPublicPolicy: aws.Bool(in.flag("blockPublicPolicy")),
-					IgnorePublicAcls: aws.Bool(in.flag("ignorePublicAcls")), RestrictPublicBuckets: aws.Bool(in.flag("restrictPublicBuckets")),
-				}})
+				_, err := c.s3.PutPublicAccessBlock(ctx, &s3.PutPublicAccessBlockInput{Bucket: &bucket,
+					PublicAccessBlockConfiguration: &types.PublicAccessBlockConfiguration{
+						BlockPublicAcls: aws.Bool(in.flag("blockPublicAcls")), BlockPublicPolicy: aws.Bool(in.flag("blockPublicPolicy")),
+						IgnorePublicAcls:      aws.Bool(in.flag("ignorePublicAcls")),
+						RestrictPublicBuckets: aws.Bool(in.flag("restrictPublicBuckets")),
+					}})
 				return err
 			},
 			func(ctx context.Context, c *Cloud, bucket string) (map[string]any, error) {
@@ -92,12 +99,15 @@ func bucketTypes() map[tokens.Type]resourceType {
 		"aws:s3/bucketOwnershipControls:BucketOwnershipControls": bucketSetting(
 			schema{
 				args: argsOf[pulumis3.BucketOwnershipControlsArgs](), state: reflect.TypeFor[pulumis3.BucketOwnershipControls](),
-				rules: map[string]rule{"bucket": bucketName, "rule.objectOwnership": oneOf("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter")},
+				rules: map[string]rule{"bucket": bucketName, "rule.objectOwnership": oneOf("BucketOwnerEnforced",
+					"BucketOwnerPreferred", "ObjectWriter")},
 			},
 			func(ctx context.Context, c *Cloud, bucket string, in props) error {
-				_, err := c.s3.PutBucketOwnershipControls(ctx, &s3.PutBucketOwnershipControlsInput{Bucket: &bucket, OwnershipControls: &types.OwnershipControls{
-					Rules: []types.OwnershipControlsRule{{ObjectOwnership: types.ObjectOwnership(in.object("rule").text("objectOwnership"))}},
-				}})
+				_, err := c.s3.PutBucketOwnershipControls(ctx, &s3.PutBucketOwnershipControlsInput{Bucket: &bucket,
+					OwnershipControls: &types.OwnershipControls{
+						Rules: []types.OwnershipControlsRule{{ObjectOwnership: types.ObjectOwnership(
+							in.object("rule").text("objectOwnership"))}},
+					}})
 				return err
 			},
 			func(ctx context.Context, c *Cloud, bucket string) (map[string]any, error) {
@@ -105,7 +115,8 @@ func bucketTypes() map[tokens.Type]resourceType {
 				if err != nil {
 					return nil, err
 				}
-				return map[string]any{"rule": map[string]any{"objectOwnership": string(out.OwnershipControls.Rules[0].ObjectOwnership)}}, nil
+				return map[string]any{"rule": map[string]any{"objectOwnership": string(
+					out.OwnershipControls.Rules[0].ObjectOwnership)}}, nil
 			},
 			func(ctx context.Context, c *Cloud, bucket string) error {
 				_, err := c.s3.DeleteBucketOwnershipControls(ctx, &s3.DeleteBucketOwnershipControlsInput{Bucket: &bucket})
@@ -131,8 +142,10 @@ func bucketTypes() map[tokens.Type]resourceType {
 				state:    reflect.TypeFor[pulumis3.BucketLifecycleConfigurationV2](),
 				required: []string{"rules"},
 				rules: map[string]rule{
-					"bucket": bucketName, "rules": items(1, 1000), "rules[].id": matches(`.+`, 255), "rules[].status": oneOf("Enabled", "Disabled"),
-					"rules[].expiration.days": between(1, 1<<31-1), "rules[].abortIncompleteMultipartUpload.daysAfterInitiation": between(1, 1<<31-1),
+					"bucket": bucketName, "rules": items(1, 1000), "rules[].id": matches(`.+`, 255),
+					"rules[].status":          oneOf("Enabled", "Disabled"),
+					"rules[].expiration.days": between(1, 1<<31-1),
+					"rules[].abortIncompleteMultipartUpload.daysAfterInitiation": between(1, 1<<31-1),
 				},
 				whole: checkLifecycle,
 			}, putLifecycle, readLifecycle,
@@ -171,7 +184,9 @@ func bucketTypes() map[tokens.Type]resourceType {
 
 // bucketSetting is a resource that is one setting of a bucket. S3 replaces a
 // setting as a whole.
-func bucketSetting(s schema, put func(context.Context, *Cloud, string, props) error, read func(context.Context, *Cloud, string) (map[string]any, error), remove func(context.Context, *Cloud, string) error) resourceType {
+func bucketSetting(s schema, put func(context.Context, *Cloud, string, props) error,
+	read func(context.Context, *Cloud, string) (map[string]any, error),
+	remove func(context.Context, *Cloud, string) error) resourceType {
 	return resourceType{
 		schema: s, fixed: []string{"bucket"},
 		create: func(ctx context.Context, c *Cloud, in props) (string, error) {
@@ -231,7 +246,8 @@ func removeBucket(ctx context.Context, c *Cloud, id string, in props) error {
 				keys = append(keys, types.ObjectIdentifier{Key: o.Key})
 			}
 			if len(keys) > 0 {
-				if _, err := c.s3.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &id, Delete: &types.Delete{Objects: keys}}); err != nil {
+				if _, err := c.s3.DeleteObjects(ctx,
+					&s3.DeleteObjectsInput{Bucket: &id, Delete: &types.Delete{Objects: keys}}); err != nil {
 					return err
 				}
 			}
@@ -246,11 +262,13 @@ func putEncryption(ctx context.Context, c *Cloud, bucket string, in props) error
 	for _, r := range in.objects("rules") {
 		d := r.object("applyServerSideEncryptionByDefault")
 		rules = append(rules, types.ServerSideEncryptionRule{
-			ApplyServerSideEncryptionByDefault: &types.ServerSideEncryptionByDefault{SSEAlgorithm: types.ServerSideEncryption(d.text("sseAlgorithm")), KMSMasterKeyID: d.textPtr("kmsMasterKeyId")},
-			BucketKeyEnabled:                   aws.Bool(r.flag("bucketKeyEnabled")),
+			ApplyServerSideEncryptionByDefault: &types.ServerSideEncryptionByDefault{SSEAlgorithm: types.ServerSideEncryption(
+				d.text("sseAlgorithm")), KMSMasterKeyID: d.textPtr("kmsMasterKeyId")},
+			BucketKeyEnabled: aws.Bool(r.flag("bucketKeyEnabled")),
 		})
 	}
-	_, err := c.s3.PutBucketEncryption(ctx, &s3.PutBucketEncryptionInput{Bucket: &bucket, ServerSideEncryptionConfiguration: &types.ServerSideEncryptionConfiguration{Rules: rules}})
+	_, err := c.s3.PutBucketEncryption(ctx, &s3.PutBucketEncryptionInput{Bucket: &bucket,
+		ServerSideEncryptionConfiguration: &types.ServerSideEncryptionConfiguration{Rules: rules}})
 	return err
 }
 
@@ -286,7 +304,8 @@ func checkLifecycle(in props) error {
 		if !r.has("filter") || !r.object("filter").has("prefix") {
 			return fmt.Errorf("lifecycle rule %s has no prefix, which may be empty", r.text("id"))
 		}
-		for _, name := range []string{"transitions", "noncurrentVersionTransitions", "noncurrentVersionExpiration", "prefix"} {
+		for _, name := range []string{"transitions", "noncurrentVersionTransitions", "noncurrentVersionExpiration",
+			"prefix"} {
 			if r.has(name) {
 				return fmt.Errorf("cloudtest does not know lifecycle rules with %s", name)
 			}
@@ -314,11 +333,13 @@ func putLifecycle(ctx context.Context, c *Cloud, bucket string, in props) error 
 			rule.Expiration = &types.LifecycleExpiration{Days: e.numberPtr("days")}
 		}
 		if a := r.object("abortIncompleteMultipartUpload"); r.has("abortIncompleteMultipartUpload") {
-			rule.AbortIncompleteMultipartUpload = &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: a.numberPtr("daysAfterInitiation")}
+			rule.AbortIncompleteMultipartUpload = &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: a.numberPtr(
+				"daysAfterInitiation")}
 		}
 		rules = append(rules, rule)
 	}
-	_, err := c.s3.PutBucketLifecycleConfiguration(ctx, &s3.PutBucketLifecycleConfigurationInput{Bucket: &bucket, LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: rules}})
+	_, err := c.s3.PutBucketLifecycleConfiguration(ctx, &s3.PutBucketLifecycleConfigurationInput{Bucket: &bucket,
+		LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: rules}})
 	return err
 }
 
@@ -337,7 +358,8 @@ func readLifecycle(ctx context.Context, c *Cloud, bucket string) (map[string]any
 			rule["expiration"] = map[string]any{"days": int(*r.Expiration.Days)}
 		}
 		if r.AbortIncompleteMultipartUpload != nil {
-			rule["abortIncompleteMultipartUpload"] = map[string]any{"daysAfterInitiation": int(aws.ToInt32(r.AbortIncompleteMultipartUpload.DaysAfterInitiation))}
+			rule["abortIncompleteMultipartUpload"] = map[string]any{"daysAfterInitiation": int(
+				aws.ToInt32(r.AbortIncompleteMultipartUpload.DaysAfterInitiation))}
 		}
 		rules = append(rules, rule)
 	}

@@ -61,7 +61,8 @@ func (u *user) does(status int, name string, args ...string) string {
 	if err != nil && !errors.As(err, &ended) {
 		u.t.Fatalf("%s: %v", name, err)
 	}
-	u.t.Logf("%s %s: %.1f s\n%s%s", filepath.Base(name), strings.Join(args, " "), time.Since(began).Seconds(), &stdout, &stderr)
+	u.t.Logf("%s %s: %.1f s\n%s%s", filepath.Base(name), strings.Join(args, " "), time.Since(began).Seconds(), &stdout,
+		&stderr)
 	if got := cmd.ProcessState.ExitCode(); got != status {
 		u.t.Fatalf("%s %s ended with status %d, not %d", filepath.Base(name), strings.Join(args, " "), got, status)
 	}
@@ -95,7 +96,8 @@ func TestCommandLine(t *testing.T) {
 	u.does(0, "pulumi", "config", "set", "ephemeralStorageMB", "512")
 	before := a.kinds(t, project+"-dev-")
 	plan := u.foresees()
-	if others := func(change string) bool { return !strings.HasPrefix(change, "create ") }; len(plan) < 25 || slices.ContainsFunc(plan, others) {
+	if others := func(change string) bool { return !strings.HasPrefix(change, "create ") }; len(plan) < 25 ||
+		slices.ContainsFunc(plan, others) {
 		t.Errorf("the preview of a new stack is %q", plan)
 	}
 	if found := a.kinds(t, project+"-dev-"); !maps.Equal(found, before) {
@@ -109,7 +111,8 @@ func TestCommandLine(t *testing.T) {
 	u.does(0, "pulumi", "up", "--stack", "dev", "--yes", "--non-interactive", "--expect-no-changes")
 
 	u.does(0, "pulumi", "config", "set", "timeoutSeconds", "600")
-	same(t, "the preview of less time", u.foresees(), "update aws:lambda/function:Function "+project+"-dev-worker", "update aws:cloudwatch/dashboard:Dashboard "+project+"-dev-watch")
+	same(t, "the preview of less time", u.foresees(), "update aws:lambda/function:Function "+project+"-dev-worker",
+		"update aws:cloudwatch/dashboard:Dashboard "+project+"-dev-watch")
 	if got := a.timeout(t, o.FunctionName); got != 900 {
 		t.Errorf("before up the function has %d s", got)
 	}
@@ -128,7 +131,8 @@ func TestCommandLine(t *testing.T) {
 	u.reads(ops(0, "info"), o.QueueURL, o.BucketName)
 	ops(0, "doctor")
 	ops(0, "pause")
-	ops(0, "submit", "--generator", "chess-task-data-generator", "--generator", "maze-task-data-generator", "--samples", "40", "--batch", "20")
+	ops(0, "submit", "--generator", "chess-task-data-generator", "--generator", "maze-task-data-generator", "--samples",
+		"40", "--batch", "20")
 	lose(t, a, o.QueueURL, o.DLQURL)
 
 	working, stop := context.WithCancel(t.Context())
@@ -164,7 +168,8 @@ func (u *user) foresees() (changes []string) {
 			URN resource.URN
 		}
 	}
-	if err := json.Unmarshal([]byte(u.does(0, "pulumi", "preview", "--stack", "dev", "--non-interactive", "--json")), &preview); err != nil {
+	if err := json.Unmarshal([]byte(u.does(0, "pulumi", "preview", "--stack", "dev", "--non-interactive", "--json")),
+		&preview); err != nil {
 		u.t.Fatal(err)
 	}
 	for _, s := range preview.Steps {
@@ -179,7 +184,8 @@ func (u *user) foresees() (changes []string) {
 // timeout is that of a function.
 func (a *account) timeout(t *testing.T, function string) int32 {
 	t.Helper()
-	f, err := a.lambda.GetFunctionConfiguration(t.Context(), &lambda.GetFunctionConfigurationInput{FunctionName: &function})
+	f, err := a.lambda.GetFunctionConfiguration(t.Context(),
+		&lambda.GetFunctionConfigurationInput{FunctionName: &function})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,11 +202,13 @@ func lose(t *testing.T, a *account, queue, dlq string) {
 			t.Fatal(err)
 		}
 		for _, m := range out.Messages {
-			if _, err := a.sqs.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}); err != nil {
+			if _, err := a.sqs.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue,
+				ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		q, err := a.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &dlq, AttributeNames: []sqstypes.QueueAttributeName{"All"}})
+		q, err := a.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &dlq,
+			AttributeNames: []sqstypes.QueueAttributeName{"All"}})
 		if err != nil {
 			t.Fatal(err)
 		}

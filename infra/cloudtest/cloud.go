@@ -93,11 +93,14 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := aws.Config{Region: stack.DefaultRegion, BaseEndpoint: &o.Endpoint, Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""), HTTPClient: store.HTTPClient(nil)}
+	config := aws.Config{Region: stack.DefaultRegion, BaseEndpoint: &o.Endpoint,
+		Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""), HTTPClient: store.HTTPClient(nil)}
 	c := &Cloud{
 		Region: config.Region, moto: o.Endpoint, dockerPath: docker, config: config, stop: make(chan bool),
-		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config), iam: iam.NewFromConfig(config), lambda: lambda.NewFromConfig(config),
-		logs: cloudwatchlogs.NewFromConfig(config), cloudwatch: cloudwatch.NewFromConfig(config, cloudwatchJSON), sns: sns.NewFromConfig(config),
+		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config),
+		iam: iam.NewFromConfig(config), lambda: lambda.NewFromConfig(config),
+		logs: cloudwatchlogs.NewFromConfig(config), cloudwatch: cloudwatch.NewFromConfig(config, cloudwatchJSON),
+		sns: sns.NewFromConfig(config),
 	}
 	who, err := sts.NewFromConfig(config).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
@@ -111,16 +114,20 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 		return nil, err
 	}
 	resources := map[tokens.Type]resourceType{}
-	for _, types := range []map[tokens.Type]resourceType{queueTypes(), bucketTypes(), repositoryTypes(), roleTypes(), functionTypes(), watchTypes()} {
+	for _, types := range []map[tokens.Type]resourceType{queueTypes(), bucketTypes(), repositoryTypes(), roleTypes(),
+		functionTypes(), watchTypes()} {
 		for t, rt := range types {
 			resources[t] = rt
 		}
 	}
-	awsPort, err := c.serve(&provider{cloud: c, pkg: "aws", version: awsVersion, config: schema{args: argsOf[pulumiaws.ProviderArgs](), required: []string{"region"}}, resources: resources, invokes: invokes()})
+	awsPort, err := c.serve(&provider{cloud: c, pkg: "aws", version: awsVersion,
+		config: schema{args: argsOf[pulumiaws.ProviderArgs](), required: []string{"region"}}, resources: resources,
+		invokes: invokes()})
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	dockerPort, err := c.serve(&provider{cloud: c, pkg: "docker", version: dockerVersion, config: schema{args: argsOf[pulumidocker.ProviderArgs]()}, resources: c.imageTypes()})
+	dockerPort, err := c.serve(&provider{cloud: c, pkg: "docker", version: dockerVersion,
+		config: schema{args: argsOf[pulumidocker.ProviderArgs]()}, resources: c.imageTypes()})
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
@@ -151,9 +158,11 @@ func (c *Cloud) Close() error {
 // its state in a folder, and AWS's tools use it.
 func (c *Cloud) Environment(state string) map[string]string {
 	return map[string]string{
-		"PULUMI_DEBUG_PROVIDERS": c.providers, "PULUMI_BACKEND_URL": "file://" + state, "PULUMI_HOME": filepath.Join(state, "home"), "PULUMI_CONFIG_PASSPHRASE": "cloudtest",
+		"PULUMI_DEBUG_PROVIDERS": c.providers, "PULUMI_BACKEND_URL": "file://" + state,
+		"PULUMI_HOME": filepath.Join(state, "home"), "PULUMI_CONFIG_PASSPHRASE": "cloudtest",
 		"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true", "PULUMI_SKIP_UPDATE_CHECK": "true",
-		"AWS_ENDPOINT_URL": c.endpoint, "AWS_ACCESS_KEY_ID": accessKey, "AWS_SECRET_ACCESS_KEY": secretKey, "AWS_REGION": c.Region,
+		"AWS_ENDPOINT_URL": c.endpoint, "AWS_ACCESS_KEY_ID": accessKey, "AWS_SECRET_ACCESS_KEY": secretKey,
+		"AWS_REGION":      c.Region,
 		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
 	}
 }

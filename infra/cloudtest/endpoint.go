@@ -33,7 +33,8 @@ func startEndpoint(moto string) (*http.Server, string, error) {
 			p.Out.Host = p.In.Host
 		},
 		ModifyResponse: func(p *http.Response) error {
-			if p.Request.Method != http.MethodGet || p.StatusCode != http.StatusOK || !functionPath.MatchString(p.Request.URL.Path) {
+			if p.Request.Method != http.MethodGet || p.StatusCode != http.StatusOK ||
+				!functionPath.MatchString(p.Request.URL.Path) {
 				return nil
 			}
 			return resolveImage(p)

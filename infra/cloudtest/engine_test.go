@@ -53,11 +53,13 @@ func TestEngine(t *testing.T) {
 	r, _ := s.up()
 	lap("up, image built and pushed")
 	o := checkOutputs(t, r.Outputs)
-	want := map[string]int{"queue": 2, "bucket": 1, "repository": 1, "role": 1, "function": 1, "mapping": 1, "log group": 1, "alarm": 3, "dashboard": 1}
+	want := map[string]int{"queue": 2, "bucket": 1, "repository": 1, "role": 1, "function": 1, "mapping": 1,
+		"log group": 1, "alarm": 3, "dashboard": 1}
 	if found := a.kinds(t, prefix); !maps.Equal(found, want) {
 		t.Errorf("up has made %v, want %v", found, want)
 	}
-	if mediaType := manifestType(t.Context(), t, o.ImageURI); mediaType != cloudtest.MediaTypeDocker && mediaType != cloudtest.MediaTypeOCI {
+	if mediaType := manifestType(t.Context(), t, o.ImageURI); mediaType != cloudtest.MediaTypeDocker &&
+		mediaType != cloudtest.MediaTypeOCI {
 		t.Errorf("Lambda does not run an image of type %s", mediaType)
 	} else {
 		t.Logf("%s is %s", o.ImageURI, mediaType)
@@ -66,8 +68,10 @@ func TestEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := aws.ToString(f.Code.ImageUri); got != o.ImageURI || f.Configuration.Environment.Variables[outputs.EnvImage] != o.ImageURI {
-		t.Errorf("the function has image %s and variables %v, the stack says %s", got, f.Configuration.Environment.Variables, o.ImageURI)
+	if got := aws.ToString(f.Code.ImageUri); got != o.ImageURI ||
+		f.Configuration.Environment.Variables[outputs.EnvImage] != o.ImageURI {
+		t.Errorf("the function has image %s and variables %v, the stack says %s", got, f.Configuration.Environment.Variables,
+			o.ImageURI)
 	}
 
 	_, changes := s.up()
@@ -77,13 +81,15 @@ func TestEngine(t *testing.T) {
 	// Only what depends on a setting changes.
 	s.set("memoryMB", "4096")
 	r, changes = s.up()
-	same(t, "less memory", changes, "update aws:lambda/function:Function "+prefix+"-worker", "update aws:cloudwatch/dashboard:Dashboard "+prefix+"-watch")
+	same(t, "less memory", changes, "update aws:lambda/function:Function "+prefix+"-worker",
+		"update aws:cloudwatch/dashboard:Dashboard "+prefix+"-watch")
 	if m := r.Outputs[outputs.OutMemoryMB].Value; m != 4096.0 {
 		t.Errorf("output memoryMB is %v", m)
 	}
 	s.set("visibilityTimeoutSeconds", "1200")
 	_, changes = s.up()
-	same(t, "longer visibility", changes, "update aws:sqs/queue:Queue "+prefix+"-tasks", "update aws:sqs/queue:Queue "+prefix+"-tasks-dlq")
+	same(t, "longer visibility", changes, "update aws:sqs/queue:Queue "+prefix+"-tasks", "update aws:sqs/queue:Queue "+
+		prefix+"-tasks-dlq")
 	lap("two changes of settings")
 
 	// So it is with files: the image is made from some of them only.
@@ -93,32 +99,40 @@ func TestEngine(t *testing.T) {
 	same(t, "an edit of the README and of a test", changes)
 	edit(t, filepath.Join("generators", "chess-task-data-generator", "chess_puzzle.py"), "# An edit.")
 	r, changes = s.up()
-	same(t, "an edit of a generator", changes, "update docker:index/image:Image "+prefix+"-image", "update aws:lambda/function:Function "+prefix+"-worker")
+	same(t, "an edit of a generator", changes, "update docker:index/image:Image "+prefix+"-image",
+		"update aws:lambda/function:Function "+prefix+"-worker")
 	if f, err = a.lambda.GetFunction(t.Context(), &lambda.GetFunctionInput{FunctionName: &o.FunctionName}); err != nil {
 		t.Fatal(err)
 	}
 	if now := r.Outputs[outputs.OutImageURI].Value; now == o.ImageURI || now != aws.ToString(f.Code.ImageUri) {
-		t.Errorf("after an edit the image is %v, the function's %s, both were %s", now, aws.ToString(f.Code.ImageUri), o.ImageURI)
+		t.Errorf("after an edit the image is %v, the function's %s, both were %s", now, aws.ToString(f.Code.ImageUri),
+			o.ImageURI)
 	}
 	lap("edits of files")
 
 	// A paused queue stays paused, and what somebody has changed by hand is put right.
-	if _, err := a.lambda.UpdateEventSourceMapping(t.Context(), &lambda.UpdateEventSourceMappingInput{UUID: &o.EventSourceMappingID, Enabled: aws.Bool(false)}); err != nil {
+	if _, err := a.lambda.UpdateEventSourceMapping(t.Context(),
+		&lambda.UpdateEventSourceMappingInput{UUID: &o.EventSourceMappingID, Enabled: aws.Bool(false)}); err != nil {
 		t.Fatal(err)
 	}
-	q, err := a.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &o.QueueURL, AttributeNames: []sqstypes.QueueAttributeName{"All"}})
+	q, err := a.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &o.QueueURL,
+		AttributeNames: []sqstypes.QueueAttributeName{"All"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	attributes := map[string]string{"VisibilityTimeout": "30", "Policy": q.Attributes["Policy"]} // moto forgets a policy that is not set again
-	if _, err := a.sqs.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &o.QueueURL, Attributes: attributes}); err != nil {
+	// moto forgets a policy that is not set again
+	attributes := map[string]string{"VisibilityTimeout": "30", "Policy": q.Attributes["Policy"]}
+	if _, err := a.sqs.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &o.QueueURL,
+		Attributes: attributes}); err != nil {
 		t.Fatal(err)
 	}
-	alarms, err := a.cloudwatch.DescribeAlarms(t.Context(), &cloudwatch.DescribeAlarmsInput{AlarmNamePrefix: aws.String(prefix + "-watch-dead")})
+	alarms, err := a.cloudwatch.DescribeAlarms(t.Context(),
+		&cloudwatch.DescribeAlarmsInput{AlarmNamePrefix: aws.String(prefix + "-watch-dead")})
 	if err != nil || len(alarms.MetricAlarms) != 1 {
 		t.Fatalf("alarms: %v, %v", alarms, err)
 	}
-	if _, err := a.cloudwatch.DeleteAlarms(t.Context(), &cloudwatch.DeleteAlarmsInput{AlarmNames: []string{*alarms.MetricAlarms[0].AlarmName}}); err != nil {
+	if _, err := a.cloudwatch.DeleteAlarms(t.Context(),
+		&cloudwatch.DeleteAlarmsInput{AlarmNames: []string{*alarms.MetricAlarms[0].AlarmName}}); err != nil {
 		t.Fatal(err)
 	}
 	ch := make(chan events.EngineEvent)
@@ -126,15 +140,19 @@ func TestEngine(t *testing.T) {
 	if _, err := s.Refresh(t.Context(), optrefresh.EventStreams(ch)); err != nil {
 		t.Fatal(err)
 	}
-	same(t, "refresh", <-drift, "update aws:sqs/queue:Queue "+prefix+"-tasks", "delete aws:cloudwatch/metricAlarm:MetricAlarm "+prefix+"-watch-dead",
+	same(t, "refresh", <-drift, "update aws:sqs/queue:Queue "+prefix+"-tasks",
+		"delete aws:cloudwatch/metricAlarm:MetricAlarm "+prefix+"-watch-dead",
 		"update aws:lambda/eventSourceMapping:EventSourceMapping "+prefix+"-worker")
 	_, changes = s.up()
-	same(t, "up after a refresh", changes, "update aws:sqs/queue:Queue "+prefix+"-tasks", "create aws:cloudwatch/metricAlarm:MetricAlarm "+prefix+"-watch-dead")
-	q, err = a.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &o.QueueURL, AttributeNames: []sqstypes.QueueAttributeName{"All"}})
+	same(t, "up after a refresh", changes, "update aws:sqs/queue:Queue "+prefix+"-tasks",
+		"create aws:cloudwatch/metricAlarm:MetricAlarm "+prefix+"-watch-dead")
+	q, err = a.sqs.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &o.QueueURL,
+		AttributeNames: []sqstypes.QueueAttributeName{"All"}})
 	if err != nil || q.Attributes["VisibilityTimeout"] != "1200" {
 		t.Errorf("the queue after refresh and up: %v, %v", q.Attributes, err)
 	}
-	m, err := a.lambda.GetEventSourceMapping(t.Context(), &lambda.GetEventSourceMappingInput{UUID: &o.EventSourceMappingID})
+	m, err := a.lambda.GetEventSourceMapping(t.Context(),
+		&lambda.GetEventSourceMappingInput{UUID: &o.EventSourceMappingID})
 	if err != nil || aws.ToString(m.State) != "Disabled" {
 		t.Errorf("the paused mapping after refresh and up: %s, %v", aws.ToString(m.State), err)
 	}
@@ -148,7 +166,8 @@ func TestEngine(t *testing.T) {
 	if found := a.kinds(t, prefix); !maps.Equal(found, map[string]int{"bucket": 1}) {
 		t.Errorf("after destroy there is %v, want the bucket alone", found)
 	}
-	if _, err := a.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &o.BucketName, Key: aws.String(sampleKey)}); err != nil {
+	if _, err := a.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &o.BucketName,
+		Key: aws.String(sampleKey)}); err != nil {
 		t.Errorf("the sample after destroy: %v", err)
 	}
 	if _, err := a.s3.GetPublicAccessBlock(t.Context(), &s3.GetPublicAccessBlockInput{Bucket: &o.BucketName}); err != nil {
@@ -182,7 +201,8 @@ func TestEngineRefusesSettings(t *testing.T) {
 	c := cloud(t)
 	a := newAccount(c)
 	name := unusedName()
-	s := newStack(t, c, name, pipeline, map[string]string{"memoryMB": "99", "visibilityTimeoutSeconds": "60", "architecture": "sparc"})
+	s := newStack(t, c, name, pipeline, map[string]string{"memoryMB": "99", "visibilityTimeoutSeconds": "60",
+		"architecture": "sparc"})
 	_, err := s.Up(t.Context())
 	if err == nil {
 		t.Fatal("wrong settings are taken")
@@ -209,7 +229,8 @@ func TestEngineRefusesInputs(t *testing.T) {
 	name := unusedName()
 	s := newStack(t, c, name, func(ctx *pulumi.Context) error {
 		var q pulumisqs.Queue
-		return ctx.RegisterResource("aws:sqs/queue:Queue", project+"-"+name, pulumi.Map{"visibilityTimeoutSeconds": pulumi.Int(43201), "visibility": pulumi.Int(1)}, &q)
+		return ctx.RegisterResource("aws:sqs/queue:Queue", project+"-"+name,
+			pulumi.Map{"visibilityTimeoutSeconds": pulumi.Int(43201), "visibility": pulumi.Int(1)}, &q)
 	}, nil)
 	_, err := s.Preview(t.Context())
 	for _, part := range []string{"visibilityTimeoutSeconds is 43201", "visibility is no property of"} {
@@ -268,7 +289,8 @@ const sampleKey = "data/v1/maze-task-data-generator/maze_00000000/prompt.txt"
 
 func put(t *testing.T, a *account, bucket string) {
 	t.Helper()
-	if _, err := a.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: aws.String(sampleKey), Body: strings.NewReader("a maze")}); err != nil {
+	if _, err := a.s3.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: aws.String(sampleKey),
+		Body: strings.NewReader("a maze")}); err != nil {
 		t.Fatal(err)
 	}
 }

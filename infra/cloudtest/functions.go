@@ -46,7 +46,8 @@ func functionTypes() map[tokens.Type]resourceType {
 					return nil
 				},
 			},
-			name: "name", nameMax: 64, fixed: []string{"name", "packageType"}, volatile: []string{"codeSha256", "sourceCodeHash", "lastModified"},
+			name: "name", nameMax: 64, fixed: []string{"name", "packageType"}, volatile: []string{"codeSha256", "sourceCodeHash",
+				"lastModified"},
 			create: createFunction, read: readFunction, update: updateFunction,
 			remove: func(ctx context.Context, c *Cloud, id string, _ props) error {
 				_, err := c.lambda.DeleteFunction(ctx, &lambda.DeleteFunctionInput{FunctionName: &id})
@@ -55,7 +56,8 @@ func functionTypes() map[tokens.Type]resourceType {
 		},
 		"aws:lambda/functionRecursionConfig:FunctionRecursionConfig": {
 			schema: schema{
-				args: argsOf[pulumilambda.FunctionRecursionConfigArgs](), state: reflect.TypeFor[pulumilambda.FunctionRecursionConfig](),
+				args:  argsOf[pulumilambda.FunctionRecursionConfigArgs](),
+				state: reflect.TypeFor[pulumilambda.FunctionRecursionConfig](),
 				rules: map[string]rule{"functionName": matches(`[A-Za-z0-9_-]+`, 64), "recursiveLoop": oneOf("Allow", "Terminate")},
 			},
 			fixed: []string{"functionName"},
@@ -83,7 +85,8 @@ func functionTypes() map[tokens.Type]resourceType {
 				args: argsOf[pulumilambda.EventSourceMappingArgs](), state: reflect.TypeFor[pulumilambda.EventSourceMapping](),
 				required: []string{"eventSourceArn"},
 				rules: map[string]rule{
-					"eventSourceArn": arn("sqs"), "functionName": matches(`(arn:aws:lambda:.+:function:)?[A-Za-z0-9_-]+`, 256), "batchSize": between(1, 10000),
+					"eventSourceArn": arn("sqs"), "functionName": matches(`(arn:aws:lambda:.+:function:)?[A-Za-z0-9_-]+`, 256),
+					"batchSize":             between(1, 10000),
 					"functionResponseTypes": items(1, 1), "functionResponseTypes[]": oneOf("ReportBatchItemFailures"),
 					"scalingConfig.maximumConcurrency": between(2, 1000), "maximumBatchingWindowInSeconds": between(0, 300),
 				},
@@ -91,7 +94,8 @@ func functionTypes() map[tokens.Type]resourceType {
 					if in.number("batchSize") > 10 && in.number("maximumBatchingWindowInSeconds") == 0 {
 						return errors.New("a batch size above 10 needs a batching window")
 					}
-					for _, name := range []string{"startingPosition", "topics", "queues", "parallelizationFactor", "maximumRetryAttempts", "bisectBatchOnFunctionError"} {
+					for _, name := range []string{"startingPosition", "topics", "queues", "parallelizationFactor",
+						"maximumRetryAttempts", "bisectBatchOnFunctionError"} {
 						if in.has(name) {
 							return fmt.Errorf("a mapping of an SQS queue has no %s", name)
 						}
@@ -104,7 +108,8 @@ func functionTypes() map[tokens.Type]resourceType {
 			update: func(ctx context.Context, c *Cloud, id string, _, in props) error {
 				_, err := c.lambda.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{
 					UUID: &id, FunctionName: in.textPtr("functionName"), BatchSize: in.numberPtr("batchSize"), Enabled: enabled(in),
-					FunctionResponseTypes: responseTypes(in), ScalingConfig: scaling(in), MaximumBatchingWindowInSeconds: in.numberPtr("maximumBatchingWindowInSeconds"),
+					FunctionResponseTypes: responseTypes(in), ScalingConfig: scaling(in),
+					MaximumBatchingWindowInSeconds: in.numberPtr("maximumBatchingWindowInSeconds"),
 				})
 				return err
 			},
@@ -129,10 +134,12 @@ func createFunction(ctx context.Context, c *Cloud, in props) (string, error) {
 	}
 	keepLogGroup(c, in)
 	_, err := c.lambda.CreateFunction(ctx, &lambda.CreateFunctionInput{
-		FunctionName: in.textPtr("name"), Role: in.textPtr("role"), PackageType: types.PackageTypeImage, Code: &types.FunctionCode{ImageUri: in.textPtr("imageUri")},
+		FunctionName: in.textPtr("name"), Role: in.textPtr("role"), PackageType: types.PackageTypeImage,
+		Code:        &types.FunctionCode{ImageUri: in.textPtr("imageUri")},
 		Description: in.textPtr("description"), MemorySize: in.numberPtr("memorySize"), Timeout: in.numberPtr("timeout"),
-		Architectures: []types.Architecture{functionArchitecture(in)}, EphemeralStorage: ephemeral(in), Environment: environment(in),
-		Tags: in.textMap("tags"),
+		Architectures: []types.Architecture{functionArchitecture(in)}, EphemeralStorage: ephemeral(in),
+		Environment: environment(in),
+		Tags:        in.textMap("tags"),
 	})
 	return in.text("name"), err
 }
@@ -188,11 +195,15 @@ func readFunction(ctx context.Context, c *Cloud, id string, in props) (props, er
 		variables = anyMap(f.Environment.Variables)
 	}
 	values := map[string]any{
-		"name": id, "arn": *f.FunctionArn, "role": *f.Role, "imageUri": aws.ToString(out.Code.ImageUri), "packageType": string(f.PackageType),
-		"memorySize": int(aws.ToInt32(f.MemorySize)), "timeout": int(aws.ToInt32(f.Timeout)), "lastModified": aws.ToString(f.LastModified),
-		"codeSha256": aws.ToString(f.CodeSha256), "sourceCodeHash": aws.ToString(f.CodeSha256), "version": aws.ToString(f.Version),
+		"name": id, "arn": *f.FunctionArn, "role": *f.Role, "imageUri": aws.ToString(out.Code.ImageUri),
+		"packageType": string(f.PackageType),
+		"memorySize":  int(aws.ToInt32(f.MemorySize)), "timeout": int(aws.ToInt32(f.Timeout)),
+		"lastModified": aws.ToString(f.LastModified),
+		"codeSha256":   aws.ToString(f.CodeSha256), "sourceCodeHash": aws.ToString(f.CodeSha256),
+		"version":       aws.ToString(f.Version),
 		"architectures": []any{string(f.Architectures[0])},
-		"invokeArn":     "arn:aws:apigateway:" + c.Region + ":lambda:path/2015-03-31/functions/" + *f.FunctionArn + "/invocations",
+		"invokeArn": "arn:aws:apigateway:" + c.Region + ":lambda:path/2015-03-31/functions/" + *f.FunctionArn +
+			"/invocations",
 	}
 	if in.has("environment") {
 		values["environment"] = map[string]any{"variables": variables}
@@ -211,13 +222,15 @@ func updateFunction(ctx context.Context, c *Cloud, id string, old, in props) err
 		return err
 	}
 	if old.text("imageUri") != in.text("imageUri") || functionArchitecture(old) != functionArchitecture(in) {
-		if _, err := c.lambda.UpdateFunctionCode(ctx, &lambda.UpdateFunctionCodeInput{FunctionName: &id, ImageUri: in.textPtr("imageUri"), Architectures: []types.Architecture{functionArchitecture(in)}}); err != nil {
+		if _, err := c.lambda.UpdateFunctionCode(ctx, &lambda.UpdateFunctionCodeInput{FunctionName: &id,
+			ImageUri: in.textPtr("imageUri"), Architectures: []types.Architecture{functionArchitecture(in)}}); err != nil {
 			return err
 		}
 	}
 	keepLogGroup(c, in)
 	_, err := c.lambda.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{
-		FunctionName: &id, Role: in.textPtr("role"), Description: in.textPtr("description"), MemorySize: in.numberPtr("memorySize"), Timeout: in.numberPtr("timeout"),
+		FunctionName: &id, Role: in.textPtr("role"), Description: in.textPtr("description"),
+		MemorySize: in.numberPtr("memorySize"), Timeout: in.numberPtr("timeout"),
 		EphemeralStorage: ephemeral(in), Environment: environment(in),
 	})
 	if err != nil {
@@ -265,8 +278,10 @@ func createMapping(ctx context.Context, c *Cloud, in props) (string, error) {
 		return "", err
 	}
 	input := &lambda.CreateEventSourceMappingInput{
-		FunctionName: in.textPtr("functionName"), EventSourceArn: in.textPtr("eventSourceArn"), BatchSize: in.numberPtr("batchSize"), Enabled: enabled(in),
-		FunctionResponseTypes: responseTypes(in), ScalingConfig: scaling(in), MaximumBatchingWindowInSeconds: in.numberPtr("maximumBatchingWindowInSeconds"), Tags: in.textMap("tags"),
+		FunctionName: in.textPtr("functionName"), EventSourceArn: in.textPtr("eventSourceArn"),
+		BatchSize: in.numberPtr("batchSize"), Enabled: enabled(in),
+		FunctionResponseTypes: responseTypes(in), ScalingConfig: scaling(in),
+		MaximumBatchingWindowInSeconds: in.numberPtr("maximumBatchingWindowInSeconds"), Tags: in.textMap("tags"),
 	}
 	out, err := c.lambda.CreateEventSourceMapping(ctx, input)
 	if err != nil {
@@ -289,7 +304,8 @@ func createMapping(ctx context.Context, c *Cloud, in props) (string, error) {
 // take messages from the queue already, and a message stays hidden for as long as
 // an invocation may take.
 func mappingCanBe(ctx context.Context, c *Cloud, in props) error {
-	f, err := c.lambda.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: in.textPtr("functionName")})
+	f, err := c.lambda.GetFunctionConfiguration(ctx,
+		&lambda.GetFunctionConfigurationInput{FunctionName: in.textPtr("functionName")})
 	if err != nil {
 		return err
 	}
@@ -303,11 +319,13 @@ func mappingCanBe(ctx context.Context, c *Cloud, in props) error {
 			return fmt.Errorf("the function's role may not %s on %s", action, queue)
 		}
 	}
-	url, err := c.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: aws.String(queue[strings.LastIndex(queue, ":")+1:])})
+	url, err := c.sqs.GetQueueUrl(ctx,
+		&sqs.GetQueueUrlInput{QueueName: aws.String(queue[strings.LastIndex(queue, ":")+1:])})
 	if err != nil {
 		return err
 	}
-	q, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: url.QueueUrl, AttributeNames: []sqstypes.QueueAttributeName{"VisibilityTimeout"}})
+	q, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: url.QueueUrl,
+		AttributeNames: []sqstypes.QueueAttributeName{"VisibilityTimeout"}})
 	if err != nil {
 		return err
 	}
@@ -316,7 +334,8 @@ func mappingCanBe(ctx context.Context, c *Cloud, in props) error {
 		return err
 	}
 	if timeout := aws.ToInt32(f.Timeout); timeout > visibility {
-		return fmt.Errorf("the function's timeout of %d s is longer than the queue's visibility timeout of %d s", timeout, visibility)
+		return fmt.Errorf("the function's timeout of %d s is longer than the queue's visibility timeout of %d s", timeout,
+			visibility)
 	}
 	return nil
 }
@@ -328,8 +347,10 @@ func readMapping(ctx context.Context, c *Cloud, id string, in props) (props, err
 	}
 	state := aws.ToString(out.State)
 	values := map[string]any{
-		"uuid": id, "eventSourceArn": *out.EventSourceArn, "functionArn": *out.FunctionArn, "batchSize": int(aws.ToInt32(out.BatchSize)),
-		"state": state, "enabled": state == "Enabled", "arn": "arn:aws:lambda:" + c.Region + ":" + c.Account + ":event-source-mapping:" + id,
+		"uuid": id, "eventSourceArn": *out.EventSourceArn, "functionArn": *out.FunctionArn,
+		"batchSize": int(aws.ToInt32(out.BatchSize)),
+		"state":     state, "enabled": state == "Enabled", "arn": "arn:aws:lambda:" + c.Region + ":" + c.Account +
+			":event-source-mapping:" + id,
 	}
 	var answers []any
 	for _, t := range out.FunctionResponseTypes {

@@ -60,15 +60,16 @@ func startGate(ctx context.Context, c *Cloud, role string) (*gate, error) {
 		},
 		ModifyResponse: g.hideMissing,
 	}
-	g.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
-		for _, r := range g.requests(q) {
-			if !g.admits(r) {
-				deny(rw, q)
-				return
+	g.server = &http.Server{ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
+			for _, r := range g.requests(q) {
+				if !g.admits(r) {
+					deny(rw, q)
+					return
+				}
 			}
-		}
-		proxy.ServeHTTP(rw, q)
-	})}
+			proxy.ServeHTTP(rw, q)
+		})}
 	go func() { _ = g.server.Serve(l) }()
 	return g, nil
 }
@@ -92,7 +93,8 @@ func (g *gate) denied() error {
 		return nil
 	}
 	slices.Sort(g.refused)
-	return fmt.Errorf("the function asked for what its role does not allow: %s", strings.Join(slices.Compact(g.refused), ", "))
+	return fmt.Errorf("the function asked for what its role does not allow: %s",
+		strings.Join(slices.Compact(g.refused), ", "))
 }
 
 const sqsTarget = "AmazonSQS."
@@ -103,7 +105,8 @@ func (g *gate) requests(q *http.Request) []request {
 		var in struct{ QueueUrl string }
 		body, _ := readBody(q)
 		_ = json.Unmarshal(body, &in)
-		return []request{{action: "sqs:" + strings.TrimSuffix(operation, "Batch"), resource: g.queueARN(q.Context(), in.QueueUrl)}}
+		return []request{{action: "sqs:" + strings.TrimSuffix(operation, "Batch"),
+			resource: g.queueARN(q.Context(), in.QueueUrl)}}
 	}
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(q.URL.Path, "/"), "/")
 	query := q.URL.Query()
@@ -112,7 +115,8 @@ func (g *gate) requests(q *http.Request) []request {
 	}
 	switch {
 	case key == "" && q.Method == http.MethodGet && query.Has("list-type"):
-		return []request{{action: "s3:ListBucket", resource: "arn:aws:s3:::" + bucket, context: map[string]string{"s3:prefix": query.Get("prefix")}}}
+		return []request{{action: "s3:ListBucket", resource: "arn:aws:s3:::" + bucket,
+			context: map[string]string{"s3:prefix": query.Get("prefix")}}}
 	case key == "" && q.Method == http.MethodPost && query.Has("delete"):
 		var in struct {
 			Object []struct{ Key string }
@@ -137,7 +141,8 @@ func (g *gate) requests(q *http.Request) []request {
 }
 
 func (g *gate) queueARN(ctx context.Context, url string) string {
-	out, err := g.cloud.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{"QueueArn"}})
+	out, err := g.cloud.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url,
+		AttributeNames: []types.QueueAttributeName{"QueueArn"}})
 	if err != nil {
 		return ""
 	}
@@ -150,7 +155,8 @@ func (g *gate) queueARN(ctx context.Context, url string) string {
 func (g *gate) hideMissing(p *http.Response) error {
 	q := p.Request
 	bucket, key, _ := strings.Cut(strings.TrimPrefix(q.URL.Path, "/"), "/")
-	if p.StatusCode != http.StatusNotFound || key == "" || q.Header.Get("X-Amz-Target") != "" || allows(g.policies, "s3:ListBucket", "arn:aws:s3:::"+bucket, nil) {
+	if p.StatusCode != http.StatusNotFound || key == "" || q.Header.Get("X-Amz-Target") != "" ||
+		allows(g.policies, "s3:ListBucket", "arn:aws:s3:::"+bucket, nil) {
 		return nil
 	}
 	p.StatusCode, p.Status = http.StatusForbidden, "403 Forbidden"

@@ -68,7 +68,8 @@ func cloud(t *testing.T) *cloudtest.Cloud {
 	}
 	t.Chdir(copyRepository(t))
 	if shared == nil {
-		c, err := cloudtest.Start(context.WithoutCancel(t.Context()), cloudtest.Options{Endpoint: os.Getenv("MOTO_ENDPOINT"), Registry: os.Getenv("REGISTRY")})
+		c, err := cloudtest.Start(context.WithoutCancel(t.Context()), cloudtest.Options{Endpoint: os.Getenv("MOTO_ENDPOINT"),
+			Registry: os.Getenv("REGISTRY")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +90,8 @@ func awsConfig(c *cloudtest.Cloud) aws.Config {
 func copyRepository(t *testing.T) string {
 	t.Helper()
 	root, dir := filepath.Join("..", ".."), t.TempDir()
-	list, err := exec.CommandContext(t.Context(), "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	list, err := exec.CommandContext(t.Context(), "git", "-C", root, "ls-files", "-z", "--cached", "--others",
+		"--exclude-standard").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +167,8 @@ func pipeline(ctx *pulumi.Context) error {
 func newStack(t *testing.T, c *cloudtest.Cloud, name string, program pulumi.RunFunc, config map[string]string) *stack {
 	t.Helper()
 	state := t.TempDir()
-	s, err := auto.UpsertStackInlineSource(t.Context(), name, project, program, auto.WorkDir(t.TempDir()), auto.EnvVars(c.Environment(state)))
+	s, err := auto.UpsertStackInlineSource(t.Context(), name, project, program, auto.WorkDir(t.TempDir()),
+		auto.EnvVars(c.Environment(state)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,8 @@ func (c *Cloud) imageTypes() map[tokens.Type]resourceType {
 				args: argsOf[pulumidocker.ImageArgs](), state: reflect.TypeFor[pulumidocker.Image](),
 				required: []string{"build", "registry"},
 				rules: map[string]rule{
-					"imageName": matches(`[^/\s]+[.:][^/\s]*/[^\s@]+:[\w.-]+`, 512), "build.platform": oneOf("linux/amd64", "linux/arm64"),
+					"imageName":            matches(`[^/\s]+[.:][^/\s]*/[^\s@]+:[\w.-]+`, 512),
+					"build.platform":       oneOf("linux/amd64", "linux/arm64"),
 					"build.builderVersion": oneOf("BuilderBuildKit"), "skipPush": oneOf(false), "buildOnPreview": oneOf(false),
 					"build.context": isRelative, "build.dockerfile": isRelative,
 				},
@@ -74,7 +75,8 @@ func (c *Cloud) imageTypes() map[tokens.Type]resourceType {
 				_, err := c.buildImage(ctx, c, in)
 				return err
 			},
-			remove: func(context.Context, *Cloud, string, props) error { return nil }, // as the plugin: images stay in the registry
+			// as the plugin: images stay in the registry
+			remove: func(context.Context, *Cloud, string, props) error { return nil },
 		},
 	}
 }
@@ -157,7 +159,8 @@ func (c *Cloud) buildImage(ctx context.Context, _ *Cloud, in props) (string, err
 		return "", err
 	}
 	defer os.RemoveAll(login)
-	args := []string{"build", "--quiet", "--tag", name, "--platform", build.text("platform"), "--file", build.text("dockerfile")}
+	args := []string{"build", "--quiet", "--tag", name, "--platform", build.text("platform"), "--file",
+		build.text("dockerfile")}
 	for key, v := range build.textMap("args") {
 		args = append(args, "--build-arg", key+"="+v)
 	}
@@ -172,7 +175,8 @@ func dockerLogin(server, user, password string) (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "cloudtest-docker-"); err != nil {
 		return "", err
 	}
-	text, err := json.Marshal(map[string]any{"auths": map[string]any{server: map[string]string{"auth": basicAuth(user, password)}}})
+	text, err := json.Marshal(
+		map[string]any{"auths": map[string]any{server: map[string]string{"auth": basicAuth(user, password)}}})
 	if err != nil {
 		return "", err
 	}

@@ -46,7 +46,8 @@ type account struct {
 func newAccount(c *cloudtest.Cloud) *account {
 	config := awsConfig(c)
 	return &account{
-		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config), iam: iam.NewFromConfig(config),
+		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config),
+		iam:    iam.NewFromConfig(config),
 		lambda: lambda.NewFromConfig(config), logs: cloudwatchlogs.NewFromConfig(config), sns: sns.NewFromConfig(config),
 		cloudwatch: cloudwatch.NewFromConfig(config, func(o *cloudwatch.Options) {
 			o.Protocol = awsjson.New10(schemas.GraniteServiceVersion20100801) // moto cannot read CBOR
@@ -97,7 +98,8 @@ func (a *account) kinds(t *testing.T, prefix string) map[string]int {
 	}
 	mappings, err := a.lambda.ListEventSourceMappings(ctx, &lambda.ListEventSourceMappingsInput{})
 	ok(err)
-	add("mapping", afterLast(names(mappings.EventSourceMappings, func(m lambdatypes.EventSourceMappingConfiguration) *string { return m.FunctionArn }), ":"))
+	add("mapping", afterLast(names(mappings.EventSourceMappings,
+		func(m lambdatypes.EventSourceMappingConfiguration) *string { return m.FunctionArn }), ":"))
 	groups, err := a.logs.DescribeLogGroups(ctx, &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &prefix})
 	ok(err)
 	add("log group", names(groups.LogGroups, func(g logstypes.LogGroup) *string { return g.LogGroupName }))
@@ -106,7 +108,8 @@ func (a *account) kinds(t *testing.T, prefix string) map[string]int {
 	add("alarm", names(alarms.MetricAlarms, func(m cloudwatchtypes.MetricAlarm) *string { return m.AlarmName }))
 	boards, err := a.cloudwatch.ListDashboards(ctx, &cloudwatch.ListDashboardsInput{DashboardNamePrefix: &prefix})
 	ok(err)
-	add("dashboard", names(boards.DashboardEntries, func(d cloudwatchtypes.DashboardEntry) *string { return d.DashboardName }))
+	add("dashboard", names(boards.DashboardEntries,
+		func(d cloudwatchtypes.DashboardEntry) *string { return d.DashboardName }))
 	topics, err := a.sns.ListTopics(ctx, &sns.ListTopicsInput{})
 	ok(err)
 	add("topic", afterLast(names(topics.Topics, func(s snstypes.Topic) *string { return s.TopicArn }), ":"))
@@ -134,13 +137,15 @@ func manifestType(ctx context.Context, t *testing.T, uri string) string {
 	t.Helper()
 	_, path, _ := strings.Cut(uri, "/")
 	name, digest, _ := strings.Cut(path, "@")
-	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+os.Getenv("REGISTRY")+"/v2/"+name+"/manifests/"+digest, nil)
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+os.Getenv("REGISTRY")+"/v2/"+name+"/manifests/"+
+		digest, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Whoever accepts an index is given it, should there be one.
 	q.Header.Set("Accept", strings.Join([]string{
-		"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json", cloudtest.MediaTypeOCI, cloudtest.MediaTypeDocker,
+		"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json",
+		cloudtest.MediaTypeOCI, cloudtest.MediaTypeDocker,
 	}, ","))
 	p, err := http.DefaultClient.Do(q)
 	if err != nil {

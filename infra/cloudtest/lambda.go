@@ -42,7 +42,8 @@ func (c *Cloud) RunFunction(ctx context.Context, mapping string) error {
 		return err
 	}
 	queue := *m.EventSourceArn
-	url, err := c.sqs.GetQueueUrl(ctx, &sqs.GetQueueUrlInput{QueueName: aws.String(queue[strings.LastIndex(queue, ":")+1:])})
+	url, err := c.sqs.GetQueueUrl(ctx,
+		&sqs.GetQueueUrlInput{QueueName: aws.String(queue[strings.LastIndex(queue, ":")+1:])})
 	if err != nil {
 		return err
 	}
@@ -55,22 +56,26 @@ func (c *Cloud) RunFunction(ctx context.Context, mapping string) error {
 	if err != nil {
 		return err
 	}
-	api := &runtimeAPI{cloud: c, mapping: mapping, queueURL: *url.QueueUrl, function: *f.Configuration.FunctionArn, timeout: time.Duration(*f.Configuration.Timeout) * time.Second}
+	api := &runtimeAPI{cloud: c, mapping: mapping, queueURL: *url.QueueUrl, function: *f.Configuration.FunctionArn,
+		timeout: time.Duration(*f.Configuration.Timeout) * time.Second}
 	server := &http.Server{Handler: api.handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
 
 	memory := strconv.Itoa(int(*f.Configuration.MemorySize))
 	variables := map[string]string{
-		"AWS_LAMBDA_RUNTIME_API": l.Addr().String(), "AWS_LAMBDA_FUNCTION_NAME": *f.Configuration.FunctionName, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": memory,
-		"AWS_REGION": c.Region, "AWS_ACCESS_KEY_ID": accessKey, "AWS_SECRET_ACCESS_KEY": secretKey, "AWS_ENDPOINT_URL": g.url,
+		"AWS_LAMBDA_RUNTIME_API": l.Addr().String(), "AWS_LAMBDA_FUNCTION_NAME": *f.Configuration.FunctionName,
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": memory,
+		"AWS_REGION":                      c.Region, "AWS_ACCESS_KEY_ID": accessKey, "AWS_SECRET_ACCESS_KEY": secretKey,
+		"AWS_ENDPOINT_URL": g.url,
 	}
 	for name, v := range f.Configuration.Environment.Variables {
 		variables[name] = v
 	}
 	// Lambda's conditions: https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 	args := []string{
-		"run", "--rm", "--interactive", "--network=host", "--user=993:990", "--read-only", "--ipc=none", "--pids-limit=1024", "--ulimit=nofile=1024:1024",
+		"run", "--rm", "--interactive", "--network=host", "--user=993:990", "--read-only", "--ipc=none", "--pids-limit=1024",
+		"--ulimit=nofile=1024:1024",
 		"--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=" + memory + "m", "--memory-swap=" + memory + "m",
 		fmt.Sprintf("--tmpfs=/tmp:exec,mode=1777,size=%dm", *f.Configuration.EphemeralStorage.Size),
 	}
@@ -88,7 +93,8 @@ func (c *Cloud) RunFunction(ctx context.Context, mapping string) error {
 		return err
 	}
 	cmd := exec.Command(c.dockerPath, append(args, image)...)
-	log := &logStream{ctx: context.WithoutCancel(ctx), cloud: c, gate: g, name: "cloudtest/[$LATEST]" + strings.ToLower(rand.Text())}
+	log := &logStream{ctx: context.WithoutCancel(ctx), cloud: c, gate: g, name: "cloudtest/[$LATEST]" +
+		strings.ToLower(rand.Text())}
 	if v, ok := c.kept.Load(logGroupOf(*f.Configuration.FunctionName)); ok {
 		log.group = v.(string)
 	}
@@ -164,8 +170,10 @@ func (a *runtimeAPI) handler() http.Handler {
 		a.settle(q.Context(), answer)
 		rw.WriteHeader(http.StatusAccepted)
 	})
-	mux.HandleFunc("POST "+root+"invocation/{id}/error", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) })
-	mux.HandleFunc("POST "+root+"init/error", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) })
+	mux.HandleFunc("POST "+root+"invocation/{id}/error",
+		func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) })
+	mux.HandleFunc("POST "+root+"init/error",
+		func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) })
 	return mux
 }
 
@@ -194,11 +202,13 @@ func (a *runtimeAPI) receive(ctx context.Context) (events.SQSEvent, error) {
 		}
 		for _, m := range out.Messages {
 			r := events.SQSMessage{
-				MessageId: *m.MessageId, ReceiptHandle: *m.ReceiptHandle, Body: *m.Body, Md5OfBody: aws.ToString(m.MD5OfBody), Attributes: m.Attributes,
+				MessageId: *m.MessageId, ReceiptHandle: *m.ReceiptHandle, Body: *m.Body, Md5OfBody: aws.ToString(m.MD5OfBody),
+				Attributes:        m.Attributes,
 				MessageAttributes: map[string]events.SQSMessageAttribute{}, EventSource: "aws:sqs", AWSRegion: a.cloud.Region,
 			}
 			for name, v := range m.MessageAttributes {
-				r.MessageAttributes[name] = events.SQSMessageAttribute{StringValue: v.StringValue, BinaryValue: v.BinaryValue, DataType: aws.ToString(v.DataType)}
+				r.MessageAttributes[name] = events.SQSMessageAttribute{StringValue: v.StringValue, BinaryValue: v.BinaryValue,
+					DataType: aws.ToString(v.DataType)}
 			}
 			event.Records = append(event.Records, r)
 		}
@@ -238,12 +248,14 @@ func (s *logStream) open() error {
 	if !s.admitted("logs:CreateLogStream") {
 		return nil // Lambda runs the function all the same
 	}
-	_, err := s.cloud.logs.CreateLogStream(s.ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &s.group, LogStreamName: &s.name})
+	_, err := s.cloud.logs.CreateLogStream(s.ctx, &cloudwatchlogs.CreateLogStreamInput{LogGroupName: &s.group,
+		LogStreamName: &s.name})
 	return err
 }
 
 func (s *logStream) admitted(action string) bool {
-	return s.gate.admits(request{action: action, resource: "arn:aws:logs:" + s.cloud.Region + ":" + s.cloud.Account + ":log-group:" + s.group + ":log-stream:" + s.name})
+	return s.gate.admits(request{action: action, resource: "arn:aws:logs:" + s.cloud.Region + ":" + s.cloud.Account +
+		":log-group:" + s.group + ":log-stream:" + s.name})
 }
 
 // Write implements io.Writer. exec.Cmd calls it from one goroutine.
@@ -257,12 +269,14 @@ func (s *logStream) Write(p []byte) (int, error) {
 		}
 		s.rest = rest
 		if len(line) > 0 {
-			events = append(events, logstypes.InputLogEvent{Message: aws.String(string(line)), Timestamp: aws.Int64(time.Now().UnixMilli())})
+			events = append(events, logstypes.InputLogEvent{Message: aws.String(string(line)),
+				Timestamp: aws.Int64(time.Now().UnixMilli())})
 		}
 	}
 	if len(events) == 0 || !s.admitted("logs:PutLogEvents") {
 		return len(p), nil
 	}
-	_, err := s.cloud.logs.PutLogEvents(s.ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &s.group, LogStreamName: &s.name, LogEvents: events})
+	_, err := s.cloud.logs.PutLogEvents(s.ctx, &cloudwatchlogs.PutLogEventsInput{LogGroupName: &s.group,
+		LogStreamName: &s.name, LogEvents: events})
 	return len(p), err
 }

@@ -62,7 +62,8 @@ func (p *provider) SignalCancellation(context.Context) error { return nil }
 // Attach implements plugin.GrpcProvider: the engine tells where it listens.
 func (p *provider) Attach(string) error { return nil }
 
-func (p *provider) Handshake(context.Context, plugin.ProviderHandshakeRequest) (*plugin.ProviderHandshakeResponse, error) {
+func (p *provider) Handshake(context.Context, plugin.ProviderHandshakeRequest) (*plugin.ProviderHandshakeResponse,
+	error) {
 	return &plugin.ProviderHandshakeResponse{}, nil
 }
 
@@ -86,7 +87,8 @@ func (p *provider) DiffConfig(_ context.Context, r plugin.DiffConfigRequest) (pl
 
 func (p *provider) Configure(_ context.Context, r plugin.ConfigureRequest) (plugin.ConfigureResponse, error) {
 	if region := r.Inputs["region"]; p.pkg == "aws" && region.IsString() && region.StringValue() != p.cloud.Region {
-		return plugin.ConfigureResponse{}, fmt.Errorf("this test cloud is in %s, not in %s", p.cloud.Region, region.StringValue())
+		return plugin.ConfigureResponse{}, fmt.Errorf("this test cloud is in %s, not in %s", p.cloud.Region,
+			region.StringValue())
 	}
 	return plugin.ConfigureResponse{}, nil
 }
@@ -217,7 +219,8 @@ func (p *provider) Update(ctx context.Context, r plugin.UpdateRequest) (plugin.U
 	if r.Preview {
 		return plugin.UpdateResponse{Properties: rt.expected(r.NewInputs, r.OldOutputs)}, nil
 	}
-	if err := rt.update(ctx, p.cloud, string(r.ID), newProps(rt.args, r.OldInputs), newProps(rt.args, r.NewInputs)); err != nil {
+	if err := rt.update(ctx, p.cloud, string(r.ID), newProps(rt.args, r.OldInputs),
+		newProps(rt.args, r.NewInputs)); err != nil {
 		return plugin.UpdateResponse{}, fmt.Errorf("update %s %s: %w", r.Type, r.Name, err)
 	}
 	out, err := p.outputs(ctx, rt, string(r.ID), r.NewInputs)
@@ -258,11 +261,13 @@ func (p *provider) Read(ctx context.Context, r plugin.ReadRequest) (plugin.ReadR
 			in[key] = v
 		}
 	}
-	return plugin.ReadResponse{ReadResult: plugin.ReadResult{ID: r.ID, Inputs: in, Outputs: out}, Status: resource.StatusOK}, nil
+	return plugin.ReadResponse{ReadResult: plugin.ReadResult{ID: r.ID, Inputs: in, Outputs: out},
+		Status: resource.StatusOK}, nil
 }
 
 // outputs are the inputs, and over them what the service says.
-func (p *provider) outputs(ctx context.Context, rt resourceType, id string, in resource.PropertyMap) (resource.PropertyMap, error) {
+func (p *provider) outputs(ctx context.Context, rt resourceType, id string,
+	in resource.PropertyMap) (resource.PropertyMap, error) {
 	now, err := rt.read(ctx, p.cloud, id, newProps(rt.args, in))
 	if err != nil {
 		return nil, err
@@ -275,7 +280,8 @@ func (p *provider) outputs(ctx context.Context, rt resourceType, id string, in r
 			return nil, fmt.Errorf("cloudtest itself is wrong: %s has no output %s", rt.state, key)
 		}
 		value := resource.NewPropertyValue(v)
-		if old := out[resource.PropertyKey(key)]; old.IsString() && value.IsString() && sameJSON(old.StringValue(), value.StringValue()) {
+		if old := out[resource.PropertyKey(key)]; old.IsString() && value.IsString() &&
+			sameJSON(old.StringValue(), value.StringValue()) {
 			continue
 		}
 		out[resource.PropertyKey(key)] = value

@@ -57,7 +57,8 @@ func queueTypes() map[tokens.Type]resourceType {
 						return "", err
 					}
 				}
-				out, err := c.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(in.text("name")), Attributes: queueAttributes(in), Tags: in.textMap("tags")})
+				out, err := c.sqs.CreateQueue(ctx, &sqs.CreateQueueInput{QueueName: aws.String(in.text("name")),
+					Attributes: queueAttributes(in), Tags: in.textMap("tags")})
 				if err != nil {
 					return "", err
 				}
@@ -105,7 +106,8 @@ func queueTypes() map[tokens.Type]resourceType {
 // out gets AWS's default, so that taking an input away takes it back.
 func queueAttributes(in props) map[string]string {
 	attributes := map[string]string{
-		"VisibilityTimeout": "30", "MessageRetentionPeriod": "345600", "ReceiveMessageWaitTimeSeconds": "0", "DelaySeconds": "0",
+		"VisibilityTimeout": "30", "MessageRetentionPeriod": "345600", "ReceiveMessageWaitTimeSeconds": "0",
+		"DelaySeconds":       "0",
 		"MaximumMessageSize": "262144", "SqsManagedSseEnabled": strconv.FormatBool(in.flag("sqsManagedSseEnabled")),
 	}
 	for name, n := range queueNumbers {
@@ -123,7 +125,8 @@ func queueAttributes(in props) map[string]string {
 }
 
 func readQueue(ctx context.Context, c *Cloud, id string, in props) (props, error) {
-	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &id, AttributeNames: []types.QueueAttributeName{"All"}})
+	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &id,
+		AttributeNames: []types.QueueAttributeName{"All"}})
 	if err != nil {
 		return props{}, queueGone(err)
 	}
@@ -151,7 +154,8 @@ func readQueue(ctx context.Context, c *Cloud, id string, in props) (props, error
 }
 
 // queueAttribute is a resource that is one attribute of a queue.
-func queueAttribute(input, attribute string, s schema, allowed func(ctx context.Context, c *Cloud, policy any, queue string) error) resourceType {
+func queueAttribute(input, attribute string, s schema, allowed func(ctx context.Context, c *Cloud, policy any,
+	queue string) error) resourceType {
 	set := func(ctx context.Context, c *Cloud, id string, in props) error {
 		if allowed != nil {
 			if err := allowed(ctx, c, in.get(input), id); err != nil {
@@ -216,7 +220,8 @@ func setQueueAttributes(ctx context.Context, c *Cloud, url string, attributes ma
 }
 
 func getQueueAttribute(ctx context.Context, c *Cloud, url, name string) (string, error) {
-	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{"All"}})
+	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url,
+		AttributeNames: []types.QueueAttributeName{"All"}})
 	if err != nil {
 		return "", err
 	}
@@ -228,7 +233,8 @@ func getQueueAttribute(ctx context.Context, c *Cloud, url, name string) (string,
 
 func queueGone(err error) error {
 	var api smithy.APIError
-	if errors.As(err, &api) && strings.Contains(api.ErrorCode(), "NonExistentQueue") || errors.As(err, new(*types.QueueDoesNotExist)) {
+	if errors.As(err, &api) && strings.Contains(api.ErrorCode(), "NonExistentQueue") ||
+		errors.As(err, new(*types.QueueDoesNotExist)) {
 		return errGone
 	}
 	return err
@@ -298,7 +304,8 @@ func dlqAllows(ctx context.Context, c *Cloud, policy any, queue string) error {
 			return err
 		}
 	}
-	if allow.RedrivePermission == "allowAll" || allow.RedrivePermission == "byQueue" && slices.Contains(allow.SourceQueueARNs, source) {
+	if allow.RedrivePermission == "allowAll" || allow.RedrivePermission == "byQueue" &&
+		slices.Contains(allow.SourceQueueARNs, source) {
 		return nil
 	}
 	return fmt.Errorf("dead letter queue %s does not allow the queue %q", name, source)

@@ -64,28 +64,29 @@ func startRegistry(backend string, client *ecr.Client) (*registry, error) {
 		},
 		ModifyResponse: r.pushed,
 	}
-	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
-		if !r.admits(q) {
-			rw.Header().Set("WWW-Authenticate", `Basic realm="ECR"`)
-			refuse(rw, http.StatusUnauthorized, "UNAUTHORIZED", "no basic auth credentials")
-			return
-		}
-		name, manifest := splitPath(q.URL.Path)
-		if name != "" && !r.exists(q.Context(), name) {
-			refuse(rw, http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf("The repository with name '%s' does not exist", name))
-			return
-		}
-		if manifest != "" && q.Method == http.MethodPut {
-			body, err := io.ReadAll(http.MaxBytesReader(rw, q.Body, maxManifest))
-			if err != nil {
-				refuse(rw, http.StatusBadRequest, "MANIFEST_INVALID", err.Error())
+	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(rw http.ResponseWriter, q *http.Request) {
+			if !r.admits(q) {
+				rw.Header().Set("WWW-Authenticate", `Basic realm="ECR"`)
+				refuse(rw, http.StatusUnauthorized, "UNAUTHORIZED", "no basic auth credentials")
 				return
 			}
-			q.Body = io.NopCloser(bytes.NewReader(body))
-			q = q.WithContext(context.WithValue(q.Context(), manifestKey{}, string(body)))
-		}
-		proxy.ServeHTTP(rw, q)
-	})}
+			name, manifest := splitPath(q.URL.Path)
+			if name != "" && !r.exists(q.Context(), name) {
+				refuse(rw, http.StatusNotFound, "NAME_UNKNOWN", fmt.Sprintf("The repository with name '%s' does not exist", name))
+				return
+			}
+			if manifest != "" && q.Method == http.MethodPut {
+				body, err := io.ReadAll(http.MaxBytesReader(rw, q.Body, maxManifest))
+				if err != nil {
+					refuse(rw, http.StatusBadRequest, "MANIFEST_INVALID", err.Error())
+					return
+				}
+				q.Body = io.NopCloser(bytes.NewReader(body))
+				q = q.WithContext(context.WithValue(q.Context(), manifestKey{}, string(body)))
+			}
+			proxy.ServeHTTP(rw, q)
+		})}
 	go func() { _ = r.server.Serve(l) }()
 	return r, nil
 }
@@ -148,7 +149,8 @@ func (r *registry) pushed(p *http.Response) error {
 	if !strings.HasPrefix(reference, "sha256:") {
 		input.ImageTag = &reference
 	}
-	if _, err := r.ecr.PutImage(p.Request.Context(), input); err != nil && !strings.Contains(err.Error(), "ImageAlreadyExists") {
+	if _, err := r.ecr.PutImage(p.Request.Context(), input); err != nil &&
+		!strings.Contains(err.Error(), "ImageAlreadyExists") {
 		return err
 	}
 	return nil
@@ -172,7 +174,8 @@ func (r *registry) get(ctx context.Context, path string, into any) (mediaType st
 	if err != nil {
 		return "", err
 	}
-	q.Header.Set("Accept", strings.Join([]string{MediaTypeDocker, MediaTypeOCI, mediaTypeDockerIndex, mediaTypeOCIIndex}, ", "))
+	q.Header.Set("Accept", strings.Join([]string{MediaTypeDocker, MediaTypeOCI, mediaTypeDockerIndex, mediaTypeOCIIndex},
+		", "))
 	p, err := http.DefaultClient.Do(q)
 	if err != nil {
 		return "", err
@@ -196,7 +199,8 @@ func (r *registry) runnable(ctx context.Context, repository, digest, architectur
 		return fmt.Errorf("source image %s@%s does not exist: %w", repository, digest, err)
 	}
 	if mediaType != MediaTypeDocker && mediaType != MediaTypeOCI {
-		return fmt.Errorf("the image manifest or layer media type for the source image %s@%s is not supported: %s", repository, digest, mediaType)
+		return fmt.Errorf("the image manifest or layer media type for the source image %s@%s is not supported: %s",
+			repository, digest, mediaType)
 	}
 	for _, l := range m.Layers {
 		if !strings.Contains(l.MediaType, "tar") || strings.Contains(l.MediaType, "zstd") {
@@ -222,7 +226,8 @@ func (r *registry) digest(ctx context.Context, name, tag string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	q.Header.Set("Accept", strings.Join([]string{MediaTypeDocker, MediaTypeOCI, mediaTypeDockerIndex, mediaTypeOCIIndex}, ", "))
+	q.Header.Set("Accept", strings.Join([]string{MediaTypeDocker, MediaTypeOCI, mediaTypeDockerIndex, mediaTypeOCIIndex},
+		", "))
 	p, err := http.DefaultClient.Do(q)
 	if err != nil {
 		return "", err

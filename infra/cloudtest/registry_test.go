@@ -55,7 +55,8 @@ func TestRunnable(t *testing.T) {
 			t.Fatal(err)
 		}
 		digest = fmt.Sprintf("sha256:%x", sha256.Sum256(text))
-		if status := c.send(t, http.MethodPut, name+"/manifests/"+digest, mediaType, text, true); status != http.StatusCreated {
+		if status := c.send(t, http.MethodPut, name+"/manifests/"+digest, mediaType, text,
+			true); status != http.StatusCreated {
 			t.Fatalf("push %s: status %d", mediaType, status)
 		}
 		return digest
@@ -77,10 +78,15 @@ func TestRunnable(t *testing.T) {
 	part := func(mediaType string) map[string]any {
 		return map[string]any{"mediaType": mediaType, "digest": blob, "size": len(config)}
 	}
-	image := push(MediaTypeOCI, map[string]any{"schemaVersion": 2, "mediaType": MediaTypeOCI, "config": part("application/vnd.oci.image.config.v1+json"), "layers": []any{part("application/vnd.oci.image.layer.v1.tar+gzip")}})
-	zstd := push(MediaTypeOCI, map[string]any{"schemaVersion": 2, "mediaType": MediaTypeOCI, "config": part("application/vnd.oci.image.config.v1+json"), "layers": []any{part("application/vnd.oci.image.layer.v1.tar+zstd")}})
+	image := push(MediaTypeOCI, map[string]any{"schemaVersion": 2, "mediaType": MediaTypeOCI,
+		"config": part("application/vnd.oci.image.config.v1+json"),
+		"layers": []any{part("application/vnd.oci.image.layer.v1.tar+gzip")}})
+	zstd := push(MediaTypeOCI, map[string]any{"schemaVersion": 2, "mediaType": MediaTypeOCI,
+		"config": part("application/vnd.oci.image.config.v1+json"),
+		"layers": []any{part("application/vnd.oci.image.layer.v1.tar+zstd")}})
 	index := push(mediaTypeOCIIndex, map[string]any{"schemaVersion": 2, "mediaType": mediaTypeOCIIndex, "manifests": []any{
-		map[string]any{"mediaType": MediaTypeOCI, "digest": image, "size": 1, "platform": map[string]any{"architecture": "amd64", "os": "linux"}},
+		map[string]any{"mediaType": MediaTypeOCI, "digest": image, "size": 1,
+			"platform": map[string]any{"architecture": "amd64", "os": "linux"}},
 	}})
 	repository := c.registry.address + "/" + name
 	for _, test := range []struct{ repository, digest, architecture, says string }{
@@ -96,7 +102,8 @@ func TestRunnable(t *testing.T) {
 			t.Errorf("%s for %s: %v, want %q", test.digest, test.architecture, err, test.says)
 		}
 	}
-	known, err := c.ecr.BatchGetImage(t.Context(), &ecr.BatchGetImageInput{RepositoryName: &name, ImageIds: []ecrtypes.ImageIdentifier{{ImageDigest: &image}}})
+	known, err := c.ecr.BatchGetImage(t.Context(), &ecr.BatchGetImageInput{RepositoryName: &name,
+		ImageIds: []ecrtypes.ImageIdentifier{{ImageDigest: &image}}})
 	if err != nil || len(known.Images) != 1 {
 		t.Errorf("moto does not know of the push: %v, %v", known, err)
 	}
@@ -147,15 +154,21 @@ func TestGate(t *testing.T) {
 	c := startForTest(t)
 	unique := fmt.Sprint(time.Now().UnixNano())
 	bucket, role := "gate-"+unique, "gate-"+unique
-	if _, err := c.s3.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &bucket, CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(c.Region)}}); err != nil {
+	if _, err := c.s3.CreateBucket(t.Context(),
+		&s3.CreateBucketInput{Bucket: &bucket,
+			CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(
+				c.Region)}}); err != nil {
 		t.Fatal(err)
 	}
-	made, err := c.iam.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[]}`)})
+	made, err := c.iam.CreateRole(t.Context(),
+		&iam.CreateRoleInput{RoleName: &role,
+			AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[]}`)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	document := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject","s3:GetObject"],"Resource":"arn:aws:s3:::` + bucket + `/data/*"}]}`
-	if _, err := c.iam.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: &role, PolicyName: &role, PolicyDocument: &document}); err != nil {
+	if _, err := c.iam.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: &role, PolicyName: &role,
+		PolicyDocument: &document}); err != nil {
 		t.Fatal(err)
 	}
 	g, err := startGate(t.Context(), c, *made.Role.Arn)
@@ -186,7 +199,8 @@ func TestGate(t *testing.T) {
 	if err := put(t.Context(), "runs/a"); code(err) != "AccessDenied" {
 		t.Errorf("a write elsewhere: %v", err)
 	}
-	if _, err := client.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: aws.String("data/missing")}); code(err) != "AccessDenied" {
+	if _, err := client.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &bucket, Key: aws.String("data/missing")}); code(
+		err) != "AccessDenied" {
 		t.Errorf("a missing object, to one who may not list: %v", err)
 	}
 	if _, err := client.ListObjectsV2(t.Context(), &s3.ListObjectsV2Input{Bucket: &bucket}); code(err) != "AccessDenied" {

@@ -22,7 +22,8 @@ func repositoryTypes() map[tokens.Type]resourceType {
 				args: argsOf[pulumiecr.RepositoryArgs](), state: reflect.TypeFor[pulumiecr.Repository](),
 				rules: map[string]rule{
 					"name":               matches(`[a-z0-9]+([._-][a-z0-9]+)*(/[a-z0-9]+([._-][a-z0-9]+)*)*`, 256),
-					"imageTagMutability": oneOf("MUTABLE", "IMMUTABLE"), "encryptionConfigurations": items(1, 1), "encryptionConfigurations[].encryptionType": oneOf("AES256", "KMS"),
+					"imageTagMutability": oneOf("MUTABLE", "IMMUTABLE"), "encryptionConfigurations": items(1, 1),
+					"encryptionConfigurations[].encryptionType": oneOf("AES256", "KMS"),
 				},
 			},
 			name: "name", nameMax: 256, fixed: []string{"name", "encryptionConfigurations"},
@@ -31,9 +32,11 @@ func repositoryTypes() map[tokens.Type]resourceType {
 				for key, v := range in.textMap("tags") {
 					tags = append(tags, types.Tag{Key: aws.String(key), Value: aws.String(v)})
 				}
-				input := &ecr.CreateRepositoryInput{RepositoryName: in.textPtr("name"), ImageTagMutability: mutability(in), ImageScanningConfiguration: scanning(in), Tags: tags}
+				input := &ecr.CreateRepositoryInput{RepositoryName: in.textPtr("name"), ImageTagMutability: mutability(in),
+					ImageScanningConfiguration: scanning(in), Tags: tags}
 				for _, e := range in.objects("encryptionConfigurations") {
-					input.EncryptionConfiguration = &types.EncryptionConfiguration{EncryptionType: types.EncryptionType(e.text("encryptionType")), KmsKey: e.textPtr("kmsKey")}
+					input.EncryptionConfiguration = &types.EncryptionConfiguration{EncryptionType: types.EncryptionType(
+						e.text("encryptionType")), KmsKey: e.textPtr("kmsKey")}
 				}
 				_, err := c.ecr.CreateRepository(ctx, input)
 				return in.text("name"), err
@@ -45,8 +48,9 @@ func repositoryTypes() map[tokens.Type]resourceType {
 				}
 				r := out.Repositories[0]
 				values := map[string]any{
-					"name": id, "arn": *r.RepositoryArn, "registryId": *r.RegistryId, "imageTagMutability": string(r.ImageTagMutability),
-					"repositoryUrl": c.registry.address + "/" + id, // in AWS it is below dkr.ecr.REGION.amazonaws.com
+					"name": id, "arn": *r.RepositoryArn, "registryId": *r.RegistryId,
+					"imageTagMutability": string(r.ImageTagMutability),
+					"repositoryUrl":      c.registry.address + "/" + id, // in AWS it is below dkr.ecr.REGION.amazonaws.com
 				}
 				if in.has("imageScanningConfiguration") {
 					values["imageScanningConfiguration"] = map[string]any{"scanOnPush": r.ImageScanningConfiguration.ScanOnPush}
@@ -54,21 +58,26 @@ func repositoryTypes() map[tokens.Type]resourceType {
 				return outputs(values), nil
 			},
 			update: func(ctx context.Context, c *Cloud, id string, _, in props) error {
-				if _, err := c.ecr.PutImageTagMutability(ctx, &ecr.PutImageTagMutabilityInput{RepositoryName: &id, ImageTagMutability: mutability(in)}); err != nil {
+				if _, err := c.ecr.PutImageTagMutability(ctx, &ecr.PutImageTagMutabilityInput{RepositoryName: &id,
+					ImageTagMutability: mutability(in)}); err != nil {
 					return err
 				}
-				if _, err := c.ecr.PutImageScanningConfiguration(ctx, &ecr.PutImageScanningConfigurationInput{RepositoryName: &id, ImageScanningConfiguration: scanning(in)}); err != nil {
+				if _, err := c.ecr.PutImageScanningConfiguration(ctx, &ecr.PutImageScanningConfigurationInput{RepositoryName: &id,
+					ImageScanningConfiguration: scanning(in)}); err != nil {
 					return err
 				}
 				var tags []types.Tag
 				for key, v := range in.textMap("tags") {
 					tags = append(tags, types.Tag{Key: aws.String(key), Value: aws.String(v)})
 				}
-				_, err := c.ecr.TagResource(ctx, &ecr.TagResourceInput{ResourceArn: aws.String("arn:aws:ecr:" + c.Region + ":" + c.Account + ":repository/" + id), Tags: tags})
+				_, err := c.ecr.TagResource(ctx,
+					&ecr.TagResourceInput{ResourceArn: aws.String("arn:aws:ecr:" + c.Region + ":" + c.Account + ":repository/" + id),
+						Tags: tags})
 				return err
 			},
 			remove: func(ctx context.Context, c *Cloud, id string, in props) error {
-				_, err := c.ecr.DeleteRepository(ctx, &ecr.DeleteRepositoryInput{RepositoryName: &id, Force: in.flag("forceDelete")})
+				_, err := c.ecr.DeleteRepository(ctx, &ecr.DeleteRepositoryInput{RepositoryName: &id,
+					Force: in.flag("forceDelete")})
 				return ecrGone(err)
 			},
 		},
@@ -86,7 +95,8 @@ func repositoryTypes() map[tokens.Type]resourceType {
 				if err != nil {
 					return props{}, ecrGone(err)
 				}
-				return outputs(map[string]any{"repository": id, "registryId": aws.ToString(out.RegistryId), "policy": *out.LifecyclePolicyText}), nil
+				return outputs(map[string]any{"repository": id, "registryId": aws.ToString(out.RegistryId),
+					"policy": *out.LifecyclePolicyText}), nil
 			},
 			update: func(ctx context.Context, c *Cloud, _ string, _, in props) error {
 				return putLifecyclePolicy(ctx, c, in)
@@ -100,7 +110,8 @@ func repositoryTypes() map[tokens.Type]resourceType {
 }
 
 func ecrGone(err error) error {
-	if errors.As(err, new(*types.RepositoryNotFoundException)) || errors.As(err, new(*types.LifecyclePolicyNotFoundException)) {
+	if errors.As(err, new(*types.RepositoryNotFoundException)) ||
+		errors.As(err, new(*types.LifecyclePolicyNotFoundException)) {
 		return errGone
 	}
 	return err
@@ -118,7 +129,8 @@ func scanning(in props) *types.ImageScanningConfiguration {
 }
 
 func putLifecyclePolicy(ctx context.Context, c *Cloud, in props) error {
-	_, err := c.ecr.PutLifecyclePolicy(ctx, &ecr.PutLifecyclePolicyInput{RepositoryName: in.textPtr("repository"), LifecyclePolicyText: aws.String(jsonText(in.get("policy")))})
+	_, err := c.ecr.PutLifecyclePolicy(ctx, &ecr.PutLifecyclePolicyInput{RepositoryName: in.textPtr("repository"),
+		LifecyclePolicyText: aws.String(jsonText(in.get("policy")))})
 	return err
 }
 
@@ -128,13 +140,15 @@ func invokes() map[tokens.ModuleMember]invokeType {
 		"aws:index/getCallerIdentity:getCallerIdentity": {
 			args: reflect.TypeFor[pulumiaws.GetCallerIdentityArgs](),
 			call: func(_ context.Context, c *Cloud, _ props) (props, error) {
-				return outputs(map[string]any{"accountId": c.Account, "id": c.Account, "arn": "arn:aws:iam::" + c.Account + ":root", "userId": c.Account}), nil
+				return outputs(map[string]any{"accountId": c.Account, "id": c.Account, "arn": "arn:aws:iam::" + c.Account + ":root",
+					"userId": c.Account}), nil
 			},
 		},
 		"aws:index/getRegion:getRegion": {
 			args: reflect.TypeFor[pulumiaws.GetRegionArgs](),
 			call: func(_ context.Context, c *Cloud, _ props) (props, error) {
-				return outputs(map[string]any{"name": c.Region, "id": c.Region, "description": c.Region, "endpoint": "ec2." + c.Region + ".amazonaws.com"}), nil
+				return outputs(map[string]any{"name": c.Region, "id": c.Region, "description": c.Region,
+					"endpoint": "ec2." + c.Region + ".amazonaws.com"}), nil
 			},
 		},
 		"aws:ecr/getAuthorizationToken:getAuthorizationToken": {
@@ -145,8 +159,10 @@ func invokes() map[tokens.ModuleMember]invokeType {
 				}
 				password := c.registry.login()
 				return outputs(map[string]any{
-					"userName": registryUser, "password": password, "authorizationToken": basicAuth(registryUser, password), "proxyEndpoint": "http://" + c.registry.address,
-					"registryId": c.Account, "id": c.Account, "expiresAt": time.Now().Add(12 * time.Hour).UTC().Format(time.RFC3339),
+					"userName": registryUser, "password": password, "authorizationToken": basicAuth(registryUser, password),
+					"proxyEndpoint": "http://" + c.registry.address,
+					"registryId":    c.Account, "id": c.Account,
+					"expiresAt": time.Now().Add(12 * time.Hour).UTC().Format(time.RFC3339),
 				}), nil
 			},
 		},

@@ -39,7 +39,8 @@ func roleTypes() map[tokens.Type]resourceType {
 				}
 				_, err := c.iam.CreateRole(ctx, &iam.CreateRoleInput{
 					RoleName: in.textPtr("name"), AssumeRolePolicyDocument: aws.String(jsonText(in.get("assumeRolePolicy"))),
-					Description: in.textPtr("description"), MaxSessionDuration: in.numberPtr("maxSessionDuration"), Path: in.textPtr("path"), Tags: tags,
+					Description: in.textPtr("description"), MaxSessionDuration: in.numberPtr("maxSessionDuration"),
+					Path: in.textPtr("path"), Tags: tags,
 				})
 				return in.text("name"), err
 			},
@@ -52,7 +53,8 @@ func roleTypes() map[tokens.Type]resourceType {
 				if err != nil {
 					return props{}, err
 				}
-				values := map[string]any{"arn": *out.Role.Arn, "name": id, "uniqueId": aws.ToString(out.Role.RoleId), "assumeRolePolicy": document}
+				values := map[string]any{"arn": *out.Role.Arn, "name": id, "uniqueId": aws.ToString(out.Role.RoleId),
+					"assumeRolePolicy": document}
 				if d := aws.ToString(out.Role.Description); d != "" {
 					values["description"] = d
 				}
@@ -66,10 +68,13 @@ func roleTypes() map[tokens.Type]resourceType {
 				return outputs(values), nil
 			},
 			update: func(ctx context.Context, c *Cloud, id string, old, in props) error {
-				if _, err := c.iam.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: &id, PolicyDocument: aws.String(jsonText(in.get("assumeRolePolicy")))}); err != nil {
+				if _, err := c.iam.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: &id,
+					PolicyDocument: aws.String(jsonText(in.get("assumeRolePolicy")))}); err != nil {
 					return err
 				}
-				if _, err := c.iam.UpdateRole(ctx, &iam.UpdateRoleInput{RoleName: &id, Description: aws.String(in.text("description")), MaxSessionDuration: in.numberPtr("maxSessionDuration")}); err != nil {
+				if _, err := c.iam.UpdateRole(ctx,
+					&iam.UpdateRoleInput{RoleName: &id, Description: aws.String(in.text("description")),
+						MaxSessionDuration: in.numberPtr("maxSessionDuration")}); err != nil {
 					return err
 				}
 				if gone := goneTags(old, in); len(gone) > 0 {
@@ -96,7 +101,8 @@ func roleTypes() map[tokens.Type]resourceType {
 			schema: schema{
 				args: argsOf[pulumiiam.RolePolicyArgs](), state: reflect.TypeFor[pulumiiam.RolePolicy](),
 				required: []string{"policy", "role"},
-				rules:    map[string]rule{"name": matches(`[\w+=,.@-]+`, 128), "policy": isPolicy, "role": matches(`[\w+=,.@-]+`, 64)},
+				rules: map[string]rule{"name": matches(`[\w+=,.@-]+`, 128), "policy": isPolicy,
+					"role": matches(`[\w+=,.@-]+`, 64)},
 			},
 			name: "name", nameMax: 128, fixed: []string{"name", "role"},
 			create: func(ctx context.Context, c *Cloud, in props) (string, error) {
@@ -121,7 +127,8 @@ func roleTypes() map[tokens.Type]resourceType {
 }
 
 func putRolePolicy(ctx context.Context, c *Cloud, in props) error {
-	_, err := c.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: aws.String(in.text("role")), PolicyName: aws.String(in.text("name")), PolicyDocument: aws.String(jsonText(in.get("policy")))})
+	_, err := c.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: aws.String(in.text("role")),
+		PolicyName: aws.String(in.text("name")), PolicyDocument: aws.String(jsonText(in.get("policy")))})
 	return err
 }
 

@@ -77,7 +77,8 @@ type checker struct {
 }
 
 func (c *checker) fail(path, format string, a ...any) {
-	c.failures = append(c.failures, plugin.CheckFailure{Property: resource.PropertyKey(path), Reason: strings.TrimSpace(path + " " + fmt.Sprintf(format, a...))})
+	c.failures = append(c.failures, plugin.CheckFailure{Property: resource.PropertyKey(path),
+		Reason: strings.TrimSpace(path + " " + fmt.Sprintf(format, a...))})
 }
 
 func (c *checker) object(t reflect.Type, o resource.PropertyMap, path string) {

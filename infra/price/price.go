@@ -67,5 +67,6 @@ func PerSecond(memoryMB, diskMB int, architecture string) float64 {
 	if architecture == ARM {
 		perGB = GBSecondARM
 	}
-	return float64(memoryMB)/MegabytesPerGB*perGB.Dollars + float64(max(diskMB-FreeDiskMB, 0))/MegabytesPerGB*DiskGBSecond.Dollars
+	return float64(memoryMB)/MegabytesPerGB*perGB.Dollars +
+		float64(max(diskMB-FreeDiskMB, 0))/MegabytesPerGB*DiskGBSecond.Dollars
 }

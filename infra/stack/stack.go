@@ -15,16 +15,19 @@ import (
 
 // Environment variables of the worker, its whole configuration.
 const (
-	EnvBucket        = "OUTPUT_BUCKET"            // required
-	EnvGenerators    = "GENERATORS_PATH"          // default DefaultGenerators
-	EnvQueueURL      = "SQS_QUEUE_URL"            // needed for continuations and retries of SQS messages
-	EnvDLQURL        = "SQS_DLQ_URL"              // needed for permanent failures of SQS messages
-	EnvRegion        = "AWS_REGION"               // default DefaultRegion; Lambda sets it itself
-	EnvFunction      = "AWS_LAMBDA_FUNCTION_NAME" // Lambda sets it; a dimension of the worker's metrics
-	EnvAlive         = "END_WITH_STDIN"           // set where the worker is to end when its standard input does: on the local stack
-	EnvImage         = "IMAGE_URI"                // repository@digest of the image the worker runs in; receipts record it
-	EnvRequiredFiles = "REQUIRED_FILES"           // files that every sample must have beyond those of the contract, separated by commas
-	EnvRetryDelays   = "RETRY_DELAY_FACTOR"       // tests on the local stack: shortens the waits before a retry, from above 0 to 1, the default
+	EnvBucket     = "OUTPUT_BUCKET"            // required
+	EnvGenerators = "GENERATORS_PATH"          // default DefaultGenerators
+	EnvQueueURL   = "SQS_QUEUE_URL"            // needed for continuations and retries of SQS messages
+	EnvDLQURL     = "SQS_DLQ_URL"              // needed for permanent failures of SQS messages
+	EnvRegion     = "AWS_REGION"               // default DefaultRegion; Lambda sets it itself
+	EnvFunction   = "AWS_LAMBDA_FUNCTION_NAME" // Lambda sets it; a dimension of the worker's metrics
+	// set where the worker is to end when its standard input does: on the local stack
+	EnvAlive = "END_WITH_STDIN"
+	EnvImage = "IMAGE_URI" // repository@digest of the image the worker runs in; receipts record it
+	// files that every sample must have beyond those of the contract, separated by commas
+	EnvRequiredFiles = "REQUIRED_FILES"
+	// tests on the local stack: shortens the waits before a retry, from above 0 to 1, the default
+	EnvRetryDelays = "RETRY_DELAY_FACTOR"
 
 	DefaultGenerators = "/opt/generators"
 	DefaultRegion     = "us-east-2"
@@ -58,25 +61,26 @@ const (
 
 // Outputs are the stack outputs.
 type Outputs struct {
-	QueueURL             string            `json:"queueUrl"`
-	DLQURL               string            `json:"dlqUrl"`
-	QueueARN             string            `json:"queueArn"`
-	DLQARN               string            `json:"dlqArn"`
-	BucketName           string            `json:"bucketName"`
-	FunctionName         string            `json:"functionName"`
-	FunctionARN          string            `json:"functionArn"`
-	ImageURI             string            `json:"imageUri"` // repository@digest
-	RepositoryURL        string            `json:"repositoryUrl"`
-	LogGroupName         string            `json:"logGroupName"`
-	EventSourceMappingID string            `json:"eventSourceMappingId"`
-	DashboardURL         string            `json:"dashboardUrl"`
-	Region               string            `json:"region"`
-	AccountID            string            `json:"accountId"`
-	Architecture         string            `json:"architecture"` // of the function: x86_64 or arm64
-	MemoryMB             int               `json:"memoryMB"`
-	DataPrefix           string            `json:"dataPrefix"`
-	Generators           map[string]string `json:"generators,omitempty"` // in the image: name -> commit, "" where it is unknown
-	Locks                map[string]string `json:"locks,omitempty"`      // of them: name -> hash of the lock, for those that have one
+	QueueURL             string `json:"queueUrl"`
+	DLQURL               string `json:"dlqUrl"`
+	QueueARN             string `json:"queueArn"`
+	DLQARN               string `json:"dlqArn"`
+	BucketName           string `json:"bucketName"`
+	FunctionName         string `json:"functionName"`
+	FunctionARN          string `json:"functionArn"`
+	ImageURI             string `json:"imageUri"` // repository@digest
+	RepositoryURL        string `json:"repositoryUrl"`
+	LogGroupName         string `json:"logGroupName"`
+	EventSourceMappingID string `json:"eventSourceMappingId"`
+	DashboardURL         string `json:"dashboardUrl"`
+	Region               string `json:"region"`
+	AccountID            string `json:"accountId"`
+	Architecture         string `json:"architecture"` // of the function: x86_64 or arm64
+	MemoryMB             int    `json:"memoryMB"`
+	DataPrefix           string `json:"dataPrefix"`
+	// in the image: name -> commit, "" where it is unknown
+	Generators map[string]string `json:"generators,omitempty"`
+	Locks      map[string]string `json:"locks,omitempty"` // of them: name -> hash of the lock, for those that have one
 
 	Endpoints
 }

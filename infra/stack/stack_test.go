@@ -16,7 +16,8 @@ func TestNames(t *testing.T) {
 	for _, name := range stack.Names() {
 		all[name] = name
 	}
-	all["memoryMB"], all["generators"], all["locks"] = 10240, map[string]string{"maze": "abc", "chess": ""}, map[string]string{"maze": "def"}
+	all["memoryMB"], all["generators"], all["locks"] = 10240, map[string]string{"maze": "abc", "chess": ""},
+		map[string]string{"maze": "def"}
 	text, err := json.Marshal(all)
 	if err != nil {
 		t.Fatal(err)

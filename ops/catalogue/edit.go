@@ -48,7 +48,8 @@ func Pin(root, name string, e generator.Entry) error {
 	// The text was changed in place: this proves that it says what it should.
 	got, err := generator.ParseCatalogue(path, text)
 	if err != nil || !reflect.DeepEqual(got, want) {
-		return fmt.Errorf("pin %s in %s: its entry is written in a way that cannot be edited: set its commit to %s by hand", name, path, e.Commit)
+		return fmt.Errorf("pin %s in %s: its entry is written in a way that cannot be edited: set its commit to %s by hand",
+			name, path, e.Commit)
 	}
 	return atomicfile.Write(path, text)
 }

@@ -46,15 +46,22 @@ x:
   commit: NEW
 `},
 		{"quoted", "x: {repository: 'org/ü', \"commit\": \"OLD\"}\n", "x: {repository: 'org/ü', \"commit\": NEW}\n"},
-		{"flow behind other characters", "x: {licence: 'ääää', commit: OLD, repository: org/x}", "x: {licence: 'ääää', commit: NEW, repository: org/x}"},
-		{"not yet, block", "x:\n    repository: org/x # here\n    licence: MIT\n", "x:\n    repository: org/x # here\n    commit: NEW\n    licence: MIT\n"},
+		{"flow behind other characters", "x: {licence: 'ääää', commit: OLD, repository: org/x}",
+			"x: {licence: 'ääää', commit: NEW, repository: org/x}"},
+		{"not yet, block", "x:\n    repository: org/x # here\n    licence: MIT\n",
+			"x:\n    repository: org/x # here\n    commit: NEW\n    licence: MIT\n"},
 		{"not yet, block, at the end", "x:\n  repository: org/x", "x:\n  repository: org/x\n  commit: NEW\n"},
-		{"not yet, flow", "x: {repository: org/x, chunk_size: 100} # small\n", "x: {repository: org/x, commit: NEW, chunk_size: 100} # small\n"},
-		{"merged", "a: &a {licence: MIT}\nx:\n  <<: *a\n  repository: org/x\n  commit: OLD\n", "a: &a {licence: MIT}\nx:\n  <<: *a\n  repository: org/x\n  commit: NEW\n"},
-		{"Windows' line ends", "x:\r\n  repository: org/x\r\n  commit: OLD\r\n", "x:\r\n  repository: org/x\r\n  commit: NEW\r\n"},
-		{"added", "# Ours\na: {licence: MIT}", "# Ours\na: {licence: MIT}\nx:\n  repository: org/new\n  commit: NEW\n  licence: MIT\n"},
+		{"not yet, flow", "x: {repository: org/x, chunk_size: 100} # small\n",
+			"x: {repository: org/x, commit: NEW, chunk_size: 100} # small\n"},
+		{"merged", "a: &a {licence: MIT}\nx:\n  <<: *a\n  repository: org/x\n  commit: OLD\n",
+			"a: &a {licence: MIT}\nx:\n  <<: *a\n  repository: org/x\n  commit: NEW\n"},
+		{"Windows' line ends", "x:\r\n  repository: org/x\r\n  commit: OLD\r\n",
+			"x:\r\n  repository: org/x\r\n  commit: NEW\r\n"},
+		{"added", "# Ours\na: {licence: MIT}",
+			"# Ours\na: {licence: MIT}\nx:\n  repository: org/new\n  commit: NEW\n  licence: MIT\n"},
 		{"added to nothing", "", "x:\n  repository: org/new\n  commit: NEW\n  licence: MIT\n"},
-		{"added to a comment", "# nothing yet\n", "# nothing yet\nx:\n  repository: org/new\n  commit: NEW\n  licence: MIT\n"},
+		{"added to a comment", "# nothing yet\n",
+			"# nothing yet\nx:\n  repository: org/new\n  commit: NEW\n  licence: MIT\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -117,7 +124,9 @@ func TestPinAny(t *testing.T) {
 		for range rapid.IntRange(1, 12).Draw(r, "pins") {
 			name := rapid.StringMatching(`(true|null|no|[0-9]{1,3}|[A-Za-z0-9][A-Za-z0-9._-]{0,6})`).Draw(r, "name")
 			commit := rapid.StringMatching(`[0-9a-f]{40}`).Draw(r, "commit")
-			if err := Pin(root, name, generator.Entry{Repository: rapid.SampledFrom([]string{"org/a", "./with: colon", "# no"}).Draw(r, "repository"), Commit: commit}); err != nil {
+			if err := Pin(root, name,
+				generator.Entry{Repository: rapid.SampledFrom([]string{"org/a", "./with: colon", "# no"}).Draw(r, "repository"),
+					Commit: commit}); err != nil {
 				r.Fatal(err)
 			}
 			want[name] = commit

@@ -68,7 +68,8 @@ func clone(ctx context.Context, dir, url, commit string) (string, error) {
 // fetchAll fetches every branch and tag, for servers that hand out nothing less,
 // and keeps of them what is wanted.
 func fetchAll(ctx context.Context, dir, want string) error {
-	if _, err := git(ctx, dir, true, "fetch", "--quiet", "--no-tags", "origin", "+HEAD:refs/all/HEAD", "+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*"); err != nil {
+	if _, err := git(ctx, dir, true, "fetch", "--quiet", "--no-tags", "origin", "+HEAD:refs/all/HEAD",
+		"+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*"); err != nil {
 		return err
 	}
 	if want == "HEAD" {
@@ -82,7 +83,8 @@ func fetchAll(ctx context.Context, dir, want string) error {
 		return err
 	}
 	for line := range strings.Lines(all) {
-		if _, err := git(ctx, dir, false, "update-ref", "-d", strings.TrimSpace(strings.TrimPrefix(line, "delete "))); err != nil {
+		if _, err := git(ctx, dir, false, "update-ref", "-d",
+			strings.TrimSpace(strings.TrimPrefix(line, "delete "))); err != nil {
 			return err
 		}
 	}
@@ -117,7 +119,8 @@ func examine(ctx context.Context, dir, entry string) (notes []string, err error)
 	if info, err := root.Stat(filepath.FromSlash(entry)); err != nil || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%w: it has no %s", errNoProgram, entry)
 	}
-	if large, err := git(ctx, dir, false, "grep", "--cached", "-l", "-I", "-e", "^version https://git-lfs.github.com/spec/"); err == nil {
+	if large, err := git(ctx, dir, false, "grep", "--cached", "-l", "-I", "-e",
+		"^version https://git-lfs.github.com/spec/"); err == nil {
 		notes = append(notes, fmt.Sprintf("%d of its files are in Git LFS and are not fetched", strings.Count(large, "\n")+1))
 	}
 	return notes, nil
@@ -157,7 +160,8 @@ func holds(ctx context.Context, dir string) (string, error) {
 	}
 	if changes != "" {
 		first, _, _ := strings.Cut(changes, "\n")
-		return "", occupied("%s has local changes (%s): commit them elsewhere, or move it away", dir, strings.TrimSpace(first))
+		return "", occupied("%s has local changes (%s): commit them elsewhere, or move it away", dir,
+			strings.TrimSpace(first))
 	}
 	return head, nil
 }
@@ -186,7 +190,8 @@ func replaceable(ctx context.Context, dir, head string) error {
 	for line := range strings.Lines(ignored) {
 		name := strings.TrimSpace(strings.TrimPrefix(line, "!! "))
 		if !strings.HasSuffix(name, "__pycache__/") && !strings.HasSuffix(name, ".pyc") {
-			return occupied("%s holds files that git ignores (%s), and is not at the commit of the catalogue: move them away", dir, name)
+			return occupied("%s holds files that git ignores (%s), and is not at the commit of the catalogue: move them away",
+				dir, name)
 		}
 	}
 	return nil

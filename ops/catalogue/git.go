@@ -28,19 +28,23 @@ import (
 func git(ctx context.Context, dir string, own bool, args ...string) (string, error) {
 	always := []string{"-C", dir, "--no-optional-locks"}
 	for _, setting := range []string{
-		"core.hooksPath=" + os.DevNull, "core.fsmonitor=false", "core.attributesFile=" + os.DevNull, "core.askPass=", "credential.interactive=false",
-		"submodule.recurse=false", "fetch.recurseSubmodules=false", "gc.auto=0", "maintenance.auto=false", "advice.detachedHead=false",
+		"core.hooksPath=" + os.DevNull, "core.fsmonitor=false", "core.attributesFile=" + os.DevNull, "core.askPass=",
+		"credential.interactive=false",
+		"submodule.recurse=false", "fetch.recurseSubmodules=false", "gc.auto=0", "maintenance.auto=false",
+		"advice.detachedHead=false",
 		"http.lowSpeedLimit=1000", "http.lowSpeedTime=30",
 	} {
 		always = append(always, "-c", setting)
 	}
 	cmd := exec.CommandContext(ctx, "git", append(always, args...)...)
 	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "GIT_") || own && strings.HasPrefix(name, "GIT_SSH") || own && strings.HasPrefix(name, "GIT_SSL") {
+		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "GIT_") || own && strings.HasPrefix(name, "GIT_SSH") ||
+			own && strings.HasPrefix(name, "GIT_SSL") {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "SSH_ASKPASS=false", "GCM_INTERACTIVE=never", "GIT_LFS_SKIP_SMUDGE=1",
+	cmd.Env = append(cmd.Env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=false", "SSH_ASKPASS=false",
+		"GCM_INTERACTIVE=never", "GIT_LFS_SKIP_SMUDGE=1",
 		"GIT_ALLOW_PROTOCOL=file:git:http:https:ssh", "GIT_NO_LAZY_FETCH=1")
 	if !own {
 		cmd.Env = append(cmd.Env, "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_CONFIG_NOSYSTEM=1", "GIT_ATTR_NOSYSTEM=1")
@@ -89,8 +93,10 @@ func (e *gitError) Error() string {
 }
 
 var (
-	absentPattern  = regexp.MustCompile(`could not read (Username|Password)|Repository not found|repository '.*' not found|does not appear to be a git repository|does not exist|No such file or directory|not found: did you run git update-server-info|terminal prompts disabled`)
-	refusedPattern = regexp.MustCompile(`not our ref|unadvertised object|does not support shallow|no such remote ref|couldn't find remote ref|Server does not allow request`)
+	absentPattern = regexp.MustCompile(
+		`could not read (Username|Password)|Repository not found|repository '.*' not found|does not appear to be a git repository|does not exist|No such file or directory|not found: did you run git update-server-info|terminal prompts disabled`)
+	refusedPattern = regexp.MustCompile(
+		`not our ref|unadvertised object|does not support shallow|no such remote ref|couldn't find remote ref|Server does not allow request`)
 )
 
 // absent reports whether git failed because there is no such repository, as far as
@@ -128,5 +134,6 @@ func location(root, server, repository string) (string, error) {
 	case sshPattern.MatchString(repository):
 		return repository, nil
 	}
-	return "", fmt.Errorf("repository %q is neither owner/name on GitHub, nor a URL, nor a path that begins with / or ./", repository)
+	return "", fmt.Errorf("repository %q is neither owner/name on GitHub, nor a URL, nor a path that begins with / or ./",
+		repository)
 }

@@ -177,7 +177,8 @@ func limitedUntil(h http.Header) time.Time {
 	if seconds, err := strconv.Atoi(h.Get("Retry-After")); err == nil {
 		return time.Now().Add(time.Duration(seconds) * time.Second)
 	}
-	if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil && h.Get("X-RateLimit-Remaining") == "0" {
+	if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil &&
+		h.Get("X-RateLimit-Remaining") == "0" {
 		return time.Unix(reset, 0)
 	}
 	return time.Time{}

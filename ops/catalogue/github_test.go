@@ -31,11 +31,14 @@ func api(t *testing.T, token string) *httptest.Server {
 			t.Errorf("asked %s", r.URL)
 		}
 		if page < 3 {
-			w.Header().Set("Link", fmt.Sprintf(`<%s/orgs/big/repos?per_page=100&page=1>; rel="first", <%s/orgs/big/repos?per_page=100&page=%d>; rel="next"`, server.URL, server.URL, page+1))
+			w.Header().Set("Link", fmt.Sprintf(
+				`<%s/orgs/big/repos?per_page=100&page=1>; rel="first", <%s/orgs/big/repos?per_page=100&page=%d>; rel="next"`,
+				server.URL, server.URL, page+1))
 		}
 		var list []string
 		for i := 100 * (page - 1); i < min(100*page, 250); i++ {
-			list = append(list, fmt.Sprintf(`{"name":"g%03d","full_name":"big/g%03d","size":5,"license":{"spdx_id":"MIT"}}`, i, i))
+			list = append(list, fmt.Sprintf(`{"name":"g%03d","full_name":"big/g%03d","size":5,"license":{"spdx_id":"MIT"}}`, i,
+				i))
 		}
 		if page == 2 { // shifted by one that was made meanwhile
 			list[0] = `{"name":"g099","full_name":"big/g099","size":5,"license":{"spdx_id":"MIT"}}`
@@ -67,8 +70,10 @@ func api(t *testing.T, token string) *httptest.Server {
 		w.Header().Set("Link", `</orgs/endless/repos>; rel="next"`)
 		fmt.Fprint(w, `[]`)
 	})
-	mux.HandleFunc("/orgs/proxy/repos", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>Please log in") })
-	mux.HandleFunc("/orgs/ill/repos", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "oops", http.StatusBadGateway) })
+	mux.HandleFunc("/orgs/proxy/repos",
+		func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>Please log in") })
+	mux.HandleFunc("/orgs/ill/repos",
+		func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "oops", http.StatusBadGateway) })
 	return server
 }
 
@@ -92,12 +97,14 @@ func TestRepositories(t *testing.T) {
 		"proxy":   "is no list of repositories",
 		"ill":     "502 Bad Gateway: no reason given",
 	} {
-		if list, err := (GitHub{API: server.URL}).Repositories(t.Context(), owner); err == nil || !strings.Contains(err.Error(), want) {
+		if list, err := (GitHub{API: server.URL}).Repositories(t.Context(), owner); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, %v, want ...%s...", owner, list, err, want)
 		}
 	}
 	server.Close()
-	if _, err := (GitHub{API: server.URL}).Repositories(t.Context(), "big"); err == nil || !strings.Contains(err.Error(), "ask GitHub: ") {
+	if _, err := (GitHub{API: server.URL}).Repositories(t.Context(), "big"); err == nil ||
+		!strings.Contains(err.Error(), "ask GitHub: ") {
 		t.Errorf("down: %v", err)
 	}
 }
@@ -122,11 +129,13 @@ func TestToken(t *testing.T) {
 		}
 	}
 	server := api(t, "Bearer secret-token")
-	if list, err := (GitHub{API: server.URL, Token: "secret-token"}).Repositories(t.Context(), "big"); err != nil || len(list) != 249 {
+	if list, err := (GitHub{API: server.URL, Token: "secret-token"}).Repositories(t.Context(), "big"); err != nil ||
+		len(list) != 249 {
 		t.Errorf("got %d, %v", len(list), err)
 	}
 	_, err := GitHub{API: server.URL, Token: "old-token"}.Repositories(t.Context(), "big")
-	if err == nil || !strings.Contains(err.Error(), "does not accept the token") || strings.Contains(err.Error(), "old-token") {
+	if err == nil || !strings.Contains(err.Error(), "does not accept the token") ||
+		strings.Contains(err.Error(), "old-token") {
 		t.Errorf("got %v", err)
 	}
 }

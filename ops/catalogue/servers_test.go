@@ -28,7 +28,8 @@ func webServer(t *testing.T, dir string, before func(w http.ResponseWriter, r *h
 	if _, err := os.Stat(backend); err != nil {
 		t.Skipf("this git has no git-http-backend: %v", err)
 	}
-	handler := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1"}, Stderr: io.Discard}
+	handler := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1"},
+		Stderr: io.Discard}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if before != nil && before(w, r) {
 			return
@@ -78,7 +79,8 @@ func TestServers(t *testing.T) {
 				t.Log(r.Reason)
 				return
 			}
-			if r.State != Fetched || read(t, filepath.Join(root, "a", program)) != "pin" || user(t, filepath.Join(root, "a"), "rev-parse", "HEAD") != pin {
+			if r.State != Fetched || read(t, filepath.Join(root, "a", program)) != "pin" ||
+				user(t, filepath.Join(root, "a"), "rev-parse", "HEAD") != pin {
 				t.Errorf("got %+v", r)
 			}
 			if refs := user(t, filepath.Join(root, "a"), "for-each-ref"); strings.Contains(refs, "\n") {
@@ -142,7 +144,8 @@ func TestInterrupted(t *testing.T) {
 					t.Fatal(err)
 				}
 				<-asked
-				if _, err := (&Syncer{Root: root}).Sync(t.Context(), []string{"a"}, nil); err == nil || !strings.Contains(err.Error(), "another sync is at work") {
+				if _, err := (&Syncer{Root: root}).Sync(t.Context(), []string{"a"}, nil); err == nil ||
+					!strings.Contains(err.Error(), "another sync is at work") {
 					t.Errorf("beside another: %v", err)
 				}
 				if err := cmd.Process.Kill(); err != nil {

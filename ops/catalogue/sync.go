@@ -35,14 +35,15 @@ const (
 
 // Result is what became of one generator.
 type Result struct {
-	Name       string   `json:"name"`
-	Repository string   `json:"repository,omitempty"`
-	State      State    `json:"state"`
-	Commit     string   `json:"commit,omitempty"`  // that is there now, and in the catalogue
-	Before     string   `json:"before,omitempty"`  // that was there, or in the catalogue, if it was another
-	Commits    int      `json:"commits,omitempty"` // from Before to Commit; -1 if Commit does not descend from it or it cannot be known
-	Reason     string   `json:"reason,omitempty"`
-	Notes      []string `json:"notes,omitempty"`
+	Name       string `json:"name"`
+	Repository string `json:"repository,omitempty"`
+	State      State  `json:"state"`
+	Commit     string `json:"commit,omitempty"` // that is there now, and in the catalogue
+	Before     string `json:"before,omitempty"` // that was there, or in the catalogue, if it was another
+	// from Before to Commit; -1 if Commit does not descend from it or it cannot be known
+	Commits int      `json:"commits,omitempty"`
+	Reason  string   `json:"reason,omitempty"`
+	Notes   []string `json:"notes,omitempty"`
 }
 
 // Syncer fetches generators into their folder.
@@ -219,7 +220,8 @@ func (s *Syncer) add(ctx context.Context, root string, repository Repository) Re
 		return fail(ctx.Err())
 	}
 	if _, err := os.Lstat(filepath.Join(root, r.Name)); err == nil {
-		return fail(occupied("there is a folder %s already: move it away, or put it into the catalogue with its repository", filepath.Join(root, r.Name)))
+		return fail(occupied("there is a folder %s already: move it away, or put it into the catalogue with its repository",
+			filepath.Join(root, r.Name)))
 	}
 	url, err := location(root, s.server(), r.Repository)
 	if err != nil {
@@ -238,7 +240,8 @@ func (s *Syncer) add(ctx context.Context, root string, repository Repository) Re
 		return fail(err)
 	}
 	r.State, r.Commit = Added, commit
-	if err := s.pin(root, r.Name, generator.Entry{Repository: r.Repository, Commit: commit, Licence: repository.Licence}); err != nil {
+	if err := s.pin(root, r.Name, generator.Entry{Repository: r.Repository, Commit: commit,
+		Licence: repository.Licence}); err != nil {
 		return fail(err)
 	}
 	return r

@@ -32,8 +32,10 @@ func TestMain(m *testing.M) {
 // user runs git as somebody who works with it.
 func user(t testing.TB, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false",
-		"-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "-c", "protocol.file.allow=always", "-c", "filter.shout.clean=cat"}, args...)...)
+	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c",
+		"commit.gpgsign=false",
+		"-c", "core.hooksPath=/dev/null", "-c", "core.autocrlf=false", "-c", "protocol.file.allow=always", "-c",
+		"filter.shout.clean=cat"}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("git %v: %v\n%s", args, err, out)
@@ -129,13 +131,15 @@ func TestSync(t *testing.T) {
 	o := newOrigin(t)
 	first := o.commit(map[string]string{program: "first", "data.txt": "1\n"})
 	second := o.commit(map[string]string{program: "second"})
-	root := catalogueOf(t, map[string][2]string{"a": {o.bare, first}, "b": {"file://" + o.bare, second}, "c": {o.bare, ""}})
+	root := catalogueOf(t, map[string][2]string{"a": {o.bare, first}, "b": {"file://" + o.bare, second},
+		"c": {o.bare, ""}})
 	before := read(t, filepath.Join(root, generator.Catalogue))
 	relative, err := filepath.Rel(root, o.bare)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(root, generator.Catalogue), strings.Replace(before, fmt.Sprintf("%q", o.bare), "./"+relative, 1)+"own: {chunk_size: 7}\nleft: {repository: o/r, skip: it needs Blender}\n")
+	write(t, filepath.Join(root, generator.Catalogue), strings.Replace(before, fmt.Sprintf("%q", o.bare), "./"+relative,
+		1)+"own: {chunk_size: 7}\nleft: {repository: o/r, skip: it needs Blender}\n")
 	s := &Syncer{Root: root}
 	names := []string{"a", "b", "c", "left", "own"}
 	for range 2 {
@@ -176,10 +180,12 @@ func TestSync(t *testing.T) {
 		t.Errorf("found %+v, %v", found, err)
 	}
 	// The entry without a commit has got one.
-	if after := read(t, filepath.Join(root, generator.Catalogue)); !strings.Contains(after, "c: # here\n  repository: \""+o.bare+"\"\n  commit: "+second+"\n") {
+	if after := read(t, filepath.Join(root, generator.Catalogue)); !strings.Contains(after, "c: # here\n  repository: \""+
+		o.bare+"\"\n  commit: "+second+"\n") {
 		t.Errorf("catalogue:\n%s", after)
 	}
-	if _, err := s.Sync(t.Context(), []string{"bb"}, nil); err == nil || !strings.Contains(err.Error(), `no generator "bb"`) {
+	if _, err := s.Sync(t.Context(), []string{"bb"}, nil); err == nil ||
+		!strings.Contains(err.Error(), `no generator "bb"`) {
 		t.Errorf("an unknown name: %v", err)
 	}
 }
@@ -190,10 +196,12 @@ func TestSyncFails(t *testing.T) {
 	mixed := newOrigin(t)
 	without := mixed.commit(map[string]string{"readme": ""})
 	links := map[string]string{}
-	for name, target := range map[string]string{"absolute": "/etc/passwd", "up": "../../outside", "chain": "here/../../outside", "fine": "examples/generate.py", "dangling": "not-there", "self": "link"} {
+	for name, target := range map[string]string{"absolute": "/etc/passwd", "up": "../../outside",
+		"chain": "here/../../outside", "fine": "examples/generate.py", "dangling": "not-there", "self": "link"} {
 		o := newOrigin(t)
 		write(t, filepath.Join(o.work, program), "")
-		if err := errors.Join(os.Symlink(".", filepath.Join(o.work, "here")), os.Symlink(target, filepath.Join(o.work, "link"))); err != nil {
+		if err := errors.Join(os.Symlink(".", filepath.Join(o.work, "here")),
+			os.Symlink(target, filepath.Join(o.work, "link"))); err != nil {
 			t.Fatal(err)
 		}
 		links[name] = o.commit(nil)
@@ -206,7 +214,8 @@ func TestSyncFails(t *testing.T) {
 	gone := strings.Repeat("0", 39) + "1"
 	for _, test := range []struct{ name, repository, commit, want string }{
 		{"vanished", filepath.Join(t.TempDir(), "x.git"), commit, "is not there, or not public"},
-		{"missing commit", good.bare, gone, gone + " is in no branch or tag any more: ops generators sync --update takes the newest"},
+		{"missing commit", good.bare, gone,
+			gone + " is in no branch or tag any more: ops generators sync --update takes the newest"},
 		{"no program", mixed.bare, without, "it has no examples/generate.py"},
 		{"empty", newBare(t), "", "is empty: it has no commit"},
 		{"remote helper", "ext::touch%20" + filepath.Join(t.TempDir(), "x"), commit, "is neither owner/name"},
@@ -215,7 +224,8 @@ func TestSyncFails(t *testing.T) {
 		{"link up", links["up at"], links["up"], "its link link cannot be followed within its folder"},
 		{"link through another", links["chain at"], links["chain"], "its link link cannot be followed within its folder"},
 		{"link to itself", links["self at"], links["self"], "its link link cannot be followed within its folder"},
-		{"program behind a link", programLink.bare, programLink.commit(nil), "its link examples cannot be followed within its folder"},
+		{"program behind a link", programLink.bare, programLink.commit(nil),
+			"its link examples cannot be followed within its folder"},
 		{"link within", links["fine at"], links["fine"], ""},
 		{"link to nothing", links["dangling at"], links["dangling"], ""},
 	} {
@@ -251,7 +261,8 @@ func TestSyncRefusesNames(t *testing.T) {
 	root := t.TempDir()
 	for _, name := range []string{"../x", "a/b", "..", ".fetch", "'-x'", "/x"} {
 		write(t, filepath.Join(root, generator.Catalogue), name+": {repository: o/r}\n")
-		if _, err := (&Syncer{Root: root}).Sync(t.Context(), []string{strings.Trim(name, "'")}, nil); err == nil || !strings.Contains(err.Error(), "name ") {
+		if _, err := (&Syncer{Root: root}).Sync(t.Context(), []string{strings.Trim(name, "'")}, nil); err == nil ||
+			!strings.Contains(err.Error(), "name ") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -274,11 +285,16 @@ func TestSyncOccupied(t *testing.T) {
 		{"no clone", "is no clone", func(t *testing.T, dir string) { write(t, filepath.Join(dir, program), "mine") }},
 		{"a file", "is a file", func(t *testing.T, dir string) { write(t, dir, "mine") }},
 		{"a link", "is a link", func(t *testing.T, dir string) { _ = os.Symlink(o.work, dir) }},
-		{"broken", "no clone that can be used", func(t *testing.T, dir string) { write(t, filepath.Join(dir, ".git", "HEAD"), "?") }},
-		{"changed", "has local changes (M examples/generate.py)", func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, program), "mine") }},
-		{"new file", "has local changes (?? new)", func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, "new"), "mine") }},
-		{"ignored file", "files that git ignores (data/)", func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, "data", "1"), "mine") }},
-		{"branch", "branches or commits of its own", func(t *testing.T, dir string) { clone(t, dir); user(t, dir, "branch", "mine") }},
+		{"broken", "no clone that can be used",
+			func(t *testing.T, dir string) { write(t, filepath.Join(dir, ".git", "HEAD"), "?") }},
+		{"changed", "has local changes (M examples/generate.py)",
+			func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, program), "mine") }},
+		{"new file", "has local changes (?? new)",
+			func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, "new"), "mine") }},
+		{"ignored file", "files that git ignores (data/)",
+			func(t *testing.T, dir string) { clone(t, dir); write(t, filepath.Join(dir, "data", "1"), "mine") }},
+		{"branch", "branches or commits of its own",
+			func(t *testing.T, dir string) { clone(t, dir); user(t, dir, "branch", "mine") }},
 		{"commit", "branches or commits of its own", func(t *testing.T, dir string) {
 			clone(t, dir)
 			user(t, dir, "commit", "-q", "--allow-empty", "-m", "mine")
@@ -352,7 +368,8 @@ func TestUpdate(t *testing.T) {
 	whole := broken.commit(map[string]string{program: "1", "of": "c"})
 	user(t, broken.work, "mv", program, "moved.py")
 	broken.commit(nil)
-	root := catalogueOf(t, map[string][2]string{"a": {o.bare, first}, "b": {"file://" + rewritten.bare, start}, "c": {broken.bare, whole}})
+	root := catalogueOf(t, map[string][2]string{"a": {o.bare, first}, "b": {"file://" + rewritten.bare, start},
+		"c": {broken.bare, whole}})
 	catalogue := filepath.Join(root, generator.Catalogue)
 	before := read(t, catalogue)
 	s := &Syncer{Root: root}
@@ -370,7 +387,8 @@ func TestUpdate(t *testing.T) {
 	if r := results[1]; r.State != Moved || r.Before != start || r.Commit != other || r.Commits != -1 {
 		t.Errorf("b: %+v", r)
 	}
-	if r := results[2]; r.State != Failed || r.Commit != whole || !strings.Contains(r.Reason, "it has no "+program) || read(t, filepath.Join(root, "c", program)) != "1" {
+	if r := results[2]; r.State != Failed || r.Commit != whole || !strings.Contains(r.Reason, "it has no "+program) ||
+		read(t, filepath.Join(root, "c", program)) != "1" {
 		t.Errorf("c: %+v", r)
 	}
 	if got, want := read(t, catalogue), strings.NewReplacer(first, third, start, other).Replace(before); got != want {
@@ -414,7 +432,8 @@ func TestAdd(t *testing.T) {
 	for i, want := range []struct {
 		state  State
 		reason string
-	}{{Added, ""}, {Skipped, "it has no " + program}, {Failed, "there is a folder"}, {Failed, "not there, or not public"}} {
+	}{{Added, ""}, {Skipped, "it has no " + program}, {Failed, "there is a folder"},
+		{Failed, "not there, or not public"}} {
 		if results[i].State != want.state || !strings.Contains(results[i].Reason, want.reason) {
 			t.Errorf("got %+v, want %v", results[i], want)
 		}
@@ -442,18 +461,21 @@ func TestSettings(t *testing.T) {
 			}
 		}
 	}
-	write(t, filepath.Join(home, ".gitconfig"), fmt.Sprintf("[core]\n\tautocrlf = true\n\thooksPath = %[1]s/hooks\n\tfsmonitor = %[1]s/hooks/post-checkout\n[init]\n\ttemplateDir = %[1]s/template\n"+
-		"[filter \"shout\"]\n\tsmudge = tr a-z A-Z\n\trequired = true\n[submodule]\n\trecurse = true\n[url \"%[2]s\"]\n\tinsteadOf = https://git.example.invalid/\n", home, t.TempDir()+"/"))
+	write(t, filepath.Join(home, ".gitconfig"),
+		fmt.Sprintf("[core]\n\tautocrlf = true\n\thooksPath = %[1]s/hooks\n\tfsmonitor = %[1]s/hooks/post-checkout\n[init]\n\ttemplateDir = %[1]s/template\n"+
+			"[filter \"shout\"]\n\tsmudge = tr a-z A-Z\n\trequired = true\n[submodule]\n\trecurse = true\n[url \"%[2]s\"]\n\tinsteadOf = https://git.example.invalid/\n", home, t.TempDir()+"/"))
 	o, sub := newOrigin(t), newOrigin(t)
 	sub.commit(map[string]string{"x": ""})
 	user(t, o.work, "submodule", "--quiet", "add", sub.bare, "module")
 	pointer := "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
-	commit := o.commit(map[string]string{program: "a\nb\n", ".gitattributes": "examples/* filter=shout\n*.bin filter=lfs\n", "x.bin": pointer})
+	commit := o.commit(map[string]string{program: "a\nb\n",
+		".gitattributes": "examples/* filter=shout\n*.bin filter=lfs\n", "x.bin": pointer})
 	t.Setenv("HOME", home)
 	t.Setenv("GIT_DIR", filepath.Join(home, "elsewhere")) // as inside a hook
 	root := catalogueOf(t, map[string][2]string{"a": {o.bare, commit}})
 	r := synced(t, &Syncer{Root: root}, "a")
-	if r.State != Fetched || strings.Join(r.Notes, "; ") != "its submodule module is not fetched; 1 of its files are in Git LFS and are not fetched" {
+	if r.State != Fetched || strings.Join(r.Notes,
+		"; ") != "its submodule module is not fetched; 1 of its files are in Git LFS and are not fetched" {
 		t.Errorf("got %+v", r)
 	}
 	if got := read(t, filepath.Join(root, "a", program)); got != "a\nb\n" {

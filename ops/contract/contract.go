@@ -184,7 +184,8 @@ func (k *check) run(ctx context.Context, o order) (m *made, err error) {
 	case err != nil:
 		return nil, err
 	case !o.watched:
-		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(), rss: m.result.PeakRSS})
+		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(),
+			rss: m.result.PeakRSS})
 	}
 	return m, nil
 }
@@ -205,7 +206,8 @@ func (k *check) try(ctx context.Context, o order) (*made, error) {
 		env = append(env, variable)
 	}
 	var err error
-	m.result, err = k.Runs.Run(ctx, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed, Scratch: m.scratch, Env: env, Apart: o.watched})
+	m.result, err = k.Runs.Run(ctx, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed,
+		Scratch: m.scratch, Env: env, Apart: o.watched})
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -244,7 +246,8 @@ func (k *check) lucky(ctx context.Context, chunk int) (*made, error) {
 		}
 		switch {
 		case m.failure == nil && first != nil:
-			k.report.add(Unlucky, Notes, "seed %d makes it fail (%s), seed %d does not: a worker tries three", first.seed, first.failure, m.seed)
+			k.report.add(Unlucky, Notes, "seed %d makes it fail (%s), seed %d does not: a worker tries three", first.seed,
+				first.failure, m.seed)
 			return m, nil
 		case m.failure == nil || !m.failure.Cause.Policy().NextSeed:
 			return m, nil

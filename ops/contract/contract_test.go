@@ -47,60 +47,83 @@ var cases = []struct {
 	{"organisation", "organisation.py", Keeps, nil},
 	{"datafactory", "datafactory.py", Notes, []string{"same_seed: its metadata hold the time"}},
 	{"pipeline", "pipeline.py", Keeps, nil},
-	{"seedless", "seedless.py", Notes, []string{"command_line: it takes no --seed", "same_seed: the same command again makes other files in 3 of 3 samples: final_frame.png, first_frame.png, prompt.txt"}},
-	{"blender", "faults.py", Fails, []string{"output: environment: a module is missing: ModuleNotFoundError: No module named 'bpy'"}},
+	{"seedless", "seedless.py", Notes, []string{"command_line: it takes no --seed",
+		"same_seed: the same command again makes other files in 3 of 3 samples: final_frame.png, first_frame.png, prompt.txt"}},
+	{"blender", "faults.py", Fails,
+		[]string{"output: environment: a module is missing: ModuleNotFoundError: No module named 'bpy'"}},
 
 	// It makes no samples.
 	{"elsewhere", "elsewhere.py", Fails, []string{"command_line: its command line has no --num-samples"}},
 	{"crashes", "faults.py", Fails, []string{"output: crashed: exit status 1: ValueError: no puzzle can be found"}},
 	{"hangs", "faults.py", Fails, []string{"output: timed_out:"}},
 	{"out-of-memory", "faults.py", Fails, []string{"output: out_of_memory:"}},
-	{"no-opencv", "faults.py", Fails, []string{"output: incomplete_output: faults_task/faults_0000 has no ground_truth video"}},
-	{"silent", "faults.py", Fails, []string{"output: incomplete_output: no sample below a *_task folder, 3 were asked for"}},
+	{"no-opencv", "faults.py", Fails,
+		[]string{"output: incomplete_output: faults_task/faults_0000 has no ground_truth video"}},
+	{"silent", "faults.py", Fails,
+		[]string{"output: incomplete_output: no sample below a *_task folder, 3 were asked for"}},
 	{"flat", "faults.py", Fails, []string{"output: incomplete_output: no sample below a *_task folder"}},
 	{"one-short", "faults.py", Fails, []string{"output: incomplete_output: 2 written of 3 samples asked for"}},
 	{"two-domains", "faults.py", Fails, []string{"output: incomplete_output: samples of two domains, faults and others"}},
 	{"uneven", "faults.py", Fails, []string{"output: incomplete_output: faults_task/faults_0001 holds"}},
 	{"wants-rubric", "faults.py", Fails, []string{"output: incomplete_output: faults_task/faults_0000 has no rubric.txt"}},
-	{"full-disk", "faults.py", Fails, []string{"output: corrupt_output: faults_task/faults_0000/ground_truth.mp4: is a truncated MP4"}},
-	{"half-pictures", "faults.py", Fails, []string{"output: corrupt_output: faults_task/faults_0000/first_frame.png: is a truncated PNG"}},
+	{"full-disk", "faults.py", Fails,
+		[]string{"output: corrupt_output: faults_task/faults_0000/ground_truth.mp4: is a truncated MP4"}},
+	{"half-pictures", "faults.py", Fails,
+		[]string{"output: corrupt_output: faults_task/faults_0000/first_frame.png: is a truncated PNG"}},
 	{"links", "faults.py", Fails, []string{"output: unsafe_output: faults_task/faults_0000/extra.png is a symbolic link"}},
 	{"resolves", "faults.py", Fails, []string{"network: environment: the generator wanted the network"}},
 
 	// It makes some.
 	{"unlucky", "faults.py", Notes, []string{"unlucky_seeds: (crashed: exit status 1: ValueError: no puzzle for seed"}},
-	{"capped", "faults.py", Breaks, []string{"twice: it makes 3 samples, but not 6: incomplete_output: 5 written of 6 samples asked for"}},
-	{"exhausted", "faults.py", Breaks, []string{"twice: it makes 3 samples, but not 6: crashed: exit status 1: RuntimeError: all 5 puzzles are used"}},
-	{"works-once", "faults.py", Breaks, []string{"same_seed: the same command again fails: crashed", "output: one chunk of two fails: crashed", "twice: it makes 3 samples, but not 6: crashed",
+	{"capped", "faults.py", Breaks,
+		[]string{"twice: it makes 3 samples, but not 6: incomplete_output: 5 written of 6 samples asked for"}},
+	{"exhausted", "faults.py", Breaks,
+		[]string{"twice: it makes 3 samples, but not 6: crashed: exit status 1: RuntimeError: all 5 puzzles are used"}},
+	{"works-once", "faults.py", Breaks, []string{"same_seed: the same command again fails: crashed",
+		"output: one chunk of two fails: crashed", "twice: it makes 3 samples, but not 6: crashed",
 		"watching: without network and /dev/shm, and watched, it fails: crashed"}},
-	{"few-puzzles", "faults.py", Notes, []string{"other_seed: 3 of 3 samples of another seed are the same puzzles: it may have few", "other_seed: of 3 samples of one run only 2 are distinct"}},
+	{"few-puzzles", "faults.py", Notes,
+		[]string{"other_seed: 3 of 3 samples of another seed are the same puzzles: it may have few",
+			"other_seed: of 3 samples of one run only 2 are distinct"}},
 	{"videoless", "faults.py", Keeps, nil},
 	{"movies", "faults.py", Keeps, nil},
-	{"unseeded", "faults.py", Breaks, []string{"same_seed: makes other files in 3 of 3 samples: final_frame.png, first_frame.png, prompt.txt"}},
+	{"unseeded", "faults.py", Breaks,
+		[]string{"same_seed: makes other files in 3 of 3 samples: final_frame.png, first_frame.png, prompt.txt"}},
 	{"half-seeded", "faults.py", Breaks, []string{"same_seed: makes other files in 3 of 3 samples: final_frame.png"}},
-	{"same-for-all", "faults.py", Breaks, []string{"other_seed: another seed makes the same samples: its chunks come out alike"}},
-	{"alike", "seedless.py", Breaks, []string{"command_line: it takes no --seed", "other_seed: its chunks come out alike: it has no seed"}},
-	{"hash-alone", "faults.py", Breaks, []string{"hash_seed: depends on PYTHONHASHSEED, which a worker sets to the seed, and on --seed not at all"}},
+	{"same-for-all", "faults.py", Breaks,
+		[]string{"other_seed: another seed makes the same samples: its chunks come out alike"}},
+	{"alike", "seedless.py", Breaks, []string{"command_line: it takes no --seed",
+		"other_seed: its chunks come out alike: it has no seed"}},
+	{"hash-alone", "faults.py", Breaks,
+		[]string{"hash_seed: depends on PYTHONHASHSEED, which a worker sets to the seed, and on --seed not at all"}},
 	{"hash-too", "faults.py", Notes, []string{"hash_seed: depends on PYTHONHASHSEED too"}},
 	{"mixes", "faults.py", Notes, []string{"prefix: of 6 samples the first 3 are others"}},
 	{"own-folder", "faults.py", Breaks, []string{"own_folder: it writes into its own folder: cache/shapes.bin"}},
 	{"own-files", "faults.py", Breaks, []string{"own_folder: it wants to write to its own files: state.txt"}},
 	{"home", "faults.py", Notes, []string{"home: it writes into the home folder: .cache/shapes/list.json"}},
-	{"outside", "faults.py", Breaks, []string{"outside: it wants to write outside its folders, where a worker does not let it: /usr/share/shapes.bin, /var/shapes.bin"}},
+	{"outside", "faults.py", Breaks,
+		[]string{"outside: it wants to write outside its folders, where a worker does not let it: /usr/share/shapes.bin, /var/shapes.bin"}},
 	{"asks-network", "faults.py", Notes, []string{"network: it asks for the network (192.0.2.1:9), and does without"}},
 	{"needs-network", "faults.py", Breaks, []string{"network: it needs the network ("}},
-	{"processes", "faults.py", Breaks, []string{"shared_memory: it needs shared memory (a multiprocessing lock or queue): without, it fails: crashed"}},
+	{"processes", "faults.py", Breaks,
+		[]string{"shared_memory: it needs shared memory (a multiprocessing lock or queue): without, it fails: crashed"}},
 	{"segments", "faults.py", Breaks, []string{"shared_memory: it needs shared memory (multiprocessing.shared_memory)"}},
-	{"tries-processes", "faults.py", Notes, []string{"shared_memory: it asks for shared memory (a multiprocessing lock or queue), and does without"}},
-	{"fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: Helvetica.ttc"}},
-	{"pillow-fonts", "faults.py", Notes, []string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: arial.ttf"}},
-	{"notices", "faults.py", Notes, []string{"watching: without network and /dev/shm, and watched, it makes other files: final_frame.png, first_frame.png, prompt.txt"}},
+	{"tries-processes", "faults.py", Notes,
+		[]string{"shared_memory: it asks for shared memory (a multiprocessing lock or queue), and does without"}},
+	{"fonts", "faults.py", Notes,
+		[]string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: Helvetica.ttc"}},
+	{"pillow-fonts", "faults.py", Notes,
+		[]string{"fonts: it draws with fonts of the machine: kit.ttf; fonts that it looks for are not here: arial.ttf"}},
+	{"notices", "faults.py", Notes,
+		[]string{"watching: without network and /dev/shm, and watched, it makes other files: final_frame.png, first_frame.png, prompt.txt"}},
 	{"crowded", "faults.py", Keeps, nil},
 	{"pipes", "faults.py", Notes, []string{"watching: it could not be watched: watch/seen is no plain file"}},
-	{"leads-out", "faults.py", Notes, []string{"watching: it could not be watched: openat watch/seen: path escapes from parent"}},
+	{"leads-out", "faults.py", Notes,
+		[]string{"watching: it could not be watched: openat watch/seen: path escapes from parent"}},
 	{"long-lines", "faults.py", Keeps, nil},
 	{"frames", "faults.py", Keeps, nil},
-	{"huge-pictures", "faults.py", Breaks, []string{"decodable: 3 pictures or videos cannot be decoded, such as faults_00000000/first_frame.png: has 65535 by 65535 pixels, more than are decoded"}},
+	{"huge-pictures", "faults.py", Breaks,
+		[]string{"decodable: 3 pictures or videos cannot be decoded, such as faults_00000000/first_frame.png: has 65535 by 65535 pixels, more than are decoded"}},
 	{"leaves-much", "faults.py", Keeps, nil},
 	{"hoards", "faults.py", Keeps, nil},
 }
@@ -279,12 +302,15 @@ func details(t *testing.T, r *Report) {
 		return
 	}
 	c := r.Cost
-	if c == nil || c.StartCPU+c.SampleCPU <= 0 || c.StartWall+c.SampleWall <= 0 || c.SampleFiles < 3 || c.SampleBytes < 100 || c.PeakRSS < 1<<20 || c.Machine == "" {
+	if c == nil || c.StartCPU+c.SampleCPU <= 0 || c.StartWall+c.SampleWall <= 0 || c.SampleFiles < 3 ||
+		c.SampleBytes < 100 || c.PeakRSS < 1<<20 || c.Machine == "" {
 		t.Errorf("the cost is %+v", c)
 	}
 	switch r.Generator {
 	case "datafactory":
-		if r.Flags.Output != "--output-dir" || r.Flags.NoVideo != "--no-video" || !slices.Contains(r.Files, "metadata.json") || !slices.Equal(r.Seen.Programs, []string{"git"}) || r.LeftInTmp != 3 || !r.Times {
+		if r.Flags.Output != "--output-dir" || r.Flags.NoVideo != "--no-video" ||
+			!slices.Contains(r.Files, "metadata.json") || !slices.Equal(r.Seen.Programs, []string{"git"}) || r.LeftInTmp != 3 ||
+			!r.Times {
 			t.Errorf("got %+v", r)
 		}
 	case "pipeline":
@@ -317,7 +343,8 @@ func details(t *testing.T, r *Report) {
 // organisation is a generator that keeps the contract, with its environment.
 func organisation(t *testing.T) *generator.Generator {
 	t.Helper()
-	index, err := (&generator.Builder{Root: folder(t), Dir: t.TempDir(), Names: []string{"organisation"}}).Build(t.Context())
+	index, err := (&generator.Builder{Root: folder(t), Dir: t.TempDir(), Names: []string{"organisation"}}).Build(
+		t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

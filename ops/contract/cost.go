@@ -27,7 +27,8 @@ type Advice struct {
 // whose samples differ much in cost needs more of them.
 func (k *check) cost(first *made) {
 	g := k.generator
-	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second), Machine: plan.Machine(), Samples: 2 * k.Samples}
+	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second),
+		Machine: plan.Machine(), Samples: 2 * k.Samples}
 	var cpu, wall []point
 	less, more := int64(0), int64(0)
 	for i, m := range k.measured {

@@ -131,14 +131,16 @@ func decode(text []byte, to *any) error {
 func isTime(name string, v any) bool {
 	switch v := v.(type) {
 	case string:
-		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999", time.DateTime, time.RFC1123, time.ANSIC} {
+		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999",
+			time.DateTime, time.RFC1123, time.ANSIC} {
 			if _, err := time.Parse(layout, v); err == nil {
 				return true
 			}
 		}
 	case json.Number:
 		name = strings.ToLower(name)
-		return strings.Contains(name, "time") || strings.Contains(name, "date") || strings.HasSuffix(name, "created") || strings.HasSuffix(name, "_at")
+		return strings.Contains(name, "time") || strings.Contains(name, "date") || strings.HasSuffix(name, "created") ||
+			strings.HasSuffix(name, "_at")
 	}
 	return false
 }

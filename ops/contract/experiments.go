@@ -33,7 +33,8 @@ func (k *check) all(ctx context.Context) error {
 	}
 	r.Files = sample.Shape(r.Files)
 	k.leftovers(first)
-	for _, experiment := range []func(context.Context, *made) error{k.sameSeed, k.otherSeed, k.twice, k.hashSeed, k.apart} {
+	for _, experiment := range []func(context.Context, *made) error{k.sameSeed, k.otherSeed, k.twice, k.hashSeed,
+		k.apart} {
 		if err := experiment(ctx, first); err != nil {
 			return err
 		}
@@ -117,7 +118,8 @@ func (k *check) sameSeed(ctx context.Context, first *made) error {
 	r.SameSeed, r.Times = new(d.none()), d.times
 	switch {
 	case !d.none():
-		r.add(SameSeed, level, "the same command again makes other files in %d of %d samples: %s", d.samples, len(first.samples), named(d.in, len(d.in)))
+		r.add(SameSeed, level, "the same command again makes other files in %d of %d samples: %s", d.samples,
+			len(first.samples), named(d.in, len(d.in)))
 	case d.times:
 		r.add(SameSeed, Notes, "its metadata hold the time, all else is the same when it is run again")
 	}
@@ -151,7 +153,8 @@ func (k *check) otherSeed(ctx context.Context, first *made) error {
 	case alike:
 		r.add(OtherSeed, Breaks, "its chunks come out alike: it has no seed, and draws from none that changes")
 	case same > 0:
-		r.add(OtherSeed, Notes, "%d of %d samples of another seed are the same puzzles: it may have few", same, len(other.samples))
+		r.add(OtherSeed, Notes, "%d of %d samples of another seed are the same puzzles: it may have few", same,
+			len(other.samples))
 	}
 	if len(distinct) < len(prints) && !alike {
 		r.add(OtherSeed, Notes, "of %d samples of one run only %d are distinct", len(prints), len(distinct))
@@ -311,7 +314,8 @@ func (k *check) missed(x resource, how string) {
 		*x.needs = new(false)
 		k.report.add(x.property, Notes, "it asks for %s, and does without", name)
 	default:
-		k.report.add(x.property, Notes, "it asks for %s; whether it needs it cannot be found out here, where nothing can be taken away from a process", name)
+		k.report.add(x.property, Notes,
+			"it asks for %s; whether it needs it cannot be found out here, where nothing can be taken away from a process", name)
 	}
 }
 
@@ -330,7 +334,8 @@ func (k *check) places() {
 		k.report.add(OwnFolder, Breaks, "it wants to write to its own files: %s", named(own, len(own)))
 	}
 	if len(outside) > 0 {
-		k.report.add(Outside, Breaks, "it wants to write outside its folders, where a worker does not let it: %s", named(outside, len(outside)))
+		k.report.add(Outside, Breaks, "it wants to write outside its folders, where a worker does not let it: %s",
+			named(outside, len(outside)))
 	}
 }
 
@@ -371,7 +376,8 @@ func (k *check) decodable(ctx context.Context, m *made) error {
 	case len(wrong) > 0:
 		k.report.add(Decodable, Breaks, "%d pictures or videos cannot be decoded, such as %s", len(wrong), wrong[0])
 	case unknown:
-		k.report.add(Decodable, Notes, "its videos are whole, but were not decoded: neither its environment nor this machine has PyAV, OpenCV or ffmpeg")
+		k.report.add(Decodable, Notes,
+			"its videos are whole, but were not decoded: neither its environment nor this machine has PyAV, OpenCV or ffmpeg")
 	}
 	return nil
 }

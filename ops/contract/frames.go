@@ -38,7 +38,8 @@ type video struct {
 // (PyAV, OpenCV, imageio-ffmpeg), or else the machine's ffmpeg, in the sandbox. It
 // keeps thumbnails of count frames of each, spread evenly. The files must lie below dir, in which
 // folders are made for the work; no generator may be able to write there itself.
-func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, files []string, count int) ([]video, error) {
+func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, files []string,
+	count int) ([]video, error) {
 	list, err := json.Marshal(files)
 	if err != nil {
 		return nil, err
@@ -60,7 +61,8 @@ func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, 
 	}
 	// A generator of frames: it may read what lies beside it, which are the videos.
 	_, err = runs.Run(ctx, generator.Request{
-		Samples: len(files), Generator: &generator.Generator{Name: "frames of " + g.Name, Dir: tool, Entry: "frames.py", Python: g.Python},
+		Samples: len(files), Generator: &generator.Generator{Name: "frames of " + g.Name, Dir: tool, Entry: "frames.py",
+			Python: g.Python},
 		Command: []string{"python", "frames.py", fmt.Sprint(count), "output"}, Scratch: scratch,
 	})
 	if err != nil {
@@ -68,7 +70,8 @@ func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, 
 	}
 	// What decodes belongs to the generator's environment.
 	broken := func(err error) error {
-		return &generator.Failure{Cause: task.CorruptOutput, Detail: fmt.Sprintf("what it made of %d files cannot be read: %v", len(files), err)}
+		return &generator.Failure{Cause: task.CorruptOutput,
+			Detail: fmt.Sprintf("what it made of %d files cannot be read: %v", len(files), err)}
 	}
 	text, err := readLeft(scratch, "output/frames.json", mostFrame)
 	if err != nil {
@@ -121,7 +124,8 @@ func readPPM(data []byte) (*frame, error) {
 	if len(parts) != 4 {
 		return nil, fmt.Errorf("a frame is no picture")
 	}
-	if _, err := fmt.Sscan(string(parts[1]), &f.width, &f.height); err != nil || f.width < 1 || f.height < 1 || f.width > sample.MaxPixels || f.height > sample.MaxPixels || len(parts[3]) != 3*f.width*f.height {
+	if _, err := fmt.Sscan(string(parts[1]), &f.width, &f.height); err != nil || f.width < 1 || f.height < 1 ||
+		f.width > sample.MaxPixels || f.height > sample.MaxPixels || len(parts[3]) != 3*f.width*f.height {
 		return nil, fmt.Errorf("a frame of %q has %d bytes", parts[1], len(parts[3]))
 	}
 	f.pixels = parts[3]
@@ -177,7 +181,8 @@ func isVideo(name string) bool {
 
 // decoded decodes every picture and video of samples and says what is wrong with
 // them. unknown is true when there are videos and nothing to decode them with.
-func decoded(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
+func decoded(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string,
+	samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
 	var files, names []string
 	for _, s := range samples {
 		for _, f := range s.Files {

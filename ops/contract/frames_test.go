@@ -29,7 +29,8 @@ func withDecoder(t *testing.T, names ...string) *generator.Index {
 			t.Fatal(err)
 		}
 	}
-	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: names, Progress: func(line string) { t.Log(line) }}).Build(t.Context())
+	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: names,
+		Progress: func(line string) { t.Log(line) }}).Build(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,8 @@ func TestDecode(t *testing.T) {
 			}
 			continue
 		}
-		if len(r.Findings) != 1 || r.Findings[0].Property != Decodable || r.Findings[0].Level != Breaks || !strings.HasPrefix(r.Findings[0].Text, want) {
+		if len(r.Findings) != 1 || r.Findings[0].Property != Decodable || r.Findings[0].Level != Breaks ||
+			!strings.HasPrefix(r.Findings[0].Text, want) {
 			t.Errorf("%s: %+v", name, r.Findings)
 		}
 	}
@@ -75,7 +77,8 @@ func TestDecoderHangs(t *testing.T) {
 	if err := os.WriteFile(python, []byte("#!/bin/sh\nexec sleep 20\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	_, err := decodeVideos(t.Context(), &plan.Runs{Timeout: 200 * time.Millisecond}, &generator.Generator{Name: "slow", Python: python}, dir, []string{"video.mp4"}, 0)
+	_, err := decodeVideos(t.Context(), &plan.Runs{Timeout: 200 * time.Millisecond},
+		&generator.Generator{Name: "slow", Python: python}, dir, []string{"video.mp4"}, 0)
 	if f := plan.Blame(err); f == nil || f.Cause != task.TimedOut {
 		t.Errorf("got %v", err)
 	}

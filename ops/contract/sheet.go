@@ -39,7 +39,8 @@ const PerSheet = 25
 // video, its final frame, and its name above. Where the video cannot be decoded a
 // box says so. Of what is decoded one picture is in memory at a time. Give it PerSheet
 // samples at most. dir is a folder for the work; the samples must lie below it.
-func ContactSheet(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample, count int) (image.Image, error) {
+func ContactSheet(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample,
+	count int) (image.Image, error) {
 	var files []string
 	at := map[int]int{} // place of a sample's video in files
 	for n, s := range samples {
@@ -101,7 +102,8 @@ func ContactSheet(ctx context.Context, runs *plan.Runs, g *generator.Generator, 
 		width, height = max(width, wide, 2*gap+len(r.title)*basicfont.Face7x13.Advance), height+label+thumb+gap
 	}
 	sheet := image.NewRGBA(image.Rect(0, 0, width, height))
-	draw.Draw(sheet, sheet.Bounds(), image.NewUniform(color.Gray{0xdd}), image.Point{}, draw.Src) // most pictures are white at their edges
+	// most pictures are white at their edges
+	draw.Draw(sheet, sheet.Bounds(), image.NewUniform(color.Gray{0xdd}), image.Point{}, draw.Src)
 	y := gap
 	for _, r := range rows {
 		write(sheet, gap, y+13, r.title)

@@ -31,7 +31,8 @@ func watch(scratch string) (variable string, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	return "PYTHONPATH=" + dir + string(os.PathListSeparator) + filepath.Join(scratch, "work"), os.WriteFile(filepath.Join(dir, "sitecustomize.py"), watcher, 0o600)
+	return "PYTHONPATH=" + dir + string(os.PathListSeparator) + filepath.Join(scratch, "work"),
+		os.WriteFile(filepath.Join(dir, "sitecustomize.py"), watcher, 0o600)
 }
 
 // Seen is what a generator was seen to ask of the system.

@@ -26,7 +26,8 @@ func TestAlike(t *testing.T) {
 		{"pairs", []string{"abc", "abc", "def", "def", "xyz"}, nil, 4, 5, true},
 		{"single samples", []string{"a", "a", "a"}, nil, 0, 0, false},
 		{"the last one is shorter", []string{"abc", "abc", "ab"}, nil, 2, 3, true},
-		{"repaired", []string{"abc", "abc", "abc"}, map[int]string{3: "d", 4: "e", 5: "f", 6: "g", 7: "h", 8: "i"}, 0, 1, false},
+		{"repaired", []string{"abc", "abc", "abc"}, map[int]string{3: "d", 4: "e", 5: "f", 6: "g", 7: "h", 8: "i"}, 0, 1,
+			false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			v := NewView("g", task.Range{Start: 0, End: 100})
@@ -37,7 +38,8 @@ func TestAlike(t *testing.T) {
 				for _, letter := range chunk {
 					r.Samples = append(r.Samples, store.ReceiptSample{Index: at, Fingerprint: string(letter)})
 					if again, ok := test.repairs[at]; ok {
-						list = append(list, store.Receipt{Generator: "g", Epoch: 2, Start: at, End: at + 1, Indices: []int{at}, Samples: []store.ReceiptSample{{Index: at, Fingerprint: again}}})
+						list = append(list, store.Receipt{Generator: "g", Epoch: 2, Start: at, End: at + 1, Indices: []int{at},
+							Samples: []store.ReceiptSample{{Index: at, Fingerprint: again}}})
 					}
 					at++
 				}
@@ -46,7 +48,8 @@ func TestAlike(t *testing.T) {
 			report := GeneratorReport{}
 			report.Alike, report.Chunks = v.Alike()
 			if report.Alike != test.alike || report.Chunks != test.chunk || report.ChunksAlike() != test.mostOfThemAre {
-				t.Errorf("%d of %d chunks are alike, want %d of %d; most of them: %t", report.Alike, report.Chunks, test.alike, test.chunk, report.ChunksAlike())
+				t.Errorf("%d of %d chunks are alike, want %d of %d; most of them: %t", report.Alike, report.Chunks, test.alike,
+					test.chunk, report.ChunksAlike())
 			}
 		})
 	}
@@ -55,7 +58,8 @@ func TestAlike(t *testing.T) {
 // cellOf is a cell of the generator g with receipts.
 func cellOf(t testing.TB, cell task.Range, receipts ...store.Receipt) *store.Cell {
 	t.Helper()
-	text, err := (&store.Cell{Version: 1, Generator: "g", Start: cell.Start, End: cell.End, Epoch: len(receipts), Receipts: receipts}).Encode()
+	text, err := (&store.Cell{Version: 1, Generator: "g", Start: cell.Start, End: cell.End, Epoch: len(receipts),
+		Receipts: receipts}).Encode()
 	if err != nil {
 		t.Fatal(err)
 	}

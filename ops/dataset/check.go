@@ -142,7 +142,8 @@ func (i *inspection) record(c *store.Cell) {
 		if !slices.Contains(i.report.Domains, r.Domain) {
 			i.report.Domains = append(i.report.Domains, r.Domain)
 		}
-		e := recorded{cell: store.CellName{Key: c.Key(), Range: c.Range()}, id: r.ID(), domain: r.Domain, commit: r.Commit, lock: r.Lock}
+		e := recorded{cell: store.CellName{Key: c.Key(), Range: c.Range()}, id: r.ID(), domain: r.Domain, commit: r.Commit,
+			lock: r.Lock}
 		if r.Shard != nil && len(r.Current) > 0 {
 			i.shards[r.Shard.Key] = &shard{Object: *r.Shard, receipt: len(i.receipts)}
 		}
@@ -341,7 +342,8 @@ func (i *inspection) again(ctx context.Context, e *recorded) (store.Receipt, err
 			}
 		}
 	}
-	return store.Receipt{}, fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples", e.cell.Key)
+	return store.Receipt{}, fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples",
+		e.cell.Key)
 }
 
 func (i *inspection) explainReceipt(ctx context.Context, place int, indices []int) error {

@@ -51,7 +51,8 @@ func (i *inspection) readContents(ctx context.Context) error {
 			names = append(names, e.cell)
 		}
 	}
-	c := &contents{store: i.Store, trust: i.Trust, memory: semaphore.NewWeighted(memory), decoding: semaphore.NewWeighted(decoding)}
+	c := &contents{store: i.Store, trust: i.Trust, memory: semaphore.NewWeighted(memory),
+		decoding: semaphore.NewWeighted(decoding)}
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	done := 0
@@ -75,13 +76,15 @@ func (i *inspection) readContents(ctx context.Context) error {
 }
 
 // readContentsOf has the objects of one receipt read.
-func (i *inspection) readContentsOf(ctx context.Context, group *errgroup.Group, c *contents, r store.Receipt, finished func()) error {
+func (i *inspection) readContentsOf(ctx context.Context, group *errgroup.Group, c *contents, r store.Receipt,
+	finished func()) error {
 	place := i.view.order[r.ID()]
 	if place == 0 {
 		return fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples", r.ReadFrom)
 	}
 	e := &i.receipts[place-1]
-	live := slices.DeleteFunc(slices.Clone(r.Current), func(s store.ReceiptSample) bool { return s.Index < i.view.Range.Start || s.Index >= i.view.Range.End })
+	live := slices.DeleteFunc(slices.Clone(r.Current),
+		func(s store.ReceiptSample) bool { return s.Index < i.view.Range.Start || s.Index >= i.view.Range.End })
 	if len(live) == 0 {
 		return nil
 	}
@@ -142,7 +145,8 @@ type undecodable struct {
 
 // check reads the objects of the samples that a receipt describes, but for those
 // known to be hurt.
-func (c *contents) check(ctx context.Context, r store.Receipt, live []store.ReceiptSample, hurt map[string]bool) ([]Damage, []undecodable, error) {
+func (c *contents) check(ctx context.Context, r store.Receipt, live []store.ReceiptSample,
+	hurt map[string]bool) ([]Damage, []undecodable, error) {
 	if r.Shard != nil {
 		if hurt[r.Shard.Key] {
 			return nil, nil, nil
@@ -241,7 +245,8 @@ func (e *hereError) Unwrap() error { return e.error }
 // temporaryFile keeps a large object until it is closed.
 func temporaryFile(from io.Reader, size int64) (*os.File, error) {
 	failed := func(err error) error {
-		return &hereError{fmt.Errorf("objects of more than %d MiB go through the temporary folder, and %s cannot be used: %w: make room there, or name another folder with TMPDIR", inMemory>>20, os.TempDir(), err)}
+		return &hereError{fmt.Errorf(
+			"objects of more than %d MiB go through the temporary folder, and %s cannot be used: %w: make room there, or name another folder with TMPDIR", inMemory>>20, os.TempDir(), err)}
 	}
 	file, err := os.CreateTemp("", "vm-dataset-verify-")
 	if err != nil {
@@ -348,7 +353,8 @@ func (c *contents) decode(ctx context.Context, data io.ReadSeeker) (wrong string
 
 // checkShard streams a shard: its bytes must be the receipt's, and its members
 // just the files of the samples it was written for.
-func (c *contents) checkShard(ctx context.Context, r store.Receipt, live []store.ReceiptSample) ([]Damage, []undecodable, error) {
+func (c *contents) checkShard(ctx context.Context, r store.Receipt, live []store.ReceiptSample) ([]Damage,
+	[]undecodable, error) {
 	if err := c.memory.Acquire(ctx, inMemory); err != nil {
 		return nil, nil, err
 	}
@@ -365,7 +371,8 @@ func (c *contents) checkShard(ctx context.Context, r store.Receipt, live []store
 	return found, bad, err
 }
 
-func (c *contents) readShard(ctx context.Context, from io.Reader, o store.Object, r store.Receipt, live []store.ReceiptSample) ([]Damage, []undecodable, error) {
+func (c *contents) readShard(ctx context.Context, from io.Reader, o store.Object, r store.Receipt,
+	live []store.ReceiptSample) ([]Damage, []undecodable, error) {
 	key := r.Shard.Key
 	if o.Size != r.Shard.Size {
 		return []Damage{{WrongSize, key, sizes(o.Size, r.Shard.Size)}}, nil, nil
@@ -394,7 +401,8 @@ func (c *contents) readShard(ctx context.Context, from io.Reader, o store.Object
 
 // readMembers reads an archive and says what is wrong with it, or "". Samples that
 // the receipt no longer describes may differ. The error is of this machine.
-func (c *contents) readMembers(ctx context.Context, from io.Reader, r store.Receipt, live []store.ReceiptSample) (bad []undecodable, wrong string, err error) {
+func (c *contents) readMembers(ctx context.Context, from io.Reader, r store.Receipt,
+	live []store.ReceiptSample) (bad []undecodable, wrong string, err error) {
 	type member struct {
 		index int
 		id    string
@@ -404,7 +412,8 @@ func (c *contents) readMembers(ctx context.Context, from io.Reader, r store.Rece
 	want := map[string]member{}
 	for _, s := range r.Samples {
 		for _, f := range s.Files {
-			want[s.ID+"/"+f.Name] = member{s.Index, s.ID, f, slices.ContainsFunc(live, func(l store.ReceiptSample) bool { return l.Index == s.Index })}
+			want[s.ID+"/"+f.Name] = member{s.Index, s.ID, f,
+				slices.ContainsFunc(live, func(l store.ReceiptSample) bool { return l.Index == s.Index })}
 		}
 	}
 	unpacked, err := gzip.NewReader(from)

@@ -44,7 +44,8 @@ func OpenJournal(path, about string, fresh bool) (*Journal, error) {
 	j := &Journal{file: file, done: map[string]bool{}}
 	first, rest, _ := strings.Cut(string(text), "\n")
 	began, of, _ := strings.Cut(first, " ")
-	if at, err := time.Parse(time.RFC3339, began); err != nil || fresh || of != about || time.Since(at) > JournalAge || time.Until(at) > 0 {
+	if at, err := time.Parse(time.RFC3339, began); err != nil || fresh || of != about || time.Since(at) > JournalAge ||
+		time.Until(at) > 0 {
 		if err := file.Rewrite(fmt.Appendln(nil, time.Now().UTC().Format(time.RFC3339), about)); err != nil {
 			return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), file.Close())
 		}

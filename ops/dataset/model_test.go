@@ -87,7 +87,8 @@ var goodGenerator = sync.OnceValues(func() (string, error) {
 	if err := errors.Join(err, os.MkdirAll(filepath.Dir(entry), 0o755), os.WriteFile(entry, source, 0o644)); err != nil {
 		return "", err
 	}
-	_, err = (&generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}).Build(context.Background())
+	_, err = (&generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}).Build(
+		context.Background())
 	return filepath.Join(dir, "index"), err
 })
 
@@ -98,18 +99,22 @@ func newLab(t *testing.T, seed uint64) *lab {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, io.Discard)
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
+		SecretKey: "b"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
 	l := &lab{t: t, random: rand.New(rand.NewPCG(seed, 0)), content: map[int]string{}, prints: map[string]string{}} //nolint:gosec // repeatable
 	client := func(through aws.HTTPClient) *s3.Client {
-		return s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: through, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+		return s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: through,
+			Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
 	}
 	l.client = client(quick)
 	l.store = store.New(l.client, "bucket")
-	l.handler, err = worker.New(worker.Config{Bucket: "bucket", Generators: index}, store.New(client(l), "bucket"), nil, io.Discard)
+	l.handler, err = worker.New(worker.Config{Bucket: "bucket", Generators: index}, store.New(client(l), "bucket"), nil,
+		io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +168,8 @@ func (l *lab) perform(t task.Task) {
 
 func (l *lab) newTask() task.Task {
 	l.runs++
-	return task.Task{Generator: "good", Seed: 7, ChunkSize: chunkOfModel, Format: l.format, RunID: fmt.Sprintf("run-%04d", l.runs)}
+	return task.Task{Generator: "good", Seed: 7, ChunkSize: chunkOfModel, Format: l.format,
+		RunID: fmt.Sprintf("run-%04d", l.runs)}
 }
 
 func (l *lab) note(format string, args ...any) {
@@ -259,7 +265,8 @@ func (l *lab) damage() {
 	remove, err := Removable(l.t.Context(), l.store, "good", report.plan.Remove)
 	l.must(err)
 	l.must(l.store.Delete(l.t.Context(), remove))
-	tasks, changed, err := Restorations(l.t.Context(), l.store, "good", slices.Concat(report.plan.Gone, report.plan.Corrupt))
+	tasks, changed, err := Restorations(l.t.Context(), l.store, "good",
+		slices.Concat(report.plan.Gone, report.plan.Corrupt))
 	l.must(err)
 	if changed > 0 {
 		l.t.Errorf("%d receipts have changed meanwhile", changed)
@@ -337,7 +344,8 @@ func (l *lab) must(err error) {
 }
 
 func (l *lab) put(key string, data []byte) {
-	_, err := l.client.PutObject(l.t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: &key, Body: bytes.NewReader(data)})
+	_, err := l.client.PutObject(l.t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: &key,
+		Body: bytes.NewReader(data)})
 	l.must(err)
 }
 

@@ -50,7 +50,8 @@ type Ref struct {
 
 // Plan returns what the report found to be mended, or nil if there is nothing.
 func (r *Report) Plan(st *store.Store, checked task.Range) *Plan {
-	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: st.Bucket(), Dataset: task.Dataset(st.Dataset().String()), Run: r.Run, Range: checked, Deep: r.Deep}
+	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: st.Bucket(), Dataset: task.Dataset(st.Dataset().String()),
+		Run: r.Run, Range: checked, Deep: r.Deep}
 	for _, g := range r.Generators {
 		if !g.Whole {
 			p.Generators = append(p.Generators, g.plan)
@@ -65,7 +66,10 @@ func (r *Report) Plan(st *store.Store, checked task.Range) *Plan {
 // Overwrites reports whether the plan has more than gaps and objects that are not
 // there: it would write over objects, or remove some.
 func (p *Plan) Overwrites() bool {
-	return slices.ContainsFunc(p.Generators, func(g GeneratorPlan) bool { return len(g.Corrupt)+len(g.Replace)+len(g.Remove) > 0 })
+	return slices.ContainsFunc(p.Generators, func(g GeneratorPlan) bool {
+		return len(g.Corrupt)+len(g.Replace)+
+			len(g.Remove) > 0
+	})
 }
 
 // Restores reports whether receipts stand whose objects are not there or wrong.
@@ -116,7 +120,8 @@ func ReadPlan(path string, st *store.Store) (*Plan, error) {
 
 // Restorations returns the tasks that make the referred receipts' objects again. A
 // receipt that is gone or was changed since is left out and counted.
-func Restorations(ctx context.Context, st *store.Store, generator string, refs []Ref) (tasks []task.Task, changed int, err error) {
+func Restorations(ctx context.Context, st *store.Store, generator string, refs []Ref) (tasks []task.Task, changed int,
+	err error) {
 	for _, ref := range refs {
 		c, err := st.Cell(ctx, ref.Key)
 		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrDamaged) {
@@ -131,7 +136,8 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 			continue
 		}
 		r := c.Receipts[at]
-		t := task.Task{Dataset: r.Dataset, Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize, PartSize: r.PartSize, Restore: r.Epoch, Attempt: r.Attempt}
+		t := task.Task{Dataset: r.Dataset, Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize,
+			PartSize: r.PartSize, Restore: r.Epoch, Attempt: r.Attempt}
 		if r.Indices != nil {
 			t.Indices, t.PartSize, t.Attempt = r.Indices, 0, r.FirstAttempt
 		} else {

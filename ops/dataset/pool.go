@@ -54,7 +54,8 @@ func estimate(drawn, distinct, once, twice int) Pool {
 	var variance float64
 	switch {
 	case f1 > 0 && f2 > 0:
-		variance = f1*(f1-1)/(2*(f2+1)) + f1*(2*f1-1)*(2*f1-1)/(4*(f2+1)*(f2+1)) + f1*f1*f2*(f1-1)*(f1-1)/(4*math.Pow(f2+1, 4))
+		variance = f1*(f1-1)/(2*(f2+1)) + f1*(2*f1-1)*(2*f1-1)/(4*(f2+1)*(f2+1)) +
+			f1*f1*f2*(f1-1)*(f1-1)/(4*math.Pow(f2+1, 4))
 	case f1 > 0 && d+unseen > 0:
 		variance = f1*(f1-1)/2 + f1*(2*f1-1)*(2*f1-1)/4 - math.Pow(f1, 4)/(4*(d+unseen))
 	}

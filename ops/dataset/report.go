@@ -98,25 +98,26 @@ func (r *Report) Add(g *GeneratorReport) {
 
 // GeneratorReport is what a check found of one generator.
 type GeneratorReport struct {
-	Name       string         `json:"name"`
-	Whole      bool           `json:"whole"`
-	Expected   int            `json:"expected"`
-	Samples    int            `json:"samples"`
-	Bytes      int64          `json:"bytes"`
-	Missing    []string       `json:"missing,omitempty"`          // ranges, first and last index
-	Damaged    map[Kind]int   `json:"damaged,omitempty"`          // how much there is of each kind
-	Examples   []Damage       `json:"examples,omitempty"`         // the first of each kind
-	Distinct   int            `json:"distinct"`                   // puzzles among the samples
-	Duplicates int            `json:"duplicates"`                 // samples that are the same puzzle as an earlier one
-	First      []Duplicate    `json:"first_duplicates,omitempty"` // of the duplicates
-	Chunks     int            `json:"chunks"`                     // receipts of two samples and more
-	Alike      int            `json:"chunks_alike,omitempty"`     // of these, the ones that hold the very samples of another
-	Pool       *Pool          `json:"pool,omitempty"`             // how many puzzles the generator has, judged by its duplicates
-	Seeds      []int          `json:"seeds"`                      // that made it; more than one where messages had their own
-	Domains    []string       `json:"domains,omitempty"`          // what its samples' ids begin with
-	Commits    map[string]int `json:"commits,omitempty"`          // samples by commit of the generator
-	Locks      map[string]int `json:"locks,omitempty"`            // samples by lock of its packages
-	Resumed    int            `json:"resumed,omitempty"`          // receipts whose contents an interrupted check had read
+	Name       string       `json:"name"`
+	Whole      bool         `json:"whole"`
+	Expected   int          `json:"expected"`
+	Samples    int          `json:"samples"`
+	Bytes      int64        `json:"bytes"`
+	Missing    []string     `json:"missing,omitempty"`          // ranges, first and last index
+	Damaged    map[Kind]int `json:"damaged,omitempty"`          // how much there is of each kind
+	Examples   []Damage     `json:"examples,omitempty"`         // the first of each kind
+	Distinct   int          `json:"distinct"`                   // puzzles among the samples
+	Duplicates int          `json:"duplicates"`                 // samples that are the same puzzle as an earlier one
+	First      []Duplicate  `json:"first_duplicates,omitempty"` // of the duplicates
+	Chunks     int          `json:"chunks"`                     // receipts of two samples and more
+	// of these, the ones that hold the very samples of another
+	Alike   int            `json:"chunks_alike,omitempty"`
+	Pool    *Pool          `json:"pool,omitempty"`    // how many puzzles the generator has, judged by its duplicates
+	Seeds   []int          `json:"seeds"`             // that made it; more than one where messages had their own
+	Domains []string       `json:"domains,omitempty"` // what its samples' ids begin with
+	Commits map[string]int `json:"commits,omitempty"` // samples by commit of the generator
+	Locks   map[string]int `json:"locks,omitempty"`   // samples by lock of its packages
+	Resumed int            `json:"resumed,omitempty"` // receipts whose contents an interrupted check had read
 
 	plan GeneratorPlan
 }
@@ -177,12 +178,14 @@ func wrongReceipt(r store.Receipt, c *store.Cell) string {
 		return fmt.Sprintf("its format is %.40q", r.Format)
 	case (r.Format == task.Tar) != (r.Shard != nil):
 		return "its format and its objects do not fit"
-	case len(r.Samples) == 0 || r.Samples[0].Index != r.Start || r.Samples[len(r.Samples)-1].Index != r.End-1 || !c.Range().Contains(r.Range()):
+	case len(r.Samples) == 0 || r.Samples[0].Index != r.Start || r.Samples[len(r.Samples)-1].Index != r.End-1 ||
+		!c.Range().Contains(r.Range()):
 		return "its samples and its range do not fit"
 	}
 	if r.Shard != nil {
 		held, ok := d.ShardRange(r.Shard.Key)
-		if !ok || !held.Contains(r.Range()) || !strings.HasPrefix(r.Shard.Key, d.SamplesPrefix(r.Generator)) || !hashPattern.MatchString(r.Shard.SHA256) {
+		if !ok || !held.Contains(r.Range()) || !strings.HasPrefix(r.Shard.Key, d.SamplesPrefix(r.Generator)) ||
+			!hashPattern.MatchString(r.Shard.SHA256) {
 			return "its shard is no shard of its samples"
 		}
 	}

@@ -23,8 +23,9 @@ type Rounds struct {
 	Limit float64  // draws in all that are bearable, as a multiple of the samples wanted
 	Used  int      // highest attempt that a repair task was ever sent with, beyond what receipts tell
 
-	Look   func(ctx context.Context, v *View) error               // takes in what has come since
-	Repair func(ctx context.Context, repairs [][]task.Task) error // sends them, a list for each generator of the run, and waits until each is committed or has failed
+	Look func(ctx context.Context, v *View) error // takes in what has come since
+	// sends them, a list for each generator of the run, and waits until each is committed or has failed
+	Repair func(ctx context.Context, repairs [][]task.Task) error
 	Say    func(line string)
 }
 
@@ -48,7 +49,8 @@ func (o Outcome) String() string {
 	case Exhausted:
 		return fmt.Sprintf("%s; it is exhausted: it has %s puzzles", head, o.Pool)
 	case TooCostly:
-		return fmt.Sprintf("%s; it has hardly enough, %s puzzles: the rest would take more draws than --max-draws allows", head, o.Pool)
+		return fmt.Sprintf("%s; it has hardly enough, %s puzzles: the rest would take more draws than --max-draws allows",
+			head, o.Pool)
 	case Failed:
 		return head + "; its repair tasks fail"
 	}
@@ -93,7 +95,8 @@ func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
 				r.Say(o.String())
 				continue
 			}
-			r.Say(fmt.Sprintf("%s: %d duplicates; it has %s puzzles; %.0f draws in all are expected", v.Generator, len(duplicates), pool, math.Ceil(draws)))
+			r.Say(fmt.Sprintf("%s: %d duplicates; it has %s puzzles; %.0f draws in all are expected", v.Generator,
+				len(duplicates), pool, math.Ceil(draws)))
 			o.Rounds++
 			working = true
 			attempt := NextAttempt(max(v.Attempt, r.Used))
@@ -124,7 +127,8 @@ func RepairTasks(run task.Run, g task.RunGenerator, attempt int, indices []int) 
 		for n < len(indices) && (n < max(run.Batch, 1) || indices[n]/size == indices[n-1]/size) && n < task.MaxSamples {
 			n++
 		}
-		tasks = append(tasks, task.Task{Generator: g.Name, Indices: slices.Clone(indices[:n]), Attempt: attempt, Seed: run.Seed, Format: run.Format, ChunkSize: size})
+		tasks = append(tasks, task.Task{Generator: g.Name, Indices: slices.Clone(indices[:n]), Attempt: attempt,
+			Seed: run.Seed, Format: run.Format, ChunkSize: size})
 		indices = indices[n:]
 	}
 	return tasks

@@ -48,7 +48,8 @@ func (g *simulated) draw(seed int, n int) []string {
 func (g *simulated) make(t task.Task) {
 	for _, c := range t.Chunks() {
 		list := g.cells[c.Cell]
-		r := store.Receipt{Generator: t.Generator, RunSeed: t.Seed, ChunkSize: t.ChunkSize, Start: c.Keep.Start, End: c.Keep.End, Indices: c.Indices, Attempt: t.Attempt, Epoch: len(list) + 1}
+		r := store.Receipt{Generator: t.Generator, RunSeed: t.Seed, ChunkSize: t.ChunkSize, Start: c.Keep.Start,
+			End: c.Keep.End, Indices: c.Indices, Attempt: t.Attempt, Epoch: len(list) + 1}
 		if c.Indices != nil {
 			r.FirstAttempt = t.Attempt
 		}
@@ -95,7 +96,8 @@ func (g *simulated) rounds(t *testing.T, run task.Run) *Rounds {
 // begin makes the samples of a run.
 func (g *simulated) begin(samples, chunk, seed int) task.Run {
 	g.cells, g.tried = map[task.Range][]store.Receipt{}, map[string]bool{}
-	run := task.Run{ID: "r", Seed: seed, Samples: samples, Batch: 5 * chunk, ChunkSize: chunk, Format: task.Files, Generators: []task.RunGenerator{{Name: "g"}}}
+	run := task.Run{ID: "r", Seed: seed, Samples: samples, Batch: 5 * chunk, ChunkSize: chunk, Format: task.Files,
+		Generators: []task.RunGenerator{{Name: "g"}}}
 	for _, t := range run.Plan() {
 		g.make(t)
 	}
@@ -145,7 +147,8 @@ func TestRoundsAtFullScale(t *testing.T) {
 					t.Fatal(err)
 				}
 				o := outcomes[0]
-				if o.Verdict != test.verdict && test.verdict != "" || o.Verdict == GoOn || o.Drawn != g.made || o.Distinct+o.Duplicates != test.samples {
+				if o.Verdict != test.verdict && test.verdict != "" || o.Verdict == GoOn || o.Drawn != g.made ||
+					o.Distinct+o.Duplicates != test.samples {
 					t.Errorf("seed %d: %+v", seed, o)
 				}
 				if o.Verdict == Distinct && o.Duplicates > 0 || o.Verdict != Distinct && o.Pool == nil {
@@ -204,7 +207,8 @@ func TestPoolEstimate(t *testing.T) {
 	for _, test := range []struct {
 		pool, draws int
 		skewed      bool
-	}{{7, 100, false}, {348, 1000, false}, {348, 10_000, false}, {13_300, 10_000, false}, {13_300, 2_000, false}, {13_300, 20_000, true}, {1_000_000, 10_000, false}} {
+	}{{7, 100, false}, {348, 1000, false}, {348, 10_000, false}, {13_300, 10_000, false}, {13_300, 2_000, false},
+		{13_300, 20_000, true}, {1_000_000, 10_000, false}} {
 		inside, trials, sum := 0, 25, 0
 		for seed := range trials {
 			g := &simulated{pool: test.pool, skewed: test.skewed}
@@ -224,9 +228,11 @@ func TestPoolEstimate(t *testing.T) {
 			}
 		}
 		mean := float64(sum) / float64(trials) / float64(test.pool)
-		t.Logf("pool %d, %d draws: the mean estimate is %.3f of it, %d of %d intervals hold it", test.pool, test.draws, mean, inside, trials)
+		t.Logf("pool %d, %d draws: the mean estimate is %.3f of it, %d of %d intervals hold it", test.pool, test.draws, mean,
+			inside, trials)
 		if !test.skewed && (inside < trials*8/10 || mean < 0.95 || mean > 1.25) || test.skewed && mean > 1.05 {
-			t.Errorf("pool %d, %d draws: the mean estimate is %.3f of it, %d of %d intervals hold it", test.pool, test.draws, mean, inside, trials)
+			t.Errorf("pool %d, %d draws: the mean estimate is %.3f of it, %d of %d intervals hold it", test.pool, test.draws,
+				mean, inside, trials)
 		}
 	}
 }
@@ -234,7 +240,8 @@ func TestPoolEstimate(t *testing.T) {
 func TestRepairTasks(t *testing.T) {
 	run := task.Run{Seed: 7, ChunkSize: 3, Batch: 2, Format: task.Tar}
 	var got [][]int
-	for _, x := range RepairTasks(run, task.RunGenerator{Name: "g"}, 2000, []int{1, 2, 9_999, 10_001, 10_002, 10_003, 10_004, 90_000}) {
+	for _, x := range RepairTasks(run, task.RunGenerator{Name: "g"}, 2000, []int{1, 2, 9_999, 10_001, 10_002, 10_003,
+		10_004, 90_000}) {
 		if err := x.Validate(); err != nil || x.Seed != 7 || x.Attempt != 2000 || x.ChunkSize != 3 || x.Format != task.Tar {
 			t.Errorf("%+v: %v", x, err)
 		}

@@ -26,12 +26,15 @@ type endless struct{ samples int }
 const filesOfEndless = 6
 
 func (e endless) receipt(n int) store.Receipt {
-	r := store.Receipt{Generator: "g", RunID: "r", RunSeed: 7, ChunkSize: 20, ChunkStart: 20 * n, Start: 20 * n, End: 20*n + 20, Epoch: 1, Format: task.Files, Domain: "maze",
-		Command: []string{"python", "examples/generate.py", "--num-samples", "20", "--seed", fmt.Sprint(n), "--output", "output"}}
+	r := store.Receipt{Generator: "g", RunID: "r", RunSeed: 7, ChunkSize: 20, ChunkStart: 20 * n, Start: 20 * n,
+		End: 20*n + 20, Epoch: 1, Format: task.Files, Domain: "maze",
+		Command: []string{"python", "examples/generate.py", "--num-samples", "20", "--seed", fmt.Sprint(n), "--output",
+			"output"}}
 	for i := r.Start; i < r.End; i++ {
 		s := store.ReceiptSample{ID: task.SampleID("maze", i), Index: i, Fingerprint: fmt.Sprintf("%032x", i)}
 		for f := range filesOfEndless {
-			s.Files = append(s.Files, store.ReceiptFile{Name: fmt.Sprintf("file_%d.png", f), Size: int64(1000 + i%7), SHA256: fmt.Sprintf("%064x", i*8+f)})
+			s.Files = append(s.Files, store.ReceiptFile{Name: fmt.Sprintf("file_%d.png", f), Size: int64(1000 + i%7),
+				SHA256: fmt.Sprintf("%064x", i*8+f)})
 		}
 		r.Samples = append(r.Samples, s)
 	}
@@ -45,7 +48,8 @@ func (e endless) key(prefix string, n int) (key string, size int, ok bool) {
 		return fmt.Sprintf("%s%08d_%08d.json", prefix, 20*n, 20*n+19), 1, true
 	case prefix == task.DefaultDataset.Prefix(task.DataKind)+"g/" && n < e.samples*filesOfEndless:
 		i := n / filesOfEndless
-		return task.DefaultDataset.FileKey("g", task.SampleID("maze", i), fmt.Sprintf("file_%d.png", n%filesOfEndless)), 1000 + i%7, true
+		return task.DefaultDataset.FileKey("g", task.SampleID("maze", i), fmt.Sprintf("file_%d.png", n%filesOfEndless)),
+			1000 + i%7, true
 	}
 	return "", 0, false
 }
@@ -58,7 +62,8 @@ func (e endless) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}
-		text, _ := (&store.Cell{Version: 1, Generator: "g", Start: first, End: first + 20, Epoch: 1, Receipts: []store.Receipt{e.receipt(first / 20)}}).Encode()
+		text, _ := (&store.Cell{Version: 1, Generator: "g", Start: first, End: first + 20, Epoch: 1,
+			Receipts: []store.Receipt{e.receipt(first / 20)}}).Encode()
 		_, _ = w.Write(text)
 		return
 	}
@@ -104,7 +109,8 @@ func TestMemory(t *testing.T) {
 	}
 	server := httptest.NewServer(endless{samples})
 	defer server.Close()
-	client := s3.New(s3.Options{BaseEndpoint: &server.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	client := s3.New(s3.Options{BaseEndpoint: &server.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(nil),
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
 
 	peak, done := make(chan uint64), make(chan struct{})
 	go func() {

@@ -101,7 +101,8 @@ func (t *table) all() iter.Seq2[int, holder] {
 
 // NewView returns a view of nothing yet.
 func NewView(generator string, r task.Range) *View {
-	return &View{Generator: generator, Range: r, held: table{pages: map[int]*page{}}, seen: map[mark]int32{}, order: map[string]int32{}, cells: map[string]string{}}
+	return &View{Generator: generator, Range: r, held: table{pages: map[int]*page{}}, seen: map[mark]int32{},
+		order: map[string]int32{}, cells: map[string]string{}}
 }
 
 // Read adds the cells that have changed since the last Read. It fails on one that is
@@ -138,7 +139,8 @@ type Covered struct {
 // cells that are complete or empty: one request for each 1,000 cells, and one for each
 // that is partly committed. What known has of such a cell, by its ETag, is not read
 // again; it may be nil.
-func Coverage(ctx context.Context, st *store.Store, generator string, r task.Range, known map[string][]task.Range) (Covered, error) {
+func Coverage(ctx context.Context, st *store.Store, generator string, r task.Range,
+	known map[string][]task.Range) (Covered, error) {
 	var c Covered
 	var partial []store.CellName
 	var err error
@@ -351,7 +353,8 @@ func Spans(list []task.Range) []string {
 
 // Find returns the receipt that describes a sample, and what it says of it, or
 // store.ErrNotFound.
-func Find(ctx context.Context, st *store.Store, generator string, index int) (store.Receipt, store.ReceiptSample, error) {
+func Find(ctx context.Context, st *store.Store, generator string, index int) (store.Receipt, store.ReceiptSample,
+	error) {
 	list, err := st.Receipts(ctx, generator, task.Range{Start: index, End: index + 1})
 	if err != nil {
 		return store.Receipt{}, store.ReceiptSample{}, err

@@ -75,7 +75,10 @@ func Cloud(ctx context.Context, o *ui.Output, f *target.Flags) ([]Finding, error
 		{"mapping", d.mapping}, {"concurrency", d.concurrency}, {"logs", d.logGroup}}
 	if first[len(first)-1].State != "ok" { // the credentials
 		for i := range rest {
-			rest[i].run = func(context.Context) (string, error) { return "", skipped("needs credentials of the stack's account") }
+			rest[i].run = func(context.Context) (string, error) {
+				return "",
+					skipped("needs credentials of the stack's account")
+			}
 		}
 	}
 	second, err := examine(ctx, append(rest, check{"generators", d.generators}))
@@ -107,7 +110,8 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 
 // registryPattern is the host of an ECR registry.
 // https://docs.aws.amazon.com/AmazonECR/latest/userguide/Registries.html
-var registryPattern = regexp.MustCompile(`^(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^@:]+)`)
+var registryPattern = regexp.MustCompile(
+	`^(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^@:]+)`)
 
 // region looks whether all parts of the stack are in its region.
 func (d *doctor) region(context.Context) (string, error) {
@@ -188,7 +192,9 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 	}
 	// SQS counts a dead task's age from when it was first sent.
 	if dead.Retention <= tasks.Retention && d.t.Name != stack.Local {
-		return "", ui.WithHint(fmt.Errorf("it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it", ui.Span(dead.Retention), ui.Span(tasks.Retention)),
+		return "", ui.WithHint(fmt.Errorf(
+			"it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it",
+			ui.Span(dead.Retention), ui.Span(tasks.Retention)),
 			"a longer retention of the DLQ, or a shorter one of the queue, in the stack's configuration; then pulumi up")
 	}
 	depth, err := d.tasks.DLQDepth(ctx)
@@ -263,7 +269,9 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if timeout >= s.Visibility {
-		return "", ui.WithHint(fmt.Errorf("it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run", ui.Span(timeout), ui.Span(s.Visibility)),
+		return "", ui.WithHint(fmt.Errorf(
+			"it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run",
+			ui.Span(timeout), ui.Span(s.Visibility)),
 			"timeoutSeconds below visibilityTimeoutSeconds in the stack's configuration, then pulumi up")
 	}
 	return fmt.Sprintf("%s, %d MB, %s, at most %s", c.State, aws.ToInt32(c.MemorySize), d.t.Architecture,

@@ -34,7 +34,8 @@ func archive(members ...member) []byte {
 			h.Typeflag = tar.TypeReg
 		}
 		h.Size, h.Mode = int64(len(m.body)), 0o644
-		if err := errors.Join(a.WriteHeader(&h), func() error { _, err := io.WriteString(a, m.body); return err }()); err != nil {
+		if err := errors.Join(a.WriteHeader(&h),
+			func() error { _, err := io.WriteString(a, m.body); return err }()); err != nil {
 			panic(err)
 		}
 	}

@@ -69,7 +69,8 @@ func (v Inventory) FindLock(ctx context.Context, st *store.Store, receipt store.
 		if receipt.Image != "" {
 			way += ", or the image: docker pull " + receipt.Image
 		}
-		return nil, ui.WithHint(fmt.Errorf("the receipt's lock %.12s is neither in %s, nor in the history of that folder, nor in the bucket", hash,
+		return nil, ui.WithHint(fmt.Errorf(
+			"the receipt's lock %.12s is neither in %s, nor in the history of that folder, nor in the bucket", hash,
 			ui.FromHere(filepath.Join(v.Generators, generator.LocksFolder))), "%s", way)
 	case err != nil:
 		return nil, err

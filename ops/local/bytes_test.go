@@ -55,7 +55,8 @@ func TestSameBytesWhateverHappens(t *testing.T) {
 					if trial == 1 { // whole chunks, so that the shards are the same ones, too
 						batch = chunkSize * (1 + random.IntN(samples/chunkSize-1))
 					}
-					run := task.Run{Seed: 3, Samples: samples, Batch: batch, ChunkSize: chunkSize, Format: format, Generators: []task.RunGenerator{{Name: g.name}}}
+					run := task.Run{Seed: 3, Samples: samples, Batch: batch, ChunkSize: chunkSize, Format: format,
+						Generators: []task.RunGenerator{{Name: g.name}}}
 					t.Logf("batch %d, %d workers, %d kills (seed %d)", batch, workers, kills, seed)
 
 					dir := folderWith(t, g.prepared)
@@ -68,7 +69,8 @@ func TestSameBytesWhateverHappens(t *testing.T) {
 						}
 						committed := random.IntN(3) + n
 						eventually(t, "some chunks are committed", func() bool {
-							found, _ := filepath.Glob(filepath.Join(objectsDir(dir), Bucket, task.DefaultDataset.Prefix(task.ReceiptKind), g.name, "*.json"))
+							found, _ := filepath.Glob(filepath.Join(objectsDir(dir), Bucket, task.DefaultDataset.Prefix(task.ReceiptKind),
+								g.name, "*.json"))
 							return len(found) >= committed
 						})
 						time.Sleep(time.Duration(random.Int64N(int64(g.chunk)))) // anywhere in the next chunk

@@ -38,9 +38,11 @@ func readWorld(dir string, d task.Dataset) (*world, error) {
 		if name == other.ManifestKey() || strings.Contains(name, "/"+other.String()+"/") {
 			continue
 		}
-		isData, isReceipt := strings.HasPrefix(name, d.Prefix(task.DataKind)), strings.HasPrefix(name, d.Prefix(task.ReceiptKind))
+		isData, isReceipt := strings.HasPrefix(name, d.Prefix(task.DataKind)),
+			strings.HasPrefix(name, d.Prefix(task.ReceiptKind))
 		if !isData && !isReceipt {
-			if !slices.ContainsFunc([]string{d.Prefix(task.FailureKind), d.Prefix(task.RunKind), d.ManifestKey()}, func(p string) bool { return strings.HasPrefix(name, p) }) {
+			if !slices.ContainsFunc([]string{d.Prefix(task.FailureKind), d.Prefix(task.RunKind), d.ManifestKey()},
+				func(p string) bool { return strings.HasPrefix(name, p) }) {
 				w.strange = append(w.strange, name)
 			}
 			continue
@@ -163,7 +165,8 @@ func (c content) equals(t testing.TB, want content) {
 	t.Helper()
 	for id, o := range want.origins {
 		if got, there := c.origins[id]; there && got != o {
-			t.Errorf("%s was made with run seed %d at attempt %d, undisturbed with %d at %d", id, got.seed, got.attempt, o.seed, o.attempt)
+			t.Errorf("%s was made with run seed %d at attempt %d, undisturbed with %d at %d", id, got.seed, got.attempt, o.seed,
+				o.attempt)
 		}
 	}
 	if len(c.files) != len(want.files) {

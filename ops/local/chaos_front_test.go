@@ -194,7 +194,8 @@ func (f *front) handler(kindOf func(*http.Request) string, endpoint func(*stack.
 func endpointIsS3(kind string) bool { return strings.Contains(kind, " ") }
 
 // forward executes a request, whatever becomes of whoever sent it.
-func (f *front) forward(transport *http.Transport, r *http.Request, body []byte, endpoint func(*stack.Outputs) string) (*http.Response, []byte, error) {
+func (f *front) forward(transport *http.Transport, r *http.Request, body []byte,
+	endpoint func(*stack.Outputs) string) (*http.Response, []byte, error) {
 	o := f.outputs.Load()
 	if o == nil {
 		return nil, nil, http.ErrServerClosed

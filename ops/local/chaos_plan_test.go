@@ -107,7 +107,8 @@ func newSchedule(seed uint64) schedule {
 	}
 	// Three schedules of four have a bucket that throttles or is silent for a time.
 	if what := []string{"", "throttle", "throttle", "silence"}[random.IntN(4)]; what != "" {
-		s.events = append(s.events, event{at: some(0, s.length/2), what: what, n: random.IntN(1000), take: some(2*time.Second, 6*time.Second)})
+		s.events = append(s.events, event{at: some(0, s.length/2), what: what, n: random.IntN(1000),
+			take: some(2*time.Second, 6*time.Second)})
 	}
 	slices.SortFunc(s.events, func(a, b event) int { return int(a.at - b.at) })
 	return s

@@ -86,7 +86,8 @@ func installChaos(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.MkdirAll(generatorsDir(dir), 0o755), os.WriteFile(filepath.Join(generatorsDir(dir), generator.IndexFile), text, 0o644))
+	return errors.Join(os.MkdirAll(generatorsDir(dir), 0o755),
+		os.WriteFile(filepath.Join(generatorsDir(dir), generator.IndexFile), text, 0o644))
 }
 
 // mend ends what is wrong with the machine, as the moody generator sees it.
@@ -285,7 +286,8 @@ func (q queues) forget(ctx context.Context, hidden time.Duration) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	out, err := client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 2, VisibilityTimeout: int32(hidden.Seconds())})
+	out, err := client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 2,
+		VisibilityTimeout: int32(hidden.Seconds())})
 	if err != nil {
 		return 0, err
 	}
@@ -299,13 +301,15 @@ func (q queues) depth(ctx context.Context) (tasks, dead int, err error) {
 		return 0, 0, err
 	}
 	count := func(url string) int {
-		out, e := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll}})
+		out, e := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url,
+			AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll}})
 		if e != nil {
 			err = errors.Join(err, e)
 			return 0
 		}
 		n := 0
-		for _, name := range []string{"ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"} {
+		for _, name := range []string{"ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
+			"ApproximateNumberOfMessagesDelayed"} {
 			some, e := strconv.Atoi(out.Attributes[name])
 			err = errors.Join(err, e)
 			n += some
@@ -325,13 +329,15 @@ func (q queues) clear(ctx context.Context, causes ...string) (map[string]int, er
 	found := map[string]int{}
 	var kept []string
 	for {
-		out, err := client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &dlq, MaxNumberOfMessages: 10, VisibilityTimeout: 60, MessageAttributeNames: []string{"All"}})
+		out, err := client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{QueueUrl: &dlq, MaxNumberOfMessages: 10,
+			VisibilityTimeout: 60, MessageAttributeNames: []string{"All"}})
 		if err != nil {
 			return found, err
 		}
 		if len(out.Messages) == 0 {
 			for _, handle := range kept {
-				if _, err := client.ChangeMessageVisibility(ctx, &sqs.ChangeMessageVisibilityInput{QueueUrl: &dlq, ReceiptHandle: &handle, VisibilityTimeout: 0}); err != nil {
+				if _, err := client.ChangeMessageVisibility(ctx, &sqs.ChangeMessageVisibilityInput{QueueUrl: &dlq,
+					ReceiptHandle: &handle, VisibilityTimeout: 0}); err != nil {
 					return found, err
 				}
 			}
@@ -344,7 +350,8 @@ func (q queues) clear(ctx context.Context, causes ...string) (map[string]int, er
 				kept = append(kept, aws.ToString(m.ReceiptHandle))
 				continue
 			}
-			if _, err := client.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &dlq, ReceiptHandle: m.ReceiptHandle}); err != nil {
+			if _, err := client.DeleteMessage(ctx,
+				&sqs.DeleteMessageInput{QueueUrl: &dlq, ReceiptHandle: m.ReceiptHandle}); err != nil {
 				return found, err
 			}
 		}
@@ -353,7 +360,8 @@ func (q queues) clear(ctx context.Context, causes ...string) (map[string]int, er
 
 // runOps runs the program against the front, as against a cloud stack, and kills
 // it after a while if that is not 0. The exit status is -1 then.
-func runOps(ctx context.Context, dir string, f *front, life time.Duration, args ...string) (said string, status int, err error) {
+func runOps(ctx context.Context, dir string, f *front, life time.Duration, args ...string) (said string, status int,
+	err error) {
 	program, err := opsBinary()
 	if err != nil {
 		return "", 0, err
@@ -368,9 +376,13 @@ func runOps(ctx context.Context, dir string, f *front, life time.Duration, args 
 		defer cancel()
 	}
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, append([]string{"--outputs", outputsFile(dir), "--local-dir", dir, "--generators-dir", filepath.Join(root, "source"), "--yes"}, args...)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "AWS_ENDPOINT_URL_SQS=" + f.SQS.URL, "AWS_ENDPOINT_URL_S3=" + f.S3.URL,
-		"AWS_ACCESS_KEY_ID=" + accessKey, "AWS_SECRET_ACCESS_KEY=" + secretKey, "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
+	cmd := exec.CommandContext(ctx, program,
+		append([]string{"--outputs", outputsFile(dir), "--local-dir", dir, "--generators-dir", filepath.Join(root, "source"),
+			"--yes"}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "AWS_ENDPOINT_URL_SQS=" + f.SQS.URL,
+		"AWS_ENDPOINT_URL_S3=" + f.S3.URL,
+		"AWS_ACCESS_KEY_ID=" + accessKey, "AWS_SECRET_ACCESS_KEY=" + secretKey, "AWS_CONFIG_FILE=/dev/null",
+		"AWS_SHARED_CREDENTIALS_FILE=/dev/null",
 		"AWS_EC2_METADATA_DISABLED=true"}
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()

@@ -62,14 +62,16 @@ func TestChaos(t *testing.T) {
 					passed++
 				}
 				if done++; done%20 == 0 || !ok { // go test shows subtests at the end only
-					fmt.Printf("chaos: %d of %d passed after %s, the last with seed %d\n", passed, done, time.Since(began).Round(time.Second), seed)
+					fmt.Printf("chaos: %d of %d passed after %s, the last with seed %d\n", passed, done,
+						time.Since(began).Round(time.Second), seed)
 				}
 				mu.Unlock()
 			}
 		})
 	}
 	group.Wait()
-	fmt.Printf("chaos: %d of %d schedules passed in %s (seeds %d to %d)\n", passed, next, time.Since(began).Round(time.Second), first, first+uint64(next)-1)
+	fmt.Printf("chaos: %d of %d schedules passed in %s (seeds %d to %d)\n", passed, next,
+		time.Since(began).Round(time.Second), first, first+uint64(next)-1)
 }
 
 // undisturbed makes the datasets that every schedule must arrive at, each in both
@@ -139,7 +141,8 @@ func (c *chaos) test(want map[string]content) {
 func (c *chaos) run() map[string]content {
 	c.front.start()
 	defer c.front.close()
-	c.stack.order = elsewhere{Dir: c.dir, Workers: c.s.workers, Timeout: chaosTimeout, Visibility: chaosTimeout + 2*time.Second,
+	c.stack.order = elsewhere{Dir: c.dir, Workers: c.s.workers, Timeout: chaosTimeout, Visibility: chaosTimeout +
+		2*time.Second,
 		S3: c.front.S3.URL, SQS: c.front.SQS.URL, Behind: c.s.behind}
 	c.t.Cleanup(c.report)
 	c.log("schedule %+v", c.s)
@@ -236,7 +239,8 @@ func (c *chaos) do(ctx context.Context, e event) error {
 		c.log("forgot %d", n)
 		return err
 	case "send junk":
-		return c.send(ctx, []string{"no task", `{"type":"nobody","num_samples":1}`, `{"type":"moody","num_samples":-1}`, `{"type":"moody","num_samples":1,"sed":1}`}[e.n%4])
+		return c.send(ctx, []string{"no task", `{"type":"nobody","num_samples":1}`, `{"type":"moody","num_samples":-1}`,
+			`{"type":"moody","num_samples":1,"sed":1}`}[e.n%4])
 	case "outage":
 		c.front.window.Store(&window{time.Now().Add(e.take), slowDown, 1})
 	case "throttle":
@@ -252,7 +256,8 @@ func (c *chaos) do(ctx context.Context, e event) error {
 // ops runs the program and tells what it said.
 func (c *chaos) ops(ctx context.Context, life time.Duration, args ...string) (said string, status int) {
 	said, status, err := runOps(ctx, c.dir, c.front, life, args...)
-	c.log("ops %s: exit status %d, %v: %s", strings.Join(args, " "), status, err, strings.ReplaceAll(strings.TrimSpace(said), "\n", " | "))
+	c.log("ops %s: exit status %d, %v: %s", strings.Join(args, " "), status, err,
+		strings.ReplaceAll(strings.TrimSpace(said), "\n", " | "))
 	return said, status
 }
 
@@ -261,7 +266,8 @@ func (c *chaos) ops(ctx context.Context, life time.Duration, args ...string) (sa
 func (c *chaos) submit(ctx context.Context, r task.Run, n int) {
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
-	first := []string{"submit", "--dataset", r.Dataset.String(), "--run", r.ID, "--samples", fmt.Sprint(r.Samples), "--batch", fmt.Sprint(r.Batch), "--chunk", fmt.Sprint(r.ChunkSize),
+	first := []string{"submit", "--dataset", r.Dataset.String(), "--run", r.ID, "--samples", fmt.Sprint(r.Samples),
+		"--batch", fmt.Sprint(r.Batch), "--chunk", fmt.Sprint(r.ChunkSize),
 		"--seed", fmt.Sprint(r.Seed), "--format", string(r.Format)}
 	for _, g := range r.Generators {
 		first = append(first, "--generator", g.Name)
@@ -399,7 +405,8 @@ func (c *chaos) report() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.t.Logf("repeat with: go test ./ops/local -run TestChaos -chaos.schedules 1 -chaos.seed %d\n%s", c.s.seed, strings.Join(c.told, "\n"))
+	c.t.Logf("repeat with: go test ./ops/local -run TestChaos -chaos.schedules 1 -chaos.seed %d\n%s", c.s.seed,
+		strings.Join(c.told, "\n"))
 	if *chaosKeep {
 		c.t.Logf("everything is kept in %s", c.dir)
 		return

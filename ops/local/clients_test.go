@@ -13,8 +13,10 @@ func (r *rig) foreign(argv ...string) string {
 	r.t.Helper()
 	o := r.Outputs()
 	cmd := exec.CommandContext(r.t.Context(), argv[0], argv[1:]...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.t.TempDir(), "AWS_REGION=" + o.Region, "AWS_DEFAULT_REGION=" + o.Region,
-		"AWS_ENDPOINT_URL_SQS=" + o.SQSEndpoint, "AWS_ENDPOINT_URL_S3=" + o.S3Endpoint, "AWS_ENDPOINT_URL_LAMBDA=" + o.LambdaEndpoint, "AWS_ACCESS_KEY_ID=" + o.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + o.SecretAccessKey,
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.t.TempDir(), "AWS_REGION=" + o.Region,
+		"AWS_DEFAULT_REGION=" + o.Region,
+		"AWS_ENDPOINT_URL_SQS=" + o.SQSEndpoint, "AWS_ENDPOINT_URL_S3=" + o.S3Endpoint, "AWS_ENDPOINT_URL_LAMBDA=" +
+			o.LambdaEndpoint, "AWS_ACCESS_KEY_ID=" + o.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + o.SecretAccessKey,
 		"QUEUE_URL=" + o.QueueURL, "BUCKET=" + o.BucketName}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -33,26 +35,32 @@ func TestAWSCLI(t *testing.T) {
 	}
 	r := up(t, folder(t), Config{})
 	o := r.Outputs()
-	if out := r.foreign(cli, "sqs", "list-queues", "--output", "text"); !strings.Contains(out, o.QueueURL) || !strings.Contains(out, o.DLQURL) {
+	if out := r.foreign(cli, "sqs", "list-queues", "--output", "text"); !strings.Contains(out, o.QueueURL) ||
+		!strings.Contains(out, o.DLQURL) {
 		t.Errorf("list-queues: %s", out)
 	}
 	if out := r.foreign(cli, "s3", "ls"); !strings.Contains(out, o.BucketName) {
 		t.Errorf("s3 ls: %s", out)
 	}
-	if out := r.foreign(cli, "sqs", "send-message", "--queue-url", o.QueueURL, "--message-body", predecessor); !strings.Contains(out, "MessageId") {
+	if out := r.foreign(cli, "sqs", "send-message", "--queue-url", o.QueueURL, "--message-body",
+		predecessor); !strings.Contains(out, "MessageId") {
 		t.Errorf("send-message: %s", out)
 	}
 	eventually(t, "it is committed", func() bool { return len(r.receipts("good")) == 1 })
-	if out := r.foreign(cli, "s3", "ls", "s3://"+o.BucketName+"/data/v1/good/"); strings.Count(out, "PRE good_000000") != 20 {
+	if out := r.foreign(cli, "s3", "ls", "s3://"+o.BucketName+"/data/v1/good/"); strings.Count(out,
+		"PRE good_000000") != 20 {
 		t.Errorf("s3 ls: %s", out)
 	}
-	if out := r.foreign(cli, "lambda", "update-event-source-mapping", "--uuid", o.EventSourceMappingID, "--no-enabled"); !strings.Contains(out, `"State": "Disabl`) {
+	if out := r.foreign(cli, "lambda", "update-event-source-mapping", "--uuid", o.EventSourceMappingID,
+		"--no-enabled"); !strings.Contains(out, `"State": "Disabl`) {
 		t.Errorf("update-event-source-mapping: %s", out)
 	}
 	eventually(t, "the workers are paused", func() bool {
-		return strings.Contains(r.foreign(cli, "lambda", "get-event-source-mapping", "--uuid", o.EventSourceMappingID, "--query", "State"), `"Disabled"`)
+		return strings.Contains(r.foreign(cli, "lambda", "get-event-source-mapping", "--uuid", o.EventSourceMappingID,
+			"--query", "State"), `"Disabled"`)
 	})
-	if out := r.foreign(cli, "lambda", "get-function", "--function-name", o.FunctionName); !strings.Contains(out, `"State": "Active"`) {
+	if out := r.foreign(cli, "lambda", "get-function", "--function-name", o.FunctionName); !strings.Contains(out,
+		`"State": "Active"`) {
 		t.Errorf("get-function: %s", out)
 	}
 	to := t.TempDir()

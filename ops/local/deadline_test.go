@@ -23,7 +23,8 @@ func TestTaskOfManyInvocations(t *testing.T) {
 		t.Run(string(format), func(t *testing.T) {
 			t.Parallel()
 			// With as many workers as CPUs, each makes one chunk at a time.
-			r := up(t, folder(t), Config{Workers: max(2, runtime.NumCPU()), Timeout: timeout, Visibility: timeout + 5*time.Second})
+			r := up(t, folder(t), Config{Workers: max(2, runtime.NumCPU()), Timeout: timeout, Visibility: timeout +
+				5*time.Second})
 			id := r.sendTask(task.Task{Generator: "slower", NumSamples: 2 * chunks, Seed: 5, ChunkSize: 2, Format: format})
 			dead := func() int {
 				visible, inFlight, delayed := r.queue.Counts(dlqQueue)

@@ -31,9 +31,12 @@ func TestEveryFault(t *testing.T) {
 		name  string
 		cause task.Cause // "" for whole data
 	}{
-		{"good", ""}, {"restless", ""}, {"crash-odd", ""}, {"daemon", ""}, {"noisy", ""}, {"peek", ""}, {"shared-tmp", ""}, {"outside", ""},
-		{"crash", task.Crashed}, {"no-module", task.Environment}, {"usage", task.Environment}, {"memory", task.OutOfMemory}, {"killed", task.OutOfMemory},
-		{"few", task.IncompleteOutput}, {"many", task.IncompleteOutput}, {"none", task.IncompleteOutput}, {"no-video", task.IncompleteOutput},
+		{"good", ""}, {"restless", ""}, {"crash-odd", ""}, {"daemon", ""}, {"noisy", ""}, {"peek", ""}, {"shared-tmp", ""},
+		{"outside", ""},
+		{"crash", task.Crashed}, {"no-module", task.Environment}, {"usage", task.Environment}, {"memory", task.OutOfMemory},
+		{"killed", task.OutOfMemory},
+		{"few", task.IncompleteOutput}, {"many", task.IncompleteOutput}, {"none", task.IncompleteOutput},
+		{"no-video", task.IncompleteOutput},
 		{"truncated", task.CorruptOutput}, {"bad-picture", task.CorruptOutput}, {"link", task.UnsafeOutput},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -85,7 +88,8 @@ func TestRetriesEnd(t *testing.T) {
 	id := r.sendTask(task.Task{Generator: "crash", NumSamples: 10, Seed: 7})
 	eventually(t, "the task is in the DLQ", func() bool { return r.dead(id) != nil })
 	d := r.dead(id)
-	if d[task.AttributeCause] != string(task.Crashed) || d[task.AttributeReceives] != "3" || !strings.Contains(d["detail"], "no puzzle for seed") {
+	if d[task.AttributeCause] != string(task.Crashed) || d[task.AttributeReceives] != "3" ||
+		!strings.Contains(d["detail"], "no puzzle for seed") {
 		t.Errorf("the DLQ has %v", d)
 	}
 	if back, err := task.Parse([]byte(d["body"]), id); err != nil || back.Seed != 7 || back.NumSamples != 10 {
@@ -136,7 +140,8 @@ func TestInvalidTasks(t *testing.T) {
 		if word == "nobody" {
 			cause = task.UnknownGenerator
 		}
-		if d == nil || d[task.AttributeCause] != string(cause) || !strings.Contains(d[task.AttributeDetail], word) || d[task.AttributeReceives] != "1" {
+		if d == nil || d[task.AttributeCause] != string(cause) || !strings.Contains(d[task.AttributeDetail], word) ||
+			d[task.AttributeReceives] != "1" {
 			t.Errorf("%s lies in the DLQ as %v", body, d)
 		}
 		if cause == task.InvalidTask && d["body"] != body {
@@ -157,14 +162,18 @@ func TestDoubleDelivery(t *testing.T) {
 		r.sendTask(task.Task{Generator: "restless", NumSamples: 15, Seed: 9})
 		r.sendTask(task.Task{Generator: "slow", NumSamples: 10, Seed: 9})
 	}
-	eventually(t, "all is committed", func() bool { return len(r.receipts("restless")) == 3 && len(r.receipts("slow")) == 2 })
+	eventually(t, "all is committed", func() bool {
+		return len(r.receipts("restless")) == 3 &&
+			len(r.receipts("slow")) == 2
+	})
 	r.idle()
 	r.holds("restless", task.Range{Start: 0, End: 15})
 	r.holds("slow", task.Range{Start: 0, End: 10})
 }
 
 // proxy stands between workers and bucket and may swallow requests.
-func proxy(t *testing.T, intercept func(w http.ResponseWriter, r *http.Request) bool) func(stack.Outputs) stack.Outputs {
+func proxy(t *testing.T, intercept func(w http.ResponseWriter,
+	r *http.Request) bool) func(stack.Outputs) stack.Outputs {
 	var mu sync.Mutex
 	var server *httptest.Server
 	return func(o stack.Outputs) stack.Outputs {
@@ -208,7 +217,8 @@ func TestWorkerKilledBeforeItsReceipt(t *testing.T) {
 			var armed atomic.Bool
 			armed.Store(!run.restore)
 			front := proxy(t, func(w http.ResponseWriter, r *http.Request) bool {
-				if !armed.Load() || r.Method != http.MethodPut || !strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) {
+				if !armed.Load() || r.Method != http.MethodPut ||
+					!strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) {
 					return false
 				}
 				text, err := io.ReadAll(r.Body)
@@ -276,15 +286,20 @@ func TestContradictions(t *testing.T) {
 		task task.Task
 		want string
 	}{
-		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, ChunkSize: 20}, "dataset v1 has chunks of 5, not of 20, of good: ops submit --dataset v2 makes another dataset"},
-		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, Format: task.Files}, "dataset v1 has the format tar, not files: ops submit --dataset v2 makes another dataset"},
-		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, RunID: "r"}, "dataset v1 has the seed 42, not 1: ops submit --dataset v2 makes another dataset"},
+		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, ChunkSize: 20},
+			"dataset v1 has chunks of 5, not of 20, of good: ops submit --dataset v2 makes another dataset"},
+		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, Format: task.Files},
+			"dataset v1 has the format tar, not files: ops submit --dataset v2 makes another dataset"},
+		{task.Task{Generator: "good", NumSamples: 5, Seed: 1, RunID: "r"},
+			"dataset v1 has the seed 42, not 1: ops submit --dataset v2 makes another dataset"},
 		{task.Task{Generator: "good", NumSamples: 5, Seed: 9}, "are committed with seed 1, this task has seed 9"},
-		{task.Task{Dataset: "gone", Generator: "good", NumSamples: 5, Seed: 42, RunID: "r"}, "dataset gone has no manifest: it was deleted"},
+		{task.Task{Dataset: "gone", Generator: "good", NumSamples: 5, Seed: 42, RunID: "r"},
+			"dataset gone has no manifest: it was deleted"},
 	} {
 		id := r.sendTask(test.task)
 		r.idle()
-		if d := r.dead(id); d[task.AttributeCause] != string(task.Conflict) || !strings.Contains(d[task.AttributeDetail], test.want) {
+		if d := r.dead(id); d[task.AttributeCause] != string(task.Conflict) || !strings.Contains(d[task.AttributeDetail],
+			test.want) {
 			t.Errorf("%s: the DLQ has %v, want %s", test.task.Body(), d, test.want)
 		}
 	}

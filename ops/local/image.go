@@ -51,7 +51,8 @@ func FindImage(ctx context.Context, ref string) (*Image, error) {
 	if err := json.Unmarshal(out, &found); err != nil {
 		return nil, fmt.Errorf("image %s: docker image inspect: %w", ref, err)
 	}
-	text, err := docker(ctx, "run", "--rm", "--network=none", "--entrypoint=cat", found.ID, stack.DefaultGenerators+"/"+generator.IndexFile)
+	text, err := docker(ctx, "run", "--rm", "--network=none", "--entrypoint=cat", found.ID, stack.DefaultGenerators+"/"+
+		generator.IndexFile)
 	if err != nil {
 		return nil, fmt.Errorf("image %s is not one of the worker: %w", ref, err)
 	}
@@ -93,13 +94,16 @@ func docker(ctx context.Context, args ...string) ([]byte, error) {
 // The client process inherits the stack's lock, and its standard input is the
 // worker's: when the stack is gone, so is the container, and then the lock.
 func (i *Image) command(name string, c Config, env []string) *exec.Cmd {
-	args := []string{"run", "--rm", "--interactive", "--name=" + name, "--label=vm-dataset.local=" + c.Dir, "--log-driver=none",
+	args := []string{"run", "--rm", "--interactive", "--name=" + name, "--label=vm-dataset.local=" + c.Dir,
+		"--log-driver=none",
 		"--user=993:990", "--read-only", fmt.Sprintf("--tmpfs=/tmp:exec,mode=1777,size=%dm", c.Tmp), "--ipc=none",
-		"--ulimit=nofile=1024:1024", "--pids-limit=1024", fmt.Sprintf("--memory=%dm", c.Memory), fmt.Sprintf("--memory-swap=%dm", c.Memory),
+		"--ulimit=nofile=1024:1024", "--pids-limit=1024", fmt.Sprintf("--memory=%dm", c.Memory),
+		fmt.Sprintf("--memory-swap=%dm", c.Memory),
 		"--cap-drop=ALL", "--security-opt=no-new-privileges",
 		"--network=host", // the endpoints are on loopback
 	}
-	for _, variable := range append(env, stack.EnvImage+"="+i.URI, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.Itoa(c.Memory)) {
+	for _, variable := range append(env, stack.EnvImage+"="+i.URI, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+
+		strconv.Itoa(c.Memory)) {
 		args = append(args, "--env="+variable)
 	}
 	cmd := exec.Command("docker", append(args, i.id)...)

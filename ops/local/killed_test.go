@@ -21,7 +21,8 @@ func TestWorkersKilledWhileBusy(t *testing.T) {
 	dir := folder(t)
 	var kills atomic.Int32
 	front := proxy(t, func(_ http.ResponseWriter, r *http.Request) bool {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) && kills.Add(1) <= 6 {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, task.DefaultDataset.Prefix(task.ReceiptKind)) &&
+			kills.Add(1) <= 6 {
 			killWorkers(t, dir)
 			return true
 		}

@@ -89,7 +89,8 @@ func (m *mapping) receive(ctx context.Context, queue *sqsserver.Server) (*sqsser
 }
 
 // poll receives a message unless changed is closed before there is one.
-func (m *mapping) poll(ctx context.Context, queue *sqsserver.Server, changed chan struct{}) (*sqsserver.Delivery, error) {
+func (m *mapping) poll(ctx context.Context, queue *sqsserver.Server, changed chan struct{}) (*sqsserver.Delivery,
+	error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -121,7 +122,8 @@ func (s *Stack) lambdaAPI(otherwise http.Handler) http.Handler {
 		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&change); err != nil || change.Enabled == nil {
-			lambdaError(w, http.StatusBadRequest, "InvalidParameterValueException", "the local stack changes nothing but Enabled")
+			lambdaError(w, http.StatusBadRequest, "InvalidParameterValueException",
+				"the local stack changes nothing but Enabled")
 			return
 		}
 		s.mapping.set(*change.Enabled)
@@ -132,11 +134,13 @@ func (s *Stack) lambdaAPI(otherwise http.Handler) http.Handler {
 			lambdaError(w, http.StatusNotFound, "ResourceNotFoundException", "there is no function "+name)
 			return
 		}
-		writeJSON(w, http.StatusOK, map[string]any{"Configuration": s.function(), "Concurrency": map[string]any{"ReservedConcurrentExecutions": s.config.Workers}})
+		writeJSON(w, http.StatusOK, map[string]any{"Configuration": s.function(),
+			"Concurrency": map[string]any{"ReservedConcurrentExecutions": s.config.Workers}})
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if sqsserver.Foreign(r) {
-			lambdaError(w, http.StatusForbidden, "AccessDeniedException", "the local stack takes requests from this machine's programs only")
+			lambdaError(w, http.StatusForbidden, "AccessDeniedException",
+				"the local stack takes requests from this machine's programs only")
 			return
 		}
 		mux.ServeHTTP(w, r)
@@ -147,7 +151,8 @@ func (s *Stack) isMapping(w http.ResponseWriter, r *http.Request) bool {
 	if r.PathValue("id") == mappingID {
 		return true
 	}
-	lambdaError(w, http.StatusNotFound, "ResourceNotFoundException", "the only event source mapping of the local stack is "+mappingID)
+	lambdaError(w, http.StatusNotFound, "ResourceNotFoundException",
+		"the only event source mapping of the local stack is "+mappingID)
 	return false
 }
 
@@ -155,8 +160,9 @@ func (s *Stack) writeMapping(w http.ResponseWriter, status int) {
 	state, since := s.mapping.state()
 	writeJSON(w, status, map[string]any{
 		"UUID": mappingID, "State": state, "StateTransitionReason": "USER_INITIATED", "BatchSize": 1,
-		"EventSourceArn": s.outputs.QueueARN, "FunctionArn": s.outputs.FunctionARN, "FunctionResponseTypes": []string{"ReportBatchItemFailures"},
-		"LastModified": float64(since.UnixMilli()) / 1000,
+		"EventSourceArn": s.outputs.QueueARN, "FunctionArn": s.outputs.FunctionARN,
+		"FunctionResponseTypes": []string{"ReportBatchItemFailures"},
+		"LastModified":          float64(since.UnixMilli()) / 1000,
 	})
 }
 

@@ -15,7 +15,8 @@ import (
 
 func (r *rig) enable(on bool) string {
 	r.t.Helper()
-	out, err := r.lambda().UpdateEventSourceMapping(r.t.Context(), &lambda.UpdateEventSourceMappingInput{UUID: &r.outputs.EventSourceMappingID, Enabled: &on})
+	out, err := r.lambda().UpdateEventSourceMapping(r.t.Context(),
+		&lambda.UpdateEventSourceMappingInput{UUID: &r.outputs.EventSourceMappingID, Enabled: &on})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -25,7 +26,8 @@ func (r *rig) enable(on bool) string {
 func (r *rig) lambda() *lambda.Client { return lambda.NewFromConfig(AWSConfig(r.outputs)) }
 
 func (r *rig) mappingState() string {
-	out, err := r.lambda().GetEventSourceMapping(r.t.Context(), &lambda.GetEventSourceMappingInput{UUID: &r.outputs.EventSourceMappingID})
+	out, err := r.lambda().GetEventSourceMapping(r.t.Context(),
+		&lambda.GetEventSourceMappingInput{UUID: &r.outputs.EventSourceMappingID})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -48,8 +50,10 @@ func TestPause(t *testing.T) {
 	for i := range 20 {
 		r.sendTask(task.Task{Generator: "good", StartIndex: 20 * i, NumSamples: 1, Seed: 1})
 	}
-	eventually(t, "the task that was taken is done", func() bool { _, inFlight, _ := r.queue.Counts(tasksQueue); return inFlight == 0 })
-	if visible, _, _ := r.queue.Counts(tasksQueue); visible != 20 || len(r.receipts("slow")) != 1 || len(r.receipts("good")) != 0 {
+	eventually(t, "the task that was taken is done",
+		func() bool { _, inFlight, _ := r.queue.Counts(tasksQueue); return inFlight == 0 })
+	if visible, _, _ := r.queue.Counts(tasksQueue); visible != 20 || len(r.receipts("slow")) != 1 ||
+		len(r.receipts("good")) != 0 {
 		t.Errorf("%d tasks are waiting", visible)
 	}
 	if state := r.enable(true); state != "Enabled" {

@@ -25,7 +25,8 @@ os.execv(sys.executable, [sys.executable, *argv])
 func LocksDir(dir string) string { return filepath.Join(generatorsDir(dir), generator.LocksFolder) }
 
 // Remake makes the environment that a generator had, as generator.Builder does.
-func Remake(ctx context.Context, dir, generators, name string, lock []byte, python string, progress func(string)) (*generator.Generator, error) {
+func Remake(ctx context.Context, dir, generators, name string, lock []byte, python string,
+	progress func(string)) (*generator.Generator, error) {
 	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Progress: progress}
 	return b.Remake(ctx, name, lock, python)
 }
@@ -44,8 +45,10 @@ func (i *Image) Rerun(ctx context.Context, r generator.Request) (generator.Resul
 		}
 	}
 	name := "vm-dataset-rerun-" + sqsserver.NewID()
-	args := []string{"run", "--rm", "--name=" + name, "--network=none", "--ipc=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
-		fmt.Sprintf("--user=%d:%d", os.Getuid(), os.Getgid()), "--volume=" + r.Scratch + ":" + r.Scratch, "--entrypoint=" + r.Generator.Python}
+	args := []string{"run", "--rm", "--name=" + name, "--network=none", "--ipc=none", "--read-only", "--cap-drop=ALL",
+		"--security-opt=no-new-privileges",
+		fmt.Sprintf("--user=%d:%d", os.Getuid(), os.Getgid()), "--volume=" + r.Scratch + ":" + r.Scratch,
+		"--entrypoint=" + r.Generator.Python}
 	for _, variable := range generator.Environ(r.Generator, r.Seed, r.Scratch) {
 		args = append(args, "--env="+variable)
 	}

@@ -106,7 +106,8 @@ func SamplesDir(dir string, d task.Dataset) string {
 
 // Prepare finds the generators and makes the environments that those of these
 // names need, or all.
-func Prepare(ctx context.Context, dir, generators string, names []string, progress func(string)) (*generator.Index, error) {
+func Prepare(ctx context.Context, dir, generators string, names []string, progress func(string)) (*generator.Index,
+	error) {
 	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Names: names, Progress: progress}
 	return b.Build(ctx)
 }
@@ -236,7 +237,8 @@ func (s *Stack) openQueue() (_ net.Listener, err error) {
 		}
 	}()
 	url := "http://" + l.Addr().String()
-	s.queue, err = sqsserver.Open(filepath.Join(s.config.Dir, "queue"), sqsserver.Options{BaseURL: url, Region: region, AccountID: accountID})
+	s.queue, err = sqsserver.Open(filepath.Join(s.config.Dir, "queue"), sqsserver.Options{BaseURL: url, Region: region,
+		AccountID: accountID})
 	if err != nil {
 		return nil, err
 	}
@@ -244,16 +246,19 @@ func (s *Stack) openQueue() (_ net.Listener, err error) {
 	if err != nil {
 		return nil, err
 	}
-	tasks, err := s.queue.CreateQueue(sqsserver.Queue{Name: tasksQueue, Visibility: s.config.Visibility, Retention: retention, DeadLetter: dlqQueue, MaxReceives: maxReceives})
+	tasks, err := s.queue.CreateQueue(sqsserver.Queue{Name: tasksQueue, Visibility: s.config.Visibility,
+		Retention: retention, DeadLetter: dlqQueue, MaxReceives: maxReceives})
 	if err != nil {
 		return nil, err
 	}
 	arn := "arn:aws:sqs:" + region + ":" + accountID + ":"
 	s.outputs = stack.Outputs{
 		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
-		FunctionName: functionName, FunctionARN: "arn:aws:lambda:" + region + ":" + accountID + ":function:" + functionName, EventSourceMappingID: mappingID, Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
+		FunctionName: functionName, FunctionARN: "arn:aws:lambda:" + region + ":" + accountID + ":function:" + functionName,
+		EventSourceMappingID: mappingID, Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
 		DataPrefix: task.DefaultDataset.Prefix(task.DataKind),
-		Endpoints:  stack.Endpoints{SQSEndpoint: url, LambdaEndpoint: url, S3Endpoint: before.S3Endpoint, AccessKeyID: accessKey, SecretAccessKey: secretKey, Workers: s.config.Workers},
+		Endpoints: stack.Endpoints{SQSEndpoint: url, LambdaEndpoint: url, S3Endpoint: before.S3Endpoint,
+			AccessKeyID: accessKey, SecretAccessKey: secretKey, Workers: s.config.Workers},
 	}
 	if image := s.config.Image; image != nil {
 		s.outputs.ImageURI, s.outputs.MemoryMB, s.outputs.Generators = image.URI, s.config.Memory, map[string]string{}
@@ -271,7 +276,8 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 	}
 	start := func(address string) (*s3server.Server, error) {
 		return s3server.Start(ctx, s3server.Config{
-			Dir: objectsDir(s.config.Dir), Meta: filepath.Join(s.config.Dir, "object-metadata"), Address: address, Bucket: Bucket,
+			Dir: objectsDir(s.config.Dir), Meta: filepath.Join(s.config.Dir, "object-metadata"), Address: address,
+			Bucket: Bucket,
 			Region: region, AccessKey: accessKey, SecretKey: secretKey, Inherit: s.lock,
 		}, log)
 	}

@@ -67,8 +67,10 @@ type rig struct {
 	seen  *sync.Map // dead messages that were received, by first message id
 }
 
-var behaviours = []string{"good", "restless", "slow", "slower", "crash", "crash-odd", "no-module", "usage", "memory", "killed", "hang", "hang-late", "daemon",
-	"noisy", "peek", "shared-tmp", "outside", "full", "few", "many", "none", "link", "no-video", "truncated", "bad-picture"}
+var behaviours = []string{"good", "restless", "slow", "slower", "crash", "crash-odd", "no-module", "usage", "memory",
+	"killed", "hang", "hang-late", "daemon",
+	"noisy", "peek", "shared-tmp", "outside", "full", "few", "many", "none", "link", "no-video", "truncated",
+	"bad-picture"}
 
 // prepared is an index of the generators above, made once.
 var prepared = sync.OnceValues(func() (string, error) {
@@ -105,7 +107,8 @@ func folderWith(t *testing.T, prepared func() (string, error)) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if err := errors.Join(os.MkdirAll(generatorsDir(dir), 0o755), os.WriteFile(filepath.Join(generatorsDir(dir), generator.IndexFile), text, 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(generatorsDir(dir), 0o755),
+		os.WriteFile(filepath.Join(generatorsDir(dir), generator.IndexFile), text, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -137,7 +140,8 @@ func up(t *testing.T, dir string, c Config) *rig {
 			}
 		}
 	})
-	return &rig{Stack: s, store: s.store, t: t, sqs: sqs.NewFromConfig(AWSConfig(s.Outputs())), dir: dir, seen: &sync.Map{}}
+	return &rig{Stack: s, store: s.store, t: t, sqs: sqs.NewFromConfig(AWSConfig(s.Outputs())), dir: dir,
+		seen: &sync.Map{}}
 }
 
 // send sends a message body and returns its id.
@@ -186,7 +190,8 @@ func (r *rig) idle() {
 func (r *rig) dead(id string) map[string]string {
 	r.t.Helper()
 	url := r.Outputs().DLQURL
-	out, err := r.sqs.ReceiveMessage(r.t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 10, VisibilityTimeout: 43200, MessageAttributeNames: []string{"All"}})
+	out, err := r.sqs.ReceiveMessage(r.t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 10,
+		VisibilityTimeout: 43200, MessageAttributeNames: []string{"All"}})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -283,18 +288,19 @@ func (r *rig) stored(name string) map[string][]byte {
 	r.t.Helper()
 	root := filepath.Join(objectsDir(r.dir), Bucket)
 	all := map[string][]byte{}
-	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(r.store.Dataset().Prefix(task.DataKind)), name), func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || e.IsDir() {
+	err := filepath.WalkDir(filepath.Join(root, filepath.FromSlash(r.store.Dataset().Prefix(task.DataKind)), name),
+		func(path string, e fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || e.IsDir() {
+				return err
+			}
+			key, _ := filepath.Rel(root, path)
+			data, err := os.ReadFile(path)
+			all[filepath.ToSlash(key)] = data
 			return err
-		}
-		key, _ := filepath.Rel(root, path)
-		data, err := os.ReadFile(path)
-		all[filepath.ToSlash(key)] = data
-		return err
-	})
+		})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -305,7 +311,8 @@ func (r *rig) stored(name string) map[string][]byte {
 func (r *rig) leftovers() []string {
 	var list []string
 	_ = filepath.WalkDir(filepath.Join(r.dir, "scratch"), func(path string, e fs.DirEntry, err error) error {
-		if name, _ := filepath.Rel(filepath.Join(r.dir, "scratch"), path); err == nil && strings.Count(name, string(filepath.Separator)) > 1 {
+		if name, _ := filepath.Rel(filepath.Join(r.dir, "scratch"), path); err == nil &&
+			strings.Count(name, string(filepath.Separator)) > 1 {
 			list = append(list, name)
 		}
 		return nil
@@ -321,7 +328,8 @@ func TestStackKilled(t *testing.T) {
 		r, kill := upElsewhere(t, dir, 2)
 		r.sendTask(task.Task{Generator: "slow", StartIndex: round * 10, NumSamples: 10, Seed: 1, ChunkSize: 2})
 		receipts := filepath.Join(objectsDir(dir), Bucket, task.DefaultDataset.Prefix(task.ReceiptKind), "slow", "*.json")
-		eventually(t, "a chunk is committed", func() bool { found, _ := filepath.Glob(receipts); return len(found) > round*5 })
+		eventually(t, "a chunk is committed",
+			func() bool { found, _ := filepath.Glob(receipts); return len(found) > round*5 })
 		kill()
 	}
 	r := up(t, dir, Config{})
@@ -342,14 +350,16 @@ func TestNobodyIsServedBeforeRecovery(t *testing.T) {
 	r, kill := upElsewhere(t, dir, 0)
 	url := r.Outputs().DLQURL
 	for n := range 50 { // the more there is to give back, the longer it takes
-		if _, err := r.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String(strconv.Itoa(n))}); err != nil {
+		if _, err := r.sqs.SendMessage(t.Context(),
+			&sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String(strconv.Itoa(n))}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.sqs.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &url}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := r.sqs.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("waits")}); err != nil {
+	if _, err := r.sqs.SendMessage(t.Context(),
+		&sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("waits")}); err != nil {
 		t.Fatal(err)
 	}
 	kill()
@@ -365,7 +375,8 @@ func TestNobodyIsServedBeforeRecovery(t *testing.T) {
 	}()
 	up(t, dir, Config{Workers: 1})
 	handle := <-received
-	if _, err := r.sqs.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &url, ReceiptHandle: &handle, VisibilityTimeout: 60}); err != nil {
+	if _, err := r.sqs.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &url,
+		ReceiptHandle: &handle, VisibilityTimeout: 60}); err != nil {
 		t.Errorf("received while the stack started: %v", err)
 	}
 }
@@ -378,7 +389,8 @@ func TestOneStackPerFolder(t *testing.T) {
 		t.Errorf("before it is up: %v", err)
 	}
 	r := up(t, dir, Config{Workers: 1})
-	if _, err := Up(t.Context(), Config{Dir: dir, Workers: 1, Timeout: time.Minute, Visibility: time.Minute}); err == nil || !strings.Contains(err.Error(), "already") {
+	if _, err := Up(t.Context(), Config{Dir: dir, Workers: 1, Timeout: time.Minute,
+		Visibility: time.Minute}); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("a second one: %v", err)
 	}
 	o, err := Outputs(dir)
@@ -431,7 +443,8 @@ func TestLogs(t *testing.T) {
 			continue
 		}
 		lines++
-		for _, key := range []string{"time", "level", "msg", "request_id", "message_id", "receives", "dataset", "run_id", "generator", "start", "end"} {
+		for _, key := range []string{"time", "level", "msg", "request_id", "message_id", "receives", "dataset", "run_id",
+			"generator", "start", "end"} {
 			if _, ok := fields[key]; !ok {
 				t.Errorf("%s lacks %s", line, key)
 			}

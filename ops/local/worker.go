@@ -81,12 +81,16 @@ func newWorker(s *Stack, number int) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &instance{stack: s, number: number, address: l.Addr().String(), idle: make(chan struct{}), next: make(chan *invocation)}
+	w := &instance{stack: s, number: number, address: l.Addr().String(), idle: make(chan struct{}),
+		next: make(chan *invocation)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", w.serveNext)
-	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/response", func(rw http.ResponseWriter, r *http.Request) { w.serveAnswer(rw, r, false) })
-	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/error", func(rw http.ResponseWriter, r *http.Request) { w.serveAnswer(rw, r, true) })
-	mux.HandleFunc("POST /2018-06-01/runtime/init/error", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) })
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/response",
+		func(rw http.ResponseWriter, r *http.Request) { w.serveAnswer(rw, r, false) })
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/error",
+		func(rw http.ResponseWriter, r *http.Request) { w.serveAnswer(rw, r, true) })
+	mux.HandleFunc("POST /2018-06-01/runtime/init/error",
+		func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusAccepted) })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	s.workers.Go(func() { _ = server.Serve(l) })
 	context.AfterFunc(s.context, func() { _ = server.Close() })
@@ -193,7 +197,8 @@ func (w *instance) start() (*process, error) {
 	env := []string{
 		stack.EnvAlive + "=1",
 		"GOMAXPROCS=" + strconv.Itoa(max(1, runtime.NumCPU()/w.stack.config.Workers)), // the workers share the CPUs
-		stack.EnvBucket + "=" + o.BucketName, stack.EnvQueueURL + "=" + o.QueueURL, stack.EnvDLQURL + "=" + o.DLQURL, stack.EnvRegion + "=" + o.Region,
+		stack.EnvBucket + "=" + o.BucketName, stack.EnvQueueURL + "=" + o.QueueURL, stack.EnvDLQURL + "=" + o.DLQURL,
+		stack.EnvRegion + "=" + o.Region,
 		stack.EnvRequiredFiles + "=" + strings.Join(w.stack.config.Required, ","),
 		"AWS_ENDPOINT_URL_SQS=" + o.SQSEndpoint, "AWS_ENDPOINT_URL_S3=" + o.S3Endpoint,
 		"AWS_ACCESS_KEY_ID=" + o.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + o.SecretAccessKey,
@@ -253,7 +258,8 @@ const maxQuickDeaths = 5
 func (w *instance) loop(ctx context.Context) {
 	for deaths := 0; ctx.Err() == nil; deaths++ {
 		if deaths == maxQuickDeaths {
-			w.stack.fail(fmt.Errorf("worker %d ends as soon as it is started: see %s", w.number, filepath.Join(w.stack.config.Dir, "logs", fmt.Sprintf("worker-%d.log", w.number))))
+			w.stack.fail(fmt.Errorf("worker %d ends as soon as it is started: see %s", w.number,
+				filepath.Join(w.stack.config.Dir, "logs", fmt.Sprintf("worker-%d.log", w.number))))
 			return
 		}
 		p, err := w.start()
@@ -288,7 +294,8 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 	select {
 	case <-w.idle:
 		if !p.asked && p.container != "" {
-			w.stack.say("worker %d asked for work %.1f s after the start of its container", w.number, time.Since(p.began).Seconds())
+			w.stack.say("worker %d asked for work %.1f s after the start of its container", w.number,
+				time.Since(p.began).Seconds())
 		}
 		p.asked = true
 		w.setReady(true)
@@ -317,7 +324,8 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 		}
 		return false
 	}
-	inv := &invocation{id: sqsserver.NewID(), deadline: time.Now().Add(w.stack.config.Timeout), answer: make(chan answer, 1)}
+	inv := &invocation{id: sqsserver.NewID(), deadline: time.Now().Add(w.stack.config.Timeout),
+		answer: make(chan answer, 1)}
 	inv.payload, err = json.Marshal(events.SQSEvent{Records: []events.SQSMessage{record(d, w.stack.outputs)}})
 	if err != nil {
 		w.stack.fail(err)
@@ -352,7 +360,8 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 		return false
 	case <-timeout.C:
 		w.end(p)
-		w.stack.say("worker %d was still at work after %s and was killed: its task is delivered again", w.number, w.stack.config.Timeout)
+		w.stack.say("worker %d was still at work after %s and was killed: its task is delivered again", w.number,
+			w.stack.config.Timeout)
 		w.giveBack(d, inv, true)
 		return false
 	case <-ctx.Done():
@@ -397,10 +406,12 @@ func (w *instance) giveBack(d *sqsserver.Delivery, inv *invocation, counts bool)
 func record(d *sqsserver.Delivery, o stack.Outputs) events.SQSMessage {
 	m := events.SQSMessage{
 		MessageId: d.MessageID, ReceiptHandle: d.ReceiptHandle, Body: d.Body, Md5OfBody: d.MD5(), Attributes: d.Attributes,
-		MessageAttributes: map[string]events.SQSMessageAttribute{}, EventSource: "aws:sqs", EventSourceARN: o.QueueARN, AWSRegion: o.Region,
+		MessageAttributes: map[string]events.SQSMessageAttribute{}, EventSource: "aws:sqs", EventSourceARN: o.QueueARN,
+		AWSRegion: o.Region,
 	}
 	for name, a := range d.MessageAttributes {
-		m.MessageAttributes[name] = events.SQSMessageAttribute{StringValue: a.StringValue, BinaryValue: a.BinaryValue, DataType: a.DataType}
+		m.MessageAttributes[name] = events.SQSMessageAttribute{StringValue: a.StringValue, BinaryValue: a.BinaryValue,
+			DataType: a.DataType}
 	}
 	return m
 }

@@ -42,7 +42,8 @@ func TestMonitorCost(t *testing.T) {
 		p, err := m.poll(t.Context())
 		must(t, err)
 		if c := p.Cost; c != nil && p.Committed > 0 {
-			if want := c.Dollars / float64(c.Samples) * float64(c.Samples+p.Expected-p.Committed); math.Abs(c.Expected-want) > 1e-9 {
+			if want := c.Dollars / float64(c.Samples) * float64(c.Samples+
+				p.Expected-p.Committed); math.Abs(c.Expected-want) > 1e-9 {
 				t.Errorf("%g dollars in all, want %g", c.Expected, want)
 			}
 		}

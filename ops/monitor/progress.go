@@ -21,12 +21,13 @@ type Progress struct {
 	Rate       float64             `json:"rate"`      // samples per second, in the last two minutes
 	ETASeconds float64             `json:"eta_seconds,omitempty"`
 	Queue      queue.Depth         `json:"queue"`
-	Settling   float64             `json:"queue_settling_seconds,omitempty"` // for how long an empty queue is watched still, because counts lag
-	DLQ        int                 `json:"dlq"`
-	DLQOldest  float64             `json:"dlq_oldest_seconds,omitempty"`
-	Failures   map[task.Cause]int  `json:"failures,omitempty"`        // reports, by cause
-	Unread     int                 `json:"failures_unread,omitempty"` // reports that were too many to be read
-	Cost       *RunCost            `json:"cost,omitempty"`
+	// for how long an empty queue is watched still, because counts lag
+	Settling  float64            `json:"queue_settling_seconds,omitempty"`
+	DLQ       int                `json:"dlq"`
+	DLQOldest float64            `json:"dlq_oldest_seconds,omitempty"`
+	Failures  map[task.Cause]int `json:"failures,omitempty"`        // reports, by cause
+	Unread    int                `json:"failures_unread,omitempty"` // reports that were too many to be read
+	Cost      *RunCost           `json:"cost,omitempty"`
 }
 
 // GeneratorProgress is how far one generator is.

@@ -17,7 +17,8 @@ import (
 // it writes is checked as a worker does. Blame knows the error if the generator is
 // to blame.
 func (r *Runs) Measure(ctx context.Context, g *generator.Generator, n int) (Cost, error) {
-	c := Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second), Machine: Machine(), Samples: n}
+	c := Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second), Machine: Machine(),
+		Samples: n}
 	one, err := r.try(ctx, g, 1)
 	if err != nil {
 		return c, err

@@ -43,7 +43,8 @@ const (
 func ChunkSize(c Cost, samples int) (size int, because string) {
 	if samples < LargeRun {
 		size = smallChunk
-	} else if size = largeChunk; c.SampleCPU > 0 && c.StartCPU/c.CPU(size) > dearStart && c.fits(largestChunk) { // samples that cost nothing were not measured
+	} else if size = largeChunk; c.SampleCPU > 0 && // samples that cost nothing were not measured
+		c.StartCPU/c.CPU(size) > dearStart && c.fits(largestChunk) {
 		return largestChunk, fmt.Sprintf("its start is %.0f %% of a chunk of %d", 100*c.StartCPU/c.CPU(size), size)
 	}
 	return c.Bearable(size)
@@ -65,7 +66,8 @@ func (c Cost) Bearable(size int) (int, string) {
 	if c.CPU(size) <= longChunk && c.Memory(min(size, 5*c.Samples)) <= shareOfMemory {
 		return size, ""
 	}
-	because := fmt.Sprintf("a chunk of %d would take %.0f s of CPU and %.1f GB", size, c.CPU(size), float64(c.Memory(size))/1e9)
+	because := fmt.Sprintf("a chunk of %d would take %.0f s of CPU and %.1f GB", size, c.CPU(size),
+		float64(c.Memory(size))/1e9)
 	smaller := []int{size, 50, 25, 20, 10, 5, 2, 1}
 	if i := slices.IndexFunc(smaller, func(n int) bool { return n <= size && c.fits(n) }); i >= 0 {
 		return smaller[i], because
@@ -81,7 +83,8 @@ func (s Setting) Batch(c Cost, chunk, samples int) int {
 	atOnce := max(s.AtOnce(c, chunk), 1)
 	wave := chunk * atOnce
 	n := max(min(usualBatch, samples/max(tasksPerWorker*s.Concurrency, 1))/wave, 1)
-	for n > 1 && s.Task(c, chunk, n*atOnce, int64(chunk)*c.SampleBytes, c.objects(task.Files, chunk)) > s.Limit().Seconds()/partOfTime {
+	for n > 1 && s.Task(c, chunk, n*atOnce, int64(chunk)*c.SampleBytes,
+		c.objects(task.Files, chunk)) > s.Limit().Seconds()/partOfTime {
 		n--
 	}
 	return min(n*wave, max(task.MaxSamples/chunk, 1)*chunk)

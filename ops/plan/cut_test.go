@@ -40,8 +40,10 @@ func TestCut(t *testing.T) {
 		{"two CPUs", ours, local(2, 10), 10_000, 5, 50, 600},
 	} {
 		chunk, because := ChunkSize(test.cost, test.samples)
-		if batch := test.s.Batch(test.cost, chunk, test.samples*test.generators); chunk != test.chunk || batch != test.batch || because != "" {
-			t.Errorf("%s: chunks of %d (%s), batches of %d; want %d, %d", test.name, chunk, because, batch, test.chunk, test.batch)
+		if batch := test.s.Batch(test.cost, chunk, test.samples*test.generators); chunk != test.chunk ||
+			batch != test.batch || because != "" {
+			t.Errorf("%s: chunks of %d (%s), batches of %d; want %d, %d", test.name, chunk, because, batch, test.chunk,
+				test.batch)
 		}
 	}
 }
@@ -51,13 +53,16 @@ func TestCut(t *testing.T) {
 func TestCuts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cost := Cost{
-			Samples: rapid.IntRange(1, 50).Draw(t, "measured"), StartCPU: rapid.Float64Range(0, 500).Draw(t, "start"), SampleCPU: rapid.Float64Range(0, 50).Draw(t, "sample"),
-			PeakRSS: rapid.Int64Range(0, 12<<30).Draw(t, "rss"), SampleRSS: rapid.Int64Range(0, 100<<20).Draw(t, "growth"),
+			Samples: rapid.IntRange(1, 50).Draw(t, "measured"), StartCPU: rapid.Float64Range(0, 500).Draw(t, "start"),
+			SampleCPU: rapid.Float64Range(0, 50).Draw(t, "sample"),
+			PeakRSS:   rapid.Int64Range(0, 12<<30).Draw(t, "rss"), SampleRSS: rapid.Int64Range(0, 100<<20).Draw(t, "growth"),
 		}
 		samples := rapid.IntRange(1, task.MaxIndex).Draw(t, "samples")
-		s := Setting{Worker: memory(rapid.IntRange(128, 10240).Draw(t, "memory")), Concurrency: rapid.IntRange(1, 1000).Draw(t, "concurrency")}
+		s := Setting{Worker: memory(rapid.IntRange(128, 10240).Draw(t, "memory")),
+			Concurrency: rapid.IntRange(1, 1000).Draw(t, "concurrency")}
 		chunk, because := ChunkSize(cost, samples)
-		if usual := map[bool]int{true: 50, false: 20}[samples >= LargeRun]; chunk < 1 || chunk > 100 || chunk > usual && samples < LargeRun || chunk != usual && because == "" {
+		if usual := map[bool]int{true: 50, false: 20}[samples >= LargeRun]; chunk < 1 || chunk > 100 || chunk > usual &&
+			samples < LargeRun || chunk != usual && because == "" {
 			t.Errorf("%d samples in chunks of %d: %s", samples, chunk, because)
 		}
 		chunk = rapid.SampledFrom([]int{chunk, 1, 7, 300, 1000}).Draw(t, "chunk")

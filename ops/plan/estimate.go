@@ -126,7 +126,8 @@ func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 			continue
 		}
 		size := run.Chunk(g)
-		one := GeneratorEstimate{Name: g.Name, ChunkSize: size, AtOnce: s.AtOnce(c, size), Measured: c.Measured, Commit: c.Commit}
+		one := GeneratorEstimate{Name: g.Name, ChunkSize: size, AtOnce: s.AtOnce(c, size), Measured: c.Measured,
+			Commit: c.Commit}
 		one.ChunkSeconds = s.chunk(c, size, max(one.AtOnce, 1))
 		place[g.Name] = len(e.Generators)
 		e.Generators = append(e.Generators, one)
@@ -324,7 +325,8 @@ func (e *Estimate) judge(s Setting) {
 		case g.AtOnce == 0:
 			e.problem("a chunk of %d samples of %s needs more memory than a worker of %d MB has for it: take a smaller --chunk or more --memory", g.ChunkSize, g.Name, e.Worker.MemoryMB)
 		case g.ChunkSeconds > limit:
-			e.problem("a chunk of %d samples of %s takes %s, a worker has %s: take a smaller --chunk or more --memory", g.ChunkSize, g.Name, seconds(g.ChunkSeconds), seconds(limit))
+			e.problem("a chunk of %d samples of %s takes %s, a worker has %s: take a smaller --chunk or more --memory",
+				g.ChunkSize, g.Name, seconds(g.ChunkSeconds), seconds(limit))
 		case g.TaskSeconds > limit:
 			continued = append(continued, g.Name)
 		}

@@ -15,7 +15,8 @@ import (
 )
 
 // even is a generator that takes 1 s to start and half a second for each sample.
-var even = Cost{Generator: "even", Samples: 20, StartCPU: 1, SampleCPU: 0.5, StartWall: 1, SampleWall: 0.5, PeakRSS: 300 << 20, SampleBytes: 100_000, SampleFiles: 5}
+var even = Cost{Generator: "even", Samples: 20, StartCPU: 1, SampleCPU: 0.5, StartWall: 1, SampleWall: 0.5,
+	PeakRSS: 300 << 20, SampleBytes: 100_000, SampleFiles: 5}
 
 func near(got, want float64) bool { return math.Abs(got-want) <= 1e-6*math.Abs(want) }
 
@@ -29,7 +30,8 @@ func TestCPUs(t *testing.T) {
 	for _, c := range []struct {
 		memory, cpus int
 		share        float64
-	}{{128, 1, 128.0 / 1769}, {1769, 1, 1}, {1770, 2, 1770.0 / 1769}, {3538, 2, 2}, {5307, 3, 3}, {7076, 4, 4}, {8845, 5, 5}, {8846, 6, 8846.0 / 1769}, {10240, 6, 10240.0 / 1769}} {
+	}{{128, 1, 128.0 / 1769}, {1769, 1, 1}, {1770, 2, 1770.0 / 1769}, {3538, 2, 2}, {5307, 3, 3}, {7076, 4, 4},
+		{8845, 5, 5}, {8846, 6, 8846.0 / 1769}, {10240, 6, 10240.0 / 1769}} {
 		w := memory(c.memory)
 		if w.CPUs() != c.cpus || !near(w.Share(), c.share) {
 			t.Errorf("%d MB: %d CPUs, a share of %g", c.memory, w.CPUs(), w.Share())
@@ -100,7 +102,8 @@ func TestTask(t *testing.T) {
 }
 
 func runOf(samples, batch, chunk int, format task.Format) task.Run {
-	return task.Run{ID: "r", Samples: samples, Batch: batch, ChunkSize: chunk, Format: format, Generators: []task.RunGenerator{{Name: "even"}}}
+	return task.Run{ID: "r", Samples: samples, Batch: batch, ChunkSize: chunk, Format: format,
+		Generators: []task.RunGenerator{{Name: "even"}}}
 }
 
 func estimate(t testing.TB, run task.Run, cost Cost, s Setting) *Estimate {
@@ -125,7 +128,8 @@ func TestOf(t *testing.T) {
 		if c.format == task.Tar {
 			task5 += 5*2_000_000/60e6 - 0.25 // two requests take less than to upload 10 MB
 		}
-		if e.Tasks != 10 || e.Chunks != 50 || e.Samples != 1000 || e.Objects != c.objects || !near(e.BusySeconds, 10*task5) || !near(e.CPUSeconds, 550) {
+		if e.Tasks != 10 || e.Chunks != 50 || e.Samples != 1000 || e.Objects != c.objects || !near(e.BusySeconds, 10*task5) ||
+			!near(e.CPUSeconds, 550) {
 			t.Errorf("%s: %+v", c.format, e)
 		}
 		want := Requests{Invocations: 10, Queue: 20 + 1, Put: 50*(2+c.put) + 1, List: 1 + pages(c.objects), Get: 50}
@@ -133,7 +137,8 @@ func TestOf(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", c.format, e.Requests, want)
 		}
 		seconds := 10*task5 + 10*3
-		dollars := seconds*10*0.0000166667 + seconds*1.5*0.0000000309 + 10*0.0000002 + 21*0.0000004 + float64(want.Put+want.List)*0.000005 + 50*0.0000004 +
+		dollars := seconds*10*0.0000166667 + seconds*1.5*0.0000000309 + 10*0.0000002 + 21*0.0000004 +
+			float64(want.Put+want.List)*0.000005 + 50*0.0000004 +
 			(10*1750+50*525)/float64(1<<30)*0.5 + 6.0/730*0.3
 		if !near(e.Make, dollars) {
 			t.Errorf("%s: %g dollars, want %g", c.format, e.Make, dollars)
@@ -148,7 +153,8 @@ func TestOf(t *testing.T) {
 	}
 	arm := s
 	arm.Architecture = price.ARM
-	x86, cheaper := estimate(t, runOf(1000, 100, 20, task.Files), even, s).Items[0].Dollars, estimate(t, runOf(1000, 100, 20, task.Files), even, arm).Items[0].Dollars
+	x86, cheaper := estimate(t, runOf(1000, 100, 20, task.Files), even, s).Items[0].Dollars,
+		estimate(t, runOf(1000, 100, 20, task.Files), even, arm).Items[0].Dollars
 	if ratio := cheaper / x86; ratio < 0.799 || ratio > 0.801 {
 		t.Errorf("arm64 costs %g of x86_64", ratio)
 	}
@@ -168,13 +174,15 @@ func TestMissing(t *testing.T) {
 	run := runOf(1000, 100, 20, task.Files)
 	run.Missing = true
 	run.Generators[0].Missing = []task.Range{{Start: 40, End: 60}, {Start: 900, End: 1000}}
-	run.Generators[0].Repairs = []task.Task{{Generator: "even", Indices: []int{3, 500, 700}, ChunkSize: 20, Format: task.Files, Attempt: 1}}
+	run.Generators[0].Repairs = []task.Task{{Generator: "even", Indices: []int{3, 500, 700}, ChunkSize: 20,
+		Format: task.Files, Attempt: 1}}
 	e := estimate(t, run, even, Setting{Worker: DefaultWorker(), Concurrency: 10})
 	if e.Tasks != 3 || e.Chunks != 9 || e.Samples != 123 || !near(e.CPUSeconds, 6*11+3*1.5) {
 		t.Errorf("%+v", e)
 	}
 	run.Generators[0].Missing, run.Generators[0].Repairs = nil, nil
-	if e := estimate(t, run, even, Setting{Worker: DefaultWorker(), Concurrency: 10}); e.Tasks != 0 || e.Make > 2e-5 || e.Takes[0].Seconds != 0 {
+	if e := estimate(t, run, even, Setting{Worker: DefaultWorker(), Concurrency: 10}); e.Tasks != 0 || e.Make > 2e-5 ||
+		e.Takes[0].Seconds != 0 {
 		t.Errorf("nothing is missing: %+v", e)
 	}
 }
@@ -232,13 +240,19 @@ func TestJudge(t *testing.T) {
 		problem, note string
 	}{
 		{"usual", runOf(1000, 100, 20, task.Files), even, usual, "", ""},
-		{"chunk too long", runOf(1000, 100, 20, task.Files), slow, usual, "a chunk of 20 samples of even takes 17m17s, a worker has 14m30s: take a smaller --chunk", ""},
-		{"chunk too large", runOf(1000, 100, 20, task.Files), fat, usual, "needs more memory than a worker of 10240 MB has", ""},
+		{"chunk too long", runOf(1000, 100, 20, task.Files), slow, usual,
+			"a chunk of 20 samples of even takes 17m17s, a worker has 14m30s: take a smaller --chunk", ""},
+		{"chunk too large", runOf(1000, 100, 20, task.Files), fat, usual, "needs more memory than a worker of 10240 MB has",
+			""},
 		{"task too long", runOf(1000, 500, 20, task.Files), long, usual, "", "a task of even takes longer than the 14m30s"},
-		{"waits too long", runOf(60_000_000, 100, 20, task.Files), even, usual, "the run takes 8.3 days with 10 workers, and the queue keeps a task for 7.0 days", ""},
-		{"kept longer", runOf(60_000_000, 100, 20, task.Files), even, Setting{Worker: DefaultWorker(), Concurrency: 10, Retention: 14 * 24 * time.Hour}, "", ""},
-		{"too many", runOf(1000, 100, 20, task.Files), even, Setting{Worker: DefaultWorker(), Concurrency: 1001}, "1001 workers are more than the 1000", ""},
-		{"many objects", runOf(1_000_000, 100, 20, task.Files), even, Setting{Worker: DefaultWorker(), Concurrency: 900}, "", "objects a second"},
+		{"waits too long", runOf(60_000_000, 100, 20, task.Files), even, usual,
+			"the run takes 8.3 days with 10 workers, and the queue keeps a task for 7.0 days", ""},
+		{"kept longer", runOf(60_000_000, 100, 20, task.Files), even, Setting{Worker: DefaultWorker(), Concurrency: 10,
+			Retention: 14 * 24 * time.Hour}, "", ""},
+		{"too many", runOf(1000, 100, 20, task.Files), even, Setting{Worker: DefaultWorker(), Concurrency: 1001},
+			"1001 workers are more than the 1000", ""},
+		{"many objects", runOf(1_000_000, 100, 20, task.Files), even, Setting{Worker: DefaultWorker(), Concurrency: 900}, "",
+			"objects a second"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := estimate(t, c.run, c.cost, c.setting)
@@ -259,7 +273,8 @@ func TestUnknown(t *testing.T) {
 		run.Generators = append(run.Generators, task.RunGenerator{Name: name})
 	}
 	_, err := Of(run, map[string]Cost{"even": even}, Setting{Worker: DefaultWorker(), Concurrency: 1})
-	if unknown, ok := errors.AsType[*UnknownCostError](err); !ok || fmt.Sprint(unknown.Generators) != "[a b c d]" || !strings.Contains(err.Error(), "what samples of a, b, c and 1 more take was not measured yet") {
+	if unknown, ok := errors.AsType[*UnknownCostError](err); !ok || fmt.Sprint(unknown.Generators) != "[a b c d]" ||
+		!strings.Contains(err.Error(), "what samples of a, b, c and 1 more take was not measured yet") {
 		t.Errorf("%v", err)
 	}
 }
@@ -282,14 +297,18 @@ func TestAdvise(t *testing.T) {
 		other int // chunk size
 	}{
 		{"a CPU is idle", runOf(10_000, 100, 20, task.Tar), even, Advice{MemoryMB: 10240, Batch: 240, ChunkSize: 20}, 0.1, 0},
-		{"a CPU is idle and starts are slow", runOf(10_000, 100, 20, task.Tar), slow, Advice{MemoryMB: 10240, Batch: 240, ChunkSize: 20}, 0.1, 50},
-		{"one chunk in a task", runOf(10_000, 100, 100, task.Tar), even, Advice{MemoryMB: 10240, Batch: 600, ChunkSize: 100}, 0.8, 0},
+		{"a CPU is idle and starts are slow", runOf(10_000, 100, 20, task.Tar), slow,
+			Advice{MemoryMB: 10240, Batch: 240, ChunkSize: 20}, 0.1, 50},
+		{"one chunk in a task", runOf(10_000, 100, 100, task.Tar), even, Advice{MemoryMB: 10240, Batch: 600, ChunkSize: 100},
+			0.8, 0},
 		{"memory for two", runOf(10_000, 100, 20, task.Tar), fat, Advice{MemoryMB: 10240, Batch: 280, ChunkSize: 20}, 0.1, 0},
-		{"start costs as much as its samples", runOf(10_000, 120, 20, task.Tar), costly, Advice{MemoryMB: 10240, Batch: 240, ChunkSize: 20}, 0, 100},
+		{"start costs as much as its samples", runOf(10_000, 120, 20, task.Tar), costly,
+			Advice{MemoryMB: 10240, Batch: 240, ChunkSize: 20}, 0, 100},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			same, other := Advise(c.run, map[string]Cost{"even": c.cost}, usual)
-			if same.MemoryMB != c.want.MemoryMB || same.Batch != c.want.Batch || same.ChunkSize != c.want.ChunkSize || same.Saves < c.saves {
+			if same.MemoryMB != c.want.MemoryMB || same.Batch != c.want.Batch || same.ChunkSize != c.want.ChunkSize ||
+				same.Saves < c.saves {
 				t.Errorf("%+v", same)
 			}
 			if (other != nil) != (c.other > 0) || other != nil && other.ChunkSize != c.other {
@@ -303,15 +322,18 @@ func TestAdvise(t *testing.T) {
 func TestPlans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cost := Cost{
-			Samples: rapid.IntRange(1, 50).Draw(t, "measured"), StartCPU: rapid.Float64Range(0, 5).Draw(t, "start"), SampleCPU: rapid.Float64Range(0.001, 5).Draw(t, "sample"),
-			PeakRSS: rapid.Int64Range(0, 3<<30).Draw(t, "rss"), SampleRSS: rapid.Int64Range(0, 10<<20).Draw(t, "growth"),
+			Samples: rapid.IntRange(1, 50).Draw(t, "measured"), StartCPU: rapid.Float64Range(0, 5).Draw(t, "start"),
+			SampleCPU: rapid.Float64Range(0.001, 5).Draw(t, "sample"),
+			PeakRSS:   rapid.Int64Range(0, 3<<30).Draw(t, "rss"), SampleRSS: rapid.Int64Range(0, 10<<20).Draw(t, "growth"),
 			SampleBytes: rapid.Int64Range(1, 5<<20).Draw(t, "bytes"), SampleFiles: rapid.IntRange(1, 10).Draw(t, "files"),
 		}
 		cost.StartWall, cost.SampleWall = cost.StartCPU*1.1, cost.SampleCPU
 		costs := map[string]Cost{"even": cost}
-		run := runOf(rapid.IntRange(1, 500).Draw(t, "samples"), rapid.IntRange(1, 300).Draw(t, "batch"), rapid.IntRange(1, 100).Draw(t, "chunk"),
+		run := runOf(rapid.IntRange(1, 500).Draw(t, "samples"), rapid.IntRange(1, 300).Draw(t, "batch"),
+			rapid.IntRange(1, 100).Draw(t, "chunk"),
 			rapid.SampledFrom([]task.Format{task.Files, task.Tar}).Draw(t, "format"))
-		s := Setting{Worker: memory(rapid.IntRange(128, 10240).Draw(t, "memory")), Concurrency: rapid.IntRange(1, 1000).Draw(t, "concurrency")}
+		s := Setting{Worker: memory(rapid.IntRange(128, 10240).Draw(t, "memory")),
+			Concurrency: rapid.IntRange(1, 1000).Draw(t, "concurrency")}
 		e, err := Of(run, costs, s)
 		if err != nil {
 			t.Fatal(err)

@@ -80,7 +80,8 @@ func TestPartition(t *testing.T) {
 		})
 		var list []figures
 		for n := range often {
-			p := &partition{perSecond: c.perSecond, window: c.window, taken: func(*upload) {}, random: rand.New(rand.NewPCG(1, uint64(n)))}
+			p := &partition{perSecond: c.perSecond, window: c.window, taken: func(*upload) {},
+				random: rand.New(rand.NewPCG(1, uint64(n)))}
 			f := figures{taken: c.chunks * files}
 			for range c.chunks {
 				p.put(nil, files, func() { f.ends = append(f.ends, float64(p.now)/ticks) })
@@ -119,7 +120,8 @@ func (n *narrow) store(t *testing.T, chunks int, chunk sample.Sample) (ends []fl
 	address := "http://s3"
 	var group sync.WaitGroup
 	for range chunks {
-		client := s3.New(s3.Options{BaseEndpoint: &address, Region: "us-east-2", HTTPClient: n, Retryer: store.UnlimitedRetries(),
+		client := s3.New(s3.Options{BaseEndpoint: &address, Region: "us-east-2", HTTPClient: n,
+			Retryer:     store.UnlimitedRetries(),
 			Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
 		group.Go(func() {
 			if err := store.New(client, "bucket").PutFiles(t.Context(), "g", []sample.Sample{chunk}); err != nil {

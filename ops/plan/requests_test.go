@@ -50,7 +50,8 @@ var testGenerators = sync.OnceValues(func() (*generator.Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	return (&generator.Builder{Root: filepath.Join(testDir, "source"), Dir: filepath.Join(testDir, "index")}).Build(context.Background())
+	return (&generator.Builder{Root: filepath.Join(testDir, "source"), Dir: filepath.Join(testDir, "index")}).Build(
+		context.Background())
 })
 
 // counter counts the requests that go to the bucket.
@@ -91,16 +92,20 @@ func TestRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, io.Discard)
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
+		SecretKey: "b"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
 	count := &counter{next: store.HTTPClient(nil)}
-	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: count, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
+	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: count,
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
 	st := store.New(client, "bucket")
 	t.Setenv("TMPDIR", t.TempDir())
-	handler, err := worker.New(worker.Config{Bucket: "bucket", Generators: filepath.Join(testDir, "index")}, st, nil, io.Discard)
+	handler, err := worker.New(worker.Config{Bucket: "bucket", Generators: filepath.Join(testDir, "index")}, st, nil,
+		io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,10 +118,12 @@ func TestRequests(t *testing.T) {
 		put          int
 	}{
 		{20, 20, task.Files, 2 + 100}, {20, 20, task.Tar, 2 + 1}, // docs/PERFORMANCE.md has these
-		{20, 5, task.Files, 4 * (2 + 25)}, {20, 5, task.Tar, 4 * (2 + 1)}, {7, 5, task.Files, 2*2 + 35}, {3, 20, task.Tar, 2 + 1},
+		{20, 5, task.Files, 4 * (2 + 25)}, {20, 5, task.Tar, 4 * (2 + 1)}, {7, 5, task.Files, 2*2 + 35},
+		{3, 20, task.Tar, 2 + 1},
 	} {
 		t.Run(fmt.Sprintf("%d by %d as %s", c.batch, c.chunk, c.format), func(t *testing.T) {
-			order := task.Task{Dataset: task.Dataset(fmt.Sprintf("d%d-%d-%s", c.batch, c.chunk, c.format)), Generator: "good", StartIndex: 100, NumSamples: c.batch, Seed: 7, Format: c.format, ChunkSize: c.chunk}
+			order := task.Task{Dataset: task.Dataset(fmt.Sprintf("d%d-%d-%s", c.batch, c.chunk, c.format)), Generator: "good",
+				StartIndex: 100, NumSamples: c.batch, Seed: 7, Format: c.format, ChunkSize: c.chunk}
 			st := st.In(order.Dataset)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
@@ -124,7 +131,8 @@ func TestRequests(t *testing.T) {
 			first.StartIndex = 0
 			for _, x := range []task.Task{first, order} {
 				count.take()
-				ctx := lambdacontext.NewContext(ctx, &lambdacontext.LambdaContext{AwsRequestID: fmt.Sprint("request-", x.StartIndex)})
+				ctx := lambdacontext.NewContext(ctx,
+					&lambdacontext.LambdaContext{AwsRequestID: fmt.Sprint("request-", x.StartIndex)})
 				if _, err := handler.Handle(ctx, []byte(x.Body())); err != nil {
 					t.Fatal(err)
 				}
@@ -144,7 +152,8 @@ func TestRequests(t *testing.T) {
 				traces = append(traces, TraceOf(r))
 			}
 			spent := DefaultWorker().Spent(traces)
-			if spent.Samples != c.batch || spent.Requests.Invocations != 1 || spent.Requests.Put != want.Put+1 || spent.Requests.List != want.List {
+			if spent.Samples != c.batch || spent.Requests.Invocations != 1 || spent.Requests.Put != want.Put+1 ||
+				spent.Requests.List != want.List {
 				t.Errorf("the receipts show %+v, the plan has %+v", spent, want)
 			}
 			if spent.Dollars <= 0 || spent.BusySeconds < receipts[0].WallSeconds {
@@ -171,7 +180,8 @@ func TestMeasure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.SampleFiles != 5 || c.SampleBytes < 1000 || c.SampleBytes > 10_000 || c.Samples != 4 || c.PeakRSS < 5<<20 || c.Machine == "" {
+	if c.SampleFiles != 5 || c.SampleBytes < 1000 || c.SampleBytes > 10_000 || c.Samples != 4 || c.PeakRSS < 5<<20 ||
+		c.Machine == "" {
 		t.Errorf("%+v", c)
 	}
 	if c.CPU(4) < 0.005 || c.CPU(4) > 30 || c.Wall(4) < c.CPU(4) {

@@ -53,7 +53,8 @@ func Collect(g *generator.Generator, output string, samples int) (domain string,
 	for i := range places {
 		places[i] = sample.Place{Offset: i, Index: i}
 	}
-	return sample.Collect(output, samples, places, sample.Rules{Required: g.Required, Videoless: g.Videoless, FilesVary: g.FilesVary})
+	return sample.Collect(output, samples, places, sample.Rules{Required: g.Required, Videoless: g.Videoless,
+		FilesVary: g.FilesVary})
 }
 
 // Blame returns the failure that an error of a run or of Collect is, or nil where

@@ -30,8 +30,9 @@ func fifty() (map[string]Cost, []task.RunGenerator) {
 		name := fmt.Sprintf("generator-%02d", i)
 		sample, start := 0.1*math.Pow(50, part), 1+0.7*part
 		at := float64(i*17%50) / 49 // slow ones are not the large ones
-		costs[name] = Cost{Generator: name, Samples: 20, StartCPU: start, SampleCPU: sample, StartWall: start, SampleWall: sample,
-			PeakRSS: int64(200e6 + 600e6*at), SampleRSS: 2e6, SampleBytes: int64(20e3 + 710e3*at), SampleFiles: 5}
+		costs[name] = Cost{Generator: name, Samples: 20, StartCPU: start, SampleCPU: sample, StartWall: start,
+			SampleWall: sample,
+			PeakRSS:    int64(200e6 + 600e6*at), SampleRSS: 2e6, SampleBytes: int64(20e3 + 710e3*at), SampleFiles: 5}
 		list = append(list, task.RunGenerator{Name: name})
 	}
 	return costs, list
@@ -53,7 +54,8 @@ func (s scenario) long() bool { return s.samples > 5_000_000 && !full() }
 func full() bool { return os.Getenv("SCALE") != "" || *update }
 
 func (s scenario) run(list []task.RunGenerator) task.Run {
-	return task.Run{ID: "run", Seed: 42, Samples: s.samples / len(list), Batch: s.batch, ChunkSize: s.chunk, Format: s.format, Generators: list}
+	return task.Run{ID: "run", Seed: 42, Samples: s.samples / len(list), Batch: s.batch, ChunkSize: s.chunk,
+		Format: s.format, Generators: list}
 }
 
 // A run of 500,000 samples and one of 50,000,000, by the code that plans them:
@@ -91,10 +93,12 @@ func TestScale(t *testing.T) {
 		o.check(t, s, e)
 
 		takes := e.takes(s.workers)
-		fmt.Fprintf(p, "%s\t%d\t%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t\n", number(e.Samples), s.workers, number(e.Tasks), number(e.Chunks), s.format,
+		fmt.Fprintf(p, "%s\t%d\t%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.0f\t%.0f\t\n", number(e.Samples), s.workers, number(e.Tasks),
+			number(e.Chunks), s.format,
 			seconds(takes), e.Make, float64(e.Bytes)/1e9, e.PutRate, e.PutRate/float64(len(list)))
 		dollars := e.Make + e.Worker.dollars(o.busy-e.BusySeconds)
-		fmt.Fprintf(h, "%s\t%d\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", number(e.Samples), s.workers, seconds(o.took), dollars,
+		fmt.Fprintf(h, "%s\t%d\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", number(e.Samples), s.workers,
+			seconds(o.took), dollars,
 			number(o.deliveries), number(o.redelivered), number(o.continued), number(o.lost), number(o.doubled), number(o.dead),
 			number(o.mostFlying), number(o.putsPerSecond), number(o.putsPerGenerator), seconds(o.longestWait))
 	}
@@ -163,9 +167,12 @@ func TestOnePartition(t *testing.T) {
 		if s.prose {
 			to = &told
 		}
-		fmt.Fprintf(to, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", number(e.Samples), s.workers, s.format,
-			number(s.limit), time.Duration(s.window)*requestTime, split, seconds(o.took), e.Make+e.Worker.dollars(o.busy-e.BusySeconds),
-			number(e.Requests.Put), number(m.partition.refusals), number(o.putsPerSecond), number(o.deliveries), number(o.redelivered),
+		fmt.Fprintf(to, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", number(e.Samples),
+			s.workers, s.format,
+			number(s.limit), time.Duration(s.window)*requestTime, split, seconds(o.took),
+			e.Make+e.Worker.dollars(o.busy-e.BusySeconds),
+			number(e.Requests.Put), number(m.partition.refusals), number(o.putsPerSecond), number(o.deliveries),
+			number(o.redelivered),
 			number(o.continued), number(o.madeAgain), number(o.dead), seconds(o.longest))
 	}
 	_ = w.Flush()
@@ -207,7 +214,8 @@ func (o observed) check(t *testing.T, s scenario, e *Estimate) {
 	if ratio := o.busy / e.BusySeconds; ratio < 0.95 || ratio > 1.35 {
 		t.Errorf("%s: workers were at work %.2f times as long as planned", s.what, ratio)
 	}
-	if ratio := o.took / e.takes(s.workers); ratio < 0.95 || ratio > 1.6 && o.took-e.takes(s.workers) > 1800 { // the last heavy tail
+	// the last heavy tail
+	if ratio := o.took / e.takes(s.workers); ratio < 0.95 || ratio > 1.6 && o.took-e.takes(s.workers) > 1800 {
 		t.Errorf("%s: it took %.2f times as long as planned", s.what, ratio)
 	}
 }
@@ -248,7 +256,8 @@ func document(t *testing.T, name, table string) {
 		has = slices.DeleteFunc(has, func(row string) bool { return !slices.Contains(want, row) })
 	}
 	if !slices.Equal(has, want) {
-		t.Errorf("%s has another table %q: go test ./ops/plan -run 'TestScale|TestOnePartition' -update writes this one\n%s", path, name, table)
+		t.Errorf("%s has another table %q: go test ./ops/plan -run 'TestScale|TestOnePartition' -update writes this one\n%s",
+			path, name, table)
 	}
 }
 

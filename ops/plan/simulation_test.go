@@ -218,7 +218,8 @@ func (m *simulation) visible(msg *message) {
 
 // later makes a message visible after some seconds; until then it is in flight.
 func (m *simulation) later(msg *message, after float64) {
-	m.events.push(event{at: m.now + after, msg: &message{task: msg.task, receives: msg.receives, copy: msg.copy}, flying: true})
+	m.events.push(event{at: m.now + after, msg: &message{task: msg.task, receives: msg.receives, copy: msg.copy},
+		flying: true})
 }
 
 // deliver gives a message to a worker.
@@ -240,7 +241,8 @@ func (m *simulation) deliver(msg *message) {
 	}
 	if !msg.copy && m.random.Float64() < m.nature.twice {
 		m.seen.doubled++
-		m.events.push(event{at: m.now + 60*m.random.Float64(), msg: &message{task: msg.task, receives: msg.receives, copy: true}})
+		m.events.push(event{at: m.now + 60*m.random.Float64(), msg: &message{task: msg.task, receives: msg.receives,
+			copy: true}})
 	}
 	if m.partition != nil && (m.splits == 0 || m.now < m.splits) {
 		m.contend(msg, began)

@@ -37,7 +37,8 @@ type Trace struct {
 
 // TraceOf takes from a receipt what a reckoning needs.
 func TraceOf(r store.Receipt) Trace {
-	t := Trace{RequestID: r.RequestID, RunID: r.RunID, Samples: len(r.Samples), CPU: r.CPUSeconds, Wall: r.WallSeconds, RSS: r.PeakRSSBytes,
+	t := Trace{RequestID: r.RequestID, RunID: r.RunID, Samples: len(r.Samples), CPU: r.CPUSeconds, Wall: r.WallSeconds,
+		RSS:   r.PeakRSSBytes,
 		Bytes: r.Bytes(), Objects: r.Files(), Committed: r.Committed}
 	if r.Shard != nil {
 		t.Shard = r.Shard.Size
@@ -105,8 +106,10 @@ func (s Spent) Scale(samples int) Spent {
 	factor := float64(samples) / float64(s.Samples)
 	times := func(n int) int { return int(math.Round(float64(n) * factor)) }
 	return Spent{
-		Samples: samples, Receipts: times(s.Receipts), CPUSeconds: s.CPUSeconds * factor, BusySeconds: s.BusySeconds * factor, Bytes: int64(float64(s.Bytes) * factor), Dollars: s.Dollars * factor,
-		Requests: Requests{times(s.Requests.Invocations), times(s.Requests.Queue), times(s.Requests.Put), times(s.Requests.List), times(s.Requests.Get)},
+		Samples: samples, Receipts: times(s.Receipts), CPUSeconds: s.CPUSeconds * factor, BusySeconds: s.BusySeconds * factor,
+		Bytes: int64(float64(s.Bytes) * factor), Dollars: s.Dollars * factor,
+		Requests: Requests{times(s.Requests.Invocations), times(s.Requests.Queue), times(s.Requests.Put),
+			times(s.Requests.List), times(s.Requests.Get)},
 	}
 }
 

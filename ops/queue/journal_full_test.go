@@ -21,7 +21,8 @@ func full(t *testing.T, size int64, do func()) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &before); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: uint64(size), Max: math.MaxUint64}); err != nil {
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE,
+		&syscall.Rlimit{Cur: uint64(size), Max: math.MaxUint64}); err != nil {
 		t.Fatal(err)
 	}
 	do()

@@ -57,7 +57,8 @@ func (c *Client) Send(ctx context.Context, tasks []task.Task, acknowledged func(
 	for start := 0; start < len(tasks) && limited.Err() == nil; start += batchSize {
 		batch := tasks[start:min(start+batchSize, len(tasks))]
 		group.Go(func() error {
-			messages, places := make([]Outgoing, len(batch)), make([]int, len(batch)) // of these alone: a run may have half a million
+			// of these alone: a run may have half a million
+			messages, places := make([]Outgoing, len(batch)), make([]int, len(batch))
 			for i, t := range batch {
 				messages[i], places[i] = Outgoing{Body: t.Body(), name: name(t)}, i
 			}
@@ -97,7 +98,8 @@ func (c *Client) sendBatch(ctx context.Context, all []Outgoing, places []int, ac
 	for try := 1; ; try++ {
 		in := &sqs.SendMessageBatchInput{QueueUrl: &c.url}
 		for _, p := range places {
-			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(p)), MessageBody: aws.String(all[p].Body), MessageAttributes: write(all[p].Attributes)})
+			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(p)),
+				MessageBody: aws.String(all[p].Body), MessageAttributes: write(all[p].Attributes)})
 		}
 		out, err := c.trySend(ctx, in)
 		if err != nil && ctx.Err() != nil {
@@ -142,7 +144,8 @@ func (c *Client) trySend(ctx context.Context, in *sqs.SendMessageBatchInput) (*s
 // temporary reports whether the same request may pass later: it got no answer in
 // time, or one that does not blame the request.
 func temporary(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary
+	return errors.Is(err, context.DeadlineExceeded) ||
+		retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary
 }
 
 // refused names a message that the queue will not take: because it is the
@@ -199,10 +202,11 @@ func (c *Client) Depth(ctx context.Context) (Depth, error) { return c.depth(ctx,
 func (c *Client) DLQDepth(ctx context.Context) (Depth, error) { return c.depth(ctx, c.dlq) }
 
 func (c *Client) depth(ctx context.Context, url string) (Depth, error) {
-	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{
-		types.QueueAttributeNameApproximateNumberOfMessages, types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
-		types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
-	}})
+	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url,
+		AttributeNames: []types.QueueAttributeName{
+			types.QueueAttributeNameApproximateNumberOfMessages, types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
+			types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
+		}})
 	if err != nil {
 		return Depth{}, fmt.Errorf("count the queue: %w", err)
 	}
@@ -222,7 +226,8 @@ func (c *Client) depth(ctx context.Context, url string) (Depth, error) {
 
 // SendMessage sends one message to the task queue.
 func (c *Client) SendMessage(ctx context.Context, body string, attributes map[string]Attribute) error {
-	_, err := c.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &c.url, MessageBody: &body, MessageAttributes: write(attributes)})
+	_, err := c.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &c.url, MessageBody: &body,
+		MessageAttributes: write(attributes)})
 	if err != nil {
 		return fmt.Errorf("send a message: %w", err)
 	}

@@ -50,7 +50,8 @@ func newEndpoint(t testing.TB, dir string) *endpoint {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taskURL, err := e.server.CreateQueue(sqsserver.Queue{Name: tasks, Visibility: 30 * time.Second, Retention: time.Hour, DeadLetter: dead, MaxReceives: 3})
+	taskURL, err := e.server.CreateQueue(sqsserver.Queue{Name: tasks, Visibility: 30 * time.Second, Retention: time.Hour,
+		DeadLetter: dead, MaxReceives: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,8 @@ func (e *endpoint) serve(w http.ResponseWriter, r *http.Request) {
 	e.server.ServeHTTP(w, r)
 }
 
-func (e *endpoint) setFault(f func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool) {
+func (e *endpoint) setFault(f func(operation string, body []byte, next http.Handler, w http.ResponseWriter,
+	r *http.Request) bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.fault = f
@@ -113,7 +115,8 @@ func (e *endpoint) bury(t testing.TB, bodies ...string) {
 	t.Helper()
 	other := New(e.client.sqs, e.client.dlq, "")
 	for _, b := range bodies {
-		if err := other.SendMessage(t.Context(), b, map[string]Attribute{"cause": {Type: "String", Text: "crashed"}, "receives": {Type: "Number", Text: "3"}}); err != nil {
+		if err := other.SendMessage(t.Context(), b, map[string]Attribute{"cause": {Type: "String", Text: "crashed"},
+			"receives": {Type: "Number", Text: "3"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +125,8 @@ func (e *endpoint) bury(t testing.TB, bodies ...string) {
 func list(n int) []task.Task {
 	var all []task.Task
 	for i := range n {
-		all = append(all, task.Task{Generator: "maze", StartIndex: i * 10, NumSamples: 10, Seed: 7, Format: task.Files, ChunkSize: 10})
+		all = append(all, task.Task{Generator: "maze", StartIndex: i * 10, NumSamples: 10, Seed: 7, Format: task.Files,
+			ChunkSize: 10})
 	}
 	return all
 }

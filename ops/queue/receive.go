@@ -78,7 +78,8 @@ func read(m types.Message) Message {
 		if r.Attributes == nil {
 			r.Attributes = map[string]Attribute{}
 		}
-		r.Attributes[name] = Attribute{Type: aws.ToString(a.DataType), Text: aws.ToString(a.StringValue), Binary: a.BinaryValue}
+		r.Attributes[name] = Attribute{Type: aws.ToString(a.DataType), Text: aws.ToString(a.StringValue),
+			Binary: a.BinaryValue}
 	}
 	return r
 }
@@ -89,8 +90,10 @@ func (c *Client) receive(ctx context.Context, url string, limit int, hide time.D
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
 	out, err := c.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
-		QueueUrl: &url, MaxNumberOfMessages: int32(limit), VisibilityTimeout: int32(hide.Seconds()), WaitTimeSeconds: int32(c.wait.Seconds()),
-		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll}, MessageAttributeNames: []string{"All"},
+		QueueUrl: &url, MaxNumberOfMessages: int32(limit), VisibilityTimeout: int32(hide.Seconds()),
+		WaitTimeSeconds:             int32(c.wait.Seconds()),
+		MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameAll},
+		MessageAttributeNames:       []string{"All"},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("receive messages: %w", err)
@@ -164,7 +167,8 @@ func (c *Client) deleteDead(ctx context.Context, list []Message) (deleted []stri
 	defer cancel()
 	in := &sqs.DeleteMessageBatchInput{QueueUrl: &c.dlq}
 	for i := range list {
-		in.Entries = append(in.Entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &list[i].handle})
+		in.Entries = append(in.Entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)),
+			ReceiptHandle: &list[i].handle})
 	}
 	out, err := c.sqs.DeleteMessageBatch(ctx, in)
 	if err != nil {
@@ -194,7 +198,8 @@ func enough(err error) error {
 // it is not 0, and hands over what each receive brought, at most so many and every
 // message once. do returns the ids of those it has deleted. At the end, however it
 // comes, all others are visible again.
-func (c *Client) visit(ctx context.Context, url string, most, limit int, do func(fresh []Message) (deleted []string, err error)) (err error) {
+func (c *Client) visit(ctx context.Context, url string, most, limit int, do func(fresh []Message) (deleted []string,
+	err error)) (err error) {
 	seen, hidden := map[string]bool{}, map[string]string{} // hidden: the last handle of each, by id
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
@@ -252,7 +257,8 @@ func (c *Client) show(ctx context.Context, url string, handles []string) error {
 	for part := range slices.Chunk(handles, batchSize) {
 		in := &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &url}
 		for i := range part {
-			in.Entries = append(in.Entries, types.ChangeMessageVisibilityBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), ReceiptHandle: &part[i], VisibilityTimeout: 0})
+			in.Entries = append(in.Entries, types.ChangeMessageVisibilityBatchRequestEntry{Id: aws.String(strconv.Itoa(i)),
+				ReceiptHandle: &part[i], VisibilityTimeout: 0})
 		}
 		group.Go(func() error {
 			if _, err := c.sqs.ChangeMessageVisibilityBatch(ctx, in); err != nil {

@@ -32,7 +32,8 @@ func testJournal(t testing.TB, dir string) *Journal {
 // command that is given other flags are.
 func renew(j *Journal, round string) Replay {
 	return Replay{Journal: j, Change: func(m Message) (*Outgoing, error) {
-		return &Outgoing{Body: round + " " + m.Body, Attributes: map[string]Attribute{"receives": m.Attributes["receives"]}}, nil
+		return &Outgoing{Body: round + " " + m.Body, Attributes: map[string]Attribute{"receives": m.Attributes["receives"]}},
+			nil
 	}, Refused: func(Message, error) {}}
 }
 
@@ -235,7 +236,8 @@ func TestReplayInterrupted(t *testing.T) {
 			}
 		}
 		if doubles > 10 || doubles > 0 && !inDoubt {
-			rt.Fatalf("%d messages were sent twice; %s at request %d, which the first replay told as %v", doubles, how, at, stopped)
+			rt.Fatalf("%d messages were sent twice; %s at request %d, which the first replay told as %v", doubles, how, at,
+				stopped)
 		}
 		if left := e.bodies(t, dead); len(left) > 0 {
 			rt.Fatalf("%v are still in the DLQ", left)
@@ -252,8 +254,10 @@ func TestJournal(t *testing.T) {
 	if _, err := OpenJournal(path); err == nil || !strings.Contains(err.Error(), "another replay") {
 		t.Errorf("a second one: %v", err)
 	}
-	a, b := Message{ID: "a", Body: "x"}, Message{ID: "b", Attributes: map[string]Attribute{"first_message_id": {Type: "String", Text: "f"}}}
-	for _, err := range []error{j.Intend([]Message{a, b}, []Outgoing{{Body: "for <a>"}, {Body: "for b"}}), j.Confirm("a"), j.Confirm("b"), j.Close()} {
+	a, b := Message{ID: "a", Body: "x"},
+		Message{ID: "b", Attributes: map[string]Attribute{"first_message_id": {Type: "String", Text: "f"}}}
+	for _, err := range []error{j.Intend([]Message{a, b}, []Outgoing{{Body: "for <a>"}, {Body: "for b"}}), j.Confirm("a"),
+		j.Confirm("b"), j.Close()} {
 		if err != nil {
 			t.Fatal(err)
 		}

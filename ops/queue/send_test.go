@@ -23,7 +23,8 @@ func TestSend(t *testing.T) {
 	e := newEndpoint(t, t.TempDir())
 	all := list(257)
 	var acked []int
-	if err := e.client.Send(t.Context(), all, func(place int) error { acked = append(acked, place); return nil }); err != nil {
+	if err := e.client.Send(t.Context(), all,
+		func(place int) error { acked = append(acked, place); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(acked)
@@ -56,7 +57,8 @@ func TestSendWithFaults(t *testing.T) {
 		n := rapid.IntRange(1, 60).Draw(rt, "tasks")
 		// One kind of fault for each of the first requests: the sends themselves
 		// run at once, so only how many of each kind there are is certain.
-		kinds := rapid.SliceOfN(rapid.SampledFrom([]string{"500", "lost", "cut", "partial", "silent", "fine"}), 0, 7).Draw(rt, "faults")
+		kinds := rapid.SliceOfN(rapid.SampledFrom([]string{"500", "lost", "cut", "partial", "silent", "fine"}), 0, 7).Draw(rt,
+			"faults")
 		var mu sync.Mutex
 		e.setFault(func(operation string, body []byte, next http.Handler, w http.ResponseWriter, r *http.Request) bool {
 			mu.Lock()
@@ -112,7 +114,8 @@ func faulty(kind string, body []byte, next http.Handler, w http.ResponseWriter, 
 		failed := []any{}
 		for _, f := range rest {
 			if kind == "partial" { // the silent one does not say so
-				failed = append(failed, map[string]any{"Id": f["Id"], "Code": "InternalError", "SenderFault": false, "Message": "try again"})
+				failed = append(failed, map[string]any{"Id": f["Id"], "Code": "InternalError", "SenderFault": false,
+					"Message": "try again"})
 			}
 		}
 		out["Failed"] = failed
@@ -132,7 +135,8 @@ func TestSendRefused(t *testing.T) {
 		_ = json.Unmarshal(body, &in)
 		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 		_ = json.NewEncoder(w).Encode(map[string]any{"Successful": []any{}, "Failed": []any{
-			map[string]any{"Id": in.Entries[len(in.Entries)-1]["Id"], "Code": "InvalidMessageContents", "SenderFault": true, "Message": "bad character"}}})
+			map[string]any{"Id": in.Entries[len(in.Entries)-1]["Id"], "Code": "InvalidMessageContents", "SenderFault": true,
+				"Message": "bad character"}}})
 		return true
 	})
 	err := e.client.Send(t.Context(), list(3), func(int) error { return nil })

@@ -38,7 +38,8 @@ func (c *Client) Settings(ctx context.Context) (Settings, error) { return c.sett
 func (c *Client) DLQSettings(ctx context.Context) (Settings, error) { return c.settings(ctx, c.dlq) }
 
 func (c *Client) settings(ctx context.Context, url string) (Settings, error) {
-	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll}})
+	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url,
+		AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll}})
 	if err != nil {
 		return Settings{}, fmt.Errorf("read the settings of the queue: %w", err)
 	}
@@ -46,7 +47,9 @@ func (c *Client) settings(ctx context.Context, url string) (Settings, error) {
 		n, _ := strconv.Atoi(out.Attributes[string(name)])
 		return time.Duration(n) * time.Second
 	}
-	s := Settings{ARN: out.Attributes[string(types.QueueAttributeNameQueueArn)], Visibility: seconds(types.QueueAttributeNameVisibilityTimeout), Retention: seconds(types.QueueAttributeNameMessageRetentionPeriod)}
+	s := Settings{ARN: out.Attributes[string(types.QueueAttributeNameQueueArn)],
+		Visibility: seconds(types.QueueAttributeNameVisibilityTimeout),
+		Retention:  seconds(types.QueueAttributeNameMessageRetentionPeriod)}
 	if text := out.Attributes[string(types.QueueAttributeNameRedrivePolicy)]; text != "" {
 		var policy struct {
 			Target string          `json:"deadLetterTargetArn"`

@@ -13,7 +13,10 @@ import (
 // wants to reach without the proxy stays so. Python's urllib is what asks, because it
 // goes to the proxy for loopback, too.
 func TestExportsBypassProxy(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("here")) }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = w.Write([]byte("here"))
+	}))
 	defer server.Close()
 	target := &Target{}
 	target.SQSEndpoint = server.URL

@@ -23,7 +23,8 @@ const (
 // Mapping asks for the event source mapping.
 func (t *Target) Mapping(ctx context.Context, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
 	if t.EventSourceMappingID == "" {
-		return nil, ui.WithHint(errors.New("the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"),
+		return nil, ui.WithHint(errors.New(
+			"the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"),
 			"pulumi up; or for the local stack, ops local down and up")
 	}
 	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})

@@ -30,7 +30,8 @@ func TestStream(t *testing.T) {
 		text string // that is there afterwards
 	}{
 		{"new", func(w io.Writer) error { _, err := io.WriteString(w, "old"); return err }, nil, "old"},
-		{"a full disk", func(w io.Writer) error { _, err := w.Write(make([]byte, 1<<20)); return err }, syscall.ENOSPC, "old"},
+		{"a full disk", func(w io.Writer) error { _, err := w.Write(make([]byte, 1<<20)); return err }, syscall.ENOSPC,
+			"old"},
 		{"an error of its own, late", func(w io.Writer) error { _, _ = io.WriteString(w, "half"); return own }, own, "old"},
 		{"another", func(w io.Writer) error { _, err := io.WriteString(w, "new"); return err }, nil, "new"},
 	} {

@@ -22,7 +22,8 @@ import (
 )
 
 // own are the generators that are measured.
-var own = []string{"chess-task-data-generator", "hanoi-task-data-generator", "maze-task-data-generator", "sliding-puzzle-task-data-generator", "sudoku-task-data-generator"}
+var own = []string{"chess-task-data-generator", "hanoi-task-data-generator", "maze-task-data-generator",
+	"sliding-puzzle-task-data-generator", "sudoku-task-data-generator"}
 
 // How many rounds a benchmark makes unless -benchtime says so (3x): it begins no
 // further one when it has taken this long, for go test ends after ten minutes.
@@ -71,7 +72,8 @@ func BenchmarkTask(b *testing.B) {
 			peak = max(peak, tar.peak)
 			b.Logf("round %d %-34s by hand %.2f s CPU, schedule %.2f s; files %.2f s, %.2f s; tar %.2f s, %.2f s; worker alone %.2f s and %.2f s",
 				n, name, hand.cpu.Seconds(), shortest(hand.walls, runtime.NumCPU()).Seconds(),
-				files.cpu().Seconds(), files.wall.Seconds(), tar.cpu().Seconds(), tar.wall.Seconds(), files.own.Seconds(), tar.own.Seconds())
+				files.cpu().Seconds(), files.wall.Seconds(), tar.cpu().Seconds(), tar.wall.Seconds(), files.own.Seconds(),
+				tar.own.Seconds())
 		}
 	}
 	for c, unit := range columns {
@@ -129,7 +131,8 @@ func BenchmarkLargeSamples(b *testing.B) {
 			var peak int64
 			n := 0
 			for began := time.Now(); again(b, n, began); n++ {
-				x := r.do(p, task.Task{Generator: largeGenerator, NumSamples: 40, Seed: 42, Format: format, ChunkSize: task.DefaultChunkSize})
+				x := r.do(p, task.Task{Generator: largeGenerator, NumSamples: 40, Seed: 42, Format: format,
+					ChunkSize: task.DefaultChunkSize})
 				share = append(share, 100*ratio(x.own, x.cpu()))
 				perSample = append(perSample, float64(x.own.Milliseconds())/40)
 				peak = max(peak, x.peak)
@@ -232,7 +235,8 @@ func (r *rig) do(p *process, t task.Task) taken {
 // receipts reads the receipts of a generator off the disk.
 func (r *rig) receipts(b *testing.B, name string) (list []store.Receipt) {
 	b.Helper()
-	files, err := filepath.Glob(filepath.Join(dir, "objects", "bucket", filepath.FromSlash(task.DefaultDataset.CellsPrefix(name)), "*.json"))
+	files, err := filepath.Glob(filepath.Join(dir, "objects", "bucket",
+		filepath.FromSlash(task.DefaultDataset.CellsPrefix(name)), "*.json"))
 	if err != nil || len(files) == 0 {
 		b.Fatalf("receipts of %s: %v, %v", name, files, err)
 	}
@@ -288,7 +292,8 @@ func TestShortest(t *testing.T) {
 		jobs string
 		cpus int
 		want time.Duration
-	}{{"3s 3s 3s 3s 3s", 2, 9 * time.Second}, {"5s 4s 3s 3s 3s", 2, 9 * time.Second}, {"5s 1s", 6, 5 * time.Second}, {"2s", 1, 2 * time.Second}} {
+	}{{"3s 3s 3s 3s 3s", 2, 9 * time.Second}, {"5s 4s 3s 3s 3s", 2, 9 * time.Second}, {"5s 1s", 6, 5 * time.Second},
+		{"2s", 1, 2 * time.Second}} {
 		var jobs []time.Duration
 		for _, text := range strings.Fields(test.jobs) {
 			d, _ := time.ParseDuration(text)

@@ -54,7 +54,8 @@ var theRig = sync.OnceValues(func() (*rig, error) {
 	if dir, err = os.MkdirTemp("", "vm-dataset-bench-"); err != nil {
 		return nil, err
 	}
-	r := &rig{bootstrap: filepath.Join(dir, "bootstrap"), indexDir: filepath.Join(dir, "index"), copied: filepath.Join(dir, "by-hand")}
+	r := &rig{bootstrap: filepath.Join(dir, "bootstrap"), indexDir: filepath.Join(dir, "index"),
+		copied: filepath.Join(dir, "by-hand")}
 	if out, err := exec.Command("go", "build", "-o", r.bootstrap, ".").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build bootstrap: %w: %s", err, out)
 	}
@@ -72,7 +73,8 @@ var theRig = sync.OnceValues(func() (*rig, error) {
 	if r.index, err = b.Build(context.Background()); err != nil {
 		return nil, err
 	}
-	r.bucket, err = s3server.Start(context.Background(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"),
+	r.bucket, err = s3server.Start(context.Background(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta:    filepath.Join(dir, "metadata"),
 		Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, os.Stderr)
 	return r, err
 })
@@ -150,8 +152,10 @@ func (r *rig) start(b *testing.B) *process {
 	b.Cleanup(server.Close)
 	p.cmd = exec.Command(r.bootstrap)
 	p.cmd.Env = []string{
-		stack.EnvBucket + "=bucket", stack.EnvGenerators + "=" + r.indexDir, stack.EnvRegion + "=us-east-2", "AWS_ENDPOINT_URL_S3=" + r.bucket.URL(),
-		"AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
+		stack.EnvBucket + "=bucket", stack.EnvGenerators + "=" + r.indexDir, stack.EnvRegion + "=us-east-2",
+		"AWS_ENDPOINT_URL_S3=" + r.bucket.URL(),
+		"AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b", "AWS_CONFIG_FILE=/dev/null",
+		"AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
 		"AWS_LAMBDA_RUNTIME_API=" + strings.TrimPrefix(server.URL, "http://"), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE=10240",
 		"PATH=" + os.Getenv("PATH"), "HOME=" + b.TempDir(), "TMPDIR=" + b.TempDir(),
 	}

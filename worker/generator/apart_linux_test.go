@@ -56,7 +56,8 @@ func TestApart(t *testing.T) {
 
 func checkApart(t *testing.T, seen apartSeen, user int) {
 	t.Helper()
-	if seen.User != user || !slices.Equal(seen.Interfaces, []string{"lo"}) || seen.Shm == "" || seen.Loopback != "" || seen.Rights != "0000000000000000" {
+	if seen.User != user || !slices.Equal(seen.Interfaces, []string{"lo"}) || seen.Shm == "" || seen.Loopback != "" ||
+		seen.Rights != "0000000000000000" {
 		t.Errorf("it saw %+v", seen)
 	}
 }
@@ -77,9 +78,11 @@ func TestApartAsNobody(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(root) })
 	scratch, binary := filepath.Join(root, "scratch"), filepath.Join(root, "worker")
-	g := &Generator{Name: "test", Dir: filepath.Join(root, "generators", "test"), Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true}, Python: "/usr/bin/python3"}
+	g := &Generator{Name: "test", Dir: filepath.Join(root, "generators", "test"), Entry: DefaultEntry,
+		Flags: Flags{Output: "--output", Seed: true}, Python: "/usr/bin/python3"}
 	write(t, filepath.Join(g.Dir, DefaultEntry), preamble+apartBody)
-	if err := errors.Join(os.Chmod(root, 0o755), os.Mkdir(scratch, 0o700), os.Chown(scratch, nobody, nobody), copyFile("/proc/self/exe", binary)); err != nil {
+	if err := errors.Join(os.Chmod(root, 0o755), os.Mkdir(scratch, 0o700), os.Chown(scratch, nobody, nobody),
+		copyFile("/proc/self/exe", binary)); err != nil {
 		t.Fatal(err)
 	}
 	cmd := worker(t, t.Context(), binary, Request{Generator: g, Samples: 1, Scratch: scratch, Apart: true},

@@ -45,13 +45,15 @@ func CopyRequirements(root, dir string) error {
 			return err
 		}
 		if g.specifier != "" {
-			if err := os.WriteFile(filepath.Join(to, projectFile), fmt.Appendf(nil, "[project]\nrequires-python = %q\n", g.specifier), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(to, projectFile), fmt.Appendf(nil, "[project]\nrequires-python = %q\n",
+				g.specifier), 0o644); err != nil {
 				return err
 			}
 		}
 		l, err := readLock(filepath.Join(root, LocksFolder), LockFile(&g))
 		if err == nil && l.text != nil {
-			err = errors.Join(os.MkdirAll(filepath.Join(dir, LocksFolder), 0o755), os.WriteFile(filepath.Join(dir, LocksFolder, LockFile(&g)), l.text, 0o644))
+			err = errors.Join(os.MkdirAll(filepath.Join(dir, LocksFolder), 0o755),
+				os.WriteFile(filepath.Join(dir, LocksFolder, LockFile(&g)), l.text, 0o644))
 		}
 		if err != nil {
 			return err
@@ -69,7 +71,8 @@ const importTime = 5 * time.Minute
 // prove imports packages in the environment. The error names each module that
 // cannot be imported: they are as bad as one that cannot be installed.
 func (e environment) prove(ctx context.Context, packages []string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, importTime, fmt.Errorf("importing %s took more than %v", strings.Join(packages, ", "), importTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, importTime, fmt.Errorf("importing %s took more than %v",
+		strings.Join(packages, ", "), importTime))
 	defer cancel()
 	home, err := os.MkdirTemp("", "imports-")
 	if err != nil {
@@ -77,7 +80,8 @@ func (e environment) prove(ctx context.Context, packages []string) error {
 	}
 	defer os.RemoveAll(home)
 	cmd := exec.CommandContext(ctx, e.interpreter(), append([]string{"-I", "-c", importProgram}, packages...)...)
-	cmd.Env = []string{"PATH=" + filepath.Dir(e.interpreter()) + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home, "TMPDIR=" + home, "LANG=C.UTF-8", "MPLBACKEND=Agg"}
+	cmd.Env = []string{"PATH=" + filepath.Dir(e.interpreter()) + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home,
+		"TMPDIR=" + home, "LANG=C.UTF-8", "MPLBACKEND=Agg"}
 	cmd.Dir = home
 	said := &tail{limit: tailSize}
 	cmd.Stderr = said

@@ -186,8 +186,10 @@ func Discover(root string) ([]Generator, error) {
 		if o.Skip != "" {
 			continue
 		}
-		g := Generator{Name: e.Name(), Dir: filepath.Join(root, e.Name()), Entry: entry, Required: o.Required, Videoless: o.Videoless,
-			FilesVary: o.FilesVary, ExtraArgs: o.ExtraArgs, ChunkSize: o.ChunkSize, Licence: o.Licence, Repository: o.Repository, shared: shared}
+		g := Generator{Name: e.Name(), Dir: filepath.Join(root, e.Name()), Entry: entry, Required: o.Required,
+			Videoless: o.Videoless,
+			FilesVary: o.FilesVary, ExtraArgs: o.ExtraArgs, ChunkSize: o.ChunkSize, Licence: o.Licence, Repository: o.Repository,
+			shared: shared}
 		if o.Entry != "" {
 			g.Entry = o.Entry
 		}
@@ -230,7 +232,8 @@ func commitOf(dir string, shared []string) string {
 		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)
 		for _, v := range os.Environ() {
 			// Set inside a git hook, these point at the repository of the hook.
-			if !strings.HasPrefix(v, "GIT_DIR=") && !strings.HasPrefix(v, "GIT_WORK_TREE=") && !strings.HasPrefix(v, "GIT_INDEX_FILE=") {
+			if !strings.HasPrefix(v, "GIT_DIR=") && !strings.HasPrefix(v, "GIT_WORK_TREE=") &&
+				!strings.HasPrefix(v, "GIT_INDEX_FILE=") {
 				cmd.Env = append(cmd.Env, v)
 			}
 		}

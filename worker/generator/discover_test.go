@@ -11,12 +11,16 @@ import (
 
 func TestDiscover(t *testing.T) {
 	root := t.TempDir()
-	write(t, filepath.Join(root, "b", "examples", "generate.py"), "p = ArgumentParser()\n"+`p.add_argument("--num-samples")`+"\n"+`p.add_argument(
+	write(t, filepath.Join(root, "b", "examples", "generate.py"), "p = ArgumentParser()\n"+
+		`p.add_argument("--num-samples")`+"\n"+`p.add_argument(
         '-o', "--output-dir", type=str, help='see "--seed"')`+"\n"+`p.add_argument("--no-video", action="store_true")`)
-	write(t, filepath.Join(root, "a", "examples", "generate.py"), "from kit import main\nmain()\n# add nothing: --start-index")
-	write(t, filepath.Join(root, "c", "run.py"), `p = ArgumentParser(); p.add_argument("--num-samples"); p.add_argument("--output"); p.add_argument("--start-index"); p.add_argument("--seed")`)
+	write(t, filepath.Join(root, "a", "examples", "generate.py"),
+		"from kit import main\nmain()\n# add nothing: --start-index")
+	write(t, filepath.Join(root, "c", "run.py"),
+		`p = ArgumentParser(); p.add_argument("--num-samples"); p.add_argument("--output"); p.add_argument("--start-index"); p.add_argument("--seed")`)
 	write(t, filepath.Join(root, "left-out", "examples", "generate.py"), "")
-	write(t, filepath.Join(root, "narrow", "examples", "generate.py"), "p = ArgumentParser(); p.add_argument('--num-samples'); p.add_argument('--output')")
+	write(t, filepath.Join(root, "narrow", "examples", "generate.py"),
+		"p = ArgumentParser(); p.add_argument('--num-samples'); p.add_argument('--output')")
 	write(t, filepath.Join(root, "bad name", "examples", "generate.py"), "")
 	write(t, filepath.Join(root, "library", "code.py"), "")
 	write(t, filepath.Join(root, "a", "requirements.txt"), "numpy==1.26.4\n")
@@ -34,10 +38,14 @@ left-out: {skip: it needs Blender}
 	}
 	at := func(name string) string { return filepath.Join(root, name) }
 	want := []Generator{
-		{Name: "a", Dir: at("a"), Entry: DefaultEntry, Flags: Flags{Output: "--out", Seed: true, From: FromContract}, Requirements: []string{"numpy==1.26.4", "scipy"}},
-		{Name: "b", Dir: at("b"), Entry: DefaultEntry, Flags: Flags{Output: "--output-dir", NoVideo: "--no-video", From: FromSource}, Repository: "org/b"},
-		{Name: "bad name", Dir: at("bad name"), Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true, From: FromContract}},
-		{Name: "c", Dir: at("c"), Entry: "run.py", Flags: Flags{Output: "--output", StartIndex: true, From: FromSource}, Required: []string{"rubric.txt"},
+		{Name: "a", Dir: at("a"), Entry: DefaultEntry, Flags: Flags{Output: "--out", Seed: true, From: FromContract},
+			Requirements: []string{"numpy==1.26.4", "scipy"}},
+		{Name: "b", Dir: at("b"), Entry: DefaultEntry, Flags: Flags{Output: "--output-dir", NoVideo: "--no-video",
+			From: FromSource}, Repository: "org/b"},
+		{Name: "bad name", Dir: at("bad name"), Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true,
+			From: FromContract}},
+		{Name: "c", Dir: at("c"), Entry: "run.py", Flags: Flags{Output: "--output", StartIndex: true, From: FromSource},
+			Required:  []string{"rubric.txt"},
 			Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"}, ChunkSize: 100, Licence: "MIT"},
 		{Name: "narrow", Dir: at("narrow"), Entry: DefaultEntry, Flags: Flags{Output: "--into", From: FromSource},
 			Problem: "its command line has no --into (known from its source): catalog.yaml can name another entry or output_flag"},
@@ -97,7 +105,8 @@ func TestOwnCatalogue(t *testing.T) {
 		for _, file := range all[name+"-task-data-generator"].Required {
 			got[file] = true
 		}
-		if want := map[string]bool{"rubric.txt": true, "final_frame.png": true, "metadata.json": true}; !reflect.DeepEqual(got, want) {
+		if want := map[string]bool{"rubric.txt": true, "final_frame.png": true,
+			"metadata.json": true}; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s requires %v, want %v", name, got, want)
 		}
 	}
@@ -178,7 +187,8 @@ func TestCommit(t *testing.T) {
 	t.Setenv("GIT_DIR", filepath.Join(t.TempDir(), "elsewhere")) // as inside a git hook
 	outside := t.TempDir()
 	for _, test := range []struct{ dir, want string }{
-		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"}, {filepath.Join(root, "new"), latest + "-dirty"},
+		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"},
+		{filepath.Join(root, "new"), latest + "-dirty"},
 		{filepath.Join(root, "ignored"), ""}, {clone, own}, {outside, ""},
 	} {
 		if got := commitOf(test.dir, nil); got != test.want {
@@ -196,20 +206,25 @@ func TestCommit(t *testing.T) {
 
 func TestRequirements(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "requirements.txt"), "\ufeff# header\r\nNumPy == 1.26.4   # pinned\r\n-r more/other.txt\n--extra-index-url https://example.invalid/simple\nx>=1; python_version < \"3.12\"\n./wheels/y.whl[all]\n-e pkg\n-c limits.txt\nlong==1 \\\n  --hash=sha256:00\nz @ https://example.invalid/z.whl#egg=z\n")
+	write(t, filepath.Join(dir, "requirements.txt"),
+		"\ufeff# header\r\nNumPy == 1.26.4   # pinned\r\n-r more/other.txt\n--extra-index-url https://example.invalid/simple\nx>=1; python_version < \"3.12\"\n./wheels/y.whl[all]\n-e pkg\n-c limits.txt\nlong==1 \\\n  --hash=sha256:00\nz @ https://example.invalid/z.whl#egg=z\n")
 	write(t, filepath.Join(dir, "more", "other.txt"), "pillow\n--requirement=third.txt")
 	write(t, filepath.Join(dir, "more", "third.txt"), "-f ../wheels\n")
 	got, err := readRequirements(dir, requirementsFile, 0)
-	want := []string{"NumPy == 1.26.4", "pillow", "-f " + dir + "/wheels", "--extra-index-url https://example.invalid/simple", `x>=1; python_version < "3.12"`,
-		dir + "/wheels/y.whl[all]", "-e " + dir + "/pkg", "-c " + dir + "/limits.txt", "long==1    --hash=sha256:00", "z @ https://example.invalid/z.whl#egg=z"}
+	want := []string{"NumPy == 1.26.4", "pillow", "-f " + dir + "/wheels",
+		"--extra-index-url https://example.invalid/simple", `x>=1; python_version < "3.12"`,
+		dir + "/wheels/y.whl[all]", "-e " + dir + "/pkg", "-c " + dir + "/limits.txt", "long==1    --hash=sha256:00",
+		"z @ https://example.invalid/z.whl#egg=z"}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %q, %v\nwant %q", got, err, want)
 	}
 }
 
 func TestRequirementsRefused(t *testing.T) {
-	for _, line := range []string{"-r ../other.txt", "-r/etc/passwd", "--requirement=../x", "-c ../c.txt", "-e ..", "-e /srv/pkg", "../pkg", "..", "/opt/x.whl", "-f ..",
-		"file:///etc", "x @ file:///etc/x.whl", "x@file:../x.whl", "git+file:///srv/x", "./link/pkg", "-r link/other.txt", "-r requirements.txt"} {
+	for _, line := range []string{"-r ../other.txt", "-r/etc/passwd", "--requirement=../x", "-c ../c.txt", "-e ..",
+		"-e /srv/pkg", "../pkg", "..", "/opt/x.whl", "-f ..",
+		"file:///etc", "x @ file:///etc/x.whl", "x@file:../x.whl", "git+file:///srv/x", "./link/pkg", "-r link/other.txt",
+		"-r requirements.txt"} {
 		t.Run(line, func(t *testing.T) {
 			dir, outside := t.TempDir(), t.TempDir()
 			write(t, filepath.Join(outside, "pkg", "setup.py"), "")

@@ -24,15 +24,18 @@ import (
 // need, and writes the index that workers read. Generators with the same
 // requirements share an environment; one that is there already is used again.
 type Builder struct {
-	Root     string            // the generators' folder; default "generators"
-	Dir      string            // where the index and the environments go
-	Python   string            // interpreter the environments are made from; default the first on the PATH that is new enough
-	Commits  map[string]string // commits of the generators, where the folder has no git history; nil to ask git
-	Names    []string          // generators whose environments are made; nil for all
-	Online   bool              // a package index that cannot be reached is an error and not the Problem of generators: for what is kept when it is built
-	Parallel int               // environments made at once; default 1, because disk and network are what it takes
-	Progress func(string)      // is told what happens, a line at a time; may be nil
-	Events   func(Event)       // the same for programs, one event at a time; may be nil
+	Root string // the generators' folder; default "generators"
+	Dir  string // where the index and the environments go
+	// interpreter the environments are made from; default the first on the PATH that is new enough
+	Python  string
+	Commits map[string]string // commits of the generators, where the folder has no git history; nil to ask git
+	Names   []string          // generators whose environments are made; nil for all
+	// a package index that cannot be reached is an error and not the Problem of generators: for what is kept when it
+	// is built
+	Online   bool
+	Parallel int          // environments made at once; default 1, because disk and network are what it takes
+	Progress func(string) // is told what happens, a line at a time; may be nil
+	Events   func(Event)  // the same for programs, one event at a time; may be nil
 }
 
 // DefaultRoot is the generators' folder of the repository.
@@ -78,7 +81,8 @@ func (e Event) String() string {
 	return line
 }
 
-var installerStep = regexp.MustCompile(`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed|Downloaded|Built|\+) `)
+var installerStep = regexp.MustCompile(
+	`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed|Downloaded|Built|\+) `)
 
 // worthTelling leaves out most of what an installer says and what takes no time.
 func (e Event) worthTelling() bool {
@@ -140,7 +144,8 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	}
 	groups := environmentsOf(list, root, dir, python)
 	wanted := func(m *members) bool {
-		return b.Names == nil || slices.ContainsFunc(m.names(), func(name string) bool { return slices.Contains(b.Names, name) })
+		return b.Names == nil || slices.ContainsFunc(m.names(),
+			func(name string) bool { return slices.Contains(b.Names, name) })
 	}
 	find := sync.OnceValues(func() (installer, error) { return newInstaller(ctx, dir, python, tell) })
 	var group errgroup.Group
@@ -149,7 +154,8 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 		group.Go(func() error {
 			e := &members.environment
 			say := func(stage Stage, detail string) {
-				tell(Event{Environment: cmp.Or(e.id, "with "+e.lockFile), Generators: members.names(), Stage: stage, Detail: detail})
+				tell(Event{Environment: cmp.Or(e.id, "with "+e.lockFile), Generators: members.names(), Stage: stage,
+					Detail: detail})
 			}
 			err := e.pin(ctx, members, wanted(members), find, say)
 			if err == nil && !wanted(members) {
@@ -259,14 +265,16 @@ type environment struct {
 const layout = "4"
 
 func newEnvironment(root, dir string, python interpreter, g *Generator) environment {
-	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements, specifier: g.specifier, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
+	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements,
+		specifier: g.specifier, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
 		locks: filepath.Join(root, LocksFolder), ownLocks: filepath.Join(dir, LocksFolder), lockFile: LockFile(g)}
 }
 
 // local is what the requirements take from the generator's folder: with a lock it
 // is what an environment is made from.
 func (e environment) local() string {
-	local := slices.DeleteFunc(normalise(e.requirements, state), func(line string) bool { return !ownFolder(e.of).MatchString(line) })
+	local := slices.DeleteFunc(normalise(e.requirements, state),
+		func(line string) bool { return !ownFolder(e.of).MatchString(line) })
 	return strings.Join(local, "\n")
 }
 
@@ -277,7 +285,8 @@ func (e environment) key() string {
 
 // pin finds the lock, or makes one if that is wanted: from then on the environment
 // has an id, which is that of the lock, the interpreter and the platform.
-func (e *environment) pin(ctx context.Context, m *members, make bool, find func() (installer, error), say func(Stage, string)) (err error) {
+func (e *environment) pin(ctx context.Context, m *members, make bool, find func() (installer, error),
+	say func(Stage, string)) (err error) {
 	if !make && !e.python.is(e.specifier) {
 		return nil // which one it is takes uv to find out
 	}
@@ -309,7 +318,8 @@ func (e *environment) identify() {
 }
 
 // lockForNow makes a lock beside the environments. Two processes make the same one.
-func (e *environment) lockForNow(ctx context.Context, m *members, find func() (installer, error), say func(Stage, string)) error {
+func (e *environment) lockForNow(ctx context.Context, m *members, find func() (installer, error),
+	say func(Stage, string)) error {
 	in, err := find()
 	if err != nil {
 		return err
@@ -329,7 +339,8 @@ func (e *environment) lockForNow(ctx context.Context, m *members, find func() (i
 		return err
 	}
 	say(Locking, "generators/"+LocksFolder+" has no lock for its requirements: they are resolved into "+e.lock.path)
-	e.lock, err = e.makeLock(ctx, in, e.lock.path, m.names(), commitTime(ctx, m.generators), func(line string) { say(Installing, line) })
+	e.lock, err = e.makeLock(ctx, in, e.lock.path, m.names(), commitTime(ctx, m.generators),
+		func(line string) { say(Installing, line) })
 	return err
 }
 
@@ -346,7 +357,8 @@ func (e environment) whole() bool {
 	return err == nil && err2 == nil
 }
 
-// ensure makes the environment unless it is there, with install. A lock keeps two processes from making the same one; the system gives
+// ensure makes the environment unless it is there, with install. A lock keeps two processes from making the same
+// one; the system gives
 // it back when its holder is killed. What an interrupted one left is removed first.
 func (e environment) ensure(ctx context.Context, install func(say func(string)) error, say func(Stage, string)) error {
 	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written

@@ -72,7 +72,8 @@ func TestBuild(t *testing.T) {
 	root, dir := t.TempDir(), filepath.Join(t.TempDir(), "built")
 	program := preamble + "import tiny_thing\nsave('value.json', tiny_thing.value)\n"
 	for name, requirements := range map[string]string{
-		"a": "tiny-thing==1.0  # small\n", "b": "# same\nTiny_Thing == 1.0", "bad": "tiny-thing==1.0\nno-such-thing==9\n", "bare": "", "outside": "-r ../x.txt\n",
+		"a": "tiny-thing==1.0  # small\n", "b": "# same\nTiny_Thing == 1.0", "bad": "tiny-thing==1.0\nno-such-thing==9\n",
+		"bare": "", "outside": "-r ../x.txt\n",
 	} {
 		write(t, filepath.Join(root, name, DefaultEntry), program)
 		write(t, filepath.Join(root, name, requirementsFile), requirements)
@@ -100,7 +101,8 @@ func TestBuild(t *testing.T) {
 	if a.Problem != "" || a.Environment == "" || a.Environment != b.Environment || a.Python != b.Python {
 		t.Errorf("a %+v\nb %+v", a, b)
 	}
-	if p := find("bad").Problem; !strings.Contains(p, filepath.Join("bad", requirementsFile)) || !strings.Contains(p, "no-such-thing==9") || strings.Contains(p, "\n") {
+	if p := find("bad").Problem; !strings.Contains(p, filepath.Join("bad", requirementsFile)) ||
+		!strings.Contains(p, "no-such-thing==9") || strings.Contains(p, "\n") {
 		t.Errorf("bad: %q", p)
 	}
 	if p := find("outside").Problem; !strings.Contains(p, "outside") {
@@ -115,7 +117,8 @@ func TestBuild(t *testing.T) {
 	if whole, _ := filepath.Glob(filepath.Join(dir, "environments", "*", "complete")); len(whole) != 2 {
 		t.Errorf("whole environments: %v", whole)
 	}
-	if code, _ := filepath.Glob(filepath.Join(dir, "environments", a.Environment, "lib", "python3*", "site-packages", "__pycache__", "tiny_thing.*.pyc")); len(code) != 1 {
+	if code, _ := filepath.Glob(filepath.Join(dir, "environments", a.Environment, "lib", "python3*", "site-packages",
+		"__pycache__", "tiny_thing.*.pyc")); len(code) != 1 {
 		t.Errorf("byte-code: %v", code)
 	}
 	result, err := Run(t.Context(), Request{Generator: b, Samples: 1, Scratch: t.TempDir()})
@@ -233,8 +236,10 @@ func TestInstallerSettings(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "env")
 	t.Setenv("TEST_OUT", out)
 	fakeUV(t, `env > "$TEST_OUT"; echo "error: no" >&2; exit 1`+"\n")
-	for name, value := range map[string]string{"PIP_INDEX_URL": "https://mirror.invalid/simple", "HTTPS_PROXY": "http://proxy.invalid:1", "PIP_FIND_LINKS": "/a /b",
-		"PIP_CERT": "/cert", "PIP_TARGET": "/elsewhere", "PYTHONPATH": "/p", "AWS_SECRET_ACCESS_KEY": "s", "UV_HTTP_RETRIES": "4"} {
+	for name, value := range map[string]string{"PIP_INDEX_URL": "https://mirror.invalid/simple",
+		"HTTPS_PROXY": "http://proxy.invalid:1", "PIP_FIND_LINKS": "/a /b",
+		"PIP_CERT": "/cert", "PIP_TARGET": "/elsewhere", "PYTHONPATH": "/p", "AWS_SECRET_ACCESS_KEY": "s",
+		"UV_HTTP_RETRIES": "4"} {
 		t.Setenv(name, value)
 	}
 	t.Setenv("SSL_CERT_FILE", "")
@@ -248,7 +253,8 @@ func TestInstallerSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := "\n" + string(text)
-	for _, want := range []string{"PIP_INDEX_URL=https://mirror.invalid/simple", "UV_DEFAULT_INDEX=https://mirror.invalid/simple", "HTTPS_PROXY=http://proxy.invalid:1",
+	for _, want := range []string{"PIP_INDEX_URL=https://mirror.invalid/simple",
+		"UV_DEFAULT_INDEX=https://mirror.invalid/simple", "HTTPS_PROXY=http://proxy.invalid:1",
 		"UV_FIND_LINKS=/a,/b", "SSL_CERT_FILE=/cert", "UV_HTTP_RETRIES=4", "PIP_RETRIES=4"} {
 		if !strings.Contains(env, "\n"+want+"\n") {
 			t.Errorf("no %s in %s", want, env)
@@ -277,7 +283,8 @@ func TestNoNetwork(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := index.Generators[0].Problem
-	if !strings.Contains(p, "connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again") || !strings.Contains(p, filepath.Join("g", requirementsFile)) || strings.Contains(p, "\n") {
+	if !strings.Contains(p, "connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again") ||
+		!strings.Contains(p, filepath.Join("g", requirementsFile)) || strings.Contains(p, "\n") {
 		t.Errorf("problem %q", p)
 	}
 	if took := time.Since(began); took > time.Minute {
@@ -302,7 +309,10 @@ func onlyIndex(t *testing.T, url string) {
 func TestBrokenIndex(t *testing.T) {
 	for status, passing := range map[int]bool{503: true, 429: true, 404: false} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter,
+				_ *http.Request) {
+				w.WriteHeader(status)
+			}))
 			defer server.Close()
 			realUV(t)
 			onlyIndex(t, server.URL)
@@ -343,12 +353,14 @@ echo '{"path":"/usr/bin/python3","version":"3.8.18","minor":8,"machine":"m","pre
 	}
 	for _, test := range []struct{ name, path, python, want string }{
 		{"old", bin, "", "3.8.18, which is too old"}, {"absent", t.TempDir(), "", "no python3 on the PATH"},
-		{"asked for, old", os.Getenv("PATH"), old, "3.8.18, which is too old"}, {"asked for, absent", os.Getenv("PATH"), filepath.Join(bin, "none"), "not a Python"},
+		{"asked for, old", os.Getenv("PATH"), old, "3.8.18, which is too old"},
+		{"asked for, absent", os.Getenv("PATH"), filepath.Join(bin, "none"), "not a Python"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Setenv("PATH", test.path)
 			_, err := (&Builder{Root: root, Dir: dir, Python: test.python}).Build(t.Context())
-			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "install Python 3.11 or newer") {
+			if err == nil || !strings.Contains(err.Error(), test.want) ||
+				!strings.Contains(err.Error(), "install Python 3.11 or newer") {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -361,7 +373,8 @@ echo '{"path":"/usr/bin/python3","version":"3.8.18","minor":8,"machine":"m","pre
 func TestSharedPackages(t *testing.T) {
 	root, dir := t.TempDir(), t.TempDir()
 	pipConf(t, "[global]\ntarget = "+t.TempDir()+"\n")
-	for name, requirements := range map[string]string{"a": "six==1.17.0\n", "b": "idna==3.10\nsix==1.17.0\n", "c": "six==1.16.0\n"} {
+	for name, requirements := range map[string]string{"a": "six==1.17.0\n", "b": "idna==3.10\nsix==1.17.0\n",
+		"c": "six==1.16.0\n"} {
 		write(t, filepath.Join(root, name, DefaultEntry), preamble)
 		write(t, filepath.Join(root, name, requirementsFile), requirements)
 	}
@@ -371,7 +384,8 @@ func TestSharedPackages(t *testing.T) {
 	}
 	file := func(i int) os.FileInfo {
 		g := index.Generators[i]
-		found, _ := filepath.Glob(filepath.Join(dir, "environments", g.Environment, "lib", "python3*", "site-packages", "six.py"))
+		found, _ := filepath.Glob(filepath.Join(dir, "environments", g.Environment, "lib", "python3*", "site-packages",
+			"six.py"))
 		if g.Problem != "" || len(found) != 1 {
 			t.Fatalf("%s: %q, %v", g.Name, g.Problem, found)
 		}

@@ -35,9 +35,11 @@ func causeOf(end status, stderr string) (task.Cause, string) {
 	switch {
 	case strings.Contains(last, "No space left on device") || strings.Contains(last, "[Errno 28]"):
 		return task.DiskFull, because("the disk was full")
-	case strings.Contains(last, "File too large") || strings.Contains(last, "[Errno 27]") || end.Signal == "file size limit exceeded":
+	case strings.Contains(last, "File too large") || strings.Contains(last, "[Errno 27]") ||
+		end.Signal == "file size limit exceeded":
 		return task.UnsafeOutput, because("a file grew too large")
-	case exception == "MemoryError" || exception == "_ArrayMemoryError" || strings.Contains(last, "Cannot allocate memory"):
+	case exception == "MemoryError" || exception == "_ArrayMemoryError" ||
+		strings.Contains(last, "Cannot allocate memory"):
 		return task.OutOfMemory, because("the generator got no more memory")
 	case end.Signal == "killed" || end.Exit == 137:
 		return task.OutOfMemory, because("the generator was killed (SIGKILL), as a system short of memory does")
@@ -47,7 +49,8 @@ func causeOf(end status, stderr string) (task.Cause, string) {
 		return task.Environment, because("a module is missing")
 	case strings.Contains(last, "cannot open shared object file"):
 		return task.Environment, because("a library is missing on the machine")
-	case exception == "gaierror" || exception == "URLError" || exception == "ConnectionError" || exception == "NewConnectionError" || exception == "ConnectError":
+	case exception == "gaierror" || exception == "URLError" || exception == "ConnectionError" ||
+		exception == "NewConnectionError" || exception == "ConnectError":
 		return task.Environment, because("the generator wanted the network")
 	case end.Exit == 2 && strings.Contains(stderr, "usage:"):
 		return task.Environment, because("the generator does not understand its command line")

@@ -92,7 +92,8 @@ func (g *Generator) readFlags(source []byte, says Entry) {
 // setFlags sets the flags to those that are known for certain, as the catalogue
 // would have them. A command line that the worker cannot use is a Problem.
 func (g *Generator) setFlags(has map[string]bool, from FlagsFrom) {
-	f := Flags{Output: g.says.OutputFlag, Seed: has["--seed"] && !g.says.Seedless, StartIndex: has["--start-index"], From: from}
+	f := Flags{Output: g.says.OutputFlag, Seed: has["--seed"] && !g.says.Seedless, StartIndex: has["--start-index"],
+		From: from}
 	if f.Output == "" && !has["--output"] && has["--output-dir"] {
 		f.Output = "--output-dir"
 	}

@@ -31,9 +31,11 @@ parser.add_argument("--label", help='like --seed', default="# not 'a' comment") 
 		{"no output", "p = argparse.ArgumentParser()\np.add_argument('--num-samples')", "--num-samples", false},
 		{"parser handed on", contract + "add_common(parser)", "--num-samples --output", false},
 		{"parser handed on by name", contract + "add_common(x, target=parser, y=1)", "--num-samples --output", false},
-		{"parents", "base = argparse.ArgumentParser()\n" + strings.Replace(contract, "()", "(parents=[base])", 1), "--num-samples --output", false},
+		{"parents", "base = argparse.ArgumentParser()\n" + strings.Replace(contract, "()", "(parents=[base])", 1),
+			"--num-samples --output", false},
 		{"names from elsewhere", contract + "parser.add_argument(NAME)", "--num-samples --output", false},
-		{"the rest is parsed elsewhere", contract + "args, rest = parser.parse_known_args()", "--num-samples --output", false},
+		{"the rest is parsed elsewhere", contract + "args, rest = parser.parse_known_args()", "--num-samples --output",
+			false},
 		{"click", "@click.command()\n@click.option('--num-samples')\n@click.option('--output')\ndef main(num_samples, output): pass", "", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -127,9 +129,11 @@ def flags(*names):
 		{"elsewhere", Flags{Output: "--output-dir", StartIndex: true, From: FromHelp}, ""},
 		{"plain", Flags{Output: "--output", From: FromSource}, ""},
 		{"other", Flags{Output: "--output", From: FromHelp}, "no --num-samples (known from its help)"},
-		{"hides", Flags{Output: "--output", Seed: true, From: FromContract}, "its source defines --seed and its --help does not show it"},
+		{"hides", Flags{Output: "--output", Seed: true, From: FromContract},
+			"its source defines --seed and its --help does not show it"},
 		{"hides-too", Flags{Output: "--output", From: FromHelp}, ""},
-		{"incapable", Flags{Output: "--output", Seed: true, From: FromContract}, "No module named 'no_such_module': add what it lacks"},
+		{"incapable", Flags{Output: "--output", Seed: true, From: FromContract},
+			"No module named 'no_such_module': add what it lacks"},
 		{"stands-in", Flags{Output: "--output", Seed: true, From: FromContract}, ""},
 	} {
 		g, err := x.Find(test.name)
@@ -152,7 +156,8 @@ def flags(*names):
 	if g, _ := build().Find("elsewhere"); g.Flags.Output != "--kept" {
 		t.Errorf("asked again without need: %+v", g.Flags)
 	}
-	write(t, filepath.Join(root, "elsewhere", DefaultEntry), "import cli\ncli.flags('--num-samples', '--output', '--seed')")
+	write(t, filepath.Join(root, "elsewhere", DefaultEntry),
+		"import cli\ncli.flags('--num-samples', '--output', '--seed')")
 	if g, _ := build().Find("elsewhere"); g.Flags != (Flags{Output: "--output", Seed: true, From: FromHelp}) {
 		t.Errorf("not asked again: %+v", g.Flags)
 	}

@@ -78,7 +78,9 @@ func (g *Guard) room(scratch string) *Failure {
 	if err != nil || free >= 2*floor {
 		return nil
 	}
-	return &Failure{Cause: task.DiskFull, Detail: fmt.Sprintf("only %s are free where generators write, %s are needed to start one", megabytes(free), megabytes(2*floor)), ExitCode: -1}
+	return &Failure{Cause: task.DiskFull,
+		Detail: fmt.Sprintf("only %s are free where generators write, %s are needed to start one", megabytes(free),
+			megabytes(2*floor)), ExitCode: -1}
 }
 
 // disk returns what is free, and how much of it has to stay free.
@@ -181,7 +183,8 @@ func (g *Guard) lookAtMemory() time.Duration {
 				largest = run
 			}
 		}
-		largest.end(task.OutOfMemory, "the generator used %s when the %d that ran used %s of %s", megabytes(largest.memory), count, megabytes(used), megabytes(g.Memory))
+		largest.end(task.OutOfMemory, "the generator used %s when the %d that ran used %s of %s", megabytes(largest.memory),
+			count, megabytes(used), megabytes(g.Memory))
 		delete(families, largest)
 		used -= largest.memory
 	}
@@ -208,7 +211,8 @@ func (g *Guard) lookAtDisk(now time.Time) time.Duration {
 		}
 	}
 	if largest != nil {
-		largest.end(task.DiskFull, "only %s were free on the disk, of which the generator had written %s", megabytes(least), megabytes(largest.bytes))
+		largest.end(task.DiskFull, "only %s were free on the disk, of which the generator had written %s", megabytes(least),
+			megabytes(largest.bytes))
 		g.diskNext = now.Add(diskGrace)
 	}
 	return next
@@ -232,7 +236,8 @@ func (run *guarded) lookAtLimits(now time.Time) {
 	r := run.request
 	if r.Patience != nil {
 		if limit := r.Patience(); limit > 0 && now.Sub(run.began) > limit {
-			run.end(task.TimedOut, "the generator was still running after %s, many times as long as other chunks of it took", limit.Round(time.Second))
+			run.end(task.TimedOut, "the generator was still running after %s, many times as long as other chunks of it took",
+				limit.Round(time.Second))
 			return
 		}
 	}

@@ -68,7 +68,8 @@ func ParseIndex(text []byte) (*Index, error) {
 			return nil, fmt.Errorf("%q is no name of a generator", g.Name)
 		case seen[g.Name]:
 			return nil, fmt.Errorf("%s is in it twice", g.Name)
-		case g.Problem == "" && (!filepath.IsAbs(g.Dir) || !filepath.IsAbs(g.Python) || g.Flags.Output == "" || !filepath.IsLocal(filepath.FromSlash(g.Entry))):
+		case g.Problem == "" && (!filepath.IsAbs(g.Dir) || !filepath.IsAbs(g.Python) || g.Flags.Output == "" ||
+			!filepath.IsLocal(filepath.FromSlash(g.Entry))):
 			return nil, fmt.Errorf("the entry of %s is not whole", g.Name)
 		}
 		seen[g.Name] = true

@@ -11,8 +11,10 @@ import (
 func TestIndexRoundTrip(t *testing.T) {
 	dir := t.TempDir()
 	want := &Index{Generators: []Generator{
-		{Name: "a", Dir: "/g/a", Entry: DefaultEntry, Commit: "c", Flags: Flags{Output: "--output", Seed: true, StartIndex: true, NoVideo: "--no-videos", From: FromHelp}, Asked: "h", Repository: "o/a", Required: []string{"r"},
-			Videoless: true, FilesVary: true, ExtraArgs: []string{"-x"}, ChunkSize: 5, Licence: "MIT", Requirements: []string{"numpy"}, Environment: "e", Python: "/e/bin/python"},
+		{Name: "a", Dir: "/g/a", Entry: DefaultEntry, Commit: "c", Flags: Flags{Output: "--output", Seed: true,
+			StartIndex: true, NoVideo: "--no-videos", From: FromHelp}, Asked: "h", Repository: "o/a", Required: []string{"r"},
+			Videoless: true, FilesVary: true, ExtraArgs: []string{"-x"}, ChunkSize: 5, Licence: "MIT",
+			Requirements: []string{"numpy"}, Environment: "e", Python: "/e/bin/python"},
 		{Name: "b", Problem: "broken"},
 	}}
 	for range 2 { // the second replaces the first
@@ -53,9 +55,11 @@ func TestLoadIndexRefuses(t *testing.T) {
 }
 
 func TestFind(t *testing.T) {
-	x := &Index{Generators: []Generator{{Name: "chess-task-data-generator"}, {Name: "maze-task-data-generator"}, {Name: "O_41_nonogram_data_generator"}}}
+	x := &Index{Generators: []Generator{{Name: "chess-task-data-generator"}, {Name: "maze-task-data-generator"},
+		{Name: "O_41_nonogram_data_generator"}}}
 	for _, test := range []struct{ name, nearest string }{
-		{"chess", "chess-task-data-generator"}, {"mase-task-data-generator", "maze-task-data-generator"}, {"nonogram", "O_41_nonogram_data_generator"},
+		{"chess", "chess-task-data-generator"}, {"mase-task-data-generator", "maze-task-data-generator"},
+		{"nonogram", "O_41_nonogram_data_generator"},
 		{"o-41-nonogram-data-generator", "O_41_nonogram_data_generator"}, {"xyz", ""}, {"", ""},
 	} {
 		_, err := x.Find(test.name)

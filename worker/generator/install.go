@@ -73,7 +73,8 @@ func findPython(ctx context.Context, asked, specifier string) (interpreter, erro
 	}
 	switch {
 	case specifier != "":
-		return interpreter{}, fmt.Errorf("it requires Python %s and there is none (%s): install one, then run again", specifier, found)
+		return interpreter{}, fmt.Errorf("it requires Python %s and there is none (%s): install one, then run again",
+			specifier, found)
 	case found != "":
 		return interpreter{}, fmt.Errorf("%s, which is too old for the generators: %s", found, remedy)
 	case asked != "":
@@ -97,7 +98,8 @@ func (p interpreter) is(specifier string) bool {
 
 // suitable returns an interpreter that is what a specifier says: the usual one, one
 // on the PATH, or one that uv has or brings in from where it gets them.
-func suitable(ctx context.Context, usual interpreter, specifier, dir string, find func() (installer, error)) (interpreter, error) {
+func suitable(ctx context.Context, usual interpreter, specifier, dir string,
+	find func() (installer, error)) (interpreter, error) {
 	if usual.is(specifier) {
 		return usual, nil
 	}
@@ -109,8 +111,10 @@ func suitable(ctx context.Context, usual interpreter, specifier, dir string, fin
 	if err != nil {
 		return p, err
 	}
-	env := append(in.settings.environ(), "UV_CACHE_DIR="+in.cacheDir(), "UV_PYTHON_INSTALL_DIR="+filepath.Join(dir, "python"))
-	if _, err := run(ctx, dir, []string{in.uv, "python", "install", "--no-bin", specifier}, env, func(string) {}); err != nil {
+	env := append(in.settings.environ(), "UV_CACHE_DIR="+in.cacheDir(), "UV_PYTHON_INSTALL_DIR="+filepath.Join(dir,
+		"python"))
+	if _, err := run(ctx, dir, []string{in.uv, "python", "install", "--no-bin", specifier}, env,
+		func(string) {}); err != nil {
 		return p, cmp.Or(context.Cause(ctx), missing)
 	}
 	cmd := exec.CommandContext(ctx, in.uv, "python", "find", "--no-project", "--managed-python", specifier)
@@ -152,7 +156,8 @@ func newInstaller(ctx context.Context, dir string, python interpreter, say func(
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		return in, fmt.Errorf("bring in uv: %w", err)
 	}
-	e := environment{id: "uv-" + UVRelease, path: filepath.Join(own, "uv-"+UVRelease), python: python, requirements: []string{"uv==" + UVRelease}}
+	e := environment{id: "uv-" + UVRelease, path: filepath.Join(own, "uv-"+UVRelease), python: python,
+		requirements: []string{"uv==" + UVRelease}}
 	err := e.ensure(ctx, func(say func(string)) error { return e.installUV(ctx, say) }, func(stage Stage, detail string) {
 		say(Event{Environment: e.id, Stage: stage, Detail: detail})
 	})
@@ -185,17 +190,20 @@ func uvOnPath(ctx context.Context) string {
 func (e environment) installUV(ctx context.Context, say func(string)) error {
 	if out, err := run(ctx, "", []string{e.python.Path, "-m", "venv", e.path}, userEnvironment(), say); err != nil {
 		if strings.Contains(out, "ensurepip") {
-			return fmt.Errorf("bring in uv with %s: it has no ensurepip: install python3-venv or uv %s, then run again", e.python.Path, UVRelease)
+			return fmt.Errorf("bring in uv with %s: it has no ensurepip: install python3-venv or uv %s, then run again",
+				e.python.Path, UVRelease)
 		}
 		return fmt.Errorf("bring in uv with %s: %w", e.python.Path, err)
 	}
 	log := filepath.Join(e.path, "pip.log")
-	argv := slices.Concat([]string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
+	argv := slices.Concat([]string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
+		"--progress-bar", "off",
 		"--only-binary", ":all:", "--log", log}, e.requirements)
 	env := pipSettings(ctx, e.python.command, e.interpreter()).environ()
 	out, err := run(ctx, e.path, argv, env, say)
 	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("bring in uv, which installs packages (or put uv %s on the PATH): %w", UVRelease, installError("uv=="+UVRelease, out, unfetched(log)))
+		return fmt.Errorf("bring in uv, which installs packages (or put uv %s on the PATH): %w", UVRelease,
+			installError("uv=="+UVRelease, out, unfetched(log)))
 	}
 	return err
 }
@@ -204,7 +212,8 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 // imported. The error is one sentence with the way out.
 func (e environment) install(ctx context.Context, find func() (installer, error), say func(string)) error {
 	// Without pip: nothing needs it, and it takes seconds.
-	if _, err := run(ctx, "", []string{e.python.Path, "-m", "venv", "--without-pip", e.path}, userEnvironment(), say); err != nil {
+	if _, err := run(ctx, "", []string{e.python.Path, "-m", "venv", "--without-pip", e.path}, userEnvironment(),
+		say); err != nil {
 		return fmt.Errorf("make a Python environment with %s: %w", e.python.Path, err)
 	}
 	if e.lock.text == nil {
@@ -244,7 +253,8 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 		if err := os.WriteFile(list, []byte(part.text+"\n"), 0o644); err != nil {
 			return fmt.Errorf("make a Python environment: %w", err)
 		}
-		argv := []string{in.uv, "pip", "install", "--color", "never", "--python", e.interpreter(), "--no-deps", part.flag, "-r", list}
+		argv := []string{in.uv, "pip", "install", "--color", "never", "--python", e.interpreter(), "--no-deps", part.flag,
+			"-r", list}
 		argv = append(argv, hashedBuild(buildList)...)
 		if settings.on("no-index") {
 			argv = append(argv, "--no-index")
@@ -260,7 +270,8 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 	}
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
 	// some packages; what cannot be compiled is compiled when it is imported.
-	compile := []string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", filepath.Join(e.path, "lib"), e.source()}
+	compile := []string{e.interpreter(), "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash",
+		filepath.Join(e.path, "lib"), e.source()}
 	_, _ = run(ctx, e.path, compile, userEnvironment(), func(string) {})
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -319,10 +330,11 @@ var errNoIndex = errors.New("no package index could be reached")
 
 // What pip and uv say when no index answers, or one that cannot now. An answer
 // that something is not there or not allowed is none of these.
-var networkPattern = regexp.MustCompile(`NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|SSLError|ProtocolError|IncompleteRead|` +
-	`Connection refused|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host|` +
-	`too many \d+ error responses|5\d\d Server Error|4(?:08|29) Client Error|HTTP status server error|HTTP status client error \(4(?:08|29)|` +
-	`(?i:error sending request|error decoding response body|request or response body error|dns error|tcp connect error|operation timed out)`)
+var networkPattern = regexp.MustCompile(
+	`NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|SSLError|ProtocolError|IncompleteRead|` +
+		`Connection refused|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host|` +
+		`too many \d+ error responses|5\d\d Server Error|4(?:08|29) Client Error|HTTP status server error|HTTP status client error \(4(?:08|29)|` +
+		`(?i:error sending request|error decoding response body|request or response body error|dns error|tcp connect error|operation timed out)`)
 
 // installError says in one sentence what failed and what to do. It reads what the
 // installer has printed and what it could not fetch.
@@ -340,7 +352,8 @@ func installError(file, out, unfetched string) error {
 		reason = lastLine(out)
 	}
 	if unlocked := unlockedPattern.FindString(out); unlocked != "" {
-		reason = "a package has no wheel for this Python and machine, and the lock has nothing that builds it (" + reason + "): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --update)"
+		reason = "a package has no wheel for this Python and machine, and the lock has nothing that builds it (" + reason +
+			"): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --update)"
 	}
 	if signs := networkPattern.FindString(out + unfetched); signs != "" {
 		return fmt.Errorf("install %s: %w (%s; %s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, errNoIndex, signs, reason)

@@ -22,7 +22,8 @@ func realUV(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", strings.Join([]string{bin, filepath.Dir(python(t)), os.Getenv("PATH")}, string(filepath.ListSeparator)))
+	t.Setenv("PATH", strings.Join([]string{bin, filepath.Dir(python(t)), os.Getenv("PATH")},
+		string(filepath.ListSeparator)))
 }
 
 // noPip takes pip away from the interpreter on the PATH. Asking it for its settings
@@ -50,7 +51,8 @@ func pipConf(t *testing.T, text string) {
 func silence(t *testing.T) {
 	t.Helper()
 	for _, o := range options {
-		for _, name := range append([]string{"PIP_" + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))}, o.variables...) {
+		for _, name := range append([]string{"PIP_" + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))},
+			o.variables...) {
 			t.Setenv(name, "") // so that it is set again afterwards
 			os.Unsetenv(name)
 		}
@@ -105,7 +107,8 @@ func TestPipSettings(t *testing.T) {
 	first, _ := packageIndex(t, old)
 	second, _ := packageIndex(t, newer)
 	host := func(s *httptest.Server) string { return strings.TrimPrefix(s.URL, "https://") }
-	main := "[global]\nindex-url = " + first.URL + "/simple\ntrusted-host =\n  " + host(first) + "\n  " + host(second) + "\n"
+	main := "[global]\nindex-url = " + first.URL + "/simple\ntrusted-host =\n  " + host(first) + "\n  " + host(second) +
+		"\n"
 	for _, test := range []struct {
 		name, conf, requirements string
 		both                     bool
@@ -200,7 +203,8 @@ func TestSourceStaysAsItIs(t *testing.T) {
 				pkg = filepath.Join(dir, "pkg")
 			}
 			write(t, filepath.Join(dir, DefaultEntry), preamble)
-			write(t, filepath.Join(dir, requirementsFile), strings.ReplaceAll(requirement, "DIR", strings.ReplaceAll(dir, " ", "%20"))+"\n")
+			write(t, filepath.Join(dir, requirementsFile),
+				strings.ReplaceAll(requirement, "DIR", strings.ReplaceAll(dir, " ", "%20"))+"\n")
 			write(t, filepath.Join(pkg, "pyproject.toml"), ownProject)
 			write(t, filepath.Join(pkg, "backend.py"), backend)
 			write(t, filepath.Join(pkg, "own.py"), "import tiny_thing\nvalue = tiny_thing.value\n")
@@ -271,7 +275,8 @@ func TestProject(t *testing.T) {
 	write(t, filepath.Join(root, "both", projectFile), "[project\n")
 	write(t, filepath.Join(root, "both", requirementsFile), "tiny-thing\n")
 	_, python := made(t, root)
-	for name, want := range map[string]string{"package": "1.0", "dependencies": "1.0", "both": "1.0", "tools": "PackageNotFoundError", "broken": "problem: read pyproject.toml: ",
+	for name, want := range map[string]string{"package": "1.0", "dependencies": "1.0", "both": "1.0",
+		"tools": "PackageNotFoundError", "broken": "problem: read pyproject.toml: ",
 		"dynamic": "problem: its pyproject.toml computes its dependencies", "outside": "outside of the generator's folder"} {
 		if got := python(name, versionOfTiny); !strings.Contains(got, want) {
 			t.Errorf("%s: got %q, want %q", name, got, want)

@@ -200,7 +200,8 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 }
 
 // make makes one lock, or keeps it.
-func (l *Locks) make(ctx context.Context, m *members, known map[string]bool, find func() (installer, error)) (LockResult, error) {
+func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
+	find func() (installer, error)) (LockResult, error) {
 	e := m.environment
 	old, err := readLock(e.locks, e.lockFile)
 	if err != nil {
@@ -330,7 +331,8 @@ func (e environment) findLock() (lock, error) {
 
 // makeLock resolves the requirements as of a point in time, or as of now if that is
 // zero, and writes the lock to path.
-func (e environment) makeLock(ctx context.Context, in installer, path string, names []string, asOf time.Time, say func(string)) (l lock, err error) {
+func (e environment) makeLock(ctx context.Context, in installer, path string, names []string, asOf time.Time,
+	say func(string)) (l lock, err error) {
 	r, err := e.newResolver(in, say)
 	if err != nil {
 		return l, err
@@ -429,5 +431,6 @@ func declares(path string) string {
 
 // ownFolder finds the generator's folder in a requirement: its path, or that in a URL.
 func ownFolder(dir string) *regexp.Regexp {
-	return regexp.MustCompile(`((?:^|\s|@|file:|file://|file://localhost)\s*)(?:` + regexp.QuoteMeta(dir) + "|" + regexp.QuoteMeta(urlPath(dir)) + `)($|[/\s;\[#])`)
+	return regexp.MustCompile(`((?:^|\s|@|file:|file://|file://localhost)\s*)(?:` + regexp.QuoteMeta(dir) + "|" +
+		regexp.QuoteMeta(urlPath(dir)) + `)($|[/\s;\[#])`)
 }

@@ -68,7 +68,8 @@ func TestLock(t *testing.T) {
 	}
 	// 2.0 was uploaded later.
 	text := string(lockOf(t, root, "tiny-thing>=1").text)
-	if strings.Contains(text, server.URL) || strings.Contains(text, root) || !strings.Contains(text, "\ntiny-thing==1.0 \\\n    --hash=sha256:") {
+	if strings.Contains(text, server.URL) || strings.Contains(text, root) ||
+		!strings.Contains(text, "\ntiny-thing==1.0 \\\n    --hash=sha256:") {
 		t.Errorf("the lock is\n%s", text)
 	}
 	release(t, wheels, "tiny_thing", "1.5", "")
@@ -84,11 +85,13 @@ func TestLock(t *testing.T) {
 	}
 	release(t, wheels, "tiny_thing", "1.0", "changed = True\n")
 	_, python = made(t, root)
-	if got := python("g", versionOfTiny); !strings.HasPrefix(got, "problem: install "+filepath.Join(root, LocksFolder)) || !strings.Contains(got, "ash mismatch") {
+	if got := python("g", versionOfTiny); !strings.HasPrefix(got, "problem: install "+filepath.Join(root, LocksFolder)) ||
+		!strings.Contains(got, "ash mismatch") {
 		t.Errorf("another file of the same version: %s", got)
 	}
 	locks.Update = true
-	if r := make(); r.State != LockUpdated || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text), "\ntiny-thing==2.0 ") {
+	if r := make(); r.State != LockUpdated || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text),
+		"\ntiny-thing==2.0 ") {
 		t.Errorf("updated: %+v", r)
 	}
 	locks.Update = false
@@ -107,7 +110,8 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	locks.Dir = t.TempDir()
-	if r := make(); !strings.Contains(r.AsOf, "because as of 2026-02-03") || !strings.Contains(string(lockOf(t, root, "tiny-thing<2").text), "\ntiny-thing==1.5 ") {
+	if r := make(); !strings.Contains(r.AsOf, "because as of 2026-02-03") ||
+		!strings.Contains(string(lockOf(t, root, "tiny-thing<2").text), "\ntiny-thing==1.5 ") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -139,7 +143,8 @@ func TestLockBuilds(t *testing.T) {
 	const builds = "import built_thing, own_thing; print(built_thing.value, own_thing.value)"
 	whole, before := string(l.text), l.id()
 	l.text = []byte(whole[:strings.Index(whole, builders)])
-	if _, _, build := (lock{text: []byte(whole)}).files(); !strings.HasPrefix(build, "late-thing==1.0 \\\n    --hash=") || !strings.Contains(build, "\ntool-thing==1.0 \\\n    --hash=") || l.id() == before {
+	if _, _, build := (lock{text: []byte(whole)}).files(); !strings.HasPrefix(build, "late-thing==1.0 \\\n    --hash=") ||
+		!strings.Contains(build, "\ntool-thing==1.0 \\\n    --hash=") || l.id() == before {
 		t.Errorf("the lock, of hash %s with and %s without what builds, is\n%s", before, l.id(), whole)
 	}
 	release(t, index, "tool_thing", "2.0", "value = 'second'\n")
@@ -151,7 +156,8 @@ func TestLockBuilds(t *testing.T) {
 		t.Errorf("with another file of the tool: %s", python("g", builds))
 	}
 	write(t, path[0], string(l.text))
-	if _, python := made(t, root); !strings.Contains(python("g", builds), "the lock has nothing that builds it") || strings.Contains(python("g", builds), "\n") {
+	if _, python := made(t, root); !strings.Contains(python("g", builds), "the lock has nothing that builds it") ||
+		strings.Contains(python("g", builds), "\n") {
 		t.Errorf("without a tool in the lock: %s", python("g", builds))
 	}
 }

@@ -78,7 +78,8 @@ func generatorOf(t *testing.T, body string) *Generator {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "generators", "test")
 	write(t, filepath.Join(dir, "examples", "generate.py"), preamble+body)
-	return &Generator{Name: "test", Dir: dir, Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true}, Python: python(t)}
+	return &Generator{Name: "test", Dir: dir, Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true},
+		Python: python(t)}
 }
 
 func request(t *testing.T, g *Generator) Request {
@@ -112,7 +113,8 @@ func saved[T any](t *testing.T, r Result, name string) T {
 
 func git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false"}, args...)...)
+	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c",
+		"commit.gpgsign=false"}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("git %v: %v\n%s", args, err, out)

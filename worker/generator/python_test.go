@@ -8,7 +8,8 @@ import (
 )
 
 func TestPythons(t *testing.T) {
-	for said, want := range map[string]string{"": "", ">=3.8": "", ">=3.11": "", "3.12": "==3.12.*", ">=3.8,<3.13": ">=3.8,<3.13", "!=3.12.*": "!=3.12.*"} {
+	for said, want := range map[string]string{"": "", ">=3.8": "", ">=3.11": "", "3.12": "==3.12.*",
+		">=3.8,<3.13": ">=3.8,<3.13", "!=3.12.*": "!=3.12.*"} {
 		if got, err := pythons(said); got != want || err != nil {
 			t.Errorf("%q is %q, %v, want %q", said, got, err, want)
 		}
@@ -23,7 +24,8 @@ func TestPythons(t *testing.T) {
 // A generator gets a Python that it is for, whatever the others use, or one sentence.
 func TestRequiredPython(t *testing.T) {
 	root := t.TempDir()
-	for name, text := range map[string]string{"any": "", "old": "[project]\nrequires-python = \"<3.11\"\n", "far": "[project]\nrequires-python = \">=3.30\"\n", "own": "", "near": "[project]\nrequires-python = \">=3.11\"\n"} {
+	for name, text := range map[string]string{"any": "", "old": "[project]\nrequires-python = \"<3.11\"\n",
+		"far": "[project]\nrequires-python = \">=3.30\"\n", "own": "", "near": "[project]\nrequires-python = \">=3.11\"\n"} {
 		write(t, filepath.Join(root, name, DefaultEntry), preamble)
 		if text != "" {
 			write(t, filepath.Join(root, name, projectFile), text)
@@ -42,7 +44,8 @@ func TestRequiredPython(t *testing.T) {
 			t.Errorf("%s: Python %s, problem %q, want %s", name, g.Version, g.Problem, want)
 		}
 	}
-	for name, want := range map[string]string{"old": "allows no Python from 3.11 on", "far": "it requires Python >=3.30 and there is none"} {
+	for name, want := range map[string]string{"old": "allows no Python from 3.11 on",
+		"far": "it requires Python >=3.30 and there is none"} {
 		if got := all[name].Problem; !strings.Contains(got, want) || strings.Contains(got, "\n") {
 			t.Errorf("%s: problem %q, want %s", name, got, want)
 		}
@@ -58,7 +61,8 @@ func anotherPython(t *testing.T, p interpreter) {
 	t.Helper()
 	t.Setenv("UV_OFFLINE", "1")
 	path := filepath.Join(t.TempDir(), "python3.14")
-	write(t, path, "#!/bin/sh\n[ \"$1\" = -c ] && echo '{\"path\": \""+p.Path+"\", \"version\": \"3.19.2\", \"minor\": 19, \"machine\": \""+p.Machine+"\", \"prefix\": \""+p.Prefix+"\"}'\n")
+	write(t, path, "#!/bin/sh\n[ \"$1\" = -c ] && echo '{\"path\": \""+p.Path+
+		"\", \"version\": \"3.19.2\", \"minor\": 19, \"machine\": \""+p.Machine+"\", \"prefix\": \""+p.Prefix+"\"}'\n")
 	if err := os.Chmod(path, 0o755); err != nil {
 		t.Fatal(err)
 	}

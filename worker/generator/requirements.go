@@ -86,7 +86,8 @@ func pythons(specifier string) (string, error) {
 		specifier = "==" + specifier + ".*"
 	}
 	if lowestMinor(specifier) < 0 {
-		return "", fmt.Errorf("%q allows no Python from 3.%d on, or is no version specifier such as >=3.11,<3.13", specifier, oldestMinor)
+		return "", fmt.Errorf("%q allows no Python from 3.%d on, or is no version specifier such as >=3.11,<3.13", specifier,
+			oldestMinor)
 	}
 	for minor := oldestMinor; minor < newestMinor; minor++ {
 		if !allows(specifier, minor) {
@@ -259,7 +260,8 @@ func localPackage(dir, requirement string) (string, error) {
 		end = i
 	}
 	path := strings.TrimSpace(requirement[:end])
-	isPath := strings.HasPrefix(path, ".") || strings.Contains(path, "/") || strings.HasSuffix(path, ".whl") || strings.HasSuffix(path, ".tar.gz") || strings.HasSuffix(path, ".zip")
+	isPath := strings.HasPrefix(path, ".") || strings.Contains(path, "/") || strings.HasSuffix(path, ".whl") ||
+		strings.HasSuffix(path, ".tar.gz") || strings.HasSuffix(path, ".zip")
 	if !isPath || strings.Contains(path, "@") {
 		return requirement, nil
 	}
@@ -358,7 +360,8 @@ func state(path string) string {
 		if err != nil {
 			return nil
 		}
-		if name := e.Name(); e.IsDir() && (name == ".git" || name == "__pycache__" || name == "build" || strings.HasSuffix(name, ".egg-info")) {
+		if name := e.Name(); e.IsDir() && (name == ".git" || name == "__pycache__" || name == "build" ||
+			strings.HasSuffix(name, ".egg-info")) {
 			return fs.SkipDir
 		}
 		if !e.Type().IsRegular() {

@@ -63,7 +63,9 @@ func (r *resolver) lowest() string {
 // resolve returns the lines of a lock for all platforms.
 func (r *resolver) resolve(ctx context.Context, lines []string) (string, error) {
 	to := filepath.Join(r.scratch, "resolved.txt")
-	out, err := r.uv(ctx, lines, "compile", append([]string{"--universal", r.lowest(), "--generate-hashes", "--no-header", "--no-annotate", "--quiet", "--output-file", to}, r.exclude...)...)
+	out, err := r.uv(ctx, lines, "compile",
+		append([]string{"--universal", r.lowest(), "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
+			"--output-file", to}, r.exclude...)...)
 	if err != nil && ctx.Err() == nil {
 		return "", installError(r.file, out, "")
 	}
@@ -91,8 +93,9 @@ func hashedBuild(file string) []string {
 
 var (
 	wheellessPattern = regexp.MustCompile(`([A-Za-z0-9._-]+)==\S+ has no usable wheels`)
-	unlockedPattern  = regexp.MustCompile("no trusted hash was provided|all requirements must have their versions pinned with `==`")
-	buildPattern     = regexp.MustCompile("(?m)No solution found when resolving: (`.*`)$")
+	unlockedPattern  = regexp.MustCompile(
+		"no trusted hash was provided|all requirements must have their versions pinned with `==`")
+	buildPattern = regexp.MustCompile("(?m)No solution found when resolving: (`.*`)$")
 )
 
 // addBuilders adds what builds those packages of a lock that have no wheel for one
@@ -114,7 +117,9 @@ func (r *resolver) addBuilders(ctx context.Context, l lock) (lock, error) {
 				return err
 			}
 			limited, cancel := context.WithTimeout(ctx, buildTime)
-			out, err := r.uv(limited, lines, "install", slices.Concat([]string{"--no-deps", "--reinstall", "--target", filepath.Join(r.scratch, "built")}, hashedBuild(list), r.exclude, options)...)
+			out, err := r.uv(limited, lines, "install",
+				slices.Concat([]string{"--no-deps", "--reinstall", "--target", filepath.Join(r.scratch, "built")},
+					hashedBuild(list), r.exclude, options)...)
 			cancel()
 			asks := buildPattern.FindStringSubmatch(out)
 			switch {
@@ -167,7 +172,9 @@ func (r *resolver) wheelless(ctx context.Context, all []string) (list []string, 
 	for _, platform := range platforms {
 		rest := slices.Clone(all)
 		for {
-			out, err := r.uv(ctx, rest, "compile", append([]string{"--no-deps", "--only-binary=:all:", "--python-platform", platform, r.lowest(), "--quiet"}, r.exclude...)...)
+			out, err := r.uv(ctx, rest, "compile",
+				append([]string{"--no-deps", "--only-binary=:all:", "--python-platform", platform, r.lowest(), "--quiet"},
+					r.exclude...)...)
 			if err == nil {
 				break
 			}

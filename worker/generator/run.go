@@ -29,10 +29,11 @@ type Request struct {
 	Apart      bool          // without network and shared memory, as far as the system lets this process take them away
 	help       bool          // ask it for its flags, make nothing
 
-	Guard    *Guard               `json:"-"` // watches it, and holds it to what follows; nil for nobody
-	MaxBytes int64                // that it may have in Scratch, and in one file; 0 is no limit
-	MaxFiles int                  // that it may have in Scratch, folders counted; 0 is no limit
-	Patience func() time.Duration `json:"-"` // how long it may run, asked at every look; nil or 0 is until the context ends
+	Guard    *Guard `json:"-"` // watches it, and holds it to what follows; nil for nobody
+	MaxBytes int64  // that it may have in Scratch, and in one file; 0 is no limit
+	MaxFiles int    // that it may have in Scratch, folders counted; 0 is no limit
+	// how long it may run, asked at every look; nil or 0 is until the context ends
+	Patience func() time.Duration `json:"-"`
 }
 
 // Result is what a run took and left.
@@ -69,7 +70,8 @@ func Command(g *Generator, samples, seed, startIndex int) []string {
 // CheckCommand refuses a command that Command does not make: one that was read
 // from somewhere could be any.
 func CheckCommand(argv []string) error {
-	if len(argv) < 4 || argv[0] != "python" || !filepath.IsLocal(filepath.FromSlash(argv[1])) || argv[len(argv)-1] != "output" {
+	if len(argv) < 4 || argv[0] != "python" || !filepath.IsLocal(filepath.FromSlash(argv[1])) ||
+		argv[len(argv)-1] != "output" {
 		return fmt.Errorf("%q is no command of a generator", argv)
 	}
 	return nil
@@ -128,7 +130,8 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	defer stop(nil)
 	stdout, stderr := &tail{limit: tailSize}, &tail{limit: tailSize}
 	sandbox := func(apart bool) (*exec.Cmd, error) {
-		order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...), Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes, Apart: apart})
+		order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...),
+			Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes, Apart: apart})
 		if err != nil {
 			return nil, err
 		}
@@ -222,7 +225,8 @@ func Environ(g *Generator, seed int, scratch string) []string {
 		"HOME="+home, "USER="+user, "LOGNAME="+user, "TMPDIR="+tmp, "TEMP="+tmp, "TMP="+tmp,
 		"PYTHONNOUSERSITE=1", "PYTHONDONTWRITEBYTECODE=1",
 		// Chunks run side by side: a library that takes every CPU only gets in their way.
-		"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1", "OPENCV_FOR_THREADS_NUM=1", "VECLIB_MAXIMUM_THREADS=1",
+		"OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
+		"OPENCV_FOR_THREADS_NUM=1", "VECLIB_MAXIMUM_THREADS=1",
 		// Frame buffers stop being mapped and unmapped: 14 to 29 % less CPU, measured over 26 generators.
 		"MALLOC_MMAP_MAX_=0", "MALLOC_TRIM_THRESHOLD_=-1", "MALLOC_TOP_PAD_=67108864",
 	)

@@ -78,9 +78,12 @@ func TestEnvironmentIsExact(t *testing.T) {
 	}
 	tmp := filepath.Join(r.Scratch, "tmp")
 	want := map[string]string{
-		"PATH": filepath.Dir(r.Generator.Python) + ":/usr/local/bin:/usr/bin:/bin", "HOME": filepath.Join(r.Scratch, "home"), "USER": user, "LOGNAME": user, "TMPDIR": tmp, "TEMP": tmp, "TMP": tmp,
-		"LANG": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONHASHSEED": "7", "PYTHONPATH": filepath.Join(r.Scratch, "work"), "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1",
-		"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1",
+		"PATH": filepath.Dir(r.Generator.Python) + ":/usr/local/bin:/usr/bin:/bin", "HOME": filepath.Join(r.Scratch, "home"),
+		"USER": user, "LOGNAME": user, "TMPDIR": tmp, "TEMP": tmp, "TMP": tmp,
+		"LANG": "C.UTF-8", "PYTHONUTF8": "1", "PYTHONHASHSEED": "7", "PYTHONPATH": filepath.Join(r.Scratch, "work"),
+		"PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1",
+		"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+		"NUMEXPR_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1",
 		"VECLIB_MAXIMUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_TOP_PAD_": "67108864",
 	}
 	if env := saved[map[string]string](t, got, "env.json"); !maps.Equal(env, want) {

@@ -97,7 +97,8 @@ func (l launch) run() status {
 	}
 	if l.MaxFile > 0 {
 		// The guard looks now and then; a single file the kernel stops at once.
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: uint64(l.MaxFile), Max: uint64(l.MaxFile)}); err != nil {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: uint64(l.MaxFile),
+			Max: uint64(l.MaxFile)}); err != nil {
 			return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
 		}
 	}

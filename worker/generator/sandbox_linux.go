@@ -52,7 +52,8 @@ func confine(scratch string, dirs []string) error {
 	for right := range uintptr(unix.CAP_LAST_CAP + 1) {
 		_ = unix.Prctl(unix.PR_CAPBSET_DROP, right, 0, 0, 0)
 	}
-	system := []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys", "/dev", "/var/cache/fontconfig", "/var/lib/fonts"}
+	system := []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys",
+		"/dev", "/var/cache/fontconfig", "/var/lib/fonts"}
 	// Files, and since V6 signals and abstract sockets: none reach a process
 	// outside. The network is left alone, some generators fetch their material.
 	v6 := landlock.V6
@@ -132,7 +133,8 @@ func killOrphans() {
 // known by their temporary folder.
 func killStrays(scratch string, patience time.Duration) {
 	mark := []byte("TMPDIR=" + filepath.Join(scratch, "tmp") + "\x00")
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(strayPoll) { // one may start another before it is killed
+	// one may start another before it is killed
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(strayPoll) {
 		found := false
 		for pid := range processes() {
 			if pid == os.Getpid() {

@@ -73,7 +73,8 @@ while not os.path.exists(os.path.join(args.output, "daemon.json")):
 
 func TestDaemonsAreDead(t *testing.T) {
 	for _, test := range []struct{ name, end string }{
-		{"success", ""}, {"crash", "sys.exit(1)\n"}, {"orphans of orphans", "daemon(lambda: daemon(lambda: time.sleep(600)))\n"},
+		{"success", ""}, {"crash", "sys.exit(1)\n"},
+		{"orphans of orphans", "daemon(lambda: daemon(lambda: time.sleep(600)))\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := request(t, generatorOf(t, daemonBody+test.end))
@@ -93,7 +94,8 @@ func TestDaemonsAreDead(t *testing.T) {
 func withTmp(scratch string) map[int]bool {
 	found := map[int]bool{}
 	for pid := range processes() {
-		if env, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "environ")); err == nil && bytes.Contains(env, []byte("TMPDIR="+scratch)) {
+		if env, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "environ")); err == nil &&
+			bytes.Contains(env, []byte("TMPDIR="+scratch)) {
 			found[pid] = true
 		}
 	}
@@ -118,7 +120,8 @@ time.sleep(600)
 
 // worker starts the test binary as a worker. The generator tells its processes
 // through a named pipe in the scratch folder.
-func worker(t *testing.T, ctx context.Context, binary string, r Request, attributes *syscall.SysProcAttr, env ...string) *exec.Cmd {
+func worker(t *testing.T, ctx context.Context, binary string, r Request, attributes *syscall.SysProcAttr,
+	env ...string) *exec.Cmd {
 	t.Helper()
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -182,7 +185,8 @@ func TestWorkerEnvironmentIsUnreadable(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(root) })
 	scratch, binary := filepath.Join(root, "scratch"), filepath.Join(root, "worker")
-	g := &Generator{Name: "test", Dir: filepath.Join(root, "generators", "test"), Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true}, Python: "/usr/bin/python3"}
+	g := &Generator{Name: "test", Dir: filepath.Join(root, "generators", "test"), Entry: DefaultEntry,
+		Flags: Flags{Output: "--output", Seed: true}, Python: "/usr/bin/python3"}
 	write(t, filepath.Join(g.Dir, DefaultEntry), preamble+`
 found, refused, mine = [], [], 0
 for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -201,7 +205,8 @@ save("found.json", found)
 save("refused.json", refused)
 save("ids.json", [os.getuid(), os.getppid(), mine])
 `)
-	if err := errors.Join(os.Chmod(root, 0o755), os.Mkdir(scratch, 0o700), os.Chown(scratch, nobody, nobody), copyFile("/proc/self/exe", binary)); err != nil {
+	if err := errors.Join(os.Chmod(root, 0o755), os.Mkdir(scratch, 0o700), os.Chown(scratch, nobody, nobody),
+		copyFile("/proc/self/exe", binary)); err != nil {
 		t.Fatal(err)
 	}
 	cmd := worker(t, t.Context(), binary, Request{Generator: g, Samples: 1, Scratch: scratch},
@@ -279,8 +284,9 @@ save("outcome.json", outcome)
 		t.Fatal(err)
 	}
 	got := saved[map[string]string](t, result, "outcome.json")
-	for name, want := range map[string]string{"outside": "refused", "read outside": "refused", "own source": "refused", "remove": "refused",
-		"work": "done", "home": "done", "null": "done", "random": "done", "rename": "done"} {
+	for name, want := range map[string]string{"outside": "refused", "read outside": "refused", "own source": "refused",
+		"remove": "refused",
+		"work":   "done", "home": "done", "null": "done", "random": "done", "rename": "done"} {
 		if got[name] != want {
 			t.Errorf("%s: %s, want %s", name, got[name], want)
 		}
@@ -326,7 +332,8 @@ save("fds.json", {n: os.readlink("/proc/self/fd/" + n) for n in os.listdir("/pro
 	}
 	got := saved[map[string]int](t, result, "all.json")
 	// Three descriptors and the one that lists them.
-	if got["core"] != 0 || got["privileges"] != 1 || got["session"] != 1 || got["score"] < 500 || got["stdin"] != 0 || got["descriptors"] != 4 {
+	if got["core"] != 0 || got["privileges"] != 1 || got["session"] != 1 || got["score"] < 500 || got["stdin"] != 0 ||
+		got["descriptors"] != 4 {
 		t.Errorf("got %v; descriptors %v", got, saved[map[string]string](t, result, "fds.json"))
 	}
 }

@@ -173,7 +173,8 @@ func (s settings) variables() []string {
 func userEnvironment() []string {
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
-		return slices.Contains([]string{"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "UV_SYSTEM_PYTHON"}, name) ||
+		return slices.Contains([]string{"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__",
+			"UV_SYSTEM_PYTHON"}, name) ||
 			strings.HasPrefix(name, "AWS_") || strings.HasPrefix(name, "PULUMI_")
 	})
 }
@@ -183,7 +184,8 @@ func userEnvironment() []string {
 func (s settings) environ() []string {
 	env := slices.DeleteFunc(userEnvironment(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
-		return strings.HasPrefix(name, "PIP_") && name != "PIP_CACHE_DIR" || name == "UV_INDEX_URL" || name == "UV_EXTRA_INDEX_URL"
+		return strings.HasPrefix(name, "PIP_") && name != "PIP_CACHE_DIR" || name == "UV_INDEX_URL" ||
+			name == "UV_EXTRA_INDEX_URL"
 	})
 	return append(env, s.variables()...) // of two values of a variable the last counts
 }

@@ -72,11 +72,12 @@ func install(ctx context.Context, from, to string, stdout io.Writer) (*generator
 		}
 	}
 	made := 0
-	b := generator.Builder{Root: from, Dir: to, Commits: commits, Online: true, Progress: func(line string) { fmt.Fprintln(stdout, line) }, Events: func(e generator.Event) {
-		if e.Stage == generator.Ready && len(e.Generators) > 0 {
-			made++
-		}
-	}}
+	b := generator.Builder{Root: from, Dir: to, Commits: commits, Online: true,
+		Progress: func(line string) { fmt.Fprintln(stdout, line) }, Events: func(e generator.Event) {
+			if e.Stage == generator.Ready && len(e.Generators) > 0 {
+				made++
+			}
+		}}
 	index, err := b.Build(ctx)
 	if err != nil {
 		return nil, err

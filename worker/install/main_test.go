@@ -39,7 +39,8 @@ parser.add_argument("--output")
 parser.add_argument("--seed", type=int)
 `
 	root := t.TempDir()
-	for path, text := range map[string]string{"good/" + generator.DefaultEntry: program, "demanding/" + generator.DefaultEntry: program, "demanding/requirements.txt": "not-there==1.0\n"} {
+	for path, text := range map[string]string{"good/" + generator.DefaultEntry: program,
+		"demanding/" + generator.DefaultEntry: program, "demanding/requirements.txt": "not-there==1.0\n"} {
 		path = filepath.Join(root, filepath.FromSlash(path))
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
 			t.Fatal(err)
@@ -66,7 +67,8 @@ func TestImpossibleRequirement(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout, stderr strings.Builder
-	if status := run([]string{"generators", from, to}, &stdout, &stderr); status != 1 || !strings.Contains(stderr.String(), "no generator is ready") {
+	if status := run([]string{"generators", from, to}, &stdout, &stderr); status != 1 ||
+		!strings.Contains(stderr.String(), "no generator is ready") {
 		t.Errorf("status %d, %s%s", status, &stdout, &stderr)
 	}
 }
@@ -77,7 +79,8 @@ func TestNoNetwork(t *testing.T) {
 	from := folder(t)
 	for _, step := range []string{"environments", "generators"} {
 		var stdout, stderr strings.Builder
-		if status := run([]string{step, from, t.TempDir()}, &stdout, &stderr); status != 1 || !strings.Contains(stderr.String(), "no package index could be reached") {
+		if status := run([]string{step, from, t.TempDir()}, &stdout, &stderr); status != 1 ||
+			!strings.Contains(stderr.String(), "no package index could be reached") {
 			t.Errorf("%s: status %d, %s%s", step, status, &stdout, &stderr)
 		}
 	}
@@ -107,7 +110,8 @@ func TestNewerIndex(t *testing.T) {
 	text, err := os.ReadFile(program)
 	if err == nil {
 		text = append(text, "import pathlib, tiny_thing\npathlib.Path(parser.parse_args().output, 'made.txt').write_text(tiny_thing.value)\n"...)
-		err = errors.Join(os.WriteFile(program, text, 0o644), os.WriteFile(filepath.Join(from, "demanding", "requirements.txt"), []byte("tiny-thing\n"), 0o644))
+		err = errors.Join(os.WriteFile(program, text, 0o644),
+			os.WriteFile(filepath.Join(from, "demanding", "requirements.txt"), []byte("tiny-thing\n"), 0o644))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +142,8 @@ func TestNewerIndex(t *testing.T) {
 	}
 	publish("2.0")
 	here := made((&generator.Builder{Root: from, Dir: t.TempDir()}).Build(t.Context()))
-	for _, step := range [][]string{{"requirements", from, copied}, {"environments", copied, to}, {"generators", from, to}} {
+	for _, step := range [][]string{{"requirements", from, copied}, {"environments", copied, to},
+		{"generators", from, to}} {
 		var stdout, stderr strings.Builder
 		if status := run(step, &stdout, &stderr); status != 0 || strings.Contains(stderr.String(), "WARNING") {
 			t.Fatalf("%s: status %d, %s%s", step[0], status, &stdout, &stderr)

@@ -22,14 +22,16 @@ func matroska(kind byte, frames int) []byte {
 		blocks = append(blocks, element("\xa3", make([]byte, 30)))
 	}
 	return slices.Concat(element("\x1a\x45\xdf\xa3", element("\x42\x82", []byte("webm"))),
-		element("\x18\x53\x80\x67", element("\x16\x54\xae\x6b", element("\xae", element("\xd7", []byte{1}), element("\x83", []byte{kind}))),
+		element("\x18\x53\x80\x67",
+			element("\x16\x54\xae\x6b", element("\xae", element("\xd7", []byte{1}), element("\x83", []byte{kind}))),
 			element("\x1f\x43\xb6\x75", blocks...)))
 }
 
 func TestMatroska(t *testing.T) {
 	good := matroska(1, 3)
 	// A writer that cannot seek back leaves the length of the segment open.
-	live := bytes.Replace(good, good[bytes.Index(good, []byte("\x18\x53\x80\x67")):][:6], []byte("\x18\x53\x80\x67\xff"), 1)
+	live := bytes.Replace(good, good[bytes.Index(good, []byte("\x18\x53\x80\x67")):][:6],
+		[]byte("\x18\x53\x80\x67\xff"), 1)
 	for _, data := range [][]byte{good, live} {
 		for _, name := range []string{"v.webm", "v.mkv"} {
 			if err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil); err != nil {

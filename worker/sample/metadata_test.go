@@ -31,17 +31,21 @@ func collectMetadata(t *testing.T, text string) (after, fingerprint string, err 
 // metadata.json follows the new id and is otherwise the generator's own, byte for byte.
 func TestMetadata(t *testing.T) {
 	for _, test := range []struct{ before, after string }{
-		{`{"task_id": "maze_1", "n": 1.50, "big": 12345678901234567890}`, `{"task_id": "maze_00000007", "n": 1.50, "big": 12345678901234567890}`},
+		{`{"task_id": "maze_1", "n": 1.50, "big": 12345678901234567890}`,
+			`{"task_id": "maze_00000007", "n": 1.50, "big": 12345678901234567890}`},
 		{`{"inner": {"task_id": 1}, "task_id":null }`, `{"inner": {"task_id": 1}, "task_id":"maze_00000007" }`},
 		{`{"inner": {"task_id": 1}}`, `{"inner": {"task_id": 1}}`},
 		{`["task_id", 1]`, `["task_id", 1]`},
-		{` [ {"task_id":0 } , {"x":[{"task_id":1}]}, [{"task_id":2}]] `, ` [ {"task_id":"maze_00000007" } , {"x":[{"task_id":1}]}, [{"task_id":2}]] `},
+		{` [ {"task_id":0 } , {"x":[{"task_id":1}]}, [{"task_id":2}]] `,
+			` [ {"task_id":"maze_00000007" } , {"x":[{"task_id":1}]}, [{"task_id":2}]] `},
 		{`{"a": NaN, "task_id": -Infinity, "b": Infinity}`, `{"a": NaN, "task_id": "maze_00000007", "b": Infinity}`},
-		{`{"task_id": 1, "\u0074ask_id": {"a": [1, {}]} , "task_id": []}`, `{"task_id": "maze_00000007", "\u0074ask_id": "maze_00000007" , "task_id": "maze_00000007"}`},
+		{`{"task_id": 1, "\u0074ask_id": {"a": [1, {}]} , "task_id": []}`,
+			`{"task_id": "maze_00000007", "\u0074ask_id": "maze_00000007" , "task_id": "maze_00000007"}`},
 		{"\ufeff{\"task_id\": 1}", "\ufeff{\"task_id\": \"maze_00000007\"}"},
 		{`{"a": "\ud800", "task_id": "\ud83d\ude00"}`, `{"a": "\ud800", "task_id": "maze_00000007"}`},
 		{"{\"a\": \"\xed\xa0\x80\", \"task_id\": 1}", "{\"a\": \"\xed\xa0\x80\", \"task_id\": \"maze_00000007\"}"},
-		{`{"pad": "` + strings.Repeat("x", 2<<20) + `", "task_id": 1}`, `{"pad": "` + strings.Repeat("x", 2<<20) + `", "task_id": "maze_00000007"}`},
+		{`{"pad": "` + strings.Repeat("x", 2<<20) + `", "task_id": 1}`, `{"pad": "` + strings.Repeat("x", 2<<20) +
+			`", "task_id": "maze_00000007"}`},
 		{"\xff\xfe{\x00\"\x00t\x00a\x00s\x00k\x00_\x00i\x00d\x00\"\x00:\x001\x00}\x00",
 			"\xff\xfe{\x00\"\x00t\x00a\x00s\x00k\x00_\x00i\x00d\x00\"\x00:\x00\"\x00m\x00a\x00z\x00e\x00_\x000\x000\x000\x000\x000\x000\x000\x007\x00\"\x00}\x00"},
 		{"0", "0"}, {`""`, `""`}, {"-0.5e+10", "-0.5e+10"}, {" {} ", " {} "}, {"null", "null"},
@@ -57,13 +61,17 @@ func TestMetadata(t *testing.T) {
 func TestMetadataRefused(t *testing.T) {
 	for text, reason := range map[string]string{
 		"no JSON": "at byte", `{"task_id": "cut`: "cut off", `{"a": 1,}`: "'}' stands where it cannot", `[1,]`: "']' stands",
-		"{'a': 1}": "stands", `{"a" 1}`: "stands", `{} {}`: "stands", `[1}`: "stands", "01": "begins with 0", "1.": "cut off", "-": "cut off",
-		"+1": "stands", "Nan": "stands", "{\"a\": \"\n\"}": "control character", "{\"a\": \"\xe9\"}": "not UTF-8", `"\u12g4"`: "stands", `"\x"`: "stands",
+		"{'a': 1}": "stands", `{"a" 1}`: "stands", `{} {}`: "stands", `[1}`: "stands", "01": "begins with 0", "1.": "cut off",
+		"-":  "cut off",
+		"+1": "stands", "Nan": "stands", "{\"a\": \"\n\"}": "control character", "{\"a\": \"\xe9\"}": "not UTF-8",
+		`"\u12g4"`: "stands", `"\x"`: "stands",
 		"\xff\xfe{\x00}": "within a character", " ": "cut off", strings.Repeat("[", maxDepth+1): "lie in each other",
 	} {
 		_, _, err := collectMetadata(t, text)
 		var refused *Error
-		if !errors.As(err, &refused) || refused.Cause != task.CorruptOutput || !strings.Contains(refused.Detail, "maze_task/maze_0/metadata.json is no JSON") || !strings.Contains(refused.Detail, reason) {
+		if !errors.As(err, &refused) || refused.Cause != task.CorruptOutput ||
+			!strings.Contains(refused.Detail, "maze_task/maze_0/metadata.json is no JSON") ||
+			!strings.Contains(refused.Detail, reason) {
 			t.Errorf("%.80q: %v; want %q", text, err, reason)
 		}
 	}
@@ -91,12 +99,14 @@ func TestParamHash(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[string]string{}
-	for _, text := range []string{`{"param_hash": NaN}`, `{"param_hash": true}`, `{"param_hash": "a", "param_hash": null}`, `{"param_hash": ""}`, `{"x": {"param_hash": "a"}}`} {
+	for _, text := range []string{`{"param_hash": NaN}`, `{"param_hash": true}`, `{"param_hash": "a", "param_hash": null}`,
+		`{"param_hash": ""}`, `{"x": {"param_hash": "a"}}`} {
 		if _, got, err := collectMetadata(t, text); err != nil || got != plain {
 			t.Errorf("%s has the fingerprint %q, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{`{"param_hash": "` + long + `"}`, `{"param_hash": "` + long + `y"}`, `{"param_hash": "\ud800"}`, `{"param_hash": "\ud801"}`,
+	for _, text := range []string{`{"param_hash": "` + long + `"}`, `{"param_hash": "` + long + `y"}`,
+		`{"param_hash": "\ud800"}`, `{"param_hash": "\ud801"}`,
 		`[{"param_hash": "a"}, {"param_hash": "b"}]`, `[{"param_hash": "b"}, {"param_hash": "a"}]`} {
 		_, got, err := collectMetadata(t, text)
 		if other, again := seen[got]; err != nil || len(got) != 64 || got == plain || again {

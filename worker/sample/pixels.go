@@ -67,7 +67,8 @@ func checkPixels(from *bufio.Reader) error {
 	if _, err := io.ReadFull(from, b[:]); err != nil {
 		return broken("is a truncated PNG")
 	}
-	h := pngHead{width: int(binary.BigEndian.Uint32(b[16:])), height: int(binary.BigEndian.Uint32(b[20:])), interlaced: b[28] == 1}
+	h := pngHead{width: int(binary.BigEndian.Uint32(b[16:])), height: int(binary.BigEndian.Uint32(b[20:])),
+		interlaced: b[28] == 1}
 	depth, kind := int(b[24]), int(b[25])
 	switch {
 	case string(b[12:16]) != "IHDR" || !slices.Contains(pngDepths[kind], depth) || b[26] != 0 || b[27] != 0 || b[28] > 1:

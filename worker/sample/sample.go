@@ -107,7 +107,8 @@ func Collect(output string, want int, places []Place, rules Rules) (domain strin
 			return "", nil, err
 		}
 		if is, first := Shape(f.files), Shape(folders[0].files); !rules.FilesVary && !slices.Equal(is, first) {
-			return "", nil, refuse(task.IncompleteOutput, "%s holds %s, but %s holds %s", f.path, strings.Join(is, " "), folders[0].path, strings.Join(first, " "))
+			return "", nil, refuse(task.IncompleteOutput, "%s holds %s, but %s holds %s", f.path, strings.Join(is, " "),
+				folders[0].path, strings.Join(first, " "))
 		}
 		n, kept := keep[offset]
 		id := ""
@@ -135,7 +136,8 @@ type folder struct {
 
 // find returns the sample folders in natural order: those below a <domain>_task
 // folder that hold files, and whose folders above them hold none. What lies in
-// folders below is the sample's, too; a folder without files is nothing. Nothing but plain files and folders is accepted
+// folders below is the sample's, too; a folder without files is nothing. Nothing but plain files and folders is
+// accepted
 // anywhere in the output, because a link could lead a reader out of it.
 func find(output string) ([]folder, error) {
 	holds := map[string][]string{} // base names by folder
@@ -316,7 +318,8 @@ func (f folder) hasRequired(rules Rules) error {
 	}
 	isVideo := func(name string) bool {
 		ext := path.Ext(name)
-		return strings.TrimSuffix(name, ext) == "ground_truth" && slices.Contains([]string{".mp4", ".avi", ".webm", ".mkv", ".mov"}, ext)
+		return strings.TrimSuffix(name, ext) == "ground_truth" &&
+			slices.Contains([]string{".mp4", ".avi", ".webm", ".mkv", ".mov"}, ext)
 	}
 	if !rules.Videoless && !slices.ContainsFunc(f.files, isVideo) {
 		return refuse(task.IncompleteOutput, "%s has no ground_truth video", f.path)

@@ -130,7 +130,8 @@ func TestCollect(t *testing.T) {
 		names := make([]string, 0, len(s.Files))
 		for _, f := range s.Files {
 			names = append(names, f.Name)
-			if f.Path != filepath.Join(dir, "maze_task", fmt.Sprintf("maze_%d", n+2), f.Name) || f.Size != int64(len(read(t, f.Path))) {
+			if f.Path != filepath.Join(dir, "maze_task", fmt.Sprintf("maze_%d", n+2), f.Name) ||
+				f.Size != int64(len(read(t, f.Path))) {
 				t.Errorf("%s: %+v", s.ID, f)
 			}
 		}
@@ -158,7 +159,8 @@ func TestCollectOrder(t *testing.T) {
 	for n, p := range list {
 		s := samples[n]
 		at := slices.IndexFunc(s.Files, func(f File) bool { return f.Name == "prompt.txt" })
-		if got := read(t, s.Files[at].Path); s.Index != p.Index || s.ID != task.SampleID("maze", p.Index) || got != fmt.Sprintf("sample %d", p.Offset) {
+		if got := read(t, s.Files[at].Path); s.Index != p.Index || s.ID != task.SampleID("maze", p.Index) ||
+			got != fmt.Sprintf("sample %d", p.Offset) {
 			t.Errorf("place %d: %s, index %d, holds %q", n, s.ID, s.Index, got)
 		}
 	}
@@ -175,9 +177,12 @@ func TestCollectRefuses(t *testing.T) {
 		cause task.Cause
 		word  string
 	}{
-		{"nothing", func(t *testing.T, dir string) { remove(t, dir, "maze_task") }, Rules{}, task.IncompleteOutput, "no sample"},
-		{"one too few", func(t *testing.T, dir string) { remove(t, dir, good) }, Rules{}, task.IncompleteOutput, "2 written of 3"},
-		{"one too many", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "maze_task/maze_9"), whole(t, 9)) }, Rules{}, task.IncompleteOutput, "4 written of 3"},
+		{"nothing", func(t *testing.T, dir string) { remove(t, dir, "maze_task") }, Rules{}, task.IncompleteOutput,
+			"no sample"},
+		{"one too few", func(t *testing.T, dir string) { remove(t, dir, good) }, Rules{}, task.IncompleteOutput,
+			"2 written of 3"},
+		{"one too many", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "maze_task/maze_9"), whole(t, 9)) },
+			Rules{}, task.IncompleteOutput, "4 written of 3"},
 		{"two domains", func(t *testing.T, dir string) {
 			remove(t, dir, good)
 			write(t, filepath.Join(dir, "chess_task/chess_1"), whole(t, 1))
@@ -186,17 +191,25 @@ func TestCollectRefuses(t *testing.T) {
 			remove(t, dir, "maze_task/maze_2")
 			write(t, filepath.Join(dir, good, "inner"), whole(t, 1))
 		}, Rules{}, task.IncompleteOutput, "inside"},
-		{"no prompt", func(t *testing.T, dir string) { remove(t, dir, good+"prompt.txt") }, Rules{FilesVary: true}, task.IncompleteOutput, "prompt.txt"},
-		{"no first frame", func(t *testing.T, dir string) { remove(t, dir, good+"first_frame.png") }, Rules{FilesVary: true}, task.IncompleteOutput, "first_frame.png"},
-		{"no video", func(t *testing.T, dir string) { remove(t, dir, good+"ground_truth.mp4") }, Rules{FilesVary: true}, task.IncompleteOutput, "ground_truth"},
-		{"no rubric, though required", func(*testing.T, string) {}, Rules{Required: []string{"rubric.txt"}}, task.IncompleteOutput, "rubric.txt"},
-		{"files vary", func(t *testing.T, dir string) { remove(t, dir, good+"final_frame.png") }, Rules{}, task.IncompleteOutput, "final_frame.png"},
-		{"empty prompt", func(t *testing.T, dir string) { write(t, dir, map[string][]byte{good + "prompt.txt": nil}) }, Rules{}, task.CorruptOutput, "empty"},
+		{"no prompt", func(t *testing.T, dir string) { remove(t, dir, good+"prompt.txt") }, Rules{FilesVary: true},
+			task.IncompleteOutput, "prompt.txt"},
+		{"no first frame", func(t *testing.T, dir string) { remove(t, dir, good+"first_frame.png") }, Rules{FilesVary: true},
+			task.IncompleteOutput, "first_frame.png"},
+		{"no video", func(t *testing.T, dir string) { remove(t, dir, good+"ground_truth.mp4") }, Rules{FilesVary: true},
+			task.IncompleteOutput, "ground_truth"},
+		{"no rubric, though required", func(*testing.T, string) {}, Rules{Required: []string{"rubric.txt"}},
+			task.IncompleteOutput, "rubric.txt"},
+		{"files vary", func(t *testing.T, dir string) { remove(t, dir, good+"final_frame.png") }, Rules{},
+			task.IncompleteOutput, "final_frame.png"},
+		{"empty prompt", func(t *testing.T, dir string) { write(t, dir, map[string][]byte{good + "prompt.txt": nil}) },
+			Rules{}, task.CorruptOutput, "empty"},
 		{"blank prompt", func(t *testing.T, dir string) {
 			write(t, dir, map[string][]byte{good + "prompt.txt": []byte(" \n\t")})
 		}, Rules{}, task.CorruptOutput, "blanks"},
-		{"cut picture", func(t *testing.T, dir string) { cut(t, dir, good+"final_frame.png", 5) }, Rules{}, task.CorruptOutput, "truncated PNG"},
-		{"cut video", func(t *testing.T, dir string) { cut(t, dir, good+"ground_truth.mp4", 1) }, Rules{}, task.CorruptOutput, "truncated MP4"},
+		{"cut picture", func(t *testing.T, dir string) { cut(t, dir, good+"final_frame.png", 5) }, Rules{},
+			task.CorruptOutput, "truncated PNG"},
+		{"cut video", func(t *testing.T, dir string) { cut(t, dir, good+"ground_truth.mp4", 1) }, Rules{}, task.CorruptOutput,
+			"truncated MP4"},
 		{"text as a video", func(t *testing.T, dir string) {
 			write(t, dir, map[string][]byte{good + "ground_truth.mp4": []byte("no video at all")})
 		}, Rules{}, task.CorruptOutput, "MP4"},
@@ -382,7 +395,8 @@ func TestFingerprint(t *testing.T) {
 		return func(dir string) { write(t, dir, map[string][]byte{name: []byte(text)}) }
 	}
 	plain := collect(func(string) {})
-	if plain != collect(set("rubric.txt", "not part of it")) || plain != collect(set("metadata.json", `{"task_id":"x","param_hash":""}`)) {
+	if plain != collect(set("rubric.txt", "not part of it")) ||
+		plain != collect(set("metadata.json", `{"task_id":"x","param_hash":""}`)) {
 		t.Error("equal samples have different fingerprints")
 	}
 	if plain == collect(set("prompt.txt", "another")) {
@@ -423,7 +437,8 @@ func sign(n int) int { return max(-1, min(1, n)) }
 // Cut anywhere, no picture and no video passes for whole; a flipped byte in a
 // picture is found too.
 func TestTruncation(t *testing.T) {
-	for name, data := range map[string][]byte{"a.png": picture(t), "a.mp4": video(t, 50, 7, 7), "a.avi": avi(20), "a.webm": matroska(1, 3)} {
+	for name, data := range map[string][]byte{"a.png": picture(t), "a.mp4": video(t, 50, 7, 7), "a.avi": avi(20),
+		"a.webm": matroska(1, 3)} {
 		if err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil); err != nil {
 			t.Errorf("%s, whole: %v", name, err)
 		}

@@ -40,7 +40,8 @@ func (f *failing) ReadByte() (byte, error) {
 
 // A disk that cannot be read is no fault of the file, whatever is read when.
 func TestDiskIsNotTheFile(t *testing.T) {
-	for name, data := range map[string][]byte{"a.png": picture(t), "a.mp4": video(t, 1, 2, 3), "a.avi": avi(2), "a.webm": matroska(1, 3), "a.txt": []byte("text"), "metadata.json": []byte(`{"task_id": "d_00000000"}`)} {
+	for name, data := range map[string][]byte{"a.png": picture(t), "a.mp4": video(t, 1, 2, 3), "a.avi": avi(2),
+		"a.webm": matroska(1, 3), "a.txt": []byte("text"), "metadata.json": []byte(`{"task_id": "d_00000000"}`)} {
 		for n := 0; ; n++ {
 			f := &failing{bytes.NewReader(data), n}
 			wrong, err := Whole("d_00000000", name, f, int64(len(data)))
@@ -103,7 +104,8 @@ func TestPNGPixels(t *testing.T) {
 		depth := rapid.SampledFrom(depths).Draw(t, "depth")
 		width, height := rapid.IntRange(1, 20).Draw(t, "width"), rapid.IntRange(1, 20).Draw(t, "height")
 		interlace := rapid.IntRange(0, 1).Draw(t, "interlace")
-		rows := pngRows(pngHead{width, height, depth * pngChannels[kind], interlace == 1}, rapid.IntRange(0, 4).Draw(t, "filter"))
+		rows := pngRows(pngHead{width, height, depth * pngChannels[kind], interlace == 1},
+			rapid.IntRange(0, 4).Draw(t, "filter"))
 		switch rapid.IntRange(0, 3).Draw(t, "damage") {
 		case 1:
 			rows = rows[:rapid.IntRange(0, len(rows)).Draw(t, "cut")]

@@ -90,7 +90,10 @@ func (c *Cell) Repaired(t task.Task, chunk task.Chunk) bool {
 func (c *Cell) Replaced(place int) []ReceiptSample { return c.replaced(c.Receipts[place]) }
 
 func (c *Cell) replaced(r Receipt) (list []ReceiptSample) {
-	place := slices.IndexFunc(c.Receipts, func(other Receipt) bool { return other.Epoch == r.Epoch && other.Start == r.Start })
+	place := slices.IndexFunc(c.Receipts, func(other Receipt) bool {
+		return other.Epoch == r.Epoch &&
+			other.Start == r.Start
+	})
 	for _, s := range r.Samples {
 		if slices.ContainsFunc(c.Receipts[place+1:], func(later Receipt) bool { return later.Holds(s.Index) }) {
 			list = append(list, s)

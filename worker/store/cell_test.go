@@ -23,9 +23,11 @@ import (
 
 // receipt is a receipt of some samples of a cell of the generator maze.
 func receipt(epoch int, indices ...int) store.Receipt {
-	r := store.Receipt{Generator: "maze", ChunkSize: 5, ChunkStart: indices[0], Start: indices[0], End: indices[len(indices)-1] + 1, Epoch: epoch, Format: task.Files, Domain: "maze"}
+	r := store.Receipt{Generator: "maze", ChunkSize: 5, ChunkStart: indices[0], Start: indices[0],
+		End: indices[len(indices)-1] + 1, Epoch: epoch, Format: task.Files, Domain: "maze"}
 	for _, i := range indices {
-		r.Samples = append(r.Samples, store.ReceiptSample{ID: task.SampleID("maze", i), Index: i, Files: []store.ReceiptFile{{Name: "file0.bin", Size: 3}}})
+		r.Samples = append(r.Samples, store.ReceiptSample{ID: task.SampleID("maze", i), Index: i,
+			Files: []store.ReceiptFile{{Name: "file0.bin", Size: 3}}})
 	}
 	return r
 }
@@ -174,7 +176,8 @@ func TestNotWanted(t *testing.T) {
 		t.Errorf("held: %+v, %v", c, err)
 	}
 	check(t, s.PutFiles(t.Context(), "maze", makeSamples(t, 0, 7, 3, 3))) // beyond the cell, too
-	_, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{Start: 2, End: 5}}, held.Epoch, makeSamples(t, 2, 3, 3))
+	_, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{Start: 2, End: 5}}, held.Epoch,
+		makeSamples(t, 2, 3, 3))
 	check(t, err)
 	check(t, s.EndHold(t.Context(), "maze", cell, "")) // it is dead
 	c, err := s.Take(t.Context(), "maze", cell, holder("b"), nothing)
@@ -213,7 +216,8 @@ func TestReplace(t *testing.T) {
 	check(t, s.Commit(t.Context(), c, r, -1, true))
 	check(t, s.Release(t.Context(), c, true))
 	there, err = s.Cell(t.Context(), c.Key())
-	if err != nil || len(there.Committed()) != 5 || there.Holder != nil || there.Receipts[0].Describes(1) || !there.Receipts[1].Describes(1) || len(there.Replaced(0)) != 2 {
+	if err != nil || len(there.Committed()) != 5 || there.Holder != nil || there.Receipts[0].Describes(1) ||
+		!there.Receipts[1].Describes(1) || len(there.Replaced(0)) != 2 {
 		t.Errorf("%+v, %v", there, err)
 	}
 	for _, key := range keys(t, s, task.DataKind) {
@@ -234,7 +238,8 @@ func TestLostAnswer(t *testing.T) {
 		},
 		"internal error": func(r *http.Response) (*http.Response, error) {
 			_ = r.Body.Close()
-			return &http.Response{StatusCode: 500, Body: io.NopCloser(strings.NewReader("")), Header: http.Header{}, Request: r.Request}, nil
+			return &http.Response{StatusCode: 500, Body: io.NopCloser(strings.NewReader("")), Header: http.Header{},
+				Request: r.Request}, nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -311,7 +316,8 @@ func TestEmptyObjectIsNoCell(t *testing.T) {
 	s, n := newStore(t)
 	cell := task.Range{End: 5}
 	commit(t, s, cell, 0, 1, 2, 3, 4)
-	_, err := n.client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: aws.String(task.DefaultDataset.CellKey("maze", cell)), Body: strings.NewReader("")})
+	_, err := n.client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"),
+		Key: aws.String(task.DefaultDataset.CellKey("maze", cell)), Body: strings.NewReader("")})
 	check(t, err)
 	names, err := s.CellNames(t.Context(), "maze", cell)
 	check(t, err)

@@ -105,7 +105,10 @@ func (s *Store) Receipts(ctx context.Context, generator string, r task.Range) (l
 			return nil, err
 		}
 		for _, receipt := range c.Receipts {
-			if slices.ContainsFunc(receipt.Current, func(s ReceiptSample) bool { return r.Start <= s.Index && s.Index < r.End }) {
+			if slices.ContainsFunc(receipt.Current, func(s ReceiptSample) bool {
+				return r.Start <= s.Index &&
+					s.Index < r.End
+			}) {
 				list = append(list, receipt)
 			}
 		}

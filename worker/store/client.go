@@ -98,21 +98,24 @@ var ErrRefused = errors.New("until then it failed with")
 // SDK only says that the time is up.
 func tellRefusal(stack *middleware.Stack) error {
 	var last error
-	inner := middleware.FinalizeMiddlewareFunc("noteRefusal", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+	inner := middleware.FinalizeMiddlewareFunc("noteRefusal", func(ctx context.Context, in middleware.FinalizeInput,
+		next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 		out, data, err := next.HandleFinalize(ctx, in)
 		if err != nil && ctx.Err() == nil {
 			last = err
 		}
 		return out, data, err
 	})
-	outer := middleware.FinalizeMiddlewareFunc("tellRefusal", func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+	outer := middleware.FinalizeMiddlewareFunc("tellRefusal", func(ctx context.Context, in middleware.FinalizeInput,
+		next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 		out, data, err := next.HandleFinalize(ctx, in)
 		if err != nil && ctx.Err() != nil && last != nil {
 			err = fmt.Errorf("%w; %w: %w", err, ErrRefused, last)
 		}
 		return out, data, err
 	})
-	return errors.Join(stack.Finalize.Insert(inner, "Retry", middleware.After), stack.Finalize.Insert(outer, "Retry", middleware.Before))
+	return errors.Join(stack.Finalize.Insert(inner, "Retry", middleware.After),
+		stack.Finalize.Insert(outer, "Retry", middleware.Before))
 }
 
 // silence is how long a connection may neither take nor give a byte while a request

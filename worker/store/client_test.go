@@ -76,10 +76,12 @@ func TestQuickAnswer(t *testing.T) {
 		}
 		return response, err
 	})
-	client := s3.New(s3.Options{BaseEndpoint: &server.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(slow), RetryMaxAttempts: 1,
-		Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), UsePathStyle: true})
+	client := s3.New(s3.Options{BaseEndpoint: &server.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(slow),
+		RetryMaxAttempts: 1,
+		Credentials:      credentials.NewStaticCredentialsProvider("a", "b", ""), UsePathStyle: true})
 	bucket, key := "b", "k"
-	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: strings.NewReader("the body")})
+	_, err := client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key,
+		Body: strings.NewReader("the body")})
 	if err == nil || !strings.Contains(err.Error(), "Whole") {
 		t.Errorf("the answer was lost: %.300v", err)
 	}

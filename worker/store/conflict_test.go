@@ -18,24 +18,29 @@ func TestConflictIsTriedAgain(t *testing.T) {
 	var mu sync.Mutex
 	answered := map[string]int{}
 	n.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
-		conditional := r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Match") != "" || r.Method == http.MethodPost && r.URL.Query().Has("uploadId")
+		conditional := r.Header.Get("If-None-Match") != "" || r.Header.Get("If-Match") != "" || r.Method == http.MethodPost &&
+			r.URL.Query().Has("uploadId")
 		mu.Lock()
 		defer mu.Unlock()
 		if key := r.URL.Path; conditional && answered[key] < 2 {
 			answered[key]++
 			body := []byte("<Error><Code>ConditionalRequestConflict</Code><Message>another one is under way</Message></Error>")
-			return &http.Response{StatusCode: http.StatusConflict, Status: "409 Conflict", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-				Header: http.Header{"Content-Type": {"application/xml"}}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r}, nil
+			return &http.Response{StatusCode: http.StatusConflict, Status: "409 Conflict", Proto: "HTTP/1.1", ProtoMajor: 1,
+				ProtoMinor: 1,
+				Header:     http.Header{"Content-Type": {"application/xml"}}, Body: io.NopCloser(bytes.NewReader(body)),
+				ContentLength: int64(len(body)), Request: r}, nil
 		}
 		return send()
 	})
 	commit(t, s, task.Range{End: 4}, 0, 1, 2, 3)
-	if c, err := s.Cell(t.Context(), task.DefaultDataset.CellKey("maze", task.Range{End: 4})); err != nil || len(c.Committed()) != 4 {
+	if c, err := s.Cell(t.Context(), task.DefaultDataset.CellKey("maze", task.Range{End: 4})); err != nil ||
+		len(c.Committed()) != 4 {
 		t.Errorf("the cell is %+v, %v", c, err)
 	}
 	run := task.Run{ID: "r1", Samples: 4}
 	check(t, s.PutRun(t.Context(), run))
-	check(t, s.ChangeRun(t.Context(), "r1", func(r *task.Run) bool { changed := r.Image == ""; r.Image = "i"; return changed }))
+	check(t, s.ChangeRun(t.Context(), "r1",
+		func(r *task.Run) bool { changed := r.Image == ""; r.Image = "i"; return changed }))
 	if r, err := s.Run(t.Context(), "r1"); err != nil || r.Image != "i" {
 		t.Errorf("the run is %+v, %v", r, err)
 	}

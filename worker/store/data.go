@@ -38,7 +38,8 @@ func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample
 			list = append(list, object{s.dataset.FileKey(generator, item.ID, f.Name), f})
 		}
 	}
-	return each(ctx, len(list), func(ctx context.Context, i int) error { return s.putFile(ctx, list[i].key, list[i].file) })
+	return each(ctx, len(list),
+		func(ctx context.Context, i int) error { return s.putFile(ctx, list[i].key, list[i].file) })
 }
 
 func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
@@ -55,7 +56,8 @@ func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.putObject(ctx, sum, &s3.PutObjectInput{Key: &key, Body: body, ContentLength: &f.Size, ContentType: aws.String(contentType(f.Name))})
+	_, err = s.putObject(ctx, sum, &s3.PutObjectInput{Key: &key, Body: body, ContentLength: &f.Size,
+		ContentType: aws.String(contentType(f.Name))})
 	return fail("put", key, err)
 }
 
@@ -84,7 +86,8 @@ const PartSize = 5 << 20
 // PutShard stores samples as one tar.gz, streamed in parts as it is made. The
 // same samples always give the same bytes: members are sorted and carry neither
 // time nor owner.
-func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, epoch int, samples []sample.Sample) (Object, error) {
+func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, epoch int,
+	samples []sample.Sample) (Object, error) {
 	u := &upload{store: s, ctx: ctx, key: s.dataset.ShardKey(generator, c, epoch), hash: sha256.New()}
 	if used, ok := s.buffers.Get().(*[]byte); ok {
 		u.part = (*used)[:0]
@@ -112,7 +115,8 @@ func writeShard(to io.Writer, samples []sample.Sample) error {
 	}
 	archive := tar.NewWriter(packed)
 	buffer := make([]byte, 32<<10)
-	sorted := slices.SortedFunc(slices.Values(samples), func(a, b sample.Sample) int { return strings.Compare(a.ID, b.ID) })
+	sorted := slices.SortedFunc(slices.Values(samples),
+		func(a, b sample.Sample) int { return strings.Compare(a.ID, b.ID) })
 	for _, item := range sorted {
 		for _, f := range item.Files {
 			if err := writeMember(archive, item.ID+"/"+f.Name, f, buffer); err != nil {
@@ -132,7 +136,8 @@ func writeMember(archive *tar.Writer, name string, f sample.File, buffer []byte)
 		return err
 	}
 	defer body.Close()
-	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: f.Size, Mode: 0o644, ModTime: time.Unix(0, 0)}); err != nil {
+	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: f.Size, Mode: 0o644,
+		ModTime: time.Unix(0, 0)}); err != nil {
 		return err
 	}
 	_, err = io.CopyBuffer(archive, struct{ io.Reader }{body}, buffer) // an *os.File would take one of its own
@@ -199,7 +204,8 @@ func (u *upload) send() error {
 
 func (u *upload) finish() error {
 	if u.id == nil {
-		_, err := u.store.putObject(u.ctx, u.hash.Sum(nil), &s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(u.part), ContentType: aws.String("application/gzip")})
+		_, err := u.store.putObject(u.ctx, u.hash.Sum(nil), &s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(u.part),
+			ContentType: aws.String("application/gzip")})
 		return fail("put", u.key, err)
 	}
 	if len(u.part) > 0 {
@@ -208,7 +214,8 @@ func (u *upload) finish() error {
 		}
 	}
 	_, err := u.store.client.CompleteMultipartUpload(u.ctx, &s3.CompleteMultipartUploadInput{
-		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id, MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
+		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
 	})
 	// An answer was lost, and the SDK's next try finds no upload: the first one has
 	// completed it, if the object is there. Nobody else writes one of this key.
@@ -231,5 +238,6 @@ func (u *upload) abort() {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), 5*time.Second)
 	defer cancel()
-	_, _ = u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id})
+	_, _ = u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.bucket, Key: &u.key,
+		UploadId: u.id})
 }

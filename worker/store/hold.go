@@ -47,9 +47,11 @@ func (e *BusyError) Error() string {
 // that a slow answer makes the time longer and not shorter.
 //
 // A cell that nobody took before takes one request.
-func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by Holder, wanted func(*Cell) bool) (*Cell, error) {
+func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by Holder, wanted func(*Cell) bool) (*Cell,
+	error) {
 	by.Nonce = rand.Uint64()
-	c := &Cell{Version: 1, Dataset: s.dataset, Generator: generator, Start: cell.Start, End: cell.End, Receipts: []Receipt{}, key: s.dataset.CellKey(generator, cell)}
+	c := &Cell{Version: 1, Dataset: s.dataset, Generator: generator, Start: cell.Start, End: cell.End,
+		Receipts: []Receipt{}, key: s.dataset.CellKey(generator, cell)}
 	for {
 		c.Epoch, c.Holder, c.taken = c.Epoch+1, &by, true
 		there, err := s.putCell(ctx, c)
@@ -125,7 +127,10 @@ func (s *Store) Commit(ctx context.Context, c *Cell, r Receipt, place int, done 
 	}
 	changed.Receipts[place] = r
 	replaced := changed.Replaced(place) // may be void still
-	changed.Void = slices.DeleteFunc(slices.Clone(c.Void), func(index int) bool { return r.Holds(index) && !holds(replaced, index) })
+	changed.Void = slices.DeleteFunc(slices.Clone(c.Void), func(index int) bool {
+		return r.Holds(index) &&
+			!holds(replaced, index)
+	})
 	before, after := c.objects(), changed.objects()
 	if err := s.Clear(ctx, &changed, before); err != nil {
 		return err

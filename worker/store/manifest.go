@@ -27,7 +27,8 @@ func (s *Store) Manifest(ctx context.Context) (task.Manifest, error) {
 // else does so at the same time, and returns what is stored then. what is called
 // with what is there, or nil, until it returns nil, which leaves it so, or until
 // what it returns is stored. It must leave alone what is pinned.
-func (s *Store) ChangeManifest(ctx context.Context, what func(there *task.Manifest) (*task.Manifest, error)) (task.Manifest, error) {
+func (s *Store) ChangeManifest(ctx context.Context, what func(there *task.Manifest) (*task.Manifest,
+	error)) (task.Manifest, error) {
 	var stored task.Manifest
 	err := changeJSON(ctx, s, s.dataset.ManifestKey(), func(there *task.Manifest) (*task.Manifest, error) {
 		next, err := what(there)
@@ -61,7 +62,8 @@ func (s *Store) Datasets(ctx context.Context) ([]task.Dataset, error) {
 		if err != nil {
 			return nil, err
 		}
-		if name, ok := strings.CutSuffix(strings.TrimPrefix(o.Key, task.ManifestKind), ".json"); ok && task.CheckName(name) == nil {
+		if name, ok := strings.CutSuffix(strings.TrimPrefix(o.Key, task.ManifestKind), ".json"); ok &&
+			task.CheckName(name) == nil {
 			names = append(names, task.Dataset(name))
 		}
 	}
@@ -99,7 +101,8 @@ func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
 			for _, o := range page.Contents {
 				list = append(list, types.ObjectIdentifier{Key: o.Key})
 			}
-			out, err := s.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &s.bucket, Delete: &types.Delete{Objects: list, Quiet: aws.Bool(true)}})
+			out, err := s.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &s.bucket,
+				Delete: &types.Delete{Objects: list, Quiet: aws.Bool(true)}})
 			if err != nil {
 				return fail("delete", prefix, err)
 			}

@@ -58,7 +58,10 @@ func TestChangeManifest(t *testing.T) {
 		t.Errorf("another dataset: %v", err)
 	}
 	refused := errors.New("no")
-	if _, err := st.ChangeManifest(t.Context(), func(*task.Manifest) (*task.Manifest, error) { return nil, refused }); !errors.Is(err, refused) {
+	if _, err := st.ChangeManifest(t.Context(), func(*task.Manifest) (*task.Manifest, error) {
+		return nil,
+			refused
+	}); !errors.Is(err, refused) {
 		t.Errorf("refused: %v", err)
 	}
 }
@@ -69,7 +72,8 @@ func TestManifestOfALimitedRole(t *testing.T) {
 	st, network := newStore(t)
 	network.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
 		response, err := send()
-		if err == nil && r.Method == http.MethodGet && !r.URL.Query().Has("list-type") && response.StatusCode == http.StatusNotFound {
+		if err == nil && r.Method == http.MethodGet && !r.URL.Query().Has("list-type") &&
+			response.StatusCode == http.StatusNotFound {
 			response.StatusCode = http.StatusForbidden
 		}
 		return response, err
@@ -86,7 +90,10 @@ func TestManifestOfALimitedRole(t *testing.T) {
 		}
 		return response, err
 	})
-	if _, err := st.ChangeManifest(t.Context(), func(there *task.Manifest) (*task.Manifest, error) { return &first, nil }); err == nil {
+	if _, err := st.ChangeManifest(t.Context(), func(there *task.Manifest) (*task.Manifest, error) {
+		return &first,
+			nil
+	}); err == nil {
 		t.Error("a manifest that may not be read was written over")
 	}
 }
@@ -116,7 +123,8 @@ func TestDeleteDataset(t *testing.T) {
 		return send()
 	})
 	n := 0
-	if err := st.DeleteDataset(t.Context(), func(some int) { n += some }); err == nil || n != len(list)*len(list[0].Files)+1 {
+	if err := st.DeleteDataset(t.Context(), func(some int) { n += some }); err == nil ||
+		n != len(list)*len(list[0].Files)+1 {
 		t.Errorf("interrupted after %d: %v", n, err)
 	}
 	if _, err := st.Manifest(t.Context()); err != nil {

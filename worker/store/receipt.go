@@ -12,21 +12,23 @@ import (
 // Receipt says what one generator process has made of a cell. It is written after the
 // objects, and what is in no receipt does not count.
 type Receipt struct {
-	Dataset      task.Dataset    `json:"dataset,omitzero"`
-	Generator    string          `json:"generator"`
-	Commit       string          `json:"commit,omitempty"`
-	Image        string          `json:"image,omitempty"`
-	Lock         string          `json:"lock,omitempty"`     // SHA-256 of what the generator's packages were installed from
-	Python       string          `json:"python,omitempty"`   // its version
-	Platform     string          `json:"platform,omitempty"` // as in linux-x86_64
-	RunID        string          `json:"run_id,omitempty"`
-	RunSeed      int             `json:"run_seed"`
-	ChunkSize    int             `json:"chunk_size"`
-	PartSize     int             `json:"part_size,omitempty"`     // of the chunk, that one process made; 0 is all of it
-	ChunkStart   int             `json:"chunk_start"`             // first index that the process made
-	Seed         int             `json:"seed"`                    // that the generator was given
-	Attempt      int             `json:"attempt"`                 // whose seed it was
-	FirstAttempt int             `json:"first_attempt,omitempty"` // of a repair: what its task began with, and its name says
+	Dataset   task.Dataset `json:"dataset,omitzero"`
+	Generator string       `json:"generator"`
+	Commit    string       `json:"commit,omitempty"`
+	Image     string       `json:"image,omitempty"`
+	// SHA-256 of what the generator's packages were installed from
+	Lock       string `json:"lock,omitempty"`
+	Python     string `json:"python,omitempty"`   // its version
+	Platform   string `json:"platform,omitempty"` // as in linux-x86_64
+	RunID      string `json:"run_id,omitempty"`
+	RunSeed    int    `json:"run_seed"`
+	ChunkSize  int    `json:"chunk_size"`
+	PartSize   int    `json:"part_size,omitempty"` // of the chunk, that one process made; 0 is all of it
+	ChunkStart int    `json:"chunk_start"`         // first index that the process made
+	Seed       int    `json:"seed"`                // that the generator was given
+	Attempt    int    `json:"attempt"`             // whose seed it was
+	// of a repair: what its task began with, and its name says
+	FirstAttempt int             `json:"first_attempt,omitempty"`
 	Command      []string        `json:"command"`
 	Start        int             `json:"start"` // of what was kept
 	End          int             `json:"end"`   // exclusive

@@ -25,7 +25,9 @@ import (
 // more request, which sends the body from its beginning.
 func TestResetInABody(t *testing.T) {
 	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, io.Discard)
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
+		SecretKey: "b"}, io.Discard)
 	check(t, err)
 	defer server.Close()
 	to, err := url.Parse(server.URL())
@@ -59,7 +61,8 @@ func TestResetInABody(t *testing.T) {
 		_ = conn.Close()
 	}))
 	defer front.Close()
-	s := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(front.URL), Region: "us-east-2", HTTPClient: store.HTTPClient(nil),
+	s := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(front.URL), Region: "us-east-2",
+		HTTPClient:  store.HTTPClient(nil),
 		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions), "bucket")
 	check(t, s.PutFiles(t.Context(), "maze", makeSamples(t, 0, 3, 1<<20)))
 	o, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, makeSamples(t, 0, 2, 6<<20))

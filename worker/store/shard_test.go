@@ -16,8 +16,10 @@ import (
 // that was aborted.
 func noSuchUpload(r *http.Request) *http.Response {
 	body := []byte("<Error><Code>NoSuchUpload</Code><Message>The specified upload does not exist.</Message></Error>")
-	return &http.Response{StatusCode: http.StatusNotFound, Status: "404 Not Found", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: http.Header{"Content-Type": {"application/xml"}}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r}
+	return &http.Response{StatusCode: http.StatusNotFound, Status: "404 Not Found", Proto: "HTTP/1.1", ProtoMajor: 1,
+		ProtoMinor: 1,
+		Header:     http.Header{"Content-Type": {"application/xml"}}, Body: io.NopCloser(bytes.NewReader(body)),
+		ContentLength: int64(len(body)), Request: r}
 }
 
 // The answer to a step of a shard's upload is lost after the step was executed, and
@@ -50,7 +52,8 @@ func TestLostAnswerOfShard(t *testing.T) {
 				}
 				return response, err
 			})
-			o, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, makeSamples(t, 0, 2, 3<<20, 1<<20))
+			o, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1,
+				makeSamples(t, 0, 2, 3<<20, 1<<20))
 			check(t, err)
 			if want := 4 + test.extra; lost != 1 || requests != want {
 				t.Errorf("%d requests, want %d; %d answers were lost", requests, want, lost)
@@ -75,12 +78,14 @@ func TestUploadIsGone(t *testing.T) {
 					return noSuchUpload(r), nil
 				}
 				if r.Method == http.MethodHead && there > 0 {
-					return &http.Response{StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Content-Length": {"5"}},
-						Body: http.NoBody, ContentLength: int64(there), Request: r}, nil
+					return &http.Response{StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+						Header: http.Header{"Content-Length": {"5"}},
+						Body:   http.NoBody, ContentLength: int64(there), Request: r}, nil
 				}
 				return send()
 			})
-			_, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, makeSamples(t, 0, 2, 3<<20, 1<<20))
+			_, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1,
+				makeSamples(t, 0, 2, 3<<20, 1<<20))
 			if err == nil || !strings.Contains(err.Error(), "NoSuchUpload") || !aborted {
 				t.Errorf("it says %v; aborted: %v", err, aborted)
 			}
@@ -109,7 +114,8 @@ func TestLostAnswerOfAbort(t *testing.T) {
 			if err == nil {
 				response.Body.Close()
 				body := []byte("<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
-				return &http.Response{StatusCode: http.StatusForbidden, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r}, nil
+				return &http.Response{StatusCode: http.StatusForbidden, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+					Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r}, nil
 			}
 			return response, err
 		}

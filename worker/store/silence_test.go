@@ -42,7 +42,8 @@ func newSilent(t *testing.T, serve func(s *silent, n int32, w http.ResponseWrite
 }
 
 func (s *silent) store() *Store {
-	return New(s3.New(s3.Options{BaseEndpoint: &s.URL, Region: "us-east-2", HTTPClient: httpClient(nil, brief), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
+	return New(s3.New(s3.Options{BaseEndpoint: &s.URL, Region: "us-east-2", HTTPClient: httpClient(nil, brief),
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
 		ClientOptions), "bucket")
 }
 
@@ -154,9 +155,11 @@ func TestSlowServer(t *testing.T) {
 	if err := s.put(t.Context(), "k", make([]byte, 16<<20)); err != nil {
 		t.Error(err)
 	}
-	queue := sqs.New(sqs.Options{BaseEndpoint: &server.URL, Region: "us-east-2", HTTPClient: httpClient(nil, brief), Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), Retryer: LimitedRetries()})
+	queue := sqs.New(sqs.Options{BaseEndpoint: &server.URL, Region: "us-east-2", HTTPClient: httpClient(nil, brief),
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), Retryer: LimitedRetries()})
 	for range 2 { // the second on a connection that has been idle
-		if _, err := queue.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &server.URL, WaitTimeSeconds: 20}); err != nil {
+		if _, err := queue.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &server.URL,
+			WaitTimeSeconds: 20}); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(brief * 2 / 3)

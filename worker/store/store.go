@@ -1,5 +1,6 @@
 // Package store keeps what the pipeline makes in the bucket: samples as objects
-// or shards, and the cells and failure reports that say what is complete. Workers and the CLI reach the bucket through it alone.
+// or shards, and the cells and failure reports that say what is complete. Workers and the CLI reach the bucket
+// through it alone.
 package store
 
 import (
@@ -211,9 +212,11 @@ func (s *Store) swap(ctx context.Context, key string, text []byte, etag string) 
 func (s *Store) putObject(ctx context.Context, sum []byte, in *s3.PutObjectInput) (etag string, err error) {
 	in.Bucket, in.ChecksumSHA256 = &s.bucket, aws.String(base64.StdEncoding.EncodeToString(sum))
 	out, err := s.client.PutObject(ctx, in, s3.WithAPIOptions(func(stack *middleware.Stack) error {
-		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("payloadHash", func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
-			return next.HandleInitialize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum)), in)
-		}), middleware.Before)
+		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("payloadHash",
+			func(ctx context.Context, in middleware.InitializeInput,
+				next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+				return next.HandleInitialize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum)), in)
+			}), middleware.Before)
 	}))
 	if err != nil {
 		return "", err
@@ -247,7 +250,8 @@ func (s *Store) read(ctx context.Context, key string) (content, error) {
 		if err == nil {
 			return o, nil
 		}
-		damaged := ctx.Err() == nil && int64(len(o.text)) == o.Size // all of it came, so the checksum is wrong: the SDK has no type for that
+		// all of it came, so the checksum is wrong: the SDK has no type for that
+		damaged := ctx.Err() == nil && int64(len(o.text)) == o.Size
 		if damaged && try >= damagedTries {
 			return content{}, fail("read", key, ErrDamaged)
 		}
@@ -329,7 +333,8 @@ func (s *Store) absent(ctx context.Context, key string, err error) (bool, error)
 // Get opens an object, or returns ErrNotFound. The size is the store's word. What
 // is read is not checked: the caller has a hash of its own.
 func (s *Store) Get(ctx context.Context, key string) (io.ReadCloser, Object, error) {
-	body, o, err := s.get(ctx, key, func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
+	body, o, err := s.get(ctx, key,
+		func(o *s3.Options) { o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired })
 	return body, o.Object, err
 }
 
@@ -342,7 +347,8 @@ func (s *Store) get(ctx context.Context, key string, options ...func(*s3.Options
 		}
 		return nil, content{}, fail("get", key, err)
 	}
-	o := content{Object: Object{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified), etag: aws.ToString(out.ETag)}, now: time.Now()}
+	o := content{Object: Object{Key: key, Size: aws.ToInt64(out.ContentLength), Modified: aws.ToTime(out.LastModified),
+		etag: aws.ToString(out.ETag)}, now: time.Now()}
 	if t, ok := awsmiddleware.GetServerTime(out.ResultMetadata); ok { // a bucket of somebody's own may have no Date
 		o.now = t
 	}
@@ -353,7 +359,8 @@ func (s *Store) get(ctx context.Context, key string, options ...func(*s3.Options
 // what the store checked when the object was put; it is empty for one that came
 // in parts.
 func (s *Store) Head(ctx context.Context, key string) (Object, error) {
-	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key, ChecksumMode: types.ChecksumModeEnabled})
+	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key,
+		ChecksumMode: types.ChecksumModeEnabled})
 	if err != nil {
 		if status(err) == http.StatusNotFound {
 			return Object{}, fmt.Errorf("%s: %w", key, ErrNotFound)
@@ -361,7 +368,8 @@ func (s *Store) Head(ctx context.Context, key string) (Object, error) {
 		return Object{}, fail("head", key, err)
 	}
 	o := Object{Key: key, Size: aws.ToInt64(out.ContentLength)}
-	if sum, err := base64.StdEncoding.DecodeString(aws.ToString(out.ChecksumSHA256)); err == nil && len(sum) == sha256.Size {
+	if sum, err := base64.StdEncoding.DecodeString(aws.ToString(out.ChecksumSHA256)); err == nil &&
+		len(sum) == sha256.Size {
 		o.SHA256 = hex.EncodeToString(sum)
 	}
 	return o, nil
@@ -377,7 +385,8 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object
 				return
 			}
 			for _, o := range page.Contents {
-				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified), etag: aws.ToString(o.ETag)}, nil) {
+				if !yield(Object{Key: aws.ToString(o.Key), Size: aws.ToInt64(o.Size), Modified: aws.ToTime(o.LastModified),
+					etag: aws.ToString(o.ETag)}, nil) {
 					return
 				}
 			}
@@ -405,7 +414,8 @@ func (s *Store) pages(ctx context.Context, prefix, after string) iter.Seq2[*s3.L
 // below a dataset's samples, for example.
 func (s *Store) Folders(ctx context.Context, prefix string) ([]string, error) {
 	var names []string
-	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix, Delimiter: aws.String("/")})
+	pages := s3.NewListObjectsV2Paginator(s.client, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: &prefix,
+		Delimiter: aws.String("/")})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {

@@ -80,14 +80,18 @@ func (n *network) loseAnswers(every int64) {
 func newStore(t testing.TB) (*store.Store, *network) {
 	t.Helper()
 	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"), Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a", SecretKey: "b"}, io.Discard)
+	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
+		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
+		SecretKey: "b"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
 	n := &network{}
-	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: n, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
-		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported}, store.ClientOptions) // as in a configuration
+	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: n,
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+		// as in a configuration
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported}, store.ClientOptions)
 	n.client = client
 	return store.New(client, "bucket"), n
 }
@@ -112,7 +116,8 @@ func makeSamples(t testing.TB, first, n int, sizes ...int) []sample.Sample {
 			for k := range data {
 				data[k] = byte(r.Uint32())
 			}
-			f := sample.File{Name: fmt.Sprintf("file%d.bin", j), Size: int64(size), Path: filepath.Join(dir, fmt.Sprintf("%d_%d", i, j))}
+			f := sample.File{Name: fmt.Sprintf("file%d.bin", j), Size: int64(size),
+				Path: filepath.Join(dir, fmt.Sprintf("%d_%d", i, j))}
 			sum := sha256.Sum256(data)
 			f.SHA256 = hex.EncodeToString(sum[:])
 			check(t, os.WriteFile(f.Path, data, 0o600))
@@ -169,7 +174,8 @@ func TestCutAnswer(t *testing.T) {
 		}
 		got, err := s.Cell(ctx, key)
 		cancel()
-		if !errors.Is(err, want) || want == nil && got.Epoch != 1 || want != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if !errors.Is(err, want) || want == nil && got.Epoch != 1 || want != nil &&
+			!errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("cut %d times: %+v, %v, want %v", times, got, err, want)
 		}
 	}
@@ -261,7 +267,8 @@ func TestShardInterrupted(t *testing.T) {
 		t.Errorf("left are %v", there)
 	}
 	list[3].Files[0].Path += "-gone"
-	if _, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, list); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, list); !errors.Is(err,
+		os.ErrNotExist) {
 		t.Errorf("a file is gone: %v", err)
 	}
 	if there := keys(t, s, ""); len(there) > 0 {
@@ -280,15 +287,19 @@ func TestRunsAndFailures(t *testing.T) {
 		t.Errorf("written twice: %v", err)
 	}
 	ids, err := s.Runs(t.Context())
-	if err != nil || !slices.Equal(ids, []string{"20260301t000000.000-b", "20260201t000000.000-c", "20260101t000000.000-a"}) {
+	if err != nil || !slices.Equal(ids, []string{"20260301t000000.000-b", "20260201t000000.000-c",
+		"20260101t000000.000-a"}) {
 		t.Errorf("%v, %v", ids, err)
 	}
-	if _, err := s.Run(t.Context(), "none"); !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), "run none") {
+	if _, err := s.Run(t.Context(), "none"); !errors.Is(err, store.ErrNotFound) ||
+		!strings.Contains(err.Error(), "run none") {
 		t.Errorf("%v", err)
 	}
-	key, err := s.PutFailure(t.Context(), store.Failure{Generator: "maze", Name: "00000000_00000004", Cause: task.Crashed, Detail: "it fell", MessageID: "m/../1", Receives: 2})
+	key, err := s.PutFailure(t.Context(), store.Failure{Generator: "maze", Name: "00000000_00000004", Cause: task.Crashed,
+		Detail: "it fell", MessageID: "m/../1", Receives: 2})
 	check(t, err)
-	_, err = s.PutFailure(t.Context(), store.Failure{Cause: task.InvalidTask, MessageID: "m2", Message: strings.Repeat("ü", 5000)})
+	_, err = s.PutFailure(t.Context(), store.Failure{Cause: task.InvalidTask, MessageID: "m2",
+		Message: strings.Repeat("ü", 5000)})
 	check(t, err)
 	for generator, want := range map[string]int{"maze": 1, task.InvalidFailure: 1, "maz": 0} {
 		n := 0

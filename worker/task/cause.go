@@ -11,7 +11,8 @@ const (
 	InvalidTask      Cause = "invalid_task"      // the message is not a task
 	UnknownGenerator Cause = "unknown_generator" // no such generator here
 	Environment      Cause = "environment"       // module or library missing, no network, usage error
-	Crashed          Cause = "crashed"           // the generator exited non-zero or was killed by a signal of its own making
+	// the generator exited non-zero or was killed by a signal of its own making
+	Crashed          Cause = "crashed"
 	IncompleteOutput Cause = "incomplete_output" // too few or too many samples, or a required file missing
 	CorruptOutput    Cause = "corrupt_output"    // a picture or video is not whole
 	TimedOut         Cause = "timed_out"         // still running when its time was up
@@ -39,17 +40,31 @@ type Policy struct {
 var policies = map[Cause]Policy{
 	InvalidTask:      {Means: "the message is not a task", Remedy: "correct it and submit it again"},
 	UnknownGenerator: {Means: "no such generator in the worker's image", Remedy: "add the generator, or correct its name"},
-	Environment:      {Means: "the generator's Python environment does not fit it", Remedy: "look at the report's stderr, mend requirements.txt, build again"},
-	Conflict:         {Means: "it contradicts what its dataset pins, or what is committed", Remedy: "make another dataset: submit --dataset NAME; or, for a newer commit of the generator, submit --update-generators and replay"},
-	Crashed:          {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "the generator failed on every seed it was given", Remedy: "look at the report's stderr; a replay tries further seeds"},
-	IncompleteOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "the generator wrote too few or too many samples, or left a file out", Remedy: "check the generator; a replay tries further seeds"},
-	CorruptOutput:    {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "a picture or video was not whole", Remedy: "check the generator and the room for temporary files"},
-	UnsafeOutput:     {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "the generator left its folder, or wrote too much", Remedy: "check the generator"},
-	TimedOut:         {Retry: true, Backoff: 30 * time.Second, Means: "the chunk did not finish in its time", Remedy: "replay with a smaller --chunk, with --fresh-seed if it hangs, or give it more time"},
-	OutOfMemory:      {Retry: true, Fewer: true, Backoff: 30 * time.Second, Means: "the generator used more memory than there is, also when it ran alone", Remedy: "replay with a smaller --chunk, or give it more memory"},
-	DiskFull:         {Retry: true, Fewer: true, Backoff: 60 * time.Second, Means: "the disk of the worker was full", Remedy: "make room, or replay with a smaller --chunk"},
-	Storage:          {Retry: true, Backoff: 30 * time.Second, Means: "the bucket or the queue did not answer as it should", Remedy: "replay when it is well again"},
-	Lost:             {Retry: true, Means: "the worker was killed and could not report", Remedy: "replay; if it comes back, replay with a smaller --chunk"},
+	Environment: {Means: "the generator's Python environment does not fit it",
+		Remedy: "look at the report's stderr, mend requirements.txt, build again"},
+	Conflict: {Means: "it contradicts what its dataset pins, or what is committed",
+		Remedy: "make another dataset: submit --dataset NAME; or, for a newer commit of the generator, submit --update-generators and replay"},
+	Crashed: {Retry: true, NextSeed: true, Backoff: 10 * time.Second,
+		Means:  "the generator failed on every seed it was given",
+		Remedy: "look at the report's stderr; a replay tries further seeds"},
+	IncompleteOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second,
+		Means:  "the generator wrote too few or too many samples, or left a file out",
+		Remedy: "check the generator; a replay tries further seeds"},
+	CorruptOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "a picture or video was not whole",
+		Remedy: "check the generator and the room for temporary files"},
+	UnsafeOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second,
+		Means: "the generator left its folder, or wrote too much", Remedy: "check the generator"},
+	TimedOut: {Retry: true, Backoff: 30 * time.Second, Means: "the chunk did not finish in its time",
+		Remedy: "replay with a smaller --chunk, with --fresh-seed if it hangs, or give it more time"},
+	OutOfMemory: {Retry: true, Fewer: true, Backoff: 30 * time.Second,
+		Means:  "the generator used more memory than there is, also when it ran alone",
+		Remedy: "replay with a smaller --chunk, or give it more memory"},
+	DiskFull: {Retry: true, Fewer: true, Backoff: 60 * time.Second, Means: "the disk of the worker was full",
+		Remedy: "make room, or replay with a smaller --chunk"},
+	Storage: {Retry: true, Backoff: 30 * time.Second, Means: "the bucket or the queue did not answer as it should",
+		Remedy: "replay when it is well again"},
+	Lost: {Retry: true, Means: "the worker was killed and could not report",
+		Remedy: "replay; if it comes back, replay with a smaller --chunk"},
 }
 
 // Causes lists every cause, in the order of the documentation.

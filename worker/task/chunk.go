@@ -123,6 +123,9 @@ func (t Task) Part(r Range) Task {
 		t.StartIndex, t.NumSamples = r.Start, r.Len()
 		return t
 	}
-	t.Indices = slices.DeleteFunc(slices.Clone(t.Indices), func(index int) bool { return index < r.Start || index >= r.End })
+	t.Indices = slices.DeleteFunc(slices.Clone(t.Indices), func(index int) bool {
+		return index < r.Start ||
+			index >= r.End
+	})
 	return t
 }

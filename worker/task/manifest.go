@@ -41,7 +41,8 @@ type Event struct {
 
 // NewManifest is the manifest of a dataset of which nothing is made yet.
 func NewManifest(d Dataset, seed int, format Format) Manifest {
-	return Manifest{Version: 1, Dataset: Dataset(d.String()), Created: time.Now().UTC(), Seed: seed, Format: format, Generators: []PinnedGenerator{}}
+	return Manifest{Version: 1, Dataset: Dataset(d.String()), Created: time.Now().UTC(), Seed: seed, Format: format,
+		Generators: []PinnedGenerator{}}
 }
 
 // ContradictionError says that something does not fit what a dataset pins.
@@ -112,7 +113,8 @@ func (m *Manifest) CheckSeed(seed int) error {
 // *ContradictionError. Of one that is not in it nothing is pinned.
 func (m *Manifest) CheckChunk(generator string, size int) error {
 	if g := m.Generator(generator); g != nil && size != g.ChunkSize {
-		return &ContradictionError{Dataset: m.Dataset, Generator: generator, What: fmt.Sprintf("chunks of %d, not of %d,", g.ChunkSize, size)}
+		return &ContradictionError{Dataset: m.Dataset, Generator: generator, What: fmt.Sprintf("chunks of %d, not of %d,",
+			g.ChunkSize, size)}
 	}
 	return nil
 }
@@ -127,7 +129,8 @@ func (m *Manifest) CheckCommit(g PinnedGenerator) error {
 	}
 	for _, x := range []struct{ what, pinned, is string }{{"commit", now.Commit, g.Commit}, {"lock", now.Lock, g.Lock}} {
 		if x.pinned != "" && x.is != "" && x.pinned != x.is {
-			return &ContradictionError{Dataset: m.Dataset, Generator: g.Name, Commit: true, What: fmt.Sprintf("%s %.12s, not %.12s,", x.what, x.pinned, x.is)}
+			return &ContradictionError{Dataset: m.Dataset, Generator: g.Name, Commit: true,
+				What: fmt.Sprintf("%s %.12s, not %.12s,", x.what, x.pinned, x.is)}
 		}
 	}
 	return nil

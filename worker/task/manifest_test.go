@@ -12,7 +12,8 @@ import (
 // the dataset does.
 func TestFit(t *testing.T) {
 	m := NewManifest("v2", 7, Tar)
-	m.Add(PinnedGenerator{Name: "g", ChunkSize: 50, Commit: "aaaaaaaaaaaaaaaa", Lock: "1111111111111111"}, PinnedGenerator{Name: "h", ChunkSize: 20})
+	m.Add(PinnedGenerator{Name: "g", ChunkSize: 50, Commit: "aaaaaaaaaaaaaaaa", Lock: "1111111111111111"},
+		PinnedGenerator{Name: "h", ChunkSize: 20})
 	m.Update(PinnedGenerator{Name: "g", Commit: "bbbbbbbbbbbbbbbb", Lock: "1111111111111111"})
 	run := Task{Dataset: "v2", Generator: "g", NumSamples: 1, Seed: 7, Format: Tar, ChunkSize: 50, RunID: "r"}
 	for _, test := range []struct {
@@ -22,7 +23,8 @@ func TestFit(t *testing.T) {
 		want   string
 	}{
 		{"as pinned", func(*Task) {}, "bbbbbbbbbbbbbbbb 1111111111111111", ""},
-		{"another lock", func(*Task) {}, "bbbbbbbbbbbbbbbb 2222222222222222", "dataset v2 has lock 111111111111, not 222222222222, of g"},
+		{"another lock", func(*Task) {}, "bbbbbbbbbbbbbbbb 2222222222222222",
+			"dataset v2 has lock 111111111111, not 222222222222, of g"},
 		{"of an unknown lock", func(*Task) {}, "bbbbbbbbbbbbbbbb", ""},
 		{"of an unknown commit", func(*Task) {}, "", ""},
 		{"another seed", func(x *Task) { x.Seed = 8 }, "", "dataset v2 has the seed 7, not 8"},
@@ -31,7 +33,8 @@ func TestFit(t *testing.T) {
 		{"another format", func(x *Task) { x.Format = Files }, "", "dataset v2 has the format tar, not files"},
 		{"other chunks", func(x *Task) { x.ChunkSize = 20 }, "", "dataset v2 has chunks of 50, not of 20, of g"},
 		{"of a generator that is new", func(x *Task) { x.ChunkSize, x.Generator = 5, "new" }, "", ""},
-		{"the commit before", func(*Task) {}, "aaaaaaaaaaaaaaaa", "dataset v2 has commit bbbbbbbbbbbb, not aaaaaaaaaaaa, of g"},
+		{"the commit before", func(*Task) {}, "aaaaaaaaaaaaaaaa",
+			"dataset v2 has commit bbbbbbbbbbbb, not aaaaaaaaaaaa, of g"},
 		{"nothing said", func(x *Task) { *x = Task{Dataset: "v2", Generator: "g", NumSamples: 1, Seed: 3} }, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -56,11 +59,15 @@ func TestHistory(t *testing.T) {
 	pinned := PinnedGenerator{Name: "g", ChunkSize: 20, Commit: "a", Lock: "l"}
 	for n, changed := range []bool{
 		m.Add(pinned), !m.Add(PinnedGenerator{Name: "g", ChunkSize: 5}),
-		m.Ask(Range{0, 10}, []string{"g"}), !m.Ask(Range{2, 5}, []string{"g"}), m.Ask(Range{0, 10}, []string{"h", "g"}), m.Ask(Range{5, 30}, []string{"g"}),
+		m.Ask(Range{0, 10}, []string{"g"}), !m.Ask(Range{2, 5}, []string{"g"}), m.Ask(Range{0, 10}, []string{"h", "g"}),
+		m.Ask(Range{5, 30}, []string{"g"}),
 		m.Worked("image"), !m.Worked("image"), !m.Worked(""),
-		!m.Update(pinned), m.Update(PinnedGenerator{Name: "g", Commit: "b"}), !m.Update(PinnedGenerator{Name: "g", Commit: "b"}),
-		!m.Learn(PinnedGenerator{Name: "h", Commit: "b"}), !m.Learn(PinnedGenerator{Name: "g"}), !m.Learn(PinnedGenerator{Name: "g", Commit: "a", Lock: "of another commit"}),
-		m.Learn(PinnedGenerator{Name: "g", Commit: "b", Lock: "k"}), !m.Learn(PinnedGenerator{Name: "g", Commit: "b", Lock: "k"}),
+		!m.Update(pinned), m.Update(PinnedGenerator{Name: "g", Commit: "b"}),
+		!m.Update(PinnedGenerator{Name: "g", Commit: "b"}),
+		!m.Learn(PinnedGenerator{Name: "h", Commit: "b"}), !m.Learn(PinnedGenerator{Name: "g"}),
+		!m.Learn(PinnedGenerator{Name: "g", Commit: "a", Lock: "of another commit"}),
+		m.Learn(PinnedGenerator{Name: "g", Commit: "b", Lock: "k"}),
+		!m.Learn(PinnedGenerator{Name: "g", Commit: "b", Lock: "k"}),
 		m.Update(PinnedGenerator{Name: "g", Commit: "b", Lock: "m"}),
 	} {
 		if !changed {
@@ -72,7 +79,8 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back Manifest
-	if err := json.Unmarshal(text, &back); err != nil || len(back.History) != 7 || *back.Generator("g") != pinned || back.Generator("h") != nil {
+	if err := json.Unmarshal(text, &back); err != nil || len(back.History) != 7 || *back.Generator("g") != pinned ||
+		back.Generator("h") != nil {
 		t.Errorf("%s, %v", text, err)
 	}
 	if got := back.Asked("g"); got != (Range{0, 30}) {

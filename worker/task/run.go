@@ -22,7 +22,8 @@ type Run struct {
 	Generators []RunGenerator `json:"generators"`
 	Image      string         `json:"image,omitempty"`
 	Version    string         `json:"version,omitempty"` // of ops
-	Parts      []RunPart      `json:"parts,omitempty"`   // what was replayed in parts of chunks, and is no part of the plan
+	// what was replayed in parts of chunks, and is no part of the plan
+	Parts []RunPart `json:"parts,omitempty"`
 }
 
 // RunPart says that a range of a run was sent again, to be made with fewer samples

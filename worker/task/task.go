@@ -92,7 +92,8 @@ func CheckName(name string) error {
 	case len(name) > MaxNameLength:
 		return fmt.Errorf("has %d characters, at most %d are allowed", len(name), MaxNameLength)
 	case !namePattern.MatchString(name):
-		return fmt.Errorf("%.60q may hold only letters, digits, '.', '_' and '-', and must begin with a letter or digit", name)
+		return fmt.Errorf("%.60q may hold only letters, digits, '.', '_' and '-', and must begin with a letter or digit",
+			name)
 	}
 	return nil
 }

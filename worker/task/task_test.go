@@ -21,15 +21,22 @@ func TestParse(t *testing.T) {
 	}{
 		{"published example", `{"type": "chess-task-data-generator", "start_index": 0, "num_samples": 100, "seed": 42, "output_format": "files"}`, whole},
 		{"defaults", `{"type":"chess-task-data-generator","num_samples":100,"seed":42}`, bare},
-		{"predecessor's submitter", `{"type":"chess-task-data-generator","num_samples":100,"start_index":0,"seed":42,"output_format":"files","output_bucket":null,"dedup":false}`, whole},
+		{"predecessor's submitter",
+			`{"type":"chess-task-data-generator","num_samples":100,"start_index":0,"seed":42,"output_format":"files","output_bucket":null,"dedup":false}`, whole},
 		{"no seed", `{"type":"g","num_samples":1}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1")}},
-		{"null seed", `{"type":"g","num_samples":1,"seed":null}`, Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1")}},
-		{"restore", `{"type":"g","indices":[0,9999],"seed":1,"run_id":"r","restore":2}`, Task{Generator: "g", Indices: []int{0, 9999}, Seed: 1, RunID: "r", Restore: 2}},
-		{"repair", `{"type":"g","indices":[3,9,27],"seed":0,"attempt":4,"output_format":"tar"}`, Task{Generator: "g", Indices: []int{3, 9, 27}, Attempt: 4, Format: Tar}},
+		{"null seed", `{"type":"g","num_samples":1,"seed":null}`,
+			Task{Generator: "g", NumSamples: 1, Seed: SeedFromID("m-1")}},
+		{"restore", `{"type":"g","indices":[0,9999],"seed":1,"run_id":"r","restore":2}`,
+			Task{Generator: "g", Indices: []int{0, 9999}, Seed: 1, RunID: "r", Restore: 2}},
+		{"repair", `{"type":"g","indices":[3,9,27],"seed":0,"attempt":4,"output_format":"tar"}`,
+			Task{Generator: "g", Indices: []int{3, 9, 27}, Attempt: 4, Format: Tar}},
 		{"dataset", `{"type":"g","start_index":99999900,"num_samples":100,"seed":2147483647,"run_id":"r1","dataset":"v2","chunk_size":1000}`,
-			Task{Dataset: "v2", Generator: "g", StartIndex: 99999900, NumSamples: 100, Seed: MaxSeed, RunID: "r1", ChunkSize: 1000}},
-		{"default dataset", `{"type":"g","num_samples":1,"seed":1,"dataset":"v1","overwrite":false}`, Task{Generator: "g", NumSamples: 1, Seed: 1}},
-		{"parts", `{"type":"g","num_samples":20,"seed":1,"chunk_size":20,"part_size":5}`, Task{Generator: "g", NumSamples: 20, Seed: 1, ChunkSize: 20, PartSize: 5}},
+			Task{Dataset: "v2", Generator: "g", StartIndex: 99999900, NumSamples: 100, Seed: MaxSeed, RunID: "r1",
+				ChunkSize: 1000}},
+		{"default dataset", `{"type":"g","num_samples":1,"seed":1,"dataset":"v1","overwrite":false}`,
+			Task{Generator: "g", NumSamples: 1, Seed: 1}},
+		{"parts", `{"type":"g","num_samples":20,"seed":1,"chunk_size":20,"part_size":5}`,
+			Task{Generator: "g", NumSamples: 20, Seed: 1, ChunkSize: 20, PartSize: 5}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := Parse([]byte(test.body), "m-1")
@@ -77,7 +84,8 @@ func TestParseRefuses(t *testing.T) {
 		{"format", `{"type":"g","num_samples":1,"output_format":"zip"}`, "output_format", "zip"},
 		{"run id", `{"type":"g","num_samples":1,"run_id":"a b"}`, "run_id", "letters"},
 		{"chunk", `{"type":"g","num_samples":1,"chunk_size":0}`, "chunk_size", "0"},
-		{"parts of another size", `{"type":"g","num_samples":1,"chunk_size":20,"part_size":6}`, "part_size", "divide the chunk_size of 20"},
+		{"parts of another size", `{"type":"g","num_samples":1,"chunk_size":20,"part_size":6}`, "part_size",
+			"divide the chunk_size of 20"},
 		{"parts larger than a chunk", `{"type":"g","num_samples":1,"chunk_size":20,"part_size":40}`, "part_size", "divide"},
 		{"no part", `{"type":"g","num_samples":1,"part_size":0}`, "part_size", "from 1"},
 		{"parts of indices", `{"type":"g","indices":[1],"part_size":5}`, "part_size", "indices"},
@@ -135,7 +143,8 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestBodyIsStable(t *testing.T) {
-	task := Task{Generator: "g", StartIndex: 20, NumSamples: 5, Seed: 0, Format: Tar, RunID: "r", ChunkSize: 20, Attempt: 3, Dataset: "v2"}
+	task := Task{Generator: "g", StartIndex: 20, NumSamples: 5, Seed: 0, Format: Tar, RunID: "r", ChunkSize: 20,
+		Attempt: 3, Dataset: "v2"}
 	want := `{"dataset":"v2","type":"g","start_index":20,"num_samples":5,"seed":0,"output_format":"tar","run_id":"r","chunk_size":20,"attempt":3}`
 	if got := task.Body(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -191,7 +200,8 @@ func TestChunksCoverWhateverTheBatch(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, chunk := range task.Chunks() {
-				if chunk.Cell.Start != chunk.Number*task.ChunkSize || chunk.Count() != task.ChunkSize || !chunk.Cell.Contains(chunk.Keep) {
+				if chunk.Cell.Start != chunk.Number*task.ChunkSize || chunk.Count() != task.ChunkSize ||
+					!chunk.Cell.Contains(chunk.Keep) {
 					t.Fatalf("chunk %+v of %+v", chunk, task)
 				}
 				for _, i := range chunk.Kept() {
@@ -215,7 +225,8 @@ func TestChunksCoverWhateverTheBatch(t *testing.T) {
 func TestPartsAreAFinerGrid(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(1, 8).Draw(t, "part size")
-		x := Task{Generator: "g", StartIndex: rapid.IntRange(0, 50).Draw(t, "start"), NumSamples: rapid.IntRange(1, 100).Draw(t, "samples"), Seed: 3, Format: Files,
+		x := Task{Generator: "g", StartIndex: rapid.IntRange(0, 50).Draw(t, "start"),
+			NumSamples: rapid.IntRange(1, 100).Draw(t, "samples"), Seed: 3, Format: Files,
 			ChunkSize: size * rapid.IntRange(1, 5).Draw(t, "parts"), PartSize: size}
 		if err := x.Validate(); err != nil {
 			t.Fatal(err)
@@ -263,13 +274,15 @@ func TestKeys(t *testing.T) {
 				t.Errorf("got %s, want %s", test.got, want)
 			}
 		}
-		for key, want := range map[string]Range{d.CellKey("g", chunk.Cell): chunk.Cell, "x/00000001_00000000.json": {}, "x/00000000_00000004_1.json": {}, "x/0000000a_00000004.json": {}} {
+		for key, want := range map[string]Range{d.CellKey("g", chunk.Cell): chunk.Cell, "x/00000001_00000000.json": {},
+			"x/00000000_00000004_1.json": {}, "x/0000000a_00000004.json": {}} {
 			if r, ok := CellRange(key); ok != (want.Len() > 0) || ok && r != want {
 				t.Errorf("%s reads as %v, %v", key, r, ok)
 			}
 		}
 		for key, want := range map[string]Range{
-			d.ShardKey("g", chunk, 1): chunk.Keep, d.ShardKey("g", repair, 12): {3, 5}, d.FileKey("g", SampleID("maze", 7), "a.tar.gz"): {},
+			d.ShardKey("g", chunk, 1): chunk.Keep, d.ShardKey("g", repair, 12): {3, 5},
+			d.FileKey("g", SampleID("maze", 7), "a.tar.gz"):     {},
 			d.Prefix(DataKind) + "g/h_00000000_00000004.tar.gz": {}, Dataset("other").ShardKey("g", chunk, 1): {},
 		} {
 			if r, ok := d.ShardRange(key); ok != (want.Len() > 0) || ok && r != want {
@@ -310,7 +323,8 @@ func TestEveryCauseHasAPolicy(t *testing.T) {
 
 func TestRunIsJSON(t *testing.T) {
 	run := Run{ID: "r", Seed: 1, Samples: 2, Batch: 1, ChunkSize: 1, Format: Tar, Missing: true,
-		Generators: []RunGenerator{{Name: "g", Missing: []Range{{0, 1}}, Repairs: []Task{{Generator: "g", Indices: []int{0, 1}, Seed: 1, Attempt: 1000, ChunkSize: 1, Format: Tar}}}}}
+		Generators: []RunGenerator{{Name: "g", Missing: []Range{{0, 1}},
+			Repairs: []Task{{Generator: "g", Indices: []int{0, 1}, Seed: 1, Attempt: 1000, ChunkSize: 1, Format: Tar}}}}}
 	text, err := json.Marshal(run)
 	if err != nil {
 		t.Fatal(err)
@@ -321,7 +335,8 @@ func TestRunIsJSON(t *testing.T) {
 	}
 	// The plan is what is missing and the repairs, all of them the run's.
 	plan := back.Plan()
-	if len(plan) != 2 || plan[0].Range() != (Range{0, 1}) || !slices.Equal(plan[1].Indices, []int{0, 1}) || plan[1].RunID != "r" || plan[1].Attempt != 1000 {
+	if len(plan) != 2 || plan[0].Range() != (Range{0, 1}) || !slices.Equal(plan[1].Indices, []int{0, 1}) ||
+		plan[1].RunID != "r" || plan[1].Attempt != 1000 {
 		t.Errorf("its plan is %+v", plan)
 	}
 }

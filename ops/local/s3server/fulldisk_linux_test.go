@@ -30,7 +30,8 @@ func TestFullDisk(t *testing.T) {
 	if err == nil {
 		t.Fatal("10 MB went onto a disk of 4 MB")
 	}
-	if _, err := s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String(fmt.Sprint(n - 1))}); status(err) != http.StatusNotFound {
+	if _, err := s.HeadObject(t.Context(),
+		&s3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String(fmt.Sprint(n - 1))}); status(err) != http.StatusNotFound {
 		t.Errorf("what did not fit is there: %v", err)
 	}
 	if _, err := s.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &s.bucket, Key: aws.String("0")}); err != nil {

@@ -41,7 +41,8 @@ func TestIfMatchRace(t *testing.T) {
 								return
 							}
 							text.WriteString(own)
-							_, err = s.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String("k"), Body: bytes.NewReader(text.Bytes()), IfMatch: out.ETag})
+							_, err = s.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String("k"),
+								Body: bytes.NewReader(text.Bytes()), IfMatch: out.ETag})
 							if done = err == nil; !done && status(err) != http.StatusPreconditionFailed {
 								t.Error(err)
 								return

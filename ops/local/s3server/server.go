@@ -21,8 +21,9 @@ import (
 
 // Config says what to serve and where.
 type Config struct {
-	Dir       string   // objects are files below Dir/<bucket>/<key>
-	Meta      string   // folder for metadata where the filesystem has no extended attributes; its path must not begin with Dir
+	Dir string // objects are files below Dir/<bucket>/<key>
+	// folder for metadata where the filesystem has no extended attributes; its path must not begin with Dir
+	Meta      string
 	Address   string   // loopback host and port; port 0 takes a free one
 	Bucket    string   // made if it is not there
 	Region    string   // that clients sign for

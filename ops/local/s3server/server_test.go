@@ -49,7 +49,9 @@ func start(t *testing.T, c Config) *Server {
 }
 
 func client(url string) *s3.Client {
-	return s3.New(s3.Options{BaseEndpoint: &url, UsePathStyle: true, Region: "us-east-2", Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""), RetryMaxAttempts: 1, HTTPClient: workerstore.HTTPClient(nil)})
+	return s3.New(s3.Options{BaseEndpoint: &url, UsePathStyle: true, Region: "us-east-2",
+		Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""), RetryMaxAttempts: 1,
+		HTTPClient: workerstore.HTTPClient(nil)})
 }
 
 // store is a client and its bucket.
@@ -60,7 +62,8 @@ type store struct {
 
 func (s store) put(ctx context.Context, key string, body []byte, once bool) error {
 	sum := sha256.Sum256(body)
-	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: &key, Body: bytes.NewReader(body), ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum[:]))}
+	in := &s3.PutObjectInput{Bucket: &s.bucket, Key: &key, Body: bytes.NewReader(body),
+		ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(sum[:]))}
 	if once {
 		in.IfNoneMatch = aws.String("*")
 	}
@@ -105,7 +108,8 @@ func TestBehaviourOfMoto(t *testing.T) {
 		t.Skip("MOTO_ENDPOINT is not set: no moto server to compare with")
 	}
 	s := store{client(endpoint), fmt.Sprintf("bucket-%d", time.Now().UnixNano())}
-	if _, err := s.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &s.bucket, CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: "us-east-2"}}); err != nil {
+	if _, err := s.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &s.bucket,
+		CreateBucketConfiguration: &types.CreateBucketConfiguration{LocationConstraint: "us-east-2"}}); err != nil {
 		t.Fatal(err)
 	}
 	suite(t, s, true)
@@ -126,13 +130,16 @@ func suite(t *testing.T, s store, moto bool) {
 			if got := s.get(t, key); !bytes.Equal(got, body) {
 				t.Errorf("%s holds %q", key, got)
 			}
-			head, err := s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key, ChecksumMode: types.ChecksumModeEnabled})
+			head, err := s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key,
+				ChecksumMode: types.ChecksumModeEnabled})
 			if err != nil {
 				t.Fatal(err)
 			}
 			sum := sha256.Sum256(body)
-			if aws.ToInt64(head.ContentLength) != int64(len(body)) || aws.ToString(head.ETag) == "" || !moto && aws.ToString(head.ChecksumSHA256) != base64.StdEncoding.EncodeToString(sum[:]) {
-				t.Errorf("%s: head %v %v %v", key, aws.ToInt64(head.ContentLength), aws.ToString(head.ETag), aws.ToString(head.ChecksumSHA256))
+			if aws.ToInt64(head.ContentLength) != int64(len(body)) || aws.ToString(head.ETag) == "" || !moto &&
+				aws.ToString(head.ChecksumSHA256) != base64.StdEncoding.EncodeToString(sum[:]) {
+				t.Errorf("%s: head %v %v %v", key, aws.ToInt64(head.ContentLength), aws.ToString(head.ETag),
+					aws.ToString(head.ChecksumSHA256))
 			}
 			for range 2 { // the second one deletes nothing, and is no error
 				if _, err := s.DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &key}); err != nil {
@@ -150,7 +157,8 @@ func suite(t *testing.T, s store, moto bool) {
 		if err := s.put(t.Context(), "range", []byte("0123456789"), false); err != nil {
 			t.Fatal(err)
 		}
-		out, err := s.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &s.bucket, Key: aws.String("range"), Range: aws.String("bytes=2-4")})
+		out, err := s.GetObject(t.Context(), &s3.GetObjectInput{Bucket: &s.bucket, Key: aws.String("range"),
+			Range: aws.String("bytes=2-4")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -162,11 +170,13 @@ func suite(t *testing.T, s store, moto bool) {
 	if !moto { // which verifies no checksums
 		t.Run("wrong checksums store nothing", func(t *testing.T) {
 			wrong := sha256.Sum256([]byte("other"))
-			_, err := s.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String("wrong"), Body: strings.NewReader("body"), ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(wrong[:]))})
+			_, err := s.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String("wrong"),
+				Body: strings.NewReader("body"), ChecksumSHA256: aws.String(base64.StdEncoding.EncodeToString(wrong[:]))})
 			if status(err) != http.StatusBadRequest {
 				t.Errorf("a wrong SHA-256: %v", err)
 			}
-			if _, err := s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String("wrong")}); status(err) != http.StatusNotFound {
+			if _, err := s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: aws.String("wrong")}); status(
+				err) != http.StatusNotFound {
 				t.Errorf("it was stored all the same: %v", err)
 			}
 		})
@@ -221,10 +231,12 @@ func suite(t *testing.T, s store, moto bool) {
 				}
 			}
 		}
-		if keys, _ := list(&s3.ListObjectsV2Input{Prefix: aws.String("list/0"), StartAfter: aws.String("list/05/99999"), MaxKeys: aws.Int32(50)}); len(keys) != n/7 {
+		if keys, _ := list(&s3.ListObjectsV2Input{Prefix: aws.String("list/0"), StartAfter: aws.String("list/05/99999"),
+			MaxKeys: aws.Int32(50)}); len(keys) != n/7 {
 			t.Errorf("%d keys after the start, want %d", len(keys), n/7)
 		}
-		if keys, folders := list(&s3.ListObjectsV2Input{Prefix: aws.String("list/"), Delimiter: aws.String("/")}); len(keys) != 0 || len(folders) != 7 {
+		if keys, folders := list(&s3.ListObjectsV2Input{Prefix: aws.String("list/"), Delimiter: aws.String("/")}); len(
+			keys) != 0 || len(folders) != 7 {
 			t.Errorf("%d keys and %d folders, want 0 and 7", len(keys), len(folders))
 		}
 	})
@@ -238,16 +250,20 @@ func suite(t *testing.T, s store, moto bool) {
 		}
 		var done []types.CompletedPart
 		for n := range int32(2) {
-			out, err := s.UploadPart(t.Context(), &s3.UploadPartInput{Bucket: &s.bucket, Key: &key, UploadId: created.UploadId, PartNumber: aws.Int32(n + 1), Body: bytes.NewReader(part)})
+			out, err := s.UploadPart(t.Context(), &s3.UploadPartInput{Bucket: &s.bucket, Key: &key, UploadId: created.UploadId,
+				PartNumber: aws.Int32(n + 1), Body: bytes.NewReader(part)})
 			if err != nil {
 				t.Fatal(err)
 			}
-			done = append(done, types.CompletedPart{PartNumber: aws.Int32(n + 1), ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32})
+			done = append(done, types.CompletedPart{PartNumber: aws.Int32(n + 1), ETag: out.ETag,
+				ChecksumCRC32: out.ChecksumCRC32})
 		}
-		if _, err := s.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key}); status(err) != http.StatusNotFound {
+		if _, err := s.HeadObject(t.Context(),
+			&s3.HeadObjectInput{Bucket: &s.bucket, Key: &key}); status(err) != http.StatusNotFound {
 			t.Errorf("it is there before it is complete: %v", err)
 		}
-		_, err = s.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{Bucket: &s.bucket, Key: &key, UploadId: created.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done}})
+		_, err = s.CompleteMultipartUpload(t.Context(), &s3.CompleteMultipartUploadInput{Bucket: &s.bucket, Key: &key,
+			UploadId: created.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: done}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -353,7 +369,8 @@ func TestKilled(t *testing.T) {
 }
 
 func TestOnlyLoopback(t *testing.T) {
-	if _, err := Start(t.Context(), Config{Dir: t.TempDir(), Meta: t.TempDir(), Address: "0.0.0.0:0", Bucket: "bucket"}, os.Stderr); err == nil || !strings.Contains(err.Error(), "loopback") {
+	if _, err := Start(t.Context(), Config{Dir: t.TempDir(), Meta: t.TempDir(), Address: "0.0.0.0:0", Bucket: "bucket"},
+		os.Stderr); err == nil || !strings.Contains(err.Error(), "loopback") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -48,7 +48,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	operation := operations[name]
 	if operation == nil {
-		answer(w, nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation", message: "The local queue has no operation " + name + "."})
+		answer(w, nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
+			message: "The local queue has no operation " + name + "."})
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4<<20))
@@ -60,7 +61,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields() // a parameter that is not known is not done: its name is in the error
 	if err := d.Decode(&in); err != nil {
-		answer(w, nil, &apiError{shape: "SerializationException", message: "The local queue does not understand the request: " + err.Error()})
+		answer(w, nil, &apiError{shape: "SerializationException",
+			message: "The local queue does not understand the request: " + err.Error()})
 		return
 	}
 	out, err := operation(s, r.Context(), &in)
@@ -186,7 +188,8 @@ var queueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 
 func (s *Server) apiCreateQueue(_ context.Context, in *request) (any, error) {
 	if strings.HasSuffix(in.QueueName, ".fifo") || in.Attributes["FifoQueue"] == "true" {
-		return nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation", message: "The local queue has no FIFO queues."}
+		return nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
+			message: "The local queue has no FIFO queues."}
 	}
 	if !queueName.MatchString(in.QueueName) {
 		return nil, errParameter("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
@@ -209,7 +212,8 @@ func (s *Server) apiCreateQueue(_ context.Context, in *request) (any, error) {
 	out := map[string]string{"QueueUrl": s.url(q.Name)}
 	if existing != nil {
 		if !q.sameAttributes(existing.Queue) {
-			return nil, &apiError{shape: "QueueNameExists", code: "QueueAlreadyExists", message: "A queue already exists with the same name and a different value for an attribute."}
+			return nil, &apiError{shape: "QueueNameExists", code: "QueueAlreadyExists",
+				message: "A queue already exists with the same name and a different value for an attribute."}
 		}
 		return out, nil
 	}
@@ -247,7 +251,8 @@ func (s *Server) list(in *request, field string, wanted func(*queue) bool) (any,
 	limit := maxResults
 	if in.MaxResults != nil {
 		if limit = *in.MaxResults; limit < 1 || limit > maxResults {
-			return nil, errParameter(fmt.Sprintf("Value %d for parameter MaxResults is invalid. Reason: Must be between 1 and %d.", limit, maxResults))
+			return nil, errParameter(
+				fmt.Sprintf("Value %d for parameter MaxResults is invalid. Reason: Must be between 1 and %d.", limit, maxResults))
 		}
 	}
 	after, err := base64.URLEncoding.DecodeString(in.NextToken)

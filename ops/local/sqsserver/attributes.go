@@ -39,18 +39,22 @@ var attributeName = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 
 func checkAttributes(attributes map[string]Attribute) *apiError {
 	if len(attributes) > 10 {
-		return errParameter("Number of message attributes [" + strconv.Itoa(len(attributes)) + "] exceeds the allowed maximum [10].")
+		return errParameter("Number of message attributes [" + strconv.Itoa(len(attributes)) +
+			"] exceeds the allowed maximum [10].")
 	}
 	for name, a := range attributes {
 		kind, _, _ := strings.Cut(a.DataType, ".")
 		lower := strings.ToLower(name)
 		switch {
-		case !attributeName.MatchString(name) || len(name) > 256 || strings.HasPrefix(lower, "aws.") || strings.HasPrefix(lower, "amazon."):
+		case !attributeName.MatchString(name) || len(name) > 256 || strings.HasPrefix(lower, "aws.") ||
+			strings.HasPrefix(lower, "amazon."):
 			return errParameter("The message attribute name '" + name + "' is invalid.")
 		case kind != "String" && kind != "Number" && kind != "Binary":
-			return errParameter("The type of message (user) attribute '" + name + "' is invalid. You must use only the following supported type prefixes: Binary, Number, String.")
+			return errParameter("The type of message (user) attribute '" + name +
+				"' is invalid. You must use only the following supported type prefixes: Binary, Number, String.")
 		case kind == "Binary" && len(a.BinaryValue) == 0, kind != "Binary" && (a.StringValue == nil || *a.StringValue == ""):
-			return errParameter("The message (user) attribute '" + name + "' must contain a non-empty value of type " + kind + ".")
+			return errParameter("The message (user) attribute '" + name + "' must contain a non-empty value of type " + kind +
+				".")
 		case kind == "String" && !allowed(*a.StringValue):
 			return errContents
 		}
@@ -93,7 +97,8 @@ func traceHeader(attributes map[string]Attribute) (string, *apiError) {
 	for name, a := range attributes {
 		switch {
 		case name != traceAttribute:
-			return "", errParameter("Message system attribute name '" + name + "' is invalid: a sender can set AWSTraceHeader only.")
+			return "", errParameter("Message system attribute name '" + name +
+				"' is invalid: a sender can set AWSTraceHeader only.")
 		case a.DataType != "String" || a.StringValue == nil || *a.StringValue == "" || !allowed(*a.StringValue):
 			return "", errParameter("The message system attribute '" + name + "' must contain a non-empty value of type String.")
 		}
@@ -104,7 +109,8 @@ func traceHeader(attributes map[string]Attribute) (string, *apiError) {
 
 // systemAttributes are those that a receive may ask for. Two of them are of FIFO
 // queues, and no message here has them.
-var systemAttributes = []string{"All", "SenderId", "SentTimestamp", "ApproximateReceiveCount", "ApproximateFirstReceiveTimestamp",
+var systemAttributes = []string{"All", "SenderId", "SentTimestamp", "ApproximateReceiveCount",
+	"ApproximateFirstReceiveTimestamp",
 	"DeadLetterQueueSourceArn", "MessageGroupId", traceAttribute, "MessageDeduplicationId", "SequenceNumber"}
 
 var groupID = regexp.MustCompile(fmt.Sprintf(`^[\x21-\x7e]{1,%d}$`, maxGroup))
@@ -126,12 +132,14 @@ var numbers = map[string]number{
 	"MessageRetentionPeriod":        seconds(60, 1209600, func(q *Queue) *time.Duration { return &q.Retention }),
 	"DelaySeconds":                  seconds(0, 900, func(q *Queue) *time.Duration { return &q.Delay }),
 	"ReceiveMessageWaitTimeSeconds": seconds(0, 20, func(q *Queue) *time.Duration { return &q.Wait }),
-	"MaximumMessageSize":            {1024, maxMessage, func(q *Queue) int { return q.MaxSize }, func(q *Queue, n int) { q.MaxSize = n }},
+	"MaximumMessageSize": {1024, maxMessage, func(q *Queue) int { return q.MaxSize },
+		func(q *Queue, n int) { q.MaxSize = n }},
 }
 
 // undone are attributes of SQS that the local queue does not have. They can be
 // read, as those of a queue that was never given one, and set to what that means.
-var undone = []string{"Policy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds", "SqsManagedSseEnabled",
+var undone = []string{"Policy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds",
+	"SqsManagedSseEnabled",
 	"FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"}
 
 // setAttributes sets attributes in a queue's properties; the lock is held.
@@ -140,7 +148,9 @@ func (s *Server) setAttributes(q *Queue, attributes map[string]string) error {
 		if number, ok := numbers[name]; ok {
 			n, err := strconv.Atoi(value)
 			if err != nil || n < number.low || n > number.high {
-				return &apiError{shape: "InvalidAttributeValue", message: fmt.Sprintf("Invalid value for the parameter %s: it must be from %d to %d.", name, number.low, number.high)}
+				return &apiError{shape: "InvalidAttributeValue",
+					message: fmt.Sprintf("Invalid value for the parameter %s: it must be from %d to %d.", name, number.low,
+						number.high)}
 			}
 			number.set(q, n)
 			continue
@@ -154,18 +164,21 @@ func (s *Server) setAttributes(q *Queue, attributes map[string]string) error {
 				MaxReceiveCount     json.RawMessage `json:"maxReceiveCount"`
 			}
 			if err := json.Unmarshal([]byte(value), &policy); err != nil {
-				return errParameter("Value " + value + " for parameter RedrivePolicy is invalid. Reason: Redrive policy is not a valid JSON map.")
+				return errParameter("Value " + value +
+					" for parameter RedrivePolicy is invalid. Reason: Redrive policy is not a valid JSON map.")
 			}
 			n, err := strconv.Atoi(strings.Trim(string(policy.MaxReceiveCount), `"`))
 			target := policy.DeadLetterTargetArn[strings.LastIndex(policy.DeadLetterTargetArn, ":")+1:]
 			if err != nil || n < 1 || n > 1000 || s.queues[target] == nil {
-				return errParameter("Value " + value + " for parameter RedrivePolicy is invalid. Reason: Dead letter target does not exist, or maxReceiveCount is not from 1 to 1000.")
+				return errParameter("Value " + value +
+					" for parameter RedrivePolicy is invalid. Reason: Dead letter target does not exist, or maxReceiveCount is not from 1 to 1000.")
 			}
 			q.DeadLetter, q.MaxReceives = target, n
 		case !slices.Contains(undone, name):
 			return errAttribute(name)
 		case value != "" && value != "false":
-			return &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation", message: "The local queue does not do " + name + "."}
+			return &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
+				message: "The local queue does not do " + name + "."}
 		}
 	}
 	return nil
@@ -177,8 +190,10 @@ func (q *Queue) tag(tags map[string]string) error {
 	all := map[string]string{} // another map: the old one is what the queue still has
 	maps.Copy(all, q.Tags)
 	for key, value := range tags {
-		if key == "" || utf8.RuneCountInString(key) > 128 || utf8.RuneCountInString(value) > 256 || strings.HasPrefix(strings.ToLower(key), "aws:") {
-			return errParameter("The tag " + key + " is invalid: a key has 1 to 128 characters and does not begin with aws:, a value has 256 at most.")
+		if key == "" || utf8.RuneCountInString(key) > 128 || utf8.RuneCountInString(value) > 256 ||
+			strings.HasPrefix(strings.ToLower(key), "aws:") {
+			return errParameter("The tag " + key +
+				" is invalid: a key has 1 to 128 characters and does not begin with aws:, a value has 256 at most.")
 		}
 		all[key] = value
 	}

@@ -34,58 +34,71 @@ func init() {
 			set(t, c, queue, "MaximumMessageSize", "1024")
 			expect(t, "limit", attribute(t, c, queue, "MaximumMessageSize"), "1024")
 			send(t, c, queue, strings.Repeat("x", 1024))
-			_, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String(strings.Repeat("x", 1025))})
+			_, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue,
+				MessageBody: aws.String(strings.Repeat("x", 1025))})
 			says(t, err, "shorter than 1024 bytes")
 		}},
 		check{"a limit of message size has limits", func(t *testing.T, c *sqs.Client, queue, _ string) {
 			for _, size := range []string{"1023", "1048577"} {
-				_, err := c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue, Attributes: map[string]string{"MaximumMessageSize": size}})
+				_, err := c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue,
+					Attributes: map[string]string{"MaximumMessageSize": size}})
 				says(t, err, "MaximumMessageSize")
 			}
 			expect(t, "limit", attribute(t, c, queue, "MaximumMessageSize"), "1048576")
 		}},
 		check{"the trace header comes with the message", func(t *testing.T, c *sqs.Client, queue, _ string) {
 			trace := "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1"
-			must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"), MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{
-				"AWSTraceHeader": {DataType: aws.String("String"), StringValue: &trace}}}))
+			must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"),
+				MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{
+					"AWSTraceHeader": {DataType: aws.String("String"), StringValue: &trace}}}))
 			expect(t, "trace", receive(t, c, queue, 30)[0].Attributes["AWSTraceHeader"], trace)
 		}},
 		check{"other system attributes are refused", func(t *testing.T, c *sqs.Client, queue, _ string) {
-			_, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"), MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{
-				"Other": {DataType: aws.String("String"), StringValue: aws.String("x")}}})
+			_, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"),
+				MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{
+					"Other": {DataType: aws.String("String"), StringValue: aws.String("x")}}})
 			says(t, err, "Other")
 		}},
 		check{"the group comes with the message", func(t *testing.T, c *sqs.Client, queue, _ string) {
-			must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"), MessageGroupId: aws.String("tenant-1")}))
+			must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"),
+				MessageGroupId: aws.String("tenant-1")}))
 			expect(t, "group", receive(t, c, queue, 30)[0].Attributes["MessageGroupId"], "tenant-1")
 		}},
 		check{"a busy group does not hold up the others", func(t *testing.T, c *sqs.Client, queue, _ string) {
 			for i := range 20 {
-				must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String(fmt.Sprint("busy ", i)), MessageGroupId: aws.String("busy")}))
+				must(c.SendMessage(t.Context(),
+					&sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String(fmt.Sprint("busy ", i)),
+						MessageGroupId: aws.String("busy")}))
 			}
-			must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("quiet"), MessageGroupId: aws.String("quiet")}))
+			must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("quiet"),
+				MessageGroupId: aws.String("quiet")}))
 			must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 1}))
 			next := must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 1}))
 			expect(t, "next", *next.Messages[0].Body, "quiet")
 		}},
 		check{"tags are kept", func(t *testing.T, c *sqs.Client, queue, _ string) {
 			name := queue[strings.LastIndex(queue, "/")+1:] + "-tagged"
-			tagged := *must(c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Tags: map[string]string{"team": "video", "cost": "7"}})).QueueUrl
-			must(c.TagQueue(t.Context(), &sqs.TagQueueInput{QueueUrl: &tagged, Tags: map[string]string{"cost": "8", "more": ""}}))
+			tagged := *must(c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name,
+				Tags: map[string]string{"team": "video", "cost": "7"}})).QueueUrl
+			must(c.TagQueue(t.Context(),
+				&sqs.TagQueueInput{QueueUrl: &tagged, Tags: map[string]string{"cost": "8", "more": ""}}))
 			must(c.UntagQueue(t.Context(), &sqs.UntagQueueInput{QueueUrl: &tagged, TagKeys: []string{"team", "never"}}))
 			tags := must(c.ListQueueTags(t.Context(), &sqs.ListQueueTagsInput{QueueUrl: &tagged})).Tags
 			expect(t, "tags", fmt.Sprint(tags), "map[cost:8 more:]")
-			expect(t, "of another queue", len(must(c.ListQueueTags(t.Context(), &sqs.ListQueueTagsInput{QueueUrl: &queue})).Tags), 0)
+			expect(t, "of another queue",
+				len(must(c.ListQueueTags(t.Context(), &sqs.ListQueueTagsInput{QueueUrl: &queue})).Tags), 0)
 		}},
 		check{"lists come in pages", func(t *testing.T, c *sqs.Client, queue, dlq string) {
 			name := queue[strings.LastIndex(queue, "/")+1:]
 			policy := attribute(t, c, queue, "RedrivePolicy")
 			for i := range 3 {
-				must(c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(fmt.Sprint(name, "-", i)), Attributes: map[string]string{"RedrivePolicy": policy}}))
+				must(c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(fmt.Sprint(name, "-", i)),
+					Attributes: map[string]string{"RedrivePolicy": policy}}))
 			}
 			var sizes []int
 			var all []string
-			for pages := sqs.NewListQueuesPaginator(c, &sqs.ListQueuesInput{QueueNamePrefix: &name, MaxResults: aws.Int32(2)}); pages.HasMorePages(); {
+			for pages := sqs.NewListQueuesPaginator(c, &sqs.ListQueuesInput{QueueNamePrefix: &name,
+				MaxResults: aws.Int32(2)}); pages.HasMorePages(); {
 				list := must(pages.NextPage(t.Context())).QueueUrls
 				sizes, all = append(sizes, len(list)), append(all, list...)
 			}
@@ -93,7 +106,8 @@ func init() {
 			expect(t, "pages", fmt.Sprint(sizes), "[2 2 1]")
 			expect(t, "queues", len(slices.Compact(all)), 5)
 			sizes = nil
-			for pages := sqs.NewListDeadLetterSourceQueuesPaginator(c, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dlq, MaxResults: aws.Int32(3)}); pages.HasMorePages(); {
+			for pages := sqs.NewListDeadLetterSourceQueuesPaginator(c, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dlq,
+				MaxResults: aws.Int32(3)}); pages.HasMorePages(); {
 				sizes = append(sizes, len(must(pages.NextPage(t.Context())).QueueUrls))
 			}
 			expect(t, "pages of sources", fmt.Sprint(sizes), "[3 1]")
@@ -109,28 +123,42 @@ func init() {
 			}
 		}},
 		check{"what it does not do it refuses by name", func(t *testing.T, c *sqs.Client, queue, _ string) {
-			for name, value := range map[string]string{"Policy": `{"Version":"2012-10-17"}`, "KmsMasterKeyId": "alias/aws/sqs", "KmsDataKeyReusePeriodSeconds": "300",
-				"SqsManagedSseEnabled": "true", "RedriveAllowPolicy": `{"redrivePermission":"denyAll"}`, "FifoQueue": "true", "ContentBasedDeduplication": "true",
+			for name, value := range map[string]string{"Policy": `{"Version":"2012-10-17"}`, "KmsMasterKeyId": "alias/aws/sqs",
+				"KmsDataKeyReusePeriodSeconds": "300",
+				"SqsManagedSseEnabled":         "true", "RedriveAllowPolicy": `{"redrivePermission":"denyAll"}`,
+				"FifoQueue": "true", "ContentBasedDeduplication": "true",
 				"DeduplicationScope": "queue", "FifoThroughputLimit": "perQueue"} {
-				_, err := c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue, Attributes: map[string]string{name: value}})
+				_, err := c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue,
+					Attributes: map[string]string{name: value}})
 				says(t, err, name)
 			}
-			_, err := c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue, AttributeNames: []types.QueueAttributeName{"Nonsense"}})
+			_, err := c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue,
+				AttributeNames: []types.QueueAttributeName{"Nonsense"}})
 			says(t, err, "Nonsense")
-			_, err = c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"), MessageDeduplicationId: aws.String("1")})
+			_, err = c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"),
+				MessageDeduplicationId: aws.String("1")})
 			says(t, err, "MessageDeduplicationId")
-			_, err = c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue, Entries: []types.SendMessageBatchRequestEntry{{Id: aws.String("a"), MessageBody: aws.String("x"), MessageDeduplicationId: aws.String("1")}}})
+			_, err = c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue,
+				Entries: []types.SendMessageBatchRequestEntry{{Id: aws.String("a"), MessageBody: aws.String("x"),
+					MessageDeduplicationId: aws.String("1")}}})
 			if err == nil {
-				err = fmt.Errorf("%s", aws.ToString(must(c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue, Entries: []types.SendMessageBatchRequestEntry{{Id: aws.String("a"), MessageBody: aws.String("x"), MessageDeduplicationId: aws.String("1")}}})).Failed[0].Message))
+				err = fmt.Errorf("%s", aws.ToString(must(c.SendMessageBatch(t.Context(),
+					&sqs.SendMessageBatchInput{QueueUrl: &queue,
+						Entries: []types.SendMessageBatchRequestEntry{{Id: aws.String("a"), MessageBody: aws.String("x"),
+							MessageDeduplicationId: aws.String("1")}}})).Failed[0].Message))
 			}
 			says(t, err, "MessageDeduplicationId")
-			_, err = c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, ReceiveRequestAttemptId: aws.String("1")})
+			_, err = c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue,
+				ReceiveRequestAttemptId: aws.String("1")})
 			says(t, err, "ReceiveRequestAttemptId")
-			_, err = c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, MessageSystemAttributeNames: []types.MessageSystemAttributeName{"Nonsense"}})
+			_, err = c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue,
+				MessageSystemAttributeNames: []types.MessageSystemAttributeName{"Nonsense"}})
 			says(t, err, "Nonsense")
-			_, err = c.AddPermission(t.Context(), &sqs.AddPermissionInput{QueueUrl: &queue, Label: aws.String("a"), AWSAccountIds: []string{"1"}, Actions: []string{"*"}})
+			_, err = c.AddPermission(t.Context(), &sqs.AddPermissionInput{QueueUrl: &queue, Label: aws.String("a"),
+				AWSAccountIds: []string{"1"}, Actions: []string{"*"}})
 			says(t, err, "AddPermission")
-			_, err = c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String("x.fifo"), Attributes: map[string]string{"FifoQueue": "true"}})
+			_, err = c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String("x.fifo"),
+				Attributes: map[string]string{"FifoQueue": "true"}})
 			says(t, err, "FIFO")
 		}},
 	)
@@ -150,12 +178,14 @@ func init() {
 
 func set(t *testing.T, c *sqs.Client, queue, name, value string) {
 	t.Helper()
-	must(c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue, Attributes: map[string]string{name: value}}))
+	must(c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue,
+		Attributes: map[string]string{name: value}}))
 }
 
 func attribute(t *testing.T, c *sqs.Client, queue string, name types.QueueAttributeName) string {
 	t.Helper()
-	return must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue, AttributeNames: []types.QueueAttributeName{name}})).Attributes[string(name)]
+	return must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue,
+		AttributeNames: []types.QueueAttributeName{name}})).Attributes[string(name)]
 }
 
 // says checks that a request was refused with a text that has a word in it.
@@ -171,7 +201,8 @@ func says(t *testing.T, err error, word string) {
 func TestReceivesOfAClientThatRelies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := opened(t, Options{})
-		url := must(s.apiCreateQueue(t.Context(), &request{QueueName: "q", Attributes: map[string]string{"ReceiveMessageWaitTimeSeconds": "2"}})).(map[string]string)["QueueUrl"]
+		url := must(s.apiCreateQueue(t.Context(),
+			&request{QueueName: "q", Attributes: map[string]string{"ReceiveMessageWaitTimeSeconds": "2"}})).(map[string]string)["QueueUrl"]
 		began, receives := time.Now(), 0
 		for ; time.Since(began) < 3*time.Second && receives < 10_000; receives++ {
 			must(s.apiReceive(t.Context(), &request{QueueUrl: url}))

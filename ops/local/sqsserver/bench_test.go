@@ -63,7 +63,8 @@ func rates(b *testing.B, c *sqs.Client, name string, messages int) (send, receiv
 	b.Helper()
 	const ten, atOnce = 10, 8
 	queue := must(c.CreateQueue(b.Context(), &sqs.CreateQueueInput{QueueName: &name})).QueueUrl
-	body := task.Task{Generator: "maze-task-data-generator", StartIndex: 4700, NumSamples: 100, Seed: 42, RunID: "20261124t134109.136-cf693947", Format: task.Files, ChunkSize: 20}.Body()
+	body := task.Task{Generator: "maze-task-data-generator", StartIndex: 4700, NumSamples: 100, Seed: 42,
+		RunID: "20261124t134109.136-cf693947", Format: task.Files, ChunkSize: 20}.Body()
 	each := func(do func(ctx context.Context) error) float64 {
 		began := time.Now()
 		group, ctx := errgroup.WithContext(b.Context())
@@ -85,7 +86,8 @@ func rates(b *testing.B, c *sqs.Client, name string, messages int) (send, receiv
 	send = each(func(ctx context.Context) error {
 		in := &sqs.SendMessageBatchInput{QueueUrl: queue}
 		for i := range ten {
-			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), MessageBody: &body})
+			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)),
+				MessageBody: &body})
 		}
 		out, err := c.SendMessageBatch(ctx, in)
 		if err == nil && len(out.Successful) != ten {
@@ -100,7 +102,8 @@ func rates(b *testing.B, c *sqs.Client, name string, messages int) (send, receiv
 		}
 		in := &sqs.DeleteMessageBatchInput{QueueUrl: queue}
 		for i, m := range out.Messages {
-			in.Entries = append(in.Entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), ReceiptHandle: m.ReceiptHandle})
+			in.Entries = append(in.Entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)),
+				ReceiptHandle: m.ReceiptHandle})
 		}
 		if len(in.Entries) != ten {
 			return fmt.Errorf("%d messages were received, want %d", len(in.Entries), ten)

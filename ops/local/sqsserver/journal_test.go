@@ -77,8 +77,10 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 					if !there || x.Receives != n+1 || x.Receives > 3 {
 						t.Fatalf("%s was delivered for the %d. time, the model has %d (%v)", x.Body, x.Receives, n, there)
 					}
-					if d := s.delivery(x); d.Attributes["MessageGroupId"] != groups[x.Body] || d.Attributes[traceAttribute] != traces[x.Body] {
-						t.Fatalf("%s has %v, it was sent with group %q and trace %q", x.Body, d.Attributes, groups[x.Body], traces[x.Body])
+					if d := s.delivery(x); d.Attributes["MessageGroupId"] != groups[x.Body] ||
+						d.Attributes[traceAttribute] != traces[x.Body] {
+						t.Fatalf("%s has %v, it was sent with group %q and trace %q", x.Body, d.Attributes, groups[x.Body],
+							traces[x.Body])
 					}
 					m[x.Body], held[x.Body], at[x.Body] = x.Receives, s.delivery(x), now
 				}
@@ -111,7 +113,8 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 				_, err := s.apiSetAttributes(context.Background(), &request{QueueUrl: "/q", Attributes: map[string]string{
 					"ReceiveMessageWaitTimeSeconds": strconv.Itoa(wait), "MaximumMessageSize": strconv.Itoa(size)}})
 				tag := rapid.SampledFrom([]string{"x", "y"}).Draw(t, "tag")
-				_, tagErr := s.apiTag(context.Background(), &request{QueueUrl: "/q", Tags: map[string]string{tag: strconv.Itoa(size)}})
+				_, tagErr := s.apiTag(context.Background(),
+					&request{QueueUrl: "/q", Tags: map[string]string{tag: strconv.Itoa(size)}})
 				_, untagErr := s.apiUntag(context.Background(), &request{QueueUrl: "/q", TagKeys: []string{"x"}})
 				if err := errors.Join(err, tagErr, untagErr); err != nil {
 					t.Fatal(err)
@@ -161,7 +164,8 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 				}
 				dead = len(s.queues["d"].messages)
 				q := s.queues["q"].Queue
-				if !q.sameAttributes(settings) || !maps.Equal(q.Tags, settings.Tags) || !q.Created.Equal(settings.Created) || !q.Modified.Equal(settings.Modified) {
+				if !q.sameAttributes(settings) || !maps.Equal(q.Tags, settings.Tags) || !q.Created.Equal(settings.Created) ||
+					!q.Modified.Equal(settings.Modified) {
 					t.Fatalf("the queue is %+v, it was set to %+v", q, settings)
 				}
 			},

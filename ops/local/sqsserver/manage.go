@@ -35,7 +35,8 @@ func (s *Server) apiGetAttributes(_ context.Context, in *request) (any, error) {
 		all[name] = strconv.Itoa(number.get(&q.Queue))
 	}
 	if q.DeadLetter != "" {
-		policy, _ := json.Marshal(map[string]any{"deadLetterTargetArn": s.arn(q.DeadLetter), "maxReceiveCount": q.MaxReceives})
+		policy, _ := json.Marshal(map[string]any{"deadLetterTargetArn": s.arn(q.DeadLetter),
+			"maxReceiveCount": q.MaxReceives})
 		all["RedrivePolicy"] = string(policy)
 	}
 	out := map[string]string{}
@@ -121,7 +122,8 @@ type move struct {
 	cancel      context.CancelFunc
 }
 
-var errNoMove = &apiError{shape: "ResourceNotFoundException", message: "The resource that you specified for the SourceArn parameter doesn't exist."}
+var errNoMove = &apiError{shape: "ResourceNotFoundException",
+	message: "The resource that you specified for the SourceArn parameter doesn't exist."}
 
 func (s *Server) queueOf(arn string) *queue { return s.queues[arn[strings.LastIndex(arn, ":")+1:]] }
 
@@ -137,11 +139,13 @@ func (s *Server) apiStartMove(_ context.Context, in *request) (any, error) {
 	}
 	for _, m := range s.moves {
 		if m.source == in.SourceArn && m.status == "RUNNING" {
-			return nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation", message: "There is already a task running. Only one active task is allowed for a source queue arn at a given time."}
+			return nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
+				message: "There is already a task running. Only one active task is allowed for a source queue arn at a given time."}
 		}
 	}
 	ctx, cancel := context.WithCancel(s.context)
-	m := &move{number: len(s.moves), handle: token(), source: in.SourceArn, destination: in.DestinationArn, status: "RUNNING", total: len(source.messages), started: s.now(), cancel: cancel}
+	m := &move{number: len(s.moves), handle: token(), source: in.SourceArn, destination: in.DestinationArn,
+		status: "RUNNING", total: len(source.messages), started: s.now(), cancel: cancel}
 	s.moves[m.handle] = m
 	var pace time.Duration
 	if in.MaxNumberOfMessagesPerSecond > 0 {
@@ -210,7 +214,8 @@ func (s *Server) apiListMoves(_ context.Context, in *request) (any, error) {
 	limit := 1
 	if in.MaxResults != nil {
 		if limit = *in.MaxResults; limit < 1 || limit > maxBatch {
-			return nil, errParameter(fmt.Sprintf("Value %d for parameter MaxResults is invalid. Reason: Must be between 1 and 10.", limit))
+			return nil, errParameter(
+				fmt.Sprintf("Value %d for parameter MaxResults is invalid. Reason: Must be between 1 and 10.", limit))
 		}
 	}
 	results := []any{}

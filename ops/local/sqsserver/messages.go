@@ -54,7 +54,8 @@ func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
 		return nil, errContents
 	}
 	if len(*e.MessageBody)+attributesSize(e.MessageAttributes) > q.MaxSize {
-		return nil, errParameter(fmt.Sprintf("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", q.MaxSize))
+		return nil, errParameter(
+			fmt.Sprintf("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", q.MaxSize))
 	}
 	if err := checkAttributes(e.MessageAttributes); err != nil {
 		return nil, err
@@ -67,18 +68,22 @@ func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
 	case e.MessageDeduplicationId != "":
 		return nil, errParameter("The local queue has no FIFO queues, and MessageDeduplicationId is for those.")
 	case e.MessageGroupId != "" && !groupID.MatchString(e.MessageGroupId):
-		return nil, errParameter("MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length")
+		return nil, errParameter(
+			"MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length")
 	}
 	delay := q.Delay
 	if e.DelaySeconds != nil {
 		delay = time.Duration(*e.DelaySeconds) * time.Second
 		if delay < 0 || delay > maxDelay {
-			return nil, errParameter(fmt.Sprintf("Value %d for parameter DelaySeconds is invalid. Reason: DelaySeconds must be >= 0 and <= 900.", *e.DelaySeconds))
+			return nil, errParameter(
+				fmt.Sprintf("Value %d for parameter DelaySeconds is invalid. Reason: DelaySeconds must be >= 0 and <= 900.",
+					*e.DelaySeconds))
 		}
 	}
 	now := s.now()
 	s.order++
-	return &message{ID: NewID(), Body: *e.MessageBody, Attributes: e.MessageAttributes, Sent: now, Visible: now.Add(delay), Order: s.order,
+	return &message{ID: NewID(), Body: *e.MessageBody, Attributes: e.MessageAttributes, Sent: now, Visible: now.Add(delay),
+		Order: s.order,
 		Group: e.MessageGroupId, Trace: trace}, nil
 }
 
@@ -88,7 +93,8 @@ func sent(id string, m *message) map[string]string {
 		out["MD5OfMessageAttributes"] = attributesMD5(m.Attributes)
 	}
 	if m.Trace != "" {
-		out["MD5OfMessageSystemAttributes"] = attributesMD5(map[string]Attribute{traceAttribute: {DataType: "String", StringValue: &m.Trace}})
+		out["MD5OfMessageSystemAttributes"] = attributesMD5(map[string]Attribute{traceAttribute: {DataType: "String",
+			StringValue: &m.Trace}})
 	}
 	if id != "" {
 		out["Id"] = id
@@ -150,13 +156,17 @@ func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
 	limit := 1
 	if in.MaxNumberOfMessages != nil {
 		if limit = *in.MaxNumberOfMessages; limit < 1 || limit > maxBatch {
-			return nil, errParameter(fmt.Sprintf("Value %d for parameter MaxNumberOfMessages is invalid. Reason: Must be between 1 and 10, if provided.", limit))
+			return nil, errParameter(
+				fmt.Sprintf("Value %d for parameter MaxNumberOfMessages is invalid. Reason: Must be between 1 and 10, if provided.",
+					limit))
 		}
 	}
 	var wait time.Duration
 	if in.WaitTimeSeconds != nil {
 		if wait = time.Duration(*in.WaitTimeSeconds) * time.Second; wait < 0 || wait > maxWait {
-			return nil, errParameter(fmt.Sprintf("Value %d for parameter WaitTimeSeconds is invalid. Reason: Must be >= 0 and <= 20, if provided.", *in.WaitTimeSeconds))
+			return nil, errParameter(
+				fmt.Sprintf("Value %d for parameter WaitTimeSeconds is invalid. Reason: Must be >= 0 and <= 20, if provided.",
+					*in.WaitTimeSeconds))
 		}
 	}
 	system := append(in.AttributeNames, in.MessageSystemAttributeNames...)
@@ -192,7 +202,8 @@ func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
 	}
 	messages := []any{}
 	for _, m := range list {
-		out := map[string]any{"MessageId": m.ID, "ReceiptHandle": m.Handle, "Body": m.Body, "MD5OfBody": md5Hex([]byte(m.Body))}
+		out := map[string]any{"MessageId": m.ID, "ReceiptHandle": m.Handle, "Body": m.Body,
+			"MD5OfBody": md5Hex([]byte(m.Body))}
 		known := map[string]string{}
 		for name, value := range s.delivery(m).Attributes {
 			if wants(system, name) {
@@ -231,7 +242,8 @@ func visibility(seconds *int) (time.Duration, *apiError) {
 	}
 	d := time.Duration(*seconds) * time.Second
 	if d < 0 || d > maxVisibility {
-		return 0, errParameter(fmt.Sprintf("Value %d for parameter VisibilityTimeout is invalid. Reason: Must be between 0 and 43200.", *seconds))
+		return 0, errParameter(fmt.Sprintf(
+			"Value %d for parameter VisibilityTimeout is invalid. Reason: Must be between 0 and 43200.", *seconds))
 	}
 	return d, nil
 }

@@ -214,14 +214,16 @@ func (s *Server) Receive(ctx context.Context, name string) (*Delivery, error) {
 }
 
 func (s *Server) delivery(m message) *Delivery {
-	d := &Delivery{MessageID: m.ID, ReceiptHandle: m.Handle, Body: m.Body, MessageAttributes: m.Attributes, Receives: m.Receives,
+	d := &Delivery{MessageID: m.ID, ReceiptHandle: m.Handle, Body: m.Body, MessageAttributes: m.Attributes,
+		Receives: m.Receives,
 		Attributes: map[string]string{
 			"SenderId":                         s.options.AccountID,
 			"SentTimestamp":                    strconv.FormatInt(m.Sent.UnixMilli(), 10),
 			"ApproximateReceiveCount":          strconv.Itoa(m.Receives),
 			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.First.UnixMilli(), 10),
 		}}
-	for name, value := range map[string]string{"DeadLetterQueueSourceArn": m.Source, "MessageGroupId": m.Group, "AWSTraceHeader": m.Trace} {
+	for name, value := range map[string]string{"DeadLetterQueueSourceArn": m.Source, "MessageGroupId": m.Group,
+		"AWSTraceHeader": m.Trace} {
 		if value != "" {
 			d.Attributes[name] = value
 		}

@@ -35,7 +35,9 @@ var notMoto = map[string]string{
 }
 
 func client(url string) *sqs.Client {
-	return sqs.New(sqs.Options{BaseEndpoint: &url, Region: "us-east-2", Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), RetryMaxAttempts: 1, HTTPClient: store.HTTPClient(nil)})
+	return sqs.New(sqs.Options{BaseEndpoint: &url, Region: "us-east-2",
+		Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), RetryMaxAttempts: 1,
+		HTTPClient: store.HTTPClient(nil)})
 }
 
 func TestBehaviour(t *testing.T) {
@@ -72,7 +74,8 @@ func suite(t *testing.T, c *sqs.Client, without map[string]string) {
 		t.Run(check.name, func(t *testing.T) {
 			name := fmt.Sprintf("q%d-%d", n, time.Now().UnixNano())
 			dlq := must(c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(name + "-dlq")}))
-			arn := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: dlq.QueueUrl, AttributeNames: []types.QueueAttributeName{"QueueArn"}})).Attributes["QueueArn"]
+			arn := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: dlq.QueueUrl,
+				AttributeNames: []types.QueueAttributeName{"QueueArn"}})).Attributes["QueueArn"]
 			queue := must(c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name, Attributes: map[string]string{
 				"VisibilityTimeout": "30", "RedrivePolicy": fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":"2"}`, arn),
 			}}))
@@ -95,14 +98,18 @@ func send(t *testing.T, c *sqs.Client, queue, body string) string {
 
 func receive(t *testing.T, c *sqs.Client, queue string, seconds int32) []types.Message {
 	t.Helper()
-	return must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 10, VisibilityTimeout: seconds,
-		MessageSystemAttributeNames: []types.MessageSystemAttributeName{"All"}, MessageAttributeNames: []string{"All"}})).Messages
+	return must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 10,
+		VisibilityTimeout:           seconds,
+		MessageSystemAttributeNames: []types.MessageSystemAttributeName{"All"},
+		MessageAttributeNames:       []string{"All"}})).Messages
 }
 
 func counts(t *testing.T, c *sqs.Client, queue string) string {
 	t.Helper()
-	a := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue, AttributeNames: []types.QueueAttributeName{"All"}})).Attributes
-	return a["ApproximateNumberOfMessages"] + " " + a["ApproximateNumberOfMessagesNotVisible"] + " " + a["ApproximateNumberOfMessagesDelayed"]
+	a := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue,
+		AttributeNames: []types.QueueAttributeName{"All"}})).Attributes
+	return a["ApproximateNumberOfMessages"] + " " + a["ApproximateNumberOfMessagesNotVisible"] + " " +
+		a["ApproximateNumberOfMessagesDelayed"]
 }
 
 func expect(t *testing.T, what string, got, want any) {
@@ -124,10 +131,12 @@ func refused[E error](t *testing.T, err error) {
 var checks = []check{
 	{"a message is sent, received and deleted", func(t *testing.T, c *sqs.Client, queue, _ string) {
 		binary := []byte{0, 1, 255}
-		out := must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("hé\n<&>"), MessageAttributes: map[string]types.MessageAttributeValue{
-			"text": {DataType: aws.String("String"), StringValue: aws.String("v")}, "number": {DataType: aws.String("Number"), StringValue: aws.String("3")},
-			"bytes": {DataType: aws.String("Binary"), BinaryValue: binary},
-		}}))
+		out := must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("hé\n<&>"),
+			MessageAttributes: map[string]types.MessageAttributeValue{
+				"text": {DataType: aws.String("String"), StringValue: aws.String("v")}, "number": {DataType: aws.String("Number"),
+					StringValue: aws.String("3")},
+				"bytes": {DataType: aws.String("Binary"), BinaryValue: binary},
+			}}))
 		list := receive(t, c, queue, 30)
 		expect(t, "messages", len(list), 1)
 		m := list[0]
@@ -143,14 +152,16 @@ var checks = []check{
 	{"a batch of ten", func(t *testing.T, c *sqs.Client, queue, _ string) {
 		in := &sqs.SendMessageBatchInput{QueueUrl: &queue}
 		for i := range 10 {
-			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), MessageBody: aws.String(fmt.Sprintf("m%d", i))})
+			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)),
+				MessageBody: aws.String(fmt.Sprintf("m%d", i))})
 		}
 		expect(t, "sent", len(must(c.SendMessageBatch(t.Context(), in)).Successful), 10)
 		bodies := map[string]bool{}
 		remove := &sqs.DeleteMessageBatchInput{QueueUrl: &queue}
 		for i, m := range receive(t, c, queue, 30) {
 			bodies[*m.Body] = true
-			remove.Entries = append(remove.Entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)), ReceiptHandle: m.ReceiptHandle})
+			remove.Entries = append(remove.Entries, types.DeleteMessageBatchRequestEntry{Id: aws.String(fmt.Sprint(i)),
+				ReceiptHandle: m.ReceiptHandle})
 		}
 		expect(t, "bodies", len(bodies), 10)
 		expect(t, "deleted", len(must(c.DeleteMessageBatch(t.Context(), remove)).Successful), 10)
@@ -158,9 +169,11 @@ var checks = []check{
 	}},
 	{"a bad batch is refused", func(t *testing.T, c *sqs.Client, queue, _ string) {
 		entry := types.SendMessageBatchRequestEntry{Id: aws.String("a"), MessageBody: aws.String("x")}
-		_, err := c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue, Entries: []types.SendMessageBatchRequestEntry{entry, entry}})
+		_, err := c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue,
+			Entries: []types.SendMessageBatchRequestEntry{entry, entry}})
 		refused[*types.BatchEntryIdsNotDistinct](t, err)
-		_, err = c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue, Entries: []types.SendMessageBatchRequestEntry{}})
+		_, err = c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue,
+			Entries: []types.SendMessageBatchRequestEntry{}})
 		refused[*types.EmptyBatchRequest](t, err)
 		var many []types.SendMessageBatchRequestEntry
 		for i := range 11 {
@@ -171,21 +184,25 @@ var checks = []check{
 	}},
 	{"limits are refused by name", func(t *testing.T, c *sqs.Client, queue, _ string) {
 		large := strings.Repeat("x", 600_000)
-		_, err := c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue, Entries: []types.SendMessageBatchRequestEntry{
-			{Id: aws.String("a"), MessageBody: &large}, {Id: aws.String("b"), MessageBody: &large},
-		}})
+		_, err := c.SendMessageBatch(t.Context(), &sqs.SendMessageBatchInput{QueueUrl: &queue,
+			Entries: []types.SendMessageBatchRequestEntry{
+				{Id: aws.String("a"), MessageBody: &large}, {Id: aws.String("b"), MessageBody: &large},
+			}})
 		refused[*types.BatchRequestTooLong](t, err)
 		_, err = c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("a\x01b")})
 		refused[*types.InvalidMessageContents](t, err)
-		if _, err = c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String(large + large)}); err == nil {
+		if _, err = c.SendMessage(t.Context(),
+			&sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String(large + large)}); err == nil {
 			t.Error("a message of 1.2 MB was taken")
 		}
-		if _, err = c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"), DelaySeconds: 901}); err == nil {
+		if _, err = c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"),
+			DelaySeconds: 901}); err == nil {
 			t.Error("a delay of 901 s was taken")
 		}
 	}},
 	{"no such queue", func(t *testing.T, c *sqs.Client, queue, _ string) {
-		_, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(queue + "-not"), MessageBody: aws.String("x")})
+		_, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: aws.String(queue + "-not"),
+			MessageBody: aws.String("x")})
 		refused[*types.QueueDoesNotExist](t, err)
 		_, err = c.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("nobody")})
 		refused[*types.QueueDoesNotExist](t, err)
@@ -195,10 +212,12 @@ var checks = []check{
 		list := must(c.ListQueues(t.Context(), &sqs.ListQueuesInput{QueueNamePrefix: &name})).QueueUrls
 		expect(t, "queues", len(list), 2)
 		expect(t, "url", *must(c.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: &name})).QueueUrl, queue)
-		expect(t, "sources", len(must(c.ListDeadLetterSourceQueues(t.Context(), &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dlq})).QueueUrls), 1)
+		expect(t, "sources", len(must(c.ListDeadLetterSourceQueues(t.Context(),
+			&sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dlq})).QueueUrls), 1)
 	}},
 	{"a delayed message comes later", func(t *testing.T, c *sqs.Client, queue, _ string) {
-		must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"), DelaySeconds: 1}))
+		must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: aws.String("x"),
+			DelaySeconds: 1}))
 		expect(t, "at once", len(receive(t, c, queue, 30)), 0)
 		expect(t, "counts", counts(t, c, queue), "0 0 1")
 		out := must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, WaitTimeSeconds: 5}))
@@ -207,7 +226,8 @@ var checks = []check{
 	{"long polling ends with a message", func(t *testing.T, c *sqs.Client, queue, _ string) {
 		got := make(chan int, 1)
 		go func() {
-			out, err := c.ReceiveMessage(context.WithoutCancel(t.Context()), &sqs.ReceiveMessageInput{QueueUrl: &queue, WaitTimeSeconds: 20})
+			out, err := c.ReceiveMessage(context.WithoutCancel(t.Context()), &sqs.ReceiveMessageInput{QueueUrl: &queue,
+				WaitTimeSeconds: 20})
 			if err != nil {
 				t.Error(err)
 			}
@@ -225,7 +245,8 @@ var checks = []check{
 		send(t, c, queue, "x")
 		first := receive(t, c, queue, 1)
 		expect(t, "hidden", len(receive(t, c, queue, 1)), 0)
-		out := must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, WaitTimeSeconds: 5, MessageSystemAttributeNames: []types.MessageSystemAttributeName{"All"}}))
+		out := must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, WaitTimeSeconds: 5,
+			MessageSystemAttributeNames: []types.MessageSystemAttributeName{"All"}}))
 		expect(t, "again", len(out.Messages), 1)
 		expect(t, "receives", out.Messages[0].Attributes["ApproximateReceiveCount"], "2")
 		if *first[0].ReceiptHandle == *out.Messages[0].ReceiptHandle {
@@ -236,9 +257,11 @@ var checks = []check{
 		for i := range 3 {
 			send(t, c, queue, fmt.Sprint(i))
 		}
-		zero := must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 10, VisibilityTimeout: 1}))
+		zero := must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 10,
+			VisibilityTimeout: 1}))
 		for i, m := range zero.Messages {
-			must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}))
+			must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue,
+				ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}))
 			expect(t, fmt.Sprintf("counts after %d", i), strings.Fields(counts(t, c, queue))[0], fmt.Sprint(i+1))
 		}
 	}},
@@ -246,7 +269,8 @@ var checks = []check{
 		send(t, c, queue, "x")
 		m := receive(t, c, queue, 30)[0]
 		change := func(seconds int32) error {
-			_, err := c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: seconds})
+			_, err := c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue,
+				ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: seconds})
 			return err
 		}
 		if err := change(0); err != nil {
@@ -256,13 +280,15 @@ var checks = []check{
 		if err := change(10); err == nil {
 			t.Error("the visibility of a message that is not in flight was changed")
 		}
-		_, err := c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: aws.String("nonsense"), VisibilityTimeout: 1})
+		_, err := c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue,
+			ReceiptHandle: aws.String("nonsense"), VisibilityTimeout: 1})
 		refused[*types.ReceiptHandleIsInvalid](t, err)
 	}},
 	{"an old handle deletes nothing", func(t *testing.T, c *sqs.Client, queue, _ string) {
 		send(t, c, queue, "x")
 		old := receive(t, c, queue, 30)[0]
-		must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: old.ReceiptHandle, VisibilityTimeout: 0}))
+		must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue,
+			ReceiptHandle: old.ReceiptHandle, VisibilityTimeout: 0}))
 		fresh := receive(t, c, queue, 30)[0]
 		must(c.DeleteMessage(t.Context(), &sqs.DeleteMessageInput{QueueUrl: &queue, ReceiptHandle: old.ReceiptHandle}))
 		expect(t, "in flight", counts(t, c, queue), "0 1 0")
@@ -274,7 +300,8 @@ var checks = []check{
 		for range 2 { // as often as the redrive policy allows
 			m := receive(t, c, queue, 30)
 			expect(t, "received", len(m), 1)
-			must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: m[0].ReceiptHandle, VisibilityTimeout: 0}))
+			must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue,
+				ReceiptHandle: m[0].ReceiptHandle, VisibilityTimeout: 0}))
 		}
 		expect(t, "a third time", len(receive(t, c, queue, 30)), 0)
 		dead := receive(t, c, dlq, 30)
@@ -287,11 +314,13 @@ var checks = []check{
 		}
 		for range 3 {
 			for _, m := range receive(t, c, queue, 30) {
-				must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue, ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}))
+				must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue,
+					ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}))
 			}
 		}
 		expect(t, "dead", counts(t, c, dlq), "5 0 0")
-		arn := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &dlq, AttributeNames: []types.QueueAttributeName{"QueueArn"}})).Attributes["QueueArn"]
+		arn := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &dlq,
+			AttributeNames: []types.QueueAttributeName{"QueueArn"}})).Attributes["QueueArn"]
 		must(c.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &arn}))
 		for range 500 {
 			list := must(c.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: &arn})).Results
@@ -313,13 +342,16 @@ var checks = []check{
 		refused[*types.PurgeQueueInProgress](t, err)
 	}},
 	{"attributes are set and read", func(t *testing.T, c *sqs.Client, queue, _ string) {
-		must(c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue, Attributes: map[string]string{"VisibilityTimeout": "77"}}))
-		a := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue, AttributeNames: []types.QueueAttributeName{"VisibilityTimeout", "RedrivePolicy"}})).Attributes
+		must(c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue,
+			Attributes: map[string]string{"VisibilityTimeout": "77"}}))
+		a := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &queue,
+			AttributeNames: []types.QueueAttributeName{"VisibilityTimeout", "RedrivePolicy"}})).Attributes
 		expect(t, "visibility", a["VisibilityTimeout"], "77")
 		if !strings.Contains(a["RedrivePolicy"], "maxReceiveCount") {
 			t.Errorf("redrive policy %s", a["RedrivePolicy"])
 		}
-		_, err := c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue, Attributes: map[string]string{"Nonsense": "1"}})
+		_, err := c.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{QueueUrl: &queue,
+			Attributes: map[string]string{"Nonsense": "1"}})
 		refused[*types.InvalidAttributeName](t, err)
 	}},
 }

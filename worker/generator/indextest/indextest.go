@@ -38,7 +38,8 @@ func UV(release string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(made)
-	if out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--target", made, "uv=="+release).CombinedOutput(); err != nil {
+	if out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--target", made,
+		"uv=="+release).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("bring in uv %s: %w: %s", release, err, out)
 	}
 	if err := os.Rename(made, dir); err != nil { // another process was first, or what is there does not run
@@ -92,9 +93,11 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
 // that is another such package: its value is the tool's.
 func Sources(module, version, tool string) map[string]string {
 	return map[string]string{
-		"PKG-INFO":       "Metadata-Version: 2.1\nName: " + module + "\nVersion: " + version + "\n",
-		"pyproject.toml": fmt.Sprintf("[build-system]\nrequires = [%q]\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n", strings.ReplaceAll(tool, "_", "-")),
-		"backend.py":     fmt.Sprintf(builder, module, version, tool),
+		"PKG-INFO": "Metadata-Version: 2.1\nName: " + module + "\nVersion: " + version + "\n",
+		"pyproject.toml": fmt.Sprintf(
+			"[build-system]\nrequires = [%q]\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n",
+			strings.ReplaceAll(tool, "_", "-")),
+		"backend.py": fmt.Sprintf(builder, module, version, tool),
 	}
 }
 
@@ -104,7 +107,8 @@ func Source(dir, module, version, tool string) error {
 	packed := gzip.NewWriter(&b)
 	archive := tar.NewWriter(packed)
 	for name, text := range Sources(module, version, tool) {
-		err := archive.WriteHeader(&tar.Header{Name: module + "-" + version + "/" + name, Mode: 0o644, Size: int64(len(text)), Typeflag: tar.TypeReg})
+		err := archive.WriteHeader(&tar.Header{Name: module + "-" + version + "/" + name, Mode: 0o644, Size: int64(len(text)),
+			Typeflag: tar.TypeReg})
 		if err == nil {
 			_, err = archive.Write([]byte(text))
 		}
@@ -153,7 +157,8 @@ func (x *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var files []file
 	for _, path := range packages {
 		text, _ := os.ReadFile(path)
-		f := file{Filename: filepath.Base(path), URL: "/files/" + filepath.Base(path), Hashes: map[string]string{"sha256": fmt.Sprintf("%x", sha256.Sum256(text))}}
+		f := file{Filename: filepath.Base(path), URL: "/files/" + filepath.Base(path),
+			Hashes: map[string]string{"sha256": fmt.Sprintf("%x", sha256.Sum256(text))}}
 		if !x.Undated.Load() {
 			f.Uploaded = "2026-01-01T00:00:00Z"
 			if !strings.Contains(path, "-1.0-") && !strings.HasSuffix(path, "-1.0.tar.gz") {
@@ -163,5 +168,6 @@ func (x *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		files = append(files, f)
 	}
 	w.Header().Set("Content-Type", "application/vnd.pypi.simple.v1+json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"meta": map[string]string{"api-version": "1.1"}, "name": name, "files": files})
+	_ = json.NewEncoder(w).Encode(map[string]any{"meta": map[string]string{"api-version": "1.1"}, "name": name,
+		"files": files})
 }
