@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -246,7 +246,7 @@ func TestCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := Checker{Samples: 3, Seed: 42, Scratch: scratch, Runs: &plan.Runs{Guard: &generator.Guard{}}}
+			c := Checker{Samples: 3, Seed: 42, Scratch: scratch, Runs: &probe.Runner{Guard: &generator.Guard{}}}
 			switch want.name {
 			case "hangs":
 				c.Runs.Timeout = 2 * time.Second
@@ -359,7 +359,7 @@ func organisation(t *testing.T) *generator.Generator {
 // more of the disk than two runs.
 func TestDisk(t *testing.T) {
 	g, scratch := organisation(t), t.TempDir()
-	c := Checker{Samples: 1, Seed: 42, Scratch: scratch, Runs: &plan.Runs{}, Progress: func(_ string, done int) {
+	c := Checker{Samples: 1, Seed: 42, Scratch: scratch, Runs: &probe.Runner{}, Progress: func(_ string, done int) {
 		if runs, _ := filepath.Glob(filepath.Join(scratch, "*", "[0-9]*")); len(runs) < 1 || len(runs) > 2 {
 			t.Errorf("after step %d there are %d runs", done, len(runs))
 		}
@@ -382,7 +382,7 @@ func TestUnwatched(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.Python = deaf
-	r, err := (&Checker{Samples: 1, Seed: 42, Scratch: t.TempDir(), Runs: &plan.Runs{}}).Check(t.Context(), g)
+	r, err := (&Checker{Samples: 1, Seed: 42, Scratch: t.TempDir(), Runs: &probe.Runner{}}).Check(t.Context(), g)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func (k *check) all(ctx context.Context) error {
 	if err := k.decodable(ctx, first); err != nil {
 		return err
 	}
-	k.cost(first)
+	k.cost()
 	return nil
 }
 
