@@ -18,7 +18,7 @@ func TestImageReproduces(t *testing.T) {
 	const maze = "maze-task-data-generator"
 	repo, dir := checkout(t), t.TempDir()
 	built := build(t, repo, `{"`+maze+`":"c1"}`)
-	logs(t, dir)
+	logsOf(t, dir)
 	if _, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--generator", maze,
 		"--samples", "3", "--chunk", "3", "--format", "tar"); err != nil {
 		t.Fatalf("%v\n%s", err, said)
