@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/reproduce"
 )
 
 // A sample that a container made is made again in a container of the same image,
@@ -43,12 +44,12 @@ func TestImageReproduces(t *testing.T) {
 			t.Fatal("the local stack is not up")
 		}
 	}
-	again := func(args ...string) (Reproduction, error) {
+	again := func(args ...string) (reproduce.Reproduction, error) {
 		t.Helper()
 		out, said, err := ops(t, dir,
 			append([]string{"--stack", "local", "--generators-dir", filepath.Join(repo, "generators"), "--json", "reproduce",
 				maze, "2"}, args...)...)
-		var r Reproduction
+		var r reproduce.Reproduction
 		if e := json.Unmarshal([]byte(out), &r); e != nil {
 			t.Fatalf("%v, %v: %s\n%s", err, e, out, said)
 		}
