@@ -25,8 +25,7 @@ type DatasetCmd struct {
 	Delete DatasetDeleteCmd `cmd:"" help:"Delete a dataset with all its samples."`
 }
 
-// manifest reads the manifest of a dataset. For a name that is none it names those
-// that are there.
+// manifest reads the manifest of a dataset.
 func manifest(ctx context.Context, st *store.Store, t *target.Target, name string) (task.Manifest, error) {
 	if err := task.CheckName(name); err != nil {
 		return task.Manifest{}, ui.Usage("the name %v", err)
@@ -82,7 +81,7 @@ type DatasetShowCmd struct {
 
 // Help is the long help.
 func (*DatasetShowCmd) Help() string {
-	return `What is committed is counted from a listing; 'ops verify' proves it.
+	return `The number of committed samples comes from a listing; 'ops verify' proves it.
 
 Examples:
   ops --stack dev dataset show v1
@@ -144,9 +143,9 @@ type DatasetDiffCmd struct {
 
 // Help is the long help.
 func (*DatasetDiffCmd) Help() string {
-	return `Compares seed, format, and of each generator the chunk size, the commits and the lock; and what was asked for. Where nothing of it differs, a deterministic generator has made the same samples in one image.
+	return `Compares seed and format; of each generator the chunk size, the commits, the lock, and the range that was asked for. If nothing differs, a deterministic generator has made the same samples in one image.
 
-Exit status 0: nothing differs. 2: something does.
+Exit status 0: nothing differs. 2: something differs.
 
 Examples:
   ops --stack dev dataset diff v1 v2`
@@ -215,7 +214,7 @@ func differences(a, b *task.Manifest) []Difference {
 	for _, name := range slices.Compact(names) {
 		x, y := a.Generator(name), b.Generator(name)
 		if x == nil || y == nil {
-			compare(name, "there", said(new(x != nil), "yes", "no"), said(new(y != nil), "yes", "no"))
+			compare(name, "exists", word(new(x != nil), "yes", "no"), word(new(y != nil), "yes", "no"))
 			continue
 		}
 		compare(name, "chunk", x.ChunkSize, y.ChunkSize)
@@ -233,7 +232,7 @@ type DatasetDeleteCmd struct {
 
 // Help is the long help.
 func (*DatasetDeleteCmd) Help() string {
-	return `Deletes receipts, samples, failure reports and runs, and the manifest last. After Ctrl-C or a crash the same command goes on. Let the queue run dry first, or purge it: a worker that knows the dataset goes on with its tasks, and what it leaves behind the same command deletes.
+	return `Deletes receipts, samples, failure reports and runs, and the manifest last. After Ctrl-C or a crash, the same command continues. Wait until the queue is empty, or purge it: a worker that knows the dataset continues with its tasks. What it leaves behind, the same command deletes.
 
 Examples:
   ops --stack dev dataset delete trial`
@@ -248,7 +247,7 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target,
 		if e != nil || !holds {
 			return err
 		}
-		m = task.Manifest{Dataset: task.Dataset(c.Name)} // what a worker has left, perhaps
+		m = task.Manifest{Dataset: task.Dataset(c.Name)} // perhaps a worker left something
 	}
 	o.Changing(t)
 	depth, err := q.Depth(ctx)
@@ -258,7 +257,7 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target,
 	question := fmt.Sprintf("Delete dataset %s with all samples of %s for good", m.Dataset,
 		ui.Plural(len(m.Generators), "generator"))
 	if n := depth.Total(); n > 0 {
-		question = fmt.Sprintf("%s still in the queue, and may be of it. %s", ui.Plural(n, "task"), question)
+		question = fmt.Sprintf("%s still in the queue, and may be of this dataset. %s", ui.Plural(n, "task"), question)
 	}
 	if err := o.Confirm(question); err != nil {
 		return err
@@ -269,7 +268,7 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target,
 		o.Progress("objects deleted", deleted, deleted)
 	})
 	if err != nil {
-		return ui.WithHint(err, "the same command: it goes on where it was")
+		return ui.WithHint(err, "the same command: it continues")
 	}
 	return o.Print(map[string]any{"dataset": m.Dataset, "objects": deleted}, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s is deleted, %s\n", m.Dataset, ui.Plural(deleted, "object"))

@@ -92,13 +92,13 @@ func (s *Sender) interval() time.Duration {
 
 // WaitIdle waits until the queue is empty: its tasks may make what is missing.
 func (s *Sender) WaitIdle(ctx context.Context) error {
-	said := false
+	printed := false
 	return s.Queue.WaitIdle(ctx, s.interval(), func(d queue.Depth, left time.Duration) {
 		switch {
 		case d.Total() > 0:
 			s.Out.Progress("waiting for tasks in the queue", 0, d.Total())
-		case left >= time.Second && !said:
-			said = true
+		case left >= time.Second && !printed:
+			printed = true
 			s.Out.Say("the queue seems to be empty; SQS may count late, so it is polled for %s more", ui.Span(left))
 		}
 	})

@@ -41,7 +41,7 @@ func Plural(n int, what string) string {
 	return Count(n) + " " + what + "s"
 }
 
-// FromHere writes a path below the working folder as somebody there would.
+// FromHere returns a path below the working folder relative to it.
 func FromHere(path string) string {
 	here, err := os.Getwd()
 	if err != nil {
@@ -62,7 +62,7 @@ func Cut(s string, n int) string {
 	return s
 }
 
-// Printable is a line of somebody else's without what a terminal would obey or a
+// Printable is a line of another program without what a terminal would obey or a
 // table take for a column.
 func Printable(line string) string {
 	return strings.Map(func(r rune) rune {
