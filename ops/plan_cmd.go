@@ -14,15 +14,13 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -242,48 +240,24 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 	for _, g := range p.list {
 		names = append(names, g.Name)
 	}
-	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, names, func(line string) { o.Say("%s", line) })
+	list, err := o.inventory().PrepareFolder(ctx, names)
 	if err != nil {
 		return err
 	}
-	type result struct {
-		cost plan.Cost
-		err  error
-	}
-	results := make([]result, len(names))
-	runs := plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: canaryTimeout}
 	var done atomic.Int64
-	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(max(1, runtime.NumCPU()/2))
-	for i, name := range names {
-		group.Go(func() error {
-			r := &results[i]
-			g, err := index.Find(name)
-			switch {
-			case err != nil:
-				return err
-			case g.Problem != "":
-				r.err = &generator.Failure{Cause: task.Environment, Detail: g.Problem}
-			default:
-				r.cost, r.err = runs.Measure(limited, g, c.Canary)
-			}
-			if r.err != nil && plan.Blame(r.err) == nil {
-				return fmt.Errorf("measure %s: %w", name, r.err)
-			}
-			o.Progress("canary", int(done.Add(1)), len(names))
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
+	results, err := probe.New(canaryTimeout).MeasureAll(ctx, list, c.Canary, func() {
+		o.Progress("canary", int(done.Add(1)), len(names))
+	})
+	if err != nil {
 		return err
 	}
 	var measured []plan.Cost
 	for i, name := range names {
-		if failure := plan.Blame(results[i].err); failure != nil {
-			p.failed[name] = failure.Error()
+		if results[i].Failure != nil {
+			p.failed[name] = results[i].Failure.Error()
 			continue
 		}
-		measured = append(measured, results[i].cost)
+		measured = append(measured, results[i].Cost)
 	}
 	if len(measured) == 0 {
 		return ui.WithHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s",
