@@ -22,15 +22,15 @@ import (
 type GeneratorsSyncCmd struct {
 	Names    []string `arg:"" optional:"" name:"name" help:"Only these generators. Default: all of the catalogue." predictor:"entry"`
 	Org      string   `help:"Add the generators of this GitHub organisation to the catalogue." placeholder:"NAME"`
-	Update   bool     `help:"Move the pins to the newest commits, and show what that changes."`
+	Update   bool     `help:"Fetch the newest commits, write them to catalog.lock, and show what that changes."`
 	Parallel int      `help:"Repositories fetched at once." short:"j" default:"8"`
 }
 
 // Help is the long help.
 func (*GeneratorsSyncCmd) Help() string {
-	return `catalog.yaml in the generators' folder names a repository and a commit for each generator: owner/name on GitHub, a URL, or a path. Sync fetches only those that are not there at that commit, one commit deep; run it again after an interruption. An entry without a commit gets the newest.
+	return `catalog.yaml in the generators' folder names a repository for each generator: owner/name on GitHub, a URL, or a path; catalog.lock has the commits. Sync fetches only those that are not there at that commit, one commit deep; run it again after an interruption. A generator without a commit gets the newest.
 
-It never touches a folder with changes, commits or branches of its own, but names it. --update moves the pin of an entry after its newest commit was fetched. --org asks the GitHub API for an organisation's repositories and adds those with examples/generate.py; an entry with 'skip: REASON' is left out.
+It never touches a folder with changes, commits or branches of its own, but names it. --update writes the newest commit of a generator to catalog.lock after it was fetched. --org asks the GitHub API for an organisation's repositories and adds those with examples/generate.py to catalog.lock; an entry in catalog.yaml with 'skip: REASON' is left out. Sync never changes catalog.yaml.
 
 It takes a token from GITHUB_TOKEN, GH_TOKEN or 'gh auth token'; without one GitHub answers 60 requests an hour. Git uses your own settings for proxies and credentials. GITHUB_API_URL and GITHUB_SERVER_URL name another server.
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
@@ -109,7 +108,7 @@ func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, e
 	r := &Report{Generator: g.Name, Commit: g.Commit, Verdict: Keeps, Findings: []Finding{}, Flags: g.Flags}
 	if g.Problem != "" {
 		property := Output
-		if strings.Contains(g.Problem, "command line") || strings.Contains(g.Problem, "--help") {
+		if g.Reason == generator.CommandLine {
 			property = CommandLine
 		}
 		r.add(property, Fails, "%s", g.Problem)
