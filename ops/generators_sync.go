@@ -79,7 +79,7 @@ func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 	if results == nil {
 		return err
 	}
-	if printed := c.print(o, results); printed != nil || err != nil {
+	if printed := c.printResults(o, results); printed != nil || err != nil {
 		return cmp.Or(err, printed)
 	}
 	failed := 0
@@ -138,8 +138,8 @@ func (c *GeneratorsSyncCmd) choose(ctx context.Context, o *Output, entries map[s
 	return names, add, nil
 }
 
-// print lists what has changed or failed, and counts the rest.
-func (c *GeneratorsSyncCmd) print(o *Output, results []catalogue.Result) error {
+// printResults lists what has changed or failed, and counts the rest.
+func (c *GeneratorsSyncCmd) printResults(o *Output, results []catalogue.Result) error {
 	counts := map[catalogue.State]int{}
 	for _, r := range results {
 		counts[r.State]++

@@ -39,7 +39,7 @@ func (s *Sender) Send(ctx context.Context, localDir string, run task.Run, resume
 	if err != nil {
 		return 0, err
 	}
-	defer j.close()
+	defer j.closeFile()
 	if resumed && len(j.sent) == 0 {
 		s.Out.Say("no journal of run %s is here: all its tasks are sent, and the workers absorb what was sent before", run.ID)
 	}
@@ -132,4 +132,4 @@ func openJournal(localDir, stackName, run string) (*submitJournal, error) {
 // add notes that a task was sent.
 func (j *submitJournal) add(place int) error { return j.file.Append(fmt.Appendln(nil, place)) }
 
-func (j *submitJournal) close() { _ = j.file.Close() }
+func (j *submitJournal) closeFile() { _ = j.file.Close() }
