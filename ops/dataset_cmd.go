@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
@@ -117,7 +116,7 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 			m.Created.Format("2006-01-02 15:04"))
 		fmt.Fprintln(w, "GENERATOR\tCHUNK\tASKED FOR\tCOMMITTED\tCOMMITS\tLOCKS")
 		for _, g := range m.Generators {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, extent(m.Asked(g.Name)),
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, dataset.Extent(m.Asked(g.Name)),
 				ui.Count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
 		}
 		for _, image := range m.Images() {
@@ -151,14 +150,6 @@ Examples:
   ops --stack dev dataset diff v1 v2`
 }
 
-// Difference is one thing in which two datasets differ.
-type Difference struct {
-	Generator string `json:"generator,omitempty"` // empty for what holds for all
-	What      string `json:"what"`
-	A         string `json:"a"`
-	B         string `json:"b"`
-}
-
 // Run compares.
 func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	a, err := manifest(ctx, st, t, c.A)
@@ -169,7 +160,7 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	if err != nil {
 		return err
 	}
-	list := differences(&a, &b)
+	list := dataset.Differences(&a, &b)
 	if err := o.Print(list, func(w io.Writer) {
 		if len(list) == 0 {
 			fmt.Fprintln(w, "nothing differs")
@@ -187,42 +178,6 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 		return ui.Problem("")
 	}
 	return nil
-}
-
-// extent is a range for people, first to last.
-func extent(r task.Range) string {
-	if r.Len() == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
-}
-
-func differences(a, b *task.Manifest) []Difference {
-	list := []Difference{}
-	compare := func(generator, what string, x, y any) {
-		if x, y := fmt.Sprint(x), fmt.Sprint(y); x != y {
-			list = append(list, Difference{generator, what, x, y})
-		}
-	}
-	compare("", "seed", a.Seed, b.Seed)
-	compare("", "format", a.Format, b.Format)
-	var names []string
-	for _, g := range slices.Concat(a.Generators, b.Generators) {
-		names = append(names, g.Name)
-	}
-	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
-		x, y := a.Generator(name), b.Generator(name)
-		if x == nil || y == nil {
-			compare(name, "exists", word(new(x != nil), "yes", "no"), word(new(y != nil), "yes", "no"))
-			continue
-		}
-		compare(name, "chunk", x.ChunkSize, y.ChunkSize)
-		compare(name, "commits", strings.Join(a.Commits(name), ", "), strings.Join(b.Commits(name), ", "))
-		compare(name, "locks", strings.Join(a.Locks(name), ", "), strings.Join(b.Locks(name), ", "))
-		compare(name, "asked for", extent(a.Asked(name)), extent(b.Asked(name)))
-	}
-	return list
 }
 
 // DatasetDeleteCmd deletes a dataset.

@@ -17,7 +17,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -99,7 +98,7 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	for i, r := range reports {
-		if r.Lock, err = lockState(o.Generators, &chosen[i]); err != nil {
+		if r.Lock, err = o.inventory().LockState(&chosen[i]); err != nil {
 			return err
 		}
 	}
@@ -113,22 +112,6 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 		return ui.Problem("")
 	}
 	return nil
-}
-
-// lockState is the state of the lock of a generator; "" if it requires nothing.
-func lockState(root string, g *generator.Generator) (string, error) {
-	hash, err := generator.Locked(root, g)
-	switch {
-	case err != nil:
-		return "", err
-	case hash != "":
-		return "kept", nil
-	case len(g.Requirements) == 0:
-		return "", nil
-	case generator.Stale(root, g):
-		return "stale", nil
-	}
-	return "missing", nil
 }
 
 func printChecks(w io.Writer, reports []*contract.Report) {
