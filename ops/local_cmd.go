@@ -309,7 +309,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	}); err != nil {
 		return err
 	}
-	if report.Whole {
+	if report.Complete {
 		return nil
 	}
 	return ui.WithHint(ui.Problem(""), "ops local up, and in another terminal: ops --stack local dlq list")
@@ -325,7 +325,7 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *
 		return nil, err
 	}
 	c.cut(&run, costs, t.Setting())
-	run, err := missing(ctx, st, run)
+	run, err := dataset.Narrow(ctx, st, run)
 	if err != nil {
 		return nil, err
 	}
@@ -346,8 +346,10 @@ func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *
 		if err != nil {
 			return nil, err
 		}
+	} else {
+		run.ID = "" // there is no such run
 	}
-	return verify(ctx, &dataset.Checker{Store: st}, run)
+	return (&dataset.Checker{Store: st}).Run(ctx, run)
 }
 
 func countSamples(tasks []task.Task) int {

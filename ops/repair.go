@@ -110,7 +110,7 @@ func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target,
 	if err := c.pin(ctx, st, &run, false); err != nil {
 		return run, err
 	}
-	return missing(ctx, st, run)
+	return dataset.Narrow(ctx, st, run)
 }
 
 // carryOut carries out a repair plan: it removes what no receipt names, fills the gaps,
@@ -144,7 +144,7 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 			return err
 		}
 	}
-	if run, err = missing(ctx, st, run); err != nil {
+	if run, err = dataset.Narrow(ctx, st, run); err != nil {
 		return err
 	}
 	used, err := usedAttempt(ctx, st)

@@ -29,7 +29,7 @@ func (c *RepairCmd) fill(ctx context.Context, w *waiter, run task.Run) (task.Run
 	if err := c.pin(ctx, w.store, &run, true); err != nil {
 		return run, err
 	}
-	run, err := missing(ctx, w.store, run)
+	run, err := dataset.Narrow(ctx, w.store, run)
 	if err != nil {
 		return run, err
 	}
@@ -41,7 +41,7 @@ func (c *RepairCmd) fill(ctx context.Context, w *waiter, run task.Run) (task.Run
 	if err := w.make(ctx, run); err != nil {
 		return run, err
 	}
-	run, err = missing(ctx, w.store, follow(run))
+	run, err = dataset.Narrow(ctx, w.store, follow(run))
 	if left := countSamples(run.Plan()); err == nil && left > 0 {
 		err = ui.WithHint(ui.Problem("%s still missing: duplicates are replaced when nothing is missing",
 			ui.Plural(left, "sample")), "ops%s dlq list", w.t.Flags())
@@ -77,7 +77,7 @@ func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.
 	}
 	rounds := &dataset.Rounds{
 		Run: run, Limit: c.MaxDraws, Used: used,
-		Look: func(ctx context.Context, v *dataset.View) error {
+		Read: func(ctx context.Context, v *dataset.View) error {
 			err := v.Read(ctx, st)
 			if errors.Is(err, store.ErrDamaged) {
 				return ui.WithHint(err, "ops%s verify --deep%s", t.Flags(), t.In())
@@ -97,7 +97,7 @@ func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.
 			}
 			return w.make(ctx, next)
 		},
-		Say: func(line string) { o.Say("%s", line) },
+		Report: func(line string) { o.Say("%s", line) },
 	}
 	outcomes, err := rounds.Do(ctx)
 	if c.DryRun && (err == nil || errors.Is(err, errDryRun)) {

@@ -298,7 +298,7 @@ func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *sto
 		return run, left, err
 	}
 	c.cut(&run, costs, t.Setting())
-	if left, err = missing(ctx, st, run); err == nil {
+	if left, err = dataset.Narrow(ctx, st, run); err == nil {
 		c.sayCommitted(o, left)
 	}
 	return run, left, err
@@ -324,22 +324,6 @@ func asNow(run *task.Run, list []generator.Generator) {
 			g.Commit, g.Lock = list[now].Commit, list[now].Lock
 		}
 	}
-}
-
-// missing narrows a run to what has no receipt.
-func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
-	run.Missing = true
-	there, err := dataset.CoverageOf(ctx, st, run)
-	if err != nil {
-		return run, err
-	}
-	var left []task.RunGenerator
-	for i, g := range run.Generators {
-		g.Missing = dataset.Gaps(run.Range(), there[i].Ranges)
-		left = append(left, g)
-	}
-	run.Generators = left
-	return run, nil
 }
 
 func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []task.Task) error {
