@@ -90,7 +90,7 @@ func printFailure(w io.Writer, s *dlq.Details) {
 	}
 	fmt.Fprintf(w, "\nfailure report of samples %d to %d:\n", f.Start, f.End-1)
 	if len(s.Others) > 0 {
-		fmt.Fprintf(w, "(%s of the task failed, too, and %s own reports in the bucket, such as %s)\n",
+		fmt.Fprintf(w, "(%s of the task failed, too, and %s a report in the bucket, such as %s)\n",
 			ui.Plural(len(s.Others), "chunk"), map[bool]string{true: "has", false: "have"}[len(s.Others) == 1], s.Others[0])
 	}
 	pair := func(name, format string, args ...any) {

@@ -25,11 +25,11 @@ type MonitorCmd struct {
 
 // Help is the long help.
 func (*MonitorCmd) Help() string {
-	return `Counts come from the receipts: they are what is complete in the bucket. The rate is that of the last two minutes, and the ETA follows from it.
+	return `Counts come from the receipts: they are what is committed in the bucket. The rate is that of the last two minutes, and the ETA follows from it.
 
-The cost is estimated from the receipts, too: they record what the generators took, and the time of the workers follows from their CPUs. It leaves out attempts that failed, and uses a sample of the receipts if there are many; the bill comes from AWS. For the local stack, which costs nothing, it is what the same would cost in Lambda.
+Until the run is complete, its cost is the estimate of 'ops plan' times the progress, if each of its generators was measured. Then it comes from the receipts: they record what the generators took, and the time of the workers follows from that. Neither has failed attempts; the bill comes from AWS. The local stack costs nothing: it shows what Lambda would cost.
 
-With --watch it ends with exit status 0 when the run is complete, and with 2 when nothing is left to do and it is not. SQS counts up to a minute late, so a queue is empty when it has seemed empty for 90 seconds; the local one counts exactly. Leaving the live view with q ends with 0: the run continues.
+With --watch it ends with exit status 0 when the run is complete, and with 2 when the queue is empty and it is not. SQS counts up to a minute late, so a queue counts as empty after 90 seconds without messages; the local one counts exactly. Leaving the live view with q ends with 0: the run continues.
 
 Examples:
   ops --stack dev monitor
@@ -52,7 +52,7 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 		return err
 	}
 	m := monitor.New(st, q, run)
-	m.CountCost(t.Worker(), t.Name == stack.Local)
+	m.CountCost(t.Worker(), knownCosts(o), t.Name == stack.Local)
 	if !c.Watch {
 		p, err := m.Poll(ctx)
 		if err != nil {
@@ -96,7 +96,7 @@ func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) 
 
 // incomplete is the error of a watch that ended: nil if the run is complete.
 func incomplete(t *target.Target, p *monitor.Progress) error {
-	if p.Whole() {
+	if p.Complete() {
 		return nil
 	}
 	return ui.WithHint(ui.Problem("the run is incomplete: %s missing, and the queue is empty",

@@ -111,7 +111,7 @@ func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target,
 	if _, err := c.runOrder().Pin(ctx, st, &run, false); err != nil {
 		return run, err
 	}
-	return runs.Missing(ctx, st, run)
+	return dataset.Narrow(ctx, st, run)
 }
 
 // carryOut carries out a repair plan: it removes what no receipt names, fills the gaps,
@@ -160,7 +160,7 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 	}
 	if left > 0 {
 		o.Say("left alone, because they are wrong and not gone: %s in the plan; --overwrite repairs them, too",
-			ui.Plural(left, "object"))
+			ui.Plural(left, "item"))
 	}
 	tasks := run.Plan()
 	if c.DryRun {
