@@ -179,7 +179,7 @@ func BenchmarkHalfMillion(b *testing.B) {
 			b.Run("monitor-refresh", func(b *testing.B) {
 				rounds(b, func() took {
 					m := monitor.New(f.store, f.queue, run)
-					m.CountCost(plan.DefaultWorker(), true)
+					m.CountCost(plan.DefaultWorker(), nil, true)
 					_, err := m.Poll(b.Context())
 					must(b, err)
 					f.fill(b, run, 51*250, false) // of the hundred that were missing, two still are

@@ -106,12 +106,12 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	for _, g := range m.Generators {
 		all.Generators = append(all.Generators, task.RunGenerator{Name: g.Name})
 	}
-	there, err := dataset.CoverageOf(ctx, st.In(m.Dataset), all)
+	left, err := dataset.Narrow(ctx, st.In(m.Dataset), all)
 	if err != nil {
 		return err
 	}
-	for i, g := range m.Generators {
-		s.Committed[g.Name] = dataset.Length(there[i].Ranges)
+	for _, g := range left.Generators {
+		s.Committed[g.Name] = all.Samples - dataset.Length(g.Missing)
 	}
 	return o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format,

@@ -115,7 +115,7 @@ func TestWatchWhileCountsLag(t *testing.T) {
 				}
 				verdict := fmt.Sprint(verdict(&target.Target{}, p))
 				if want := map[bool]string{true: "<nil>",
-					false: "the run is not whole: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
+					false: "the run is incomplete: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
 					t.Errorf("verdict %q, want %q", verdict, want)
 				}
 			})

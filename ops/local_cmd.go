@@ -309,7 +309,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	}); err != nil {
 		return err
 	}
-	if report.Whole {
+	if report.Complete {
 		return nil
 	}
 	return ui.WithHint(ui.Problem(""), "ops local up, and in another terminal: ops --stack local dlq list")
@@ -325,7 +325,7 @@ func (c *LocalRunCmd) makeAndVerify(ctx context.Context, o *Output, t *target.Ta
 		return nil, err
 	}
 	order.Cut(&run, costs, t.Setting())
-	run, err := runs.Missing(ctx, st, run)
+	run, err := dataset.Narrow(ctx, st, run)
 	if err != nil {
 		return nil, err
 	}
@@ -334,6 +334,8 @@ func (c *LocalRunCmd) makeAndVerify(ctx context.Context, o *Output, t *target.Ta
 		if err := (&runs.Sender{Target: t, Queue: q, Store: st, Out: o.Output}).Make(ctx, run); err != nil {
 			return nil, err
 		}
+	} else {
+		run.ID = "" // there is no such run
 	}
-	return verify(ctx, &dataset.Checker{Store: st}, run)
+	return (&dataset.Checker{Store: st}).Run(ctx, run)
 }

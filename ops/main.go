@@ -36,7 +36,7 @@ type CLI struct {
 	Plan       PlanCmd                   `cmd:"" help:"Foresee the tasks, time and money of a run."`
 	Submit     SubmitCmd                 `cmd:"" help:"Plan a run and send its tasks."`
 	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
-	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
+	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is complete."`
 	Repair     RepairCmd                 `cmd:"" help:"Make what is missing or damaged again, and replace duplicates."`
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
 	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`

@@ -111,7 +111,7 @@ func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target,
 	if _, err := c.runOrder().Pin(ctx, st, &run, false); err != nil {
 		return run, err
 	}
-	return runs.Missing(ctx, st, run)
+	return dataset.Narrow(ctx, st, run)
 }
 
 // carryOut carries out a repair plan: it removes what no receipt names, fills the gaps,

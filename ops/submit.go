@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
@@ -295,7 +296,7 @@ func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *sto
 		return run, left, err
 	}
 	order.Cut(&run, costs, t.Setting())
-	if left, err = runs.Missing(ctx, st, run); err == nil {
+	if left, err = dataset.Narrow(ctx, st, run); err == nil {
 		c.sayCommitted(o, left)
 	}
 	return run, left, err

@@ -21,7 +21,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// VerifyCmd checks that a run is whole.
+// VerifyCmd checks that a run is complete.
 type VerifyCmd struct {
 	choice
 	inDataset
@@ -80,7 +80,7 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *st
 			return err
 		}
 	}
-	report, err := verify(ctx, check, run)
+	report, err := check.Run(ctx, run)
 	if err := errors.Join(err, check.Journal.Close(err == nil)); err != nil {
 		if c.Deep && ctx.Err() != nil {
 			return ui.WithHint(err, "the same command: it goes on where it was")
@@ -90,7 +90,7 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *st
 	if err := o.Print(report, func(w io.Writer) { printReport(w, report) }); err != nil {
 		return err
 	}
-	if report.Whole {
+	if report.Complete {
 		return nil
 	}
 	return c.advise(o, t, st, run, report)
@@ -166,7 +166,7 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 	if run.ID == "" {
 		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.In())
 	}
-	plan := report.Plan(st, run.Range())
+	plan := report.Plan(st.Bucket())
 	damaged := plan.Overwrites() || plan.Restores()
 	switch {
 	case damaged && !c.Deep:
@@ -194,25 +194,12 @@ func (c *choice) words() string {
 	return "--generator " + strings.Join(c.Generator, " --generator ")
 }
 
-// verify checks the generators of a run one after the other.
-func verify(ctx context.Context, c *dataset.Checker, run task.Run) (*dataset.Report, error) {
-	report := &dataset.Report{Dataset: task.Dataset(c.Store.Dataset().String()), Run: run.ID, Deep: c.Deep, Whole: true}
-	for _, g := range run.Generators {
-		r, err := c.Generator(ctx, g.Name, run.Range())
-		if err != nil {
-			return nil, fmt.Errorf("verify %s: %w", g.Name, err)
-		}
-		report.Add(r)
-	}
-	return report, nil
-}
-
 func printReport(w io.Writer, r *dataset.Report) {
-	verdict := func(whole bool) string {
-		if whole {
-			return "whole"
+	verdict := func(complete bool) string {
+		if complete {
+			return "complete"
 		}
-		return "NOT whole"
+		return "INCOMPLETE"
 	}
 	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tMISSING\tDAMAGED\tDUPLICATES\tSIZE\t")
 	for _, g := range r.Generators {
@@ -221,7 +208,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 			damaged += n
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, ui.Count(g.Samples), ui.Count(g.Expected-g.Samples),
-			ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Whole))
+			ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Complete))
 	}
 	for _, g := range r.Generators {
 		if len(g.Missing) > 0 {
@@ -270,7 +257,11 @@ func printReport(w io.Writer, r *dataset.Report) {
 	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {
 		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: where they are put together, go by generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
-	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), ui.Plural(len(r.Generators), "generator"),
+	checked := "run " + r.Run
+	if r.Run == "" {
+		checked = fmt.Sprintf("samples %d to %d", r.Range.Start, r.Range.End-1)
+	}
+	fmt.Fprintf(w, "%s: %s: %s, %s, %s\n", verdict(r.Complete), checked, ui.Plural(len(r.Generators), "generator"),
 		ui.Plural(r.Samples, "sample"), ui.Size(r.Bytes))
 }
 

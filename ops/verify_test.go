@@ -437,7 +437,7 @@ func TestSabotage(t *testing.T) {
 				}
 				for _, deep := range []bool{false, true} {
 					check := &dataset.Checker{Store: c.store, Deep: deep}
-					report, err := verify(t.Context(), check, task.Run{Samples: 20, Generators: []task.RunGenerator{{Name: name}}})
+					report, err := check.Run(t.Context(), task.Run{Samples: 20, Generators: []task.RunGenerator{{Name: name}}})
 					must(t, err)
 					g := report.Generators[0]
 					got := map[string]dataset.Kind{}
@@ -451,8 +451,8 @@ func TestSabotage(t *testing.T) {
 					if !maps.Equal(got, expected) || !slices.Equal(g.Missing, test.missing) {
 						t.Errorf("deep %v: found %v, missing %v", deep, g.Examples, g.Missing)
 					}
-					if whole := len(expected)+len(test.missing) == 0; g.Whole != whole || report.Whole != whole {
-						t.Errorf("deep %v: whole is %v", deep, g.Whole)
+					if whole := len(expected)+len(test.missing) == 0; g.Complete != whole || report.Complete != whole {
+						t.Errorf("deep %v: whole is %v", deep, g.Complete)
 					}
 					if expected := 20 - 5*len(test.missing); len(test.missing) < 2 && g.Samples != expected &&
 						test.name != "swap receipts" {

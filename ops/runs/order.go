@@ -158,22 +158,6 @@ func SetCommits(run *task.Run, list []generator.Generator) {
 	}
 }
 
-// Missing narrows a run to what has no receipt.
-func Missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
-	run.Missing = true
-	covered, err := dataset.CoverageOf(ctx, st, run)
-	if err != nil {
-		return run, err
-	}
-	var left []task.RunGenerator
-	for i, g := range run.Generators {
-		g.Missing = dataset.Gaps(run.Range(), covered[i].Ranges)
-		left = append(left, g)
-	}
-	run.Generators = left
-	return run, nil
-}
-
 // Committed returns how many samples of a run that was narrowed have a receipt.
 func Committed(left task.Run) int {
 	done := left.Samples * len(left.Generators)
