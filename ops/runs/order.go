@@ -136,7 +136,7 @@ func most(counts map[int]int) int {
 }
 
 // Follow returns a new run over the range of an earlier one. It has no tasks until
-// Missing or repairs give it some.
+// it is narrowed to what is missing or repairs are added.
 func Follow(old task.Run) task.Run {
 	run := old
 	run.ID, run.Created, run.Missing = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC(), true
