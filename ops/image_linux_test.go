@@ -286,7 +286,7 @@ func TestImageChanges(t *testing.T) {
 		layers  int // that stay as they are, above the base image
 	}{
 		{"the worker", "{}", func() {
-			edit(t, filepath.Join(repo, "worker", "handler.go"), `"task started"`,
+			edit(t, filepath.Join(repo, "worker", "work.go"), `"task started"`,
 				`"task begun"`)
 		}, environments + 2},
 		{"the commit of a generator", `{"maze-task-data-generator":"c"}`, func() {}, environments + 1},

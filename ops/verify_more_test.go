@@ -256,7 +256,7 @@ func (l layer) store(t *testing.T, c *cloud, generator string) {
 			s.Files = append(s.Files, sample.File{Name: name, Path: file, Size: int64(len(data)), SHA256: hashOf(data)})
 		}
 		list = append(list, s)
-		r.Samples = append(r.Samples, store.Described(s))
+		r.Samples = append(r.Samples, s)
 	}
 	if l.format == task.Tar {
 		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, cell.Epoch, list)

@@ -88,7 +88,7 @@ func stored(t testing.TB, st *store.Store, generator string, r task.Range, forma
 				SHA256: hashOf(files[name])})
 		}
 		list = append(list, s)
-		receipt.Samples = append(receipt.Samples, store.Described(s))
+		receipt.Samples = append(receipt.Samples, s)
 	}
 	if format == task.Tar {
 		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, cell.Epoch, list)

@@ -43,7 +43,7 @@ func compare(was store.ReceiptSample, is sample.Sample) []File {
 // and which fields of a JSON file do.
 func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second sample.Sample) error {
 	same := true
-	for _, c := range compare(store.Described(first), second) {
+	for _, c := range compare(first, second) {
 		if c.Verdict == "equal" {
 			continue
 		}
