@@ -3,19 +3,17 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dlq"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -90,113 +88,9 @@ func (f *dlqFilter) given() bool {
 	return len(f.Cause)+len(f.Generator)+len(f.Dataset)+f.Max > 0 || !f.Since.IsZero()
 }
 
-// chooser returns a function that reports whether a message is chosen. With --max,
-// it chooses that many.
-func (f *dlqFilter) chooser() func(dead) bool {
-	left := f.Max
-	return func(d dead) bool {
-		switch {
-		case f.Max > 0 && left == 0,
-			len(f.Cause) > 0 && !slices.Contains(f.Cause, d.Cause),
-			len(f.Generator) > 0 && !slices.Contains(f.Generator, d.generator()),
-			f.Dataset != "" && d.dataset() != f.Dataset,
-			d.Sent.Before(f.Since.Time):
-			return false
-		}
-		left--
-		return true
-	}
-}
-
-// each hands over the chosen messages of the DLQ.
-func (f *dlqFilter) each(ctx context.Context, q *queue.Client, see func(dead) error) error {
-	chosen, found := f.chooser(), 0
-	return q.EachDead(ctx, func(m queue.Message) error {
-		d := describe(m)
-		if !chosen(d) {
-			return nil
-		}
-		if err := see(d); err != nil {
-			return err
-		}
-		if found++; found == f.Max {
-			return queue.ErrEnough
-		}
-		return nil
-	})
-}
-
-// dead is a message of the DLQ and what is known of it.
-type dead struct {
-	queue.Message
-	Cause  task.Cause `json:"cause"`
-	Detail string     `json:"detail,omitempty"`
-	Task   *task.Task `json:"task,omitempty"` // nil if it is none
-}
-
-// describe makes what it can of a message: somebody else may have put it there, or
-// given it attributes of their own.
-func describe(m queue.Message) dead {
-	d := dead{Message: m, Cause: task.Cause(m.Text(task.AttributeCause)), Detail: m.Text(task.AttributeDetail)}
-	known := slices.Contains(task.Causes(), d.Cause)
-	t, err := task.Parse([]byte(m.Body), m.ID)
-	switch {
-	case err == nil:
-		d.Task = &t
-	case !known:
-		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "),
-			ui.Cut(m.Body, 60))
-		return d
-	}
-	if !known {
-		d.Cause, d.Detail = task.Lost, task.Lost.Policy().Means
-	}
-	return d
-}
-
-func (d dead) generator() string {
-	if d.Task == nil {
-		return ""
-	}
-	return d.Task.Generator
-}
-
-func (d dead) dataset() string {
-	if d.Task == nil {
-		return ""
-	}
-	return d.Task.Dataset.String()
-}
-
-// whose is the generator, and the dataset if it is not the default one.
-func (d dead) whose() string {
-	switch {
-	case d.Task == nil:
-		return "no task"
-	case d.Task.Dataset.IsZero():
-		return d.Task.Generator
-	}
-	return d.Task.Generator + " in " + d.dataset()
-}
-
-func (d dead) samples() string {
-	if d.Task == nil {
-		return "?"
-	}
-	r := d.Task.Range()
-	if d.Task.Indices != nil {
-		return fmt.Sprintf("%d of %d-%d", len(d.Task.Indices), r.Start, r.End-1)
-	}
-	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
-}
-
-// receives is how often workers were given the task. Of a message that SQS moved
-// itself only the receives of the DLQ are known, which looks are among.
-func (d dead) receives() string {
-	if n := d.Text(task.AttributeReceives); n != "" {
-		return n
-	}
-	return "?"
+// filter is what the flags choose.
+func (f *dlqFilter) filter() dlq.Filter {
+	return dlq.Filter{Causes: f.Cause, Generators: f.Generator, Dataset: f.Dataset, Since: f.Since.Time, Max: f.Max}
 }
 
 // DLQListCmd shows the DLQ.
@@ -218,70 +112,20 @@ Examples:
   ops --stack dev dlq list --each --json`
 }
 
-// Group are the dead tasks of one cause, dataset and generator.
-type Group struct {
-	Cause     task.Cause `json:"cause"`
-	Dataset   string     `json:"dataset,omitempty"`
-	Generator string     `json:"generator,omitempty"` // none: they are no tasks
-	Tasks     int        `json:"tasks"`
-	Samples   int        `json:"samples"` // that they ask for
-	First     time.Time  `json:"first"`   // when the first came here
-	Last      time.Time  `json:"last"`
-	Means     string     `json:"means"`
-	Remedy    string     `json:"remedy"`
-	Example   dead       `json:"example"` // the last one
-}
-
-func (g *Group) add(d dead) {
-	if g.Tasks++; d.Task != nil {
-		g.Samples += d.Task.Count()
-	}
-	if g.Tasks == 1 || d.Sent.Before(g.First) {
-		g.First = d.Sent
-	}
-	if g.Tasks == 1 || d.Sent.After(g.Last) {
-		g.Last, g.Example = d.Sent, d
-	}
-}
-
 // Run shows the DLQ.
 func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
-	type key struct {
-		cause              task.Cause
-		dataset, generator string
-	}
-	groups := map[key]*Group{}
-	list := []dead{}
-	err := c.each(ctx, q, func(d dead) error {
-		k := key{d.Cause, d.dataset(), d.generator()}
-		if groups[k] == nil {
-			groups[k] = &Group{Cause: d.Cause, Dataset: k.dataset, Generator: k.generator, Means: d.Cause.Policy().Means,
-				Remedy: d.Cause.Policy().Remedy}
-		}
-		groups[k].add(d)
-		if c.Each {
-			list = append(list, d)
-		}
+	list := []dlq.Message{}
+	filter := c.filter()
+	err := filter.Each(ctx, q, func(d dlq.Message) error {
+		list = append(list, d)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	sorted := []*Group{}
-	for _, g := range groups {
-		sorted = append(sorted, g)
-	}
-	slices.SortFunc(sorted, func(a, b *Group) int {
-		if c := slices.Index(task.Causes(), a.Cause) - slices.Index(task.Causes(), b.Cause); c != 0 {
-			return c
-		}
-		return cmp.Or(strings.Compare(a.Generator, b.Generator), strings.Compare(a.Dataset, b.Dataset))
-	})
-	slices.SortFunc(list, func(a, b dead) int {
-		if c := strings.Compare(string(a.Cause), string(b.Cause)); c != 0 {
-			return c
-		}
-		return a.Message.Sent.Compare(b.Message.Sent)
+	sorted := dlq.Groups(list)
+	slices.SortFunc(list, func(a, b dlq.Message) int {
+		return cmp.Or(strings.Compare(string(a.Cause), string(b.Cause)), a.Sent.Compare(b.Sent))
 	})
 	var data any = sorted
 	if c.Each {
@@ -310,25 +154,51 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 	})
 }
 
-func listGroups(w io.Writer, groups []*Group) {
+func listGroups(w io.Writer, groups []*dlq.Group) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tTASKS\tSAMPLES\tFIRST\tLAST\tEXAMPLE\tDETAIL")
 	for _, g := range groups {
 		samples := ui.Count(g.Samples)
 		if g.Example.Task == nil {
 			samples = "?"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, g.Example.whose(), ui.Count(g.Tasks), samples,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, owner(g.Example), ui.Count(g.Tasks), samples,
 			ago(g.First), ago(g.Last), g.Example.FirstID(), ui.Cut(g.Example.Detail, 120))
 	}
 }
 
-func listEach(w io.Writer, list []dead) {
+func listEach(w io.Writer, list []dlq.Message) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
 	for _, d := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, d.whose(), d.samples(), d.receives(),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, owner(d), samplesOf(d), deliveries(d),
 			ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
 	}
 }
+
+// owner is the generator, and the dataset if it is not the default one.
+func owner(d dlq.Message) string {
+	switch {
+	case d.Task == nil:
+		return "no task"
+	case d.Task.Dataset.IsZero():
+		return d.Generator()
+	}
+	return d.Generator() + " in " + d.Dataset()
+}
+
+func samplesOf(d dlq.Message) string {
+	if d.Task == nil {
+		return "?"
+	}
+	r := d.Task.Range()
+	if d.Task.Indices != nil {
+		return fmt.Sprintf("%d of %d-%d", len(d.Task.Indices), r.Start, r.End-1)
+	}
+	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
+}
+
+// deliveries is how often workers received the task. SQS does not tell it of a message
+// that it moved itself.
+func deliveries(d dlq.Message) string { return cmp.Or(d.Text(task.AttributeReceives), "?") }
 
 func ago(t time.Time) string { return ui.Span(time.Since(t)) + " ago" }
 
@@ -356,13 +226,10 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 		return err
 	}
 	saved := 0
-	err := c.each(ctx, q, func(d dead) error {
-		text, err := json.MarshalIndent(d, "", "  ")
-		if err != nil {
-			return err
-		}
+	filter := c.filter()
+	err := filter.Each(ctx, q, func(d dlq.Message) error {
 		saved++
-		return atomicfile.Write(filepath.Join(c.To, task.SafeName(d.ID)+".json"), append(text, '\n'))
+		return dlq.Save(c.To, d)
 	})
 	if err != nil {
 		return err
@@ -391,12 +258,12 @@ Examples:
 
 // Run deletes messages.
 func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
-	const enough = 1000 // to look at before everything is deleted anyway
-	look, ids, foreign := c.dlqFilter, map[string]bool{}, 0
+	const enough = 1000 // to read before everything is deleted anyway
+	filter, ids, foreign := c.filter(), map[string]bool{}, 0
 	if !c.given() {
-		look.Max = enough
+		filter.Max = enough
 	}
-	err := look.each(ctx, q, func(d dead) error {
+	err := filter.Each(ctx, q, func(d dlq.Message) error {
 		ids[d.ID] = true
 		if d.Task == nil {
 			foreign++

@@ -15,9 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -75,7 +74,7 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	var mu sync.Mutex
 	steps := 0
 	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Scratch: scratch,
-		Runs: &plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: c.Timeout},
+		Runs: probe.New(c.Timeout),
 		Progress: func(string, int) {
 			mu.Lock()
 			defer mu.Unlock()

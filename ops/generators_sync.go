@@ -22,15 +22,15 @@ import (
 type GeneratorsSyncCmd struct {
 	Names    []string `arg:"" optional:"" name:"name" help:"Only these generators. Default: all of the catalogue." predictor:"entry"`
 	Org      string   `help:"Add the generators of this GitHub organisation to the catalogue." placeholder:"NAME"`
-	Update   bool     `help:"Move the pins to the newest commits, and show what that changes."`
+	Update   bool     `help:"Fetch the newest commits, write them to catalog.lock, and show what that changes."`
 	Parallel int      `help:"Repositories fetched at once." short:"j" default:"8"`
 }
 
 // Help is the long help.
 func (*GeneratorsSyncCmd) Help() string {
-	return `catalog.yaml in the generators' folder names a repository and a commit for each generator: owner/name on GitHub, a URL, or a path. Sync fetches those that are not there at that commit, one commit deep, and leaves the others alone; run it again after an interruption. An entry without a commit gets the newest.
+	return `catalog.yaml in the generators' folder names a repository for each generator: owner/name on GitHub, a URL, or a path; catalog.lock has the commits. Sync fetches those that are not there at that commit, one commit deep, and leaves the others alone; run it again after an interruption. A generator without a commit gets the newest.
 
-A folder in which somebody works (changes, commits or branches of its own) is never touched, but named. --update moves the pin of an entry only when its newest commit could be fetched. --org asks the GitHub API what an organisation has and adds what holds examples/generate.py; give an entry 'skip: REASON' to have it left alone.
+A folder in which somebody works (changes, commits or branches of its own) is never touched, but named. --update writes the newest commit of a generator to catalog.lock once it was fetched. --org asks the GitHub API what an organisation has and adds what holds examples/generate.py to catalog.lock; give it an entry with 'skip: REASON' in catalog.yaml to leave it out. Sync never changes catalog.yaml.
 
 A token is taken from GITHUB_TOKEN, GH_TOKEN or 'gh auth token'; without one GitHub answers 60 requests an hour. Git uses your own settings for proxies and credentials. GITHUB_API_URL and GITHUB_SERVER_URL name another server.
 

@@ -11,8 +11,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -290,7 +290,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err := o.inventory().KeepLocks(ctx, st, chosen); err != nil {
 		return err
 	}
-	report, err := c.make(ctx, o, t, q, st, chosen)
+	report, err := c.makeAndVerify(ctx, o, t, q, st, chosen)
 	s.Settle(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -315,45 +315,25 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	return ui.WithHint(ui.Problem(""), "ops local up, and in another terminal: ops --stack local dlq list")
 }
 
-// make submits what is missing of a run of the chosen generators, watches, and verifies.
-func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
+// makeAndVerify makes what is missing of a run of the chosen generators, and verifies it.
+func (c *LocalRunCmd) makeAndVerify(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
 	chosen []generator.Generator) (*dataset.Report, error) {
 	o.Changing(t)
-	costs := knownCosts(o)
-	run := c.run(chosen, costs)
-	if err := c.pin(ctx, st, &run, true); err != nil {
+	costs, order := knownCosts(o), c.runOrder()
+	run := order.New(chosen, costs)
+	if _, err := order.Pin(ctx, st, &run, true); err != nil {
 		return nil, err
 	}
-	c.cut(&run, costs, t.Setting())
-	run, err := missing(ctx, st, run)
+	order.Cut(&run, costs, t.Setting())
+	run, err := runs.Missing(ctx, st, run)
 	if err != nil {
 		return nil, err
 	}
 	c.sayCommitted(o, run)
-	if tasks := run.Plan(); len(tasks) > 0 {
-		if err := st.PutRun(ctx, run); err != nil {
-			return nil, err
-		}
-		o.Say("run %s: %s for %s of %s, seed %d", run.ID, ui.Plural(len(tasks), "task"),
-			ui.Plural(countSamples(tasks), "sample"), ui.Plural(len(run.Generators), "generator"), run.Seed)
-		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
-			return nil, err
-		}
-		_, err := monitor.New(st, q, run).WatchLines(ctx, o.Output, 500*time.Millisecond, func(p *monitor.Progress) error {
-			o.Progress("samples", p.Committed, p.Expected)
-			return nil
-		})
-		if err != nil {
+	if len(run.Plan()) > 0 {
+		if err := (&runs.Sender{Target: t, Queue: q, Store: st, Out: o.Output}).Make(ctx, run); err != nil {
 			return nil, err
 		}
 	}
 	return verify(ctx, &dataset.Checker{Store: st}, run)
-}
-
-func countSamples(tasks []task.Task) int {
-	n := 0
-	for _, t := range tasks {
-		n += t.Count()
-	}
-	return n
 }

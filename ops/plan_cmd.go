@@ -14,17 +14,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -118,21 +116,22 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 	if err != nil {
 		return err
 	}
-	run := c.run(p.list, costs)
-	kept, err := c.keep(ctx, o, t, &run)
+	order := c.runOrder()
+	run := order.New(p.list, costs)
+	exists, err := c.pin(ctx, o, t, order, &run)
 	if err != nil {
 		return err
 	}
-	c.cut(&run, costs, s)
+	order.Cut(&run, costs, s)
 	if p.Estimate, err = plan.Of(run, costs, s); err != nil {
 		return unmeasured(err, c.words(), c.Samples)
 	}
 	p.Batch, p.ChunkSize, p.Format = run.Batch, run.ChunkSize, run.Format
 	p.Advice, p.OtherChunks = plan.Advise(run, costs, s)
-	if kept {
+	if exists {
 		p.OtherChunks = nil
 	}
-	if run.Format == task.Files && !kept {
+	if run.Format == task.Files && !exists {
 		shards := run
 		shards.Format = task.Tar
 		if e, err := plan.Of(shards, costs, s); err == nil {
@@ -172,13 +171,13 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *ta
 	return s, t, nil
 }
 
-// keep gives a run the format and the chunks that its dataset has, and reports whether
-// there is one. Flags that contradict it are refused, as submit does.
-func (c *PlanCmd) keep(ctx context.Context, o *Output, t *target.Target, run *task.Run) (bool, error) {
-	var err error
+// pin gives a run what its dataset pins, as submit does, and reports whether there is
+// one. A bucket that cannot be asked is taken to have none.
+func (c *PlanCmd) pin(ctx context.Context, o *Output, t *target.Target, order *runs.Order,
+	run *task.Run) (exists bool, err error) {
 	if t == nil && o.Stack == stack.Local {
 		if t, err = target.Find(ctx, o.Flags, ""); errors.Is(err, local.ErrDown) {
-			return false, nil // what it has cannot be asked
+			return false, nil
 		}
 	}
 	if t == nil || err != nil {
@@ -189,31 +188,12 @@ func (c *PlanCmd) keep(ctx context.Context, o *Output, t *target.Target, run *ta
 	if err != nil {
 		return false, err
 	}
-	m, err := st.Manifest(ctx)
-	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
+	exists, err = order.Pin(ctx, st, run, false)
+	if _, wrong := errors.AsType[*task.ContradictionError](err); err == nil || wrong {
+		return exists, err
 	}
-	if err != nil {
-		o.Say("note: the bucket does not say what the dataset has (%s); a new one is assumed", ui.Plain(err))
-		return false, nil
-	}
-	if c.Format != "" {
-		err = m.CheckFormat(run.Format)
-	}
-	for i := range run.Generators {
-		g := &run.Generators[i]
-		if c.Chunk != nil && *c.Chunk == g.ChunkSize { // else it is the catalogue's
-			err = errors.Join(err, m.CheckChunk(g.Name, *c.Chunk))
-		}
-		if has := m.Generator(g.Name); has != nil {
-			g.ChunkSize = has.ChunkSize
-		}
-	}
-	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
-		return true, ui.WithHint(wrong, "%s", wrong.Way())
-	}
-	run.Format = m.Format
-	return true, nil
+	o.Say("note: the bucket does not say what the dataset has (%s); a new one is assumed", ui.Plain(err))
+	return false, nil
 }
 
 // generators are the chosen ones: of the stack's image, or of the folder.
@@ -242,48 +222,24 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 	for _, g := range p.list {
 		names = append(names, g.Name)
 	}
-	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, names, func(line string) { o.Say("%s", line) })
+	list, err := o.inventory().PrepareFolder(ctx, names)
 	if err != nil {
 		return err
 	}
-	type result struct {
-		cost plan.Cost
-		err  error
-	}
-	results := make([]result, len(names))
-	runs := plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: canaryTimeout}
 	var done atomic.Int64
-	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(max(1, runtime.NumCPU()/2))
-	for i, name := range names {
-		group.Go(func() error {
-			r := &results[i]
-			g, err := index.Find(name)
-			switch {
-			case err != nil:
-				return err
-			case g.Problem != "":
-				r.err = &generator.Failure{Cause: task.Environment, Detail: g.Problem}
-			default:
-				r.cost, r.err = runs.Measure(limited, g, c.Canary)
-			}
-			if r.err != nil && plan.Blame(r.err) == nil {
-				return fmt.Errorf("measure %s: %w", name, r.err)
-			}
-			o.Progress("canary", int(done.Add(1)), len(names))
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
+	results, err := probe.New(canaryTimeout).MeasureAll(ctx, list, c.Canary, func() {
+		o.Progress("canary", int(done.Add(1)), len(names))
+	})
+	if err != nil {
 		return err
 	}
 	var measured []plan.Cost
 	for i, name := range names {
-		if failure := plan.Blame(results[i].err); failure != nil {
-			p.failed[name] = failure.Error()
+		if results[i].Failure != nil {
+			p.failed[name] = results[i].Failure.Error()
 			continue
 		}
-		measured = append(measured, results[i].cost)
+		measured = append(measured, results[i].Cost)
 	}
 	if len(measured) == 0 {
 		return ui.WithHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s",

@@ -10,6 +10,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -105,12 +106,12 @@ func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target,
 	if err != nil {
 		return old, err
 	}
-	run := follow(old)
-	asNow(&run, list)
-	if err := c.pin(ctx, st, &run, false); err != nil {
+	run := runs.Follow(old)
+	runs.SetCommits(&run, list)
+	if _, err := c.runOrder().Pin(ctx, st, &run, false); err != nil {
 		return run, err
 	}
-	return missing(ctx, st, run)
+	return runs.Missing(ctx, st, run)
 }
 
 // carryOut carries out a repair plan: it removes what no receipt names, fills the gaps,
@@ -120,7 +121,13 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 	if err != nil {
 		return err
 	}
-	run, err := planned(ctx, t, st, plan)
+	old := task.Run{}
+	if plan.Run != "" {
+		if old, err = findRun(ctx, st, plan.Run, t); err != nil {
+			return err
+		}
+	}
+	run, err := runs.ForPlan(plan, old, version())
 	if err != nil {
 		return err
 	}
@@ -128,14 +135,14 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 	if err != nil { // then the workers judge
 		o.Say("note: what makes the samples is not known here: %s", ui.Plain(err))
 	}
-	asNow(&run, list)
+	runs.SetCommits(&run, list)
 	if !c.DryRun {
 		o.Changing(t)
 		if err := c.confirmQueue(ctx, o, q); err != nil {
 			return err
 		}
 	}
-	if err := c.pin(ctx, st, &run, !c.DryRun); err != nil {
+	if _, err := c.runOrder().Pin(ctx, st, &run, !c.DryRun); err != nil {
 		return err
 	}
 	removed := 0
@@ -144,39 +151,12 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 			return err
 		}
 	}
-	if run, err = missing(ctx, st, run); err != nil {
-		return err
-	}
-	used, err := usedAttempt(ctx, st)
+	changed, left, err := runs.AddRepairs(ctx, st, &run, plan, c.Overwrite)
 	if err != nil {
 		return err
 	}
-	skipped, left := 0, 0
-	for _, p := range plan.Generators {
-		i := slices.IndexFunc(run.Generators, func(g task.RunGenerator) bool { return g.Name == p.Name })
-		g := &run.Generators[i]
-		refs := p.Gone
-		if c.Overwrite {
-			refs = append(slices.Clone(refs), p.Corrupt...)
-		} else {
-			left += len(p.Corrupt) + len(p.Replace) + len(p.Remove)
-		}
-		tasks, changed, err := dataset.Restorations(ctx, st, p.Name, refs)
-		if err != nil {
-			return err
-		}
-		skipped += changed
-		if c.Overwrite && len(p.Replace) > 0 {
-			again, err := replacements(ctx, st, run, *g, used, p.Replace)
-			if err != nil {
-				return err
-			}
-			tasks = append(tasks, again...)
-		}
-		g.Repairs = tasks
-	}
-	if skipped > 0 {
-		o.Say("%s changed since the plan was made, and left alone", ui.Plural(skipped, "receipt"))
+	if changed > 0 {
+		o.Say("%s changed since the plan was made, and left alone", ui.Plural(changed, "receipt"))
 	}
 	if left > 0 {
 		o.Say("left alone, for it is wrong and not gone: %s in the plan; the same with --overwrite repairs that too",
@@ -201,28 +181,6 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 		o.Say("%s removed", ui.Plural(removed, "object"))
 	}
 	return send(ctx, o, t, q, run, false)
-}
-
-// planned is the run that a plan is for, or one of the plan's generators.
-func planned(ctx context.Context, t *target.Target, st *store.Store, plan *dataset.Plan) (task.Run, error) {
-	if plan.Run != "" {
-		old, err := findRun(ctx, st, plan.Run, t)
-		if err != nil {
-			return old, err
-		}
-		for _, p := range plan.Generators {
-			if !slices.ContainsFunc(old.Generators, func(g task.RunGenerator) bool { return g.Name == p.Name }) {
-				return old, fmt.Errorf("%s is no generator of run %s", p.Name, plan.Run)
-			}
-		}
-		return follow(old), nil
-	}
-	run := task.Run{Start: plan.Range.Start, Samples: plan.Range.Len(), Batch: task.DefaultBatch,
-		ChunkSize: task.DefaultChunkSize, Format: task.Files, Version: version()}
-	for _, p := range plan.Generators {
-		run.Generators = append(run.Generators, task.RunGenerator{Name: p.Name})
-	}
-	return follow(run), nil
 }
 
 // remove removes what the plan says nothing names, after asking.
@@ -250,29 +208,49 @@ func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan
 	return len(keys), st.Delete(ctx, keys)
 }
 
-// replacements are repair tasks for samples that their generator wrote broken.
-func replacements(ctx context.Context, st *store.Store, run task.Run, g task.RunGenerator, used int,
-	indices []int) ([]task.Task, error) {
-	view := dataset.NewView(g.Name, task.Range{Start: indices[0], End: indices[len(indices)-1] + 1})
-	if err := view.Read(ctx, st); err != nil {
-		return nil, err
+// replaceDuplicates fills the gaps of a run and then replaces duplicates, in rounds.
+func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.Target, q *queue.Client,
+	st *store.Store, run task.Run, list []generator.Generator) error {
+	sender := &runs.Sender{Target: t, Queue: q, Store: st, Out: o.Output}
+	if c.DryRun {
+		run, err := sender.FirstRound(ctx, run, c.MaxDraws)
+		if err != nil {
+			return err
+		}
+		return c.printPlan(o, t, run, run.Plan())
 	}
-	return dataset.RepairTasks(run, g, dataset.NextAttempt(max(used, view.Attempt)), indices), nil
+	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
+		return err
+	}
+	o.Changing(t)
+	outcomes, err := sender.ReplaceDuplicates(ctx, c.runOrder(), run, c.MaxDraws)
+	if err != nil && ctx.Err() != nil {
+		err = ui.WithHint(err, "the same command: it continues")
+	}
+	if err != nil {
+		return err
+	}
+	if err := o.Print(outcomes, func(w io.Writer) { printOutcomes(w, outcomes) }); err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict == dataset.Failed }); i >= 0 {
+		return ui.WithHint(ui.Problem(""), "ops%s dlq list", t.Flags())
+	}
+	if slices.ContainsFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict != dataset.Distinct }) {
+		return ui.Problem("")
+	}
+	return nil
 }
 
-// usedAttempt is the highest attempt that a repair task of any run was sent with.
-func usedAttempt(ctx context.Context, st *store.Store) (int, error) {
-	ids, err := st.Runs(ctx)
-	if err != nil {
-		return 0, err
+func printOutcomes(w io.Writer, outcomes []dataset.Outcome) {
+	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tDISTINCT\tDUPLICATES\tDRAWN\tROUNDS\t")
+	for _, x := range outcomes {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", x.Generator, ui.Count(x.Wanted), ui.Count(x.Distinct),
+			ui.Count(x.Duplicates), ui.Count(x.Drawn), x.Rounds, x.Verdict)
 	}
-	used := 0
-	for _, id := range ids {
-		run, err := st.Run(ctx, id)
-		if err != nil {
-			return 0, err
+	for _, x := range outcomes {
+		if x.Verdict != dataset.Distinct {
+			fmt.Fprintln(w, x)
 		}
-		used = max(used, dataset.UsedAttempt(run))
 	}
-	return used, nil
 }

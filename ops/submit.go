@@ -6,16 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"slices"
-	"sync/atomic"
-	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -177,7 +173,7 @@ func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queu
 	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
 		return err
 	}
-	if err := c.pin(ctx, st, &run, true); err != nil {
+	if _, err := c.runOrder().Pin(ctx, st, &run, true); err != nil {
 		return err
 	}
 	if err := st.PutRun(ctx, run); err != nil {
@@ -292,59 +288,22 @@ func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *sto
 		return run, left, err
 	}
 	costs := knownCosts(o)
-	run = c.run(chosen, costs)
+	order := c.runOrder()
+	run = order.New(chosen, costs)
 	run.ID = cmp.Or(id, run.ID)
-	if err := c.pin(ctx, st, &run, false); err != nil {
+	if _, err := order.Pin(ctx, st, &run, false); err != nil {
 		return run, left, err
 	}
-	c.cut(&run, costs, t.Setting())
-	if left, err = missing(ctx, st, run); err == nil {
+	order.Cut(&run, costs, t.Setting())
+	if left, err = runs.Missing(ctx, st, run); err == nil {
 		c.sayCommitted(o, left)
 	}
 	return run, left, err
 }
 
-// follow returns a new run that makes what an earlier one does, and nothing yet.
-func follow(old task.Run) task.Run {
-	run := old
-	run.ID, run.Created, run.Missing = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC(), true
-	run.Generators = slices.Clone(old.Generators)
-	for i := range run.Generators {
-		run.Generators[i].Missing, run.Generators[i].Repairs = nil, nil
-	}
-	return run
-}
-
-// asNow gives a run the commits and locks of generators that make samples now.
-func asNow(run *task.Run, list []generator.Generator) {
-	for i := range run.Generators {
-		g := &run.Generators[i]
-		g.Commit, g.Lock = "", "" // not known
-		if now := slices.IndexFunc(list, func(x generator.Generator) bool { return x.Name == g.Name }); now >= 0 {
-			g.Commit, g.Lock = list[now].Commit, list[now].Lock
-		}
-	}
-}
-
-// missing narrows a run to what has no receipt.
-func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
-	run.Missing = true
-	there, err := dataset.CoverageOf(ctx, st, run)
-	if err != nil {
-		return run, err
-	}
-	var left []task.RunGenerator
-	for i, g := range run.Generators {
-		g.Missing = dataset.Gaps(run.Range(), there[i].Ranges)
-		left = append(left, g)
-	}
-	run.Generators = left
-	return run, nil
-}
-
 func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
-	p.Samples = countSamples(tasks)
+	p.Samples = runs.CountSamples(tasks)
 	if e, err := c.costOf(o, t, run); err == nil && t.Name != stack.Local {
 		p.Dollars = e.Make
 	}
@@ -368,42 +327,23 @@ func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []tas
 	})
 }
 
-// send sends those tasks of a run that the journal does not have, and prints
-// what to do next.
+// send sends what is left of a run, and prints what to do next.
 func send(ctx context.Context, o *Output, t *target.Target, q *queue.Client, run task.Run, resumed bool) error {
-	tasks := run.Plan()
-	j, err := openJournal(o.LocalDir, t.Name, run.ID)
-	if err != nil {
-		return err
-	}
-	defer j.close()
-	if resumed && len(j.sent) == 0 {
-		o.Say("no journal of run %s is here: all its tasks are sent, and the workers absorb what was sent before", run.ID)
-	}
-	left, places := make([]task.Task, 0, len(tasks)), make([]int, 0, len(tasks))
-	for place, x := range tasks {
-		if !j.sent[place] {
-			left, places = append(left, x), append(places, place)
-		}
-	}
 	for _, g := range run.Generators {
 		if batch, size := run.BatchOf(g), run.Chunk(g); batch%size != 0 && (!run.Missing || len(g.Missing) > 0) {
 			o.Say("note: the batch of %d is no multiple of the chunk size of %d of %s: chunks that two tasks share are made twice", batch, size, g.Name)
 			break
 		}
 	}
-	var sent atomic.Int64
-	err = q.Send(ctx, left, func(i int) error {
-		o.Progress("sending", int(sent.Add(1))+len(tasks)-len(left), len(tasks))
-		return j.add(places[i])
-	})
+	sender := runs.Sender{Target: t, Queue: q, Out: o.Output}
+	sent, err := sender.Send(ctx, o.LocalDir, run, resumed)
 	if err != nil {
-		return ui.WithHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err),
-			"ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
+		return err
 	}
-	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left), Samples: countSamples(tasks)}
+	tasks := run.Plan()
+	s := submitted{Run: run, Tasks: len(tasks), Sent: sent, Samples: runs.CountSamples(tasks)}
 	err = o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, ui.Plural(len(left), "task"), ui.Plural(s.Samples, "sample"))
+		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, ui.Plural(sent, "task"), ui.Plural(s.Samples, "sample"))
 	})
 	o.Say("next: ops%s monitor --run %s --watch%s", t.Flags(), run.ID, t.In())
 	return err

@@ -25,6 +25,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -341,7 +342,7 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 		if err != nil || p.Committed != samples || p.Expected != samples {
 			t.Errorf("trial %d: monitor: %+v, %v", trial, p, err)
 		}
-		if left, err := missing(t.Context(), c.store, run); err != nil || len(left.Plan()) != 0 {
+		if left, err := runs.Missing(t.Context(), c.store, run); err != nil || len(left.Plan()) != 0 {
 			t.Errorf("trial %d: missing: %+v, %v", trial, left.Plan(), err)
 		}
 	}

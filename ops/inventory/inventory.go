@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
@@ -20,11 +21,19 @@ type Inventory struct {
 	Say func(format string, args ...any) // to a person: what is left out, how far an environment is
 }
 
-// Folder returns the generators of the folder.
+// Folder returns the generators of the folder, with the flags that were found when
+// their environments were made on this machine.
 func (v Inventory) Folder() ([]generator.Generator, error) {
 	list, err := generator.Discover(v.Generators)
 	if err != nil {
 		return nil, ui.WithHint(err, "run ops in the checkout, or name the folder with --generators-dir")
+	}
+	if index, err := generator.LoadIndex(filepath.Join(v.LocalDir, "generators")); err == nil {
+		for i := range list {
+			if built, err := index.Find(list[i].Name); err == nil && built.Commit == list[i].Commit {
+				list[i].Flags = built.Flags
+			}
+		}
 	}
 	return list, nil
 }

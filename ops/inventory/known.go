@@ -53,9 +53,6 @@ func (v Inventory) All() ([]Known, error) {
 		default:
 			k.Environment, k.Lock, k.Python, k.Problem = b.Environment, b.Lock, b.Python, b.Problem
 			k.Ready = b.Problem == ""
-			if f.Flags.From == generator.FromContract && b.Commit == f.Commit {
-				k.Flags = b.Flags
-			}
 		}
 		list = append(list, k)
 	}

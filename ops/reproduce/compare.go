@@ -1,4 +1,4 @@
-package main
+package reproduce
 
 import (
 	"archive/tar"
@@ -19,10 +19,10 @@ import (
 )
 
 // compare compares what was made again with what the receipt says.
-func compare(was store.ReceiptSample, is sample.Sample) []Compared {
-	var list []Compared
+func compare(was store.ReceiptSample, is sample.Sample) []File {
+	var list []File
 	for _, f := range was.Files {
-		c := Compared{Name: f.Name, Verdict: "missing", Was: f.SHA256}
+		c := File{Name: f.Name, Verdict: "missing", Was: f.SHA256}
 		if i := slices.IndexFunc(is.Files, func(x sample.File) bool { return x.Name == f.Name }); i >= 0 {
 			c.Is, c.Verdict = is.Files[i].SHA256, "differs"
 		}
@@ -33,7 +33,7 @@ func compare(was store.ReceiptSample, is sample.Sample) []Compared {
 	}
 	for _, f := range is.Files {
 		if !slices.ContainsFunc(was.Files, func(x store.ReceiptFile) bool { return x.Name == f.Name }) {
-			list = append(list, Compared{Name: f.Name, Verdict: "new", Is: f.SHA256})
+			list = append(list, File{Name: f.Name, Verdict: "new", Is: f.SHA256})
 		}
 	}
 	return list
@@ -48,7 +48,7 @@ func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second samp
 			continue
 		}
 		same = false
-		if i := slices.IndexFunc(p.Files, func(f Compared) bool { return f.Name == c.Name }); i >= 0 {
+		if i := slices.IndexFunc(p.Files, func(f File) bool { return f.Name == c.Name }); i >= 0 {
 			p.Files[i].Varies = true
 		}
 	}
