@@ -30,11 +30,9 @@ type Row struct {
 	Seed        int    `json:"seed"` // that the generator was given
 	Attempt     int    `json:"attempt"`
 	Commit      string `json:"commit"`
-	Image       string `json:"image"`
 	Lock        string `json:"lock"`
 	Python      string `json:"python"`
 	Platform    string `json:"platform"`
-	RunID       string `json:"run_id"`
 	Files       []File `json:"files"` // sorted by name, all of them: prompt.txt, rubric.txt and metadata.json, too
 }
 
@@ -48,12 +46,15 @@ func (r *Row) File(name string) *File {
 	return nil
 }
 
-// File is one file of a sample. Its bytes have been compared with the receipt's hash.
+// File is one file of a sample. Its bytes have been compared with the receipt's hash. They
+// can be read until the next row is taken.
 type File struct {
 	Name   string `json:"name"`   // path in the sample: ground_truth.mp4, frames/0.png
 	Size   int64  `json:"size"`   // bytes
 	SHA256 string `json:"sha256"` // hexadecimal
 	Media  *Media `json:"media,omitempty"`
+	// SHA-256 of the file as it is in the bucket; empty unless --video has encoded it again
+	Original string `json:"original,omitempty"`
 
 	content io.ReaderAt // nil in rows that Output.Rows returns
 }
@@ -94,15 +95,18 @@ type Part struct {
 	Split     string       `json:"split"`  // empty: the part has the rows of all splits
 	Number    int          `json:"number"` // among those of its generator and split, from 0
 	Of        int          `json:"of"`     // how many those are
-	Ranges    []task.Range `json:"ranges"` // indices of its samples
 	Rows      int          `json:"rows"`
-	Bytes     int64        `json:"bytes"` // of all files of its rows
+	Bytes     int64        `json:"bytes"`  // of all files of its rows
+	Digest    string       `json:"digest"` // SHA-256 of what the receipts say of its rows
+	Ranges    []task.Range `json:"-"`      // indices of its samples
 }
 
 // Cut says how rows are cut into parts. No part has rows of two generators.
 type Cut struct {
 	Bytes   int64 // a part ends before it has more bytes than that; 0: one part for each generator (and split)
 	BySplit bool  // no part has rows of two splits
+	Memory  int64 // bytes that writing a part takes, beside the rows that are read ahead
+	Rows    bool  // Finish asks for Output.Rows
 }
 
 // Format is one form of an export. Its methods write files through an Output, with names
@@ -122,13 +126,17 @@ type Format interface {
 
 // Output is where a format writes.
 type Output interface {
-	// Create writes one file, which has its name only once write has returned nil.
-	Create(ctx context.Context, name string, write func(io.Writer) error) error
+	// Create writes one file, which has its name only once write has returned nil. The size is
+	// an estimate in bytes.
+	Create(ctx context.Context, name string, size int64, write func(io.Writer) error) error
+	// Copy writes a file of a sample as it is.
+	Copy(ctx context.Context, name string, f *File) error
 	// Rows returns all rows of the export without the bytes of their files, part by part,
 	// as Part was given them. Only for Finish.
 	Rows(ctx context.Context) iter.Seq2[*Row, error]
-	// Files returns the files that have been written, sorted by name. Only for Finish.
-	Files() []Written
+	// Files returns the files that have been written, in the order of the plan; there may be
+	// millions. Only for Finish.
+	Files(ctx context.Context) iter.Seq2[Written, error]
 	// Sample reads some rows of a generator, the first ones, with their files. Only for Finish.
 	Sample(ctx context.Context, generator string, n int) iter.Seq2[*Row, error]
 }
