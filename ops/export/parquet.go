@@ -21,7 +21,7 @@ type parquetFormat struct {
 
 func (*parquetFormat) Name() string { return "parquet" }
 
-func (*parquetFormat) Cut(shard int64) Cut { return Cut{Bytes: shard, BySplit: true} }
+func (*parquetFormat) Cut(shard int64) Cut { return Cut{Bytes: shard, BySplit: true, Memory: 2 * rowGroupBytes} }
 
 // texts are the files that are columns of text.
 var texts = []string{"prompt.txt", "rubric.txt", "metadata.json"}
@@ -33,7 +33,7 @@ var (
 	trailing = []Column{{"rubric", Text}, {"metadata", Text},
 		{"width", Int}, {"height", Int}, {"frames", Int}, {"fps", Float}, {"seconds", Float}, {"codec", Label},
 		{"pixel_format", Label}, {"fingerprint", Text}, {"seed", Int}, {"attempt", Int}, {"commit", Label},
-		{"image", Label}, {"lock", Label}, {"python", Label}, {"platform", Label}, {"run_id", Label}, {"files", Hashes}}
+		{"lock", Label}, {"python", Label}, {"platform", Label}, {"files", Hashes}}
 )
 
 // MediaColumns returns a column for each picture or video that samples have in their own folder, and the column of
@@ -126,7 +126,7 @@ func (p Part) path(extension string) string {
 }
 
 func (f *parquetFormat) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
-	return out.Create(ctx, p.path("parquet"), func(w io.Writer) error {
+	return out.Create(ctx, p.path("parquet"), p.Bytes, func(w io.Writer) error {
 		return WriteTable(w, f.columns, f.cells(rows))
 	})
 }
@@ -212,16 +212,12 @@ func (r *Row) Cell(column string) any {
 		return r.Attempt
 	case "commit":
 		return r.Commit
-	case "image":
-		return r.Image
 	case "lock":
 		return r.Lock
 	case "python":
 		return r.Python
 	case "platform":
 		return r.Platform
-	case "run_id":
-		return r.RunID
 	case "files":
 		return r.Files
 	}
@@ -230,26 +226,25 @@ func (r *Row) Cell(column string) any {
 
 // videoCell returns a fact of the row's ground_truth video.
 func (r *Row) videoCell(column string) any {
-	for _, f := range r.Files {
-		if f.Media == nil || strings.TrimSuffix(f.Name, path.Ext(f.Name)) != "ground_truth" {
-			continue
-		}
-		switch column {
-		case "width":
-			return known(f.Media.Width)
-		case "height":
-			return known(f.Media.Height)
-		case "frames":
-			return known(f.Media.Frames)
-		case "fps":
-			return known(f.Media.FPS)
-		case "seconds":
-			return known(f.Media.Seconds)
-		case "codec":
-			return known(f.Media.Codec)
-		case "pixel_format":
-			return known(f.Media.PixelFormat)
-		}
+	v := r.Video()
+	if v == nil || v.Media == nil {
+		return nil
+	}
+	switch column {
+	case "width":
+		return known(v.Media.Width)
+	case "height":
+		return known(v.Media.Height)
+	case "frames":
+		return known(v.Media.Frames)
+	case "fps":
+		return known(v.Media.FPS)
+	case "seconds":
+		return known(v.Media.Seconds)
+	case "codec":
+		return known(v.Media.Codec)
+	case "pixel_format":
+		return known(v.Media.PixelFormat)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -80,15 +81,7 @@ type File struct {
 }
 
 // Media are the facts of a picture or video. What is not known is zero.
-type Media struct {
-	Width       int     `json:"width,omitempty"`  // pixels
-	Height      int     `json:"height,omitempty"` // pixels
-	Frames      int     `json:"frames,omitempty"`
-	FPS         float64 `json:"fps,omitempty"`
-	Seconds     float64 `json:"seconds,omitempty"`
-	Codec       string  `json:"codec,omitempty"`
-	PixelFormat string  `json:"pixel_format,omitempty"`
-}
+type Media = sample.Media
 
 // NewFile returns a file with bytes of its own: one that was encoded again.
 func NewFile(name string, text []byte, media *Media) File {
