@@ -33,7 +33,7 @@ var (
 	trailing = []Column{{"rubric", Text}, {"metadata", Text},
 		{"width", Int}, {"height", Int}, {"frames", Int}, {"fps", Float}, {"seconds", Float}, {"codec", Label},
 		{"pixel_format", Label}, {"fingerprint", Text}, {"seed", Int}, {"attempt", Int}, {"commit", Label},
-		{"image", Label}, {"lock", Label}, {"python", Label}, {"platform", Label}, {"run_id", Label}, {"files", Hashes}}
+		{"lock", Label}, {"python", Label}, {"platform", Label}, {"files", Hashes}}
 )
 
 // MediaColumns returns a column for each picture or video that samples have in their own folder, and the column of
@@ -126,7 +126,7 @@ func (p Part) path(extension string) string {
 }
 
 func (f *parquetFormat) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
-	return out.Create(ctx, p.path("parquet"), func(w io.Writer) error {
+	return out.Create(ctx, p.path("parquet"), p.Bytes, func(w io.Writer) error {
 		return WriteTable(w, f.columns, f.cells(rows))
 	})
 }
@@ -212,16 +212,12 @@ func (r *Row) Cell(column string) any {
 		return r.Attempt
 	case "commit":
 		return r.Commit
-	case "image":
-		return r.Image
 	case "lock":
 		return r.Lock
 	case "python":
 		return r.Python
 	case "platform":
 		return r.Platform
-	case "run_id":
-		return r.RunID
 	case "files":
 		return r.Files
 	}
