@@ -9,8 +9,14 @@ package export
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"io"
 	"iter"
+	"os"
+	"path"
+	"slices"
+	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -46,6 +52,19 @@ func (r *Row) File(name string) *File {
 	return nil
 }
 
+// Video returns the ground truth video, or nil.
+func (r *Row) Video() *File {
+	for i := range r.Files {
+		ext := path.Ext(r.Files[i].Name)
+		if strings.TrimSuffix(r.Files[i].Name, ext) == "ground_truth" && slices.Contains(videoExtensions, ext) {
+			return &r.Files[i]
+		}
+	}
+	return nil
+}
+
+var videoExtensions = []string{".mp4", ".avi", ".webm", ".mkv", ".mov"}
+
 // File is one file of a sample. Its bytes have been compared with the receipt's hash. They
 // can be read until the next row is taken.
 type File struct {
@@ -56,7 +75,8 @@ type File struct {
 	// SHA-256 of the file as it is in the bucket; empty unless --video has encoded it again
 	Original string `json:"original,omitempty"`
 
-	content io.ReaderAt // nil in rows that Output.Rows returns
+	text  []byte   // the file, unless it is large
+	large *os.File // a temporary one, without a name
 }
 
 // Media are the facts of a picture or video. What is not known is zero.
@@ -70,22 +90,37 @@ type Media struct {
 	PixelFormat string  `json:"pixel_format,omitempty"`
 }
 
-// NewFile returns a file with the bytes of its own: one that was encoded again.
+// NewFile returns a file with bytes of its own: one that was encoded again.
 func NewFile(name string, text []byte, media *Media) File {
-	return File{Name: name, Size: int64(len(text)), SHA256: sum(text), Media: media, content: bytes.NewReader(text)}
+	return File{Name: name, Size: int64(len(text)), SHA256: sumOf(text), Media: media, text: text}
 }
 
-// Open returns a reader of the file from its beginning.
-func (f *File) Open() io.Reader { return io.NewSectionReader(f.content, 0, f.Size) }
-
-// Bytes returns the whole file. Large ones (largeFile) are on disk until then.
-func (f *File) Bytes() ([]byte, error) {
-	text := make([]byte, f.Size)
-	_, err := f.content.ReadAt(text, 0)
-	if err == io.EOF { //nolint:errorlint // ReaderAt's own
-		err = nil
+// Open returns a reader of the file from its beginning. In rows of Output.Rows it is empty.
+func (f *File) Open() io.Reader {
+	if f.large != nil {
+		return io.NewSectionReader(f.large, 0, f.Size)
 	}
-	return text, err
+	return bytes.NewReader(f.text)
+}
+
+// Bytes returns the file, which nobody may change. Large ones (largeFile) are on the disk
+// until then.
+func (f *File) Bytes() ([]byte, error) {
+	if f.large == nil {
+		return f.text, nil
+	}
+	return io.ReadAll(f.Open())
+}
+
+func sumOf(text []byte) string {
+	hash := sha256.Sum256(text)
+	return hex.EncodeToString(hash[:])
+}
+
+func (f *File) close() {
+	if f.large != nil {
+		f.large.Close()
+	}
 }
 
 // Part is a slice of the rows, in the order of their indices.

@@ -39,6 +39,7 @@ type File struct {
 	Path   string // where it lies now
 	Size   int64  // bytes
 	SHA256 string // hexadecimal
+	Media  Media  // of a video or a picture
 }
 
 // Sample is one checked sample.
@@ -358,7 +359,7 @@ func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 		file.Size, err = io.CopyBuffer(h, struct{ io.Reader }{data}, buffer) // an *os.File would take one of its own
 		if err == nil {
 			file.SHA256 = hex.EncodeToString(h.Sum(nil))
-			err = checkFile(name, data, file.Size, buffer)
+			file.Media, err = checkFile(name, data, file.Size, buffer)
 		}
 		data.Close()
 		if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare

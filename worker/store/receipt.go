@@ -60,16 +60,17 @@ type ReceiptSample struct {
 
 // ReceiptFile is one file of a sample.
 type ReceiptFile struct {
-	Name   string `json:"name"`
-	Size   int64  `json:"size"`   // bytes
-	SHA256 string `json:"sha256"` // hexadecimal
+	Name   string       `json:"name"`
+	Size   int64        `json:"size"`           // bytes
+	SHA256 string       `json:"sha256"`         // hexadecimal
+	Media  sample.Media `json:"media,omitzero"` // of a video or a picture, as its file says
 }
 
 // Described returns a sample as a receipt has it.
 func Described(s sample.Sample) ReceiptSample {
 	d := ReceiptSample{ID: s.ID, Index: s.Index, Fingerprint: s.Fingerprint}
 	for _, f := range s.Files {
-		d.Files = append(d.Files, ReceiptFile{Name: f.Name, Size: f.Size, SHA256: f.SHA256})
+		d.Files = append(d.Files, ReceiptFile{Name: f.Name, Size: f.Size, SHA256: f.SHA256, Media: f.Media})
 	}
 	return d
 }

@@ -1,0 +1,48 @@
+package export
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/vm"
+)
+
+// where is a condition on the metadata of samples.
+type where struct{ program *vm.Program }
+
+// parseWhere reads a condition, such as difficulty >= 3. An empty one is nil.
+func parseWhere(text string) (*where, error) {
+	if text == "" {
+		return nil, nil
+	}
+	// A condition must say the same whenever it is asked.
+	program, err := expr.Compile(text, expr.AsBool(), expr.AllowUndefinedVariables(), expr.DisableBuiltin("now"))
+	if err != nil {
+		line, _, _ := strings.Cut(err.Error(), "\n")
+		return nil, fmt.Errorf("--where %q: %s", text, line)
+	}
+	return &where{program}, nil
+}
+
+// holds reports whether a sample is wanted; decided is false if its metadata does not have
+// what the condition asks for, or has something of another type.
+func (w *where) holds(r *Row) (yes, decided bool) {
+	var metadata any
+	if json.Unmarshal([]byte(r.Metadata), &metadata) != nil {
+		return false, false
+	}
+	env := map[string]any{}
+	if fields, ok := metadata.(map[string]any); ok {
+		env = fields
+	}
+	for name, value := range map[string]any{"metadata": metadata, "generator": r.Generator} {
+		if _, ok := env[name]; !ok {
+			env[name] = value
+		}
+	}
+	answer, err := expr.Run(w.program, env)
+	yes, decided = answer.(bool)
+	return yes && err == nil, decided && err == nil
+}
