@@ -21,7 +21,9 @@ type parquetFormat struct {
 
 func (*parquetFormat) Name() string { return "parquet" }
 
-func (*parquetFormat) Cut(shard int64) Cut { return Cut{Bytes: shard, BySplit: true, Memory: 2 * rowGroupBytes} }
+func (*parquetFormat) Cut(shard int64) Cut {
+	return Cut{Bytes: shard, BySplit: true, Memory: 2 * rowGroupBytes}
+}
 
 // texts are the files that are columns of text.
 var texts = []string{"prompt.txt", "rubric.txt", "metadata.json"}

@@ -76,6 +76,9 @@ func (c chosen) bytes() (n int64) {
 	return n
 }
 
+// overhead is about what a row takes in a file beside the bytes of its files.
+func (c chosen) overhead() int64 { return 2<<10 + 1<<10*int64(len(c.sample.Files)) }
+
 // planner makes a plan, reading each cell once.
 type planner struct {
 	*Export
@@ -311,6 +314,7 @@ type cutter struct {
 
 type opened struct {
 	Part
+	size int64 // bytes that its file will have, nearly
 	hash hash.Hash
 }
 
@@ -319,14 +323,15 @@ func (c *cutter) add(s chosen, split string) {
 		split = ""
 	}
 	o, size := c.open[split], s.bytes()
-	if o != nil && c.cut.Bytes > 0 && o.Bytes+size > c.cut.Bytes {
+	if o != nil && c.cut.Bytes > 0 && o.size+size+s.overhead() > c.cut.Bytes {
 		o = c.next(o)
 	}
 	if o == nil {
-		o = &opened{Part{Generator: c.generator, Split: split}, sha256.New()}
+		o = &opened{Part: Part{Generator: c.generator, Split: split}, hash: sha256.New()}
 	}
 	c.open[split] = o
 	s.digest(o.hash)
+	o.size += size + s.overhead()
 	o.Ranges, o.Rows, o.Bytes = extend(o.Ranges, s.sample.Index), o.Rows+1, o.Bytes+size
 }
 
@@ -334,7 +339,7 @@ func (c *cutter) add(s chosen, split string) {
 func (c *cutter) next(o *opened) *opened {
 	o.Digest = hex.EncodeToString(o.hash.Sum(nil))
 	c.done = append(c.done, o.Part)
-	return &opened{Part{Generator: c.generator, Split: o.Split, Number: o.Number + 1}, sha256.New()}
+	return &opened{Part: Part{Generator: c.generator, Split: o.Split, Number: o.Number + 1}, hash: sha256.New()}
 }
 
 // finish returns all parts, split by split.
