@@ -108,8 +108,13 @@ func (f *parquetFormat) Check(p *Plan) error {
 
 func isOther(c Column) bool { return c.Kind == Blobs }
 
+// path is the name of a part's file, as the hub's loaders have it.
+func (p Part) path(extension string) string {
+	return fmt.Sprintf("data/%s/%s-%05d-of-%05d.%s", p.Generator, p.Split, p.Number, p.Of, extension)
+}
+
 func (f *parquetFormat) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
-	return out.Create(ctx, dataFile(p, "parquet"), p.Bytes, func(w io.Writer) error {
+	return out.Create(ctx, p.path("parquet"), p.Bytes, func(w io.Writer) error {
 		return WriteTable(w, f.columns, f.cells(rows))
 	})
 }

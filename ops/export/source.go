@@ -288,6 +288,9 @@ func (e *readError) Unwrap() error { return e.error }
 // *readError, or what failed here.
 func take(name string, from io.Reader, f store.ReceiptFile) (File, error) {
 	file := File{Name: f.Name, Size: f.Size, SHA256: f.SHA256}
+	if f.Media != (Media{}) {
+		file.Media = &f.Media
+	}
 	source := &sample.Source{Reader: from}
 	bounded := io.LimitReader(source, f.Size+1)
 	var err error

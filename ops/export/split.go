@@ -24,7 +24,7 @@ type Splits struct {
 	seen       map[[8]byte]int // split of each fingerprint, if they are lists of generators
 }
 
-var splitName = regexp.MustCompile(`^[A-Za-z0-9_]+$`) // the hub's rule is \w+(\.\w+)*
+var splitPattern = regexp.MustCompile(`^[A-Za-z0-9_]+$`) // the hub's rule is \w+(\.\w+)*
 
 // ParseSplits reads a rule: train=0.9,test=0.1 by fingerprint, or train=*,test=maze+chess
 // by generator. Without one everything is in the split train.
@@ -40,7 +40,7 @@ func ParseSplits(rule string) (*Splits, error) {
 		switch {
 		case !ok || value == "":
 			return nil, fmt.Errorf("%q must be NAME=FRACTION, NAME=GENERATOR+GENERATOR or NAME=*", part)
-		case !splitName.MatchString(name):
+		case !splitPattern.MatchString(name):
 			return nil, fmt.Errorf("the name %q may hold only letters, digits and '_'", name)
 		case slices.Contains(s.names, name):
 			return nil, fmt.Errorf("the split %s is there twice", name)

@@ -33,6 +33,11 @@ const (
 	Hashes             // []File: names, sizes and hashes
 )
 
+// String returns what a reader of a card understands.
+func (k Kind) String() string {
+	return [...]string{"text", "text", "integer", "number", "picture", "video", "files", "hashes of all files"}[k]
+}
+
 // Column is a column of a Parquet table, and a feature of the Hugging Face loader.
 type Column struct {
 	Name string

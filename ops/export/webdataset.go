@@ -3,7 +3,6 @@ package export
 import (
 	"archive/tar"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,13 +35,8 @@ func (webdataset) Check(*Plan) error { return nil }
 
 func (webdataset) Finish(context.Context, *Plan, Output) error { return nil }
 
-// dataFile is the name of a part's file as the hub's loaders expect it.
-func dataFile(p Part, extension string) string {
-	return fmt.Sprintf("data/%s/%s-%05d-of-%05d.%s", p.Generator, cmp.Or(p.Split, "all"), p.Number, p.Of, extension)
-}
-
 func (webdataset) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
-	return out.Create(ctx, dataFile(p, "tar"), p.Bytes, func(w io.Writer) error {
+	return out.Create(ctx, p.path("tar"), p.Bytes, func(w io.Writer) error {
 		archive := newTar(w)
 		for r, err := range rows {
 			if err != nil {
