@@ -8,6 +8,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -185,7 +186,22 @@ func silent(g *Generator) (list []unplayable) {
 	return list
 }
 
-// plays reports whether all current browsers play a video, described by Media.String.
+// describeVideo says what a video is: 512x512 49 frames 16 fps mpeg4 yuv420p.
+func describeVideo(m *Media) string {
+	words := []string{}
+	if m.Width > 0 {
+		words = append(words, fmt.Sprintf("%dx%d", m.Width, m.Height))
+	}
+	if m.Frames > 0 {
+		words = append(words, fmt.Sprintf("%d frames", m.Frames))
+	}
+	if m.FPS > 0 {
+		words = append(words, strconv.FormatFloat(m.FPS, 'f', -1, 64)+" fps")
+	}
+	return strings.TrimSpace(strings.Join(append(words, m.Codec, m.PixelFormat), " "))
+}
+
+// plays reports whether all current browsers play a video, described by describeVideo.
 func plays(what string) bool {
 	words := strings.Fields(what)
 	is := func(codec string) bool { return slices.Contains(words, codec) }
