@@ -37,7 +37,10 @@ type Export struct {
 	Workers int // parts that are written at once; 0: as many as there are CPUs, at least 4
 
 	// Encode changes the files of a row that was read; nil leaves them as they are.
-	Encode   func(context.Context, *Row) error
+	Encode func(context.Context, *Row) error
+	// About returns a generator's licence and repository, as catalogued; empty for what is not known. It may be nil.
+	About func(generator string) (licence, repository string)
+
 	Progress func(Progress)                   // never nil
 	Say      func(format string, args ...any) // never nil
 

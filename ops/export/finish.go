@@ -20,10 +20,16 @@ func (e *Export) finish(ctx context.Context, plan *Plan, s *Summary) error {
 	if err := e.Format.Finish(ctx, plan, out); err != nil {
 		return err
 	}
+	if err := writeCard(ctx, plan, out); err != nil {
+		return err
+	}
 	err := out.Create(ctx, manifestFile, 0, func(w io.Writer) error {
 		return encodeJSON(w, finishedPlan{1, plan.id(), plan})
 	})
 	if err != nil {
+		return err
+	}
+	if err := writeCroissant(ctx, plan, out); err != nil {
 		return err
 	}
 	return e.To.Create(ctx, sumsFile, 0, func(w io.Writer) error {

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -19,6 +18,9 @@ type parquetFormat struct {
 	names   map[string]string // column of a file; others are in other_files
 }
 
+// Parquet returns the format parquet.
+func Parquet() Format { return &parquetFormat{} }
+
 func (*parquetFormat) Name() string { return "parquet" }
 
 func (*parquetFormat) Cut(shard int64) Cut {
@@ -26,17 +28,7 @@ func (*parquetFormat) Cut(shard int64) Cut {
 }
 
 // texts are the files that are columns of text.
-var texts = []string{"prompt.txt", "rubric.txt", "metadata.json"}
-
-// Columns that every table of samples has, before and behind those of its files.
-var (
-	leading = []Column{{"key", Text}, {"generator", Label}, {"domain", Label}, {"id", Text}, {"index", Int},
-		{"split", Label}, {"prompt", Text}}
-	trailing = []Column{{"rubric", Text}, {"metadata", Text},
-		{"width", Int}, {"height", Int}, {"frames", Int}, {"fps", Float}, {"seconds", Float}, {"codec", Label},
-		{"pixel_format", Label}, {"fingerprint", Text}, {"seed", Int}, {"attempt", Int}, {"commit", Label},
-		{"lock", Label}, {"python", Label}, {"platform", Label}, {"files", Hashes}}
-)
+var texts = []string{promptFile, rubricFile, metadataFile}
 
 // MediaColumns returns a column for each picture or video that samples have in their own folder, and the column of
 // each such file. ground_truth.mp4 and ground_truth.avi of two generators are in one column, ground_truth.
@@ -50,7 +42,7 @@ func MediaColumns(p *Plan) ([]Column, map[string]string) {
 		}
 	}
 	taken := map[string]bool{"other_files": true}
-	for _, c := range slices.Concat(leading, trailing) {
+	for _, c := range RowColumns() {
 		taken[c.Name] = true
 	}
 	columns, names := []Column{}, map[string]string{}
@@ -97,18 +89,12 @@ func mediaKind(name string) (Kind, bool) {
 	}
 }
 
-// splitName is what the Hugging Face loader takes as the name of a split.
-var splitName = regexp.MustCompile(`^\w+(\.\w+)*$`)
-
 func (f *parquetFormat) Check(p *Plan) error {
-	for _, s := range p.Splits {
-		if !splitName.MatchString(s) {
-			return fmt.Errorf("split %q: the Hugging Face loader takes letters, digits and _", s)
-		}
-	}
 	media, names := MediaColumns(p)
 	f.names = names
-	f.columns = slices.Concat(leading, media)
+	columns := RowColumns()
+	prompt := slices.Index(columns, Column{"prompt", Text}) + 1
+	f.columns = slices.Concat(columns[:prompt], media)
 	for _, g := range p.Generators {
 		for name := range g.Names {
 			if names[name] == "" && !slices.Contains(texts, name) && !slices.ContainsFunc(f.columns, isOther) {
@@ -116,13 +102,13 @@ func (f *parquetFormat) Check(p *Plan) error {
 			}
 		}
 	}
-	f.columns = append(f.columns, trailing...)
+	f.columns = append(f.columns, columns[prompt:]...)
 	return nil
 }
 
 func isOther(c Column) bool { return c.Kind == Blobs }
 
-// TablePath returns the path of the file that has a part's rows.
+// path is the name of a part's file, as the hub's loaders have it.
 func (p Part) path(extension string) string {
 	return fmt.Sprintf("data/%s/%s-%05d-of-%05d.%s", p.Generator, p.Split, p.Number, p.Of, extension)
 }
@@ -183,78 +169,4 @@ func (f *parquetFormat) row(row *Row) ([]any, error) {
 		}
 	}
 	return cells, nil
-}
-
-// Cell returns what a row has in a column of texts, numbers and hashes; nil where nothing is known.
-func (r *Row) Cell(column string) any {
-	switch column {
-	case "key":
-		return r.Key
-	case "generator":
-		return r.Generator
-	case "domain":
-		return r.Domain
-	case "id":
-		return r.ID
-	case "index":
-		return r.Index
-	case "split":
-		return r.Split
-	case "prompt":
-		return r.Prompt
-	case "rubric":
-		return r.Rubric
-	case "metadata":
-		return r.Metadata
-	case "fingerprint":
-		return r.Fingerprint
-	case "seed":
-		return r.Seed
-	case "attempt":
-		return r.Attempt
-	case "commit":
-		return r.Commit
-	case "lock":
-		return r.Lock
-	case "python":
-		return r.Python
-	case "platform":
-		return r.Platform
-	case "files":
-		return r.Files
-	}
-	return r.videoCell(column)
-}
-
-// videoCell returns a fact of the row's ground_truth video.
-func (r *Row) videoCell(column string) any {
-	v := r.Video()
-	if v == nil || v.Media == nil {
-		return nil
-	}
-	switch column {
-	case "width":
-		return known(v.Media.Width)
-	case "height":
-		return known(v.Media.Height)
-	case "frames":
-		return known(v.Media.Frames)
-	case "fps":
-		return known(v.Media.FPS)
-	case "seconds":
-		return known(v.Media.Seconds)
-	case "codec":
-		return known(v.Media.Codec)
-	case "pixel_format":
-		return known(v.Media.PixelFormat)
-	}
-	return nil
-}
-
-func known[T comparable](v T) any {
-	var zero T
-	if v == zero {
-		return nil
-	}
-	return v
 }

@@ -157,6 +157,9 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 	g := &Generator{Name: name, Key: strings.ReplaceAll(name, ".", "-"), Splits: map[string]int{},
 		Names: map[string]int{}, Media: map[string]int{}, Commits: map[string]int{}, Locks: map[string]int{},
 		Images: map[string]int{}, Platforms: map[string]int{}}
+	if p.About != nil {
+		g.Licence, g.Repository = p.About(name)
+	}
 	c := &cutter{cut: p.cut, generator: name, open: map[string]*opened{}}
 	seen, domains, seeds := map[[8]byte]bool{}, map[string]bool{}, map[int]bool{}
 	var committed []task.Range
@@ -289,6 +292,9 @@ func (g *Generator) add(c chosen, split string) {
 	for _, f := range c.sample.Files {
 		g.Files++
 		g.Bytes += f.Size
+		if f.Media.Codec != "" {
+			g.Media[describeVideo(&f.Media)]++
+		}
 		shapes[shape(f.Name)] = true
 	}
 	for name := range shapes {

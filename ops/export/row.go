@@ -191,24 +191,26 @@ type Plan struct {
 
 // Generator is what the receipts say of the samples of a generator that are exported.
 type Generator struct {
-	Name      string         `json:"name"`
-	Key       string         `json:"key"` // first part of its rows' keys
-	Domains   []string       `json:"domains"`
-	Rows      int            `json:"rows"`
-	Files     int            `json:"files"`
-	Bytes     int64          `json:"bytes"`             // of the files as they are in the bucket
-	Splits    map[string]int `json:"splits"`            // rows by split
-	Names     map[string]int `json:"names"`             // how many rows have a file; those in sub-folders are counted as frames/*.png
-	Media     map[string]int `json:"media"`             // videos by "512x512 49 frames 16 fps mpeg4 yuv420p"
-	Commits   map[string]int `json:"commits"`           // rows by commit; "" is not known
-	Locks     map[string]int `json:"locks"`             // rows by hash
-	Images    map[string]int `json:"images"`            // rows by image of the worker
-	Platforms map[string]int `json:"platforms"`         // rows by "linux-x86_64, Python 3.11.2"
-	Seeds     int            `json:"seeds"`             // how many seeds its processes were given
-	Distinct  int            `json:"distinct"`          // fingerprints
-	Command   []string       `json:"command"`           // of the first receipt
-	Asked     int            `json:"asked"`             // samples that were asked for
-	Missing   []string       `json:"missing,omitempty"` // ranges that were asked for and are not there
+	Name       string         `json:"name"`
+	Licence    string         `json:"licence,omitempty"`    // SPDX identifier, as catalogued
+	Repository string         `json:"repository,omitempty"` // on GitHub: owner/name
+	Key        string         `json:"key"`                  // first part of its rows' keys
+	Domains    []string       `json:"domains"`
+	Rows       int            `json:"rows"`
+	Files      int            `json:"files"`
+	Bytes      int64          `json:"bytes"`             // of the files as they are in the bucket
+	Splits     map[string]int `json:"splits"`            // rows by split
+	Names      map[string]int `json:"names"`             // how many rows have a file; those in sub-folders are counted as frames/*.png
+	Media      map[string]int `json:"media"`             // videos by "512x512 49 frames 16 fps mpeg4 yuv420p"
+	Commits    map[string]int `json:"commits"`           // rows by commit; "" is not known
+	Locks      map[string]int `json:"locks"`             // rows by hash
+	Images     map[string]int `json:"images"`            // rows by image of the worker
+	Platforms  map[string]int `json:"platforms"`         // rows by "linux-x86_64, Python 3.11.2"
+	Seeds      int            `json:"seeds"`             // how many seeds its processes were given
+	Distinct   int            `json:"distinct"`          // fingerprints
+	Command    []string       `json:"command"`           // of the first receipt
+	Asked      int            `json:"asked"`             // samples that were asked for
+	Missing    []string       `json:"missing,omitempty"` // ranges that were asked for and are not there
 }
 
 // Options choose what is exported.

@@ -33,6 +33,11 @@ const (
 	Hashes             // []File: names, sizes and hashes
 )
 
+// String returns what a reader of a card understands.
+func (k Kind) String() string {
+	return [...]string{"text", "text", "integer", "number", "picture", "video", "files", "hashes of all files"}[k]
+}
+
 // Column is a column of a Parquet table, and a feature of the Hugging Face loader.
 type Column struct {
 	Name string
@@ -111,7 +116,7 @@ func (c Column) node() parquet.Node {
 		return parquet.Optional(parquet.List(blob))
 	case Hashes:
 		return parquet.Optional(parquet.List(parquet.Optional(parquet.Group{
-			"name": text, "sha256": text, "size": parquet.Optional(parquet.Int(64))})))
+			"name": text, "original_sha256": text, "sha256": text, "size": parquet.Optional(parquet.Int(64))})))
 	default:
 		return text
 	}
@@ -157,6 +162,7 @@ func (r *tableRow) cell(c Column, cell any) error {
 		list(r, cell, func(b Blob) parquet.Value { return textValue(b.Path) })
 	case []File:
 		list(r, cell, func(f File) parquet.Value { return textValue(f.Name) })
+		list(r, cell, func(f File) parquet.Value { return textValue(f.Original) })
 		list(r, cell, func(f File) parquet.Value { return textValue(f.SHA256) })
 		list(r, cell, func(f File) parquet.Value { return parquet.Int64Value(f.Size) })
 	default:
@@ -170,7 +176,7 @@ func (c Column) leaves() int {
 	case Image, Video, Blobs:
 		return 2
 	case Hashes:
-		return 3
+		return 4
 	default:
 		return 1
 	}
@@ -255,7 +261,7 @@ func features(columns []Column) map[string]any {
 				"bytes": value("binary"), "path": value("string")}}
 		case Hashes:
 			of[c.Name] = map[string]any{"_type": "List", "feature": map[string]any{
-				"name": value("string"), "sha256": value("string"), "size": value("int64")}}
+				"name": value("string"), "original_sha256": value("string"), "sha256": value("string"), "size": value("int64")}}
 		}
 	}
 	return of
