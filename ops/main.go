@@ -48,6 +48,7 @@ type CLI struct {
 	Resume     ResumeCmd                 `cmd:"" help:"Let workers take tasks again."`
 	Logs       LogsCmd                   `cmd:"" help:"Show what the workers log."`
 	Doctor     DoctorCmd                 `cmd:"" help:"Check that a stack can do its work, and say what to do where it cannot."`
+	Export     ExportCmd                 `cmd:"" help:"Export a dataset for trainers, hubs and evaluators."`
 	Info       InfoCmd                   `cmd:"" help:"Show the stack outputs."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print the code that makes your shell complete ops commands."`
 }

@@ -26,6 +26,12 @@ func parseWhere(text string) (*where, error) {
 	return &where{program}, nil
 }
 
+// CheckWhere reports what is wrong with a condition, or nil.
+func CheckWhere(text string) error {
+	_, err := parseWhere(text)
+	return err
+}
+
 // holds reports whether a sample is wanted; decided is false if its metadata does not have
 // what the condition asks for, or has something of another type.
 func (w *where) holds(r *Row) (yes, decided bool) {

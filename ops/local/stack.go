@@ -99,9 +99,12 @@ func objectsDir(dir string) string    { return filepath.Join(dir, "s3") }
 func generatorsDir(dir string) string { return filepath.Join(dir, "generators") }
 func outputsFile(dir string) string   { return filepath.Join(dir, "outputs.json") }
 
+// BucketDir is where the objects of the local stack lie as plain files.
+func BucketDir(dir string) string { return filepath.Join(objectsDir(dir), Bucket) }
+
 // SamplesDir is where the samples of a dataset in the local stack lie as plain files.
 func SamplesDir(dir string, d task.Dataset) string {
-	return filepath.Join(objectsDir(dir), Bucket, filepath.FromSlash(d.Prefix(task.DataKind)))
+	return filepath.Join(BucketDir(dir), filepath.FromSlash(d.Prefix(task.DataKind)))
 }
 
 // Prepare finds the generators and makes the environments that those of these
