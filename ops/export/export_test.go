@@ -175,7 +175,7 @@ func TestKilled(t *testing.T) {
 	for _, test := range []struct {
 		format, to string
 		slow       int // how slowly the number of writes until the next kill grows
-	}{{"manifest", "", 4}, {"webdataset", "s3://bucket/killed", 20}} {
+	}{{"manifest", "", 2}, {"webdataset", "s3://bucket/killed", 20}} {
 		t.Run(test.format, func(t *testing.T) {
 			t.Parallel()
 			undisturbed, dir := t.TempDir(), test.to
