@@ -22,6 +22,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
@@ -29,6 +30,7 @@ import (
 type ExportCmd struct {
 	Make   ExportMakeCmd   `cmd:"" default:"withargs" help:"Export a dataset: what 'ops export' does without a command."`
 	Verify ExportVerifyCmd `cmd:"" help:"Check the files of an export against its SHA256SUMS; needs no stack."`
+	Push   ExportPushCmd   `cmd:"" help:"Upload an export to the Hugging Face hub with its own client."`
 }
 
 // Help is the long help.
@@ -45,6 +47,7 @@ type ExportMakeCmd struct {
 	Where        string   `help:"Only samples for whose metadata.json this holds: difficulty >= 3." placeholder:"CONDITION"`
 	PerGenerator int      `help:"At most so many samples of each generator, the first ones." placeholder:"N"`
 	ShardSize    string   `help:"About how large a file of webdataset and parquet may be." default:"1GB" placeholder:"SIZE"`
+	Video        string   `help:"Encode videos again: h264, h264:832x480, @16 frames a second, x81 frames. Default: as they are." placeholder:"h264[:WxH][@FPS][xFRAMES]"`
 	Partial      bool     `help:"Export an incomplete dataset, too; the card says what is missing."`
 	Workers      int      `help:"Files that are written at once. Default: one for each CPU, at least 4." placeholder:"N"`
 }
@@ -87,6 +90,9 @@ func (c *ExportMakeCmd) Validate() error {
 	}
 	if err := export.CheckWhere(c.Where); err != nil {
 		return err
+	}
+	if _, err := export.ParseVideo(c.Video); err != nil {
+		return fmt.Errorf("--video: %w", err)
 	}
 	if size, err := parseSize(c.ShardSize); err != nil || size < 1<<20 {
 		return fmt.Errorf("--shard-size %s must be a number with a unit, such as 500MB or 1GB, and at least 1MB", c.ShardSize)
@@ -147,8 +153,23 @@ func (c *ExportMakeCmd) Run(ctx context.Context, o *Output, t *target.Target, st
 	e := &export.Export{Store: st, To: to, Format: exportFormat(c.As), Workers: c.Workers, Say: o.Say,
 		Progress: newProgress(o).show, Options: export.Options{Generators: slices.Sorted(slices.Values(c.Generator)),
 			Split: c.Split, Where: c.Where, PerGenerator: c.PerGenerator, ShardSize: shard, Partial: c.Partial}}
+	catalogue, err := generator.ReadCatalogue(o.Generators)
+	if err != nil {
+		return err
+	}
+	e.About = func(name string) (licence, repository string) {
+		return catalogue[name].Licence, catalogue[name].Repository
+	}
 	if t.Name == stack.Local {
 		e.Folder = local.BucketDir(o.LocalDir)
+	}
+	if video, _ := export.ParseVideo(c.Video); video != nil {
+		encoder, err := export.NewEncoder(ctx, *video)
+		if err != nil {
+			return ui.WithHint(err, "python3 -m pip install av, or install ffmpeg")
+		}
+		defer encoder.Close()
+		e.Encode, e.Options.Video, e.Options.Encoder = encoder.Encode, c.Video, encoder.Version
 	}
 	s, err := e.Run(ctx)
 	if err != nil {

@@ -129,7 +129,9 @@ func TestConsumers(t *testing.T) {
 	dirs := map[string]string{}
 	for _, f := range []export.Format{export.Webdataset(), export.Parquet()} {
 		dirs[f.Name()] = t.TempDir()
-		_, err := exported(t.Context(), t, export.Export{Store: st, Format: f, Options: export.Options{
+		_, err := exported(t.Context(), t, export.Export{Store: st, Format: f, About: func(string) (string, string) {
+			return "Apache-2.0", "org/repository"
+		}, Options: export.Options{
 			ShardSize: 60_000, Split: "train=0.7,test=0.3"}}, dirs[f.Name()])
 		check(t, err)
 	}

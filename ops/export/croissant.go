@@ -133,7 +133,7 @@ func (d *croissant) recordSets() []object {
 			columns = f.columns
 		}
 	case "vbvr":
-		columns, source = nil, object{"fileObject": object{"@id": "data/metadata.parquet"}}
+		columns, source = VBVRColumns(), object{"fileObject": object{"@id": "data/metadata.parquet"}}
 	}
 	var fields []object
 	for _, c := range columns {

@@ -193,7 +193,7 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 				return err
 			}
 			c.add(s, split)
-			g.add(s, split)
+			g.add(s, split, p.Options.Video)
 			seen[[8]byte(sha256Of(s.sample.Fingerprint))] = true
 			domains[s.receipt.Domain], seeds[s.receipt.Seed] = true, true
 		}
@@ -280,7 +280,7 @@ func extend(ranges []task.Range, index int) []task.Range {
 }
 
 // add counts a sample.
-func (g *Generator) add(c chosen, split string) {
+func (g *Generator) add(c chosen, split, video string) {
 	r := c.receipt
 	g.Rows++
 	g.Splits[split]++
@@ -298,7 +298,7 @@ func (g *Generator) add(c chosen, split string) {
 		if f.Media.Codec != "" {
 			g.Media[describeVideo(&f.Media)]++
 		}
-		shapes[shape(f.Name)] = true
+		shapes[shape(EncodedName(video, f.Name))] = true
 	}
 	for name := range shapes {
 		g.Names[name]++

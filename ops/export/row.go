@@ -222,4 +222,5 @@ type Options struct {
 	ShardSize    int64    `json:"shard_size,omitempty"`    // bytes
 	Partial      bool     `json:"partial,omitempty"`
 	Video        string   `json:"video,omitempty"`
+	Encoder      string   `json:"encoder,omitempty"` // of the videos: another one may give other bytes
 }

@@ -40,7 +40,7 @@ for split in splits:
               {n: f["sha256"] for n, f in want["files"].items()}, f"the hashes of {key}")
         equal((row["width"], row["height"], row["frames"], row["fps"]), (64, 48, 17, 16.0), f"the video of {key}")
     equal(sorted(seen), sorted(of(split=split)), f"the samples of {split}")
-picture = loaded[splits[0]][0]["first_frame"]
+picture = loaded[splits[0]].select_columns(["first_frame"])[0]["first_frame"]
 equal(picture.size, (16, 16), "the size of a picture")
 
 equal(sorted(datasets.get_dataset_config_names(str(export))), sorted(generators + ["all"]), "the configs")

@@ -1,4 +1,4 @@
-"""DuckDB and pyarrow: count = distinct = N, bytes are the receipts', no more than 1.05 of them, splits share nothing."""
+"""DuckDB and pyarrow: count = distinct = N, the sum of bytes is the receipts', no fingerprint is in two splits."""
 from truth import equal, export, file_bytes, of, said, samples, splits
 
 import duckdb
@@ -6,15 +6,15 @@ import pyarrow.parquet as pq
 
 files = sorted(export.glob("data/*/*.parquet"))
 glob = f"{export}/data/*/*.parquet"
-count, distinct, prints = duckdb.sql(f"select count(*), count(distinct key), count(distinct fingerprint) from '{glob}'").fetchone()
+count, distinct, prints = duckdb.sql(f"select count(*), count(distinct key), count(distinct fingerprint) from '{glob}'").fetchall()[0]
 equal((count, distinct, prints), (len(samples),) * 3, "count, distinct keys and fingerprints")
 blobs = " + ".join(
     [f"coalesce(sum(octet_length({c}.bytes)), 0)" for c in ("first_frame", "final_frame", "ground_truth", "first_video")]
-    + ["sum(coalesce(list_sum(list_transform(other_files, f -> octet_length(f.bytes))), 0))"]
+    + ["sum(coalesce(list_sum(list_transform(other_files, lambda f: octet_length(f.bytes))), 0))"]
     + [f"sum(octet_length(encode({c})))" for c in ("prompt", "rubric", "metadata")]
 )
-equal(int(duckdb.sql(f"select {blobs} from '{glob}'").fetchone()[0]), file_bytes, "the sum of all bytes")
-total = duckdb.sql(f"select sum(list_sum(list_transform(files, f -> f.size))) from '{glob}'").fetchone()[0]
+equal(int(duckdb.sql(f"select {blobs} from '{glob}'").fetchall()[0][0]), file_bytes, "the sum of all bytes")
+total = duckdb.sql(f"select sum(list_sum(list_transform(files, lambda f: f.size))) from '{glob}'").fetchall()[0][0]
 equal(int(total), file_bytes, "the sum of the sizes")
 
 keys, by_split = [], {}
