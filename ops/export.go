@@ -28,7 +28,7 @@ import (
 
 // ExportCmd exports datasets.
 type ExportCmd struct {
-	Make   ExportMakeCmd   `cmd:"" default:"withargs" hidden:"" help:"Export a dataset."`
+	Make   ExportMakeCmd   `cmd:"" default:"withargs" help:"Export a dataset: what 'ops export' does without a command."`
 	Verify ExportVerifyCmd `cmd:"" help:"Check the files of an export against its SHA256SUMS; needs no stack."`
 	Push   ExportPushCmd   `cmd:"" help:"Upload an export to the Hugging Face hub with its own client."`
 }
@@ -59,7 +59,7 @@ type exportPlace struct {
 
 // Help is the long help.
 func (*ExportMakeCmd) Help() string {
-	return `Writes a dataset in a form that trainers, hubs and evaluators open as it is:
+	return `Writes a dataset in a form that trainers, hubs and evaluators open as it is. The flags are those of 'ops export make', which may be left out:
 
   webdataset  tar files of about --shard-size for webdataset, Hugging Face streaming and Energon
   parquet     Parquet with the pictures and videos in it, for datasets, DuckDB and the hub's viewer
@@ -223,7 +223,7 @@ func (p *exportPlace) checkPlace(to string) error {
 	name, _, _ := strings.Cut(rest, "/")
 	switch {
 	case to == "":
-		return errors.New("the place must be a folder or s3://BUCKET/PREFIX")
+		return errors.New("--to must be a folder or s3://BUCKET/PREFIX")
 	case bucket && name == "":
 		return fmt.Errorf("%s must be s3://BUCKET/PREFIX", to)
 	case !bucket && strings.Contains(to, "://"):

@@ -31,6 +31,9 @@ import (
 
 func TestMain(m *testing.M) {
 	s3server.Main()
+	if os.Getenv("EXPORT_CHILD") != "" {
+		child()
+	}
 	os.Exit(m.Run())
 }
 

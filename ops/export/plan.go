@@ -219,7 +219,10 @@ func (p *planner) filter(ctx context.Context, cell *store.Cell, samples []chosen
 		if err != nil {
 			return nil, err
 		}
-		yes, decided := p.where.holds(row)
+		yes, decided, err := p.where.holds(row)
+		if err != nil {
+			return nil, err
+		}
 		if yes {
 			kept = append(kept, byIndex[row.Index])
 		}

@@ -10,7 +10,10 @@ import (
 )
 
 // where is a condition on the metadata of samples.
-type where struct{ program *vm.Program }
+type where struct {
+	text    string
+	program *vm.Program
+}
 
 // parseWhere reads a condition, such as difficulty >= 3. An empty one is nil.
 func parseWhere(text string) (*where, error) {
@@ -18,12 +21,17 @@ func parseWhere(text string) (*where, error) {
 		return nil, nil
 	}
 	// A condition must say the same whenever it is asked.
-	program, err := expr.Compile(text, expr.AsBool(), expr.AllowUndefinedVariables(), expr.DisableBuiltin("now"))
+	options := []expr.Option{expr.AllowUndefinedVariables(), expr.DisableBuiltin("now")}
+	_, err := expr.Compile(text, append(options, expr.AsBool())...)
 	if err != nil {
 		line, _, _ := strings.Cut(err.Error(), "\n")
 		return nil, fmt.Errorf("--where %q: %s", text, line)
 	}
-	return &where{program}, nil
+	program, err := expr.Compile(text, options...) // which says what else a value is than true or false
+	if err != nil {
+		return nil, err
+	}
+	return &where{text, program}, nil
 }
 
 // CheckWhere reports what is wrong with a condition, or nil.
@@ -34,10 +42,10 @@ func CheckWhere(text string) error {
 
 // holds reports whether a sample is wanted; decided is false if its metadata does not have
 // what the condition asks for, or has something of another type.
-func (w *where) holds(r *Row) (yes, decided bool) {
+func (w *where) holds(r *Row) (yes, decided bool, err error) {
 	var metadata any
 	if json.Unmarshal([]byte(r.Metadata), &metadata) != nil {
-		return false, false
+		return false, false, nil
 	}
 	env := map[string]any{}
 	if fields, ok := metadata.(map[string]any); ok {
@@ -48,7 +56,13 @@ func (w *where) holds(r *Row) (yes, decided bool) {
 			env[name] = value
 		}
 	}
-	answer, err := expr.Run(w.program, env)
-	yes, decided = answer.(bool)
-	return yes && err == nil, decided && err == nil
+	answer, failed := expr.Run(w.program, env)
+	if failed != nil || answer == nil {
+		return false, false, nil
+	}
+	yes, ok := answer.(bool)
+	if !ok {
+		return false, false, fmt.Errorf("--where %q: it comes to %v and not to true or false", w.text, answer)
+	}
+	return yes, true, nil
 }
