@@ -9,9 +9,11 @@ import av
 import av.filter
 
 
-def graph(template, filters):
+def graph(video, filters):
     chain = av.filter.Graph()
-    last = chain.add_buffer(template=template)
+    rate = video.average_rate or video.guessed_rate
+    last = chain.add("buffer", f"width={video.width}:height={video.height}:pix_fmt={video.format.name}"
+                     f":time_base={video.time_base}:frame_rate={rate}")
     for name, arguments in filters + [["buffersink", ""]]:
         node = chain.add(name, arguments) if arguments else chain.add(name)
         last.link_to(node)

@@ -83,10 +83,13 @@ func (o *VideoOptions) filters(m Media) (list [][2]string, rate string, err erro
 	rate = rational(fps)
 	switch {
 	case o.Frames > 0:
+		// In microseconds, because a video's own clock may tick once a frame. The rate picks for each of its frames the
+		// latest that is there by then, from the first to the last; to show that one, something has to follow it.
 		each := float64(o.Frames-1) / float64(max(1, m.Frames-1)) // output frames from one frame to the next
-		list = append(list, [2]string{"setpts", fmt.Sprintf("N*%.9f/(%s)/TB", each, rate)},
-			[2]string{"tpad", fmt.Sprintf("stop_mode=clone:stop=%d", o.Frames)}, [2]string{"fps", "fps=" + rate},
-			[2]string{"trim", fmt.Sprintf("end_frame=%d", o.Frames)}, [2]string{"setpts", "PTS-STARTPTS"})
+		list = append(list, [2]string{"settb", "AVTB"}, [2]string{"setpts", fmt.Sprintf("N*%.9f/(%s)/TB", each, rate)},
+			[2]string{"tpad", fmt.Sprintf("stop_mode=clone:stop=%d", int(m.FPS/fps)+2)},
+			[2]string{"fps", "fps=" + rate + ":round=up"}, [2]string{"trim", fmt.Sprintf("end_frame=%d", o.Frames)},
+			[2]string{"setpts", "PTS-STARTPTS"})
 	case o.FPS > 0:
 		list = append(list, [2]string{"fps", "fps=" + rate})
 	}
