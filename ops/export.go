@@ -8,7 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,6 +135,10 @@ func exportFormat(name string) export.Format {
 
 // Run exports.
 func (c *ExportMakeCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
+	// What is read ahead and not used any more would double, before Go collects it.
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(200 << 20)
+	}
 	m, err := manifest(ctx, st, t, t.Dataset.String())
 	if err != nil {
 		return err
@@ -315,7 +321,8 @@ func (c *ExportVerifyCmd) Run(ctx context.Context, o *Output) error {
 	defer from.Close()
 	r, err := export.Verify(ctx, from, newProgress(o).show)
 	if errors.Is(err, fs.ErrNotExist) {
-		return ui.WithHint(ui.Problem("%s has no SHA256SUMS: it is no finished export", c.From), "the same ops export again: it goes on where it was")
+		return ui.WithHint(ui.Problem("%s has no SHA256SUMS: it is no finished export", c.From),
+			"the same ops export again: it goes on where it was")
 	}
 	if err != nil {
 		return err

@@ -26,7 +26,8 @@ func python(ctx context.Context, t *testing.T, program string, args ...string) s
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, interpreter, append([]string{filepath.Join("testdata", "consumers", program)}, args...)...)
+	cmd := exec.CommandContext(ctx, interpreter, append([]string{filepath.Join("testdata", "consumers", program)},
+		args...)...)
 	cmd.Env = append(os.Environ(), "HF_HOME="+t.TempDir(), "HF_HUB_OFFLINE=1", "HF_DATASETS_DISABLE_PROGRESS_BARS=1",
 		"PYTHONDONTWRITEBYTECODE=1")
 	said, err := cmd.CombinedOutput()

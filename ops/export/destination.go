@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,8 @@ type Destination interface {
 	Read(ctx context.Context, name string, use func(io.Reader) error) error
 	// List returns the files whose names have a prefix, and their sizes.
 	List(ctx context.Context, prefix string) iter.Seq2[Written, error]
-	// Remove removes all files below a folder.
-	Remove(ctx context.Context, folder string) error
+	// RemoveAll removes all files below a folder.
+	RemoveAll(ctx context.Context, folder string) error
 	Close() error
 }
 
@@ -41,7 +42,6 @@ const state = ".export/"
 // folder is a Destination on this machine.
 type folder struct {
 	path      string
-	root      *os.Root // nothing is written outside it, not through links in it either
 	lock      *os.File
 	temporary atomic.Int64 // names that were given
 }
@@ -52,15 +52,16 @@ func OpenFolder(dir string) (Destination, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	d, err := openFolder(dir)
+	d, err := ReadFolder(dir)
 	if err != nil {
 		return nil, err
 	}
-	if errors.Is(syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
+	f := d.(*folder)
+	if errors.Is(syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
 		d.Close()
 		return nil, fmt.Errorf("another export to %s is under way", dir)
 	}
-	if err := d.root.RemoveAll(state + "tmp"); err != nil {
+	if err := os.RemoveAll(f.at(state + "tmp")); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -68,36 +69,46 @@ func OpenFolder(dir string) (Destination, error) {
 }
 
 // ReadFolder opens the folder of an export to read it.
-func ReadFolder(dir string) (Destination, error) { return openFolder(dir) }
-
-func openFolder(dir string) (*folder, error) {
-	root, err := os.OpenRoot(dir)
+func ReadFolder(dir string) (Destination, error) {
+	lock, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	d := &folder{path: dir, root: root}
-	if d.lock, err = root.Open("."); err != nil {
-		root.Close()
-		return nil, err
+	if info, err := lock.Stat(); err != nil || !info.IsDir() {
+		lock.Close()
+		return nil, cmp.Or(err, fmt.Errorf("%s is no folder", dir))
 	}
-	return d, nil
+	return &folder{path: dir, lock: lock}, nil
 }
 
 func (d *folder) String() string { return d.path }
 
-func (d *folder) Close() error { return errors.Join(d.lock.Close(), d.root.Close()) }
+func (d *folder) Close() error { return d.lock.Close() }
+
+// at is where a file lies. An *os.Root would open each folder on the way to it, which takes
+// as long as writing a small file.
+func (d *folder) at(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
+
+// OpenFile, Rename and Remove are what atomicfile needs.
+func (d *folder) OpenFile(name string, flag int, mode os.FileMode) (*os.File, error) {
+	return os.OpenFile(d.at(name), flag, mode)
+}
+
+func (d *folder) Rename(from, to string) error { return os.Rename(d.at(from), d.at(to)) }
+
+func (d *folder) Remove(name string) error { return os.Remove(d.at(name)) }
 
 func (d *folder) Create(ctx context.Context, name string, _ int64, write func(io.Writer) error) error {
-	err := errors.Join(d.root.MkdirAll(state+"tmp", 0o755), d.root.MkdirAll(path.Dir(name), 0o755))
-	if err != nil {
-		return d.failed(err)
+	for _, dir := range []string{state + "tmp", path.Dir(name)} {
+		if err := os.MkdirAll(d.at(dir), 0o755); err != nil {
+			return d.failed(err)
+		}
 	}
 	target := &writing{ctx: ctx}
-	err = atomicfile.Create(d.root, state+"tmp/"+strconv.FormatInt(d.temporary.Add(1), 10), name,
-		func(f *os.File) error {
-			target.file = f
-			return write(target)
-		})
+	err := atomicfile.Create(d, state+"tmp/"+strconv.FormatInt(d.temporary.Add(1), 10), name, func(f *os.File) error {
+		target.file = f
+		return write(target)
+	})
 	if target.failed != nil {
 		return d.failed(target.failed)
 	}
@@ -131,7 +142,7 @@ func (w *writing) Write(p []byte) (int, error) {
 }
 
 func (d *folder) Read(ctx context.Context, name string, use func(io.Reader) error) error {
-	f, err := d.root.Open(name)
+	f, err := os.Open(d.at(name))
 	if err != nil {
 		return err
 	}
@@ -155,7 +166,7 @@ func (r *reading) Read(p []byte) (int, error) {
 func (d *folder) List(ctx context.Context, prefix string) iter.Seq2[Written, error] {
 	return func(yield func(Written, error) bool) {
 		from := path.Dir(prefix + "x")
-		err := fs.WalkDir(d.root.FS(), from, func(name string, entry fs.DirEntry, err error) error {
+		err := fs.WalkDir(os.DirFS(d.path), from, func(name string, entry fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
@@ -180,9 +191,7 @@ func (d *folder) List(ctx context.Context, prefix string) iter.Seq2[Written, err
 	}
 }
 
-func (d *folder) Remove(_ context.Context, name string) error {
-	return d.root.RemoveAll(strings.TrimSuffix(name, "/"))
-}
+func (d *folder) RemoveAll(_ context.Context, name string) error { return os.RemoveAll(d.at(name)) }
 
 // prefix is a Destination in a bucket.
 type prefix struct {
@@ -227,7 +236,7 @@ func (d *prefix) List(ctx context.Context, below string) iter.Seq2[Written, erro
 	}
 }
 
-func (d *prefix) Remove(ctx context.Context, folder string) error {
+func (d *prefix) RemoveAll(ctx context.Context, folder string) error {
 	var keys []string
 	for o, err := range d.store.List(ctx, d.prefix+folder, "") {
 		if err != nil {

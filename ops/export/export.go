@@ -119,7 +119,7 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 	if err := e.finish(ctx, plan, summary); err != nil {
 		return nil, err
 	}
-	return summary, e.To.Remove(ctx, state)
+	return summary, e.To.RemoveAll(ctx, state)
 }
 
 // begin finds out whether the destination is empty, or holds the same export, finished or
@@ -132,7 +132,7 @@ func (e *Export) begin(ctx context.Context, plan *Plan) (finished bool, err erro
 			return false, err
 		}
 		if there.ID == now.ID {
-			return true, e.To.Remove(ctx, state)
+			return true, e.To.RemoveAll(ctx, state)
 		}
 		return false, e.other(there.Dataset, there.Format, there.Options, plan)
 	} else if !errors.Is(err, fs.ErrNotExist) {

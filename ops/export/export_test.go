@@ -179,7 +179,8 @@ func TestKilled(t *testing.T) {
 		t.Run(test.format, func(t *testing.T) {
 			t.Parallel()
 			undisturbed, dir := t.TempDir(), test.to
-			_, err := exported(t.Context(), t, export.Export{Store: st, Format: formats[test.format](), Options: small}, undisturbed)
+			_, err := exported(t.Context(), t, export.Export{Store: st, Format: formats[test.format](), Options: small},
+				undisturbed)
 			check(t, err)
 			if dir == "" {
 				dir = t.TempDir()
@@ -306,7 +307,8 @@ func TestIncomplete(t *testing.T) {
 	e := export.Export{Store: b.store, Format: export.Webdataset(), Options: small}
 	_, err := exported(t.Context(), t, e, dir)
 	missing, ok := errors.AsType[*export.IncompleteError](err)
-	if !ok || missing.Missing != 6 || missing.Error() != "dataset v1 is incomplete: 6 samples of maze-task-data-generator are missing" {
+	if !ok || missing.Missing != 6 ||
+		missing.Error() != "dataset v1 is incomplete: 6 samples of maze-task-data-generator are missing" {
 		t.Errorf("%v", err)
 	}
 	e.Options.Generators = []string{chess.name}
@@ -356,7 +358,8 @@ func TestDamaged(t *testing.T) {
 			b := newBucket(t)
 			b.commit(t, "v1", test.format, maze)
 			test.hurt(t, b)
-			_, err := exported(t.Context(), t, export.Export{Store: b.store, Format: export.Webdataset(), Options: small}, t.TempDir())
+			_, err := exported(t.Context(), t, export.Export{Store: b.store, Format: export.Webdataset(), Options: small},
+				t.TempDir())
 			if damage, ok := errors.AsType[*export.DamageError](err); !ok || !strings.Contains(damage.Error(), test.want) {
 				t.Errorf("%v, want %s", err, test.want)
 			}
@@ -389,7 +392,8 @@ func TestChosen(t *testing.T) {
 			{export.Options{Where: "difficulty > 9"}, `--where "difficulty > 9": no sample is like that`},
 			{export.Options{Where: "difficulty >"}, `--where "difficulty >": unexpected token EOF (1:12)`},
 			{export.Options{Where: "difficulty + 1"}, `--where "difficulty + 1": it comes to 1 and not to true or false`},
-			{export.Options{Where: `now() > date("2020-01-01")`}, `--where "now() > date(\"2020-01-01\")": no sample is like that`},
+			{export.Options{Where: `now() > date("2020-01-01")`},
+				`--where "now() > date(\"2020-01-01\")": no sample is like that`},
 		} {
 			dir := t.TempDir()
 			_, err := exported(t.Context(), t, export.Export{Store: st, Format: export.Folder(), Options: test.options}, dir)

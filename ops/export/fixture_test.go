@@ -148,7 +148,8 @@ func (b *bucket) commit(t testing.TB, name task.Dataset, format task.Format, g m
 		check(t, err)
 		r := receiptOf(name, format, g, c, list)
 		if format == task.Tar {
-			shard, err := st.PutShard(ctx, g.name, task.Chunk{Number: start / g.chunk, Cell: cell, Keep: r.Range()}, c.Epoch, list)
+			shard, err := st.PutShard(ctx, g.name, task.Chunk{Number: start / g.chunk, Cell: cell, Keep: r.Range()}, c.Epoch,
+				list)
 			check(t, err)
 			r.Shard = &shard
 		} else {
@@ -180,7 +181,8 @@ func writeSample(t testing.TB, dir string, g made, i int) sample.Sample {
 		hash := sha256.Sum256([]byte(files[name]))
 		f := sample.File{Name: name, Path: path, Size: int64(len(files[name])), SHA256: hex.EncodeToString(hash[:])}
 		if strings.HasPrefix(name, "ground_truth.") {
-			f.Media = sample.Media{Width: 64, Height: 48, Frames: 17, FPS: 16, Seconds: 1.0625, Codec: "mpeg4", PixelFormat: "yuv420p"}
+			f.Media = sample.Media{Width: 64, Height: 48, Frames: 17, FPS: 16, Seconds: 1.0625, Codec: "mpeg4",
+				PixelFormat: "yuv420p"}
 		}
 		s.Files = append(s.Files, f)
 	}

@@ -132,7 +132,8 @@ func licences(p *Plan) (any, string) {
 
 // hubLicences are those that generators are likely to have, of the hub's list.
 var hubLicences = []string{"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0",
-	"cc-by-sa-4.0", "cc-by-nc-4.0", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "unlicense", "wtfpl", "unknown"}
+	"cc-by-sa-4.0", "cc-by-nc-4.0", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "unlicense", "wtfpl",
+	"unknown"}
 
 // sizeCategory is the hub's name for a number of samples.
 func sizeCategory(n int) string {

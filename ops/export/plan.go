@@ -188,13 +188,13 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 			if p.Options.PerGenerator > 0 && g.Rows == p.Options.PerGenerator {
 				break
 			}
-			split, err := p.splits.of(name, s.sample.Fingerprint)
-			if err != nil {
+			if err := p.splits.check(name, s.sample.Fingerprint); err != nil {
 				return err
 			}
+			split := p.splits.of(name, s.sample.Fingerprint)
 			c.add(s, split)
 			g.add(s, split, p.Options.Video)
-			seen[[8]byte(sha256Of(s.sample.Fingerprint))] = true
+			seen[markOf(s.sample.Fingerprint)] = true
 			domains[s.receipt.Domain], seeds[s.receipt.Seed] = true, true
 		}
 	}
@@ -414,8 +414,3 @@ func damaged(err error) error {
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-func sha256Of(text string) []byte {
-	hash := sha256.Sum256([]byte(text))
-	return hash[:8]
-}

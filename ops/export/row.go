@@ -179,14 +179,15 @@ type Written struct {
 // Plan is what is exported. The same dataset and options always give the same plan,
 // whoever makes it and however parallel the export is.
 type Plan struct {
-	Dataset    string         `json:"dataset"`
-	Format     string         `json:"format"`
-	Seed       int            `json:"seed"` // of the dataset
-	Options    Options        `json:"options"`
-	Splits     []string       `json:"splits"` // in the order of --split; train alone by default
-	Generators []*Generator   `json:"generators"`
-	Missing    map[string]int `json:"missing,omitempty"` // samples that were asked for and are not there, by generator: only with --partial
-	Parts      []Part         `json:"parts"`
+	Dataset    string       `json:"dataset"`
+	Format     string       `json:"format"`
+	Seed       int          `json:"seed"` // of the dataset
+	Options    Options      `json:"options"`
+	Splits     []string     `json:"splits"` // in the order of --split; train alone by default
+	Generators []*Generator `json:"generators"`
+	// samples that were asked for and are not there, by generator: only with --partial
+	Missing map[string]int `json:"missing,omitempty"`
+	Parts   []Part         `json:"parts"`
 }
 
 // Generator is what the receipts say of the samples of a generator that are exported.
@@ -198,19 +199,20 @@ type Generator struct {
 	Domains    []string       `json:"domains"`
 	Rows       int            `json:"rows"`
 	Files      int            `json:"files"`
-	Bytes      int64          `json:"bytes"`             // of the files as they are in the bucket
-	Splits     map[string]int `json:"splits"`            // rows by split
-	Names      map[string]int `json:"names"`             // how many rows have a file; those in sub-folders are counted as frames/*.png
-	Media      map[string]int `json:"media"`             // videos by "512x512 49 frames 16 fps mpeg4 yuv420p"
-	Commits    map[string]int `json:"commits"`           // rows by commit; "" is not known
-	Locks      map[string]int `json:"locks"`             // rows by hash
-	Images     map[string]int `json:"images"`            // rows by image of the worker
-	Platforms  map[string]int `json:"platforms"`         // rows by "linux-x86_64, Python 3.11.2"
-	Seeds      int            `json:"seeds"`             // how many seeds its processes were given
-	Distinct   int            `json:"distinct"`          // fingerprints
-	Command    []string       `json:"command"`           // of the first receipt
-	Asked      int            `json:"asked"`             // samples that were asked for
-	Missing    []string       `json:"missing,omitempty"` // ranges that were asked for and are not there
+	Bytes      int64          `json:"bytes"`  // of the files as they are in the bucket
+	Splits     map[string]int `json:"splits"` // rows by split
+	// how many rows have a file; those in sub-folders are counted as frames/*.png
+	Names     map[string]int `json:"names"`
+	Media     map[string]int `json:"media"`             // videos by "512x512 49 frames 16 fps mpeg4 yuv420p"
+	Commits   map[string]int `json:"commits"`           // rows by commit; "" is not known
+	Locks     map[string]int `json:"locks"`             // rows by hash
+	Images    map[string]int `json:"images"`            // rows by image of the worker
+	Platforms map[string]int `json:"platforms"`         // rows by "linux-x86_64, Python 3.11.2"
+	Seeds     int            `json:"seeds"`             // how many seeds its processes were given
+	Distinct  int            `json:"distinct"`          // fingerprints
+	Command   []string       `json:"command"`           // of the first receipt
+	Asked     int            `json:"asked"`             // samples that were asked for
+	Missing   []string       `json:"missing,omitempty"` // ranges that were asked for and are not there
 }
 
 // Options choose what is exported.

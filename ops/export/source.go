@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	readAhead = 96 << 20 // bytes of all rows that have been read and not been written
+	readAhead = 48 << 20 // bytes of all rows that have been read and not been written
 	largeFile = 8 << 20  // bytes; a larger file goes through a temporary one
 	inQueue   = 32       // rows of a part that are read ahead
 )
@@ -208,10 +208,11 @@ func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Ce
 // row is what the receipt says.
 func (s *source) row(c chosen) *Row {
 	r := c.receipt
-	split, _ := s.splits.of(r.Generator, c.sample.Fingerprint)
 	key := strings.ReplaceAll(r.Generator, ".", "-")
-	return &Row{Key: fmt.Sprintf("%s_%08d", key, c.sample.Index), Generator: r.Generator, Domain: r.Domain, ID: c.sample.ID,
-		Index: c.sample.Index, Split: split, Fingerprint: c.sample.Fingerprint, Seed: r.Seed, Attempt: r.Attempt,
+	return &Row{Key: fmt.Sprintf("%s_%08d", key, c.sample.Index), Generator: r.Generator, Domain: r.Domain,
+		ID:    c.sample.ID,
+		Index: c.sample.Index, Split: s.splits.of(r.Generator, c.sample.Fingerprint), Fingerprint: c.sample.Fingerprint,
+		Seed: r.Seed, Attempt: r.Attempt,
 		Commit: r.Commit, Lock: r.Lock, Python: r.Python, Platform: r.Platform}
 }
 

@@ -102,25 +102,42 @@ func (s *Splits) checkGenerators(names []string) error {
 //
 // A fraction is compared with the first 53 bits of SHA-256("split " + fingerprint) as a
 // number in [0, 1).
-func (s *Splits) of(generator, fingerprint string) (string, error) {
+func (s *Splits) of(generator, fingerprint string) string {
+	if s.generators != nil {
+		return s.names[s.placeOf(generator)]
+	}
 	hash := sha256.Sum256([]byte("split " + fingerprint))
-	if s.generators == nil {
-		x := float64(binary.BigEndian.Uint64(hash[:8])>>11) / (1 << 53)
-		for place, until := range s.until {
-			if x < until {
-				return s.names[place], nil
-			}
+	x := float64(binary.BigEndian.Uint64(hash[:8])>>11) / (1 << 53)
+	for place, until := range s.until {
+		if x < until {
+			return s.names[place]
 		}
-		return s.names[len(s.names)-1], nil // the fractions are a little less than 1
 	}
-	place, ok := s.generators[generator]
-	if !ok {
-		place = s.rest
+	return s.names[len(s.names)-1] // the fractions are a little less than 1
+}
+
+func (s *Splits) placeOf(generator string) int {
+	if place, ok := s.generators[generator]; ok {
+		return place
 	}
-	mark := [8]byte(hash[:8])
+	return s.rest
+}
+
+// check refuses a puzzle that is in another split, too. Fractions go by the puzzle.
+func (s *Splits) check(generator, fingerprint string) error {
+	if s.generators == nil {
+		return nil
+	}
+	place, mark := s.placeOf(generator), markOf(fingerprint)
 	if there, ok := s.seen[mark]; ok && there != place {
-		return "", fmt.Errorf("a puzzle of %s (fingerprint %.40s) is in a generator of another split, too: no split by generator can keep them apart", generator, fingerprint)
+		return fmt.Errorf("a puzzle of %s (fingerprint %.40s) is in a generator of another split, too: no split by generator can keep them apart", generator, fingerprint)
 	}
 	s.seen[mark] = place
-	return s.names[place], nil
+	return nil
+}
+
+// markOf stands for a fingerprint.
+func markOf(fingerprint string) [8]byte {
+	hash := sha256.Sum256([]byte(fingerprint))
+	return [8]byte(hash[:8])
 }
