@@ -106,7 +106,7 @@ func (v *View) current() (list []draw) {
 func (v *View) Missing() []task.Range {
 	list := v.current()
 	slices.SortFunc(list, func(a, b draw) int { return int(a.index - b.index) })
-	return gaps(v.Range, func(yield func(task.Range) bool) {
+	return Gaps(v.Range, func(yield func(task.Range) bool) {
 		for _, d := range list {
 			if !yield(task.Range{Start: int(d.index), End: int(d.index) + 1}) {
 				return
@@ -171,7 +171,7 @@ func Missing(ctx context.Context, st *store.Store, generator string, r task.Rang
 		}
 		known[c.Key()] = Partial{c.ETag(), c.Committed()}
 	}
-	return gaps(r, func(yield func(task.Range) bool) {
+	return Gaps(r, func(yield func(task.Range) bool) {
 		for _, n := range names {
 			if n.State == store.Complete && !yield(n.Range) {
 				return
@@ -216,8 +216,8 @@ func Spans(list []task.Range) (texts []string) {
 	return texts
 }
 
-// gaps are the parts of a range that others, which come in order, do not cover.
-func gaps(r task.Range, covered iter.Seq[task.Range]) (list []task.Range) {
+// Gaps returns the parts of a range that others, which come in order, do not cover.
+func Gaps(r task.Range, covered iter.Seq[task.Range]) (list []task.Range) {
 	add := func(end int) {
 		if gap := (task.Range{Start: r.Start, End: min(end, r.End)}); gap.Len() > 0 {
 			list = append(list, gap)
