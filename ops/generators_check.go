@@ -17,6 +17,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -117,7 +118,7 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 
 // lockState says whether what a generator requires is locked.
 func lockState(root string, g *generator.Generator) (string, error) {
-	hash, err := generator.Locked(root, g)
+	hash, err := environment.Locked(root, g)
 	switch {
 	case err != nil:
 		return "", err
@@ -125,7 +126,7 @@ func lockState(root string, g *generator.Generator) (string, error) {
 		return "kept", nil
 	case len(g.Requirements) == 0:
 		return "", nil
-	case generator.Stale(root, g):
+	case environment.Stale(root, g):
 		return "stale", nil
 	}
 	return "missing", nil

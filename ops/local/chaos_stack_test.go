@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -47,7 +48,7 @@ var chaosGenerators = sync.OnceValues(func() (root string, err error) {
 			return "", err
 		}
 	}
-	b := generator.Builder{Root: filepath.Join(root, "source"), Dir: filepath.Join(root, "generators")}
+	b := environment.Builder{Root: filepath.Join(root, "source"), Dir: filepath.Join(root, "generators")}
 	_, err = b.Build(context.Background())
 	return root, err
 })

@@ -34,6 +34,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -108,7 +109,7 @@ func SamplesDir(dir string, d task.Dataset) string {
 // names need, or all.
 func Prepare(ctx context.Context, dir, generators string, names []string, progress func(string)) (*generator.Index,
 	error) {
-	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Names: names, Progress: progress}
+	b := environment.Builder{Root: generators, Dir: generatorsDir(dir), Names: names, Progress: progress}
 	return b.Build(ctx)
 }
 

@@ -45,11 +45,11 @@ func workOnce(text string) int {
 // python is the interpreter on the PATH itself, not a shim that starts it.
 func python(t *testing.T) string {
 	t.Helper()
-	p, err := findPython(t.Context(), "", "")
+	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
 	if err != nil {
 		t.Skip(err)
 	}
-	return p.Path
+	return strings.TrimSpace(string(out))
 }
 
 // preamble is what the test generators have in common.

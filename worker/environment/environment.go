@@ -1,4 +1,6 @@
-package generator
+// Package environment makes the Python environments of generators: from locks, which
+// it makes too, with uv.
+package environment
 
 import (
 	"cmp"
@@ -18,6 +20,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // Builder finds the generators below Root, makes the Python environments they
@@ -37,9 +42,6 @@ type Builder struct {
 	Progress func(string) // is told what happens, a line at a time; may be nil
 	Events   func(Event)  // the same for programs, one event at a time; may be nil
 }
-
-// DefaultRoot is the generators' folder of the repository.
-const DefaultRoot = "generators"
 
 // Stage says how far an environment is.
 type Stage string
@@ -94,19 +96,19 @@ const NotBuilt = "its environment has not been made yet"
 
 // Build makes what is missing and returns the new index, which it has written
 // to Dir. A generator whose requirements cannot be installed is in it with its
-// Problem; the error is for what concerns all of them, an *UnknownError for a
+// Problem; the error is for what concerns all of them, an *generator.UnknownError for a
 // name that is none, or ctx's. An interrupted Build leaves nothing that a later
 // one would take for whole.
-func (b *Builder) Build(ctx context.Context) (*Index, error) {
+func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 	root := b.Root
 	if root == "" {
-		root = DefaultRoot
+		root = generator.DefaultRoot
 	}
-	list, err := Discover(root)
+	list, err := generator.Discover(root)
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{Generators: list}
+	x := &generator.Index{Generators: list}
 	for _, name := range b.Names {
 		if _, err := x.Find(name); err != nil {
 			return nil, err
@@ -126,7 +128,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "environments"), 0o755); err != nil {
 		return nil, fmt.Errorf("build environments: %w", err)
 	}
-	last, _ := LoadIndex(dir) // what it knows is found out again where it cannot be read
+	last, _ := generator.LoadIndex(dir) // what it knows is found out again where it cannot be read
 	python, err := findPython(ctx, b.Python, "")
 	if err != nil {
 		return nil, err
@@ -190,12 +192,14 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	asking, ctx := errgroup.WithContext(ctx)
 	asking.SetLimit(runtime.NumCPU())
 	for i := range list {
-		asking.Go(func() error { return list[i].findFlags(ctx, last) })
+		asking.Go(func() error {
+			return list[i].FindFlags(ctx, last, b.Names == nil || slices.Contains(b.Names, list[i].Name))
+		})
 	}
 	if err := asking.Wait(); err != nil {
 		return nil, err
 	}
-	if err := x.write(dir); err != nil {
+	if err := x.Write(dir); err != nil {
 		return nil, fmt.Errorf("write the index of generators: %w", err)
 	}
 	return x, nil
@@ -204,7 +208,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 // members are the generators that share an environment.
 type members struct {
 	environment environment
-	generators  []*Generator
+	generators  []*generator.Generator
 }
 
 func (m members) names() []string {
@@ -227,7 +231,7 @@ func (m members) set(problem string) {
 
 // environmentsOf groups the generators that have no problem yet, in order. Those
 // with one lock share an environment.
-func environmentsOf(list []Generator, root, dir string, python interpreter) (groups []*members) {
+func environmentsOf(list []generator.Generator, root, dir string, python interpreter) (groups []*members) {
 	for i := range list {
 		g := &list[i]
 		if g.Problem != "" {
@@ -264,16 +268,16 @@ type environment struct {
 // another version of this code are not taken for these.
 const layout = "4"
 
-func newEnvironment(root, dir string, python interpreter, g *Generator) environment {
+func newEnvironment(root, dir string, python interpreter, g *generator.Generator) environment {
 	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements,
-		specifier: g.specifier, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
+		specifier: g.Pythons, of: g.Dir, file: filepath.Join(g.Dir, g.RequirementsFile),
 		locks: filepath.Join(root, LocksFolder), ownLocks: filepath.Join(dir, LocksFolder), lockFile: LockFile(g)}
 }
 
 // local is what the requirements take from the generator's folder: with a lock it
 // is what an environment is made from.
 func (e environment) local() string {
-	local := slices.DeleteFunc(normalise(e.requirements, state),
+	local := slices.DeleteFunc(requirements.Normalise(e.requirements, requirements.State),
 		func(line string) bool { return !ownFolder(e.of).MatchString(line) })
 	return strings.Join(local, "\n")
 }

@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"context"
@@ -6,19 +6,21 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 // Remake makes the environment that a generator had: from the text of a lock, nil
 // where nothing was required, and a Python of just this version, on the PATH or from
 // where uv gets them. Where there is none the environment is made from the Python
-// that Build would take, as Generator.Version says. The index stays as it is, so
+// that Build would take, as generator.Generator.Version says. The index stays as it is, so
 // workers go on with what they have.
-func (b *Builder) Remake(ctx context.Context, name string, text []byte, version string) (*Generator, error) {
-	list, err := Discover(b.Root)
+func (b *Builder) Remake(ctx context.Context, name string, text []byte, version string) (*generator.Generator, error) {
+	list, err := generator.Discover(b.Root)
 	if err != nil {
 		return nil, err
 	}
-	g, err := (&Index{Generators: list}).Find(name)
+	g, err := (&generator.Index{Generators: list}).Find(name)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +48,7 @@ func (b *Builder) Remake(ctx context.Context, name string, text []byte, version 
 		}
 	}
 	find := sync.OnceValues(func() (installer, error) { return newInstaller(ctx, dir, python, tell) })
-	m := &members{environment: newEnvironment(root, dir, python, g), generators: []*Generator{g}}
+	m := &members{environment: newEnvironment(root, dir, python, g), generators: []*generator.Generator{g}}
 	e := &m.environment
 	if e.lock = (lock{text: text}); text == nil {
 		e.requirements = nil

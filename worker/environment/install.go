@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"bytes"
@@ -17,11 +17,9 @@ import (
 	"syscall"
 	"time"
 
-	version "github.com/aquasecurity/go-pep440-version"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
-
-// The oldest Python the generators are written for is 3.11.
-const oldestMinor = 11
 
 // interpreter is a Python that environments are made from.
 type interpreter struct {
@@ -63,7 +61,7 @@ func findPython(ctx context.Context, asked, specifier string) (interpreter, erro
 		if err != nil || json.Unmarshal(out, &p) != nil {
 			continue // a stub that only tells how to install it
 		}
-		if p.Minor >= oldestMinor && p.is(specifier) {
+		if p.Minor >= requirements.OldestMinor && p.is(specifier) {
 			p.command = path
 			return p, nil
 		}
@@ -84,17 +82,7 @@ func findPython(ctx context.Context, asked, specifier string) (interpreter, erro
 }
 
 // is reports whether the interpreter is what a specifier says; every one is "".
-func (p interpreter) is(specifier string) bool {
-	if specifier == "" {
-		return true
-	}
-	said, err := version.NewSpecifiers(specifier)
-	if err != nil {
-		return false
-	}
-	v, err := version.Parse(p.Version)
-	return err == nil && said.Check(v)
-}
+func (p interpreter) is(specifier string) bool { return requirements.Allows(specifier, p.Version) }
 
 // suitable returns an interpreter that is what a specifier says: the usual one, one
 // on the PATH, or one that uv has or brings in from where it gets them.
@@ -201,7 +189,7 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w (%s): connect to the network, set PIP_INDEX_URL / PIP_FIND_LINKS or put uv %s on the PATH, then run again",
-			errNoUV, reasonIn(out), UVRelease)
+			errNoUV, cmp.Or(reasonIn(out), err.Error()), UVRelease)
 	}
 	return err
 }
@@ -228,9 +216,9 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 	var installed []string
 	hear := func(line string) {
 		m := installedPattern.FindStringSubmatch(line)
-		asked := func(line string) bool { return plainName(line) == plainName(m[1]) }
+		asked := func(line string) bool { return requirements.PlainName(line) == requirements.PlainName(m[1]) }
 		if m != nil && (m[2] != "" || slices.ContainsFunc(lines, asked)) {
-			installed = append(installed, plainName(m[1]))
+			installed = append(installed, requirements.PlainName(m[1]))
 		}
 		say(line)
 	}
@@ -247,7 +235,7 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 		if strings.TrimSpace(part.text) == "" {
 			continue
 		}
-		list := filepath.Join(e.path, requirementsFile)
+		list := filepath.Join(e.path, requirements.File)
 		if err := os.WriteFile(list, []byte(part.text+"\n"), 0o644); err != nil {
 			return fmt.Errorf("make a Python environment: %w", err)
 		}
@@ -263,7 +251,7 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 			return err
 		}
 		if err != nil {
-			return installError(e.lock.path, out)
+			return installError(e.lock.path, out, err)
 		}
 	}
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
@@ -332,12 +320,12 @@ func reasonIn(out string) (reason string) {
 			}
 		}
 	}
-	return cmp.Or(reason, lastLine(out))
+	return cmp.Or(reason, generator.LastLine(out))
 }
 
 // installError is one sentence about what uv has printed: what failed, and the way out.
-func installError(file, out string) error {
-	reason := reasonIn(out)
+func installError(file, out string, err error) error {
+	reason := cmp.Or(reasonIn(out), fmt.Sprint(err))
 	if unlockedPattern.MatchString(out) {
 		reason = "a package has no wheel for this Python and machine, and the lock has nothing that builds it (" + reason +
 			"): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --update)"
@@ -360,21 +348,21 @@ func run(ctx context.Context, dir string, argv, env []string, say func(string)) 
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second // for a descendant that left the group and holds the pipe
-	out := &lineWriter{tail: tail{limit: installerTail}, say: say}
+	out := &lineWriter{Tail: generator.Tail{Limit: installerTail}, say: say}
 	cmd.Stdout, cmd.Stderr = out, out
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		return out.String(), context.Cause(ctx)
 	}
 	if err != nil {
-		return out.String(), fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, lastLine(out.String()))
+		return out.String(), fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, generator.LastLine(out.String()))
 	}
 	return out.String(), nil
 }
 
-// lineWriter keeps the tail and hands on whole lines.
+// lineWriter keeps the generator.Tail and hands on whole lines.
 type lineWriter struct {
-	tail
+	generator.Tail
 	say  func(string)
 	rest []byte
 }
@@ -385,10 +373,10 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 		end := bytes.IndexByte(w.rest, '\n')
 		if end < 0 {
 			w.rest = w.rest[:min(len(w.rest), installerTail)]
-			return w.tail.Write(p)
+			return w.Tail.Write(p)
 		}
 		if line := strings.TrimSpace(string(w.rest[:end])); line != "" {
-			w.say(toValid(line))
+			w.say(strings.ToValidUTF8(line, "?"))
 		}
 		w.rest = w.rest[end+1:]
 	}
