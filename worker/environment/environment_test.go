@@ -417,18 +417,29 @@ func TestSharedPackages(t *testing.T) {
 	if !os.SameFile(file(0), file(1)) || os.SameFile(file(0), file(2)) {
 		t.Errorf("files %v %v %v", file(0), file(1), file(2))
 	}
-	// Without uv and without a place that has it nothing can be made, and it says so.
-	if err := os.RemoveAll(filepath.Join(dir, "installer")); err != nil {
-		t.Fatal(err)
+}
+
+// A Python that cannot bring in uv makes no environment, and the error says why.
+func TestNoUV(t *testing.T) {
+	p, err := findPython(t.Context(), "", "")
+	if err != nil {
+		t.Skip(err)
 	}
-	left, _ := filepath.Glob(filepath.Join(wheels, "uv-*"))
-	if err := os.Remove(left[0]); err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(root, "a", requirements.File), "tiny-thing\n")
-	_, err = (&Builder{Root: root, Dir: dir, Names: []string{"a"}, Online: true}).Build(t.Context())
-	if !errors.Is(err, errNoUV) || !strings.Contains(err.Error(), "No matching distribution found for uv==") ||
-		!strings.Contains(err.Error(), "or put uv "+UVRelease+" on the PATH") || strings.Contains(err.Error(), "\n") {
-		t.Errorf("without uv: %v", err)
+	for says, want := range map[string]string{
+		"ERROR: No matching distribution found for uv==1": "(No matching distribution found for uv==1): connect to the network",
+		"ensurepip is not available":                      "has no ensurepip: install python3-venv or uv " + UVRelease,
+	} {
+		bin := t.TempDir()
+		path := filepath.Join(bin, "python3")
+		write(t, path, "#!/bin/sh\ncase \"$1\" in -c) echo '{\"path\": \""+path+"\", \"version\": \""+p.Version+
+			"\", \"minor\": 11}';; *) echo '"+says+"'; exit 1;; esac\n")
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", bin+":/usr/bin:/bin")
+		_, err := (&Builder{Root: bare(t, "tiny-thing\n"), Dir: t.TempDir(), Online: true}).Build(t.Context())
+		if !errors.Is(err, errNoUV) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", says, err)
+		}
 	}
 }

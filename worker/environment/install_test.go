@@ -24,7 +24,7 @@ var uv = sync.OnceValues(func() (installer, error) {
 	if err != nil {
 		return installer{}, err
 	}
-	p, err := findPython(context.Background(), "", "")
+	p, err := usual()
 	if err != nil {
 		return installer{}, err
 	}

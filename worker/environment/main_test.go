@@ -1,11 +1,13 @@
 package environment
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -16,15 +18,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// python is the interpreter on the PATH itself, not a shim that starts it.
+// python is the interpreter on the PATH itself, not a shim that starts it, which takes
+// longer than most tests.
 func python(t *testing.T) string {
 	t.Helper()
-	p, err := findPython(t.Context(), "", "")
+	p, err := usual()
 	if err != nil {
 		t.Skip(err)
 	}
 	return p.Path
 }
+
+var usual = sync.OnceValues(func() (interpreter, error) { return findPython(context.Background(), "", "") })
 
 // preamble is what the test generators have in common.
 const preamble = `import argparse, json, os, signal, sys, time
