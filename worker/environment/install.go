@@ -84,29 +84,28 @@ func findPython(ctx context.Context, asked, specifier string) (interpreter, erro
 // is reports whether the interpreter is what a specifier says; every one is "".
 func (p interpreter) is(specifier string) bool { return requirements.Allows(specifier, p.Version) }
 
-// suitable returns an interpreter that is what a specifier says: the usual one, one
-// on the PATH, or one that uv has or brings in from where it gets them.
-func suitable(ctx context.Context, usual interpreter, specifier, dir string,
-	find func() (installer, error)) (interpreter, error) {
-	if usual.is(specifier) {
-		return usual, nil
+// suitable returns an interpreter that a specifier allows: the usual one, one on the
+// PATH, or one that uv has or brings in from where it gets them.
+func (w *workshop) suitable(ctx context.Context, specifier string) (interpreter, error) {
+	if w.python.is(specifier) {
+		return w.python, nil
 	}
 	p, missing := findPython(ctx, "", specifier)
 	if missing == nil || ctx.Err() != nil {
 		return p, missing
 	}
-	in, err := find()
+	in, err := w.uv()
 	if err != nil {
 		return p, err
 	}
-	env := append(in.settings.environ(), "UV_CACHE_DIR="+in.cacheDir(), "UV_PYTHON_INSTALL_DIR="+filepath.Join(dir,
+	env := append(in.settings.environ(), "UV_CACHE_DIR="+in.cacheDir(), "UV_PYTHON_INSTALL_DIR="+filepath.Join(w.dir,
 		"python"))
-	if _, err := run(ctx, dir, []string{in.uv, "python", "install", "--no-bin", specifier}, env,
+	if _, err := run(ctx, w.dir, []string{in.uv, "python", "install", "--no-bin", specifier}, env,
 		func(string) {}); err != nil {
 		return p, cmp.Or(context.Cause(ctx), missing)
 	}
 	cmd := exec.CommandContext(ctx, in.uv, "python", "find", "--no-project", "--managed-python", specifier)
-	cmd.Dir, cmd.Env = dir, env
+	cmd.Dir, cmd.Env = w.dir, env
 	out, err := cmd.Output()
 	if err != nil {
 		return p, cmp.Or(context.Cause(ctx), missing)
@@ -196,7 +195,7 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 
 // install makes the environment and proves that what it was made for can be
 // imported. The error is one sentence with the way out.
-func (e environment) install(ctx context.Context, find func() (installer, error), say func(string)) error {
+func (e environment) install(ctx context.Context, w *workshop, say func(string)) error {
 	// Without pip: nothing needs it, and it takes seconds.
 	if _, err := run(ctx, "", []string{e.python.Path, "-m", "venv", "--without-pip", e.path}, userEnvironment(),
 		say); err != nil {
@@ -205,7 +204,7 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 	if e.lock.text == nil {
 		return nil
 	}
-	in, err := find()
+	in, err := w.uv()
 	if err != nil {
 		return err
 	}

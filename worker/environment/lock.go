@@ -15,7 +15,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
@@ -148,32 +147,25 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := filepath.Abs(l.Dir)
-	if err != nil {
-		return nil, err
-	}
-	python, err := findPython(ctx, "", "")
-	if err != nil {
-		return nil, err
-	}
-	find := sync.OnceValues(func() (installer, error) {
-		return newInstaller(ctx, dir, python, func(e Event) {
-			if e.worthTelling() {
-				l.Progress(e.String())
-			}
-		})
+	w, err := newWorkshop(ctx, l.Dir, "", func(e Event) {
+		if e.isProgress() {
+			l.Progress(e.String())
+		}
 	})
+	if err != nil {
+		return nil, err
+	}
 	current, known := map[string]bool{}, map[string]bool{}
 	for i := range list {
 		known[list[i].Name] = true
 	}
-	for _, m := range environmentsOf(list, root, dir, python) {
+	for _, m := range environmentsOf(list, root, w) {
 		current[m.environment.lockFile] = true
 		wanted := func(name string) bool { return l.Names == nil || slices.Contains(l.Names, name) }
 		if m.environment.lockFile == "" || !slices.ContainsFunc(m.names(), wanted) {
 			continue
 		}
-		r, err := l.make(ctx, m, known, find)
+		r, err := l.lock(ctx, m, known, w)
 		if err != nil {
 			return results, err
 		}
@@ -201,9 +193,8 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	return results, nil
 }
 
-// make makes one lock, or keeps it.
-func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
-	find func() (installer, error)) (LockResult, error) {
+// lock makes one lock, or keeps it.
+func (l *Locks) lock(ctx context.Context, m *members, known map[string]bool, w *workshop) (LockResult, error) {
 	e := m.environment
 	old, err := readLock(e.locks, e.lockFile)
 	if err != nil {
@@ -215,11 +206,11 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
 	r, now := LockResult{File: e.lockFile, Generators: names, State: LockKept}, old
 	switch {
 	case old.text == nil || l.Update:
-		in, err := find()
+		in, err := w.uv()
 		if err != nil {
 			return r, err
 		}
-		if e.python, err = suitable(ctx, e.python, e.specifier, filepath.Dir(e.dir), find); err != nil {
+		if e.python, err = w.suitable(ctx, e.specifier); err != nil {
 			r.State, r.Problem = LockFailed, err.Error()
 			return r, context.Cause(ctx)
 		}

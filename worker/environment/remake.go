@@ -3,9 +3,7 @@ package environment
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
-	"sync"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
@@ -31,41 +29,32 @@ func (b *Builder) Remake(ctx context.Context, name string, text []byte, version 
 	if err != nil {
 		return nil, err
 	}
-	dir, err := filepath.Abs(b.Dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "environments"), 0o755); err != nil {
-		return nil, fmt.Errorf("make environment: %w", err)
-	}
-	python, err := findPython(ctx, b.Python, "")
-	if err != nil {
-		return nil, err
-	}
-	tell := func(e Event) {
-		if b.Progress != nil && e.worthTelling() {
+	w, err := newWorkshop(ctx, b.Dir, b.Python, func(e Event) {
+		if b.Progress != nil && e.isProgress() {
 			b.Progress(e.String())
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	find := sync.OnceValues(func() (installer, error) { return newInstaller(ctx, dir, python, tell) })
-	m := &members{environment: newEnvironment(root, dir, python, g), generators: []*generator.Generator{g}}
+	m := &members{environment: newEnvironment(root, w, g), generators: []*generator.Generator{g}}
 	e := &m.environment
 	if e.lock = (lock{text: text}); text == nil {
 		e.requirements = nil
 	} else {
 		e.lock.path = "the lock " + e.lock.id()[:12]
 	}
-	if e.python, err = suitable(ctx, python, "=="+version, dir, find); err != nil && ctx.Err() == nil {
-		e.python, err = suitable(ctx, python, e.specifier, dir, find)
+	if e.python, err = w.suitable(ctx, "=="+version); err != nil && ctx.Err() == nil {
+		e.python, err = w.suitable(ctx, e.specifier)
 	}
 	if err != nil {
 		return nil, err
 	}
 	e.identify()
 	say := func(stage Stage, detail string) {
-		tell(Event{Environment: e.id, Generators: m.names(), Stage: stage, Detail: detail})
+		w.tell(Event{Environment: e.id, Generators: m.names(), Stage: stage, Detail: detail})
 	}
-	if err := e.ensure(ctx, func(say func(string)) error { return e.install(ctx, find, say) }, say); err != nil {
+	if err := e.ensure(ctx, func(say func(string)) error { return e.install(ctx, w, say) }, say); err != nil {
 		return nil, err
 	}
 	m.set("")

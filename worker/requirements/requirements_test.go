@@ -19,7 +19,7 @@ func write(t *testing.T, path, text string) {
 
 func TestRequirements(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "txt"),
+	write(t, filepath.Join(dir, "requirements.txt"),
 		"\ufeff# header\r\nNumPy == 1.26.4   # pinned\r\n-r more/other.txt\n--extra-index-url https://example.invalid/simple\nx>=1; python_version < \"3.12\"\n./wheels/y.whl[all]\n-e pkg\n-c limits.txt\nlong==1 \\\n  --hash=sha256:00\nz @ https://example.invalid/z.whl#egg=z\n")
 	write(t, filepath.Join(dir, "more", "other.txt"), "pillow\n--requirement=third.txt")
 	write(t, filepath.Join(dir, "more", "third.txt"), "-f ../wheels\n")
@@ -37,7 +37,7 @@ func TestRequirementsRefused(t *testing.T) {
 	for _, line := range []string{"-r ../other.txt", "-r/etc/passwd", "--requirement=../x", "-c ../c.txt", "-e ..",
 		"-e /srv/pkg", "../pkg", "..", "/opt/x.whl", "-f ..",
 		"file:///etc", "x @ file:///etc/x.whl", "x@file:../x.whl", "git+file:///srv/x", "./link/pkg", "-r link/other.txt",
-		"-r txt"} {
+		"-r requirements.txt"} {
 		t.Run(line, func(t *testing.T) {
 			dir, outside := t.TempDir(), t.TempDir()
 			write(t, filepath.Join(outside, "pkg", "setup.py"), "")
