@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -29,7 +30,7 @@ func withDecoder(t *testing.T, names ...string) *generator.Index {
 			t.Fatal(err)
 		}
 	}
-	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: names,
+	index, err := (&environment.Builder{Root: root, Dir: t.TempDir(), Names: names,
 		Progress: func(line string) { t.Log(line) }}).Build(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -77,8 +77,8 @@ func ParseIndex(text []byte) (*Index, error) {
 	return x, nil
 }
 
-// write replaces the index in one step: a worker may be reading it.
-func (x *Index) write(dir string) error {
+// Write replaces the index in a folder in one step: a worker may be reading it.
+func (x *Index) Write(dir string) error {
 	text, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
 		return err

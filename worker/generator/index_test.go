@@ -18,7 +18,7 @@ func TestIndexRoundTrip(t *testing.T) {
 		{Name: "b", Problem: "broken"},
 	}}
 	for range 2 { // the second replaces the first
-		if err := want.write(dir); err != nil {
+		if err := want.Write(dir); err != nil {
 			t.Fatal(err)
 		}
 	}

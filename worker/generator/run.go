@@ -128,7 +128,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	stdout, stderr := &tail{limit: tailSize}, &tail{limit: tailSize}
+	stdout, stderr := &Tail{Limit: tailSize}, &Tail{Limit: tailSize}
 	sandbox := func(apart bool) (*exec.Cmd, error) {
 		order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...),
 			Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes, Apart: apart})
@@ -279,26 +279,26 @@ func mirror(from, to string) (count int, err error) {
 	return count, err
 }
 
-// tail keeps the end of what is written to it, and takes any amount.
-type tail struct {
-	limit int
+// Tail keeps the end of what is written to it, at most Limit bytes.
+type Tail struct {
+	Limit int
 	data  []byte
 	cut   bool
 }
 
-func (t *tail) Write(p []byte) (int, error) {
+func (t *Tail) Write(p []byte) (int, error) {
 	n := len(p)
-	if len(p) > t.limit {
-		p, t.cut = p[len(p)-t.limit:], true
+	if len(p) > t.Limit {
+		p, t.cut = p[len(p)-t.Limit:], true
 	}
-	if over := len(t.data) + len(p) - t.limit; over > 0 {
+	if over := len(t.data) + len(p) - t.Limit; over > 0 {
 		t.data, t.cut = append(t.data[:0], t.data[over:]...), true
 	}
 	t.data = append(t.data, p...)
 	return n, nil
 }
 
-func (t *tail) String() string {
+func (t *Tail) String() string {
 	text := toValid(string(t.data))
 	if t.cut {
 		return "..." + text

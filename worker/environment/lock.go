@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"bytes"
@@ -15,10 +15,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // LocksFolder has the locks, in the generators' folder: a file for each requirement
@@ -122,7 +123,7 @@ const (
 type LockResult struct {
 	File       string    `json:"file"`
 	Generators []string  `json:"generators"`
-	State      LockState `json:"state"`
+	State      LockState `json:"requirements.State"`
 	Packages   int       `json:"packages"`
 	AsOf       string    `json:"as_of,omitempty"`
 	Problem    string    `json:"problem,omitempty"`
@@ -131,14 +132,14 @@ type LockResult struct {
 // Make makes the locks that are missing, as of the newest commit among the
 // generators that share one where the index tells when packages were uploaded, and
 // removes those of requirements that a generator had before. The error is for what
-// concerns all of them, an *UnknownError for a name that is none, or ctx's.
+// concerns all of them, an *generator.UnknownError for a name that is none, or ctx's.
 func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
-	list, err := Discover(l.Root)
+	list, err := generator.Discover(l.Root)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range l.Names {
-		if _, err := (&Index{Generators: list}).Find(name); err != nil {
+		if _, err := (&generator.Index{Generators: list}).Find(name); err != nil {
 			return nil, err
 		}
 	}
@@ -146,32 +147,25 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := filepath.Abs(l.Dir)
-	if err != nil {
-		return nil, err
-	}
-	python, err := findPython(ctx, "", "")
-	if err != nil {
-		return nil, err
-	}
-	find := sync.OnceValues(func() (installer, error) {
-		return newInstaller(ctx, dir, python, func(e Event) {
-			if e.worthTelling() {
-				l.Progress(e.String())
-			}
-		})
+	w, err := newWorkshop(ctx, l.Dir, "", func(e Event) {
+		if e.isProgress() {
+			l.Progress(e.String())
+		}
 	})
+	if err != nil {
+		return nil, err
+	}
 	current, known := map[string]bool{}, map[string]bool{}
 	for i := range list {
 		known[list[i].Name] = true
 	}
-	for _, m := range environmentsOf(list, root, dir, python) {
+	for _, m := range environmentsOf(list, root, w) {
 		current[m.environment.lockFile] = true
 		wanted := func(name string) bool { return l.Names == nil || slices.Contains(l.Names, name) }
 		if m.environment.lockFile == "" || !slices.ContainsFunc(m.names(), wanted) {
 			continue
 		}
-		r, err := l.make(ctx, m, known, find)
+		r, err := l.lock(ctx, m, known, w)
 		if err != nil {
 			return results, err
 		}
@@ -199,9 +193,8 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	return results, nil
 }
 
-// make makes one lock, or keeps it.
-func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
-	find func() (installer, error)) (LockResult, error) {
+// lock makes one lock, or keeps it.
+func (l *Locks) lock(ctx context.Context, m *members, known map[string]bool, w *workshop) (LockResult, error) {
 	e := m.environment
 	old, err := readLock(e.locks, e.lockFile)
 	if err != nil {
@@ -213,11 +206,11 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
 	r, now := LockResult{File: e.lockFile, Generators: names, State: LockKept}, old
 	switch {
 	case old.text == nil || l.Update:
-		in, err := find()
+		in, err := w.uv()
 		if err != nil {
 			return r, err
 		}
-		if e.python, err = suitable(ctx, e.python, e.specifier, filepath.Dir(e.dir), find); err != nil {
+		if e.python, err = w.suitable(ctx, e.specifier); err != nil {
 			r.State, r.Problem = LockFailed, err.Error()
 			return r, context.Cause(ctx)
 		}
@@ -251,23 +244,23 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
 
 // LockFile is the name of the lock of a generator's requirement set; "" if it
 // requires nothing. It is the same on every machine.
-func LockFile(g *Generator) string {
+func LockFile(g *generator.Generator) string {
 	if len(g.Requirements) == 0 {
 		return ""
 	}
-	lines := normalise(g.Requirements, declares)
+	lines := requirements.Normalise(g.Requirements, declares)
 	for i, line := range lines {
 		lines[i] = ownFolder(g.Dir).ReplaceAllString(line, "${1}.${2}")
 	}
-	if g.specifier != "" {
-		lines = append(lines, "python"+g.specifier)
+	if g.Pythons != "" {
+		lines = append(lines, "python"+g.Pythons)
 	}
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(lines, "\n"))))[:12] + ".txt"
 }
 
 // Locked returns the hash of the lock that is kept for a generator in the
 // generators' folder: "" if it has none, or requires nothing.
-func Locked(root string, g *Generator) (string, error) {
+func Locked(root string, g *generator.Generator) (string, error) {
 	l, err := readLock(filepath.Join(root, LocksFolder), LockFile(g))
 	if err != nil || l.text == nil {
 		return "", err
@@ -275,7 +268,7 @@ func Locked(root string, g *Generator) (string, error) {
 	return l.id(), nil
 }
 
-// LockHash returns the hash of a lock, as Generator.Lock has it.
+// LockHash returns the hash of a lock, as generator.Generator.Lock has it.
 func LockHash(text []byte) string { return lock{text: text}.id() }
 
 // FindLock finds the lock with a hash in folders of locks, whatever its name. It is
@@ -298,7 +291,7 @@ func FindLock(hash string, folders ...string) ([]byte, error) {
 
 // Stale reports that the lock which is kept for a generator is of requirements it
 // had before.
-func Stale(root string, g *Generator) bool {
+func Stale(root string, g *generator.Generator) bool {
 	files, _ := filepath.Glob(filepath.Join(root, LocksFolder, "*.txt"))
 	return slices.ContainsFunc(files, func(path string) bool {
 		l, _ := readLock(filepath.Dir(path), filepath.Base(path))
@@ -399,9 +392,9 @@ func (l lock) naming(names []string) lock {
 
 // commitTime is when the newest of the generators' commits was made; zero if one
 // has none, or has been changed since.
-func commitTime(ctx context.Context, list []*Generator) (newest time.Time) {
+func commitTime(ctx context.Context, list []*generator.Generator) (newest time.Time) {
 	for _, g := range list {
-		if g.Commit == "" || strings.HasSuffix(g.Commit, dirty) {
+		if g.Commit == "" || strings.HasSuffix(g.Commit, generator.Dirty) {
 			return time.Time{}
 		}
 		out, err := exec.CommandContext(ctx, "git", "-C", g.Dir, "show", "--no-patch", "--format=%cI", g.Commit).Output()
@@ -420,11 +413,11 @@ func commitTime(ctx context.Context, list []*Generator) (newest time.Time) {
 func declares(path string) string {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {
-		return state(path)
+		return requirements.State(path)
 	}
 	var all string
-	for _, name := range []string{projectFile, "setup.py", "setup.cfg", requirementsFile} {
-		all += state(filepath.Join(path, name))
+	for _, name := range []string{requirements.ProjectFile, "setup.py", "setup.cfg", requirements.File} {
+		all += requirements.State(filepath.Join(path, name))
 	}
 	return all
 }
