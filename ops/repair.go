@@ -253,7 +253,7 @@ func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan
 // replacements are repair tasks for samples that their generator wrote broken.
 func replacements(ctx context.Context, st *store.Store, run task.Run, g task.RunGenerator, used int,
 	indices []int) ([]task.Task, error) {
-	view := dataset.NewView(g.Name, task.Range{Start: indices[0], End: indices[len(indices)-1] + 1})
+	view := dataset.View{Generator: g.Name, Range: task.Range{Start: indices[0], End: indices[len(indices)-1] + 1}}
 	if err := view.Read(ctx, st); err != nil {
 		return nil, err
 	}

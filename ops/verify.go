@@ -40,11 +40,13 @@ func (*VerifyCmd) Help() string {
 
 With --deep the contents are checked too. Pictures are decoded, videos must have their frames, shards must hold just their samples. For what need not be decoded (text, videos that were checked when they were made) the SHA-256 that S3 checked at the upload and keeps is compared with the receipt, without a download; the local stack's files can be changed behind its back, so there, and with --read, every byte is read.
 
-A --deep that was interrupted goes on where it was: it trusts that objects which it has found whole within the last seven days, whose receipts are the same to the last byte and whose sizes are still right, are still whole. --fresh trusts nothing.
+A --deep that was interrupted goes on where it was: it trusts that objects which it has found healthy within the last seven days, whose receipts are unchanged and whose sizes are still right, are still healthy. --fresh trusts nothing.
 
 What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. The command that repairs it is printed at the end.
 
-Exit status 0: whole. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops repair --duplicates' replaces them as far as it can.
+Without flags it checks the newest run: the last line names the run, or the samples, that were checked.
+
+Exit status 0: complete. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops repair --duplicates' replaces them as far as it can.
 
 Examples:
   ops --stack dev verify
@@ -167,7 +169,7 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.In())
 	}
 	plan := report.Plan(st.Bucket())
-	damaged := plan.Overwrites() || plan.Restores()
+	damaged, overwrites := plan.Needs()
 	switch {
 	case damaged && !c.Deep:
 		return ui.WithHint(wrong, "ops%s verify --deep %s", t.Flags(), again)
@@ -180,7 +182,7 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 	}
 	o.Say("repair plan: %s", path)
 	overwrite := ""
-	if plan.Overwrites() {
+	if overwrites {
 		overwrite = " --overwrite"
 	}
 	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), path, overwrite, t.In())
@@ -214,10 +216,8 @@ func printReport(w io.Writer, r *dataset.Report) {
 		if len(g.Missing) > 0 {
 			fmt.Fprintf(w, "%s: missing %s\n", g.Name, ui.Some(g.Missing, 10))
 		}
-		for _, kind := range dataset.Kinds() {
-			if n := g.Damaged[kind]; n > 0 {
-				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, ui.Count(n), kind, kind.Means())
-			}
+		for _, kind := range slices.Sorted(maps.Keys(g.Damaged)) {
+			fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, ui.Count(g.Damaged[kind]), kind, kind.Means())
 			shown := 0
 			for _, d := range g.Examples {
 				if d.Kind == kind {

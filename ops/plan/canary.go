@@ -89,7 +89,7 @@ func (r *Runs) once(ctx context.Context, g *generator.Generator, n int) (tried, 
 }
 
 // contention is for how long something on this machine has waited for a CPU since
-// it was started; 0 where the kernel does not tell. What a generator took longer
+// it was started; 0 if the kernel does not report it. What a generator took longer
 // for that reason is not its own.
 func contention() time.Duration {
 	text, err := os.ReadFile("/proc/pressure/cpu")

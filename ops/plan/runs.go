@@ -32,7 +32,7 @@ func (r *Runs) Run(ctx context.Context, q generator.Request) (generator.Result, 
 	return generator.Run(ctx, q)
 }
 
-// Retry does what runs a generator, with others beside it. Where memory or disk were
+// Retry does what runs a generator, with others beside it. If memory or disk were
 // too short for it, it is done once more, alone, as a worker would: only then they
 // count as too little.
 func (r *Runs) Retry(do func() error) error {
@@ -57,7 +57,7 @@ func Collect(g *generator.Generator, output string, samples int) (domain string,
 		FilesVary: g.FilesVary})
 }
 
-// Blame returns the failure that an error of a run or of Collect is, or nil where
+// Blame returns the failure that an error of a run or of Collect is, or nil if
 // something else than the generator is to blame.
 func Blame(err error) *generator.Failure {
 	if f, ok := errors.AsType[*generator.Failure](err); ok {
