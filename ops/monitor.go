@@ -15,19 +15,19 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// MonitorCmd shows how far a run is.
+// MonitorCmd shows the progress of a run.
 type MonitorCmd struct {
 	inDataset
 	Run_     string  `help:"Run to show. Default: the newest." name:"run" placeholder:"ID"`
-	Watch    bool    `help:"Go on until the run is done: a live view on a terminal, a line per poll elsewhere." short:"w"`
+	Watch    bool    `help:"Continue until the run is done: a live view on a terminal, else a line per poll." short:"w"`
 	Interval float64 `help:"Seconds between two polls." default:"5"`
 }
 
 // Help is the long help.
 func (*MonitorCmd) Help() string {
-	return `Counts come from the receipts, so they are what is committed in the bucket. So does the rate: it is that of the last two minutes, and the ETA is computed from it.
+	return `Counts come from the receipts: they are what is committed in the bucket. The rate is that of the last two minutes, and the ETA follows from it.
 
-Until the run is complete, its cost is the figure of 'ops plan' times the progress, if each of its generators was measured. When it is complete, the cost comes from its receipts: from what the generators took it follows how long the workers ran. Failed tries are in neither; the bill comes from AWS. The local stack costs nothing: it shows what Lambda would cost.
+Until the run is complete, its cost is the estimate of 'ops plan' times the progress, if each of its generators was measured. Then it comes from the receipts: they record what the generators took, and the time of the workers follows from that. Neither has failed attempts; the bill comes from AWS. The local stack costs nothing: it shows what Lambda would cost.
 
 With --watch it ends with exit status 0 when the run is complete, and with 2 when the queue is empty and it is not. SQS counts up to a minute late, so a queue counts as empty after 90 seconds without messages; the local one counts exactly. Leaving the live view with q ends with 0: the run continues.
 
@@ -68,10 +68,10 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 	if err != nil {
 		return err
 	}
-	return verdict(t, p)
+	return incomplete(t, p)
 }
 
-// findRun returns a run, the newest if no id is given. For an id that is none it
+// findRun returns a run, the newest if no id is given. The error for an unknown id
 // names the newest ones.
 func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) (task.Run, error) {
 	if id != "" {
@@ -94,8 +94,8 @@ func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) 
 	return st.Run(ctx, ids[0])
 }
 
-// verdict is the end of a watch: nil for a complete run.
-func verdict(t *target.Target, p *monitor.Progress) error {
+// incomplete is the error of a watch that ended: nil if the run is complete.
+func incomplete(t *target.Target, p *monitor.Progress) error {
 	if p.Complete() {
 		return nil
 	}

@@ -39,7 +39,7 @@ type Listed struct {
 
 // Help is the long help.
 func (*ResultsListCmd) Help() string {
-	return `Reads the receipts of every run. BYTES is what the samples take as files, also where they are stored in shards.
+	return `Reads the receipts of every run. SIZE is that of the samples as files, even if they are stored in shards.
 
 Examples:
   ops --stack dev results list

@@ -45,7 +45,7 @@ type inspection struct {
 
 	mu        sync.Mutex      // of the report and of what follows
 	stored    map[uint64]bool // objects that no receipt names so far, by hash of key and size
-	committed []int           // indices
+	committed []task.Range
 	missing   []task.Range
 	chunks    map[uint64]int // receipts by hash of their samples' fingerprints
 	corrupt   map[Ref]bool   // receipts with damaged objects; false if these are only missing
@@ -310,7 +310,7 @@ func (i *inspection) record(r store.Receipt) (objects []object) {
 		}
 		samples++
 		_, _ = prints.WriteString(s.Fingerprint + "\n")
-		i.committed = append(i.committed, s.Index)
+		i.committed = append(i.committed, task.Range{Start: s.Index, End: s.Index + 1})
 		for _, f := range s.Files {
 			if i.report.Bytes += f.Size; r.Shard == nil {
 				add(r.Dataset.FileKey(i.name, s.ID, f.Name), f.Size, s, f)
@@ -366,12 +366,7 @@ func (i *inspection) damaged(r store.Receipt, d Damage) {
 // findStrays lists again, if objects are left that no receipt names. One can be removed
 // if its samples are all committed; else whoever makes them deals with it.
 func (i *inspection) findStrays(ctx context.Context) error {
-	slices.Sort(i.committed)
-	missing := gaps{rest: i.view.Range}
-	for _, index := range i.committed {
-		missing.cover(task.Range{Start: index, End: index + 1})
-	}
-	i.missing = missing.end()
+	i.missing = Gaps(i.view.Range, i.committed)
 	if len(i.stored) == 0 {
 		return nil
 	}

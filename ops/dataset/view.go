@@ -134,16 +134,16 @@ func Missing(ctx context.Context, st *store.Store, generator string, r task.Rang
 		}
 		known[c.Key()] = Partial{c.ETag(), c.Committed()}
 	}
-	missing := gaps{rest: r}
+	var committed []task.Range
 	for _, n := range names {
 		if n.State == store.Complete {
-			missing.cover(n.Range)
+			committed = append(committed, n.Range)
 		}
 		for _, i := range known[n.Key].indices {
-			missing.cover(task.Range{Start: i, End: i + 1})
+			committed = append(committed, task.Range{Start: i, End: i + 1})
 		}
 	}
-	return missing.end(), names, nil
+	return Gaps(r, committed), names, nil
 }
 
 // Narrow narrows a run to what of it is not committed.
@@ -177,22 +177,16 @@ func Spans(list []task.Range) (texts []string) {
 	return texts
 }
 
-// gaps are the parts of a range that others, which come in order, do not cover.
-type gaps struct {
-	rest task.Range // that was not covered yet
-	list []task.Range
-}
-
-func (g *gaps) cover(r task.Range) {
-	if gap := (task.Range{Start: g.rest.Start, End: min(r.Start, g.rest.End)}); gap.Len() > 0 {
-		g.list = append(g.list, gap)
+// Gaps returns the parts of a range that others do not cover, in order. It sorts these.
+func Gaps(r task.Range, covered []task.Range) (list []task.Range) {
+	slices.SortFunc(covered, func(a, b task.Range) int { return a.Start - b.Start })
+	for _, c := range append(covered, task.Range{Start: r.End, End: r.End}) {
+		if gap := (task.Range{Start: r.Start, End: min(c.Start, r.End)}); gap.Len() > 0 {
+			list = append(list, gap)
+		}
+		r.Start = max(r.Start, c.End)
 	}
-	g.rest.Start = max(g.rest.Start, r.End)
-}
-
-func (g *gaps) end() []task.Range {
-	g.cover(task.Range{Start: g.rest.End, End: g.rest.End})
-	return g.list
+	return list
 }
 
 // Find returns the receipt that describes a sample, and its entry there, or

@@ -2,80 +2,169 @@ package sample
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
+	"math"
 	"math/bits"
 )
 
-// Elements of Matroska and WebM that are looked at; of others only the length counts.
+// Elements of Matroska and WebM that are read; of others only the length counts.
 // https://www.rfc-editor.org/rfc/rfc9559.html
 const (
-	ebmlHeader   = 0x1A45DFA3
-	ebmlSegment  = 0x18538067
-	ebmlTracks   = 0x1654AE6B
-	ebmlTrack    = 0xAE
-	ebmlKind     = 0x83 // of a track: 1 is video
-	ebmlCluster  = 0x1F43B675
-	ebmlBlocks   = 0xA0
-	ebmlBlock    = 0xA3
-	ebmlMost     = 1 << 20 // elements; an hour has 200,000
-	ebmlMaxWidth = 8       // bytes of a number
+	ebmlHeader        = 0x1A45DFA3
+	ebmlSegment       = 0x18538067
+	ebmlInfo          = 0x1549A966
+	ebmlTimestamp     = 0x2AD7B1 // nanoseconds of the unit of the duration
+	ebmlDuration      = 0x4489   // a float
+	ebmlTracks        = 0x1654AE6B
+	ebmlTrack         = 0xAE
+	ebmlNumber        = 0xD7
+	ebmlKind          = 0x83     // of a track: 1 is video
+	ebmlFrameDuration = 0x23E383 // nanoseconds
+	ebmlCodec         = 0x86
+	ebmlPrivate       = 0x63A2 // the codec's configuration
+	ebmlVideo         = 0xE0
+	ebmlWidth         = 0xB0
+	ebmlHeight        = 0xBA
+	ebmlCluster       = 0x1F43B675
+	ebmlGroup         = 0xA0 // of blocks
+	ebmlBlock         = 0xA1
+	ebmlSimpleBlock   = 0xA3
+	ebmlMost          = 1 << 20 // elements; an hour has 200,000
+	ebmlMaxWidth      = 8       // bytes of a number
 )
 
+// ebmlRead says how many bytes of an element are read at most.
+var ebmlRead = map[uint64]int64{ebmlTimestamp: 8, ebmlDuration: 8, ebmlNumber: 8, ebmlKind: 8, ebmlFrameDuration: 8,
+	ebmlCodec: 64, ebmlPrivate: 64 << 10, ebmlWidth: 8, ebmlHeight: 8, ebmlBlock: 16, ebmlSimpleBlock: 16}
+
+// matroskaFile is what the elements of a file have told so far.
+type matroskaFile struct {
+	unit, duration float64
+	track, video   matroskaTrack // the one being read, and the first one of video
+	frames         int           // of video
+	first          []byte        // beginning of the first frame
+}
+
+type matroskaTrack struct {
+	number, kind, frame, width, height uint64
+	codec                              string
+	private                            []byte
+}
+
 // checkMatroska walks the elements, which must cover the file exactly, and checks that
-// there is a video track and a frame. A writer that was cut off leaves an element that
-// ends behind the file, or no frame.
-func checkMatroska(f io.Reader, size int64) error {
+// there is a video track and a frame of it. A writer that was cut off leaves an element
+// that ends behind the file, or no frame.
+func checkMatroska(f io.Reader, size int64) (Media, error) {
 	r := &ebml{from: bufio.NewReader(f)}
-	video, frames := false, 0
+	file := matroskaFile{unit: 1e6}
 	for n := 0; r.at < size; n++ {
 		id, length, err := r.element()
 		switch {
 		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			return broken("is a truncated Matroska file")
+			return Media{}, broken("is a truncated Matroska file")
 		case err != nil:
-			return err
+			return Media{}, err
 		case n == 0 && id != ebmlHeader:
-			return broken("is no Matroska file")
+			return Media{}, broken("is no Matroska file")
 		case n == ebmlMost:
-			return broken("is no usable Matroska file: it has more than %d elements", n)
+			return Media{}, broken("is no usable Matroska file: it has more than %d elements", n)
 		case length > size-r.at:
-			return broken("is a truncated Matroska file: an element ends %d bytes behind the file", length-(size-r.at))
+			return Media{}, broken("is a truncated Matroska file: an element ends %d bytes behind the file",
+				length-(size-r.at))
 		}
 		switch id {
-		case ebmlSegment, ebmlTracks, ebmlTrack, ebmlCluster:
+		case ebmlTrack:
+			file.track = matroskaTrack{}
+			continue
+		case ebmlSegment, ebmlInfo, ebmlTracks, ebmlVideo, ebmlCluster, ebmlGroup:
 			continue // what lies in it comes next
-		case ebmlKind:
-			kind := byte(0)
-			if length == 1 {
-				kind, err = r.from.ReadByte()
-				r.at++
-			}
-			if err != nil {
-				return broken("is a truncated Matroska file")
-			}
-			if length == 1 {
-				video = video || kind == 1
-				continue
-			}
-		case ebmlBlocks, ebmlBlock:
-			frames++
 		}
 		if length < 0 {
-			return broken("is a damaged Matroska file: an element has no length")
+			return Media{}, broken("is a damaged Matroska file: an element has no length")
 		}
-		if skipped, err := io.CopyN(io.Discard, r.from, length); err != nil {
-			return broken("is a truncated Matroska file: %d bytes are missing", length-skipped)
+		data := make([]byte, min(length, ebmlRead[id]))
+		if _, err = io.ReadFull(r.from, data); err == nil {
+			_, err = io.CopyN(io.Discard, r.from, length-int64(len(data)))
+		}
+		if err != nil {
+			return Media{}, broken("is a truncated Matroska file")
 		}
 		r.at += length
+		file.take(id, data)
 	}
 	switch {
-	case !video:
-		return broken("is a Matroska file without a video track")
-	case frames == 0:
-		return broken("is a Matroska file without frames")
+	case file.video.kind != 1:
+		return Media{}, broken("is a Matroska file without a video track")
+	case file.frames == 0:
+		return Media{}, broken("is a Matroska file without frames")
 	}
-	return nil
+	return file.media(), nil
+}
+
+// take takes what an element holds.
+func (m *matroskaFile) take(id uint64, data []byte) {
+	number := uint64(0)
+	if len(data) <= 8 {
+		for _, b := range data {
+			number = number<<8 | uint64(b)
+		}
+	}
+	switch id {
+	case ebmlTimestamp:
+		m.unit = float64(number)
+	case ebmlDuration:
+		if m.duration = math.Float64frombits(number); len(data) == 4 {
+			m.duration = float64(math.Float32frombits(uint32(number)))
+		}
+	case ebmlNumber:
+		m.track.number = number
+	case ebmlKind:
+		m.track.kind = number
+	case ebmlFrameDuration:
+		m.track.frame = number
+	case ebmlCodec:
+		m.track.codec = string(data)
+	case ebmlPrivate:
+		m.track.private = data
+	case ebmlWidth:
+		m.track.width = number
+	case ebmlHeight:
+		m.track.height = number
+	case ebmlBlock, ebmlSimpleBlock: // number of its track, time and flags, and the frame
+		r := &ebml{from: bufio.NewReader(bytes.NewReader(data))}
+		track, width, err := r.number()
+		if err != nil || track&^(1<<(7*width)) != m.video.number || m.video.kind != 1 {
+			return
+		}
+		if m.frames++; m.frames == 1 && len(data) > width+3 {
+			m.first = data[width+3:]
+		}
+	}
+	if m.track.kind == 1 && (m.video.kind != 1 || m.track.number == m.video.number) {
+		m.video = m.track // its elements stand in any order
+	}
+}
+
+func (m *matroskaFile) media() Media {
+	t := m.video
+	file := Media{Width: int(t.width), Height: int(t.height), Codec: codecs[t.codec]}
+	if t.codec == "V_MS/VFW/FOURCC" {
+		file.describeBitmap(t.private)
+	}
+	file.configure(t.private)
+	if file.Codec == "vp9" && len(m.first) > 0 && m.first[0]&0xf0 == 0x80 { // profile 0
+		file.PixelFormat = "yuv420p"
+	}
+	seconds := m.duration * m.unit / 1e9
+	if seconds == 0 {
+		seconds = float64(m.frames) * float64(t.frame) / 1e9
+	}
+	if file.timing(m.frames, seconds); t.frame > 0 {
+		file.FPS = round6(1e9 / float64(t.frame))
+	}
+	return file
 }
 
 // ebml reads the elements of a Matroska file.

@@ -19,7 +19,7 @@ func element(id string, parts ...[]byte) []byte {
 func matroska(kind byte, frames int) []byte {
 	var blocks [][]byte
 	for range frames {
-		blocks = append(blocks, element("\xa3", make([]byte, 30)))
+		blocks = append(blocks, element("\xa3", []byte{0x81}, make([]byte, 30)))
 	}
 	return slices.Concat(element("\x1a\x45\xdf\xa3", element("\x42\x82", []byte("webm"))),
 		element("\x18\x53\x80\x67",
@@ -34,7 +34,7 @@ func TestMatroska(t *testing.T) {
 		[]byte("\x18\x53\x80\x67\xff"), 1)
 	for _, data := range [][]byte{good, live} {
 		for _, name := range []string{"v.webm", "v.mkv"} {
-			if err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil); err != nil {
+			if _, err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -49,7 +49,7 @@ func TestMatroska(t *testing.T) {
 		"a long element": slices.Concat(good, []byte("\xec\x42\x00rest")),
 	} {
 		var bad *formatError
-		if err := checkFile("v.webm", bytes.NewReader(data), int64(len(data)), nil); !errors.As(err, &bad) {
+		if _, err := checkFile("v.webm", bytes.NewReader(data), int64(len(data)), nil); !errors.As(err, &bad) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -71,7 +71,7 @@ func TestFragments(t *testing.T) {
 		if err := errors.Join(start.Encode(&b), fragment.Encode(&b)); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkFile("v.mp4", bytes.NewReader(b.Bytes()), int64(b.Len()), nil); whole != (err == nil) {
+		if _, err := checkFile("v.mp4", bytes.NewReader(b.Bytes()), int64(b.Len()), nil); whole != (err == nil) {
 			t.Errorf("%d frames: %v", frames, err)
 		}
 	}

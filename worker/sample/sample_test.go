@@ -439,11 +439,11 @@ func sign(n int) int { return max(-1, min(1, n)) }
 func TestTruncation(t *testing.T) {
 	for name, data := range map[string][]byte{"a.png": picture(t), "a.mp4": video(t, 50, 7, 7), "a.avi": avi(20),
 		"a.webm": matroska(1, 3)} {
-		if err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil); err != nil {
+		if _, err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil); err != nil {
 			t.Errorf("%s, whole: %v", name, err)
 		}
 		for n := range data {
-			if err := checkFile(name, bytes.NewReader(data[:n]), int64(n), nil); err == nil {
+			if _, err := checkFile(name, bytes.NewReader(data[:n]), int64(n), nil); err == nil {
 				t.Errorf("%s passes with %d of %d bytes", name, n, len(data))
 			}
 		}
@@ -451,7 +451,7 @@ func TestTruncation(t *testing.T) {
 	data := picture(t)
 	for n := range data {
 		data[n] ^= 1
-		if err := checkFile("a.png", bytes.NewReader(data), int64(len(data)), nil); err == nil {
+		if _, err := checkFile("a.png", bytes.NewReader(data), int64(len(data)), nil); err == nil {
 			t.Errorf("the PNG passes with byte %d flipped", n)
 		}
 		data[n] ^= 1
@@ -477,7 +477,7 @@ func TestVideo(t *testing.T) {
 		"bytes behind it":   append(slices.Clone(good), "rest"...),
 	} {
 		var bad *formatError
-		if err := checkFile("v.mp4", bytes.NewReader(data), int64(len(data)), nil); !errors.As(err, &bad) {
+		if _, err := checkFile("v.mp4", bytes.NewReader(data), int64(len(data)), nil); !errors.As(err, &bad) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -485,7 +485,7 @@ func TestVideo(t *testing.T) {
 	at := bytes.LastIndex(behind, []byte("stco")) + 12
 	offset := uint32(moov + 8)
 	copy(behind[at:], []byte{byte(offset >> 24), byte(offset >> 16), byte(offset >> 8), byte(offset)})
-	if err := checkFile("v.mp4", bytes.NewReader(behind), int64(len(behind)), nil); err != nil {
+	if _, err := checkFile("v.mp4", bytes.NewReader(behind), int64(len(behind)), nil); err != nil {
 		t.Errorf("index at the end: %v", err)
 	}
 }
@@ -499,7 +499,7 @@ func FuzzCheckFile(f *testing.F) {
 	f.Add(matroska(1, 3), 4)
 	f.Fuzz(func(t *testing.T, data []byte, kind int) {
 		name := "a" + []string{".png", ".mp4", ".avi", ".txt", ".webm"}[uint(kind)%5]
-		err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil)
+		_, err := checkFile(name, bytes.NewReader(data), int64(len(data)), nil)
 		var bad *formatError
 		if err != nil && !errors.As(err, &bad) {
 			t.Errorf("%s: %v", name, err)
