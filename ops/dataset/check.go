@@ -87,7 +87,8 @@ func (c *Checker) Generator(ctx context.Context, name string, r task.Range) (*Ge
 
 func (c *Checker) inspect(name string, r task.Range) *inspection {
 	return &inspection{Checker: c, name: name, view: &View{Generator: name, Range: r}, seed: maphash.MakeSeed(),
-		decoding: semaphore.NewWeighted(decoding), stored: map[uint64]bool{}, chunks: map[uint64]int{}, corrupt: map[Ref]bool{},
+		decoding: semaphore.NewWeighted(decoding), stored: map[uint64]bool{}, chunks: map[uint64]int{},
+		corrupt: map[Ref]bool{},
 		report: &GeneratorReport{Name: name, Expected: r.Len(), Seeds: []int{}, Damaged: map[Kind]int{},
 			Commits: map[string]int{}, Locks: map[string]int{}, plan: GeneratorPlan{Name: name}}}
 }

@@ -121,7 +121,8 @@ var hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // Contradiction returns what is wrong with a cell of a dataset's generator in itself, or
 // "".
 func Contradiction(c *store.Cell, d task.Dataset, generator string) string {
-	if c.Version != 1 || c.Key() != c.Dataset.CellKey(c.Generator, c.Range()) || c.Key() != d.CellKey(generator, c.Range()) {
+	if c.Version != 1 || c.Key() != c.Dataset.CellKey(c.Generator, c.Range()) ||
+		c.Key() != d.CellKey(generator, c.Range()) {
 		return fmt.Sprintf("it is of version %d, and of samples %s of generator %q in dataset %s", c.Version, c.Range(),
 			c.Generator, c.Dataset)
 	}

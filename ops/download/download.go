@@ -211,7 +211,8 @@ func (d *download) shard(ctx context.Context, r store.Receipt, list []expected) 
 		return d.untar(ctx, from, r, missing)
 	})
 	if damage, ok := errors.AsType[dataset.Damage](err); ok {
-		err = &unfit{fmt.Sprintf("%s; %s of it not downloaded", strings.TrimPrefix(damage.Detail, "it "), ui.Plural(len(missing), "file"))}
+		err = &unfit{fmt.Sprintf("%s; %s of it not downloaded", strings.TrimPrefix(damage.Detail, "it "),
+			ui.Plural(len(missing), "file"))}
 	}
 	return d.judge(ctx, name, err)
 }
