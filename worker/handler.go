@@ -148,8 +148,8 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 // it. It reports whether the message is done with; if not, it comes back.
 func (w *work) handOn(ctx context.Context, delay time.Duration) bool {
 	for _, p := range w.parts() {
-		part := w.task.Part(p.Range)
-		if p.failed != nil && !w.moveToDLQ(ctx, part.Body(), p.failed) || p.failed == nil && !w.sendOn(ctx, part, delay) {
+		part := w.task.Part(p.Range())
+		if p.Cause != "" && !w.moveToDLQ(ctx, part.Body(), &p) || p.Cause == "" && !w.sendOn(ctx, part, delay) {
 			return false
 		}
 	}

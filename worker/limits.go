@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"math"
 	"sync"
 	"time"
@@ -27,18 +28,10 @@ func (l Limits) Filled() Limits {
 	if there := MachineMemory(); l.Memory == 0 || there > 0 && there < l.Memory {
 		l.Memory = there
 	}
-	if l.FreeDisk == 0 {
-		l.FreeDisk = 64 << 20 // four chunks of 20 samples at 730 kB, and room for the worker to go on
-	}
-	if l.Bytes == 0 {
-		l.Bytes = sample.MaxBytes
-	}
-	if l.Files == 0 {
-		l.Files = 2 * sample.MaxFiles // some write every frame of a video to a file first
-	}
-	if l.Patience == 0 {
-		l.Patience = 2 * time.Minute
-	}
+	l.FreeDisk = cmp.Or(l.FreeDisk, 64<<20) // four chunks of 20 samples at 730 kB, and room for the worker to go on
+	l.Bytes = cmp.Or(l.Bytes, sample.MaxBytes)
+	l.Files = cmp.Or(l.Files, 2*sample.MaxFiles) // some write every frame of a video to a file first
+	l.Patience = cmp.Or(l.Patience, 2*time.Minute)
 	return l
 }
 

@@ -107,7 +107,7 @@ func fit(limit int, d delivery, body string, f *failure) (string, map[string]typ
 	room := limit
 	add := func(name string, v types.MessageAttributeValue) {
 		size := len(name) + len(aws.ToString(v.DataType)) + len(aws.ToString(v.StringValue)) + len(v.BinaryValue)
-		if size <= room {
+		if _, there := attributes[name]; !there && size <= room {
 			attributes[name] = v
 			room -= size
 		}
@@ -120,11 +120,8 @@ func fit(limit int, d delivery, body string, f *failure) (string, map[string]typ
 	}
 	room -= len(body)
 	forwarded := d.forwarded()
-	for _, name := range []string{task.AttributeMessageID, task.AttributeReceives} {
-		add(name, forwarded[name])
-		delete(forwarded, name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(forwarded)) {
+	origin := []string{task.AttributeMessageID, task.AttributeReceives}
+	for _, name := range append(origin, slices.Sorted(maps.Keys(forwarded))...) {
 		add(name, forwarded[name])
 	}
 	const enough = 40 // bytes of a detail that says anything

@@ -110,8 +110,8 @@ func (w *work) summary() Summary {
 	slices.Sort(s.Committed)
 	s.Committed = slices.Compact(s.Committed) // a cell may have been made in parts
 	for _, p := range w.parts() {
-		if p.failed == nil {
-			s.Remaining = append(s.Remaining, p.Range)
+		if p.Cause == "" {
+			s.Remaining = append(s.Remaining, p.Range())
 		}
 	}
 	return s

@@ -174,7 +174,7 @@ func decode(o content) (*Cell, error) {
 		return nil, err
 	}
 	c.etag = o.etag
-	if c.Holder != nil {
+	if c.Holder != nil && c.Holder.Seconds > 0 { // else it has given the cell up, whatever whole seconds make of the times
 		c.until = time.Now().Add(o.Modified.Sub(o.now) + seconds(c.Holder.Seconds))
 	}
 	return c, nil

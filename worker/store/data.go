@@ -2,12 +2,15 @@ package store
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"hash"
 	"io"
 	"mime"
 	"os"
@@ -43,10 +46,10 @@ func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample
 }
 
 func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
-	if err := s.enter(ctx); err != nil {
+	if err := s.inFlight.Acquire(ctx, 1); err != nil {
 		return err
 	}
-	defer s.leave()
+	defer s.inFlight.Release(1)
 	body, err := os.Open(f.Path)
 	if err != nil {
 		return err
@@ -61,22 +64,13 @@ func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
 	return fail("put", key, err)
 }
 
-// contentType goes by the extension and not by what the machine has installed.
+// contentTypes are those of most files, whatever the machine has installed.
+var contentTypes = map[string]string{".png": "image/png", ".mp4": "video/mp4", ".txt": "text/plain; charset=utf-8",
+	".json": "application/json"}
+
 func contentType(name string) string {
-	switch path.Ext(name) {
-	case ".png":
-		return "image/png"
-	case ".mp4":
-		return "video/mp4"
-	case ".txt":
-		return "text/plain; charset=utf-8"
-	case ".json":
-		return "application/json"
-	}
-	if t := mime.TypeByExtension(path.Ext(name)); t != "" {
-		return t
-	}
-	return "application/octet-stream"
+	ext := path.Ext(name)
+	return cmp.Or(contentTypes[ext], mime.TypeByExtension(ext), "application/octet-stream")
 }
 
 // PartSize is how much of a shard is in memory at a time: the least that S3 takes,
@@ -89,21 +83,21 @@ const PartSize = 5 << 20
 func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, epoch int,
 	samples []sample.Sample) (Object, error) {
 	u := &upload{store: s, ctx: ctx, key: s.dataset.ShardKey(generator, c, epoch), hash: sha256.New()}
-	if used, ok := s.buffers.Get().(*[]byte); ok {
-		u.part = (*used)[:0]
+	parts := s.buffers.Get().(*bufio.Writer)
+	parts.Reset(u)
+	err := writeShard(io.MultiWriter(u.hash, parts), samples)
+	if u.last = true; err == nil {
+		err = parts.Flush()
 	}
-	if err := writeShard(u, samples); err != nil {
+	if err == nil {
+		err = u.complete()
+	}
+	if err != nil {
 		u.abort()
 		return Object{}, err
 	}
-	if err := u.finish(); err != nil {
-		u.abort()
-		return Object{}, err
-	}
-	// Only now: a request that failed may still read it. And in a variable of its
-	// own, which does not keep the upload.
-	buffer := u.part
-	s.buffers.Put(&buffer)
+	parts.Reset(nil)
+	s.buffers.Put(parts) // only now: a request that failed may still read it
 	return Object{Key: u.key, Size: u.size, SHA256: hex.EncodeToString(u.hash.Sum(nil))}, nil
 }
 
@@ -151,74 +145,51 @@ type upload struct {
 	store *Store
 	ctx   context.Context
 	key   string
-	hash  interface {
-		io.Writer
-		Sum([]byte) []byte
-	}
+	hash  hash.Hash // of all that will be written
 	size  int64
-	part  []byte // what is not sent yet
+	last  bool // the next part is the last one
 	id    *string
 	parts []types.CompletedPart
 }
 
-func (u *upload) Write(p []byte) (int, error) {
-	written := len(p)
-	_, _ = u.hash.Write(p)
-	u.size += int64(written)
-	for len(p) > 0 {
-		n := min(len(p), PartSize-len(u.part))
-		u.part = append(u.part, p[:n]...)
-		p = p[n:]
-		if len(u.part) == PartSize {
-			if err := u.send(); err != nil {
-				return 0, err
-			}
-		}
+// Write stores a part: PartSize bytes, or less if it is the last one.
+func (u *upload) Write(part []byte) (int, error) {
+	u.size += int64(len(part))
+	kind := aws.String("application/gzip")
+	if u.last && u.id == nil {
+		_, err := u.store.putObject(u.ctx, u.hash.Sum(nil),
+			&s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(part), ContentType: kind})
+		return len(part), fail("put", u.key, err)
 	}
-	return written, nil
-}
-
-func (u *upload) send() error {
 	if u.id == nil {
-		out, err := u.store.client.CreateMultipartUpload(u.ctx, &s3.CreateMultipartUploadInput{
-			Bucket: &u.store.bucket, Key: &u.key, ContentType: aws.String("application/gzip"),
-			ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
-		})
+		out, err := u.store.client.CreateMultipartUpload(u.ctx, &s3.CreateMultipartUploadInput{Bucket: &u.store.bucket,
+			Key: &u.key, ContentType: kind, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
 		if err != nil {
-			return fail("put", u.key, err)
+			return 0, fail("put", u.key, err)
 		}
 		u.id = out.UploadId
 	}
-	number := int32(len(u.parts) + 1)
-	out, err := u.store.client.UploadPart(u.ctx, &s3.UploadPartInput{
-		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id, PartNumber: &number, Body: bytes.NewReader(u.part),
-		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
-	})
+	number := aws.Int32(int32(len(u.parts) + 1))
+	out, err := u.store.client.UploadPart(u.ctx, &s3.UploadPartInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id,
+		PartNumber: number, Body: bytes.NewReader(part), ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
 	if err != nil {
-		return fail("put", u.key, err)
+		return 0, fail("put", u.key, err)
 	}
-	u.parts = append(u.parts, types.CompletedPart{PartNumber: &number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32})
-	u.part = u.part[:0]
-	return nil
+	u.parts = append(u.parts, types.CompletedPart{PartNumber: number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32})
+	return len(part), nil
 }
 
-func (u *upload) finish() error {
+// complete makes one object of the parts.
+func (u *upload) complete() error {
 	if u.id == nil {
-		_, err := u.store.putObject(u.ctx, u.hash.Sum(nil), &s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(u.part),
-			ContentType: aws.String("application/gzip")})
-		return fail("put", u.key, err)
-	}
-	if len(u.part) > 0 {
-		if err := u.send(); err != nil {
-			return err
-		}
+		return nil
 	}
 	_, err := u.store.client.CompleteMultipartUpload(u.ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
 	})
 	// An answer was lost, and the SDK's next try finds no upload: the first one has
-	// completed it, if the object is there. Nobody else writes one of this key.
+	// completed it, if the object is there. No other worker writes one of this key.
 	if e, ok := errors.AsType[smithy.APIError](err); ok && e.ErrorCode() == "NoSuchUpload" {
 		for o, listErr := range u.store.List(u.ctx, u.key, "") { // which the worker may
 			if listErr == nil && o.Key == u.key && o.Size == u.size {

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"io"
 )
 
 // lockKey is where a lock lies: under the hash that receipts have. Locks belong to no
@@ -21,10 +20,5 @@ func (s *Store) PutLock(ctx context.Context, hash string, text []byte) error {
 // Lock reads the text of a lock, or returns ErrNotFound. Whether it is what its hash
 // says is for the caller to check.
 func (s *Store) Lock(ctx context.Context, hash string) ([]byte, error) {
-	body, _, err := s.Get(ctx, lockKey(hash))
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(body)
-	return text, fail("read", lockKey(hash), errors.Join(err, body.Close()))
+	return s.Read(ctx, lockKey(hash))
 }
