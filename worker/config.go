@@ -40,7 +40,7 @@ func ConfigFromEnv() (Config, error) {
 		Function:   os.Getenv(stack.EnvFunction),
 		Image:      os.Getenv(stack.EnvImage),
 	}
-	// Lambda tells its limit here, and not in cgroups.
+	// Lambda gives its limit here, and not in cgroups.
 	if megabytes, err := strconv.ParseInt(os.Getenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"), 10, 64); err == nil {
 		c.Limits.Memory = megabytes << 20
 	}

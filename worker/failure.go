@@ -91,17 +91,6 @@ func (w *work) reportFailure(ctx context.Context, f *failure) {
 	w.metrics.failure(f.Generator, f.Cause)
 }
 
-// worst returns the failure that decides about the message: one that can never
-// pass before one that may. It returns nil if nothing failed.
-func (w *work) worst() (worst *failure) {
-	for _, f := range w.failures {
-		if worst == nil || !f.Cause.Policy().Retry {
-			worst = f
-		}
-	}
-	return worst
-}
-
 // parts are the parts of the task that are not committed, in order. Those without a
 // cause did not fail: no time was left for them, or another worker holds them. Those of
 // one cause that touch are one part; the first one speaks for them.

@@ -36,7 +36,7 @@ func (l Limits) Filled() Limits {
 }
 
 // Guard makes the guard that holds generators to the limits. A tenth of the
-// memory is left to the system and to what comes between two looks.
+// memory is left to the system and to what comes between two measurements.
 func (l Limits) Guard() *generator.Guard {
 	return &generator.Guard{Memory: l.Memory / 10 * 9, FreeDisk: l.FreeDisk}
 }
@@ -44,17 +44,13 @@ func (l Limits) Guard() *generator.Guard {
 // MachineMemory is the memory of the container that this process runs in, or
 // else of the machine, in bytes; 0 if it cannot be found out.
 func MachineMemory() int64 {
-	limit, err := memlimit.FromSystem()
-	if err != nil {
-		limit = math.MaxInt64
+	limit := uint64(math.MaxInt64)
+	for _, of := range []memlimit.Provider{memlimit.FromSystem, memlimit.FromCgroup} {
+		if n, err := of(); err == nil {
+			limit = min(limit, n)
+		}
 	}
-	if container, err := memlimit.FromCgroup(); err == nil {
-		limit = min(limit, container)
-	}
-	if limit >= math.MaxInt64 {
-		return 0
-	}
-	return int64(limit)
+	return int64(limit % math.MaxInt64) // which stands for none
 }
 
 // oneCPU is what a generator that needs one CPU and little memory holds of the

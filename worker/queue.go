@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -16,7 +15,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
-	"github.com/aws/smithy-go"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -81,22 +79,16 @@ func (w *work) moveToDLQ(ctx context.Context, body string, f *failure) bool {
 		fitting, attributes := fit(limit, w.delivery, body, f)
 		_, err := w.queue.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &w.config.DLQURL, MessageBody: &fitting,
 			MessageAttributes: attributes})
-		var refused smithy.APIError
 		if err == nil {
 			return true
 		}
-		if limit == leastMessage || !errors.As(err, &refused) ||
-			!strings.HasPrefix(refused.ErrorCode(), "InvalidParameterValue") {
+		named := tooLong.FindStringSubmatch(err.Error())
+		if named == nil || limit == leastMessage {
 			w.log.Error("send to the DLQ", "error", err)
 			return false
 		}
-		next := limit / 4
-		if named := tooLong.FindStringSubmatch(refused.ErrorMessage()); named != nil {
-			if n, err := strconv.Atoi(named[1]); err == nil && n < limit {
-				next = n
-			}
-		}
-		limit = max(next, leastMessage)
+		n, _ := strconv.Atoi(named[1])
+		limit = max(min(n, limit/2), leastMessage)
 	}
 }
 
@@ -124,7 +116,7 @@ func fit(limit int, d delivery, body string, f *failure) (string, map[string]typ
 	for _, name := range append(origin, slices.Sorted(maps.Keys(forwarded))...) {
 		add(name, forwarded[name])
 	}
-	const enough = 40 // bytes of a detail that says anything
+	const enough = 40 // bytes of a detail that is of use
 	value := text(detail)
 	if left := room - len(task.AttributeDetail) - len("String"); left >= enough {
 		value.StringValue = aws.String(cutAt(*value.StringValue, left))

@@ -21,7 +21,7 @@ func (s *Store) Cell(ctx context.Context, key string) (*Cell, error) {
 	return decode(o)
 }
 
-// CellName is what a listing tells of a cell.
+// CellName is what a listing shows of a cell.
 type CellName struct {
 	Key      string
 	Range    task.Range

@@ -52,13 +52,12 @@ const maxTries = 20
 // times where nobody answers, which takes 3 s if connections are refused, and 90 s
 // if the server is silent, and where an object cannot be read to its end, however large.
 func Tries(err error) int {
-	if network, ok := errors.AsType[*net.OpError](err); ok && network.Op == "dial" {
+	switch network, _ := errors.AsType[*net.OpError](err); {
+	case network != nil && network.Op == "dial":
 		return 8
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return 3
-	}
-	if _, ok := errors.AsType[*brokenAnswer](err); ok {
+	case errors.As(err, new(*brokenAnswer)):
 		return 6
 	}
 	return maxTries
@@ -82,8 +81,8 @@ func newRetryer(tries func(error) int) *retryer {
 			}
 			return backoff.RetryDelay(attempt, err)
 		})
-		// S3 asks for another try where two conditional requests met, and after it tells
-		// which of them was first.
+		// S3 asks for another try where two conditional requests met, and then the
+		// answer shows which of them was first.
 		conflicts := map[string]struct{}{"ConditionalRequestConflict": {}, "OperationAborted": {}}
 		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: conflicts},
 			// An answer that was cut off: the SDK takes it for one that cannot be read.
@@ -144,8 +143,8 @@ const silence = 30 * time.Second
 // it does not read on. How long a body takes in all does not matter.
 //
 // The SDK (smithy-go 1.28) closes a request's body once the answer's header is
-// there. When net/http then looks whether the body has more, as it does after
-// sending it, the closed body's WriteTo says io.EOF, which net/http takes for a
+// there. When net/http then checks whether the body has more, as it does after
+// sending it, the closed body's WriteTo returns io.EOF, which net/http takes for a
 // failed request: it closes the connection while the answer is being read. An
 // answer that is quick and longer than one read is lost that way now and then,
 // and with an answer of ReceiveMessage the messages in it, until their

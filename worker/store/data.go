@@ -24,18 +24,14 @@ import (
 // PutFiles stores the files of samples as one object each. The store is given
 // every file's SHA-256 and refuses bytes that do not fit it.
 func (s *Store) PutFiles(ctx context.Context, generator string, samples []sample.Sample) error {
-	type object struct {
-		key  string
-		file sample.File
-	}
-	var list []object
+	var list []sample.File // by their keys
 	for _, item := range samples {
 		for _, f := range item.Files {
-			list = append(list, object{s.dataset.FileKey(generator, item.ID, f.Name), f})
+			f.Name = s.dataset.FileKey(generator, item.ID, f.Name)
+			list = append(list, f)
 		}
 	}
-	return each(ctx, len(list),
-		func(ctx context.Context, i int) error { return s.putFile(ctx, list[i].key, list[i].file) })
+	return each(ctx, len(list), func(ctx context.Context, i int) error { return s.putFile(ctx, list[i].Name, list[i]) })
 }
 
 func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
@@ -53,7 +49,7 @@ func (s *Store) putFile(ctx context.Context, key string, f sample.File) error {
 		return err
 	}
 	_, err = s.putObject(ctx, sum, &s3.PutObjectInput{Key: &key, Body: body, ContentLength: &f.Size,
-		ContentType: aws.String(contentType(f.Name))})
+		ContentType: aws.String(contentType(key))})
 	return fail("put", key, err)
 }
 

@@ -74,7 +74,7 @@ func (s *Store) Holds(ctx context.Context) (bool, error) {
 
 // DeleteDataset deletes all objects of the store's dataset, 1,000 a request, and
 // its manifest last, so that what was interrupted is found and can go on. deleted is
-// told how many objects each request has deleted.
+// called with the number of objects that each request has deleted.
 func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
 	for _, kind := range kinds {
 		prefix := s.dataset.Prefix(kind)
@@ -101,4 +101,22 @@ func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
 		}
 	}
 	return s.Delete(ctx, []string{s.dataset.ManifestKey()})
+}
+
+// lockKey is where a lock lies: under the hash that receipts have. Locks belong to no
+// dataset, and stay.
+func lockKey(hash string) string { return "locks/" + hash + ".txt" }
+
+// PutLock keeps the text of a lock under its hash, unless it is there.
+func (s *Store) PutLock(ctx context.Context, hash string, text []byte) error {
+	if _, err := s.swap(ctx, lockKey(hash), text, ""); !errors.Is(err, ErrExists) && !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	return nil
+}
+
+// Lock reads the text of a lock, or returns ErrNotFound. Whether it is what its hash
+// says is for the caller to check.
+func (s *Store) Lock(ctx context.Context, hash string) ([]byte, error) {
+	return s.Read(ctx, lockKey(hash))
 }

@@ -213,7 +213,7 @@ func changeJSON[T any](ctx context.Context, s *Store, key string, what func(ther
 
 // absent reports whether an error of reading an object means that it is not there.
 // S3 answers 403, and not 404, to who may list only below some prefixes, as a
-// worker may: then a listing tells.
+// worker may: then a listing shows it.
 func (s *Store) absent(ctx context.Context, key string, err error) (bool, error) {
 	if errors.Is(err, ErrNotFound) {
 		return true, nil

@@ -36,7 +36,7 @@ var (
 	ErrDamaged = errors.New("it is not what was written there")
 )
 
-// Error says what the bucket did not do. Errors of other origin (the disk, an
+// Error is a request to the bucket that failed. Errors of other origin (the disk, an
 // ended context) are returned as they are.
 type Error struct {
 	Op  string

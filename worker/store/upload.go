@@ -37,7 +37,7 @@ func (s *Store) Upload(ctx context.Context, key string, size int64, write func(i
 	if u.last = true; err == nil {
 		err = parts.Flush()
 	}
-	if err == nil {
+	if err == nil && u.id != nil {
 		err = u.complete()
 	}
 	if err != nil {
@@ -93,9 +93,6 @@ func (u *upload) Write(part []byte) (int, error) {
 
 // complete makes one object of the parts.
 func (u *upload) complete() error {
-	if u.id == nil {
-		return nil
-	}
 	_, err := u.store.client.CompleteMultipartUpload(u.ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
