@@ -18,12 +18,12 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// DLQCmd looks at the dead letter queue.
+// DLQCmd shows the dead letter queue.
 type DLQCmd struct {
 	Count    DLQCountCmd    `cmd:"" help:"Count the tasks in the DLQ."`
 	List     DLQListCmd     `cmd:"" help:"Show the tasks in the DLQ by cause and generator."`
 	Show     DLQShowCmd     `cmd:"" help:"Show all that is known of one task in the DLQ, and how to run it by hand."`
-	Download DLQDownloadCmd `cmd:"" help:"Save messages of the DLQ as files, leaving them there."`
+	Download DLQDownloadCmd `cmd:"" help:"Save messages of the DLQ as files; they stay there."`
 	Replay   DLQReplayCmd   `cmd:"" help:"Send tasks of the DLQ to the queue again."`
 	Purge    DLQPurgeCmd    `cmd:"" help:"Delete messages in the DLQ."`
 }
@@ -33,7 +33,7 @@ type DLQCountCmd struct{}
 
 // Help is the long help.
 func (*DLQCountCmd) Help() string {
-	return `A count of what is there; 'ops dlq list' says why.
+	return `Counts the messages; 'ops dlq list' shows the causes.
 
 Examples:
   ops --stack dev dlq count
@@ -55,7 +55,7 @@ type dlqFilter struct {
 	Generator []string     `help:"Only tasks of this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 	Dataset   string       `help:"Only tasks of this dataset." env:"OPS_DATASET" placeholder:"NAME"`
 	Since     moment       `help:"Only tasks that came into the DLQ since then: a span back from now (90m, 12h, 3d) or a time (2026-08-01T10:00:00Z). One that SQS moved there itself (cause lost) has the time it was first sent." placeholder:"TIME"`
-	Max       int          `help:"At most so many." placeholder:"N"`
+	Max       int          `help:"At most this many." placeholder:"N"`
 }
 
 func (f *dlqFilter) check() error {
@@ -68,9 +68,9 @@ func (f *dlqFilter) check() error {
 			names = append(names, string(known))
 		}
 		if near := generator.Nearest(string(c), names); near != "" {
-			return ui.Usage("--cause %q is none; did you mean %s?", string(c), near)
+			return ui.Usage("--cause %q is unknown; did you mean %s?", string(c), near)
 		}
-		return ui.Usage("--cause %q is none; there are %s", string(c), strings.Join(names, ", "))
+		return ui.Usage("--cause %q is unknown; there are %s", string(c), strings.Join(names, ", "))
 	}
 	if f.Dataset != "" {
 		if err := task.CheckName(f.Dataset); err != nil {
@@ -96,7 +96,7 @@ func (f *dlqFilter) filter() dlq.Filter {
 // DLQListCmd shows the DLQ.
 type DLQListCmd struct {
 	dlqFilter
-	Each bool `help:"Show every task, and not one example of each cause and generator."`
+	Each bool `help:"Show every task, not one of each cause and generator."`
 }
 
 // Validate checks the flags.
@@ -104,7 +104,7 @@ func (c *DLQListCmd) Validate() error { return c.check() }
 
 // Help is the long help.
 func (*DLQListCmd) Help() string {
-	return `Groups of tasks that failed for the same cause, with an example of each: its message id is what 'ops dlq show' takes. Looking hides messages for a moment and changes nothing.
+	return `Groups the tasks by cause, and shows the message id of one of each group for 'ops dlq show'. Reading the DLQ hides its messages for a moment and changes nothing else.
 
 Examples:
   ops --stack dev dlq list
@@ -134,7 +134,7 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 	return o.Print(data, func(w io.Writer) {
 		switch {
 		case len(sorted) == 0 && c.given():
-			fmt.Fprintln(w, "no message in the DLQ is like that")
+			fmt.Fprintln(w, "no message in the DLQ matches")
 			return
 		case len(sorted) == 0:
 			fmt.Fprintln(w, "the DLQ is empty")
@@ -213,11 +213,11 @@ func (c *DLQDownloadCmd) Validate() error { return c.check() }
 
 // Help is the long help.
 func (*DLQDownloadCmd) Help() string {
-	return `One JSON file for each message, with its body as it was sent, its attributes and its cause. 'ops dlq replay --from' sends what stands there, so bodies can be edited in between.
+	return `Writes one JSON file for each message, with its body, its attributes and its cause. 'ops dlq replay --from' sends the bodies from these files, so you can edit them first.
 
 Examples:
-  ops --stack dev dlq download --to dead
-  ops --stack dev dlq download --to dead --generator maze-task-data-generator --cause crashed`
+  ops --stack dev dlq download --to saved
+  ops --stack dev dlq download --to saved --generator maze-task-data-generator --cause crashed`
 }
 
 // Run saves every message once.
@@ -249,7 +249,7 @@ func (c *DLQPurgeCmd) Validate() error { return c.check() }
 
 // Help is the long help.
 func (*DLQPurgeCmd) Help() string {
-	return `Without a filter, everything in the DLQ is deleted, also what another look has in flight and what somebody else has put there. With one, only what is chosen at the moment of the question.
+	return `Without a filter it deletes everything in the DLQ: messages that another reader has in flight, and messages of other programs. With a filter it deletes the messages that are chosen when it asks.
 
 Examples:
   ops --stack dev dlq purge --cause conflict
@@ -286,7 +286,7 @@ func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *q
 	}
 	o.Changing(t)
 	if len(ids) == 0 {
-		o.Say("purged: no message in the DLQ is like that")
+		o.Say("purged: no message in the DLQ matches")
 		return nil
 	}
 	if err := o.Confirm(fmt.Sprintf("Delete %s of the DLQ%s", ui.Plural(len(ids), "message"), note)); err != nil {

@@ -16,24 +16,24 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// DLQReplayCmd sends dead tasks again.
+// DLQReplayCmd sends tasks of the DLQ again.
 type DLQReplayCmd struct {
 	dlqFilter
 	From      string  `help:"Send the messages that were saved in this folder instead. Each file is renamed to .sent when its message is sent; the DLQ is not touched." type:"existingdir" placeholder:"DIR"`
-	Rate      float64 `help:"Messages a second, at most." placeholder:"N"`
-	Chunk     int     `help:"Have the tasks made with so many samples per generator process: a divisor of their chunk size. For what took too long or too much." placeholder:"N"`
+	Rate      float64 `help:"Messages per second, at most." placeholder:"N"`
+	Chunk     int     `help:"Make the tasks with this many samples per generator process, a divisor of their chunk size: for tasks that took too much time or memory." placeholder:"N"`
 	KeepSeed  bool    `help:"Send every task with the seeds it failed with." xor:"seeds"`
-	FreshSeed bool    `help:"Give every task fresh seeds, also where these were not to blame: for a generator that hangs on some." xor:"seeds"`
+	FreshSeed bool    `help:"Give every task new seeds, even if its seeds were not to blame: for a generator that hangs on some." xor:"seeds"`
 	DryRun    bool    `help:"Show what would be sent."`
 }
 
 // Help is the long help.
 func (*DLQReplayCmd) Help() string {
-	return `A task whose generator failed on its seeds gets fresh ones: one of a run starts three attempts further on, so that the dataset stays a function of the run's seed; one without a run gets a new seed, always the same for the same message. What died of something else (no time, no memory, the bucket, the environment) is sent with the seeds it had, so that it becomes what it would have been.
+	return `A task whose generator failed because of its seeds gets new ones: a task of a run starts three attempts further on, so that the dataset stays a function of the run's seed; a task without a run gets a new seed, always the same for the same message. A task that failed for another reason (time, memory, the bucket, the environment) keeps its seeds, so it produces the samples originally planned.
 
-With --chunk, the chunks of a task are made in parts of that size. The run, its chunk grid and what is committed beside it stay as they are; the run's object in the bucket says what was made in parts, and so do the receipts.
+With --chunk, the chunks of a task are made in parts of that size. The run, its chunk grid and what is committed do not change; the run's object in the bucket and the receipts record the parts.
 
-Each message is deleted from the DLQ only after the queue has confirmed the new one, and every step is kept in a journal: after Ctrl-C or a crash, the same command goes on, and sends each task once. What the queue may or may not have taken in the moment of a crash is sent again byte by byte, and workers absorb it. A task that fails again meanwhile waits for the next replay. Messages that are no tasks stay in the DLQ.
+A message is deleted from the DLQ only after the queue has confirmed the new one, and a journal records every step: after Ctrl-C or a crash, the same command continues and sends each task once. If it cannot know whether the queue took a task, it sends exactly the same task again, and workers absorb it. A task that fails again meanwhile is left for the next replay. Messages that are no tasks stay in the DLQ.
 
 Examples:
   ops --stack dev dlq replay --dry-run
@@ -95,10 +95,10 @@ func printReplay(w io.Writer, r *dlq.Result) {
 		fmt.Fprintf(w, "%s left where they are\n", ui.Plural(r.Left, "message"))
 	}
 	if r.Again > 0 {
-		fmt.Fprintf(w, "%s failed again meanwhile: the next replay sends what is left of them\n", ui.Plural(r.Again, "task"))
+		fmt.Fprintf(w, "%s failed again meanwhile: the next replay sends the rest of them\n", ui.Plural(r.Again, "task"))
 	}
 	if r.Hidden > 0 {
-		fmt.Fprintf(w, "another look at the DLQ has about %s: they come back within two minutes, then run the same again\n",
+		fmt.Fprintf(w, "about %s are hidden by another reader of the DLQ: they come back within two minutes, then run the same command\n",
 			ui.Plural(r.Hidden, "message"))
 	}
 }

@@ -17,14 +17,14 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// DLQShowCmd shows one dead task.
+// DLQShowCmd shows one task of the DLQ.
 type DLQShowCmd struct {
-	ID string `arg:"" help:"Message id as dlq list, logs and receipts have it, which is that of the message it was first; its own id in the DLQ; or the first 8 characters of either."`
+	ID string `arg:"" help:"Message id from dlq list, logs or receipts; the message's own id in the DLQ; or the first 8 characters of either."`
 }
 
 // Help is the long help.
 func (*DLQShowCmd) Help() string {
-	return `Shows the task, its failure report with the end of the generator's error output, and the command that runs the failed chunk by hand: in the environment of the local stack, if that has made one.
+	return `Shows the task, its failure report with the end of the generator's stderr, and a command that runs the failed chunk by hand, in the environment of the local stack if there is one.
 
 Examples:
   ops --stack dev dlq show 5fea7756-0ea4-451a-a703-a558b933e274`
@@ -52,10 +52,10 @@ func printDetails(w io.Writer, s *dlq.Details) {
 	}
 	pair("message", "%s", s.ID)
 	if s.First != s.ID {
-		pair("it was first", "%s", s.First)
+		pair("first message", "%s", s.First)
 	}
 	if len(s.More) > 0 {
-		pair("more of that", "%s", strings.Join(s.More, " "))
+		pair("more parts", "%s", strings.Join(s.More, " "))
 	}
 	pair("since", "%s (%s)", s.Sent.Local().Format("2006-01-02 15:04:05"), ago(s.Sent))
 	pair("cause", "%s: %s", s.Cause, s.Means)
@@ -88,9 +88,9 @@ func printFailure(w io.Writer, s *dlq.Details) {
 		fmt.Fprintln(w, "\nthere is no failure report of it in the bucket")
 		return
 	}
-	fmt.Fprintf(w, "\nthe failure report of samples %d to %d:\n", f.Start, f.End-1)
+	fmt.Fprintf(w, "\nfailure report of samples %d to %d:\n", f.Start, f.End-1)
 	if len(s.Others) > 0 {
-		fmt.Fprintf(w, "(%s of the task failed beside them, and %s reports of their own in the bucket, such as %s)\n",
+		fmt.Fprintf(w, "(%s of the task failed, too, and %s a report in the bucket, such as %s)\n",
 			ui.Plural(len(s.Others), "chunk"), map[bool]string{true: "has", false: "have"}[len(s.Others) == 1], s.Others[0])
 	}
 	pair := func(name, format string, args ...any) {
@@ -101,7 +101,7 @@ func printFailure(w io.Writer, s *dlq.Details) {
 	if f.Signal != "" {
 		ended = "signal: " + f.Signal
 	}
-	pair("it ended with", "%s, after %.1f s and %.1f s of CPU, at most %s of memory", ended, f.WallSeconds, f.CPUSeconds,
+	pair("ended with", "%s, after %.1f s and %.1f s of CPU, at most %s of memory", ended, f.WallSeconds, f.CPUSeconds,
 		ui.Size(f.PeakRSSBytes))
 	if f.Commit != "" {
 		pair("commit", "%s", f.Commit)

@@ -23,18 +23,18 @@ type GeneratorsRunCmd struct {
 	Name    string `arg:"" help:"The generator." predictor:"generator"`
 	Samples int    `help:"How many samples to make." default:"5"`
 	Seed    int    `help:"Seed that the generator is given." default:"42"`
-	To      string `help:"Folder to keep what it makes in; new, or empty." required:"" type:"path" placeholder:"DIR"`
+	To      string `help:"Folder for the files that it makes; new, or empty." required:"" type:"path" placeholder:"DIR"`
 }
 
 // Help is the long help.
 func (*GeneratorsRunCmd) Help() string {
-	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. The files that it wrote are kept in DIR as it left them, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame; further samples, 25 each, are on contact-sheet-2.png and so on.
+	return `For authors of generators. Runs one process of the generator with the environment, the variables, the private folders and the sandbox of a worker, and checks its samples as a worker does. DIR gets the files that it wrote, even if it fails, and contact sheets: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame. Each sheet has 25 samples; the next ones are contact-sheet-2.png and so on.
 
-Exit status 0: a worker would take the samples. 2: it would not, and the reason is what its failure report would say.
+Exit status 0: a worker would accept the samples. 2: it would not, for the reason that its failure report would give.
 
 Examples:
-  ops generators run my-generator --to /tmp/look
-  ops generators run my-generator --samples 20 --seed 7 --to /tmp/look --json`
+  ops generators run my-generator --to /tmp/samples
+  ops generators run my-generator --samples 20 --seed 7 --to /tmp/samples --json`
 }
 
 // Validate checks the flags.
@@ -70,7 +70,7 @@ type TriedOne struct {
 	Bytes  int64    `json:"bytes"`
 }
 
-// TriedFailed is why there are none.
+// TriedFailed is why there are no samples.
 type TriedFailed struct {
 	Cause    task.Cause `json:"cause"`
 	Detail   string     `json:"detail"`
@@ -85,7 +85,7 @@ type TriedFailed struct {
 // Run runs it.
 func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if entries, err := os.ReadDir(c.To); err == nil && len(entries) > 0 {
-		return ui.WithHint(fmt.Errorf("there is something in %s already", c.To), "name a new folder with --to")
+		return ui.WithHint(fmt.Errorf("%s is not empty", c.To), "name a new folder with --to")
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -157,8 +157,8 @@ func listSamples(samples []sample.Sample) ([]TriedOne, error) {
 	return list, nil
 }
 
-// failureOf is what a worker's failure report would say, or nil where the
-// generator is not to blame.
+// failureOf is what a worker's failure report would have, nil if the generator is not
+// at fault.
 func failureOf(err error) *TriedFailed {
 	f := probe.Blame(err)
 	if f == nil {
@@ -175,14 +175,14 @@ func (t *Tried) table(w io.Writer) {
 			ui.Cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
 	}
 	if len(t.Samples) > 0 {
-		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(sample.Shape(t.Samples[0].Files), " "))
+		fmt.Fprintf(w, "files of a sample: %s\n", strings.Join(sample.Shape(t.Samples[0].Files), " "))
 	}
 	if f := t.Failure; f != nil {
 		fmt.Fprintf(w, "%s: %s\n", f.Cause, f.Detail)
-		for _, said := range []struct{ what, text string }{{"stdout", f.Stdout}, {"stderr", f.Stderr}} {
-			if strings.TrimSpace(said.text) != "" {
-				fmt.Fprintf(w, "the end of its %s:\n", said.what)
-				for line := range strings.Lines(said.text) {
+		for _, tail := range []struct{ what, text string }{{"stdout", f.Stdout}, {"stderr", f.Stderr}} {
+			if strings.TrimSpace(tail.text) != "" {
+				fmt.Fprintf(w, "the end of its %s:\n", tail.what)
+				for line := range strings.Lines(tail.text) {
 					fmt.Fprintf(w, "    %s\n", strings.TrimRight(line, "\n"))
 				}
 			}

@@ -114,9 +114,9 @@ func TestWatchWhileCountsLag(t *testing.T) {
 				if took := time.Since(began); took < test.least || took > test.most {
 					t.Errorf("it ended after %s, want %s to %s", took, test.least, test.most)
 				}
-				verdict := fmt.Sprint(verdict(&target.Target{}, p))
+				verdict := fmt.Sprint(incomplete(&target.Target{}, p))
 				if want := map[bool]string{true: "<nil>",
-					false: "the run is not whole: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
+					false: "the run is incomplete: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
 					t.Errorf("verdict %q, want %q", verdict, want)
 				}
 			})

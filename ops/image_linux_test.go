@@ -175,7 +175,7 @@ func TestImageRuns(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
 		t.Fatal(err)
 	}
-	if !report.Whole || len(report.Generators) != len(commits) || len(commits) < 5 {
+	if !report.Complete || len(report.Generators) != len(commits) || len(commits) < 5 {
 		t.Errorf("got %s\n%s", out, said)
 	}
 	for name, commit := range commits {
@@ -286,7 +286,7 @@ func TestImageChanges(t *testing.T) {
 		layers  int // that stay as they are, above the base image
 	}{
 		{"the worker", "{}", func() {
-			edit(t, filepath.Join(repo, "worker", "handler.go"), `"task started"`,
+			edit(t, filepath.Join(repo, "worker", "work.go"), `"task started"`,
 				`"task begun"`)
 		}, environments + 2},
 		{"the commit of a generator", `{"maze-task-data-generator":"c"}`, func() {}, environments + 1},
@@ -339,7 +339,7 @@ func TestImageWithoutOne(t *testing.T) {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	if out, said, err := ops(t, dir, append(run, "--all")...); err != nil ||
-		!strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, "whole: 5 generators, 10 samples") {
+		!strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, ": 5 generators, 10 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	found, err := generator.Discover(filepath.Join(repo, "generators"))
@@ -412,7 +412,7 @@ func TestImageOfSeveralSets(t *testing.T) {
 	}
 	logsOf(t, dir)
 	if out, said, err := ops(t, dir, "local", "run", "--image", first.ID, "--memory", "2048", "--all", "--samples",
-		"2"); err != nil || !strings.Contains(out, "whole: 10 generators, 20 samples") {
+		"2"); err != nil || !strings.Contains(out, ": 10 generators, 20 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	const above = 5 // layers above the base image, of which two hold the system's packages and the environments
@@ -458,7 +458,7 @@ func TestImageStackKilled(t *testing.T) {
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	out, said, err := ops(t, dir, run...)
-	if err != nil || !strings.Contains(out, "whole: 1 generator, 100 samples") {
+	if err != nil || !strings.Contains(out, ": 1 generator, 100 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	await("the containers are gone", func() bool { return containers(t, dir) == "" })

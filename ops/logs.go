@@ -13,22 +13,22 @@ import (
 
 // LogsCmd shows what the workers log.
 type LogsCmd struct {
-	Task      []string `help:"Only this task: a message id, as dlq list and queue peek show it, or GENERATOR:INDEX for whatever was done for that sample; may be repeated." placeholder:"ID"`
+	Task      []string `help:"Only this task: a message id, as dlq list and queue peek show it, or GENERATOR:INDEX for the tasks of that sample; may be repeated." placeholder:"ID"`
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
-	Dataset   string   `help:"Only what was done for this dataset." env:"OPS_DATASET" placeholder:"NAME"`
-	Since     moment   `help:"Where to begin: a span back from now (15m, 36h, 3d) or a time (2026-08-01T10:00:00Z)." default:"1h" placeholder:"TIME"`
-	Follow    bool     `help:"Go on with new lines until Ctrl-C." short:"f"`
+	Dataset   string   `help:"Only tasks of this dataset." env:"OPS_DATASET" placeholder:"NAME"`
+	Since     moment   `help:"Start: a span back from now (15m, 36h, 3d) or a time (2026-08-01T10:00:00Z)." default:"1h" placeholder:"TIME"`
+	Follow    bool     `help:"Continue with new lines until Ctrl-C." short:"f"`
 
 	filter logs.Filter
 }
 
 // Help is the long help.
 func (*LogsCmd) Help() string {
-	return `The lines of all workers, oldest first: from the stack's log group, or for the local stack from its log files, also when it is down. With --task come Lambda's own lines of the invocations that worked on it, which tell of timeouts and memory. A message id also finds the messages that the worker made of that one: the rest of a task that ran out of time.
+	return `The lines of all workers, oldest first: from the stack's log group, or from the log files of the local stack, even if it is down. With --task, Lambda's own lines of the task's invocations are included; they report timeouts and memory. A message id also finds the messages that the worker made of that one: the rest of a task that ran out of time.
 
-With --json each line is an object: the worker's as it wrote it (metrics included), any other with time, source and message.
+With --json each line is an object: the worker's as it wrote it (including metrics), any other with time, source and message.
 
---follow reads new lines every 2 seconds. It shows each line once, and misses one only if that reaches the log group more than two minutes late.
+--follow polls every 2 seconds. It shows each line once, and misses a line only if that reaches the log group more than two minutes late.
 
 Examples:
   ops --stack dev logs --since 15m --follow

@@ -18,30 +18,30 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// RepairCmd makes what is missing or wrong again.
+// RepairCmd makes missing and damaged samples again, and replaces duplicates.
 type RepairCmd struct {
 	order
 	Run_       string  `help:"Run whose gaps are filled. Default: the newest." name:"run" placeholder:"ID"`
-	Plan       string  `help:"Carry out a plan of 'ops verify --deep': fill the gaps, and make what is gone again." type:"existingfile" placeholder:"FILE"`
-	Overwrite  bool    `help:"With --plan: also what is wrong or should not be there. It asks before it removes anything."`
-	Duplicates bool    `help:"Replace duplicates too, by further draws, in rounds, until all samples are distinct or the generator has no more."`
-	MaxDraws   float64 `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
+	Plan       string  `help:"Carry out a plan of 'ops verify --deep': fill the gaps, and restore what is gone." type:"existingfile" placeholder:"FILE"`
+	Overwrite  bool    `help:"With --plan: also repair what is wrong, and remove what should not be there. It asks before it removes anything."`
+	Duplicates bool    `help:"Also replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
+	MaxDraws   float64 `help:"With --duplicates: give up on a generator that would have to make more than this many times the wanted samples." default:"4" placeholder:"FACTOR"`
 
-	Batch, Chunk, Seed, Format struct{} `kong:"-"` // no flags: they are as they were
+	Batch, Chunk, Seed, Format struct{} `kong:"-"` // no flags: the dataset has them
 
-	id    string // of the new run
-	makes bool   // a dataset that is not there
+	id     string // of the new run
+	create bool   // the dataset, if it does not exist
 }
 
 // Help is the long help.
 func (*RepairCmd) Help() string {
-	return `Fills the gaps of a run, or of --all or --generator with --samples: what has no receipt is sent again, as the dataset pins it. While tasks are in the queue it asks first, for they may be what is missing. Nothing that is committed is made again, so it can be stopped and given again at any time; 'ops submit --resume ID' sends the rest of a run that it was sending.
+	return `Fills the gaps of a run, or of --all or --generator with --samples: it sends tasks for the samples without a receipt, as the dataset pins them. If tasks are in the queue it asks first, because they may be the missing ones. Committed samples are not made again, so you can stop it and repeat it at any time; 'ops submit --resume ID' sends the rest of a run that it was sending.
 
-For damage, 'ops verify --deep' writes a plan and prints the command that carries it out. Samples whose objects are gone are made again with the seeds of their receipts, so a deterministic generator gives the bytes that were there; nothing else is touched. With --overwrite the same is done where an object is not what its receipt says, a sample that its generator wrote broken is replaced by another draw, and what no receipt names is removed, after a question that --yes answers. What has changed since the plan was made is left alone.
+For damage, 'ops verify --deep' writes a plan and prints the command that carries it out. Samples whose objects are gone are made again with the seeds of their receipts, so a deterministic generator produces the same bytes; nothing else is touched. With --overwrite it also restores objects that differ from their receipts, replaces samples that the generator wrote damaged by another draw, and removes objects that no receipt names, after a question that --yes answers. What has changed since the plan was made is left alone.
 
-With --duplicates it fills the gaps, waits, replaces the later ones of equal samples, waits, and looks again. It stops at a generator that has fewer puzzles than samples are wanted, and says how many it has. After Ctrl-C the same command goes on.
+With --duplicates it fills the gaps, waits, replaces the later ones of equal samples, waits, and checks again. It stops at a generator that has fewer puzzles than samples are wanted, and prints how many it has. After Ctrl-C the same command continues.
 
-With --dry-run it says what it would send and remove; with --duplicates, what it would send first: each round depends on the one before.
+With --dry-run it prints what it would send and remove; with --duplicates, what it would send first, because each round depends on the one before.
 
 Exit status 2, with --duplicates: some are left.
 
@@ -59,9 +59,9 @@ func (c *RepairCmd) Validate() error {
 	case c.Overwrite && c.Plan == "":
 		return ui.Usage("--overwrite belongs to --plan: 'ops verify --deep' writes one; other samples are another dataset, --dataset NAME")
 	case c.Plan != "" && (c.given() || c.Run_ != "" || c.Samples != 0 || c.Duplicates):
-		return ui.Usage("--plan says what to repair: leave --all, --generator, --samples, --run and --duplicates out")
+		return ui.Usage("--plan defines what to repair: leave --all, --generator, --samples, --run and --duplicates out")
 	case c.MaxCost != nil && (c.Plan != "" || c.Duplicates):
-		return ui.Usage("--max-cost looks at a run before anything of it is sent: leave --plan and --duplicates out")
+		return ui.Usage("--max-cost checks one run before it is sent: leave --plan and --duplicates out")
 	case !(c.MaxDraws >= 1):
 		return ui.Usage("--max-draws is %g, it must be at least 1", c.MaxDraws)
 	}
@@ -76,7 +76,7 @@ func (c *RepairCmd) Run(ctx context.Context, o *Output, t *target.Target, q *que
 	if c.Plan != "" {
 		return c.carryOut(ctx, o, t, q, st)
 	}
-	if c.given() && !c.makes {
+	if c.given() && !c.create {
 		if _, err := manifest(ctx, st, t, c.Dataset); err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target,
 	if _, err := c.runOrder().Pin(ctx, st, &run, false); err != nil {
 		return run, err
 	}
-	return runs.Missing(ctx, st, run)
+	return dataset.Narrow(ctx, st, run)
 }
 
 // carryOut carries out a repair plan: it removes what no receipt names, fills the gaps,
@@ -132,8 +132,8 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 		return err
 	}
 	list, err := o.inventory().List(ctx, t)
-	if err != nil { // then the workers judge
-		o.Say("note: what makes the samples is not known here: %s", ui.Plain(err))
+	if err != nil { // then the workers check them
+		o.Say("note: the generators of the stack are not known here: %s", ui.Plain(err))
 	}
 	runs.SetCommits(&run, list)
 	if !c.DryRun {
@@ -159,8 +159,8 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 		o.Say("%s changed since the plan was made, and left alone", ui.Plural(changed, "receipt"))
 	}
 	if left > 0 {
-		o.Say("left alone, for it is wrong and not gone: %s in the plan; the same with --overwrite repairs that too",
-			ui.Plural(left, "thing"))
+		o.Say("left alone, because they are wrong and not gone: %s in the plan; --overwrite repairs them, too",
+			ui.Plural(left, "item"))
 	}
 	tasks := run.Plan()
 	if c.DryRun {
@@ -183,7 +183,7 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 	return send(ctx, o, t, q, run, false)
 }
 
-// remove removes what the plan says nothing names, after asking.
+// remove removes what no receipt names, after asking.
 func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan *dataset.Plan) (int, error) {
 	var keys []string
 	for _, g := range plan.Generators {
@@ -201,7 +201,7 @@ func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan
 		return 0, nil
 	}
 	o.Say("to be removed: %s", ui.Some(keys, 10))
-	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are broken receipts",
+	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are damaged receipts",
 		ui.Plural(len(keys), "object"))); err != nil {
 		return 0, err
 	}

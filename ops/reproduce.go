@@ -21,17 +21,17 @@ type ReproduceCmd struct {
 	inDataset
 	Generator string `arg:"" help:"Generator of the sample." predictor:"generator"`
 	Index     int    `arg:"" help:"Index of the sample."`
-	To        string `help:"Folder in which to keep what was made, as DIR/<sample>/." type:"path" placeholder:"DIR"`
-	Here      bool   `help:"Run the generator of this machine, also where the receipt names an image."`
+	To        string `help:"Folder to keep the new sample in, as DIR/<sample>/." type:"path" placeholder:"DIR"`
+	Here      bool   `help:"Run the generator of this machine, even if the receipt names an image."`
 }
 
 // Help is the long help.
 func (*ReproduceCmd) Help() string {
-	return `Runs the command of the sample's receipt once more, with the environment, the working folder and the sandbox that a worker gives it, and compares the sample's files with the hashes in the receipt. A sample that was repaired is made by its repair's command.
+	return `Runs the command of the sample's receipt again, with the environment, the working folder and the sandbox of a worker, and compares the sample's files with the hashes in the receipt. For a repaired sample it runs the command of the repair.
 
-Where the receipt names the image of its worker and docker has that image, the generator of the image is run; else the one of this machine, in the environment that the receipt names: made from just its lock, whatever 'generators/locks' has by now, and from its version of Python, if that is on the PATH or uv can bring it. Locks are found by their hash: in the generators' folder, in its git history, and in the bucket, where 'ops submit' puts them. The workers of a local stack keep the environments that they have.
+If the receipt names the image of its worker and docker has that image, it runs the generator of the image. If not, it runs the generator of this machine, in an environment made from the receipt's lock, whatever 'generators/locks' has now, and with its version of Python if that is on the PATH or uv can fetch it. It finds a lock by its hash in the generators' folder, in its git history, or in the bucket, where 'ops submit' puts it. The workers of a local stack keep their own environments.
 
-What is not as the receipt names it is told: commit, lock, Python, platform, image. When files differ, the generator is run a second time. If the two runs differ from each other, the generator is not deterministic, and no machine would bring the sample back.
+It reports whatever is different from the receipt: commit, lock, Python, platform, image. If files differ, it runs the generator a second time. If the two runs differ, the generator is not deterministic, and no machine can reproduce the sample.
 
 Exit status 0: the same bytes. 2: something differs.
 
@@ -67,7 +67,7 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st 
 	return nil
 }
 
-// unknown says what there is where the sample is not.
+// unknown is the error for a sample that is not committed.
 func (c *ReproduceCmd) unknown(ctx context.Context, t *target.Target, st *store.Store) error {
 	there, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {

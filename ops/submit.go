@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
@@ -24,8 +25,8 @@ type order struct {
 	wanted
 	inDataset
 	DryRun  bool     `help:"Print the plan, send nothing."`
-	MaxCost *float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
-	Slower  float64  `help:"With --max-cost: how many times the seconds of the machine that measured a worker takes." default:"1" placeholder:"FACTOR"`
+	MaxCost *float64 `help:"Send nothing if the run costs more than this at AWS, by the measured costs of its generators." placeholder:"DOLLARS"`
+	Slower  float64  `help:"With --max-cost: how many times as long as the machine that measured a worker takes." default:"1" placeholder:"FACTOR"`
 }
 
 // SubmitCmd plans a run and sends its tasks.
@@ -34,7 +35,7 @@ type SubmitCmd struct {
 	Run_   string `help:"Id of the new run." name:"run" placeholder:"ID"`
 	Resume string `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
 
-	// What is now 'ops repair'.
+	// Old spellings of 'ops repair'.
 	Missing    bool    `hidden:""`
 	Overwrite  bool    `hidden:""`
 	RepairPlan string  `hidden:"" type:"existingfile"`
@@ -44,13 +45,13 @@ type SubmitCmd struct {
 
 // Help is the long help.
 func (*SubmitCmd) Help() string {
-	return `A run is written down before its first task is sent, and every send that the queue has confirmed is kept in a journal. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; what is sent twice the workers absorb.
+	return `The run is stored before its first task is sent, and a journal records every task that the queue has confirmed. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; workers absorb what is sent twice.
 
-A dataset is made by its first submit, which pins the seed, the format, and the chunk size and commit of each generator; later ones extend it. What is committed is not made again. What contradicts the dataset is refused: other samples are another dataset, --dataset NAME. For a newer commit of a generator there is --update-generators: what is committed keeps its own, and 'ops verify' counts the samples of each.
+The first submit makes the dataset. It pins the seed, the format, and the chunk size and commit of each generator; later ones extend it. Committed samples are not made again. What contradicts the dataset is refused: other samples are another dataset, --dataset NAME. To accept a newer commit of a generator, give --update-generators: committed samples keep their commit, and 'ops verify' counts the samples of each.
 
-With --max-cost a run is sent only if it costs no more at AWS, by what 'ops plan' reckons from the costs of its generators, in the region of its price table and without what is free. If they were not measured, nothing is sent. The local stack costs nothing.
+With --max-cost a run is sent only if it costs no more at AWS, by the estimate of 'ops plan', in the region of its price table and without free tiers. If the costs were not measured, nothing is sent. The local stack costs nothing.
 
-What is missing or damaged afterwards is made again by 'ops repair'.
+Afterwards 'ops repair' makes what is missing or damaged again.
 
 Examples:
   ops --stack dev submit --all --samples 10000
@@ -67,7 +68,7 @@ func (c *SubmitCmd) Validate() error {
 			return ui.Usage("--resume %v", err)
 		}
 		if c.given() || c.Run_ != "" || c.DryRun || c.MaxCost != nil || c.repair() != nil {
-			return ui.Usage("--resume stands alone: the run says what it makes")
+			return ui.Usage("--resume stands alone: the run defines what it makes")
 		}
 		return nil
 	}
@@ -84,7 +85,7 @@ func (c *SubmitCmd) repair() *RepairCmd {
 		return nil
 	}
 	r := &RepairCmd{order: c.order, Run_: c.Run_, Plan: c.RepairPlan, Overwrite: c.Overwrite, Duplicates: c.Duplicates,
-		MaxDraws: c.MaxDraws, makes: true}
+		MaxDraws: c.MaxDraws, create: true}
 	if c.given() && r.Plan == "" {
 		r.Run_, r.id = "", c.Run_
 	}
@@ -115,7 +116,7 @@ type submitted struct {
 	Last    string   `json:"last_task,omitempty"`
 }
 
-// Run plans, writes the run down, and sends.
+// Run plans the run, stores it, and sends its tasks.
 func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	if r := c.repair(); r != nil {
 		return r.Run(ctx, o, t, q, st)
@@ -147,7 +148,7 @@ func (c *order) generators(ctx context.Context, o *Output, t *target.Target) ([]
 	return o.inventory().Prepare(ctx, t, c.named()...)
 }
 
-// submit writes a run of generators of the list down and sends it, or prints it.
+// submit stores a run and sends it, or prints it.
 func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
 	run task.Run, list []generator.Generator) error {
 	tasks := run.Plan()
@@ -186,8 +187,7 @@ func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queu
 	return send(ctx, o, t, q, run, false)
 }
 
-// costOf reckons a run on a stack. How many workers it starts is not known: as many
-// as possible are reckoned with.
+// costOf estimates a run on a stack, with as many workers as possible.
 func (c *order) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimate, error) {
 	costs, err := plan.LoadCosts(o.LocalDir)
 	if err != nil {
@@ -198,36 +198,36 @@ func (c *order) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimat
 	return plan.Of(run, costs, s)
 }
 
-// checkCost refuses a run that may cost more than it should, or of which that is
-// not known. On this machine nothing has to be paid.
+// checkCost refuses a run whose cost is above the limit or unknown. The local stack
+// costs nothing.
 func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 	if c.MaxCost == nil || t.Name == stack.Local {
 		return nil
 	}
 	e, err := c.costOf(o, t, run)
 	if err != nil {
-		return unmeasured(err, c.words(run), run.Samples)
+		return unmeasured(err, c.generatorFlags(run), run.Samples)
 	}
 	commits := map[string]string{}
 	for _, g := range run.Generators {
 		commits[g.Name] = g.Commit
 	}
 	if changed := e.Changed(commits); changed != nil {
-		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again",
+		o.Say("%s changed since they were measured, so the cost may differ: ops plan --canary 10 measures again",
 			ui.Some(changed, 3))
 	}
 	if e.Make > *c.MaxCost {
 		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g",
 			ui.Dollars(e.Make), *c.MaxCost),
-			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.Flags(), c.words(run), run.Samples,
+			"ops%s plan %s --samples %d%s: it shows the costs, and what would be cheaper", t.Flags(), c.generatorFlags(run), run.Samples,
 			c.shape(run))
 	}
 	o.Say("the run costs about %s dollars, --max-cost is %g", ui.Dollars(e.Make), *c.MaxCost)
 	return nil
 }
 
-// sayShards says what a new dataset would cost in the other format, where it is known
-// and worth it.
+// sayShards prints what a new dataset would cost in shards, if that is known and worth
+// knowing.
 func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *store.Store, run task.Run) error {
 	if t.Name == stack.Local || run.Format != task.Files || c.Format != "" {
 		return nil
@@ -238,24 +238,24 @@ func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *
 	}
 	run.Format = task.Tar
 	shards, err := c.costOf(o, t, run)
-	if err != nil || !worthSaying(files.Make, shards.Make) {
+	if err != nil || !savesEnough(files.Make, shards.Make) {
 		return err
 	}
 	if _, err = st.Manifest(ctx); errors.Is(err, store.ErrNotFound) {
-		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s",
+		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD instead of %s",
 			ui.Dollars(shards.Make), ui.Dollars(files.Make))
 		return nil
 	}
 	return err
 }
 
-// worthSaying reports whether shards save so much that somebody wants to know.
-func worthSaying(files, shards float64) bool { return files-shards >= max(0.1, 0.1*files) }
+// savesEnough reports whether shards save enough to mention them.
+func savesEnough(files, shards float64) bool { return files-shards >= max(0.1, 0.1*files) }
 
-// words are flags that choose the run's generators: those given, or their names.
-func (c *order) words(run task.Run) string {
+// generatorFlags are flags that choose the run's generators: those given, or their names.
+func (c *order) generatorFlags(run task.Run) string {
 	if c.given() {
-		return c.choice.words()
+		return c.choice.flags()
 	}
 	const few = 3
 	if len(run.Generators) > few {
@@ -265,18 +265,17 @@ func (c *order) words(run task.Run) string {
 	for _, g := range run.Generators {
 		named.Generator = append(named.Generator, g.Name)
 	}
-	return named.words()
+	return named.flags()
 }
 
-// confirmQueue asks before something is sent that may be in the queue already. One
-// count is enough: what is sent twice because SQS counts late is found done, at the
-// cost of an invocation.
+// confirmQueue asks before sending what may be in the queue already. One count is
+// enough: if SQS counts late, a second task for committed samples costs one invocation.
 func (c *order) confirmQueue(ctx context.Context, o *Output, q *queue.Client) error {
 	depth, err := q.Depth(ctx)
 	if err != nil || depth.Total() == 0 {
 		return err
 	}
-	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same",
+	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be for the missing samples. Send anyway",
 		ui.Plural(depth.Total(), "task")))
 }
 
@@ -295,7 +294,7 @@ func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *sto
 		return run, left, err
 	}
 	order.Cut(&run, costs, t.Setting())
-	if left, err = runs.Missing(ctx, st, run); err == nil {
+	if left, err = dataset.Narrow(ctx, st, run); err == nil {
 		c.sayCommitted(o, left)
 	}
 	return run, left, err

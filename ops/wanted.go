@@ -9,23 +9,23 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// wanted are the flags that say what a run makes.
+// wanted are the flags that define what a run makes.
 type wanted struct {
 	choice
 	Samples int    `help:"Samples per generator." placeholder:"N"`
-	Batch   *int   `help:"Samples per task, 1 to 1000; a multiple of the chunk size wastes nothing. Default: what keeps all CPUs of a worker at work to the end of a task, about 600." placeholder:"N"`
-	Chunk   *int   `help:"Samples per generator process, the unit of retry and commit, 1 to 1000. The dataset keeps what a generator began with; at first, what the catalogue says, else 50 for ${large_run} samples and more, 20 for fewer." placeholder:"N"`
-	Seed    *int   `help:"Seed of the dataset, which keeps it; at first, 42." placeholder:"N"`
-	Format  string `help:"How samples are stored: one object per file (files), or one tar.gz per chunk (tar). The dataset keeps what it began with; at first, files." enum:",files,tar" default:"" placeholder:"FORMAT"`
+	Batch   *int   `help:"Samples per task, 1 to 1000; a multiple of the chunk size wastes nothing. Default: what keeps all CPUs of a worker busy to the end of a task, about 600." placeholder:"N"`
+	Chunk   *int   `help:"Samples per generator process, the unit of retry and commit, 1 to 1000. A dataset keeps the first value of a generator. Default: the catalogue's, else 50 for ${large_run} samples and more, 20 for fewer." placeholder:"N"`
+	Seed    *int   `help:"Seed of the dataset, which keeps its first value. Default: 42." placeholder:"N"`
+	Format  string `help:"How samples are stored: one object per file (files), or one tar.gz per chunk (tar). A dataset keeps its first value. Default: files." enum:",files,tar" default:"" placeholder:"FORMAT"`
 	Start   int    `help:"First sample index." default:"0"`
 
-	UpdateGenerators bool `help:"Take newer commits of the generators into the dataset: what is committed keeps its own."`
+	UpdateGenerators bool `help:"Accept newer commits of the generators in the dataset; committed samples keep theirs."`
 }
 
 func (p *wanted) check() error {
 	switch {
 	case !p.given():
-		return ui.Usage("say which generators: --all, or --generator NAME")
+		return ui.Usage("name the generators: --all, or --generator NAME")
 	case p.Batch != nil && (*p.Batch < 1 || *p.Batch > task.MaxSamples):
 		return ui.Usage("--batch is %d, it must be from 1 to %d", *p.Batch, task.MaxSamples)
 	case p.Chunk != nil && (*p.Chunk < 1 || *p.Chunk > task.MaxSamples):
@@ -36,24 +36,23 @@ func (p *wanted) check() error {
 	return p.checkExtent("", p.Samples, p.Start)
 }
 
-// checkExtent checks flags that say which samples a command is about: those of a run,
+// checkExtent checks the flags of the samples that a command works on: those of a run,
 // or so many of the chosen generators.
 func (c *choice) checkExtent(run string, samples, start int) error {
 	switch {
 	case run != "" && c.given():
-		return ui.Usage("--run says which generators: leave --all and --generator out")
+		return ui.Usage("--run defines the generators: leave --all and --generator out")
 	case c.given() && samples < 1:
-		return ui.Usage("say how many samples per generator: --samples N, at least 1")
+		return ui.Usage("give the number of samples per generator: --samples N, at least 1")
 	case !c.given() && (samples != 0 || start != 0):
-		return ui.Usage("say which generators: --all, or --generator NAME")
+		return ui.Usage("name the generators: --all, or --generator NAME")
 	case start < 0 || samples > task.MaxIndex || start > task.MaxIndex-samples:
 		return ui.Usage("the samples must lie between index 0 and %d", task.MaxIndex-1)
 	}
 	return nil
 }
 
-// shape are the flags of how a run is made, as they were given, and its format where
-// that is not the default.
+// shape returns the flags of batch, chunk and format, for a hint.
 func (p *wanted) shape(run task.Run) string {
 	s := ""
 	if p.Batch != nil {
@@ -74,7 +73,7 @@ func (p *wanted) runOrder() *runs.Order {
 		Format: task.Format(p.Format), UpdateGenerators: p.UpdateGenerators, Version: version()}
 }
 
-// sayCommitted says how much of the range is committed, given a run that was narrowed
+// sayCommitted prints how much of the range is committed, given a run that was narrowed
 // to what is missing.
 func (p *wanted) sayCommitted(o *Output, left task.Run) {
 	if done := runs.Committed(left); done > 0 {
@@ -82,7 +81,7 @@ func (p *wanted) sayCommitted(o *Output, left task.Run) {
 	}
 }
 
-// knownCosts is what generators were measured to take. What cannot be read is not known.
+// knownCosts returns the measured costs. A file that cannot be read has none.
 func knownCosts(o *Output) map[string]plan.Cost {
 	costs, err := plan.LoadCosts(o.LocalDir)
 	if err != nil {

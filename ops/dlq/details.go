@@ -7,13 +7,13 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -146,19 +146,8 @@ func shell(dir string, environment, argv []string, output string) string {
 	words = append(append(words, environment...), argv...)
 	for i, w := range words {
 		if w != "&&" {
-			words[i] = quote(w)
+			words[i] = ui.Quote(w)
 		}
 	}
 	return strings.Join(words, " ")
-}
-
-// plainWord is a word that means itself to a shell.
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./=:,+@%-]+$`)
-
-// quote writes a word as a shell reads it.
-func quote(word string) string {
-	if plainWord.MatchString(word) {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -86,12 +86,3 @@ func TestDescribe(t *testing.T) {
 		}
 	}
 }
-
-func TestQuote(t *testing.T) {
-	for word, want := range map[string]string{"a-b/c.py": "a-b/c.py", "": "''", "a b": "'a b'", "it's": `'it'\''s'`,
-		"$HOME": "'$HOME'", "*": "'*'"} {
-		if got := quote(word); got != want {
-			t.Errorf("%q is quoted as %s, want %s", word, got, want)
-		}
-	}
-}

@@ -1,4 +1,4 @@
-// Package inventory tells which generators a target has, and makes their environments.
+// Package inventory knows which generators a target has, and makes their environments.
 package inventory
 
 import (
@@ -95,7 +95,7 @@ func (v Inventory) Prepare(ctx context.Context, t *target.Target, chosen ...stri
 	}
 	for _, name := range chosen {
 		if !slices.ContainsFunc(here, func(g generator.Generator) bool { return g.Name == name }) {
-			return here, nil // Choose says so
+			return here, nil // Choose refuses it
 		}
 	}
 	index, err := local.Prepare(ctx, v.LocalDir, v.Generators, chosen, func(line string) { v.Say("%s", line) })
@@ -157,7 +157,7 @@ func (v Inventory) Choose(list []generator.Generator, names []string) ([]generat
 		switch {
 		case g.Problem == "":
 			chosen = append(chosen, g)
-			if !g.Flags.Seed && g.Flags.From != "" { // an image does not tell
+			if !g.Flags.Seed && g.Flags.From != "" { // an image does not have them
 				seedless = append(seedless, name)
 			}
 		case slices.Contains(names, Everything):
@@ -170,7 +170,7 @@ func (v Inventory) Choose(list []generator.Generator, names []string) ([]generat
 		return nil, errors.New("no generator is ready")
 	}
 	if len(seedless) > 0 {
-		v.Say("note: no seed can be given to %s: nothing keeps chunks from coming out alike, and ops verify counts duplicates", ui.Some(seedless, 3))
+		v.Say("note: %s cannot take a seed: chunks may be equal, and ops verify counts duplicates", ui.Some(seedless, 3))
 	}
 	return chosen, nil
 }

@@ -65,7 +65,7 @@ func (v Inventory) All() ([]Known, error) {
 		case e.Repository != "":
 			k.Problem = "not fetched yet"
 		default:
-			continue // it only says what would hold if it were there
+			continue // it only has settings for a generator that is not there
 		}
 		list = append(list, k)
 	}

@@ -23,9 +23,12 @@ func objectsDir(dir string) string    { return filepath.Join(dir, "s3") }
 func generatorsDir(dir string) string { return filepath.Join(dir, "generators") }
 func outputsFile(dir string) string   { return filepath.Join(dir, "outputs.json") }
 
+// BucketDir returns the folder of the local stack's objects, as plain files.
+func BucketDir(dir string) string { return filepath.Join(objectsDir(dir), Bucket) }
+
 // SamplesDir returns the folder of a dataset's samples in the local stack, as plain files.
 func SamplesDir(dir string, d task.Dataset) string {
-	return filepath.Join(objectsDir(dir), Bucket, filepath.FromSlash(d.Prefix(task.DataKind)))
+	return filepath.Join(BucketDir(dir), filepath.FromSlash(d.Prefix(task.DataKind)))
 }
 
 // lockDir makes sure that no other stack, and no process of one, uses the

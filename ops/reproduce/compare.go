@@ -18,7 +18,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// compare compares what was made again with what the receipt says.
+// compare compares a new sample with the receipt.
 func compare(was store.ReceiptSample, is sample.Sample) []File {
 	var list []File
 	for _, f := range was.Files {
@@ -39,11 +39,11 @@ func compare(was store.ReceiptSample, is sample.Sample) []File {
 	return list
 }
 
-// explain says more of what differs: whether it differs between two runs as well,
+// explain finds out more of what differs: whether it differs between two runs, too,
 // and which fields of a JSON file do.
 func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second sample.Sample) error {
 	same := true
-	for _, c := range compare(store.Described(first), second) {
+	for _, c := range compare(first, second) {
 		if c.Verdict == "equal" {
 			continue
 		}
@@ -105,7 +105,7 @@ func (r *rerun) stored(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != f.SHA256 {
-		return nil, errors.New("it is not what its receipt says; ops verify --deep finds out more")
+		return nil, errors.New("it differs from its receipt; ops verify --deep finds out more")
 	}
 	return data, nil
 }

@@ -35,7 +35,7 @@ func TestJournal(t *testing.T) {
 				}
 				written[place] = true
 			}
-			j.close()
+			j.closeFile()
 			info, err := os.Stat(path)
 			if err != nil {
 				rt.Fatal(err)
@@ -55,7 +55,7 @@ func TestJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	j.close()
+	j.closeFile()
 	if j, err = openJournal(dir, "a/b", "r1"); err != nil || len(j.sent) != 5 {
 		t.Errorf("a complete journal is read as %v, %v", j, err)
 	}
@@ -82,10 +82,10 @@ func TestSubmitJournalOnFullDisk(t *testing.T) {
 	}
 	check(syscall.Setrlimit(syscall.RLIMIT_FSIZE, &before))
 	check(j.add(25))
-	j.close()
+	j.closeFile()
 	j, err = openJournal(dir, "dev", "r1")
 	check(err)
-	defer j.close()
+	defer j.closeFile()
 	if len(j.sent) != 1 || !j.sent[25] {
 		t.Errorf("sent: %v", j.sent)
 	}

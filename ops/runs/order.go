@@ -136,7 +136,7 @@ func most(counts map[int]int) int {
 }
 
 // Follow returns a new run over the range of an earlier one. It has no tasks until
-// Missing or repairs give it some.
+// it is narrowed to what is missing or repairs are added.
 func Follow(old task.Run) task.Run {
 	run := old
 	run.ID, run.Created, run.Missing = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC(), true
@@ -156,22 +156,6 @@ func SetCommits(run *task.Run, list []generator.Generator) {
 			g.Commit, g.Lock = list[now].Commit, list[now].Lock
 		}
 	}
-}
-
-// Missing narrows a run to what has no receipt.
-func Missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
-	run.Missing = true
-	covered, err := dataset.CoverageOf(ctx, st, run)
-	if err != nil {
-		return run, err
-	}
-	var left []task.RunGenerator
-	for i, g := range run.Generators {
-		g.Missing = dataset.Gaps(run.Range(), covered[i].Ranges)
-		left = append(left, g)
-	}
-	run.Generators = left
-	return run, nil
 }
 
 // Committed returns how many samples of a run that was narrowed have a receipt.

@@ -37,7 +37,7 @@ func ForPlan(plan *dataset.Plan, old task.Run, version string) (task.Run, error)
 // left counts what needs overwrite.
 func AddRepairs(ctx context.Context, st *store.Store, run *task.Run, plan *dataset.Plan,
 	overwrite bool) (changed, left int, err error) {
-	if *run, err = Missing(ctx, st, *run); err != nil {
+	if *run, err = dataset.Narrow(ctx, st, *run); err != nil {
 		return 0, 0, err
 	}
 	used, err := usedAttempt(ctx, st)
@@ -106,7 +106,7 @@ func (s *Sender) fill(ctx context.Context, order *Order, run task.Run) (task.Run
 	if _, err := order.Pin(ctx, s.Store, &run, true); err != nil {
 		return run, err
 	}
-	run, err := Missing(ctx, s.Store, run)
+	run, err := dataset.Narrow(ctx, s.Store, run)
 	if err != nil {
 		return run, err
 	}
@@ -118,7 +118,7 @@ func (s *Sender) fill(ctx context.Context, order *Order, run task.Run) (task.Run
 	if err := s.makeAll(ctx, run); err != nil {
 		return run, err
 	}
-	run, err = Missing(ctx, s.Store, Follow(run))
+	run, err = dataset.Narrow(ctx, s.Store, Follow(run))
 	if left := CountSamples(run.Plan()); err == nil && left > 0 {
 		err = ui.WithHint(ui.Problem("%s still missing: duplicates are replaced when nothing is missing",
 			ui.Plural(left, "sample")), "ops%s dlq list", s.Target.Flags())
@@ -178,7 +178,7 @@ func (s *Sender) rounds(ctx context.Context, run task.Run, limit float64,
 	}
 	rounds := &dataset.Rounds{
 		Run: run, Limit: limit, Used: used,
-		Look: func(ctx context.Context, v *dataset.View) error {
+		Read: func(ctx context.Context, v *dataset.View) error {
 			err := v.Read(ctx, s.Store)
 			if errors.Is(err, store.ErrDamaged) {
 				return ui.WithHint(err, "ops%s verify --deep%s", s.Target.Flags(), s.Target.In())
@@ -186,7 +186,7 @@ func (s *Sender) rounds(ctx context.Context, run task.Run, limit float64,
 			return err
 		},
 		Repair: repair,
-		Say:    func(line string) { s.Out.Say("%s", line) },
+		Report: func(line string) { s.Out.Say("%s", line) },
 	}
 	return rounds.Do(ctx)
 }

@@ -39,7 +39,7 @@ func (s *Sender) Send(ctx context.Context, localDir string, run task.Run, resume
 	if err != nil {
 		return 0, err
 	}
-	defer j.close()
+	defer j.closeFile()
 	if resumed && len(j.sent) == 0 {
 		s.Out.Say("no journal of run %s is here: all its tasks are sent, and the workers absorb what was sent before", run.ID)
 	}
@@ -92,13 +92,13 @@ func (s *Sender) interval() time.Duration {
 
 // WaitIdle waits until the queue is empty: its tasks may make what is missing.
 func (s *Sender) WaitIdle(ctx context.Context) error {
-	said := false
+	printed := false
 	return s.Queue.WaitIdle(ctx, s.interval(), func(d queue.Depth, left time.Duration) {
 		switch {
 		case d.Total() > 0:
 			s.Out.Progress("waiting for tasks in the queue", 0, d.Total())
-		case left >= time.Second && !said:
-			said = true
+		case left >= time.Second && !printed:
+			printed = true
 			s.Out.Say("the queue seems to be empty; SQS may count late, so it is polled for %s more", ui.Span(left))
 		}
 	})
@@ -132,4 +132,4 @@ func openJournal(localDir, stackName, run string) (*submitJournal, error) {
 // add notes that a task was sent.
 func (j *submitJournal) add(place int) error { return j.file.Append(fmt.Appendln(nil, place)) }
 
-func (j *submitJournal) close() { _ = j.file.Close() }
+func (j *submitJournal) closeFile() { _ = j.file.Close() }

@@ -31,10 +31,17 @@ func Stream(path string, fill func(io.Writer) error) error {
 	})
 }
 
+// Folder is what a file is created in: an *os.Root, for example.
+type Folder interface {
+	OpenFile(name string, flag int, mode os.FileMode) (*os.File, error)
+	Rename(from, to string) error
+	Remove(name string) error
+}
+
 // Create has fill write a new file of the temporary name below root, and gives it its
 // own name once fill and the closing have succeeded. If they have not, nothing is left
 // of it. Both names must lie on one file system. It does not wait for the disk.
-func Create(root *os.Root, temporary, name string, fill func(*os.File) error) error {
+func Create(root Folder, temporary, name string, fill func(*os.File) error) error {
 	f, err := root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err

@@ -72,6 +72,10 @@ func contentType(name string) string {
 		return "text/plain; charset=utf-8"
 	case ".json":
 		return "application/json"
+	case ".gz":
+		return "application/gzip"
+	case ".tar":
+		return "application/x-tar"
 	}
 	if t := mime.TypeByExtension(path.Ext(name)); t != "" {
 		return t
@@ -88,7 +92,7 @@ const PartSize = 5 << 20
 // time nor owner.
 func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, epoch int,
 	samples []sample.Sample) (Object, error) {
-	u := &upload{store: s, ctx: ctx, key: s.dataset.ShardKey(generator, c, epoch), hash: sha256.New()}
+	u := &upload{store: s, ctx: ctx, key: s.dataset.ShardKey(generator, c, epoch), hash: sha256.New(), partSize: PartSize}
 	if used, ok := s.buffers.Get().(*[]byte); ok {
 		u.part = (*used)[:0]
 	}
@@ -155,10 +159,11 @@ type upload struct {
 		io.Writer
 		Sum([]byte) []byte
 	}
-	size  int64
-	part  []byte // what is not sent yet
-	id    *string
-	parts []types.CompletedPart
+	size     int64
+	partSize int    // bytes
+	part     []byte // what is not sent yet
+	id       *string
+	parts    []types.CompletedPart
 }
 
 func (u *upload) Write(p []byte) (int, error) {
@@ -166,10 +171,10 @@ func (u *upload) Write(p []byte) (int, error) {
 	_, _ = u.hash.Write(p)
 	u.size += int64(written)
 	for len(p) > 0 {
-		n := min(len(p), PartSize-len(u.part))
+		n := min(len(p), u.partSize-len(u.part))
 		u.part = append(u.part, p[:n]...)
 		p = p[n:]
-		if len(u.part) == PartSize {
+		if len(u.part) == u.partSize {
 			if err := u.send(); err != nil {
 				return 0, err
 			}
@@ -181,7 +186,7 @@ func (u *upload) Write(p []byte) (int, error) {
 func (u *upload) send() error {
 	if u.id == nil {
 		out, err := u.store.client.CreateMultipartUpload(u.ctx, &s3.CreateMultipartUploadInput{
-			Bucket: &u.store.bucket, Key: &u.key, ContentType: aws.String("application/gzip"),
+			Bucket: &u.store.bucket, Key: &u.key, ContentType: aws.String(contentType(u.key)),
 			ChecksumAlgorithm: types.ChecksumAlgorithmCrc32,
 		})
 		if err != nil {
@@ -205,7 +210,7 @@ func (u *upload) send() error {
 func (u *upload) finish() error {
 	if u.id == nil {
 		_, err := u.store.putObject(u.ctx, u.hash.Sum(nil), &s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(u.part),
-			ContentType: aws.String("application/gzip")})
+			ContentType: aws.String(contentType(u.key))})
 		return fail("put", u.key, err)
 	}
 	if len(u.part) > 0 {

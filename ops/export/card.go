@@ -1,0 +1,243 @@
+package export
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"text/template"
+
+	_ "embed"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Files of the card.
+const (
+	readmeFile    = "README.md"
+	croissantFile = "croissant.json"
+	assetsFolder  = "assets" // pictures that README.md shows
+)
+
+//go:embed card.md
+var cardText string
+
+var cardTemplate = template.Must(template.New("card").Funcs(template.FuncMap{
+	"count": count, "size": size, "short": short, "each": each, "cell": cell}).Parse(cardText))
+
+// card is what README.md says.
+type card struct {
+	*Plan
+	YAML     string
+	Rows     int
+	Bytes    int64 // of the samples' files as they are in the bucket
+	Splits   []splitInfo
+	Samples  []pictured
+	Silent   []unplayable // videos that browsers do not play
+	Columns  []Column     // of tables
+	Licences bool         // some generator has none that is known
+}
+
+// pictured is a sample of a generator with its pictures in the export.
+type pictured struct {
+	Generator, Prompt string
+	Pictures          []picture
+}
+
+type picture struct{ Name, Path string }
+
+// unplayable is a kind of video that browsers do not play.
+type unplayable struct {
+	Generator string
+	What      string // 512x512 49 frames 16 fps mpeg4 yuv420p
+	Videos    int
+}
+
+// writeCard writes README.md and its pictures.
+func writeCard(ctx context.Context, p *Plan, out Output) error {
+	c := card{Plan: p, Rows: p.Rows()}
+	for _, g := range p.Generators {
+		c.Bytes += g.Bytes
+		c.Licences = c.Licences || g.Licence == ""
+		shown, err := pictures(ctx, g, out)
+		if err != nil {
+			return err
+		}
+		c.Samples = append(c.Samples, shown...)
+		if p.Options.Video == "" {
+			c.Silent = append(c.Silent, silent(g)...)
+		}
+	}
+	for _, split := range p.Splits {
+		s := splitInfo{Name: split}
+		for _, g := range p.Generators {
+			s.Rows += g.Splits[split]
+		}
+		c.Splits = append(c.Splits, s)
+	}
+	head, err := c.head(ctx, out)
+	if err != nil {
+		return err
+	}
+	c.YAML = head
+	return out.Create(ctx, readmeFile, 0, func(w io.Writer) error { return cardTemplate.Execute(w, c) })
+}
+
+// head returns the YAML at the head of README.md.
+func (c *card) head(ctx context.Context, out Output) (string, error) {
+	p := c.Plan
+	y := hubYAML{PrettyName: p.Dataset, Tasks: []string{"image-to-video"}, Annotations: []string{"machine-generated"},
+		Sources: []string{"original"}, Size: []string{sizeCategory(c.Rows)},
+		Tags: []string{"synthetic", "video", "reasoning", "vm-dataset"}}
+	y.License, y.LicenseName = licences(p)
+	switch p.Format {
+	case "parquet":
+		f := &parquetFormat{}
+		if err := f.Check(p); err != nil {
+			return "", err
+		}
+		c.Columns = f.columns
+		y.Configs, y.Info = hubConfigs(p, "parquet", tableFeatures(f.columns))
+	case "webdataset":
+		names, err := fileNames(ctx, p, out)
+		if err != nil {
+			return "", err
+		}
+		y.Tags = append(y.Tags, "webdataset")
+		y.Configs, y.Info = hubConfigs(p, "tar", webFeatures(names))
+	case "vbvr":
+		y.Configs = []config{{Name: "default", Files: []dataFiles{{"train", "data/metadata.parquet"}}}}
+	}
+	var text bytes.Buffer
+	encoder := yaml.NewEncoder(&text)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(y); err != nil {
+		return "", err
+	}
+	return text.String(), nil
+}
+
+// fileNames returns the names of files that samples have. Of those in sub-folders it is the first sample of a
+// generator that tells.
+func fileNames(ctx context.Context, p *Plan, out Output) ([]string, error) {
+	names := map[string]bool{}
+	for _, g := range p.Generators {
+		nested := false
+		for name := range g.Names {
+			if nested = nested || strings.Contains(name, "/"); !strings.Contains(name, "/") {
+				names[name] = true
+			}
+		}
+		if !nested {
+			continue
+		}
+		for row, err := range out.Sample(ctx, g.Name, 1) {
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range row.Files {
+				names[f.Name] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names)), nil
+}
+
+// pictures copies the pictures of a generator's first sample.
+func pictures(ctx context.Context, g *Generator, out Output) (shown []pictured, err error) {
+	for row, err := range out.Sample(ctx, g.Name, 1) {
+		if err != nil {
+			return nil, err
+		}
+		s := pictured{Generator: g.Name, Prompt: row.Prompt}
+		for _, name := range []string{"first_frame.png", "final_frame.png"} {
+			f := row.File(name)
+			if f == nil {
+				continue
+			}
+			to := path.Join(assetsFolder, g.Name, name)
+			if err := out.Copy(ctx, to, f); err != nil {
+				return nil, err
+			}
+			s.Pictures = append(s.Pictures, picture{strings.TrimSuffix(name, ".png"), to})
+		}
+		shown = append(shown, s)
+	}
+	return shown, nil
+}
+
+// silent returns the videos of a generator that browsers do not play.
+func silent(g *Generator) (list []unplayable) {
+	for _, what := range slices.Sorted(maps.Keys(g.Media)) {
+		if !plays(what) {
+			list = append(list, unplayable{g.Name, what, g.Media[what]})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(g.Names)) {
+		if ext := path.Ext(name); len(g.Media) == 0 && (ext == ".avi" || ext == ".mkv") {
+			list = append(list, unplayable{g.Name, name, g.Names[name]})
+		}
+	}
+	return list
+}
+
+// describeVideo says what a video is: 512x512 49 frames 16 fps mpeg4 yuv420p.
+func describeVideo(m *Media) string {
+	words := []string{}
+	if m.Width > 0 {
+		words = append(words, fmt.Sprintf("%dx%d", m.Width, m.Height))
+	}
+	if m.Frames > 0 {
+		words = append(words, fmt.Sprintf("%d frames", m.Frames))
+	}
+	if m.FPS > 0 {
+		words = append(words, strconv.FormatFloat(m.FPS, 'f', -1, 64)+" fps")
+	}
+	return strings.TrimSpace(strings.Join(append(words, m.Codec, m.PixelFormat), " "))
+}
+
+// plays reports whether all current browsers play a video, described by describeVideo.
+func plays(what string) bool {
+	words := strings.Fields(what)
+	is := func(codec string) bool { return slices.Contains(words, codec) }
+	return is("h264") && is("yuv420p") || is("vp8") || is("vp9") || is("av1")
+}
+
+func count(n int) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
+}
+
+func size(n int64) string {
+	switch {
+	case n < 1e6:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	case n < 1e9:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n < 1e12:
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	}
+	return fmt.Sprintf("%.1f TB", float64(n)/1e12)
+}
+
+// short is the beginning of a hash.
+func short(hash string) string { return hash[:min(len(hash), 12)] }
+
+// each lists the keys of counts, without that of what is not known.
+func each(counts map[string]int) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(counts)), func(key string) bool { return key == "" })
+}
+
+// cell is a text as a cell of a Markdown table.
+func cell(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	return strings.NewReplacer("|", `\|`, "<", "&lt;", "`", "'", "*", `\*`, "_", `\_`, "[", `\[`).Replace(text)
+}

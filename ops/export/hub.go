@@ -1,0 +1,212 @@
+package export
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// hubYAML is what the hub and the loader datasets read at the head of README.md.
+type hubYAML struct {
+	PrettyName  string    `yaml:"pretty_name"`
+	License     any       `yaml:"license"` // one, or a list
+	LicenseName string    `yaml:"license_name,omitempty"`
+	Tasks       []string  `yaml:"task_categories"`
+	Annotations []string  `yaml:"annotations_creators"`
+	Sources     []string  `yaml:"source_datasets"`
+	Size        []string  `yaml:"size_categories"`
+	Tags        []string  `yaml:"tags"`
+	Configs     []config  `yaml:"configs,omitempty"`
+	Info        []infoFor `yaml:"dataset_info,omitempty"`
+}
+
+// config is a choice of the files: those of a generator, or all.
+type config struct {
+	Name    string      `yaml:"config_name"`
+	Default bool        `yaml:"default,omitempty"`
+	Files   []dataFiles `yaml:"data_files"`
+}
+
+type dataFiles struct {
+	Split string `yaml:"split"`
+	Path  any    `yaml:"path"` // one, or a list
+}
+
+// infoFor says what a config must come to: the loader refuses another number of samples.
+type infoFor struct {
+	Config   string      `yaml:"config_name"`
+	Features []feature   `yaml:"features,omitempty"`
+	Splits   []splitInfo `yaml:"splits"`
+	Download int64       `yaml:"download_size"` // bytes
+	Size     int64       `yaml:"dataset_size"`
+}
+
+type splitInfo struct {
+	Name  string `yaml:"name"`
+	Bytes int64  `yaml:"num_bytes"`
+	Rows  int    `yaml:"num_examples"`
+}
+
+// feature is a column as the YAML has it.
+type feature struct {
+	Name   string    `yaml:"name"`
+	Type   string    `yaml:"dtype,omitempty"`
+	Struct []feature `yaml:"struct,omitempty"`
+	List   []feature `yaml:"list,omitempty"`
+}
+
+// allConfig is the config of all generators.
+const allConfig = "all"
+
+// hubConfigs returns a config for each generator and one for all of them.
+func hubConfigs(p *Plan, extension string, features []feature) ([]config, []infoFor) {
+	all := config{Name: allConfig, Default: true}
+	infos := []infoFor{{Config: allConfig, Features: features}}
+	sizes := map[string]*splitInfo{}
+	var list []config
+	for _, g := range p.Generators {
+		if g.Rows == 0 {
+			continue
+		}
+		c, info := config{Name: g.Name}, infoFor{Config: g.Name}
+		if g.Name == allConfig { // then that of all of them is the default, without a name of its own
+			all.Name, infos[0].Config = "default", "default"
+		}
+		for _, split := range p.Splits {
+			s := splitInfo{Name: split}
+			for _, part := range p.Parts {
+				if part.Generator == g.Name && part.Split == split {
+					s.Rows += part.Rows
+					s.Bytes += part.Bytes
+				}
+			}
+			if s.Rows == 0 {
+				continue
+			}
+			c.Files = append(c.Files, dataFiles{split, fmt.Sprintf("data/%s/%s-*.%s", g.Name, split, extension)})
+			info.add(s)
+			if sizes[split] == nil {
+				sizes[split] = &splitInfo{Name: split}
+			}
+			sizes[split].Rows += s.Rows
+			sizes[split].Bytes += s.Bytes
+		}
+		list, infos = append(list, c), append(infos, info)
+	}
+	for _, split := range p.Splits {
+		if s := sizes[split]; s != nil {
+			all.Files = append(all.Files, dataFiles{split, fmt.Sprintf("data/*/%s-*.%s", split, extension)})
+			infos[0].add(*s)
+		}
+	}
+	return slices.Insert(list, 0, all), infos
+}
+
+func (i *infoFor) add(s splitInfo) {
+	i.Splits = append(i.Splits, s)
+	i.Size += s.Bytes
+	i.Download += s.Bytes
+}
+
+// licences returns what the catalogue says of the generators, as the hub names licences.
+func licences(p *Plan) (any, string) {
+	known := map[string]bool{}
+	for _, g := range p.Generators {
+		known[cmp.Or(strings.ToLower(g.Licence), "unknown")] = true
+	}
+	names := slices.Sorted(maps.Keys(known))
+	for _, name := range names {
+		if !slices.Contains(hubLicences, name) {
+			// The hub knows no such licence, and of several it takes only those that it knows.
+			return "other", strings.Join(names, ", ")
+		}
+	}
+	if len(names) == 1 {
+		return names[0], ""
+	}
+	return names, ""
+}
+
+// hubLicences are those that generators are likely to have, of the hub's list.
+var hubLicences = []string{"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0",
+	"cc-by-sa-4.0", "cc-by-nc-4.0", "gpl-2.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "unlicense", "wtfpl",
+	"unknown"}
+
+// sizeCategory is the hub's name for a number of samples.
+func sizeCategory(n int) string {
+	names := []string{"n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B"}
+	for i, limit := 0, 1000; i < len(names); i, limit = i+1, limit*10 {
+		if n < limit {
+			return names[i]
+		}
+	}
+	return "10B<n<100B"
+}
+
+// tableFeatures returns the features of the columns of a table.
+func tableFeatures(columns []Column) []feature {
+	var list []feature
+	for _, c := range columns {
+		f := feature{Name: c.Name}
+		switch c.Kind {
+		case Text, Label:
+			f.Type = "string"
+		case Int:
+			f.Type = "int64"
+		case Float:
+			f.Type = "float64"
+		case Image:
+			f.Type = "image"
+		case Video:
+			f.Type = "video"
+		case Blobs:
+			f.List = []feature{{Name: "bytes", Type: "binary"}, {Name: "path", Type: "string"}}
+		case Hashes:
+			f.List = []feature{{Name: "name", Type: "string"}, {Name: "original_sha256", Type: "string"},
+				{Name: "sha256", Type: "string"}, {Name: "size", Type: "int64"}}
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+// webFeatures returns the features of the format webdataset, for files of these names. The loader decodes texts and
+// the description, and has two columns of its own.
+func webFeatures(names []string) []feature {
+	fields := map[string]feature{"json": {Name: "json", Struct: descriptionFeatures()},
+		rubricFile: {Name: rubricFile, Type: "string"}}
+	for _, name := range names {
+		if name == metadataFile {
+			continue
+		}
+		f := feature{Name: WebField(name), Type: "binary"}
+		switch kind, ok := mediaKind(f.Name); {
+		case ok && kind == Image:
+			f.Type = "image"
+		case ok:
+			f.Type = "video"
+		case path.Ext(f.Name) == ".txt":
+			f.Type = "string"
+		}
+		fields[f.Name] = f
+	}
+	var list []feature
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		list = append(list, fields[name])
+	}
+	return append(list, feature{Name: "__key__", Type: "string"}, feature{Name: "__url__", Type: "string"})
+}
+
+// descriptionFeatures are the fields of description.
+func descriptionFeatures() []feature {
+	var list []feature
+	for _, c := range slices.DeleteFunc(RowColumns(), func(c Column) bool {
+		return c.Name == "prompt" || c.Name == "rubric"
+	}) {
+		list = append(list, tableFeatures([]Column{c})...)
+	}
+	return list
+}

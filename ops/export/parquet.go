@@ -1,0 +1,172 @@
+package export
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+)
+
+// parquetFormat has the media in its rows, for datasets, DuckDB, pandas and the hub's viewer. All files have the same
+// columns, so that those of several generators are one table: a file that a generator does not write is null.
+type parquetFormat struct {
+	columns []Column
+	names   map[string]string // column of a file; others are in other_files
+}
+
+// Parquet returns the format parquet.
+func Parquet() Format { return &parquetFormat{} }
+
+func (*parquetFormat) Name() string { return "parquet" }
+
+func (*parquetFormat) Cut(shard int64) Cut {
+	return Cut{Bytes: shard, BySplit: true, Memory: 2 * rowGroupBytes}
+}
+
+// texts are the files that are columns of text.
+var texts = []string{promptFile, rubricFile, metadataFile}
+
+// MediaColumns returns a column for each picture or video that samples have in their own folder, and the column of
+// each such file. ground_truth.mp4 and ground_truth.avi of two generators are in one column, ground_truth.
+func MediaColumns(p *Plan) ([]Column, map[string]string) {
+	files := map[string]Kind{}
+	for _, g := range p.Generators {
+		for name := range g.Names {
+			if kind, ok := mediaKind(name); ok {
+				files[name] = kind
+			}
+		}
+	}
+	taken := map[string]bool{"other_files": true}
+	for _, c := range RowColumns() {
+		taken[c.Name] = true
+	}
+	columns, names := []Column{}, map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		stem := strings.TrimSuffix(name, path.Ext(name))
+		column := stem
+		for other, kind := range files {
+			if stem != strings.TrimSuffix(other, path.Ext(other)) || other == name {
+				continue
+			}
+			both := func(g *Generator) bool { return g.Names[name] > 0 && g.Names[other] > 0 }
+			if kind != files[name] || slices.ContainsFunc(p.Generators, both) {
+				column = name
+			}
+		}
+		if taken[column] {
+			column = name
+		}
+		names[name] = strings.ReplaceAll(column, ".", "_")
+		if c := (Column{names[name], files[name]}); !slices.Contains(columns, c) {
+			columns = append(columns, c)
+		}
+	}
+	// As one reads a task: first what is given, then what is asked for.
+	order := func(c Column) int {
+		return (slices.Index([]string{"ground_truth", "final_frame", "first_frame"}, c.Name) + 4) % 4
+	}
+	slices.SortStableFunc(columns, func(a, b Column) int { return order(b) - order(a) })
+	return columns, names
+}
+
+// mediaKind returns what a file in the sample's own folder is to a loader, by its extension.
+func mediaKind(name string) (Kind, bool) {
+	if strings.Contains(name, "/") {
+		return 0, false
+	}
+	switch strings.ToLower(path.Ext(name)) {
+	case ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp":
+		return Image, true
+	case ".mp4", ".avi", ".webm", ".mkv", ".mov":
+		return Video, true
+	default:
+		return 0, false
+	}
+}
+
+func (f *parquetFormat) Check(p *Plan) error {
+	media, names := MediaColumns(p)
+	f.names = names
+	columns := RowColumns()
+	prompt := slices.Index(columns, Column{"prompt", Text}) + 1
+	f.columns = slices.Concat(columns[:prompt], media)
+	for _, g := range p.Generators {
+		for name := range g.Names {
+			if names[name] == "" && !slices.Contains(texts, name) && !slices.ContainsFunc(f.columns, isOther) {
+				f.columns = append(f.columns, Column{"other_files", Blobs})
+			}
+		}
+	}
+	f.columns = append(f.columns, columns[prompt:]...)
+	return nil
+}
+
+func isOther(c Column) bool { return c.Kind == Blobs }
+
+// path is the name of a part's file, as the hub's loaders have it.
+func (p Part) path(extension string) string {
+	return fmt.Sprintf("data/%s/%s-%05d-of-%05d.%s", p.Generator, p.Split, p.Number, p.Of, extension)
+}
+
+func (f *parquetFormat) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
+	return out.Create(ctx, p.path("parquet"), p.Bytes, func(w io.Writer) error {
+		return WriteTable(w, f.columns, f.cells(rows))
+	})
+}
+
+func (*parquetFormat) Finish(context.Context, *Plan, Output) error { return nil }
+
+func (f *parquetFormat) cells(rows iter.Seq2[*Row, error]) iter.Seq2[[]any, error] {
+	return func(yield func([]any, error) bool) {
+		for row, err := range rows {
+			var cells []any
+			if err == nil {
+				cells, err = f.row(row)
+			}
+			if !yield(cells, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (f *parquetFormat) row(row *Row) ([]any, error) {
+	blobs, others := map[string]any{}, []Blob{}
+	for i := range row.Files {
+		file := &row.Files[i]
+		if slices.Contains(texts, file.Name) {
+			continue
+		}
+		if file.Size > maxCell {
+			return nil, fmt.Errorf("%s of %s has %d bytes, more than a cell of a Parquet file: export it with --as webdataset",
+				file.Name, row.Key, file.Size)
+		}
+		text, err := file.Bytes()
+		if err != nil {
+			return nil, err
+		}
+		blob := Blob{Path: row.Key + "/" + file.Name, Bytes: text}
+		if column := f.names[file.Name]; column != "" {
+			blobs[column] = blob
+		} else {
+			others = append(others, blob)
+		}
+	}
+	cells := make([]any, 0, len(f.columns))
+	for _, c := range f.columns {
+		switch {
+		case c.Kind == Blobs:
+			cells = append(cells, others)
+		case c.Kind == Image || c.Kind == Video:
+			cells = append(cells, blobs[c.Name])
+		default:
+			cells = append(cells, row.Cell(c.Name))
+		}
+	}
+	return cells, nil
+}

@@ -1,0 +1,372 @@
+package export
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+const (
+	readAhead = 48 << 20 // bytes of all rows that have been read and not been written
+	largeFile = 8 << 20  // bytes; a larger file goes through a temporary one
+	inQueue   = 32       // rows of a part that are read ahead
+)
+
+// Names of the text files that a row has as strings.
+const (
+	promptFile   = "prompt.txt"
+	rubricFile   = "rubric.txt"
+	metadataFile = "metadata.json"
+)
+
+// source reads rows from the bucket. Every file is compared with its receipt before anyone
+// gets it.
+type source struct {
+	store  *store.Store
+	folder string // below which the bucket's objects lie as plain files; "": they are asked for
+	memory *semaphore.Weighted
+	splits *Splits
+	encode func(context.Context, *Row) error // nil: files stay as they are
+}
+
+// loading is a row that is being read.
+type loading struct {
+	row    *Row
+	weight int64
+	done   chan struct{}
+	err    error
+}
+
+// rows returns the rows of a part in their order, read ahead.
+func (s *source) rows(ctx context.Context, p Part) iter.Seq2[*Row, error] {
+	return s.stream(ctx, func(ctx context.Context, add func(*store.Cell, []chosen) error) error {
+		names, err := s.store.CellNames(ctx, p.Generator, hull(p.Ranges))
+		if err != nil {
+			return err
+		}
+		h, n, ranges := sha256.New(), 0, p.Ranges
+		for cell, err := range s.store.Cells(ctx, only(names, p.Ranges)) {
+			if err != nil {
+				return damaged(err)
+			}
+			if wrong := dataset.Contradiction(cell, s.store.Dataset(), p.Generator); wrong != "" {
+				return &DamageError{cell.Key(), "cannot be trusted: " + wrong}
+			}
+			var list []chosen
+			for _, c := range current(cell) {
+				for len(ranges) > 0 && ranges[0].End <= c.sample.Index {
+					ranges = ranges[1:]
+				}
+				if len(ranges) > 0 && ranges[0].Start <= c.sample.Index {
+					c.digest(h)
+					list = append(list, c)
+					n++
+				}
+			}
+			if err := add(cell, list); err != nil {
+				return err
+			}
+		}
+		if n != p.Rows || hex.EncodeToString(h.Sum(nil)) != p.Digest {
+			return errChanged
+		}
+		return nil
+	}, nil)
+}
+
+// cell returns some samples of a cell with the files that are wanted.
+func (s *source) cell(ctx context.Context, cell *store.Cell, list []chosen, want func(string) bool) iter.Seq2[*Row,
+	error] {
+	return s.stream(ctx, func(_ context.Context, add func(*store.Cell, []chosen) error) error {
+		return add(cell, list)
+	}, want)
+}
+
+var errChanged = errors.New("samples were changed while they were exported: a repair or a run is under way")
+
+// stream has feed name the samples, reads their files ahead of who takes the rows, and
+// yields the rows in their order.
+func (s *source) stream(ctx context.Context, feed func(context.Context, func(*store.Cell, []chosen) error) error,
+	want func(string) bool) iter.Seq2[*Row, error] {
+	return func(yield func(*Row, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		queue := make(chan *loading, inQueue)
+		var failed error
+		go func() {
+			defer close(queue)
+			failed = feed(ctx, func(c *store.Cell, list []chosen) error { return s.feed(ctx, queue, c, list, want) })
+		}()
+		defer func() { // who stops early leaves rows behind
+			cancel()
+			for l := range queue {
+				s.drop(l)
+			}
+		}()
+		for l := range queue {
+			<-l.done
+			ok := yield(l.row, l.err)
+			s.drop(l)
+			if !ok || l.err != nil {
+				return
+			}
+		}
+		if failed != nil {
+			yield(nil, failed)
+		}
+	}
+}
+
+// drop gives back what a row has taken.
+func (s *source) drop(l *loading) {
+	<-l.done
+	s.memory.Release(l.weight)
+	if l.row == nil {
+		return
+	}
+	closeAll(l.row.Files)
+}
+
+// feed reads the samples of one cell. Rows take their memory in the order in which they are
+// taken: the first one in a queue always has its own.
+func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Cell, list []chosen,
+	want func(string) bool) error {
+	shards := map[*store.Receipt]func() ([]File, error, bool){}
+	for i := range cell.Receipts {
+		r := &cell.Receipts[i]
+		var of []store.ReceiptSample
+		for _, c := range list {
+			if c.receipt == r {
+				of = append(of, c.sample)
+			}
+		}
+		if r.Shard != nil && len(of) > 0 {
+			next, stop := iter.Pull2(s.shard(ctx, *r, of, want))
+			defer stop()
+			shards[r] = next
+		}
+	}
+	for _, c := range list {
+		l := &loading{row: s.row(c), done: make(chan struct{})}
+		for _, f := range c.sample.Files {
+			if want == nil || want(f.Name) {
+				l.weight += min(f.Size, largeFile)
+			}
+		}
+		l.weight = min(l.weight, readAhead)
+		if err := s.memory.Acquire(ctx, l.weight); err != nil {
+			return err
+		}
+		next := shards[c.receipt]
+		if next != nil {
+			var ok bool
+			if l.row.Files, l.err, ok = next(); !ok && l.err == nil {
+				l.err = ctx.Err()
+			}
+		}
+		broken := l.err != nil
+		select {
+		case queue <- l:
+		case <-ctx.Done():
+			close(l.done)
+			s.drop(l)
+			return ctx.Err()
+		}
+		go func() {
+			defer close(l.done)
+			if next == nil {
+				l.row.Files, l.err = s.files(ctx, c, want)
+			}
+			if l.err == nil {
+				l.err = s.fill(ctx, l.row, want == nil)
+			}
+			if l.err != nil {
+				l.row.Files = nil
+			}
+		}()
+		if broken {
+			return nil // who takes the row has the error
+		}
+	}
+	return nil
+}
+
+// row is what the receipt says.
+func (s *source) row(c chosen) *Row {
+	r := c.receipt
+	key := strings.ReplaceAll(r.Generator, ".", "-")
+	return &Row{Key: fmt.Sprintf("%s_%08d", key, c.sample.Index), Generator: r.Generator, Domain: r.Domain,
+		ID:    c.sample.ID,
+		Index: c.sample.Index, Split: s.splits.of(r.Generator, c.sample.Fingerprint), Fingerprint: c.sample.Fingerprint,
+		Seed: r.Seed, Attempt: r.Attempt,
+		Commit: r.Commit, Lock: r.Lock, Python: r.Python, Platform: r.Platform}
+}
+
+// fill sets the texts of a row, and has its video encoded if all of it was read.
+func (s *source) fill(ctx context.Context, r *Row, whole bool) error {
+	for name, to := range map[string]*string{promptFile: &r.Prompt, rubricFile: &r.Rubric, metadataFile: &r.Metadata} {
+		if f := r.File(name); f != nil {
+			file, err := f.Bytes()
+			if err != nil {
+				return err
+			}
+			*to = text(file)
+		}
+	}
+	if whole && s.encode != nil {
+		return s.encode(ctx, r)
+	}
+	return nil
+}
+
+// files reads the files of a sample that are objects of their own.
+func (s *source) files(ctx context.Context, c chosen, want func(string) bool) (list []File, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(list)
+		}
+	}()
+	for _, f := range c.sample.Files {
+		if want != nil && !want(f.Name) {
+			continue
+		}
+		key := c.receipt.Dataset.FileKey(c.receipt.Generator, c.sample.ID, f.Name)
+		var file File
+		err := s.open(ctx, key, func(from io.Reader) (err error) {
+			file, err = take(key, from, f)
+			return err
+		})
+		if errors.Is(err, store.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+			err = &DamageError{key, "is not in the bucket"}
+		}
+		if err != nil {
+			return list, err
+		}
+		list = append(list, file)
+	}
+	return list, nil
+}
+
+// open has use read an object, anew if its connection breaks.
+func (s *source) open(ctx context.Context, key string, use func(io.Reader) error) error {
+	if s.folder == "" {
+		return s.store.Stream(ctx, key, func(from io.Reader, _ store.Object) error { return use(from) })
+	}
+	f, err := os.Open(filepath.Join(s.folder, filepath.FromSlash(key)))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return use(f)
+}
+
+func closeAll(list []File) {
+	for i := range list {
+		list[i].close()
+	}
+}
+
+// readError says that a file could not be read to its end.
+type readError struct{ error }
+
+func (e *readError) Unwrap() error { return e.error }
+
+// take reads a file and compares it with its receipt. The error is a *DamageError, a
+// *readError, or what failed here.
+func take(name string, from io.Reader, f store.ReceiptFile) (File, error) {
+	file := File{Name: f.Name, Size: f.Size, SHA256: f.SHA256}
+	if f.Media != (Media{}) {
+		file.Media = &f.Media
+	}
+	source := &sample.Source{Reader: from}
+	bounded := io.LimitReader(source, f.Size+1)
+	var err error
+	h := sha256.New()
+	if f.Size <= largeFile {
+		file.text = make([]byte, f.Size+1)
+		n := 0
+		if n, err = io.ReadFull(bounded, file.text); errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+			err = nil
+		}
+		file.text = file.text[:min(n, int(f.Size))]
+		_, _ = h.Write(file.text)
+	} else if file.large, err = temporaryFile(); err == nil {
+		_, err = io.Copy(io.MultiWriter(&localWriter{file.large}, h), bounded)
+	}
+	switch {
+	case source.Failed != nil:
+		err = &readError{source.Failed}
+	case err != nil:
+	case source.N < f.Size:
+		err = &DamageError{name, fmt.Sprintf("has %d bytes, its receipt says %d", source.N, f.Size)}
+	case source.N > f.Size:
+		err = &DamageError{name, fmt.Sprintf("has more than the %d bytes that its receipt says", f.Size)}
+	case hex.EncodeToString(h.Sum(nil)) != f.SHA256:
+		err = &DamageError{name, "is not what its receipt says: its SHA-256 differs"}
+	}
+	if err != nil {
+		file.close()
+		return File{}, err
+	}
+	return file, nil
+}
+
+// temporaryFile has no name, so nothing of it is left whatever happens to this process.
+func temporaryFile() (*os.File, error) {
+	f, err := os.CreateTemp("", "vm-dataset-export-")
+	if err == nil {
+		err = os.Remove(f.Name())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("files of more than %d MiB go through the temporary folder: %w: name another one with TMPDIR",
+			largeFile>>20, err)
+	}
+	return f, nil
+}
+
+// localWriter says which disk is full.
+type localWriter struct{ file *os.File }
+
+func (w *localWriter) Write(p []byte) (int, error) {
+	n, err := w.file.Write(p)
+	if err != nil {
+		err = fmt.Errorf("files of more than %d MiB go through the temporary folder %s: %w: name another one with TMPDIR",
+			largeFile>>20, os.TempDir(), err)
+	}
+	return n, err
+}
+
+// hull is the range from the first index to the last.
+func hull(ranges []task.Range) task.Range {
+	if len(ranges) == 0 {
+		return task.Range{}
+	}
+	return task.Range{Start: ranges[0].Start, End: ranges[len(ranges)-1].End}
+}
+
+// only keeps the cells that have an index of the ranges, both in order.
+func only(names []store.CellName, ranges []task.Range) (list []store.CellName) {
+	for _, name := range names {
+		for len(ranges) > 0 && ranges[0].End <= name.Range.Start {
+			ranges = ranges[1:]
+		}
+		if len(ranges) > 0 && ranges[0].Overlaps(name.Range) {
+			list = append(list, name)
+		}
+	}
+	return list
+}

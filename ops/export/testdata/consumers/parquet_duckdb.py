@@ -1,0 +1,33 @@
+"""DuckDB and pyarrow: count = distinct = N, the sum of bytes is the receipts', no fingerprint is in two splits."""
+from truth import equal, export, file_bytes, of, said, samples, splits
+
+import duckdb
+import pyarrow.parquet as pq
+
+files = sorted(export.glob("data/*/*.parquet"))
+glob = f"{export}/data/*/*.parquet"
+count, distinct, prints = duckdb.sql(f"select count(*), count(distinct key), count(distinct fingerprint) from '{glob}'").fetchall()[0]
+equal((count, distinct, prints), (len(samples),) * 3, "count, distinct keys and fingerprints")
+blobs = " + ".join(
+    [f"coalesce(sum(octet_length({c}.bytes)), 0)" for c in ("first_frame", "final_frame", "ground_truth", "first_video")]
+    + ["sum(coalesce(list_sum(list_transform(other_files, lambda f: octet_length(f.bytes))), 0))"]
+    + [f"sum(octet_length(encode({c})))" for c in ("prompt", "rubric", "metadata")]
+)
+equal(int(duckdb.sql(f"select {blobs} from '{glob}'").fetchall()[0][0]), file_bytes, "the sum of all bytes")
+total = duckdb.sql(f"select sum(list_sum(list_transform(files, lambda f: f.size))) from '{glob}'").fetchall()[0][0]
+equal(int(total), file_bytes, "the sum of the sizes")
+
+keys, by_split = [], {}
+for file in files:
+    table = pq.read_table(file, columns=["key", "split", "fingerprint", "first_frame", "ground_truth"])
+    keys += table["key"].to_pylist()
+    for split, fingerprint in zip(table["split"].to_pylist(), table["fingerprint"].to_pylist()):
+        by_split.setdefault(split, set()).add(fingerprint)
+    groups = pq.ParquetFile(file).metadata
+    for i in range(groups.num_row_groups):
+        if groups.row_group(i).total_byte_size > 100 << 20:
+            raise SystemExit(f"row group {i} of {file} has {groups.row_group(i).total_byte_size} bytes")
+equal(sorted(keys), sorted(samples), "the keys")
+equal({s: len(f) for s, f in by_split.items()}, {s: len(of(split=s)) for s in splits}, "the fingerprints of the splits")
+equal(len(set().union(*by_split.values())), sum(map(len, by_split.values())), "the fingerprints that two splits share")
+said("parquet, DuckDB and pyarrow", count, f", {file_bytes} bytes, no fingerprint in two splits")

@@ -1,0 +1,158 @@
+package export_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+func TestParseVideo(t *testing.T) {
+	for _, c := range []struct {
+		rule string
+		want export.VideoOptions
+	}{
+		{"h264", export.VideoOptions{}},
+		{"h264:832x480", export.VideoOptions{Width: 832, Height: 480}},
+		{"h264@16", export.VideoOptions{FPS: 16}},
+		{"h264x81", export.VideoOptions{Frames: 81}},
+		{"h264:832x480@29.97x81", export.VideoOptions{Width: 832, Height: 480, FPS: 29.97, Frames: 81}},
+	} {
+		if got, err := export.ParseVideo(c.rule); err != nil || *got != c.want {
+			t.Errorf("%s: %+v, %v", c.rule, got, err)
+		}
+	}
+	for _, rule := range []string{"h265", "h264:832", "h264:833x480", "h264:8x8", "h264@0.5", "h264@16@16", "h264x0", "x81"} {
+		if got, err := export.ParseVideo(rule); err == nil || !strings.Contains(err.Error(), rule) {
+			t.Errorf("%s: %+v, %v", rule, got, err)
+		}
+	}
+}
+
+func key(g made, index int) string {
+	return strings.ReplaceAll(g.name, ".", "-") + task.SampleID("", index)
+}
+
+// decodes has a video decoded, and compared with the one of files that it was made of.
+func decodes(t *testing.T, video string, files map[string]string, name string) {
+	t.Helper()
+	dir := t.TempDir()
+	original := files[name]
+	if original == "" {
+		original = files["ground_truth.avi"]
+	}
+	check(t, os.WriteFile(filepath.Join(dir, "video.mp4"), []byte(video), 0o600))
+	check(t, os.WriteFile(filepath.Join(dir, "original"), []byte(original), 0o600))
+	python(t.Context(), t, "decodes.py", filepath.Join(dir, "video.mp4"), filepath.Join(dir, "original"))
+}
+
+// Videos that are encoded again have the size, rate and number of frames that were asked for, decode, are the same
+// bytes each time, and keep the hash of the original.
+func TestVideo(t *testing.T) {
+	generators := withVideos(t)
+	b := newBucket(t)
+	for _, g := range generators {
+		b.commit(t, "v1", task.Tar, g)
+	}
+	run := func(t *testing.T, rule string) string {
+		dir := t.TempDir()
+		o, err := export.ParseVideo(rule)
+		check(t, err)
+		encoder, err := export.NewEncoder(t.Context(), *o)
+		check(t, err)
+		defer encoder.Close()
+		_, err = exported(t.Context(), t, export.Export{Store: b.store.In("v1"), Format: export.Webdataset(), Encode: encoder.Encode,
+			Options: export.Options{ShardSize: 1 << 20, PerGenerator: 2, Video: rule, Encoder: encoder.Version}}, dir)
+		check(t, err)
+		return dir
+	}
+	for _, c := range []struct {
+		rule string
+		want sample.Media
+	}{
+		{"h264", sample.Media{Width: 64, Height: 48, Frames: 17, FPS: 16, Seconds: 1.0625}},
+		{"h264:96x96@8", sample.Media{Width: 96, Height: 96, Frames: 9, FPS: 8, Seconds: 1.125}}, // nearest to 1.0625
+		{"h264:128x64@16x33", sample.Media{Width: 128, Height: 64, Frames: 33, FPS: 16, Seconds: 2.0625}},
+		{"h264x9", sample.Media{Width: 64, Height: 48, Frames: 9, FPS: 8.470588, Seconds: 1.0625}},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			dir := run(t, c.rule)
+			files := content(t, dir)
+			seen := 0
+			for name, text := range files {
+				if !strings.HasSuffix(name, ".tar") {
+					continue
+				}
+				for _, m := range members(t, text) {
+					_, field, _ := strings.Cut(m.name, ".")
+					if strings.HasPrefix(field, "ground_truth") || strings.HasPrefix(field, "first_video") {
+						media, err := sample.Describe(field, []byte(m.text))
+						want := c.want
+						want.Codec, want.PixelFormat = "h264", "yuv420p"
+						if seen++; err != nil || media != want {
+							t.Errorf("%s: %+v, %v, not %+v", m.name, media, err, want)
+						}
+						if i := slices.IndexFunc(generators, func(g made) bool { return strings.HasPrefix(m.name, key(g, 0)) }); i >= 0 {
+							decodes(t, m.text, generators[i].files(0), field)
+						}
+					}
+					if field == "json" {
+						var d struct {
+							Files []struct {
+								Name     string `json:"name"`
+								Original string `json:"original_sha256"`
+							} `json:"files"`
+						}
+						check(t, json.Unmarshal([]byte(m.text), &d))
+						for _, f := range d.Files {
+							if video := strings.HasSuffix(f.Name, ".mp4"); video != (len(f.Original) == 64) {
+								t.Errorf("%s: the original of %s is %q", m.name, f.Name, f.Original)
+							}
+						}
+					}
+				}
+			}
+			if seen != 8 {
+				t.Errorf("%d videos", seen)
+			}
+			if c.rule == "h264" {
+				again := content(t, run(t, c.rule))
+				for name := range files {
+					if files[name] != again[name] {
+						t.Errorf("%s differs the second time", name)
+					}
+				}
+			}
+		})
+	}
+	t.Run("ffmpeg", func(t *testing.T) {
+		if _, err := exec.LookPath("ffmpeg"); err != nil {
+			t.Skip("there is no ffmpeg")
+		}
+		bin := t.TempDir()
+		ffmpeg, err := exec.LookPath("ffmpeg")
+		check(t, err)
+		check(t, os.Symlink(ffmpeg, filepath.Join(bin, "ffmpeg")))
+		t.Setenv("EXPORT_PYTHON", "")
+		t.Setenv("PATH", bin)
+		for name, text := range content(t, run(t, "h264:128x64@16x33")) {
+			if strings.HasSuffix(name, ".tar") {
+				for _, m := range members(t, text) {
+					if strings.HasSuffix(m.name, ".ground_truth.mp4") {
+						media, err := sample.Describe(m.name, []byte(m.text))
+						if err != nil || media.Frames != 33 || media.Width != 128 || media.FPS != 16 {
+							t.Errorf("%s: %+v, %v", m.name, media, err)
+						}
+					}
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,187 @@
+package export
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// webdataset writes plain tar files that webdataset, the hub's loader and Energon read: the
+// members of a sample follow one another, and their names are its key, a dot, and the field.
+//
+// Every sample has the fields json, prompt.txt and rubric.txt. The hub's loader takes its
+// schema from the first five samples, so what differs from sample to sample (metadata.json)
+// is one string in json, whose own fields are the same everywhere.
+type webdataset struct{}
+
+// Webdataset returns the format webdataset.
+func Webdataset() Format { return webdataset{} }
+
+func (webdataset) Name() string { return "webdataset" }
+
+func (webdataset) Cut(shard int64) Cut { return Cut{Bytes: shard, BySplit: true} }
+
+func (webdataset) Check(*Plan) error { return nil }
+
+func (webdataset) Finish(context.Context, *Plan, Output) error { return nil }
+
+func (webdataset) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
+	return out.Create(ctx, p.path("tar"), p.Bytes, func(w io.Writer) error {
+		archive := newTar(w)
+		for r, err := range rows {
+			if err != nil {
+				return err
+			}
+			members, err := webMembers(r)
+			if err != nil {
+				return err
+			}
+			for _, m := range members {
+				if err := archive.add(m.field, m.file); err != nil {
+					return err
+				}
+			}
+		}
+		return archive.Close()
+	})
+}
+
+// member is one member of a sample.
+type member struct {
+	field string
+	file  *File
+}
+
+// webMembers returns the members of a row, in the order of their names.
+func webMembers(r *Row) ([]member, error) {
+	text, err := json.Marshal(describe(r))
+	if err != nil {
+		return nil, err
+	}
+	facts := NewFile("json", text, nil)
+	list := []member{{"json", &facts}}
+	if r.File(rubricFile) == nil {
+		none := NewFile(rubricFile, nil, nil)
+		list = append(list, member{rubricFile, &none})
+	}
+	for i := range r.Files {
+		if f := &r.Files[i]; f.Name != metadataFile {
+			list = append(list, member{WebField(f.Name), f})
+		}
+	}
+	slices.SortFunc(list, func(a, b member) int { return strings.Compare(a.field, b.field) })
+	for i := range list {
+		if i > 0 && strings.EqualFold(list[i-1].field, list[i].field) {
+			return nil, fmt.Errorf("%s of %s: two of its files would be the field %s", r.ID, r.Generator, list[i].field)
+		}
+		list[i].field = r.Key + "." + list[i].field
+	}
+	return list, nil
+}
+
+// WebField is the field of a file in the format webdataset. A loader cuts a member's name at
+// its last slash and the first dot behind it, and takes each file that ends in .json for a
+// column of the same fields everywhere: a generator's own is text.
+func WebField(name string) string {
+	name = strings.ReplaceAll(name, "/", "__")
+	if path.Ext(name) == ".json" {
+		name += ".txt"
+	}
+	return name
+}
+
+// float is a number that JSON has with a dot: a loader takes 16 for an integer, and fails at
+// the 29.97 that comes later.
+type float float64
+
+// MarshalJSON writes the shortest text that reads back as the number.
+func (f float) MarshalJSON() ([]byte, error) {
+	text := strconv.FormatFloat(float64(f), 'f', -1, 64)
+	if !strings.Contains(text, ".") {
+		text += ".0"
+	}
+	return []byte(text), nil
+}
+
+// description is what is said of a sample beside its files. No field is ever left out or null.
+type description struct {
+	Key         string        `json:"key"`
+	Generator   string        `json:"generator"`
+	Domain      string        `json:"domain"`
+	ID          string        `json:"id"`
+	Index       int           `json:"index"`
+	Split       string        `json:"split"`
+	Fingerprint string        `json:"fingerprint"`
+	Seed        int           `json:"seed"`
+	Attempt     int           `json:"attempt"`
+	Commit      string        `json:"commit"`
+	Lock        string        `json:"lock"`
+	Python      string        `json:"python"`
+	Platform    string        `json:"platform"`
+	Width       int           `json:"width"` // of the video, and so on
+	Height      int           `json:"height"`
+	Frames      int           `json:"frames"`
+	FPS         float         `json:"fps"`
+	Seconds     float         `json:"seconds"`
+	Codec       string        `json:"codec"`
+	PixelFormat string        `json:"pixel_format"`
+	Metadata    string        `json:"metadata"` // metadata.json as it is
+	Files       []describedAs `json:"files"`
+}
+
+type describedAs struct {
+	Name     string `json:"name"`
+	Size     int64  `json:"size"`
+	SHA256   string `json:"sha256"`
+	Original string `json:"original_sha256"` // of the file in the bucket, if it was encoded again
+}
+
+func describe(r *Row) description {
+	d := description{Key: r.Key, Generator: r.Generator, Domain: r.Domain, ID: r.ID, Index: r.Index, Split: r.Split,
+		Fingerprint: r.Fingerprint, Seed: r.Seed, Attempt: r.Attempt, Commit: r.Commit, Lock: r.Lock, Python: r.Python,
+		Platform: r.Platform, Metadata: r.Metadata}
+	for _, f := range r.Files {
+		d.Files = append(d.Files, describedAs{f.Name, f.Size, f.SHA256, f.Original})
+	}
+	if v := r.Video(); v != nil && v.Media != nil {
+		m := v.Media
+		d.Width, d.Height, d.Frames, d.FPS, d.Seconds = m.Width, m.Height, m.Frames, float(m.FPS), float(m.Seconds)
+		d.Codec, d.PixelFormat = m.Codec, m.PixelFormat
+	}
+	return d
+}
+
+// tarWriter writes tar files whose bytes depend on names and contents alone.
+type tarWriter struct {
+	*tar.Writer
+	buffer []byte
+}
+
+func newTar(w io.Writer) *tarWriter { return &tarWriter{tar.NewWriter(w), make([]byte, 64<<10)} }
+
+func (t *tarWriter) add(name string, f *File) error {
+	err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: f.Size, Mode: 0o644,
+		ModTime: time.Unix(0, 0)})
+	if err != nil {
+		return err
+	}
+	if text := f.text; f.large == nil {
+		_, err = io.Copy(t.Writer, bytes.NewReader(text))
+		return err
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{t.Writer}, f.Open(), t.buffer)
+	if err == nil && n != f.Size {
+		err = errors.New("a temporary file was cut off")
+	}
+	return err
+}
