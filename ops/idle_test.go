@@ -18,6 +18,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -112,9 +113,9 @@ func TestWatchWhileCountsLag(t *testing.T) {
 				if took := time.Since(began); took < test.least || took > test.most {
 					t.Errorf("it ended after %s, want %s to %s", took, test.least, test.most)
 				}
-				verdict := fmt.Sprint(verdict(&target.Target{}, p))
+				verdict := fmt.Sprint(incomplete(&target.Target{}, p))
 				if want := map[bool]string{true: "<nil>",
-					false: "the run is not whole: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
+					false: "the run is incomplete: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
 					t.Errorf("verdict %q, want %q", verdict, want)
 				}
 			})
@@ -133,9 +134,9 @@ func TestWaitWhileCountsLag(t *testing.T) {
 		worker.Go(func() {
 			c.work(t, 2*time.Second, 20*time.Second, func() error { done = time.Now(); return nil })
 		})
-		w := &waiter{o: &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &target.Flags{}},
-			t: &target.Target{}, queue: c.queue}
-		must(t, w.idle(t.Context()))
+		s := &runs.Sender{Out: &ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard},
+			Target: &target.Target{}, Queue: c.queue}
+		must(t, s.WaitIdle(t.Context()))
 		if done.IsZero() {
 			t.Fatal("it did not wait for the task")
 		}

@@ -77,7 +77,7 @@ func TestDuplicatesStopped(t *testing.T) {
 		if err == nil { // it was done before it could be stopped
 			continue
 		}
-		if how == os.Interrupt && !strings.Contains(all.String(), "try: the same command: it goes on where it was") {
+		if how == os.Interrupt && !strings.Contains(all.String(), "try: the same command: it continues") {
 			t.Errorf("it does not say how to go on: %s", &all)
 		}
 		if exit, ok := errors.AsType[*exec.ExitError](err); how == os.Interrupt && (!ok || exit.ExitCode() != 1) {

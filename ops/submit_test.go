@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 // process runs ops in a folder with three generators and returns it started.
@@ -123,55 +121,5 @@ func TestSubmitTwice(t *testing.T) {
 	close(release)
 	if err := first.Wait(); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestJournal cuts a journal off anywhere, as a full disk or a dead machine
-// does, goes on writing, and reads: it may have forgotten, but it must not name
-// a task that was never sent.
-func TestJournal(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		dir := t.TempDir()
-		path := filepath.Join(dir, "submits", "dev", "r1.journal")
-		written := map[int]bool{}
-		for range rapid.IntRange(1, 4).Draw(rt, "sessions") {
-			j, err := openJournal(dir, "dev", "r1")
-			if err != nil {
-				rt.Fatal(err)
-			}
-			for place := range j.sent {
-				if !written[place] {
-					rt.Fatalf("task %d is in the journal and was never sent", place)
-				}
-			}
-			for _, place := range rapid.SliceOfN(rapid.IntRange(0, 9999), 0, 5).Draw(rt, "places") {
-				if err := j.add(place); err != nil {
-					rt.Fatal(err)
-				}
-				written[place] = true
-			}
-			j.close()
-			info, err := os.Stat(path)
-			if err != nil {
-				rt.Fatal(err)
-			}
-			if err := os.Truncate(path, rapid.Int64Range(0, info.Size()).Draw(rt, "size")); err != nil {
-				rt.Fatal(err)
-			}
-		}
-	})
-	dir := t.TempDir()
-	j, err := openJournal(dir, "a/b", "r1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for place := range 5 {
-		if err := j.add(place); err != nil {
-			t.Fatal(err)
-		}
-	}
-	j.close()
-	if j, err = openJournal(dir, "a/b", "r1"); err != nil || len(j.sent) != 5 {
-		t.Errorf("a whole journal is read as %v, %v", j, err)
 	}
 }

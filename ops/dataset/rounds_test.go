@@ -63,11 +63,12 @@ func (g *simulated) make(t task.Task) {
 }
 
 func (g *simulated) rounds(t *testing.T, run task.Run) *Rounds {
-	return &Rounds{Run: run, Limit: 4, Say: func(line string) { t.Log(line) },
-		Look: func(_ context.Context, v *View) error {
+	read := map[task.Range]int{} // receipts of each cell
+	return &Rounds{Run: run, Limit: 4, Report: func(line string) { t.Log(line) },
+		Read: func(_ context.Context, v *View) error {
 			for cell, receipts := range g.cells {
-				if tag := fmt.Sprint(len(receipts)); v.cells[cell.String()] != tag {
-					v.cells[cell.String()] = tag
+				if read[cell] != len(receipts) {
+					read[cell] = len(receipts)
 					v.Add(cellOf(t, cell, receipts...))
 				}
 			}
