@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -58,7 +59,7 @@ func (s *source) shard(ctx context.Context, r store.Receipt, samples []store.Rec
 		case errors.Is(err, store.ErrNotFound) || errors.Is(err, fs.ErrNotExist):
 			yield(nil, &DamageError{r.Shard.Key, "is not in the bucket"})
 		case damaged:
-			yield(nil, &DamageError{damage.Key, damage.Detail})
+			yield(nil, &DamageError{damage.Key, strings.TrimPrefix(damage.Detail, "it ")})
 		case err != nil && !errors.Is(err, errStopped):
 			yield(nil, err)
 		}
