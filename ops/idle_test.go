@@ -83,6 +83,7 @@ func (c *cloud) work(t *testing.T, starts, takes time.Duration, commit func() er
 // A watch neither ends nor calls a run broken while the queue is said to be empty
 // and is not, and ends when it is.
 func TestWatchWhileCountsLag(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name          string
 		starts, takes time.Duration
@@ -126,6 +127,7 @@ func TestWatchWhileCountsLag(t *testing.T) {
 // What waits for an empty queue, before duplicates are replaced and after each
 // round, waits for the tasks that are not counted yet.
 func TestWaitWhileCountsLag(t *testing.T) {
+	t.Parallel()
 	late(t, func(t *testing.T, c *cloud) {
 		must(t, c.queue.SendMessage(t.Context(), "{}", nil))
 		var done time.Time

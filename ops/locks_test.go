@@ -54,6 +54,7 @@ func TestLockScripts(t *testing.T) {
 // Who submits keeps the locks of the run's generators in the bucket, once, and those
 // of no others; a dry run keeps none.
 func TestSubmitKeepsLocks(t *testing.T) {
+	t.Parallel()
 	c, dir := newCloud(t), t.TempDir()
 	folder := filepath.Join(dir, "generators")
 	makeGenerators(t, folder, "maze-task", "chess-task")

@@ -32,6 +32,7 @@ func inFolder(t *testing.T, dir string, args ...string) *exec.Cmd {
 // as soon as a round is announced or a while later. The same command goes on, and
 // nothing is made that was made already.
 func TestDuplicatesStopped(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	source, err := os.ReadFile(filepath.Join("local", "testdata", "generate.py"))
 	must(t, err)

@@ -29,6 +29,7 @@ func (c *cloud) process(t testing.TB, dir string, args ...string) (*exec.Cmd, *b
 // queue has done it, by kill -9 or Ctrl-C. After submit --resume each task must
 // have been sent, and few of them twice.
 func TestSubmitStopped(t *testing.T) {
+	t.Parallel()
 	const tasks = 600 // 60 requests
 	for _, how := range []os.Signal{syscall.SIGKILL, os.Interrupt} {
 		for _, at := range []int{1, 2, 17, 30} {
@@ -103,6 +104,7 @@ func TestSubmitStopped(t *testing.T) {
 
 // TestSubmitTwice refuses a resume while the run is being sent.
 func TestSubmitTwice(t *testing.T) {
+	t.Parallel()
 	c, dir := newCloud(t), t.TempDir()
 	makeGenerators(t, filepath.Join(dir, "generators"), "maze-task")
 	reached, release := make(chan struct{}), make(chan struct{})

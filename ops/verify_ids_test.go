@@ -12,6 +12,7 @@ import (
 // Two generators that call their domain alike make samples with the same ids, and
 // verify says so.
 func TestVerifyTellsOfSameIDs(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	for _, name := range []string{"maze", "chess"} {
 		stored(t, c.store, name, task.Range{End: 3}, task.Files, "")

@@ -78,6 +78,7 @@ func isContent(r *http.Request) bool {
 // store says is enough to find objects that were put by others. An object that came
 // in parts has no checksum, and is read.
 func TestTrust(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	b := &bucket{t: t, cloud: c, name: "trusted"}
 	b.chunks = append(b.chunks, stored(t, c.store, "trusted", task.Range{Start: 0, End: 5}, task.Files, "",
@@ -127,6 +128,7 @@ func (b *bucket) inParts(key string) {
 // not read again, unless its receipt has changed, it is not whole, or the journal
 // is of something else or old.
 func TestVerifyResumes(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	const chunks = 120 // of which a few dozen are under way when it is stopped
 	b := &bucket{t: t, cloud: c, name: "long"}
@@ -273,8 +275,9 @@ func (l layer) store(t *testing.T, c *cloud, generator string) {
 // superseded: every reader sees for each index what came last, counts it once, and
 // finds nothing wrong.
 func TestReadersGoByTheLastReceipt(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
-	for trial := range 6 {
+	for trial := range 3 {
 		random := rand.New(rand.NewPCG(uint64(trial), 9)) //nolint:gosec // repeatable
 		name := fmt.Sprintf("layers-%d", trial)
 		const samples = 20
@@ -346,6 +349,7 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 // A run of repairs is not done before each of its receipts is there: a repair's own,
 // and for what is restored that of this run.
 func TestMonitorRepairs(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	chunk := stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
 	run := task.Run{ID: "mend", Seed: 7, Samples: 5, Batch: 5, ChunkSize: 5, Format: task.Files, Missing: true,

@@ -212,6 +212,7 @@ func (b *bucket) rebuild(r store.Receipt, change func(members []member) []member
 // Each way to damage a bucket is found, and named for what it is; in a healthy
 // bucket nothing is found. Both formats, every kind.
 func TestSabotage(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	const (
 		missing, longer, hash, undecodable = dataset.MissingObject, dataset.WrongSize, dataset.WrongHash, dataset.Undecodable

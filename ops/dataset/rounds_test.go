@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 
@@ -136,9 +137,10 @@ func TestRoundsAtFullScale(t *testing.T) {
 		{"two of one", 2, 1, false, false, "", 30},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			seeds := 2
-			if test.name == "just enough" { // takes the most rounds
-				seeds = 1
+			t.Parallel()
+			seeds := 1
+			if os.Getenv("SCALE") != "" {
+				seeds = 5
 			}
 			for seed := range seeds {
 				g := &simulated{pool: test.pool, skewed: test.skewed, unlike: test.unlike}
@@ -205,6 +207,7 @@ func TestRoundsFail(t *testing.T) {
 // The estimate is near the truth, its interval holds it most of the time, and for
 // a generator with preferences it does not promise more than there is.
 func TestPoolEstimate(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		pool, draws int
 		skewed      bool

@@ -216,7 +216,7 @@ func Spans(list []task.Range) (texts []string) {
 	return texts
 }
 
-// Gaps are the parts of a range that others, which come in order, do not cover.
+// Gaps returns the parts of a range that others, which come in order, do not cover.
 func Gaps(r task.Range, covered iter.Seq[task.Range]) (list []task.Range) {
 	add := func(end int) {
 		if gap := (task.Range{Start: r.Start, End: min(end, r.End)}); gap.Len() > 0 {

@@ -67,6 +67,7 @@ func withVideos(t *testing.T) []made {
 type trueSample struct {
 	Key         string              `json:"key"`
 	Generator   string              `json:"generator"`
+	Domain      string              `json:"domain"`
 	ID          string              `json:"id"`
 	Index       int                 `json:"index"`
 	Split       string              `json:"split"`
@@ -99,7 +100,7 @@ func truth(t *testing.T, generators []made, shards string) string {
 	for _, g := range generators {
 		for i := range g.samples {
 			files := g.files(i)
-			s := trueSample{Key: strings.ReplaceAll(g.name, ".", "-") + task.SampleID("", i), Generator: g.name,
+			s := trueSample{Key: strings.ReplaceAll(g.name, ".", "-") + task.SampleID("", i), Generator: g.name, Domain: g.domain,
 				ID: task.SampleID(g.domain, i), Index: i, Prompt: files["prompt.txt"], Rubric: files["rubric.txt"],
 				Metadata: files["metadata.json"], Fingerprint: fmt.Sprintf("%s-%d", g.domain, i), Files: map[string]trueFile{}}
 			if s.Split = splits[s.Key]; s.Split == "" {
@@ -128,7 +129,8 @@ func TestConsumers(t *testing.T) {
 	}
 	st := b.store.In("v1")
 	dirs := map[string]string{}
-	for _, f := range []export.Format{export.Webdataset(), export.Parquet()} {
+	for _, f := range []export.Format{export.Webdataset(), export.Parquet(), export.VBVR(), export.Folder(),
+		export.Manifest()} {
 		dirs[f.Name()] = t.TempDir()
 		_, err := exported(t.Context(), t, export.Export{Store: st, Format: f, About: func(string) (string, string) {
 			return "Apache-2.0", "org/repository"
@@ -137,6 +139,7 @@ func TestConsumers(t *testing.T) {
 		check(t, err)
 	}
 	facts := truth(t, generators, dirs["webdataset"])
+	sums(t, dirs)
 	for _, c := range []struct{ format, program string }{
 		{"webdataset", "webdataset_webdataset.py"},
 		{"webdataset", "webdataset_datasets.py"},
@@ -144,12 +147,17 @@ func TestConsumers(t *testing.T) {
 		{"parquet", "parquet_duckdb.py"},
 		{"webdataset", "croissant.py"},
 		{"parquet", "croissant.py"},
+		{"vbvr", "vbvr.py"},
+		{"vbvr", "croissant.py"},
+		{"folder", "folder.py"},
+		{"manifest", "folder.py"},
+		{"manifest", "croissant.py"},
 	} {
 		t.Run(c.format+"/"+c.program, func(t *testing.T) {
+			t.Parallel()
 			t.Log(python(t.Context(), t, c.program, dirs[c.format], facts))
 		})
 	}
-	sums(t, dirs)
 }
 
 // sums lets coreutils check the hashes.

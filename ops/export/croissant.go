@@ -109,7 +109,7 @@ func (d *croissant) distribution() []object {
 	// Of the type of tar files, because a loader unpacks archives in which it expects anything else.
 	list = append(list, object{"@type": "cr:FileSet", "@id": fileSet, "name": fileSet, "containedIn": ids,
 		"encodingFormat": "application/x-tar", "includes": "*"})
-	if d.Format == "parquet" {
+	if d.Format == "parquet" || d.Format == "vbvr" {
 		list = append(list, object{"@type": "cr:FileSet", "@id": tableSet, "name": tableSet,
 			"encodingFormat": "application/x-parquet", "includes": "data/*.parquet"})
 	}
@@ -127,7 +127,6 @@ func (d *croissant) recordSets() []object {
 		"field": []object{{"@type": "cr:Field", "@id": "files/path", "name": "path", "dataType": "sc:Text",
 			"source": object{"fileSet": object{"@id": fileSet}, "extract": object{"fileProperty": "filepath"}}}}}}
 	var columns []Column
-	source := object{"fileSet": object{"@id": tableSet}}
 	switch d.Format {
 	case "parquet":
 		f := &parquetFormat{}
@@ -135,25 +134,24 @@ func (d *croissant) recordSets() []object {
 			columns = f.columns
 		}
 	case "vbvr":
-		columns, source = VBVRColumns(), object{"fileObject": object{"@id": "data/metadata.parquet"}}
+		columns = VBVRColumns()
 	}
 	var fields []object
 	for _, c := range columns {
-		if f := field(c, source); f != nil {
+		if f := field(c); f != nil {
 			fields = append(fields, f)
 		}
 	}
 	if len(fields) > 0 {
 		sets = append(sets, object{"@type": "cr:RecordSet", "@id": "samples", "name": "samples",
-			"key": fields[0]["@id"], "field": fields})
+			"key": object{"@id": "samples/key"}, "field": fields})
 	}
 	return sets
 }
 
 // field describes a column of a table; lists are left out.
-func field(c Column, source object) object {
-	source = maps.Clone(source)
-	source["extract"] = object{"column": c.Name}
+func field(c Column) object {
+	source := object{"fileSet": object{"@id": tableSet}, "extract": object{"column": c.Name}}
 	o := object{"@type": "cr:Field", "@id": "samples/" + c.Name, "name": c.Name, "source": source}
 	switch c.Kind {
 	case Text, Label:

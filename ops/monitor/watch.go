@@ -59,10 +59,10 @@ func (m *Monitor) WatchLines(ctx context.Context, o *ui.Output, interval time.Du
 // done reports whether a watch can end: the run is complete, or nothing is left that
 // could commit more.
 func (m *Monitor) done(p *Progress) bool {
-	idle := m.idle.See(p.Queue, p.Time)
+	idle := m.idle.Observe(p.Queue, p.Time)
 	p.Settling = 0
 	if !p.Complete() && !idle && p.Queue.Total() == 0 {
-		p.Settling = m.idle.Left(p.Time).Seconds()
+		p.Settling = m.idle.Remaining(p.Time).Seconds()
 	}
 	return p.Complete() || idle
 }

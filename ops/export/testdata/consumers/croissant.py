@@ -1,13 +1,17 @@
 """mlcroissant: validate and load pass, and a changed byte makes loading fail."""
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 
-from truth import equal, export, said, samples
+from truth import equal, export as original, said, samples
 
 import mlcroissant
 
+export = pathlib.Path(tempfile.mkdtemp()) / "export"
+shutil.copytree(original, export)  # one of its bytes is changed
 path = str(export / "croissant.json")
 described = json.loads(pathlib.Path(path).read_text())
 tool = pathlib.Path(sys.executable).parent / "mlcroissant"
@@ -27,20 +31,18 @@ equal(unlisted, {"croissant.json", "SHA256SUMS"}, "the files that are not listed
 if "samples" in sets:
     keys = []
     for r in dataset.records("samples"):
-        key = r.get("samples/key", r.get("samples/id"))
+        key = r["samples/key"]
         keys.append(key.decode() if isinstance(key, bytes) else key)
-    equal(sorted(keys), sorted(s["id"] if keys and keys[0] not in samples else k for k, s in samples.items()),
-          "the record set samples")
+    equal(sorted(keys), sorted(samples), "the record set samples")
 
 victim = export / sorted(f for f in listed if f.startswith("data/") or f.endswith(".png"))[0]
 content = victim.read_bytes()
 victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+reason = ""
 try:
     list(mlcroissant.Dataset(jsonld=path).records("files"))
-    raise SystemExit(f"{victim} was changed, and mlcroissant loads it")
-except (ValueError, mlcroissant.GenerationError if hasattr(mlcroissant, "GenerationError") else ValueError) as e:
+except Exception as e:
     reason = str(e.__cause__ or e)
-finally:
-    victim.write_bytes(content)
-equal("is not identical" in reason, True, f"the reason: {reason}: that a hash is named")
+equal("is not identical" in reason, True, f"that a changed byte of {victim} is found ({reason})")
+shutil.rmtree(export.parent)
 said("croissant", len(samples), f", {len(listed)} files")
