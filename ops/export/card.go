@@ -2,6 +2,7 @@ package export
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -28,7 +29,7 @@ const (
 var cardText string
 
 var cardTemplate = template.Must(template.New("card").Funcs(template.FuncMap{
-	"count": count, "size": size, "short": short, "each": each, "cell": cell}).Parse(cardText))
+	"count": count, "size": size, "short": short, "each": each, "kinds": kinds, "cell": cell}).Parse(cardText))
 
 // card is what README.md says.
 type card struct {
@@ -54,7 +55,7 @@ type picture struct{ Name, Path string }
 // unplayable is a kind of video that browsers do not play.
 type unplayable struct {
 	Generator string
-	What      string // 512x512 49 frames 16 fps mpeg4 yuv420p
+	What      string // by describeVideo
 	Videos    int
 }
 
@@ -186,14 +187,11 @@ func silent(g *Generator) (list []unplayable) {
 	return list
 }
 
-// describeVideo says what a video is: 512x512 49 frames 16 fps mpeg4 yuv420p.
+// describeVideo says what a video is, beside its length: 512x512 16 fps mpeg4 yuv420p.
 func describeVideo(m *Media) string {
 	words := []string{}
 	if m.Width > 0 {
 		words = append(words, fmt.Sprintf("%dx%d", m.Width, m.Height))
-	}
-	if m.Frames > 0 {
-		words = append(words, fmt.Sprintf("%d frames", m.Frames))
 	}
 	if m.FPS > 0 {
 		words = append(words, strconv.FormatFloat(m.FPS, 'f', -1, 64)+" fps")
@@ -234,6 +232,18 @@ func short(hash string) string { return hash[:min(len(hash), 12)] }
 // each lists the keys of counts, without that of what is not known.
 func each(counts map[string]int) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(counts)), func(key string) bool { return key == "" })
+}
+
+// kinds lists the most frequent kinds of videos.
+func kinds(media map[string]int) []string {
+	list := slices.SortedFunc(maps.Keys(media), func(a, b string) int {
+		return cmp.Or(media[b]-media[a], strings.Compare(a, b))
+	})
+	const shown = 3
+	if n := len(list) - shown; n > 1 {
+		list = append(list[:shown], fmt.Sprintf("and %d more kinds", n))
+	}
+	return list
 }
 
 // cell is a text as a cell of a Markdown table.
