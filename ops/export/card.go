@@ -41,6 +41,7 @@ type card struct {
 	Samples  []pictured
 	Silent   []unplayable // videos that browsers do not play
 	Columns  []Column     // of tables
+	Videos   []string     // columns of them, for a loader
 	Licences bool         // some generator has none that is known
 }
 
@@ -79,7 +80,9 @@ func writeCard(ctx context.Context, p *Plan, out Output) error {
 		for _, g := range p.Generators {
 			s.Rows += g.Splits[split]
 		}
-		c.Splits = append(c.Splits, s)
+		if s.Rows > 0 {
+			c.Splits = append(c.Splits, s)
+		}
 	}
 	head, err := c.head(ctx, out)
 	if err != nil {
@@ -103,14 +106,14 @@ func (c *card) head(ctx context.Context, out Output) (string, error) {
 			return "", err
 		}
 		c.Columns = f.columns
-		y.Configs, y.Info = hubConfigs(p, "parquet", tableFeatures(f.columns))
+		c.loaded(p, &y, "parquet", tableFeatures(f.columns))
 	case "webdataset":
 		names, err := fileNames(ctx, p, out)
 		if err != nil {
 			return "", err
 		}
 		y.Tags = append(y.Tags, "webdataset")
-		y.Configs, y.Info = hubConfigs(p, "tar", webFeatures(names))
+		c.loaded(p, &y, "tar", webFeatures(names))
 	case "vbvr":
 		y.Configs = []config{{Name: "default", Files: []dataFiles{{"train", "data/metadata.parquet"}}}}
 	}
@@ -121,6 +124,16 @@ func (c *card) head(ctx context.Context, out Output) (string, error) {
 		return "", err
 	}
 	return text.String(), nil
+}
+
+// loaded says how the loader datasets has the files.
+func (c *card) loaded(p *Plan, y *hubYAML, extension string, features []feature) {
+	y.Configs, y.Info = hubConfigs(p, extension, features)
+	for _, f := range features {
+		if f.Type == "video" {
+			c.Videos = append(c.Videos, f.Name)
+		}
+	}
 }
 
 // fileNames returns the names of files that samples have. Of those in sub-folders it is the first sample of a
