@@ -41,7 +41,6 @@ type CLI struct {
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
 	Export     ExportCmd                 `cmd:"" help:"Export a dataset for trainers, hubs and evaluators."`
 	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
-	Export     ExportCmd                 `cmd:"" help:"Export a dataset for trainers, hubs and evaluators."`
 	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare it."`
 	Queue      QueueCmd                  `cmd:"" help:"Show the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Show tasks that failed for good, and replay them."`
