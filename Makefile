@@ -7,12 +7,14 @@ check: lint test
 
 lint:
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
-	go mod tidy -diff
-	go vet ./...
+	go mod tidy -diff && go mod -C infra/cloudtest tidy -diff
+	go vet ./... && go vet -C infra/cloudtest ./...
 	go run $(LINT) run
+	cd infra/cloudtest && go run $(LINT) run
 
 test:
 	go test -race ./...
+	go test -C infra/cloudtest ./...
 
 # What takes hours, of which CI runs a sample.
 nightly:

@@ -88,7 +88,7 @@ func LoadConfig(ctx *pulumi.Context) (*Config, error) {
 		MaxConcurrency: 10, // what a new account may have at once
 		Architecture:   X86,
 		// A minute more than an invocation may take: a task must not be delivered
-		// again while somebody is at work on it.
+		// again while a worker has it.
 		VisibilityTimeoutSeconds: 960,
 		MaxReceiveCount:          3,
 		// A DLQ keeps the time at which a message was first sent. So it must keep
@@ -134,7 +134,7 @@ var (
 	tagPattern = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+@-]*$`)
 )
 
-// check looks at what the readers of single values cannot see.
+// check checks values together, after each has been read.
 func (c *Config) check(r *reader) {
 	if !stackNamePattern.MatchString(c.Name) {
 		r.errs = append(r.errs, fmt.Errorf(

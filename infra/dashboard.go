@@ -117,7 +117,7 @@ func newDashboard(from source, c *Config) dashboard {
 	}
 	var failures []series
 	for _, cause := range task.Causes() {
-		if cause != task.Lost { // nobody is left to count it
+		if cause != task.Lost { // no worker is left to count it
 			failures = append(failures, worker(task.MetricFailures, options{Label: string(cause), Stat: "Sum"},
 				task.DimensionCause, string(cause)))
 		}

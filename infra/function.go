@@ -120,7 +120,7 @@ func workerRights(arns []string) []statement {
 	return []statement{
 		{Sid: "Write", Effect: allow, Action: []string{"s3:PutObject"},
 			Resource: below(objects, task.DataKind, task.ReceiptKind, task.FailureKind, task.ManifestKind)},
-		// The worker never looks at what it has stored, and nothing else is ever deleted.
+		// The worker reads no samples, and deletes nothing else.
 		{Sid: "Read", Effect: allow, Action: []string{"s3:GetObject"}, Resource: below(objects, task.ReceiptKind,
 			task.ManifestKind)},
 		{Sid: "Replace", Effect: allow, Action: []string{"s3:DeleteObject"}, Resource: below(objects, task.DataKind)},

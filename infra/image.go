@@ -29,7 +29,7 @@ const (
 const keepImages = 10
 
 // NewImage registers the repository and the image. The build context is root,
-// the repository's folder; .dockerignore says what of it the image is made from.
+// the repository's folder; .dockerignore lists what of it the image is made from.
 func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string, c *Config,
 	opts ...pulumi.ResourceOption) (*Image, error) {
 	i := &Image{}
@@ -68,7 +68,7 @@ func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string,
 	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{"uri": i.URI, "repositoryUrl": i.RepositoryURL})
 }
 
-// build says how the image is made. Lambda takes a single manifest and no index,
+// build returns the build of the image. Lambda takes a single manifest and no index,
 // which is what this builder pushes: it asks the daemon itself, and only the
 // buildx client adds attestations (and the index that holds them) by default.
 func build(root string, commits map[string]string, c *Config) *docker.DockerBuildArgs {

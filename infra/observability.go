@@ -38,7 +38,7 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, r
 	var actions pulumi.Array
 	if c.AlarmEmail != "" {
 		// CloudWatch cannot publish to a topic that is encrypted with SNS's own
-		// key, and a notice says nothing that needs one.
+		// key, and a notice has nothing secret.
 		topic, err := sns.NewTopic(ctx, name, &sns.TopicArgs{Tags: pulumi.ToStringMap(c.Tags)}, child)
 		if err != nil {
 			return nil, err
@@ -58,7 +58,7 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, r
 			Statistic: pulumi.String(a.statistic), Period: pulumi.Int(alarmPeriod),
 			EvaluationPeriods: pulumi.Int(a.of), DatapointsToAlarm: pulumi.Int(a.points),
 			ComparisonOperator: pulumi.String("GreaterThanThreshold"), Threshold: pulumi.Float64(a.above),
-			TreatMissingData: pulumi.String("notBreaching"), // a queue that nobody uses sends no data
+			TreatMissingData: pulumi.String("notBreaching"), // an unused queue sends no data
 			AlarmActions:     actions, OkActions: actions, Tags: pulumi.ToStringMap(c.Tags),
 		}, child)
 		if err != nil {

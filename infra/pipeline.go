@@ -13,7 +13,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Pipeline is a whole stack.
+// Pipeline is a complete stack.
 type Pipeline struct {
 	pulumi.ResourceState
 

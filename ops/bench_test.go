@@ -179,7 +179,7 @@ func BenchmarkHalfMillion(b *testing.B) {
 			b.Run("monitor-refresh", func(b *testing.B) {
 				rounds(b, func() took {
 					m := monitor.New(f.store, f.queue, run)
-					m.CountCost(plan.DefaultWorker(), true)
+					m.CountCost(plan.DefaultWorker(), nil, true)
 					_, err := m.Poll(b.Context())
 					must(b, err)
 					f.fill(b, run, 51*250, false) // of the hundred that were missing, two still are
@@ -191,7 +191,7 @@ func BenchmarkHalfMillion(b *testing.B) {
 					}
 					x := took{wall: time.Since(began), requests: f.requests.Load() - before}
 					f.fill(b, run, 0, false)
-					f.clear(b, run, 250)
+					f.removeMissing(b, run, 250)
 					return x
 				})
 			})
@@ -265,8 +265,8 @@ func (f *far) fill(b *testing.B, run task.Run, every int, old bool) {
 	})
 }
 
-// clear removes those that are to be missing.
-func (f *far) clear(b *testing.B, run task.Run, every int) {
+// removeMissing removes the cells that should be missing.
+func (f *far) removeMissing(b *testing.B, run task.Run, every int) {
 	b.Helper()
 	chunks(run, every, func(name string, _ task.Task, c task.Chunk, missing bool) {
 		if missing {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
@@ -25,8 +24,7 @@ type DatasetCmd struct {
 	Delete DatasetDeleteCmd `cmd:"" help:"Delete a dataset with all its samples."`
 }
 
-// manifest reads the manifest of a dataset. For a name that is none it names those
-// that are there.
+// manifest reads the manifest of a dataset.
 func manifest(ctx context.Context, st *store.Store, t *target.Target, name string) (task.Manifest, error) {
 	if err := task.CheckName(name); err != nil {
 		return task.Manifest{}, ui.Usage("the name %v", err)
@@ -82,7 +80,7 @@ type DatasetShowCmd struct {
 
 // Help is the long help.
 func (*DatasetShowCmd) Help() string {
-	return `What is committed is counted from a listing; 'ops verify' proves it.
+	return `The number of committed samples comes from a listing; 'ops verify' proves it.
 
 Examples:
   ops --stack dev dataset show v1
@@ -106,19 +104,19 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	for _, g := range m.Generators {
 		all.Generators = append(all.Generators, task.RunGenerator{Name: g.Name})
 	}
-	there, err := dataset.CoverageOf(ctx, st.In(m.Dataset), all)
+	left, err := dataset.Narrow(ctx, st.In(m.Dataset), all)
 	if err != nil {
 		return err
 	}
-	for i, g := range m.Generators {
-		s.Committed[g.Name] = dataset.Length(there[i].Ranges)
+	for _, g := range left.Generators {
+		s.Committed[g.Name] = all.Samples - dataset.Length(g.Missing)
 	}
 	return o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format,
 			m.Created.Format("2006-01-02 15:04"))
 		fmt.Fprintln(w, "GENERATOR\tCHUNK\tASKED FOR\tCOMMITTED\tCOMMITS\tLOCKS")
 		for _, g := range m.Generators {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, extent(m.Asked(g.Name)),
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, dataset.Extent(m.Asked(g.Name)),
 				ui.Count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
 		}
 		for _, image := range m.Images() {
@@ -144,20 +142,12 @@ type DatasetDiffCmd struct {
 
 // Help is the long help.
 func (*DatasetDiffCmd) Help() string {
-	return `Compares seed, format, and of each generator the chunk size, the commits and the lock; and what was asked for. Where nothing of it differs, a deterministic generator has made the same samples in one image.
+	return `Compares seed and format; of each generator the chunk size, the commits, the lock, and the range that was asked for. If nothing differs, a deterministic generator has made the same samples in one image.
 
-Exit status 0: nothing differs. 2: something does.
+Exit status 0: nothing differs. 2: something differs.
 
 Examples:
   ops --stack dev dataset diff v1 v2`
-}
-
-// Difference is one thing in which two datasets differ.
-type Difference struct {
-	Generator string `json:"generator,omitempty"` // empty for what holds for all
-	What      string `json:"what"`
-	A         string `json:"a"`
-	B         string `json:"b"`
 }
 
 // Run compares.
@@ -170,7 +160,7 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	if err != nil {
 		return err
 	}
-	list := differences(&a, &b)
+	list := dataset.Differences(&a, &b)
 	if err := o.Print(list, func(w io.Writer) {
 		if len(list) == 0 {
 			fmt.Fprintln(w, "nothing differs")
@@ -190,42 +180,6 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	return nil
 }
 
-// extent is a range for people, first to last.
-func extent(r task.Range) string {
-	if r.Len() == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
-}
-
-func differences(a, b *task.Manifest) []Difference {
-	list := []Difference{}
-	compare := func(generator, what string, x, y any) {
-		if x, y := fmt.Sprint(x), fmt.Sprint(y); x != y {
-			list = append(list, Difference{generator, what, x, y})
-		}
-	}
-	compare("", "seed", a.Seed, b.Seed)
-	compare("", "format", a.Format, b.Format)
-	var names []string
-	for _, g := range slices.Concat(a.Generators, b.Generators) {
-		names = append(names, g.Name)
-	}
-	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
-		x, y := a.Generator(name), b.Generator(name)
-		if x == nil || y == nil {
-			compare(name, "there", said(new(x != nil), "yes", "no"), said(new(y != nil), "yes", "no"))
-			continue
-		}
-		compare(name, "chunk", x.ChunkSize, y.ChunkSize)
-		compare(name, "commits", strings.Join(a.Commits(name), ", "), strings.Join(b.Commits(name), ", "))
-		compare(name, "locks", strings.Join(a.Locks(name), ", "), strings.Join(b.Locks(name), ", "))
-		compare(name, "asked for", extent(a.Asked(name)), extent(b.Asked(name)))
-	}
-	return list
-}
-
 // DatasetDeleteCmd deletes a dataset.
 type DatasetDeleteCmd struct {
 	Name string `arg:"" help:"Name of the dataset."`
@@ -233,7 +187,7 @@ type DatasetDeleteCmd struct {
 
 // Help is the long help.
 func (*DatasetDeleteCmd) Help() string {
-	return `Deletes receipts, samples, failure reports and runs, and the manifest last. After Ctrl-C or a crash the same command goes on. Let the queue run dry first, or purge it: a worker that knows the dataset goes on with its tasks, and what it leaves behind the same command deletes.
+	return `Deletes receipts, samples, failure reports and runs, and the manifest last. After Ctrl-C or a crash, the same command continues. Wait until the queue is empty, or purge it: a worker that knows the dataset continues with its tasks. What it leaves behind, the same command deletes.
 
 Examples:
   ops --stack dev dataset delete trial`
@@ -248,7 +202,7 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target,
 		if e != nil || !holds {
 			return err
 		}
-		m = task.Manifest{Dataset: task.Dataset(c.Name)} // what a worker has left, perhaps
+		m = task.Manifest{Dataset: task.Dataset(c.Name)} // perhaps a worker left something
 	}
 	o.Changing(t)
 	depth, err := q.Depth(ctx)
@@ -258,7 +212,7 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target,
 	question := fmt.Sprintf("Delete dataset %s with all samples of %s for good", m.Dataset,
 		ui.Plural(len(m.Generators), "generator"))
 	if n := depth.Total(); n > 0 {
-		question = fmt.Sprintf("%s still in the queue, and may be of it. %s", ui.Plural(n, "task"), question)
+		question = fmt.Sprintf("%s still in the queue, and may be of this dataset. %s", ui.Plural(n, "task"), question)
 	}
 	if err := o.Confirm(question); err != nil {
 		return err
@@ -269,7 +223,7 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target,
 		o.Progress("objects deleted", deleted, deleted)
 	})
 	if err != nil {
-		return ui.WithHint(err, "the same command: it goes on where it was")
+		return ui.WithHint(err, "the same command: it continues")
 	}
 	return o.Print(map[string]any{"dataset": m.Dataset, "objects": deleted}, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s is deleted, %s\n", m.Dataset, ui.Plural(deleted, "object"))

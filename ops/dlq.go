@@ -3,29 +3,27 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dlq"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// DLQCmd looks at the dead letter queue.
+// DLQCmd shows the dead letter queue.
 type DLQCmd struct {
 	Count    DLQCountCmd    `cmd:"" help:"Count the tasks in the DLQ."`
 	List     DLQListCmd     `cmd:"" help:"Show the tasks in the DLQ by cause and generator."`
 	Show     DLQShowCmd     `cmd:"" help:"Show all that is known of one task in the DLQ, and how to run it by hand."`
-	Download DLQDownloadCmd `cmd:"" help:"Save messages of the DLQ as files, leaving them there."`
+	Download DLQDownloadCmd `cmd:"" help:"Save messages of the DLQ as files; they stay there."`
 	Replay   DLQReplayCmd   `cmd:"" help:"Send tasks of the DLQ to the queue again."`
 	Purge    DLQPurgeCmd    `cmd:"" help:"Delete messages in the DLQ."`
 }
@@ -35,7 +33,7 @@ type DLQCountCmd struct{}
 
 // Help is the long help.
 func (*DLQCountCmd) Help() string {
-	return `A count of what is there; 'ops dlq list' says why.
+	return `Counts the messages; 'ops dlq list' shows the causes.
 
 Examples:
   ops --stack dev dlq count
@@ -57,7 +55,7 @@ type dlqFilter struct {
 	Generator []string     `help:"Only tasks of this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 	Dataset   string       `help:"Only tasks of this dataset." env:"OPS_DATASET" placeholder:"NAME"`
 	Since     moment       `help:"Only tasks that came into the DLQ since then: a span back from now (90m, 12h, 3d) or a time (2026-08-01T10:00:00Z). One that SQS moved there itself (cause lost) has the time it was first sent." placeholder:"TIME"`
-	Max       int          `help:"At most so many." placeholder:"N"`
+	Max       int          `help:"At most this many." placeholder:"N"`
 }
 
 func (f *dlqFilter) check() error {
@@ -70,9 +68,9 @@ func (f *dlqFilter) check() error {
 			names = append(names, string(known))
 		}
 		if near := generator.Nearest(string(c), names); near != "" {
-			return ui.Usage("--cause %q is none; did you mean %s?", string(c), near)
+			return ui.Usage("--cause %q is unknown; did you mean %s?", string(c), near)
 		}
-		return ui.Usage("--cause %q is none; there are %s", string(c), strings.Join(names, ", "))
+		return ui.Usage("--cause %q is unknown; there are %s", string(c), strings.Join(names, ", "))
 	}
 	if f.Dataset != "" {
 		if err := task.CheckName(f.Dataset); err != nil {
@@ -90,119 +88,15 @@ func (f *dlqFilter) given() bool {
 	return len(f.Cause)+len(f.Generator)+len(f.Dataset)+f.Max > 0 || !f.Since.IsZero()
 }
 
-// chooser returns a function that reports whether a message is chosen. With --max,
-// it chooses that many.
-func (f *dlqFilter) chooser() func(dead) bool {
-	left := f.Max
-	return func(d dead) bool {
-		switch {
-		case f.Max > 0 && left == 0,
-			len(f.Cause) > 0 && !slices.Contains(f.Cause, d.Cause),
-			len(f.Generator) > 0 && !slices.Contains(f.Generator, d.generator()),
-			f.Dataset != "" && d.dataset() != f.Dataset,
-			d.Sent.Before(f.Since.Time):
-			return false
-		}
-		left--
-		return true
-	}
-}
-
-// each hands over the chosen messages of the DLQ.
-func (f *dlqFilter) each(ctx context.Context, q *queue.Client, see func(dead) error) error {
-	chosen, found := f.chooser(), 0
-	return q.EachDead(ctx, func(m queue.Message) error {
-		d := describe(m)
-		if !chosen(d) {
-			return nil
-		}
-		if err := see(d); err != nil {
-			return err
-		}
-		if found++; found == f.Max {
-			return queue.ErrEnough
-		}
-		return nil
-	})
-}
-
-// dead is a message of the DLQ and what is known of it.
-type dead struct {
-	queue.Message
-	Cause  task.Cause `json:"cause"`
-	Detail string     `json:"detail,omitempty"`
-	Task   *task.Task `json:"task,omitempty"` // nil if it is none
-}
-
-// describe makes what it can of a message: somebody else may have put it there, or
-// given it attributes of their own.
-func describe(m queue.Message) dead {
-	d := dead{Message: m, Cause: task.Cause(m.Text(task.AttributeCause)), Detail: m.Text(task.AttributeDetail)}
-	known := slices.Contains(task.Causes(), d.Cause)
-	t, err := task.Parse([]byte(m.Body), m.ID)
-	switch {
-	case err == nil:
-		d.Task = &t
-	case !known:
-		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "),
-			ui.Cut(m.Body, 60))
-		return d
-	}
-	if !known {
-		d.Cause, d.Detail = task.Lost, task.Lost.Policy().Means
-	}
-	return d
-}
-
-func (d dead) generator() string {
-	if d.Task == nil {
-		return ""
-	}
-	return d.Task.Generator
-}
-
-func (d dead) dataset() string {
-	if d.Task == nil {
-		return ""
-	}
-	return d.Task.Dataset.String()
-}
-
-// whose is the generator, and the dataset if it is not the default one.
-func (d dead) whose() string {
-	switch {
-	case d.Task == nil:
-		return "no task"
-	case d.Task.Dataset.IsZero():
-		return d.Task.Generator
-	}
-	return d.Task.Generator + " in " + d.dataset()
-}
-
-func (d dead) samples() string {
-	if d.Task == nil {
-		return "?"
-	}
-	r := d.Task.Range()
-	if d.Task.Indices != nil {
-		return fmt.Sprintf("%d of %d-%d", len(d.Task.Indices), r.Start, r.End-1)
-	}
-	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
-}
-
-// receives is how often workers were given the task. Of a message that SQS moved
-// itself only the receives of the DLQ are known, which looks are among.
-func (d dead) receives() string {
-	if n := d.Text(task.AttributeReceives); n != "" {
-		return n
-	}
-	return "?"
+// filter is what the flags choose.
+func (f *dlqFilter) filter() dlq.Filter {
+	return dlq.Filter{Causes: f.Cause, Generators: f.Generator, Dataset: f.Dataset, Since: f.Since.Time, Max: f.Max}
 }
 
 // DLQListCmd shows the DLQ.
 type DLQListCmd struct {
 	dlqFilter
-	Each bool `help:"Show every task, and not one example of each cause and generator."`
+	Each bool `help:"Show every task, not one of each cause and generator."`
 }
 
 // Validate checks the flags.
@@ -210,7 +104,7 @@ func (c *DLQListCmd) Validate() error { return c.check() }
 
 // Help is the long help.
 func (*DLQListCmd) Help() string {
-	return `Groups of tasks that failed for the same cause, with an example of each: its message id is what 'ops dlq show' takes. Looking hides messages for a moment and changes nothing.
+	return `Groups the tasks by cause, and shows the message id of one of each group for 'ops dlq show'. Reading the DLQ hides its messages for a moment and changes nothing else.
 
 Examples:
   ops --stack dev dlq list
@@ -218,70 +112,20 @@ Examples:
   ops --stack dev dlq list --each --json`
 }
 
-// Group are the dead tasks of one cause, dataset and generator.
-type Group struct {
-	Cause     task.Cause `json:"cause"`
-	Dataset   string     `json:"dataset,omitempty"`
-	Generator string     `json:"generator,omitempty"` // none: they are no tasks
-	Tasks     int        `json:"tasks"`
-	Samples   int        `json:"samples"` // that they ask for
-	First     time.Time  `json:"first"`   // when the first came here
-	Last      time.Time  `json:"last"`
-	Means     string     `json:"means"`
-	Remedy    string     `json:"remedy"`
-	Example   dead       `json:"example"` // the last one
-}
-
-func (g *Group) add(d dead) {
-	if g.Tasks++; d.Task != nil {
-		g.Samples += d.Task.Count()
-	}
-	if g.Tasks == 1 || d.Sent.Before(g.First) {
-		g.First = d.Sent
-	}
-	if g.Tasks == 1 || d.Sent.After(g.Last) {
-		g.Last, g.Example = d.Sent, d
-	}
-}
-
 // Run shows the DLQ.
 func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
-	type key struct {
-		cause              task.Cause
-		dataset, generator string
-	}
-	groups := map[key]*Group{}
-	list := []dead{}
-	err := c.each(ctx, q, func(d dead) error {
-		k := key{d.Cause, d.dataset(), d.generator()}
-		if groups[k] == nil {
-			groups[k] = &Group{Cause: d.Cause, Dataset: k.dataset, Generator: k.generator, Means: d.Cause.Policy().Means,
-				Remedy: d.Cause.Policy().Remedy}
-		}
-		groups[k].add(d)
-		if c.Each {
-			list = append(list, d)
-		}
+	list := []dlq.Message{}
+	filter := c.filter()
+	err := filter.Each(ctx, q, func(d dlq.Message) error {
+		list = append(list, d)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	sorted := []*Group{}
-	for _, g := range groups {
-		sorted = append(sorted, g)
-	}
-	slices.SortFunc(sorted, func(a, b *Group) int {
-		if c := slices.Index(task.Causes(), a.Cause) - slices.Index(task.Causes(), b.Cause); c != 0 {
-			return c
-		}
-		return cmp.Or(strings.Compare(a.Generator, b.Generator), strings.Compare(a.Dataset, b.Dataset))
-	})
-	slices.SortFunc(list, func(a, b dead) int {
-		if c := strings.Compare(string(a.Cause), string(b.Cause)); c != 0 {
-			return c
-		}
-		return a.Message.Sent.Compare(b.Message.Sent)
+	sorted := dlq.Groups(list)
+	slices.SortFunc(list, func(a, b dlq.Message) int {
+		return cmp.Or(strings.Compare(string(a.Cause), string(b.Cause)), a.Sent.Compare(b.Sent))
 	})
 	var data any = sorted
 	if c.Each {
@@ -290,7 +134,7 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 	return o.Print(data, func(w io.Writer) {
 		switch {
 		case len(sorted) == 0 && c.given():
-			fmt.Fprintln(w, "no message in the DLQ is like that")
+			fmt.Fprintln(w, "no message in the DLQ matches")
 			return
 		case len(sorted) == 0:
 			fmt.Fprintln(w, "the DLQ is empty")
@@ -310,25 +154,51 @@ func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 	})
 }
 
-func listGroups(w io.Writer, groups []*Group) {
+func listGroups(w io.Writer, groups []*dlq.Group) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tTASKS\tSAMPLES\tFIRST\tLAST\tEXAMPLE\tDETAIL")
 	for _, g := range groups {
 		samples := ui.Count(g.Samples)
 		if g.Example.Task == nil {
 			samples = "?"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, g.Example.whose(), ui.Count(g.Tasks), samples,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Cause, owner(g.Example), ui.Count(g.Tasks), samples,
 			ago(g.First), ago(g.Last), g.Example.FirstID(), ui.Cut(g.Example.Detail, 120))
 	}
 }
 
-func listEach(w io.Writer, list []dead) {
+func listEach(w io.Writer, list []dlq.Message) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
 	for _, d := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, d.whose(), d.samples(), d.receives(),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, owner(d), samplesOf(d), deliveries(d),
 			ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
 	}
 }
+
+// owner is the generator, and the dataset if it is not the default one.
+func owner(d dlq.Message) string {
+	switch {
+	case d.Task == nil:
+		return "no task"
+	case d.Task.Dataset.IsZero():
+		return d.Generator()
+	}
+	return d.Generator() + " in " + d.Dataset()
+}
+
+func samplesOf(d dlq.Message) string {
+	if d.Task == nil {
+		return "?"
+	}
+	r := d.Task.Range()
+	if d.Task.Indices != nil {
+		return fmt.Sprintf("%d of %d-%d", len(d.Task.Indices), r.Start, r.End-1)
+	}
+	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
+}
+
+// deliveries is how often workers received the task. SQS does not tell it of a message
+// that it moved itself.
+func deliveries(d dlq.Message) string { return cmp.Or(d.Text(task.AttributeReceives), "?") }
 
 func ago(t time.Time) string { return ui.Span(time.Since(t)) + " ago" }
 
@@ -343,11 +213,11 @@ func (c *DLQDownloadCmd) Validate() error { return c.check() }
 
 // Help is the long help.
 func (*DLQDownloadCmd) Help() string {
-	return `One JSON file for each message, with its body as it was sent, its attributes and its cause. 'ops dlq replay --from' sends what stands there, so bodies can be edited in between.
+	return `Writes one JSON file for each message, with its body, its attributes and its cause. 'ops dlq replay --from' sends the bodies from these files, so you can edit them first.
 
 Examples:
-  ops --stack dev dlq download --to dead
-  ops --stack dev dlq download --to dead --generator maze-task-data-generator --cause crashed`
+  ops --stack dev dlq download --to saved
+  ops --stack dev dlq download --to saved --generator maze-task-data-generator --cause crashed`
 }
 
 // Run saves every message once.
@@ -356,13 +226,10 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 		return err
 	}
 	saved := 0
-	err := c.each(ctx, q, func(d dead) error {
-		text, err := json.MarshalIndent(d, "", "  ")
-		if err != nil {
-			return err
-		}
+	filter := c.filter()
+	err := filter.Each(ctx, q, func(d dlq.Message) error {
 		saved++
-		return atomicfile.Write(filepath.Join(c.To, task.SafeName(d.ID)+".json"), append(text, '\n'))
+		return dlq.Save(c.To, d)
 	})
 	if err != nil {
 		return err
@@ -382,7 +249,7 @@ func (c *DLQPurgeCmd) Validate() error { return c.check() }
 
 // Help is the long help.
 func (*DLQPurgeCmd) Help() string {
-	return `Without a filter, everything in the DLQ is deleted, also what another look has in flight and what somebody else has put there. With one, only what is chosen at the moment of the question.
+	return `Without a filter it deletes everything in the DLQ: messages that another reader has in flight, and messages of other programs. With a filter it deletes the messages that are chosen when it asks.
 
 Examples:
   ops --stack dev dlq purge --cause conflict
@@ -391,12 +258,12 @@ Examples:
 
 // Run deletes messages.
 func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
-	const enough = 1000 // to look at before everything is deleted anyway
-	look, ids, foreign := c.dlqFilter, map[string]bool{}, 0
+	const enough = 1000 // to read before everything is deleted anyway
+	filter, ids, foreign := c.filter(), map[string]bool{}, 0
 	if !c.given() {
-		look.Max = enough
+		filter.Max = enough
 	}
-	err := look.each(ctx, q, func(d dead) error {
+	err := filter.Each(ctx, q, func(d dlq.Message) error {
 		ids[d.ID] = true
 		if d.Task == nil {
 			foreign++
@@ -419,7 +286,7 @@ func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *q
 	}
 	o.Changing(t)
 	if len(ids) == 0 {
-		o.Say("purged: no message in the DLQ is like that")
+		o.Say("purged: no message in the DLQ matches")
 		return nil
 	}
 	if err := o.Confirm(fmt.Sprintf("Delete %s of the DLQ%s", ui.Plural(len(ids), "message"), note)); err != nil {

@@ -15,7 +15,7 @@ type DoctorCmd struct{}
 
 // Help is the long help.
 func (*DoctorCmd) Help() string {
-	return `Checks, a line each, what tasks need on their way: that Pulumi knows the stack, that the credentials are of its account, that queue and DLQ can be reached and are tied together, that the bucket can be written, that the function is active, runs the stack's image and fits the queue's times, that the image is of the kind that Lambda takes, that the workers are not paused, that the account has room for as many of them as the stack may start, that the logs are there, and that the generators in the image are those in the local folder. For the local stack: Python, generators and their environments, room on the disk, queue, bucket and workers. A line that is no "ok" says what to do.
+	return `Prints one line for each check. For a stack on AWS: Pulumi knows the stack; the credentials belong to its account; queue and DLQ are reachable and connected; the bucket is writable; the function is active, runs the stack's image and fits the queue's times; Lambda accepts the image; the workers are not paused; the account allows as many workers as the stack may start; the log group exists; the image has the generators of the local folder. For the local stack: Python, generators and their environments, disk space, queue, bucket and workers. Each line that is not "ok" says what to do.
 
 It writes one object to the bucket and deletes it again; it changes nothing else. Exit status 2 if there is a problem.
 

@@ -102,7 +102,7 @@ func TestDoctorCloud(t *testing.T) {
 		{"another queue", func(c *motoCloud) { c.QueueARN += "x" }, "queue", "the stack's is", "pulumi up --refresh"},
 		{"no redrive policy", func(c *motoCloud) { c.setQueue(c.QueueURL, "RedrivePolicy", "") }, "queue",
 			"no redrive policy", "pulumi up --refresh"},
-		{"another DLQ", func(c *motoCloud) { c.DLQARN += "x" }, "queue", "its dead tasks go to", "pulumi up --refresh"},
+		{"another DLQ", func(c *motoCloud) { c.DLQARN += "x" }, "queue", "its failed tasks go to", "pulumi up --refresh"},
 		{"no DLQ", func(c *motoCloud) { c.ok(c.sqs.DeleteQueue(c.Context(), &sqs.DeleteQueueInput{QueueUrl: &c.DLQURL})) },
 			"dlq", "NonExistentQueue", "pulumi up --refresh"},
 		{"a DLQ for others", func(c *motoCloud) {

@@ -15,31 +15,29 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// GeneratorsCheckCmd finds out whether generators keep the contract.
+// GeneratorsCheckCmd checks whether generators keep the contract.
 type GeneratorsCheckCmd struct {
 	Names    []string      `arg:"" optional:"" name:"name" help:"Only these generators. Default: all that are there." predictor:"generator"`
-	Samples  int           `help:"Samples of a run; one run makes twice as many. More tell more of what one costs." default:"3"`
-	Seed     int           `help:"Run seed from which the seeds come." default:"42"`
+	Samples  int           `help:"Samples of a run; one run makes twice as many. More samples measure the costs better." default:"3"`
+	Seed     int           `help:"Run seed that the seeds derive from." default:"42"`
 	Timeout  time.Duration `help:"How long one run may take." default:"10m"`
 	Parallel int           `help:"Generators checked at once. Default: one per CPU." short:"j" placeholder:"N"`
 }
 
 // Help is the long help.
 func (*GeneratorsCheckCmd) Help() string {
-	return `Runs each generator six or seven times, in the environment and the sandbox of a worker, and compares: the same command twice, another seed, twice as many samples, another PYTHONHASHSEED, and once watched from within, with no network and no shared memory. Every picture and video of a run is decoded.
+	return `Runs each generator six or seven times, in the environment and the sandbox of a worker, and compares the results: the same command twice, another seed, twice as many samples, another PYTHONHASHSEED, and once watched, without network and shared memory. It decodes every picture and video of one run.
 
-What a generator is measured to take is kept in the local folder for 'ops plan', with an advice for --chunk and --batch. A video is decoded by PyAV, OpenCV or imageio-ffmpeg of the generator's environment, or by ffmpeg. Network and shared memory can be taken away from a process by root on Linux, and by others where the system has user namespaces for them; elsewhere the table says "?".
+The measured costs are kept in the local folder for 'ops plan', together with a recommended --chunk and --batch. PyAV, OpenCV or imageio-ffmpeg of the generator's environment decode videos, or else ffmpeg. Only root on Linux, or a user on a system with user namespaces, can take network and shared memory away from a process; elsewhere the table shows "?".
 
-fails: it makes no samples. breaks: it makes some, and breaks the contract of docs/GENERATORS.md. notes: it keeps the contract, and there is something to know.
+fails: it makes no samples. breaks: it makes samples, but breaks the contract of docs/GENERATORS.md. notes: it keeps the contract; read the notes.
 
-Exit status 0: all keep the contract. 2: one fails or breaks it.
+Exit status 0: all keep the contract. 2: some fail or break it.
 
 Examples:
   ops generators check
@@ -75,7 +73,7 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	var mu sync.Mutex
 	steps := 0
 	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Scratch: scratch,
-		Runs: &plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: c.Timeout},
+		Runs: probe.New(c.Timeout),
 		Progress: func(string, int) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -100,7 +98,7 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	for i, r := range reports {
-		if r.Lock, err = lockState(o.Generators, &chosen[i]); err != nil {
+		if r.Lock, err = o.inventory().LockState(&chosen[i]); err != nil {
 			return err
 		}
 	}
@@ -116,28 +114,12 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	return nil
 }
 
-// lockState says whether what a generator requires is locked.
-func lockState(root string, g *generator.Generator) (string, error) {
-	hash, err := generator.Locked(root, g)
-	switch {
-	case err != nil:
-		return "", err
-	case hash != "":
-		return "kept", nil
-	case len(g.Requirements) == 0:
-		return "", nil
-	case generator.Stale(root, g):
-		return "stale", nil
-	}
-	return "missing", nil
-}
-
 func printChecks(w io.Writer, reports []*contract.Report) {
 	fmt.Fprintln(w, "GENERATOR\tVERDICT\tSAME SEED\tOTHER SEED\tHASH SEED\tPREFIX\tNET\tSHM\tSTART CPU, WALL\tSAMPLE CPU, WALL\tMEMORY, EACH\tSIZE\tCHUNK, BATCH")
 	counts := map[contract.Verdict]int{}
 	for _, r := range reports {
 		counts[r.Verdict]++
-		same := said(r.SameSeed, "same", "differs")
+		same := word(r.SameSeed, "same", "differs")
 		if r.Times && r.SameSeed != nil && *r.SameSeed {
 			same = "but times"
 		}
@@ -148,8 +130,8 @@ func printChecks(w io.Writer, reports []*contract.Report) {
 			chunk = fmt.Sprintf("%d, %d", r.Advice.Chunk, r.Advice.Batch)
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Generator, r.Verdict, same,
-			said(r.OtherSeed, "other", "alike"), said(r.HashSeed, "yes", "no"),
-			said(r.Prefix, "stable", "varies"), said(r.Network, "needs", "no"), said(r.Shm, "needs", "no"), cost, chunk)
+			word(r.OtherSeed, "other", "alike"), word(r.HashSeed, "yes", "no"),
+			word(r.Prefix, "stable", "varies"), word(r.Network, "needs", "no"), word(r.Shm, "needs", "no"), cost, chunk)
 	}
 	for _, r := range reports {
 		for _, f := range r.Findings {
@@ -174,8 +156,8 @@ func printChecks(w io.Writer, reports []*contract.Report) {
 	fmt.Fprintf(w, "%s: %s\n", ui.Plural(len(reports), "generator"), strings.Join(parts, ", "))
 }
 
-// said is the word for something that is known to be so or not, or "?".
-func said(known *bool, yes, no string) string {
+// word is yes or no, or "?" for what is not known.
+func word(known *bool, yes, no string) string {
 	switch {
 	case known == nil:
 		return "?"

@@ -15,9 +15,9 @@ import (
 type GeneratorsCmd struct {
 	List  GeneratorsListCmd  `cmd:"" help:"List every generator, and whether it is ready on this machine."`
 	Sync  GeneratorsSyncCmd  `cmd:"" help:"Fetch the generators of the catalogue at their commits."`
-	Lock  GeneratorsLockCmd  `cmd:"" help:"Resolve what generators require into locks, once."`
-	Check GeneratorsCheckCmd `cmd:"" help:"Find out whether generators keep the contract, and what they cost."`
-	Run   GeneratorsRunCmd   `cmd:"" help:"Run a generator as a worker does, and keep what it makes."`
+	Lock  GeneratorsLockCmd  `cmd:"" help:"Resolve the requirements of generators into locks."`
+	Check GeneratorsCheckCmd `cmd:"" help:"Check whether generators keep the contract, and measure their costs."`
+	Run   GeneratorsRunCmd   `cmd:"" help:"Run a generator as a worker does, and keep its files."`
 }
 
 // GeneratorsListCmd lists the generators.
@@ -25,9 +25,9 @@ type GeneratorsListCmd struct{}
 
 // Help is the long help.
 func (*GeneratorsListCmd) Help() string {
-	return `Every folder in the generators' folder with examples/generate.py is a generator; catalog.yaml there names more, which 'ops generators sync' fetches. One is ready when its Python environment is made, which the local stack does on first use.
+	return `Every folder in the generators' folder that has examples/generate.py is a generator; catalog.yaml there names more, and 'ops generators sync' fetches them. A generator is ready when its Python environment exists; the local stack makes it on first use.
 
-A generator without --seed works, but nothing keeps two of its chunks from coming out alike. FILES are those that its samples must have beyond first_frame.png, prompt.txt and a ground_truth video. --json has the packages, too.
+A generator without --seed works, but two of its chunks may be equal. FILES are those that its samples must have in addition to first_frame.png, prompt.txt and a ground_truth video. --json also lists the packages.
 
 Examples:
   ops generators list
@@ -54,7 +54,7 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 	})
 }
 
-// commitOf is the commit that is there, short, and whether it is not the catalogue's.
+// commitOf is the short commit of the folder, and the pin if that differs.
 func commitOf(k inventory.Known) string {
 	hash, changed := strings.CutSuffix(k.Commit, "-dirty")
 	text := cut12(cmp.Or(hash, k.Pin, "-"))
@@ -81,7 +81,7 @@ func seedOf(k inventory.Known) string {
 	return "no: duplicates are likely"
 }
 
-// flagsOf are those that generators do not have alike.
+// flagsOf are the flags that differ between generators.
 func flagsOf(k inventory.Known) string {
 	if !k.Fetched {
 		return "-"
@@ -96,7 +96,7 @@ func flagsOf(k inventory.Known) string {
 	return strings.Join(append(list, k.ExtraArgs...), " ")
 }
 
-// filesOf are what its samples must have beyond what those of all must.
+// filesOf are the files that only its samples must have.
 func filesOf(k inventory.Known) string {
 	list := k.Required
 	if k.Videoless {

@@ -16,14 +16,14 @@ import (
 // GeneratorsLockCmd locks what generators require.
 type GeneratorsLockCmd struct {
 	Names  []string `arg:"" optional:"" name:"name" help:"Only of these generators. Default: all that are there." predictor:"generator"`
-	Update bool     `help:"Resolve anew, as of now, what is locked already." aliases:"upgrade"`
+	Update bool     `help:"Resolve again, as of now, what is locked already." aliases:"upgrade"`
 }
 
 // Help is the long help.
 func (*GeneratorsLockCmd) Help() string {
-	return `A lock says what a requirement set is, exactly: the version of every package that it leads to, and the hashes of its files for all platforms. Environments are made from locks alone, on this machine and in the image, so what an index gets later changes nothing. Locks are files in 'locks' of the generators' folder, one for each requirement set: commit them, and look at what changes.
+	return `A lock fixes a requirement set: the version of every package in it, and the hashes of its files for all platforms. Environments are made from locks alone, on this machine and in the image, so later uploads to an index change nothing. Locks are files in 'locks' of the generators' folder, one for each requirement set: commit them, and review what changes.
 
-Requirements are resolved as of the time of the generator's commit if the index tells when packages were uploaded, and else as of now; the lock says which. A generator without a lock gets one in the local folder when its environment is made.
+Requirements are resolved as of the time of the generator's commit if the index says when packages were uploaded, and as of now if not; the lock says which. A generator without a lock gets one in the local folder when its environment is made.
 
 Exit status 2: some requirements cannot be resolved.
 

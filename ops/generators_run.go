@@ -8,14 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -26,18 +23,18 @@ type GeneratorsRunCmd struct {
 	Name    string `arg:"" help:"The generator." predictor:"generator"`
 	Samples int    `help:"How many samples to make." default:"5"`
 	Seed    int    `help:"Seed that the generator is given." default:"42"`
-	To      string `help:"Folder to keep what it makes in; new, or empty." required:"" type:"path" placeholder:"DIR"`
+	To      string `help:"Folder for the files that it makes; new, or empty." required:"" type:"path" placeholder:"DIR"`
 }
 
 // Help is the long help.
 func (*GeneratorsRunCmd) Help() string {
-	return `For authors of generators. Runs one process of it with the environment, the variables, the private folders and the sandbox that a worker gives it, and checks what it made as a worker does. The files that it wrote are kept in DIR as it left them, also when it fails, together with a contact sheet: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame; further samples, 25 each, are on contact-sheet-2.png and so on.
+	return `For authors of generators. Runs one process of the generator with the environment, the variables, the private folders and the sandbox of a worker, and checks its samples as a worker does. DIR gets the files that it wrote, even if it fails, and contact sheets: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame. Each sheet has 25 samples; the next ones are contact-sheet-2.png and so on.
 
-Exit status 0: a worker would take the samples. 2: it would not, and the reason is what its failure report would say.
+Exit status 0: a worker would accept the samples. 2: it would not, for the reason that its failure report would give.
 
 Examples:
-  ops generators run my-generator --to /tmp/look
-  ops generators run my-generator --samples 20 --seed 7 --to /tmp/look --json`
+  ops generators run my-generator --to /tmp/samples
+  ops generators run my-generator --samples 20 --seed 7 --to /tmp/samples --json`
 }
 
 // Validate checks the flags.
@@ -73,7 +70,7 @@ type TriedOne struct {
 	Bytes  int64    `json:"bytes"`
 }
 
-// TriedFailed is why there are none.
+// TriedFailed is why there are no samples.
 type TriedFailed struct {
 	Cause    task.Cause `json:"cause"`
 	Detail   string     `json:"detail"`
@@ -88,7 +85,7 @@ type TriedFailed struct {
 // Run runs it.
 func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if entries, err := os.ReadDir(c.To); err == nil && len(entries) > 0 {
-		return ui.WithHint(fmt.Errorf("there is something in %s already", c.To), "name a new folder with --to")
+		return ui.WithHint(fmt.Errorf("%s is not empty", c.To), "name a new folder with --to")
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -109,30 +106,26 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if err := os.Mkdir(scratch, 0o700); err != nil {
 		return err
 	}
-	limits := worker.Limits{}.Filled()
-	runs := &plan.Runs{Guard: limits.Guard()}
+	runner := probe.New(0)
 	o.Say("running %s", strings.Join(generator.Command(g, c.Samples, c.Seed, 0), " "))
-	result, failed := runs.Run(ctx, generator.Request{Generator: g, Samples: c.Samples, Seed: c.Seed, Scratch: scratch})
+	made, failed := runner.Make(ctx, generator.Request{Generator: g, Samples: c.Samples, Seed: c.Seed, Scratch: scratch})
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return failed
 	}
-	tried := &Tried{Generator: g.Name, Command: result.Command, To: c.To, CPU: result.CPU.Seconds(),
-		Wall: result.Wall.Seconds(), PeakRSS: result.PeakRSS, Samples: []TriedOne{}}
-	left, err := c.keep(result.Output, limits.Bytes)
-	if err != nil {
+	tried := &Tried{Generator: g.Name, Command: made.Command, To: c.To, CPU: made.CPU.Seconds(),
+		Wall: made.Wall.Seconds(), PeakRSS: made.PeakRSS}
+	if tried.NotKept, err = probe.Keep(made.Output, c.To); err != nil {
 		return err
-	}
-	tried.NotKept = left
-	var samples []sample.Sample
-	if failed == nil {
-		_, samples, failed = plan.Collect(g, result.Output, c.Samples)
 	}
 	if failed != nil {
 		if tried.Failure = failureOf(failed); tried.Failure == nil {
 			return failed
 		}
 	}
-	if err := c.show(ctx, runs, g, dir, samples, tried); err != nil {
+	if tried.Samples, err = listSamples(made.Samples); err != nil {
+		return err
+	}
+	if tried.Sheets, err = contract.SaveSheets(ctx, runner, g, dir, made.Samples, c.To); err != nil {
 		return err
 	}
 	if err := o.Print(tried, tried.table); err != nil {
@@ -144,104 +137,30 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	return nil
 }
 
-// keep copies the files that the generator has left to the folder, no more bytes
-// than it may write: a file with holes is larger than what it takes on the disk. It
-// returns the names of all else. A link could lead to any file that whoever runs
-// this may read, and to read a pipe could last for ever.
-func (c *GeneratorsRunCmd) keep(output string, most int64) (left []string, err error) {
-	if err := os.MkdirAll(c.To, 0o755); err != nil {
-		return nil, err
-	}
-	err = filepath.WalkDir(output, func(file string, e fs.DirEntry, err error) error {
-		name, _ := filepath.Rel(output, file)
-		to := filepath.Join(c.To, name)
-		switch {
-		case name == "." && errors.Is(err, fs.ErrNotExist):
-			return nil // it did not come so far
-		case err == nil && e.IsDir():
-			return os.MkdirAll(to, 0o755)
-		case err == nil && e.Type().IsRegular():
-			n, ok, err := copyFile(to, file, most)
-			if most -= n; ok || err != nil {
-				return err
-			}
-		}
-		if name == "." {
-			name = "all, for its output is no folder"
-		}
-		left = append(left, filepath.ToSlash(name))
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("keep what it made: %w", err)
-	}
-	return left, nil
-}
-
-// copyFile copies a file of at most so many bytes to a new one. ok is false if it
-// is larger or cannot be read; the error is that of the copy.
-func copyFile(to, from string, most int64) (n int64, ok bool, err error) {
-	f, err := os.Open(from)
-	if err != nil {
-		return 0, false, nil //nolint:nilerr // the generator may take itself the right to read it
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || info.Size() > most {
-		return 0, false, nil //nolint:nilerr // as above
-	}
-	err = atomicfile.Stream(to, func(w io.Writer) (err error) { n, err = io.Copy(w, f); return err })
-	return n, true, err
-}
-
-// show fills in the samples and draws their contact sheet.
-func (c *GeneratorsRunCmd) show(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string,
-	samples []sample.Sample, tried *Tried) error {
-	if len(samples) == 0 {
-		return nil
-	}
-	for _, s := range samples {
-		one := TriedOne{ID: s.ID}
+// listSamples lists samples with their prompts.
+func listSamples(samples []sample.Sample) ([]TriedOne, error) {
+	list := make([]TriedOne, len(samples))
+	for i, s := range samples {
+		one := &list[i]
+		one.ID = s.ID
 		for _, f := range s.Files {
 			one.Files, one.Bytes = append(one.Files, f.Name), one.Bytes+f.Size
 			if f.Name == "prompt.txt" {
 				text, err := os.ReadFile(f.Path)
 				if err != nil {
-					return err
+					return nil, err
 				}
 				one.Prompt = strings.TrimSpace(string(text))
 			}
 		}
-		tried.Samples = append(tried.Samples, one)
 	}
-	const frames = 4
-	page := 1
-	for part := range slices.Chunk(samples, contract.PerSheet) {
-		sheet, err := contract.ContactSheet(ctx, runs, g, dir, part, frames)
-		if err != nil {
-			return err
-		}
-		file := filepath.Join(c.To, "contact-sheet.png")
-		for {
-			if page > 1 {
-				file = filepath.Join(c.To, fmt.Sprintf("contact-sheet-%d.png", page))
-			}
-			page++
-			if _, err := os.Lstat(file); err != nil {
-				break
-			} // the generator has made one of that name
-		}
-		if err := contract.SavePicture(file, sheet); err != nil {
-			return err
-		}
-		tried.Sheets = append(tried.Sheets, file)
-	}
-	return nil
+	return list, nil
 }
 
-// failureOf is what a worker's failure report would say, or nil where the
-// generator is not to blame.
+// failureOf is what a worker's failure report would have, nil if the generator is not
+// at fault.
 func failureOf(err error) *TriedFailed {
-	f := plan.Blame(err)
+	f := probe.Blame(err)
 	if f == nil {
 		return nil
 	}
@@ -256,14 +175,14 @@ func (t *Tried) table(w io.Writer) {
 			ui.Cut(strings.ReplaceAll(s.Prompt, "\n", " "), 80))
 	}
 	if len(t.Samples) > 0 {
-		fmt.Fprintf(w, "a sample holds %s\n", strings.Join(sample.Shape(t.Samples[0].Files), " "))
+		fmt.Fprintf(w, "files of a sample: %s\n", strings.Join(sample.Shape(t.Samples[0].Files), " "))
 	}
 	if f := t.Failure; f != nil {
 		fmt.Fprintf(w, "%s: %s\n", f.Cause, f.Detail)
-		for _, said := range []struct{ what, text string }{{"stdout", f.Stdout}, {"stderr", f.Stderr}} {
-			if strings.TrimSpace(said.text) != "" {
-				fmt.Fprintf(w, "the end of its %s:\n", said.what)
-				for line := range strings.Lines(said.text) {
+		for _, tail := range []struct{ what, text string }{{"stdout", f.Stdout}, {"stderr", f.Stderr}} {
+			if strings.TrimSpace(tail.text) != "" {
+				fmt.Fprintf(w, "the end of its %s:\n", tail.what)
+				for line := range strings.Lines(tail.text) {
 					fmt.Fprintf(w, "    %s\n", strings.TrimRight(line, "\n"))
 				}
 			}

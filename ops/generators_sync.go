@@ -22,17 +22,17 @@ import (
 type GeneratorsSyncCmd struct {
 	Names    []string `arg:"" optional:"" name:"name" help:"Only these generators. Default: all of the catalogue." predictor:"entry"`
 	Org      string   `help:"Add the generators of this GitHub organisation to the catalogue." placeholder:"NAME"`
-	Update   bool     `help:"Move the pins to the newest commits, and show what that changes."`
+	Update   bool     `help:"Fetch the newest commits, write them to catalog.lock, and show what that changes."`
 	Parallel int      `help:"Repositories fetched at once." short:"j" default:"8"`
 }
 
 // Help is the long help.
 func (*GeneratorsSyncCmd) Help() string {
-	return `catalog.yaml in the generators' folder names a repository and a commit for each generator: owner/name on GitHub, a URL, or a path. Sync fetches those that are not there at that commit, one commit deep, and leaves the others alone; run it again after an interruption. An entry without a commit gets the newest.
+	return `catalog.yaml in the generators' folder names a repository for each generator: owner/name on GitHub, a URL, or a path; catalog.lock has the commits. Sync fetches only those that are not there at that commit, one commit deep; run it again after an interruption. A generator without a commit gets the newest.
 
-A folder in which somebody works (changes, commits or branches of its own) is never touched, but named. --update moves the pin of an entry only when its newest commit could be fetched. --org asks the GitHub API what an organisation has and adds what holds examples/generate.py; give an entry 'skip: REASON' to have it left alone.
+It never touches a folder with changes, commits or branches of its own, but names it. --update writes the newest commit of a generator to catalog.lock after it was fetched. --org asks the GitHub API for an organisation's repositories and adds those with examples/generate.py to catalog.lock; an entry in catalog.yaml with 'skip: REASON' is left out. Sync never changes catalog.yaml.
 
-A token is taken from GITHUB_TOKEN, GH_TOKEN or 'gh auth token'; without one GitHub answers 60 requests an hour. Git uses your own settings for proxies and credentials. GITHUB_API_URL and GITHUB_SERVER_URL name another server.
+It takes a token from GITHUB_TOKEN, GH_TOKEN or 'gh auth token'; without one GitHub answers 60 requests an hour. Git uses your own settings for proxies and credentials. GITHUB_API_URL and GITHUB_SERVER_URL name another server.
 
 Exit status 2: some could not be fetched.
 
@@ -79,7 +79,7 @@ func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 	if results == nil {
 		return err
 	}
-	if printed := c.print(o, results); printed != nil || err != nil {
+	if printed := c.printResults(o, results); printed != nil || err != nil {
 		return cmp.Or(err, printed)
 	}
 	failed := 0
@@ -90,7 +90,7 @@ func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 	}
 	if failed > 0 {
 		return ui.WithHint(ui.Problem("%d of %s could not be fetched", failed, ui.Plural(len(results), "generator")),
-			"the same again, when what stands above is put right; it fetches only these")
+			"fix the problems above, then the same command: it fetches only these")
 	}
 	return nil
 }
@@ -138,8 +138,8 @@ func (c *GeneratorsSyncCmd) choose(ctx context.Context, o *Output, entries map[s
 	return names, add, nil
 }
 
-// print tells what has changed or could not be done; what is as it was is counted.
-func (c *GeneratorsSyncCmd) print(o *Output, results []catalogue.Result) error {
+// printResults lists what has changed or failed, and counts the rest.
+func (c *GeneratorsSyncCmd) printResults(o *Output, results []catalogue.Result) error {
 	counts := map[catalogue.State]int{}
 	for _, r := range results {
 		counts[r.State]++
@@ -152,7 +152,7 @@ func (c *GeneratorsSyncCmd) print(o *Output, results []catalogue.Result) error {
 			switch r.State {
 			case catalogue.There, catalogue.Kept, catalogue.Unmet:
 			case catalogue.Failed:
-				fmt.Fprintf(w, "%s\t%s\n", r.Name, r.State) // the reason has been said
+				fmt.Fprintf(w, "%s\t%s\n", r.Name, r.State) // the reason was printed
 			case catalogue.Skipped:
 				fmt.Fprintf(w, "%s\t%s\t%s\n", r.Name, r.State, r.Reason)
 			default:
@@ -171,7 +171,7 @@ func (c *GeneratorsSyncCmd) print(o *Output, results []catalogue.Result) error {
 	return err
 }
 
-// change says from which commit to which.
+// change shows the commits before and after.
 func change(r catalogue.Result) string {
 	text := cut12(r.Commit)
 	if r.Before != "" {

@@ -33,7 +33,7 @@ type inDataset struct {
 
 // AfterApply makes it the dataset of the target and of the store.
 func (d *inDataset) AfterApply(k *kong.Context) error {
-	if d.Dataset == "" { // so an empty variable says it
+	if d.Dataset == "" { // an empty variable means the default
 		d.Dataset = task.DefaultDataset.String()
 	}
 	if err := task.CheckName(d.Dataset); err != nil {

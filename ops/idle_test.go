@@ -18,6 +18,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -82,6 +83,7 @@ func (c *cloud) work(t *testing.T, starts, takes time.Duration, commit func() er
 // A watch neither ends nor calls a run broken while the queue is said to be empty
 // and is not, and ends when it is.
 func TestWatchWhileCountsLag(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name          string
 		starts, takes time.Duration
@@ -112,9 +114,9 @@ func TestWatchWhileCountsLag(t *testing.T) {
 				if took := time.Since(began); took < test.least || took > test.most {
 					t.Errorf("it ended after %s, want %s to %s", took, test.least, test.most)
 				}
-				verdict := fmt.Sprint(verdict(&target.Target{}, p))
+				verdict := fmt.Sprint(incomplete(&target.Target{}, p))
 				if want := map[bool]string{true: "<nil>",
-					false: "the run is not whole: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
+					false: "the run is incomplete: 2 samples missing, and the queue is empty"}[test.committed == 5]; verdict != want {
 					t.Errorf("verdict %q, want %q", verdict, want)
 				}
 			})
@@ -125,6 +127,7 @@ func TestWatchWhileCountsLag(t *testing.T) {
 // What waits for an empty queue, before duplicates are replaced and after each
 // round, waits for the tasks that are not counted yet.
 func TestWaitWhileCountsLag(t *testing.T) {
+	t.Parallel()
 	late(t, func(t *testing.T, c *cloud) {
 		must(t, c.queue.SendMessage(t.Context(), "{}", nil))
 		var done time.Time
@@ -133,9 +136,9 @@ func TestWaitWhileCountsLag(t *testing.T) {
 		worker.Go(func() {
 			c.work(t, 2*time.Second, 20*time.Second, func() error { done = time.Now(); return nil })
 		})
-		w := &waiter{o: &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard}, &target.Flags{}},
-			t: &target.Target{}, queue: c.queue}
-		must(t, w.idle(t.Context()))
+		s := &runs.Sender{Out: &ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard},
+			Target: &target.Target{}, Queue: c.queue}
+		must(t, s.WaitIdle(t.Context()))
 		if done.IsZero() {
 			t.Fatal("it did not wait for the task")
 		}

@@ -132,7 +132,7 @@ func ops(t *testing.T, dir string, args ...string) (stdout, stderr string, err e
 }
 
 // logs shows what the workers of a local stack wrote, when the test has failed.
-func logs(t *testing.T, dir string) {
+func logsOf(t *testing.T, dir string) {
 	t.Cleanup(func() {
 		if t.Failed() {
 			files, _ := filepath.Glob(filepath.Join(dir, ".local", "logs", "worker-*.log"))
@@ -162,7 +162,7 @@ func TestImageRuns(t *testing.T) {
 	}
 	built := build(t, repo, string(text))
 	t.Logf("image: %d MB", built.Size/1e6)
-	logs(t, dir)
+	logsOf(t, dir)
 	out, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--all", "--samples", "20",
 		"--json")
 	if err != nil {
@@ -175,7 +175,7 @@ func TestImageRuns(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
 		t.Fatal(err)
 	}
-	if !report.Whole || len(report.Generators) != len(commits) || len(commits) < 5 {
+	if !report.Complete || len(report.Generators) != len(commits) || len(commits) < 5 {
 		t.Errorf("got %s\n%s", out, said)
 	}
 	for name, commit := range commits {
@@ -229,7 +229,7 @@ func TestImageLimits(t *testing.T) {
 	put(t, filepath.Join(repo, "generators", "probe", "helper.py"), nil)
 	put(t, filepath.Join(repo, "generators", "catalog.yaml"),
 		[]byte("probe: {videoless: true, required: [limits.json]}\n"))
-	logs(t, dir)
+	logsOf(t, dir)
 	out, said, err := ops(t, dir, "local", "run", "--image", build(t, repo, "{}").ID, "--memory", "1024", "--tmp", "256",
 		"--workers", "1", "--generator", "probe", "--samples", "1", "--chunk", "1")
 	if err != nil {
@@ -286,7 +286,7 @@ func TestImageChanges(t *testing.T) {
 		layers  int // that stay as they are, above the base image
 	}{
 		{"the worker", "{}", func() {
-			edit(t, filepath.Join(repo, "worker", "handler.go"), `"task started"`,
+			edit(t, filepath.Join(repo, "worker", "work.go"), `"task started"`,
 				`"task begun"`)
 		}, environments + 2},
 		{"the commit of a generator", `{"maze-task-data-generator":"c"}`, func() {}, environments + 1},
@@ -332,14 +332,14 @@ func TestImageWithoutOne(t *testing.T) {
 		t.Errorf("%v, want %q in %s", err, want, out[max(0, len(out)-3000):])
 	}
 	built := build(t, repo, "{}")
-	logs(t, dir)
+	logsOf(t, dir)
 	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--samples", "2"}
 	if out, said, err := ops(t, dir, append(run, "--generator", "broken")...); err == nil ||
 		!strings.Contains(said, "generator broken is not ready: "+why) {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	if out, said, err := ops(t, dir, append(run, "--all")...); err != nil ||
-		!strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, "whole: 5 generators, 10 samples") {
+		!strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, ": 5 generators, 10 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	found, err := generator.Discover(filepath.Join(repo, "generators"))
@@ -410,9 +410,9 @@ func TestImageOfSeveralSets(t *testing.T) {
 	if n := len(sizeOf(first)); n != 5 { // ours, two of six, idna, and the empty one
 		t.Errorf("%d environments, want 5", n)
 	}
-	logs(t, dir)
+	logsOf(t, dir)
 	if out, said, err := ops(t, dir, "local", "run", "--image", first.ID, "--memory", "2048", "--all", "--samples",
-		"2"); err != nil || !strings.Contains(out, "whole: 10 generators, 20 samples") {
+		"2"); err != nil || !strings.Contains(out, ": 10 generators, 20 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	const above = 5 // layers above the base image, of which two hold the system's packages and the environments
@@ -432,7 +432,7 @@ func TestImageOfSeveralSets(t *testing.T) {
 // goes on.
 func TestImageStackKilled(t *testing.T) {
 	built, dir := build(t, checkout(t), "{}"), t.TempDir()
-	logs(t, dir)
+	logsOf(t, dir)
 	run := []string{"local", "run", "--image", built.ID, "--memory", "2048", "--generator", "maze-task-data-generator",
 		"--samples", "100"}
 	cmd := exec.CommandContext(t.Context(), "ops", run...)
@@ -458,7 +458,7 @@ func TestImageStackKilled(t *testing.T) {
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	out, said, err := ops(t, dir, run...)
-	if err != nil || !strings.Contains(out, "whole: 1 generator, 100 samples") {
+	if err != nil || !strings.Contains(out, ": 1 generator, 100 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	await("the containers are gone", func() bool { return containers(t, dir) == "" })

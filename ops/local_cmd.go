@@ -11,8 +11,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -22,18 +22,18 @@ import (
 
 // LocalCmd runs the pipeline on this machine.
 type LocalCmd struct {
-	Run_   LocalRunCmd    `cmd:"" name:"run" help:"Make and verify samples, from nothing to the end, with one command."`
-	Up     LocalUpCmd     `cmd:"" help:"Start the local stack and stay; Ctrl-C stops it."`
+	Run_   LocalRunCmd    `cmd:"" name:"run" help:"Make and verify samples with one command."`
+	Up     LocalUpCmd     `cmd:"" help:"Start the local stack; Ctrl-C stops it."`
 	Down   LocalDownCmd   `cmd:"" help:"Stop the local stack."`
-	Status LocalStatusCmd `cmd:"" help:"Show whether the local stack is up, and what it holds."`
+	Status LocalStatusCmd `cmd:"" help:"Show whether the local stack is up, and its queues."`
 }
 
 // workers are the flags of the local stack.
 type workers struct {
 	Workers    int           `help:"Worker processes. Default: one per CPU." placeholder:"N"`
-	Visibility time.Duration `help:"How long a task stays hidden while a worker has it." default:"960s"`
+	Visibility time.Duration `help:"How long a task is hidden while a worker has it." default:"960s"`
 	Timeout    time.Duration `help:"How long a worker may take for a task before it is killed." default:"900s"`
-	Require    []string      `help:"Files that every sample must have beyond the generator's own: rubric.txt, for example." placeholder:"FILE"`
+	Require    []string      `help:"Files that every sample must have in addition to the generator's own: rubric.txt, for example." placeholder:"FILE"`
 	Image      string        `help:"Run the workers in containers of this image, with the limits of AWS Lambda. Linux only; needs Docker, and no Python." placeholder:"REF"`
 	Memory     int           `help:"Memory of each container in MB." default:"${local_memory}" placeholder:"MB"`
 	Tmp        int           `help:"Size of /tmp in each container in MB." default:"${local_tmp}" placeholder:"MB"`
@@ -93,7 +93,7 @@ type LocalUpCmd struct {
 
 // Help is the long help.
 func (*LocalUpCmd) Help() string {
-	return `Queue, bucket and workers of the cloud on this machine, at addresses that any AWS tool can use. It goes on where it was, however it ended last. Samples are plain files below the local folder while it runs.
+	return `Queue, bucket and workers of the cloud on this machine, at addresses that any AWS tool can use. It continues where it stopped, even after a crash. While it runs, samples are plain files below the local folder.
 
 Examples:
   ops local up --workers 4
@@ -122,7 +122,7 @@ func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	o.Say("next, in another terminal: ops --stack local submit --all --samples 20")
 	err = s.Wait(ctx)
 	if err == nil {
-		o.Say("stopping: tasks under way go back to the queue")
+		o.Say("stopping: tasks in progress go back to the queue")
 	}
 	return errors.Join(err, s.Down())
 }
@@ -132,7 +132,7 @@ type LocalDownCmd struct{}
 
 // Help is the long help.
 func (*LocalDownCmd) Help() string {
-	return `Stops it as Ctrl-C does: tasks under way go back to the queue. Queue, samples and environments stay where they are, and 'ops local up' goes on.
+	return `Stops it as Ctrl-C does: tasks in progress go back to the queue. Queue, samples and environments are kept, and 'ops local up' continues.
 
 Examples:
   ops local down
@@ -215,7 +215,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	}
 	err = o.Print(s, func(w io.Writer) {
 		if !s.Up {
-			fmt.Fprintf(w, "the local stack is not up; what it keeps is in %s\n", s.Dir)
+			fmt.Fprintf(w, "the local stack is not up; its files are in %s\n", s.Dir)
 			return
 		}
 		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID,
@@ -236,7 +236,7 @@ type LocalRunCmd struct {
 
 // Help is the long help.
 func (*LocalRunCmd) Help() string {
-	return `Makes the Python environments, starts the local stack, submits, watches, verifies and stops. What was made before is not made again, so the same command with more samples extends a dataset. Ctrl-C loses nothing: the same command goes on.
+	return `Makes the Python environments, starts the local stack, submits, watches, verifies and stops. Committed samples are not made again, so the same command with more samples extends a dataset. After Ctrl-C, the same command continues.
 
 Examples:
   ops local run --all --samples 20
@@ -290,13 +290,13 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err := o.inventory().KeepLocks(ctx, st, chosen); err != nil {
 		return err
 	}
-	report, err := c.make(ctx, o, t, q, st, chosen)
+	report, err := c.makeAndVerify(ctx, o, t, q, st, chosen)
 	s.Settle(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	if errors.Is(err, context.Canceled) {
-		return ui.WithHint(err, "the same command: it goes on where it was")
+		return ui.WithHint(err, "the same command: it continues")
 	}
 	if err != nil {
 		return err
@@ -309,51 +309,33 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	}); err != nil {
 		return err
 	}
-	if report.Whole {
+	if report.Complete {
 		return nil
 	}
 	return ui.WithHint(ui.Problem(""), "ops local up, and in another terminal: ops --stack local dlq list")
 }
 
-// make submits what is missing of a run of the chosen generators, watches, and verifies.
-func (c *LocalRunCmd) make(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
+// makeAndVerify makes what is missing of a run of the chosen generators, and verifies it.
+func (c *LocalRunCmd) makeAndVerify(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
 	chosen []generator.Generator) (*dataset.Report, error) {
 	o.Changing(t)
-	costs := knownCosts(o)
-	run := c.run(chosen, costs)
-	if err := c.pin(ctx, st, &run, true); err != nil {
+	costs, order := knownCosts(o), c.runOrder()
+	run := order.New(chosen, costs)
+	if _, err := order.Pin(ctx, st, &run, true); err != nil {
 		return nil, err
 	}
-	c.cut(&run, costs, t.Setting())
-	run, err := missing(ctx, st, run)
+	order.Cut(&run, costs, t.Setting())
+	run, err := dataset.Narrow(ctx, st, run)
 	if err != nil {
 		return nil, err
 	}
 	c.sayCommitted(o, run)
-	if tasks := run.Plan(); len(tasks) > 0 {
-		if err := st.PutRun(ctx, run); err != nil {
+	if len(run.Plan()) > 0 {
+		if err := (&runs.Sender{Target: t, Queue: q, Store: st, Out: o.Output}).Make(ctx, run); err != nil {
 			return nil, err
 		}
-		o.Say("run %s: %s for %s of %s, seed %d", run.ID, ui.Plural(len(tasks), "task"),
-			ui.Plural(countSamples(tasks), "sample"), ui.Plural(len(run.Generators), "generator"), run.Seed)
-		if err := q.Send(ctx, tasks, func(int) error { return nil }); err != nil {
-			return nil, err
-		}
-		_, err := monitor.New(st, q, run).WatchLines(ctx, o.Output, 500*time.Millisecond, func(p *monitor.Progress) error {
-			o.Progress("samples", p.Committed, p.Expected)
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
+	} else {
+		run.ID = "" // there is no such run
 	}
-	return verify(ctx, &dataset.Checker{Store: st}, run)
-}
-
-func countSamples(tasks []task.Task) int {
-	n := 0
-	for _, t := range tasks {
-		n += t.Count()
-	}
-	return n
+	return (&dataset.Checker{Store: st}).Run(ctx, run)
 }

@@ -1,9 +1,9 @@
 // Command ops submits runs, watches them, verifies and fetches their results,
-// and runs the whole pipeline on one machine.
+// and runs the pipeline on one machine.
 //
 // A command is one struct in one file: its fields are its flags, Help is its
-// manual, Run is its story. Run names what it needs as arguments; targets and
-// clients are made only for a command that asks for them (see ops/target). To
+// manual, Run does it. Run names what it needs as arguments; targets and clients
+// are made only for a command that names them (see ops/target). To
 // add a command, write its struct and give it a field in CLI.
 package main
 
@@ -29,26 +29,26 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// CLI is the whole command line.
+// CLI is the command line.
 type CLI struct {
 	Globals
 	Local      LocalCmd                  `cmd:"" help:"Run the pipeline on this machine."`
-	Plan       PlanCmd                   `cmd:"" help:"Foresee the tasks, time and money of a run."`
+	Plan       PlanCmd                   `cmd:"" help:"Predict the tasks, time and cost of a run."`
 	Submit     SubmitCmd                 `cmd:"" help:"Plan a run and send its tasks."`
-	Monitor    MonitorCmd                `cmd:"" help:"Show how far a run is."`
-	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is whole."`
-	Repair     RepairCmd                 `cmd:"" help:"Make what is missing or damaged again, and replace duplicates."`
+	Monitor    MonitorCmd                `cmd:"" help:"Show the progress of a run."`
+	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is complete."`
+	Repair     RepairCmd                 `cmd:"" help:"Make missing and damaged samples again, and replace duplicates."`
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
-	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
-	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare."`
-	Queue      QueueCmd                  `cmd:"" help:"Look at the task queue."`
-	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Look at tasks that failed for good, and replay them."`
-	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show, fetch and check the generators."`
-	Pause      PauseCmd                  `cmd:"" help:"Let no worker take a further task."`
-	Resume     ResumeCmd                 `cmd:"" help:"Let workers take tasks again."`
-	Logs       LogsCmd                   `cmd:"" help:"Show what the workers log."`
-	Doctor     DoctorCmd                 `cmd:"" help:"Check that a stack can do its work, and say what to do where it cannot."`
 	Export     ExportCmd                 `cmd:"" help:"Export a dataset for trainers, hubs and evaluators."`
+	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
+	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare it."`
+	Queue      QueueCmd                  `cmd:"" help:"Show the task queue."`
+	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Show tasks that failed for good, and replay them."`
+	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show, fetch and check the generators."`
+	Pause      PauseCmd                  `cmd:"" help:"Stop giving tasks to workers."`
+	Resume     ResumeCmd                 `cmd:"" help:"Give tasks to workers again."`
+	Logs       LogsCmd                   `cmd:"" help:"Show the logs of the workers."`
+	Doctor     DoctorCmd                 `cmd:"" help:"Check that a stack can work, and how to fix it."`
 	Info       InfoCmd                   `cmd:"" help:"Show the stack outputs."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print the code that makes your shell complete ops commands."`
 }
@@ -58,7 +58,7 @@ func main() {
 	os.Exit(run())
 }
 
-// variables are what flags and their help texts name.
+// variables are the values in help texts and defaults.
 func variables() kong.Vars {
 	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(),
 		"large_run":    strconv.Itoa(plan.LargeRun),
@@ -119,9 +119,9 @@ func report(ctx context.Context, err error) int {
 	case errors.As(err, &h):
 		fmt.Fprintf(os.Stderr, "try: %s\n", h.Way)
 	case errors.Is(err, store.ErrDamaged):
-		fmt.Fprintln(os.Stderr, "try: ops verify --deep on the same stack: it says what is damaged, and how to repair it")
+		fmt.Fprintln(os.Stderr, "try: ops verify --deep on the same stack: it shows what is damaged, and how to repair it")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		fmt.Fprintln(os.Stderr, "try: the same when the stack is up again; for the local one, ops local up")
+		fmt.Fprintln(os.Stderr, "try: the same command when the stack is up again; for the local one, ops local up")
 	}
 	var s interface{ ExitCode() int }
 	if errors.As(err, &s) {
@@ -138,7 +138,7 @@ func commandOf(err error) string {
 	return "ops"
 }
 
-// version tells what this binary was built from.
+// version is what this binary was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -15,21 +15,21 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// MonitorCmd shows how far a run is.
+// MonitorCmd shows the progress of a run.
 type MonitorCmd struct {
 	inDataset
 	Run_     string  `help:"Run to show. Default: the newest." name:"run" placeholder:"ID"`
-	Watch    bool    `help:"Go on until the run is done: a live view on a terminal, a line per look elsewhere." short:"w"`
-	Interval float64 `help:"Seconds between two looks." default:"5"`
+	Watch    bool    `help:"Continue until the run is done: a live view on a terminal, else a line per poll." short:"w"`
+	Interval float64 `help:"Seconds between two polls." default:"5"`
 }
 
 // Help is the long help.
 func (*MonitorCmd) Help() string {
-	return `Counts come from the receipts, so they are what is whole in the bucket. So does the rate: it is that of the last two minutes, and the ETA goes by it.
+	return `Counts come from the receipts: they are what is committed in the bucket. The rate is that of the last two minutes, and the ETA follows from it.
 
-What the run has cost comes from them too: they tell what the generators took, and how long the workers were at work for it follows from their CPUs. It is an estimate, without tries that failed, and from some of the receipts where there are many; the bill comes from AWS. Of the local stack, which costs nothing, it is what the same would cost in Lambda.
+Until the run is complete, its cost is the estimate of 'ops plan' times the progress, if each of its generators was measured. Then it comes from the receipts: they record what the generators took, and the time of the workers follows from that. Neither has failed attempts; the bill comes from AWS. The local stack costs nothing: it shows what Lambda would cost.
 
-With --watch it ends with exit status 0 when the run is whole, and with 2 when nothing is left to do and it is not. SQS counts up to a minute late, so a queue is empty when it has looked so for 90 seconds; the local one counts exactly. Leaving the live view with q ends with 0: the run goes on.
+With --watch it ends with exit status 0 when the run is complete, and with 2 when the queue is empty and it is not. SQS counts up to a minute late, so a queue counts as empty after 90 seconds without messages; the local one counts exactly. Leaving the live view with q ends with 0: the run continues.
 
 Examples:
   ops --stack dev monitor
@@ -45,14 +45,14 @@ func (c *MonitorCmd) Validate() error {
 	return nil
 }
 
-// Run looks once, or until the run is done.
+// Run polls once, or until the run is done.
 func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	run, err := findRun(ctx, st, c.Run_, t)
 	if err != nil {
 		return err
 	}
 	m := monitor.New(st, q, run)
-	m.CountCost(t.Worker(), t.Name == stack.Local)
+	m.CountCost(t.Worker(), knownCosts(o), t.Name == stack.Local)
 	if !c.Watch {
 		p, err := m.Poll(ctx)
 		if err != nil {
@@ -68,10 +68,10 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 	if err != nil {
 		return err
 	}
-	return verdict(t, p)
+	return incomplete(t, p)
 }
 
-// findRun returns a run, the newest if no id is given. For an id that is none it
+// findRun returns a run, the newest if no id is given. The error for an unknown id
 // names the newest ones.
 func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) (task.Run, error) {
 	if id != "" {
@@ -94,12 +94,12 @@ func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) 
 	return st.Run(ctx, ids[0])
 }
 
-// verdict is the end of a watch: nil for a whole run.
-func verdict(t *target.Target, p *monitor.Progress) error {
-	if p.Whole() {
+// incomplete is the error of a watch that ended: nil if the run is complete.
+func incomplete(t *target.Target, p *monitor.Progress) error {
+	if p.Complete() {
 		return nil
 	}
-	return ui.WithHint(ui.Problem("the run is not whole: %s missing, and the queue is empty",
+	return ui.WithHint(ui.Problem("the run is incomplete: %s missing, and the queue is empty",
 		ui.Plural(p.Expected-p.Committed, "sample")),
 		"ops%s dlq list, then ops%s repair --run %s%s", t.Flags(), t.Flags(), p.Run, t.In())
 }

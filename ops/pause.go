@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
@@ -13,16 +12,12 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// mappingPatience is how long pause and resume wait for Lambda to do what it was
-// told. It mostly takes less than a minute.
-const mappingPatience = 3 * time.Minute
-
 // PauseCmd stops the delivery of tasks.
 type PauseCmd struct{}
 
 // Help is the long help.
 func (*PauseCmd) Help() string {
-	return `Disables the event source mapping that hands tasks of the queue to workers, and waits until it is. Tasks that workers have already go on to their end; all others wait in the queue, for as long as it keeps them (its retention). On the local stack a pause lasts until resume, or until the stack ends.
+	return `Disables the event source mapping that gives tasks of the queue to workers, and waits until it is disabled. Workers finish the tasks they have; all others wait in the queue, as long as its retention. On the local stack a pause lasts until resume, or until the stack ends.
 
 A later 'pulumi up' leaves a paused stack paused.
 
@@ -42,7 +37,7 @@ type ResumeCmd struct{}
 
 // Help is the long help.
 func (*ResumeCmd) Help() string {
-	return `Enables the event source mapping again, and waits until it is.
+	return `Enables the event source mapping again, and waits until it is enabled.
 
 Examples:
   ops --stack dev resume`
@@ -73,7 +68,7 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 		if err := t.SetMapping(ctx, l, on); err != nil {
 			return err
 		}
-		if err := waitMapping(ctx, o, t, l, want); err != nil {
+		if err := t.WaitMapping(ctx, l, want, o.Say); err != nil {
 			return err
 		}
 	} else {
@@ -87,30 +82,4 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"),
 			s.Queue.InFlight)
 	})
-}
-
-// waitMapping waits for a state. It says each other state that it sees.
-func waitMapping(ctx context.Context, o *Output, t *target.Target, l *lambda.Client, want string) error {
-	limit := time.Now().Add(mappingPatience)
-	for seen, pace := "", 100*time.Millisecond; ; pace = min(2*pace, 2*time.Second) {
-		state, err := t.MappingState(ctx, l)
-		switch {
-		case err != nil:
-			return err
-		case state == want:
-			return nil
-		case time.Now().After(limit):
-			return ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience), state),
-				"the same again, or ops%s doctor", t.Flags())
-		case state != seen:
-			o.Say("the event source mapping is %s", state)
-		}
-		seen = state
-		select {
-		case <-ctx.Done():
-			return ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it goes on to be %s", seen, want),
-				"ops%s doctor shows its state", t.Flags())
-		case <-time.After(pace):
-		}
-	}
 }

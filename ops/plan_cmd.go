@@ -14,42 +14,40 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// PlanCmd foresees what a run takes.
+// PlanCmd predicts what a run takes.
 type PlanCmd struct {
 	inDataset
 	wanted
 	Workers      int     `help:"Workers at once. Default: the stack's maxConcurrency, or 10." aliases:"concurrency" placeholder:"N"`
 	Memory       int     `help:"Memory of a worker in MB. Default: the stack's, or 10240." placeholder:"MB"`
 	Architecture string  `help:"Instruction set of the workers: x86_64 or arm64. Default: the stack's, or x86_64." enum:",x86_64,arm64" default:"" placeholder:"NAME"`
-	Slower       float64 `help:"How many times the seconds of this machine a worker takes." default:"1" placeholder:"FACTOR"`
-	Canary       int     `help:"Measure first: make a single sample and then K of each generator on this machine, at least 2." placeholder:"K"`
+	Slower       float64 `help:"How many times as long as this machine a worker takes." default:"1" placeholder:"FACTOR"`
+	Canary       int     `help:"Measure first: make one sample and then K of each generator on this machine, at least 2." placeholder:"K"`
 }
 
 // Help is the long help.
 func (*PlanCmd) Help() string {
-	return `Tasks, time, storage and dollars of a run, from what its generators were measured to take. Nothing is sent, and no stack is needed: one is asked for its settings if --stack names it, and how its dataset is cut and stored, if it has that already.
+	return `Predicts the tasks, time, storage and dollars of a run from the measured costs of its generators. It sends nothing and needs no stack. If --stack names one, it uses the stack's settings, and the format and chunk sizes of its dataset if that exists.
 
-What a generator takes is measured by 'ops generators check', or here with --canary, and kept in the local folder. Measure where the CPU is about that of a worker, or say with --slower how they differ: 'ops monitor' tells what CPU a run took.
+'ops generators check' measures costs, or --canary does it here; they are kept in the local folder. Measure on a CPU like that of a worker, or give the ratio with --slower: 'ops monitor' shows the CPU time that a run took.
 
-Not measured but assumed: a request to S3 takes 50 ms, a worker uploads 60 MB/s, a new one is there after 3 s, nothing fails. Prices are those of us-east-2 without what is free; free tiers and other regions differ.
+Assumed, not measured: a request to S3 takes 50 ms, a worker uploads 60 MB/s and starts in 3 s, nothing fails. Prices are those of us-east-2 without free tiers; other regions differ.
 
-It recommends memory and batch: Lambda's price is for memory and time together, so what counts is that a task keeps all CPUs of its worker at work to its end. Another chunk size makes other samples, and is only spoken of where it saves a tenth.
+It recommends memory and batch: Lambda charges memory times duration, so a task should keep all CPUs of its worker busy to its end. Another chunk size makes other samples, so it is only mentioned if it saves a tenth.
 
-Exit status 2: the run cannot work like this, for example because a chunk takes longer than a worker has.
+Exit status 2: the run cannot work like this, for example because a chunk takes longer than a worker may run.
 
 Examples:
   ops plan --all --samples 10000 --canary 10
@@ -65,7 +63,7 @@ func (c *PlanCmd) Validate() error {
 	case c.Memory != 0 && (c.Memory < 128 || c.Memory > 10240):
 		return ui.Usage("--memory is %d, it must be from 128 to 10240", c.Memory)
 	case c.Canary != 0 && (c.Canary < 2 || c.Canary > task.MaxSamples):
-		return ui.Usage("--canary is %d, it must be from 2 to %d: what each sample takes is the difference to a run of one",
+		return ui.Usage("--canary is %d, it must be from 2 to %d: the cost of a sample is the difference to a run of one",
 			c.Canary, task.MaxSamples)
 	}
 	if err := checkSlower(c.Slower); err != nil {
@@ -118,21 +116,22 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 	if err != nil {
 		return err
 	}
-	run := c.run(p.list, costs)
-	kept, err := c.keep(ctx, o, t, &run)
+	order := c.runOrder()
+	run := order.New(p.list, costs)
+	exists, err := c.pin(ctx, o, t, order, &run)
 	if err != nil {
 		return err
 	}
-	c.cut(&run, costs, s)
+	order.Cut(&run, costs, s)
 	if p.Estimate, err = plan.Of(run, costs, s); err != nil {
-		return unmeasured(err, c.words(), c.Samples)
+		return unmeasured(err, c.flags(), c.Samples)
 	}
 	p.Batch, p.ChunkSize, p.Format = run.Batch, run.ChunkSize, run.Format
 	p.Advice, p.OtherChunks = plan.Advise(run, costs, s)
-	if kept {
+	if exists {
 		p.OtherChunks = nil
 	}
-	if run.Format == task.Files && !kept {
+	if run.Format == task.Files && !exists {
 		shards := run
 		shards.Format = task.Tar
 		if e, err := plan.Of(shards, costs, s); err == nil {
@@ -153,8 +152,7 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 	return nil
 }
 
-// setting is the stack's if one is named, or what a stack has unless it is
-// configured otherwise. The flags go before both.
+// setting is that of the flags, then of the stack if one is named, then the default.
 func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *target.Target, err error) {
 	s = plan.DefaultSetting()
 	s.Slower = c.Slower
@@ -172,13 +170,13 @@ func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *ta
 	return s, t, nil
 }
 
-// keep gives a run the format and the chunks that its dataset has, and reports whether
-// there is one. Flags that contradict it are refused, as submit does.
-func (c *PlanCmd) keep(ctx context.Context, o *Output, t *target.Target, run *task.Run) (bool, error) {
-	var err error
+// pin gives a run what its dataset pins, as submit does, and reports whether there is
+// one. A bucket that cannot be asked is taken to have none.
+func (c *PlanCmd) pin(ctx context.Context, o *Output, t *target.Target, order *runs.Order,
+	run *task.Run) (exists bool, err error) {
 	if t == nil && o.Stack == stack.Local {
 		if t, err = target.Find(ctx, o.Flags, ""); errors.Is(err, local.ErrDown) {
-			return false, nil // what it has cannot be asked
+			return false, nil
 		}
 	}
 	if t == nil || err != nil {
@@ -189,31 +187,12 @@ func (c *PlanCmd) keep(ctx context.Context, o *Output, t *target.Target, run *ta
 	if err != nil {
 		return false, err
 	}
-	m, err := st.Manifest(ctx)
-	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
+	exists, err = order.Pin(ctx, st, run, false)
+	if _, wrong := errors.AsType[*task.ContradictionError](err); err == nil || wrong {
+		return exists, err
 	}
-	if err != nil {
-		o.Say("note: the bucket does not say what the dataset has (%s); a new one is assumed", ui.Plain(err))
-		return false, nil
-	}
-	if c.Format != "" {
-		err = m.CheckFormat(run.Format)
-	}
-	for i := range run.Generators {
-		g := &run.Generators[i]
-		if c.Chunk != nil && *c.Chunk == g.ChunkSize { // else it is the catalogue's
-			err = errors.Join(err, m.CheckChunk(g.Name, *c.Chunk))
-		}
-		if has := m.Generator(g.Name); has != nil {
-			g.ChunkSize = has.ChunkSize
-		}
-	}
-	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
-		return true, ui.WithHint(wrong, "%s", wrong.Way())
-	}
-	run.Format = m.Format
-	return true, nil
+	o.Say("note: the bucket does not say what the dataset has (%s); a new one is assumed", ui.Plain(err))
+	return false, nil
 }
 
 // generators are the chosen ones: of the stack's image, or of the folder.
@@ -231,8 +210,8 @@ func (c *PlanCmd) generators(ctx context.Context, o *Output, t *target.Target) (
 	return c.choose(o, list)
 }
 
-// canaryTimeout is how long one run of a canary may take: as 'ops generators check'
-// unless it is told otherwise.
+// canaryTimeout is how long one run of a canary may take, as in 'ops generators check'
+// by default.
 const canaryTimeout = 10 * time.Minute
 
 // measure runs the canaries, some at once but no more than leave each a CPU for
@@ -242,48 +221,24 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 	for _, g := range p.list {
 		names = append(names, g.Name)
 	}
-	index, err := local.Prepare(ctx, o.LocalDir, o.Generators, names, func(line string) { o.Say("%s", line) })
+	list, err := o.inventory().PrepareFolder(ctx, names)
 	if err != nil {
 		return err
 	}
-	type result struct {
-		cost plan.Cost
-		err  error
-	}
-	results := make([]result, len(names))
-	runs := plan.Runs{Guard: worker.Limits{}.Filled().Guard(), Timeout: canaryTimeout}
 	var done atomic.Int64
-	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(max(1, runtime.NumCPU()/2))
-	for i, name := range names {
-		group.Go(func() error {
-			r := &results[i]
-			g, err := index.Find(name)
-			switch {
-			case err != nil:
-				return err
-			case g.Problem != "":
-				r.err = &generator.Failure{Cause: task.Environment, Detail: g.Problem}
-			default:
-				r.cost, r.err = runs.Measure(limited, g, c.Canary)
-			}
-			if r.err != nil && plan.Blame(r.err) == nil {
-				return fmt.Errorf("measure %s: %w", name, r.err)
-			}
-			o.Progress("canary", int(done.Add(1)), len(names))
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
+	results, err := probe.New(canaryTimeout).MeasureAll(ctx, list, c.Canary, func() {
+		o.Progress("canary", int(done.Add(1)), len(names))
+	})
+	if err != nil {
 		return err
 	}
 	var measured []plan.Cost
 	for i, name := range names {
-		if failure := plan.Blame(results[i].err); failure != nil {
-			p.failed[name] = failure.Error()
+		if results[i].Failure != nil {
+			p.failed[name] = results[i].Failure.Error()
 			continue
 		}
-		measured = append(measured, results[i].cost)
+		measured = append(measured, results[i].Cost)
 	}
 	if len(measured) == 0 {
 		return ui.WithHint(fmt.Errorf("the canary of %s failed: %s", names[0], p.failed[names[0]]), "ops generators check %s",
@@ -293,7 +248,7 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 	return plan.SaveCosts(o.LocalDir, measured...)
 }
 
-// unmeasured adds the way out to an error of costs that are not known.
+// unmeasured adds a hint to an error of costs that are not known.
 func unmeasured(err error, chosen string, samples int) error {
 	unknown, ok := errors.AsType[*plan.UnknownCostError](err)
 	if !ok {
@@ -305,7 +260,7 @@ func unmeasured(err error, chosen string, samples int) error {
 	return ui.WithHint(err, "ops plan %s --samples %d --canary 10, or ops generators check", chosen, samples)
 }
 
-// remark adds notes on what the plan rests on.
+// remark adds notes on the inputs of the plan.
 func (p *Planned) remark(t *target.Target) {
 	commits := map[string]string{}
 	for _, g := range p.list {
@@ -326,10 +281,10 @@ func (p *Planned) remark(t *target.Target) {
 	}
 	if waits != nil {
 		p.Notes = append(p.Notes,
-			ui.Some(waits, 3)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the plan is too long")
+			ui.Some(waits, 3)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the estimate is too long")
 	}
 	if t != nil && t.Region != "" && t.Region != price.Region {
-		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may be others", t.Region))
+		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may differ", t.Region))
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.failed)) {
 		p.Problems = append(p.Problems, fmt.Sprintf("the canary of %s failed and it is not in the plan: %s", name,
@@ -353,7 +308,7 @@ func (p *Planned) table(w io.Writer) {
 	for _, d := range p.Takes {
 		fmt.Fprintf(w, "%s\t%s\t\n", ui.Count(d.Concurrency), ui.Span(ui.Seconds(d.Seconds)))
 	}
-	fmt.Fprintf(w, "here\t%s\twith %s, and costs nothing\n\n", ui.Span(ui.Seconds(p.Here.Seconds)),
+	fmt.Fprintf(w, "here\t%s\twith %s, at no cost\n\n", ui.Span(ui.Seconds(p.Here.Seconds)),
 		ui.Plural(p.Here.Concurrency, "CPU"))
 
 	fmt.Fprintln(w, "ITEM\tAMOUNT\tOF\tUSD\t")
@@ -370,8 +325,8 @@ func (p *Planned) table(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "recommended: %s\n", p.advice())
-	if p.AsShards > 0 && worthSaying(p.Make, p.AsShards) {
-		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", ui.Dollars(p.AsShards),
+	if p.AsShards > 0 && savesEnough(p.Make, p.AsShards) {
+		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, saves %.0f %%\n", ui.Dollars(p.AsShards),
 			100*(1-p.AsShards/p.Make))
 	}
 	if a := p.OtherChunks; a != nil {
@@ -388,7 +343,7 @@ func (p *Planned) table(w io.Writer) {
 	}
 }
 
-// others says which generators have other chunks.
+// others lists the generators with other chunk sizes.
 func (p *Planned) others() string {
 	var names []string
 	for _, g := range p.Generators {
@@ -414,7 +369,7 @@ func (p *Planned) advice() string {
 	}
 }
 
-// change says what to change beside the chunk size, and why.
+// change describes a recommendation, apart from its chunk size.
 func (p *Planned) change(a plan.Advice) string {
 	text := fmt.Sprintf("--batch %d", a.Batch)
 	if a.MemoryMB != p.Worker.MemoryMB {

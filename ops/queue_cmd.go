@@ -13,10 +13,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// QueueCmd looks at the task queue.
+// QueueCmd shows the task queue.
 type QueueCmd struct {
 	Count QueueCountCmd `cmd:"" help:"Count the tasks in the queue."`
-	Peek  QueuePeekCmd  `cmd:"" help:"Show tasks of the queue. Each look counts as a delivery."`
+	Peek  QueuePeekCmd  `cmd:"" help:"Show tasks of the queue. Each peek counts as a delivery."`
 	Purge QueuePurgeCmd `cmd:"" help:"Delete every task in the queue."`
 }
 
@@ -25,7 +25,7 @@ type QueueCountCmd struct{}
 
 // Help is the long help.
 func (*QueueCountCmd) Help() string {
-	return `Waiting tasks can be received, those in flight are with a worker, delayed ones wait for their time. SQS counts only about, and is right again a minute after the last change.
+	return `Waiting tasks can be received, tasks in flight are with a worker, delayed tasks wait for their time. SQS counts approximately, and is correct a minute after the last change.
 
 Examples:
   ops --stack dev queue count
@@ -55,7 +55,7 @@ type QueuePeekCmd struct {
 
 // Help is the long help.
 func (*QueuePeekCmd) Help() string {
-	return `SQS has no way to look at a message without receiving it: each look counts against the deliveries a task has before it goes to the DLQ (three, unless the stack says otherwise), and hides it from workers for the moment. So peek refuses while the workers are not paused, unless --yes is given. The count of each task is shown.
+	return `SQS shows a message only by delivering it: each peek counts against the deliveries that a task has before it moves to the DLQ (three, unless the stack says otherwise), and hides the task from workers for a moment. So peek refuses while the workers are not paused, unless --yes is given. It shows the count of each task.
 
 Examples:
   ops --stack dev pause && ops --stack dev queue peek --max 5
@@ -71,13 +71,13 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 		state, err := t.MappingState(ctx, l)
 		if err != nil {
 			return ui.WithHint(fmt.Errorf(
-				"a look counts as a delivery of the task, and whether the workers are paused is not known: %w", err),
-				"the same with --yes if you accept the count")
+				"a peek counts as a delivery of the task, and whether the workers are paused is not known: %w", err),
+				"the same command with --yes, if you accept the count")
 		}
 		if state != target.MappingDisabled {
 			return ui.WithHint(fmt.Errorf(
-				"a look counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state),
-				"ops%s pause, then the same; or --yes if you accept the count", t.Flags())
+				"a peek counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state),
+				"ops%s pause, then the same command; or --yes, if you accept the count", t.Flags())
 		}
 	}
 	list, err := q.Peek(ctx, c.Max)
@@ -87,7 +87,7 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 	if list == nil {
 		list = []queue.Message{}
 	} else {
-		o.Say("each look counts as a delivery of the tasks shown")
+		o.Say("each peek counts as a delivery of the tasks shown")
 	}
 	return o.Print(list, func(w io.Writer) {
 		if len(list) == 0 {
@@ -105,7 +105,7 @@ type QueuePurgeCmd struct{}
 
 // Help is the long help.
 func (*QueuePurgeCmd) Help() string {
-	return `Deletes every task, also those that workers have at the moment: they finish the chunk they are at, and nobody gets the rest. What is committed stays, and 'ops repair' sends what is not. It asks first.
+	return `Deletes every task, even those that workers have at the moment: they finish their current chunk, and the rest is lost. Committed samples stay, and 'ops repair' sends what is missing. It asks first.
 
 Examples:
   ops --stack dev queue purge

@@ -10,6 +10,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -17,30 +18,30 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// RepairCmd makes what is missing or wrong again.
+// RepairCmd makes missing and damaged samples again, and replaces duplicates.
 type RepairCmd struct {
 	order
 	Run_       string  `help:"Run whose gaps are filled. Default: the newest." name:"run" placeholder:"ID"`
-	Plan       string  `help:"Carry out a plan of 'ops verify --deep': fill the gaps, and make what is gone again." type:"existingfile" placeholder:"FILE"`
-	Overwrite  bool    `help:"With --plan: also what is wrong or should not be there. It asks before it removes anything."`
-	Duplicates bool    `help:"Replace duplicates too, by further draws, in rounds, until all samples are distinct or the generator has no more."`
-	MaxDraws   float64 `help:"With --duplicates: leave a generator that would have to make more than this many times the samples wanted." default:"4" placeholder:"FACTOR"`
+	Plan       string  `help:"Carry out a plan of 'ops verify --deep': fill the gaps, and restore what is gone." type:"existingfile" placeholder:"FILE"`
+	Overwrite  bool    `help:"With --plan: also repair what is wrong, and remove what should not be there. It asks before it removes anything."`
+	Duplicates bool    `help:"Also replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
+	MaxDraws   float64 `help:"With --duplicates: give up on a generator that would have to make more than this many times the wanted samples." default:"4" placeholder:"FACTOR"`
 
-	Batch, Chunk, Seed, Format struct{} `kong:"-"` // no flags: they are as they were
+	Batch, Chunk, Seed, Format struct{} `kong:"-"` // no flags: the dataset has them
 
-	id    string // of the new run
-	makes bool   // a dataset that is not there
+	id     string // of the new run
+	create bool   // the dataset, if it does not exist
 }
 
 // Help is the long help.
 func (*RepairCmd) Help() string {
-	return `Fills the gaps of a run, or of --all or --generator with --samples: what has no receipt is sent again, as the dataset pins it. While tasks are in the queue it asks first, for they may be what is missing. Nothing that is committed is made again, so it can be stopped and given again at any time; 'ops submit --resume ID' sends the rest of a run that it was sending.
+	return `Fills the gaps of a run, or of --all or --generator with --samples: it sends tasks for the samples without a receipt, as the dataset pins them. If tasks are in the queue it asks first, because they may be the missing ones. Committed samples are not made again, so you can stop it and repeat it at any time; 'ops submit --resume ID' sends the rest of a run that it was sending.
 
-For damage, 'ops verify --deep' writes a plan and prints the command that carries it out. Samples whose objects are gone are made again with the seeds of their receipts, so a deterministic generator gives the bytes that were there; nothing else is touched. With --overwrite the same is done where an object is not what its receipt says, a sample that its generator wrote broken is replaced by another draw, and what no receipt names is removed, after a question that --yes answers. What has changed since the plan was made is left alone.
+For damage, 'ops verify --deep' writes a plan and prints the command that carries it out. Samples whose objects are gone are made again with the seeds of their receipts, so a deterministic generator produces the same bytes; nothing else is touched. With --overwrite it also restores objects that differ from their receipts, replaces samples that the generator wrote damaged by another draw, and removes objects that no receipt names, after a question that --yes answers. What has changed since the plan was made is left alone.
 
-With --duplicates it fills the gaps, waits, replaces the later ones of equal samples, waits, and looks again. It stops at a generator that has fewer puzzles than samples are wanted, and says how many it has. After Ctrl-C the same command goes on.
+With --duplicates it fills the gaps, waits, replaces the later ones of equal samples, waits, and checks again. It stops at a generator that has fewer puzzles than samples are wanted, and prints how many it has. After Ctrl-C the same command continues.
 
-With --dry-run it says what it would send and remove; with --duplicates, what it would send first: each round depends on the one before.
+With --dry-run it prints what it would send and remove; with --duplicates, what it would send first, because each round depends on the one before.
 
 Exit status 2, with --duplicates: some are left.
 
@@ -58,9 +59,9 @@ func (c *RepairCmd) Validate() error {
 	case c.Overwrite && c.Plan == "":
 		return ui.Usage("--overwrite belongs to --plan: 'ops verify --deep' writes one; other samples are another dataset, --dataset NAME")
 	case c.Plan != "" && (c.given() || c.Run_ != "" || c.Samples != 0 || c.Duplicates):
-		return ui.Usage("--plan says what to repair: leave --all, --generator, --samples, --run and --duplicates out")
+		return ui.Usage("--plan defines what to repair: leave --all, --generator, --samples, --run and --duplicates out")
 	case c.MaxCost != nil && (c.Plan != "" || c.Duplicates):
-		return ui.Usage("--max-cost looks at a run before anything of it is sent: leave --plan and --duplicates out")
+		return ui.Usage("--max-cost checks one run before it is sent: leave --plan and --duplicates out")
 	case !(c.MaxDraws >= 1):
 		return ui.Usage("--max-draws is %g, it must be at least 1", c.MaxDraws)
 	}
@@ -75,7 +76,7 @@ func (c *RepairCmd) Run(ctx context.Context, o *Output, t *target.Target, q *que
 	if c.Plan != "" {
 		return c.carryOut(ctx, o, t, q, st)
 	}
-	if c.given() && !c.makes {
+	if c.given() && !c.create {
 		if _, err := manifest(ctx, st, t, c.Dataset); err != nil {
 			return err
 		}
@@ -105,12 +106,12 @@ func (c *RepairCmd) incomplete(ctx context.Context, o *Output, t *target.Target,
 	if err != nil {
 		return old, err
 	}
-	run := follow(old)
-	asNow(&run, list)
-	if err := c.pin(ctx, st, &run, false); err != nil {
+	run := runs.Follow(old)
+	runs.SetCommits(&run, list)
+	if _, err := c.runOrder().Pin(ctx, st, &run, false); err != nil {
 		return run, err
 	}
-	return missing(ctx, st, run)
+	return dataset.Narrow(ctx, st, run)
 }
 
 // carryOut carries out a repair plan: it removes what no receipt names, fills the gaps,
@@ -120,22 +121,28 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 	if err != nil {
 		return err
 	}
-	run, err := planned(ctx, t, st, plan)
+	old := task.Run{}
+	if plan.Run != "" {
+		if old, err = findRun(ctx, st, plan.Run, t); err != nil {
+			return err
+		}
+	}
+	run, err := runs.ForPlan(plan, old, version())
 	if err != nil {
 		return err
 	}
 	list, err := o.inventory().List(ctx, t)
-	if err != nil { // then the workers judge
-		o.Say("note: what makes the samples is not known here: %s", ui.Plain(err))
+	if err != nil { // then the workers check them
+		o.Say("note: the generators of the stack are not known here: %s", ui.Plain(err))
 	}
-	asNow(&run, list)
+	runs.SetCommits(&run, list)
 	if !c.DryRun {
 		o.Changing(t)
 		if err := c.confirmQueue(ctx, o, q); err != nil {
 			return err
 		}
 	}
-	if err := c.pin(ctx, st, &run, !c.DryRun); err != nil {
+	if _, err := c.runOrder().Pin(ctx, st, &run, !c.DryRun); err != nil {
 		return err
 	}
 	removed := 0
@@ -144,43 +151,16 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 			return err
 		}
 	}
-	if run, err = missing(ctx, st, run); err != nil {
-		return err
-	}
-	used, err := usedAttempt(ctx, st)
+	changed, left, err := runs.AddRepairs(ctx, st, &run, plan, c.Overwrite)
 	if err != nil {
 		return err
 	}
-	skipped, left := 0, 0
-	for _, p := range plan.Generators {
-		i := slices.IndexFunc(run.Generators, func(g task.RunGenerator) bool { return g.Name == p.Name })
-		g := &run.Generators[i]
-		refs := p.Gone
-		if c.Overwrite {
-			refs = append(slices.Clone(refs), p.Corrupt...)
-		} else {
-			left += len(p.Corrupt) + len(p.Replace) + len(p.Remove)
-		}
-		tasks, changed, err := dataset.Restorations(ctx, st, p.Name, refs)
-		if err != nil {
-			return err
-		}
-		skipped += changed
-		if c.Overwrite && len(p.Replace) > 0 {
-			again, err := replacements(ctx, st, run, *g, used, p.Replace)
-			if err != nil {
-				return err
-			}
-			tasks = append(tasks, again...)
-		}
-		g.Repairs = tasks
-	}
-	if skipped > 0 {
-		o.Say("%s changed since the plan was made, and left alone", ui.Plural(skipped, "receipt"))
+	if changed > 0 {
+		o.Say("%s changed since the plan was made, and left alone", ui.Plural(changed, "receipt"))
 	}
 	if left > 0 {
-		o.Say("left alone, for it is wrong and not gone: %s in the plan; the same with --overwrite repairs that too",
-			ui.Plural(left, "thing"))
+		o.Say("left alone, because they are wrong and not gone: %s in the plan; --overwrite repairs them, too",
+			ui.Plural(left, "item"))
 	}
 	tasks := run.Plan()
 	if c.DryRun {
@@ -203,29 +183,7 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 	return send(ctx, o, t, q, run, false)
 }
 
-// planned is the run that a plan is for, or one of the plan's generators.
-func planned(ctx context.Context, t *target.Target, st *store.Store, plan *dataset.Plan) (task.Run, error) {
-	if plan.Run != "" {
-		old, err := findRun(ctx, st, plan.Run, t)
-		if err != nil {
-			return old, err
-		}
-		for _, p := range plan.Generators {
-			if !slices.ContainsFunc(old.Generators, func(g task.RunGenerator) bool { return g.Name == p.Name }) {
-				return old, fmt.Errorf("%s is no generator of run %s", p.Name, plan.Run)
-			}
-		}
-		return follow(old), nil
-	}
-	run := task.Run{Start: plan.Range.Start, Samples: plan.Range.Len(), Batch: task.DefaultBatch,
-		ChunkSize: task.DefaultChunkSize, Format: task.Files, Version: version()}
-	for _, p := range plan.Generators {
-		run.Generators = append(run.Generators, task.RunGenerator{Name: p.Name})
-	}
-	return follow(run), nil
-}
-
-// remove removes what the plan says nothing names, after asking.
+// remove removes what no receipt names, after asking.
 func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan *dataset.Plan) (int, error) {
 	var keys []string
 	for _, g := range plan.Generators {
@@ -243,36 +201,56 @@ func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan
 		return 0, nil
 	}
 	o.Say("to be removed: %s", ui.Some(keys, 10))
-	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are broken receipts",
+	if err := o.Confirm(fmt.Sprintf("Remove %s that no receipt names, or that are damaged receipts",
 		ui.Plural(len(keys), "object"))); err != nil {
 		return 0, err
 	}
 	return len(keys), st.Delete(ctx, keys)
 }
 
-// replacements are repair tasks for samples that their generator wrote broken.
-func replacements(ctx context.Context, st *store.Store, run task.Run, g task.RunGenerator, used int,
-	indices []int) ([]task.Task, error) {
-	view := dataset.NewView(g.Name, task.Range{Start: indices[0], End: indices[len(indices)-1] + 1})
-	if err := view.Read(ctx, st); err != nil {
-		return nil, err
+// replaceDuplicates fills the gaps of a run and then replaces duplicates, in rounds.
+func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.Target, q *queue.Client,
+	st *store.Store, run task.Run, list []generator.Generator) error {
+	sender := &runs.Sender{Target: t, Queue: q, Store: st, Out: o.Output}
+	if c.DryRun {
+		run, err := sender.FirstRound(ctx, run, c.MaxDraws)
+		if err != nil {
+			return err
+		}
+		return c.printPlan(o, t, run, run.Plan())
 	}
-	return dataset.RepairTasks(run, g, dataset.NextAttempt(max(used, view.Attempt)), indices), nil
+	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
+		return err
+	}
+	o.Changing(t)
+	outcomes, err := sender.ReplaceDuplicates(ctx, c.runOrder(), run, c.MaxDraws)
+	if err != nil && ctx.Err() != nil {
+		err = ui.WithHint(err, "the same command: it continues")
+	}
+	if err != nil {
+		return err
+	}
+	if err := o.Print(outcomes, func(w io.Writer) { printOutcomes(w, outcomes) }); err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict == dataset.Failed }); i >= 0 {
+		return ui.WithHint(ui.Problem(""), "ops%s dlq list", t.Flags())
+	}
+	if slices.ContainsFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict != dataset.Distinct }) {
+		return ui.Problem("")
+	}
+	return nil
 }
 
-// usedAttempt is the highest attempt that a repair task of any run was sent with.
-func usedAttempt(ctx context.Context, st *store.Store) (int, error) {
-	ids, err := st.Runs(ctx)
-	if err != nil {
-		return 0, err
+func printOutcomes(w io.Writer, outcomes []dataset.Outcome) {
+	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tDISTINCT\tDUPLICATES\tDRAWN\tROUNDS\t")
+	for _, x := range outcomes {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", x.Generator, ui.Count(x.Wanted), ui.Count(x.Distinct),
+			ui.Count(x.Duplicates), ui.Count(x.Drawn), x.Rounds, x.Verdict)
 	}
-	used := 0
-	for _, id := range ids {
-		run, err := st.Run(ctx, id)
-		if err != nil {
-			return 0, err
+	for _, x := range outcomes {
+		if x.Verdict != dataset.Distinct {
+			fmt.Fprintln(w, x)
 		}
-		used = max(used, dataset.UsedAttempt(run))
 	}
-	return used, nil
 }

@@ -32,6 +32,7 @@ func inFolder(t *testing.T, dir string, args ...string) *exec.Cmd {
 // as soon as a round is announced or a while later. The same command goes on, and
 // nothing is made that was made already.
 func TestDuplicatesStopped(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	source, err := os.ReadFile(filepath.Join("local", "testdata", "generate.py"))
 	must(t, err)
@@ -77,7 +78,7 @@ func TestDuplicatesStopped(t *testing.T) {
 		if err == nil { // it was done before it could be stopped
 			continue
 		}
-		if how == os.Interrupt && !strings.Contains(all.String(), "try: the same command: it goes on where it was") {
+		if how == os.Interrupt && !strings.Contains(all.String(), "try: the same command: it continues") {
 			t.Errorf("it does not say how to go on: %s", &all)
 		}
 		if exit, ok := errors.AsType[*exec.ExitError](err); how == os.Interrupt && (!ok || exit.ExitCode() != 1) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/reproduce"
 )
 
 // A sample that a container made is made again in a container of the same image,
@@ -18,7 +19,7 @@ func TestImageReproduces(t *testing.T) {
 	const maze = "maze-task-data-generator"
 	repo, dir := checkout(t), t.TempDir()
 	built := build(t, repo, `{"`+maze+`":"c1"}`)
-	logs(t, dir)
+	logsOf(t, dir)
 	if _, said, err := ops(t, dir, "local", "run", "--image", built.ID, "--memory", "2048", "--generator", maze,
 		"--samples", "3", "--chunk", "3", "--format", "tar"); err != nil {
 		t.Fatalf("%v\n%s", err, said)
@@ -43,12 +44,12 @@ func TestImageReproduces(t *testing.T) {
 			t.Fatal("the local stack is not up")
 		}
 	}
-	again := func(args ...string) (Reproduction, error) {
+	again := func(args ...string) (reproduce.Reproduction, error) {
 		t.Helper()
 		out, said, err := ops(t, dir,
 			append([]string{"--stack", "local", "--generators-dir", filepath.Join(repo, "generators"), "--json", "reproduce",
 				maze, "2"}, args...)...)
-		var r Reproduction
+		var r reproduce.Reproduction
 		if e := json.Unmarshal([]byte(out), &r); e != nil {
 			t.Fatalf("%v, %v: %s\n%s", err, e, out, said)
 		}

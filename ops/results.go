@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -40,7 +39,7 @@ type Listed struct {
 
 // Help is the long help.
 func (*ResultsListCmd) Help() string {
-	return `Reads the receipts of every run. BYTES is what the samples take as files, also where they are stored in shards.
+	return `Reads the receipts of every run. SIZE is that of the samples as files, even if they are stored in shards.
 
 Examples:
   ops --stack dev results list
@@ -56,11 +55,16 @@ func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) er
 	list := []Listed{}
 	for _, name := range names {
 		l := Listed{Generator: name}
-		view := dataset.NewView(name, task.Range{End: task.MaxIndex})
+		var indices []int // cells come in order
 		err := eachCell(ctx, st, name, func(c *store.Cell) error {
-			view.Add(c)
+			indices = append(indices, c.Committed()...)
 			for _, r := range c.Receipts {
 				l.Chunks++
+				for _, s := range r.Current {
+					for _, f := range s.Files {
+						l.Bytes += f.Size
+					}
+				}
 				if f := string(r.Format); !slices.Contains(l.Formats, f) {
 					l.Formats = append(l.Formats, f)
 				}
@@ -70,11 +74,10 @@ func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) er
 		if err != nil {
 			return err
 		}
-		if l.Samples, l.Bytes = view.Samples(), view.Bytes(); l.Samples == 0 {
-			continue // its cells were taken, and nothing is committed
+		if l.Samples = len(indices); l.Samples > 0 { // else its cells were taken, and nothing is committed
+			l.First, l.Last = indices[0], indices[l.Samples-1]
+			list = append(list, l)
 		}
-		l.First, l.Last = view.Bounds()
-		list = append(list, l)
 	}
 	return o.Print(list, func(w io.Writer) {
 		fmt.Fprintln(w, "GENERATOR\tSAMPLES\tFIRST\tLAST\tCHUNKS\tSIZE\tFORMAT")

@@ -16,18 +16,18 @@ type ResultsDownloadCmd struct {
 	To        string   `help:"Folder to download to." required:"" type:"path" placeholder:"DIR"`
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 	Unpack    bool     `help:"Unpack shards into the layout of single files."`
-	Check     bool     `help:"Read and check every file that is there already, whatever its size and time."`
+	Check     bool     `help:"Also read and check every file that is there already."`
 }
 
 // Help is the long help.
 func (*ResultsDownloadCmd) Help() string {
-	return `Only what has a receipt is downloaded, and every file is checked against the hash in it before it gets its name. Samples lie in DIR/<generator>/<sample>/<file>, shards in DIR/<generator>/.
+	return `Downloads only what has a receipt, and checks every file against the hash in it before it gets its name. Samples are in DIR/<generator>/<sample>/<file>, shards in DIR/<generator>/.
 
-Each file has the time of its receipt. One that is there with that time and its size is not read again, so an interrupted download goes on where it was; one with another time is compared with the hash, and fetched only if it differs. --check compares all.
+Each file has the time of its receipt. A file with that time and the right size is not read again, so an interrupted download continues where it stopped; a file with another time is compared with the hash, and downloaded again only if it differs. --check compares all.
 
-An object whose connection breaks is tried again. What cannot be had all the same is named at the end with the reason, after everything else is downloaded.
+If the connection of an object breaks, it is retried. What cannot be downloaded is listed at the end with the reason, after everything else.
 
-Exit status 1: it was stopped, or the disk or the bucket failed; the same command goes on. 2: something does not fit its receipt or could not be had; it is named and not kept.
+Exit status 1: it was stopped, or the disk or the bucket failed; the same command continues. 2: something does not match its receipt or could not be downloaded; it is listed and not kept.
 
 Examples:
   ops --stack dev results download --to dataset

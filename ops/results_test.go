@@ -44,6 +44,7 @@ func files(t *testing.T, dir string) []string {
 
 // A download holds every file a receipt names, and again costs nothing.
 func TestDownload(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
 	stored(t, c.store, "maze", task.Range{Start: 5, End: 10}, task.Tar, "")
@@ -98,6 +99,7 @@ func TestDownload(t *testing.T) {
 
 // What was replaced is not downloaded, neither as files nor out of shards.
 func TestDownloadSuperseded(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	stored(t, c.store, "maze", task.Range{Start: 0, End: 10}, task.Tar, "old")
 	layer{(task.Task{Indices: []int{4, 5}, ChunkSize: 10, Attempt: 1}).Chunks()[0], task.Files, "new"}.store(t, c, "maze")
@@ -116,6 +118,7 @@ func TestDownloadSuperseded(t *testing.T) {
 
 // What does not fit its receipt is named and not kept.
 func TestDownloadDamaged(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
 	place(t, c.store, "maze", 2, "prompt.txt", "maze 3 ") // as long as what it was
@@ -164,6 +167,7 @@ func archive(members ...member) []byte {
 
 // A link that somebody put into the folder leads to nothing that is written.
 func TestDownloadStaysInside(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	stored(t, c.store, "maze", task.Range{Start: 0, End: 1}, task.Files, "")
 	outside := t.TempDir()

@@ -6,16 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"slices"
-	"sync/atomic"
-	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -28,8 +25,8 @@ type order struct {
 	wanted
 	inDataset
 	DryRun  bool     `help:"Print the plan, send nothing."`
-	MaxCost *float64 `help:"Send nothing if the run costs more than this at AWS, by what its generators were measured to take." placeholder:"DOLLARS"`
-	Slower  float64  `help:"With --max-cost: how many times the seconds of the machine that measured a worker takes." default:"1" placeholder:"FACTOR"`
+	MaxCost *float64 `help:"Send nothing if the run costs more than this at AWS, by the measured costs of its generators." placeholder:"DOLLARS"`
+	Slower  float64  `help:"With --max-cost: how many times as long as the machine that measured a worker takes." default:"1" placeholder:"FACTOR"`
 }
 
 // SubmitCmd plans a run and sends its tasks.
@@ -38,7 +35,7 @@ type SubmitCmd struct {
 	Run_   string `help:"Id of the new run." name:"run" placeholder:"ID"`
 	Resume string `help:"Send the rest of a run whose submission was interrupted." placeholder:"ID"`
 
-	// What is now 'ops repair'.
+	// Old spellings of 'ops repair'.
 	Missing    bool    `hidden:""`
 	Overwrite  bool    `hidden:""`
 	RepairPlan string  `hidden:"" type:"existingfile"`
@@ -48,13 +45,13 @@ type SubmitCmd struct {
 
 // Help is the long help.
 func (*SubmitCmd) Help() string {
-	return `A run is written down before its first task is sent, and every send that the queue has confirmed is kept in a journal. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; what is sent twice the workers absorb.
+	return `The run is stored before its first task is sent, and a journal records every task that the queue has confirmed. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; workers absorb what is sent twice.
 
-A dataset is made by its first submit, which pins the seed, the format, and the chunk size and commit of each generator; later ones extend it. What is committed is not made again. What contradicts the dataset is refused: other samples are another dataset, --dataset NAME. For a newer commit of a generator there is --update-generators: what is committed keeps its own, and 'ops verify' counts the samples of each.
+The first submit makes the dataset. It pins the seed, the format, and the chunk size and commit of each generator; later ones extend it. Committed samples are not made again. What contradicts the dataset is refused: other samples are another dataset, --dataset NAME. To accept a newer commit of a generator, give --update-generators: committed samples keep their commit, and 'ops verify' counts the samples of each.
 
-With --max-cost a run is sent only if it costs no more at AWS, by what 'ops plan' reckons from the costs of its generators, in the region of its price table and without what is free. If they were not measured, nothing is sent. The local stack costs nothing.
+With --max-cost a run is sent only if it costs no more at AWS, by the estimate of 'ops plan', in the region of its price table and without free tiers. If the costs were not measured, nothing is sent. The local stack costs nothing.
 
-What is missing or damaged afterwards is made again by 'ops repair'.
+Afterwards 'ops repair' makes what is missing or damaged again.
 
 Examples:
   ops --stack dev submit --all --samples 10000
@@ -71,7 +68,7 @@ func (c *SubmitCmd) Validate() error {
 			return ui.Usage("--resume %v", err)
 		}
 		if c.given() || c.Run_ != "" || c.DryRun || c.MaxCost != nil || c.repair() != nil {
-			return ui.Usage("--resume stands alone: the run says what it makes")
+			return ui.Usage("--resume stands alone: the run defines what it makes")
 		}
 		return nil
 	}
@@ -88,7 +85,7 @@ func (c *SubmitCmd) repair() *RepairCmd {
 		return nil
 	}
 	r := &RepairCmd{order: c.order, Run_: c.Run_, Plan: c.RepairPlan, Overwrite: c.Overwrite, Duplicates: c.Duplicates,
-		MaxDraws: c.MaxDraws, makes: true}
+		MaxDraws: c.MaxDraws, create: true}
 	if c.given() && r.Plan == "" {
 		r.Run_, r.id = "", c.Run_
 	}
@@ -119,7 +116,7 @@ type submitted struct {
 	Last    string   `json:"last_task,omitempty"`
 }
 
-// Run plans, writes the run down, and sends.
+// Run plans the run, stores it, and sends its tasks.
 func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	if r := c.repair(); r != nil {
 		return r.Run(ctx, o, t, q, st)
@@ -151,7 +148,7 @@ func (c *order) generators(ctx context.Context, o *Output, t *target.Target) ([]
 	return o.inventory().Prepare(ctx, t, c.named()...)
 }
 
-// submit writes a run of generators of the list down and sends it, or prints it.
+// submit stores a run and sends it, or prints it.
 func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
 	run task.Run, list []generator.Generator) error {
 	tasks := run.Plan()
@@ -177,7 +174,7 @@ func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queu
 	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
 		return err
 	}
-	if err := c.pin(ctx, st, &run, true); err != nil {
+	if _, err := c.runOrder().Pin(ctx, st, &run, true); err != nil {
 		return err
 	}
 	if err := st.PutRun(ctx, run); err != nil {
@@ -190,8 +187,7 @@ func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queu
 	return send(ctx, o, t, q, run, false)
 }
 
-// costOf reckons a run on a stack. How many workers it starts is not known: as many
-// as possible are reckoned with.
+// costOf estimates a run on a stack, with as many workers as possible.
 func (c *order) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimate, error) {
 	costs, err := plan.LoadCosts(o.LocalDir)
 	if err != nil {
@@ -202,36 +198,36 @@ func (c *order) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimat
 	return plan.Of(run, costs, s)
 }
 
-// checkCost refuses a run that may cost more than it should, or of which that is
-// not known. On this machine nothing has to be paid.
+// checkCost refuses a run whose cost is above the limit or unknown. The local stack
+// costs nothing.
 func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 	if c.MaxCost == nil || t.Name == stack.Local {
 		return nil
 	}
 	e, err := c.costOf(o, t, run)
 	if err != nil {
-		return unmeasured(err, c.words(run), run.Samples)
+		return unmeasured(err, c.generatorFlags(run), run.Samples)
 	}
 	commits := map[string]string{}
 	for _, g := range run.Generators {
 		commits[g.Name] = g.Commit
 	}
 	if changed := e.Changed(commits); changed != nil {
-		o.Say("%s changed since measured, and may cost something else: ops plan --canary 10 measures again",
+		o.Say("%s changed since they were measured, so the cost may differ: ops plan --canary 10 measures again",
 			ui.Some(changed, 3))
 	}
 	if e.Make > *c.MaxCost {
 		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g",
 			ui.Dollars(e.Make), *c.MaxCost),
-			"ops%s plan %s --samples %d%s: it says what costs, and what would cost less", t.Flags(), c.words(run), run.Samples,
+			"ops%s plan %s --samples %d%s: it shows the costs, and what would be cheaper", t.Flags(), c.generatorFlags(run), run.Samples,
 			c.shape(run))
 	}
 	o.Say("the run costs about %s dollars, --max-cost is %g", ui.Dollars(e.Make), *c.MaxCost)
 	return nil
 }
 
-// sayShards says what a new dataset would cost in the other format, where it is known
-// and worth it.
+// sayShards prints what a new dataset would cost in shards, if that is known and worth
+// knowing.
 func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *store.Store, run task.Run) error {
 	if t.Name == stack.Local || run.Format != task.Files || c.Format != "" {
 		return nil
@@ -242,24 +238,24 @@ func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *
 	}
 	run.Format = task.Tar
 	shards, err := c.costOf(o, t, run)
-	if err != nil || !worthSaying(files.Make, shards.Make) {
+	if err != nil || !savesEnough(files.Make, shards.Make) {
 		return err
 	}
 	if _, err = st.Manifest(ctx); errors.Is(err, store.ErrNotFound) {
-		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD, in place of %s",
+		o.Say("as shards (--format tar, which a dataset keeps) it would cost about %s USD instead of %s",
 			ui.Dollars(shards.Make), ui.Dollars(files.Make))
 		return nil
 	}
 	return err
 }
 
-// worthSaying reports whether shards save so much that somebody wants to know.
-func worthSaying(files, shards float64) bool { return files-shards >= max(0.1, 0.1*files) }
+// savesEnough reports whether shards save enough to mention them.
+func savesEnough(files, shards float64) bool { return files-shards >= max(0.1, 0.1*files) }
 
-// words are flags that choose the run's generators: those given, or their names.
-func (c *order) words(run task.Run) string {
+// generatorFlags are flags that choose the run's generators: those given, or their names.
+func (c *order) generatorFlags(run task.Run) string {
 	if c.given() {
-		return c.choice.words()
+		return c.choice.flags()
 	}
 	const few = 3
 	if len(run.Generators) > few {
@@ -269,18 +265,17 @@ func (c *order) words(run task.Run) string {
 	for _, g := range run.Generators {
 		named.Generator = append(named.Generator, g.Name)
 	}
-	return named.words()
+	return named.flags()
 }
 
-// confirmQueue asks before something is sent that may be in the queue already. One
-// count is enough: what is sent twice because SQS counts late is found done, at the
-// cost of an invocation.
+// confirmQueue asks before sending what may be in the queue already. One count is
+// enough: if SQS counts late, a second task for committed samples costs one invocation.
 func (c *order) confirmQueue(ctx context.Context, o *Output, q *queue.Client) error {
 	depth, err := q.Depth(ctx)
 	if err != nil || depth.Total() == 0 {
 		return err
 	}
-	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be what is missing. Send all the same",
+	return o.Confirm(fmt.Sprintf("%s still in the queue, and may be for the missing samples. Send anyway",
 		ui.Plural(depth.Total(), "task")))
 }
 
@@ -292,59 +287,22 @@ func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *sto
 		return run, left, err
 	}
 	costs := knownCosts(o)
-	run = c.run(chosen, costs)
+	order := c.runOrder()
+	run = order.New(chosen, costs)
 	run.ID = cmp.Or(id, run.ID)
-	if err := c.pin(ctx, st, &run, false); err != nil {
+	if _, err := order.Pin(ctx, st, &run, false); err != nil {
 		return run, left, err
 	}
-	c.cut(&run, costs, t.Setting())
-	if left, err = missing(ctx, st, run); err == nil {
+	order.Cut(&run, costs, t.Setting())
+	if left, err = dataset.Narrow(ctx, st, run); err == nil {
 		c.sayCommitted(o, left)
 	}
 	return run, left, err
 }
 
-// follow returns a new run that makes what an earlier one does, and nothing yet.
-func follow(old task.Run) task.Run {
-	run := old
-	run.ID, run.Created, run.Missing = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC(), true
-	run.Generators = slices.Clone(old.Generators)
-	for i := range run.Generators {
-		run.Generators[i].Missing, run.Generators[i].Repairs = nil, nil
-	}
-	return run
-}
-
-// asNow gives a run the commits and locks of generators that make samples now.
-func asNow(run *task.Run, list []generator.Generator) {
-	for i := range run.Generators {
-		g := &run.Generators[i]
-		g.Commit, g.Lock = "", "" // not known
-		if now := slices.IndexFunc(list, func(x generator.Generator) bool { return x.Name == g.Name }); now >= 0 {
-			g.Commit, g.Lock = list[now].Commit, list[now].Lock
-		}
-	}
-}
-
-// missing narrows a run to what has no receipt.
-func missing(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
-	run.Missing = true
-	there, err := dataset.CoverageOf(ctx, st, run)
-	if err != nil {
-		return run, err
-	}
-	var left []task.RunGenerator
-	for i, g := range run.Generators {
-		g.Missing = dataset.Gaps(run.Range(), there[i].Ranges)
-		left = append(left, g)
-	}
-	run.Generators = left
-	return run, nil
-}
-
 func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []task.Task) error {
 	p := submitted{Run: run, Tasks: len(tasks), DryRun: true}
-	p.Samples = countSamples(tasks)
+	p.Samples = runs.CountSamples(tasks)
 	if e, err := c.costOf(o, t, run); err == nil && t.Name != stack.Local {
 		p.Dollars = e.Make
 	}
@@ -368,42 +326,23 @@ func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []tas
 	})
 }
 
-// send sends those tasks of a run that the journal does not have, and prints
-// what to do next.
+// send sends what is left of a run, and prints what to do next.
 func send(ctx context.Context, o *Output, t *target.Target, q *queue.Client, run task.Run, resumed bool) error {
-	tasks := run.Plan()
-	j, err := openJournal(o.LocalDir, t.Name, run.ID)
-	if err != nil {
-		return err
-	}
-	defer j.close()
-	if resumed && len(j.sent) == 0 {
-		o.Say("no journal of run %s is here: all its tasks are sent, and the workers absorb what was sent before", run.ID)
-	}
-	left, places := make([]task.Task, 0, len(tasks)), make([]int, 0, len(tasks))
-	for place, x := range tasks {
-		if !j.sent[place] {
-			left, places = append(left, x), append(places, place)
-		}
-	}
 	for _, g := range run.Generators {
 		if batch, size := run.BatchOf(g), run.Chunk(g); batch%size != 0 && (!run.Missing || len(g.Missing) > 0) {
 			o.Say("note: the batch of %d is no multiple of the chunk size of %d of %s: chunks that two tasks share are made twice", batch, size, g.Name)
 			break
 		}
 	}
-	var sent atomic.Int64
-	err = q.Send(ctx, left, func(i int) error {
-		o.Progress("sending", int(sent.Add(1))+len(tasks)-len(left), len(tasks))
-		return j.add(places[i])
-	})
+	sender := runs.Sender{Target: t, Queue: q, Out: o.Output}
+	sent, err := sender.Send(ctx, o.LocalDir, run, resumed)
 	if err != nil {
-		return ui.WithHint(fmt.Errorf("%d of %d tasks are sent: %w", int(sent.Load())+len(tasks)-len(left), len(tasks), err),
-			"ops%s submit --resume %s%s", t.Flags(), run.ID, t.In())
+		return err
 	}
-	s := submitted{Run: run, Tasks: len(tasks), Sent: len(left), Samples: countSamples(tasks)}
+	tasks := run.Plan()
+	s := submitted{Run: run, Tasks: len(tasks), Sent: sent, Samples: runs.CountSamples(tasks)}
 	err = o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, ui.Plural(len(left), "task"), ui.Plural(s.Samples, "sample"))
+		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, ui.Plural(sent, "task"), ui.Plural(s.Samples, "sample"))
 	})
 	o.Say("next: ops%s monitor --run %s --watch%s", t.Flags(), run.ID, t.In())
 	return err

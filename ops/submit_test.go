@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-
-	"pgregory.net/rapid"
 )
 
 // process runs ops in a folder with three generators and returns it started.
@@ -31,6 +29,7 @@ func (c *cloud) process(t testing.TB, dir string, args ...string) (*exec.Cmd, *b
 // queue has done it, by kill -9 or Ctrl-C. After submit --resume each task must
 // have been sent, and few of them twice.
 func TestSubmitStopped(t *testing.T) {
+	t.Parallel()
 	const tasks = 600 // 60 requests
 	for _, how := range []os.Signal{syscall.SIGKILL, os.Interrupt} {
 		for _, at := range []int{1, 2, 17, 30} {
@@ -105,6 +104,7 @@ func TestSubmitStopped(t *testing.T) {
 
 // TestSubmitTwice refuses a resume while the run is being sent.
 func TestSubmitTwice(t *testing.T) {
+	t.Parallel()
 	c, dir := newCloud(t), t.TempDir()
 	makeGenerators(t, filepath.Join(dir, "generators"), "maze-task")
 	reached, release := make(chan struct{}), make(chan struct{})
@@ -123,55 +123,5 @@ func TestSubmitTwice(t *testing.T) {
 	close(release)
 	if err := first.Wait(); err != nil {
 		t.Error(err)
-	}
-}
-
-// TestJournal cuts a journal off anywhere, as a full disk or a dead machine
-// does, goes on writing, and reads: it may have forgotten, but it must not name
-// a task that was never sent.
-func TestJournal(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		dir := t.TempDir()
-		path := filepath.Join(dir, "submits", "dev", "r1.journal")
-		written := map[int]bool{}
-		for range rapid.IntRange(1, 4).Draw(rt, "sessions") {
-			j, err := openJournal(dir, "dev", "r1")
-			if err != nil {
-				rt.Fatal(err)
-			}
-			for place := range j.sent {
-				if !written[place] {
-					rt.Fatalf("task %d is in the journal and was never sent", place)
-				}
-			}
-			for _, place := range rapid.SliceOfN(rapid.IntRange(0, 9999), 0, 5).Draw(rt, "places") {
-				if err := j.add(place); err != nil {
-					rt.Fatal(err)
-				}
-				written[place] = true
-			}
-			j.close()
-			info, err := os.Stat(path)
-			if err != nil {
-				rt.Fatal(err)
-			}
-			if err := os.Truncate(path, rapid.Int64Range(0, info.Size()).Draw(rt, "size")); err != nil {
-				rt.Fatal(err)
-			}
-		}
-	})
-	dir := t.TempDir()
-	j, err := openJournal(dir, "a/b", "r1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for place := range 5 {
-		if err := j.add(place); err != nil {
-			t.Fatal(err)
-		}
-	}
-	j.close()
-	if j, err = openJournal(dir, "a/b", "r1"); err != nil || len(j.sent) != 5 {
-		t.Errorf("a whole journal is read as %v, %v", j, err)
 	}
 }

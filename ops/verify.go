@@ -21,30 +21,30 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// VerifyCmd checks that a run is whole.
+// VerifyCmd checks that a run is complete.
 type VerifyCmd struct {
 	choice
 	inDataset
 	Run_    string `help:"Run to verify. Default: the newest." name:"run" placeholder:"ID"`
 	Samples int    `help:"With --all or --generator: samples per generator that must be there." placeholder:"N"`
 	Start   int    `help:"With --samples: first index." default:"0"`
-	Deep    bool   `help:"Also look into every object: its hash, every pixel of a picture, the frames of a video, the members of a shard."`
-	To      string `help:"With --deep: where to write what has to be repaired, for ops repair. Default: below the local folder." aliases:"repair-plan" type:"path" placeholder:"FILE"`
-	Read    bool   `help:"With --deep: read every byte, also where the store's own SHA-256 would do."`
-	Fresh   bool   `help:"With --deep: begin anew and don't go on where an interrupted one was."`
+	Deep    bool   `help:"Also check the contents of every object: its hash, every pixel of a picture, the frames of a video, the members of a shard."`
+	To      string `help:"With --deep: file for the repair plan, for ops repair. Default: below the local folder." aliases:"repair-plan" type:"path" placeholder:"FILE"`
+	Read    bool   `help:"With --deep: read every byte, even if the store's own SHA-256 would do."`
+	Fresh   bool   `help:"With --deep: start again, and do not continue an interrupted one."`
 }
 
 // Help is the long help.
 func (*VerifyCmd) Help() string {
-	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, and none may be there without a receipt among the samples that are looked at. Where two receipts hold an index, the later one of its cell counts.
+	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, and every object of the samples in question must have a receipt. If two receipts name an index, the later one of its cell counts.
 
-With --deep the contents are checked too. Pictures are decoded, videos must have their frames, shards must hold just their samples. For what need not be decoded (text, videos that were checked when they were made) the SHA-256 that S3 checked at the upload and keeps is compared with the receipt, without a download; the local stack's files can be changed behind its back, so there, and with --read, every byte is read.
+With --deep it also checks the contents. Pictures are decoded, videos must have their frames, shards must hold exactly their samples. For files that need no decoding (text, and videos that were checked when they were made) it compares the SHA-256 that S3 checked at the upload with the receipt, without a download. The files of the local stack can change without it, so there, and with --read, it reads every byte.
 
-A --deep that was interrupted goes on where it was: it trusts that objects which it has found whole within the last seven days, whose receipts are the same to the last byte and whose sizes are still right, are still whole. --fresh trusts nothing.
+An interrupted --deep continues where it stopped: it trusts objects that it has found correct within the last seven days, if their receipts and sizes have not changed. --fresh trusts nothing.
 
-What is wrong is reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. The command that repairs it is printed at the end.
+Problems are reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. At the end it prints the command that repairs them.
 
-Exit status 0: whole. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops repair --duplicates' replaces them as far as it can.
+Exit status 0: complete. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops repair --duplicates' replaces them as far as possible.
 
 Examples:
   ops --stack dev verify
@@ -63,8 +63,8 @@ func (c *VerifyCmd) Validate() error {
 
 // Run verifies and prints the report.
 func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
-	// What is kept of each sample has no pointers, so that collecting garbage often
-	// costs little, and half a million samples fit into 200 MB.
+	// What is kept of each sample has no pointers, so collecting garbage often is cheap,
+	// and half a million samples fit into 200 MB.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(40)
 	}
@@ -80,17 +80,17 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *st
 			return err
 		}
 	}
-	report, err := verify(ctx, check, run)
+	report, err := check.Run(ctx, run)
 	if err := errors.Join(err, check.Journal.Close(err == nil)); err != nil {
 		if c.Deep && ctx.Err() != nil {
-			return ui.WithHint(err, "the same command: it goes on where it was")
+			return ui.WithHint(err, "the same command: it continues")
 		}
 		return err
 	}
 	if err := o.Print(report, func(w io.Writer) { printReport(w, report) }); err != nil {
 		return err
 	}
-	if report.Whole {
+	if report.Complete {
 		return nil
 	}
 	return c.advise(o, t, st, run, report)
@@ -101,7 +101,7 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *st
 	if !c.given() {
 		run, err := findRun(ctx, st, c.Run_, t)
 		if err == nil && run.Samples == 0 {
-			err = ui.Usage("run %s repairs samples and has no range of its own: say --all --samples N, or --run ID of the run that made them", run.ID)
+			err = ui.Usage("run %s repairs samples and has no range of its own: give --all --samples N, or --run ID of the run that made them", run.ID)
 		}
 		return run, err
 	}
@@ -113,8 +113,8 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *st
 	return run, err
 }
 
-// wanted are the generators that were chosen. Like a run, all of them leaves out what
-// is not ready, unless it has samples all the same.
+// wanted returns the chosen generators. --all leaves out those that are not ready and
+// have no samples.
 func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st *store.Store) ([]string, error) {
 	list, err := o.inventory().List(ctx, t)
 	if err != nil {
@@ -147,7 +147,7 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st 
 	return names, nil
 }
 
-// file is where what belongs to this check is kept on this machine.
+// file is the local file for something that belongs to this check.
 func (c *VerifyCmd) file(o *Output, t *target.Target, run task.Run, what string) string {
 	name := run.ID
 	if name == "" {
@@ -159,14 +159,14 @@ func (c *VerifyCmd) file(o *Output, t *target.Target, run task.Run, what string)
 	return filepath.Join(o.LocalDir, "verify", strings.ReplaceAll(t.Name, "/", "_"), name+"."+what)
 }
 
-// advise writes the repair plan and says which command carries it out.
+// advise writes the repair plan and prints the command that carries it out.
 func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run task.Run, report *dataset.Report) error {
 	wrong := ui.Problem("")
 	again := "--run " + run.ID + t.In()
 	if run.ID == "" {
-		again = fmt.Sprintf("%s --samples %d --start %d%s", c.words(), c.Samples, c.Start, t.In())
+		again = fmt.Sprintf("%s --samples %d --start %d%s", c.flags(), c.Samples, c.Start, t.In())
 	}
-	plan := report.Plan(st, run.Range())
+	plan := report.Plan(st.Bucket())
 	damaged := plan.Overwrites() || plan.Restores()
 	switch {
 	case damaged && !c.Deep:
@@ -186,33 +186,20 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), path, overwrite, t.In())
 }
 
-// words are the flags that chose the generators.
-func (c *choice) words() string {
+// flags are the flags that chose the generators.
+func (c *choice) flags() string {
 	if c.All {
 		return "--all"
 	}
 	return "--generator " + strings.Join(c.Generator, " --generator ")
 }
 
-// verify checks the generators of a run one after the other.
-func verify(ctx context.Context, c *dataset.Checker, run task.Run) (*dataset.Report, error) {
-	report := &dataset.Report{Dataset: task.Dataset(c.Store.Dataset().String()), Run: run.ID, Deep: c.Deep, Whole: true}
-	for _, g := range run.Generators {
-		r, err := c.Generator(ctx, g.Name, run.Range())
-		if err != nil {
-			return nil, fmt.Errorf("verify %s: %w", g.Name, err)
-		}
-		report.Add(r)
-	}
-	return report, nil
-}
-
 func printReport(w io.Writer, r *dataset.Report) {
-	verdict := func(whole bool) string {
-		if whole {
-			return "whole"
+	verdict := func(complete bool) string {
+		if complete {
+			return "complete"
 		}
-		return "NOT whole"
+		return "INCOMPLETE"
 	}
 	fmt.Fprintln(w, "GENERATOR\tSAMPLES\tMISSING\tDAMAGED\tDUPLICATES\tSIZE\t")
 	for _, g := range r.Generators {
@@ -221,7 +208,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 			damaged += n
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, ui.Count(g.Samples), ui.Count(g.Expected-g.Samples),
-			ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Whole))
+			ui.Count(damaged), ui.Count(g.Duplicates), ui.Size(g.Bytes), verdict(g.Complete))
 	}
 	for _, g := range r.Generators {
 		if len(g.Missing) > 0 {
@@ -243,7 +230,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 			}
 		}
 		if len(g.Seeds) > 1 {
-			fmt.Fprintf(w, "%s: made with the seeds %v: messages have brought their own\n", g.Name, g.Seeds)
+			fmt.Fprintf(w, "%s: made with the seeds %v: some messages had their own\n", g.Name, g.Seeds)
 		}
 		if len(g.Commits) > 1 {
 			fmt.Fprintf(w, "%s: made by %d commits of the generator: %s\n", g.Name, len(g.Commits), tallied(g.Commits, "by"))
@@ -252,7 +239,7 @@ func printReport(w io.Writer, r *dataset.Report) {
 			fmt.Fprintf(w, "%s: made with %d locks of its packages: %s\n", g.Name, len(g.Locks), tallied(g.Locks, "with"))
 		}
 		if g.ChunksAlike() {
-			fmt.Fprintf(w, "%s: its chunks come out alike, %s of %s: it takes no seed, or does nothing with it (ops generators check %s)\n", g.Name, ui.Count(g.Alike), ui.Count(g.Chunks), g.Name)
+			fmt.Fprintf(w, "%s: equal chunks, %s of %s: it takes no seed, or ignores it (ops generators check %s)\n", g.Name, ui.Count(g.Alike), ui.Count(g.Chunks), g.Name)
 		}
 		if g.Duplicates > 0 {
 			var pairs []string
@@ -268,13 +255,17 @@ func printReport(w io.Writer, r *dataset.Report) {
 		}
 	}
 	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {
-		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: where they are put together, go by generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
+		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: to combine them, use generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
-	fmt.Fprintf(w, "%s: %s, %s, %s\n", verdict(r.Whole), ui.Plural(len(r.Generators), "generator"),
+	checked := "run " + r.Run
+	if r.Run == "" {
+		checked = fmt.Sprintf("samples %d to %d", r.Range.Start, r.Range.End-1)
+	}
+	fmt.Fprintf(w, "%s: %s: %s, %s, %s\n", verdict(r.Complete), checked, ui.Plural(len(r.Generators), "generator"),
 		ui.Plural(r.Samples, "sample"), ui.Size(r.Bytes))
 }
 
-// tallied says how many samples are of which commit or lock.
+// tallied counts the samples of each commit or lock.
 func tallied(counts map[string]int, by string) string {
 	var parts []string
 	for _, what := range slices.Sorted(maps.Keys(counts)) {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,23 +91,28 @@ func TestVerifyOfLargePictures(t *testing.T) {
 	}
 }
 
-// plainOps is the program as users have it, built once. It lies where the tests' own
-// ops does, which is removed with them.
+// plainOps is the program without the race detector: the tests' own ops, or one built
+// once if that has it. It lies where the tests' own does, which is removed with them.
 var plainOps = sync.OnceValues(func() (string, error) {
 	tested, err := exec.LookPath("ops")
 	if err != nil {
 		return "", err
 	}
+	info, ok := debug.ReadBuildInfo()
+	race := debug.BuildSetting{Key: "-race", Value: "true"}
+	if ok && !slices.Contains(info.Settings, race) {
+		return tested, nil
+	}
 	program := filepath.Join(filepath.Dir(tested), "plain-ops")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", program, ".").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build ops: %w: %s", err, out)
 	}
 	return program, nil
 })
 
 // measured runs a command and returns what it says and the most memory it took, in
-// bytes. It runs the program as users have it: the tests' own has the race detector
-// in it where they have, which takes several times the memory. And not as a child of
+// bytes. It runs the program without the race detector, which takes several times the
+// memory, and not as a child of
 // the tests: until a child becomes another program the kernel counts its parent's
 // memory as its own.
 func measured(t *testing.T, cmd *exec.Cmd) (said string, peak int64, err error) {

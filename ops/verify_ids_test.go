@@ -12,6 +12,7 @@ import (
 // Two generators that call their domain alike make samples with the same ids, and
 // verify says so.
 func TestVerifyTellsOfSameIDs(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	for _, name := range []string{"maze", "chess"} {
 		stored(t, c.store, name, task.Range{End: 3}, task.Files, "")
@@ -25,11 +26,11 @@ func TestVerifyTellsOfSameIDs(t *testing.T) {
 		for _, name := range test.generators {
 			run.Generators = append(run.Generators, task.RunGenerator{Name: name})
 		}
-		report, err := verify(t.Context(), &dataset.Checker{Store: c.store}, run)
+		report, err := (&dataset.Checker{Store: c.store}).Run(t.Context(), run)
 		must(t, err)
 		var said bytes.Buffer
 		printReport(&said, report)
-		if !report.Whole || strings.Contains(said.String(), "same ids") != (test.says != "") ||
+		if !report.Complete || strings.Contains(said.String(), "same ids") != (test.says != "") ||
 			!strings.Contains(said.String(), test.says) {
 			t.Errorf("%v: %s", test.generators, said.String())
 		}

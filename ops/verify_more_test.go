@@ -78,6 +78,7 @@ func isContent(r *http.Request) bool {
 // store says is enough to find objects that were put by others. An object that came
 // in parts has no checksum, and is read.
 func TestTrust(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	b := &bucket{t: t, cloud: c, name: "trusted"}
 	b.chunks = append(b.chunks, stored(t, c.store, "trusted", task.Range{Start: 0, End: 5}, task.Files, "",
@@ -94,8 +95,7 @@ func TestTrust(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	})
-	report, err := verify(t.Context(), &dataset.Checker{Store: st, Deep: true, Trust: true},
-		task.Run{Samples: 5, Generators: []task.RunGenerator{{Name: "trusted"}}})
+	report, err := (&dataset.Checker{Store: st, Deep: true, Trust: true}).Run(t.Context(), task.Run{Samples: 5, Generators: []task.RunGenerator{{Name: "trusted"}}})
 	must(t, err)
 	if g := report.Generators[0]; len(g.Examples) != 1 || g.Examples[0].Kind != dataset.WrongHash ||
 		g.Examples[0].Key != b.file(1, "prompt.txt") {
@@ -128,6 +128,7 @@ func (b *bucket) inParts(key string) {
 // not read again, unless its receipt has changed, it is not whole, or the journal
 // is of something else or old.
 func TestVerifyResumes(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	const chunks = 120 // of which a few dozen are under way when it is stopped
 	b := &bucket{t: t, cloud: c, name: "long"}
@@ -158,7 +159,7 @@ func TestVerifyResumes(t *testing.T) {
 		defer cancel()
 		reads.Store(0)
 		limit, stop = stopAfter, cancel
-		report, err := verify(ctx, &dataset.Checker{Store: st, Deep: true, Journal: j}, run)
+		report, err := (&dataset.Checker{Store: st, Deep: true, Journal: j}).Run(ctx, run)
 		must(t, j.Close(err == nil))
 		if err != nil {
 			if !errors.Is(err, context.Canceled) {
@@ -169,7 +170,7 @@ func TestVerifyResumes(t *testing.T) {
 		return report.Generators[0], reads.Load(), nil
 	}
 	whole, all, err := check("a", false, 0)
-	if err != nil || !whole.Whole || all != chunks/2*4+chunks/2 {
+	if err != nil || !whole.Complete || all != chunks/2*4+chunks/2 {
 		t.Fatalf("%+v, %d read, %v", whole, all, err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
@@ -187,7 +188,7 @@ func TestVerifyResumes(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(path, before[:len(before)-3], 0o644)) // the machine died in a line
 	g, n, err := check("a", false, 0)
-	if err != nil || !g.Whole || n >= all*9/10 || g.Resumed < 5 {
+	if err != nil || !g.Complete || n >= all*9/10 || g.Resumed < 5 {
 		t.Errorf("resumed: %+v, %d of %d read, %v", g, n, all, err)
 	}
 
@@ -257,7 +258,7 @@ func (l layer) store(t *testing.T, c *cloud, generator string) {
 			s.Files = append(s.Files, sample.File{Name: name, Path: file, Size: int64(len(data)), SHA256: hashOf(data)})
 		}
 		list = append(list, s)
-		r.Samples = append(r.Samples, store.Described(s))
+		r.Samples = append(r.Samples, s)
 	}
 	if l.format == task.Tar {
 		shard, err := c.store.PutShard(t.Context(), generator, l.Chunk, cell.Epoch, list)
@@ -274,8 +275,9 @@ func (l layer) store(t *testing.T, c *cloud, generator string) {
 // superseded: every reader sees for each index what came last, counts it once, and
 // finds nothing wrong.
 func TestReadersGoByTheLastReceipt(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
-	for trial := range 6 {
+	for trial := range 3 {
 		random := rand.New(rand.NewPCG(uint64(trial), 9)) //nolint:gosec // repeatable
 		name := fmt.Sprintf("layers-%d", trial)
 		const samples = 20
@@ -308,9 +310,9 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 
 		run := task.Run{ID: name, Seed: 7, Samples: samples, Batch: 5, ChunkSize: 5, Format: task.Files,
 			Generators: []task.RunGenerator{{Name: name}}}
-		report, err := verify(t.Context(), &dataset.Checker{Store: c.store, Deep: true}, run)
+		report, err := (&dataset.Checker{Store: c.store, Deep: true}).Run(t.Context(), run)
 		must(t, err)
-		if g := report.Generators[0]; !g.Whole || g.Samples != samples || g.Duplicates != 0 || g.Distinct != samples {
+		if g := report.Generators[0]; !g.Complete || g.Samples != samples || g.Duplicates != 0 || g.Distinct != samples {
 			t.Errorf("trial %d: verify: %+v", trial, g)
 		}
 		to := t.TempDir()
@@ -338,7 +340,7 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 		if err != nil || p.Committed != samples || p.Expected != samples {
 			t.Errorf("trial %d: monitor: %+v, %v", trial, p, err)
 		}
-		if left, err := missing(t.Context(), c.store, run); err != nil || len(left.Plan()) != 0 {
+		if left, err := dataset.Narrow(t.Context(), c.store, run); err != nil || len(left.Plan()) != 0 {
 			t.Errorf("trial %d: missing: %+v, %v", trial, left.Plan(), err)
 		}
 	}
@@ -347,6 +349,7 @@ func TestReadersGoByTheLastReceipt(t *testing.T) {
 // A run of repairs is not done before each of its receipts is there: a repair's own,
 // and for what is restored that of this run.
 func TestMonitorRepairs(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	chunk := stored(t, c.store, "maze", task.Range{Start: 0, End: 5}, task.Files, "")
 	run := task.Run{ID: "mend", Seed: 7, Samples: 5, Batch: 5, ChunkSize: 5, Format: task.Files, Missing: true,

@@ -88,7 +88,7 @@ func stored(t testing.TB, st *store.Store, generator string, r task.Range, forma
 				SHA256: hashOf(files[name])})
 		}
 		list = append(list, s)
-		receipt.Samples = append(receipt.Samples, store.Described(s))
+		receipt.Samples = append(receipt.Samples, s)
 	}
 	if format == task.Tar {
 		shard, err := st.PutShard(t.Context(), generator, task.Chunk{Cell: r, Keep: r}, cell.Epoch, list)
@@ -171,10 +171,10 @@ func (b *bucket) flipOnDisk(key string) {
 	must(b.t, os.WriteFile(path, data, 0o600))
 }
 
-func (b *bucket) copy(from, to string) { b.t.Helper(); b.put(to, b.get(from)) }
+func (b *bucket) duplicate(from, to string) { b.t.Helper(); b.put(to, b.get(from)) }
 func (b *bucket) rename(from, to string) {
 	b.t.Helper()
-	b.copy(from, to)
+	b.duplicate(from, to)
 	b.remove(from)
 }
 
@@ -191,13 +191,13 @@ func (b *bucket) file(index int, name string) string {
 }
 
 // edit changes a receipt's text.
-func (b *bucket) edit(r store.Receipt, old, new string) {
+func (b *bucket) edit(r store.Receipt, before, after string) {
 	b.t.Helper()
 	text := string(b.get(r.ReadFrom))
-	if !strings.Contains(text, old) {
-		b.t.Fatalf("%q is not in %s", old, text)
+	if !strings.Contains(text, before) {
+		b.t.Fatalf("%q is not in %s", before, text)
 	}
-	b.put(r.ReadFrom, []byte(strings.Replace(text, old, new, 1)))
+	b.put(r.ReadFrom, []byte(strings.Replace(text, before, after, 1)))
 }
 
 // rebuild writes a shard anew from other members, and a receipt that has its hash.
@@ -212,6 +212,7 @@ func (b *bucket) rebuild(r store.Receipt, change func(members []member) []member
 // Each way to damage a bucket is found, and named for what it is; in a healthy
 // bucket nothing is found. Both formats, every kind.
 func TestSabotage(t *testing.T) {
+	t.Parallel()
 	c := newCloud(t)
 	const (
 		missing, longer, hash, undecodable = dataset.MissingObject, dataset.WrongSize, dataset.WrongHash, dataset.Undecodable
@@ -238,7 +239,7 @@ func TestSabotage(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		formats  []task.Format
-		make     func(int, map[string][]byte) // what the generator did wrong
+		write    func(int, map[string][]byte) // what the generator did wrong
 		sabotage func(b *bucket)
 		missing  []string
 		found    found
@@ -300,25 +301,25 @@ func TestSabotage(t *testing.T) {
 			b.rename(b.chunks[1].Shard.Key, strings.Replace(b.chunks[1].Shard.Key, "_00000009_", "_00000010_", 1))
 		}, found: found{"%s 1": missing, "data/v1/NAME/NAME_00000005_00000010_e1.tar.gz": stray}, shallow: true},
 		{name: "duplicate a file", formats: both[:1],
-			sabotage: func(b *bucket) { b.copy(b.file(3, "prompt.txt"), b.file(4, "copy of prompt.txt")) },
+			sabotage: func(b *bucket) { b.duplicate(b.file(3, "prompt.txt"), b.file(4, "copy of prompt.txt")) },
 			found:    found{"%f 4 copy of prompt.txt": stray}, shallow: true},
 		{name: "duplicate files to other places", formats: both, sabotage: func(b *bucket) {
 			from := b.chunks[0].Objects()[0]
-			b.copy(from, "data/v1/"+b.name+"/e_00000004/prompt.txt")
-			b.copy(from, "data/v1/"+b.name+"/notes.txt")
-			b.copy(from, "data/v1/"+b.name+"/d_00000004/deeper/prompt.txt")
-			b.copy(from, "data/v1/"+b.name+"/d_4/prompt.txt")
+			b.duplicate(from, "data/v1/"+b.name+"/e_00000004/prompt.txt")
+			b.duplicate(from, "data/v1/"+b.name+"/notes.txt")
+			b.duplicate(from, "data/v1/"+b.name+"/d_00000004/deeper/prompt.txt")
+			b.duplicate(from, "data/v1/"+b.name+"/d_4/prompt.txt")
 		}, found: found{"data/v1/NAME/e_00000004/prompt.txt": stray, "data/v1/NAME/notes.txt": stray,
 			"data/v1/NAME/d_00000004/deeper/prompt.txt": stray, "data/v1/NAME/d_4/prompt.txt": stray}, shallow: true},
 		{name: "duplicate a shard", formats: both[1:], sabotage: func(b *bucket) {
-			b.copy(b.chunks[0].Shard.Key, "data/v1/"+b.name+"/"+b.name+"_00000000_00000003.tar.gz")
+			b.duplicate(b.chunks[0].Shard.Key, "data/v1/"+b.name+"/"+b.name+"_00000000_00000003.tar.gz")
 		}, found: found{"data/v1/NAME/NAME_00000000_00000003.tar.gz": stray}, shallow: true},
 		{name: "a file beside shards", formats: both[1:],
 			sabotage: func(b *bucket) { b.put(b.file(3, "prompt.txt"), []byte("x")) }, found: found{"%f 3 prompt.txt": stray},
 			shallow: true},
 		{name: "what is beyond the range is not looked at", formats: both, sabotage: func(b *bucket) {
 			b.put(b.file(20, "prompt.txt"), []byte("x"))
-			b.copy(b.chunks[0].ReadFrom, strings.Replace(b.chunks[0].ReadFrom, "00000000_00000004", "00000020_00000024", 1))
+			b.duplicate(b.chunks[0].ReadFrom, strings.Replace(b.chunks[0].ReadFrom, "00000000_00000004", "00000020_00000024", 1))
 		}, shallow: true},
 
 		{name: "delete a receipt", formats: both[1:], sabotage: func(b *bucket) { b.remove(b.chunks[1].ReadFrom) },
@@ -341,8 +342,8 @@ func TestSabotage(t *testing.T) {
 			sabotage: func(b *bucket) { b.rename(b.chunks[1].ReadFrom, "receipts/v1/"+b.name+"/old.json") },
 			missing:  []string{"5-9"}, found: found{"%s 1": stray, "receipts/v1/NAME/old.json": badReceipt}, shallow: true},
 		{name: "duplicate a receipt", formats: both, sabotage: func(b *bucket) {
-			b.copy(b.chunks[1].ReadFrom, strings.Replace(b.chunks[1].ReadFrom, "00000009", "00000008", 1))
-			b.copy(b.chunks[1].ReadFrom, "receipts/v1/"+b.name+"/copy of 00000005_00000009.json")
+			b.duplicate(b.chunks[1].ReadFrom, strings.Replace(b.chunks[1].ReadFrom, "00000009", "00000008", 1))
+			b.duplicate(b.chunks[1].ReadFrom, "receipts/v1/"+b.name+"/copy of 00000005_00000009.json")
 		}, found: found{"receipts/v1/NAME/00000005_00000008.json": badReceipt,
 			"receipts/v1/NAME/copy of 00000005_00000009.json": badReceipt}, shallow: true},
 		{name: "a receipt with a hash that is not the file's", formats: both[:1], sabotage: func(b *bucket) {
@@ -383,25 +384,25 @@ func TestSabotage(t *testing.T) {
 			})
 		}, found: found{"%s 1": badShard}},
 
-		{name: "the generator's picture has no pixels", formats: both, make: broken("first_frame.png", noPixels),
+		{name: "the generator's picture has no pixels", formats: both, write: broken("first_frame.png", noPixels),
 			sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
-		{name: "the generator's picture is none", formats: both, make: broken("first_frame.png", []byte("hello")),
+		{name: "the generator's picture is none", formats: both, write: broken("first_frame.png", []byte("hello")),
 			sabotage: func(*bucket) {}, found: found{"%f 6 first_frame.png": undecodable}},
-		{name: "the generator's video has no frames", formats: both, make: broken("ground_truth.mp4", noFrames),
+		{name: "the generator's video has no frames", formats: both, write: broken("ground_truth.mp4", noFrames),
 			sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
 		{name: "a task_id of another sample", formats: both,
-			make: broken("metadata.json", []byte(`[{"task_id": "d_00000005", "x": NaN}]`)), sabotage: func(*bucket) {},
+			write: broken("metadata.json", []byte(`[{"task_id": "d_00000005", "x": NaN}]`)), sabotage: func(*bucket) {},
 			found: found{"%f 6 metadata.json": undecodable}},
-		{name: "a metadata.json that nobody reads", formats: both, make: broken("metadata.json", []byte(`{"task_id": `)),
+		{name: "a metadata.json that nobody reads", formats: both, write: broken("metadata.json", []byte(`{"task_id": `)),
 			sabotage: func(*bucket) {}, found: found{"%f 6 metadata.json": undecodable}},
-		{name: "its own task_id", formats: both, make: broken("metadata.json", []byte(`{"x": NaN, "task_id": "d_00000006"}`)),
+		{name: "its own task_id", formats: both, write: broken("metadata.json", []byte(`{"x": NaN, "task_id": "d_00000006"}`)),
 			sabotage: func(*bucket) {}, shallow: true},
-		{name: "a file in a folder is gone", formats: both[:1], make: broken("frames/0.png", picture("x")),
+		{name: "a file in a folder is gone", formats: both[:1], write: broken("frames/0.png", picture("x")),
 			sabotage: func(b *bucket) { b.remove(b.file(6, "frames/0.png")) }, found: found{"%f 6 frames/0.png": missing},
 			shallow: true},
-		{name: "files in folders", formats: both, make: broken("frames/0.png", picture("x")), sabotage: func(*bucket) {},
+		{name: "files in folders", formats: both, write: broken("frames/0.png", picture("x")), sabotage: func(*bucket) {},
 			shallow: true},
-		{name: "the generator's video is cut off", formats: both, make: broken("ground_truth.mp4", video()[:len(video())-40]),
+		{name: "the generator's video is cut off", formats: both, write: broken("ground_truth.mp4", video()[:len(video())-40]),
 			sabotage: func(*bucket) {}, found: found{"%f 6 ground_truth.mp4": undecodable}},
 
 		{name: "superseded", formats: both, sabotage: func(b *bucket) {
@@ -423,8 +424,8 @@ func TestSabotage(t *testing.T) {
 					files map[string][]byte) {
 					files["ground_truth.mp4"] = video()
 				}}
-				if test.make != nil {
-					edits = append(edits, test.make)
+				if test.write != nil {
+					edits = append(edits, test.write)
 				}
 				for start := 0; start < 20; start += 5 {
 					b.chunks = append(b.chunks, stored(t, c.store, name, task.Range{Start: start, End: start + 5}, format, "",
@@ -437,7 +438,7 @@ func TestSabotage(t *testing.T) {
 				}
 				for _, deep := range []bool{false, true} {
 					check := &dataset.Checker{Store: c.store, Deep: deep}
-					report, err := verify(t.Context(), check, task.Run{Samples: 20, Generators: []task.RunGenerator{{Name: name}}})
+					report, err := check.Run(t.Context(), task.Run{Samples: 20, Generators: []task.RunGenerator{{Name: name}}})
 					must(t, err)
 					g := report.Generators[0]
 					got := map[string]dataset.Kind{}
@@ -451,8 +452,8 @@ func TestSabotage(t *testing.T) {
 					if !maps.Equal(got, expected) || !slices.Equal(g.Missing, test.missing) {
 						t.Errorf("deep %v: found %v, missing %v", deep, g.Examples, g.Missing)
 					}
-					if whole := len(expected)+len(test.missing) == 0; g.Whole != whole || report.Whole != whole {
-						t.Errorf("deep %v: whole is %v", deep, g.Whole)
+					if whole := len(expected)+len(test.missing) == 0; g.Complete != whole || report.Complete != whole {
+						t.Errorf("deep %v: whole is %v", deep, g.Complete)
 					}
 					if expected := 20 - 5*len(test.missing); len(test.missing) < 2 && g.Samples != expected &&
 						test.name != "swap receipts" {

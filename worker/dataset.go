@@ -14,9 +14,13 @@ import (
 // datasets keeps, while the worker is warm, the manifests that tasks fit: for a
 // minute, because a dataset may be deleted and made anew.
 type datasets struct {
-	mu   sync.Mutex
-	kept map[string]task.Manifest // by dataset
-	read map[string]time.Time
+	mu    sync.Mutex
+	known map[task.Dataset]manifest
+}
+
+type manifest struct {
+	task.Manifest
+	read time.Time
 }
 
 const keepManifest = time.Minute
@@ -32,8 +36,8 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	name, began := t.Dataset.String(), time.Now()
-	if m, ok := d.kept[name]; ok && time.Since(d.read[name]) < keepManifest && m.Generator(g.Name) != nil &&
+	began := time.Now()
+	if m := d.known[t.Dataset]; time.Since(m.read) < keepManifest && m.Generator(g.Name) != nil &&
 		m.Fit(t, pinned) == nil && !m.Learn(pinned) {
 		return t.Validate()
 	}
@@ -59,6 +63,6 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 	if err != nil {
 		return err
 	}
-	d.kept[name], d.read[name] = m, began
+	d.known[t.Dataset] = manifest{m, began}
 	return t.Validate()
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -124,7 +125,7 @@ func TestCPUsDoNotWaitForCells(t *testing.T) {
 				defer h.Close()
 				var mu sync.Mutex
 				var first, last time.Time
-				h.generator = func(_ context.Context, r generator.Request) (generator.Result, error) {
+				h.generate = func(_ context.Context, r generator.Request) (generator.Result, error) {
 					began := time.Now()
 					time.Sleep(takes)
 					mu.Lock()
@@ -169,7 +170,7 @@ func TestNoMoreIsHeldThanIsSoonMade(t *testing.T) {
 		}
 		defer h.Close()
 		h.guard.Memory = 4 << 30
-		h.seen.used(kind{generator: "model", samples: 1}, 4<<30)
+		h.usage.add(kind{generator: "model", samples: 1}, extremes{memory: 4 << 30})
 		held := func() (n int) {
 			near.mu.Lock()
 			defer near.mu.Unlock()
@@ -181,7 +182,7 @@ func TestNoMoreIsHeldThanIsSoonMade(t *testing.T) {
 			return n
 		}
 		ran := 0
-		h.generator = func(ctx context.Context, r generator.Request) (generator.Result, error) {
+		h.generate = func(ctx context.Context, r generator.Request) (generator.Result, error) {
 			time.Sleep(5 * time.Second) // all else waits by now
 			if n := held(); n > 2 {
 				t.Errorf("%d cells are held", n)
@@ -198,7 +199,8 @@ func TestNoMoreIsHeldThanIsSoonMade(t *testing.T) {
 		defer cancel()
 		x := task.Task{Generator: "model", NumSamples: chunks, ChunkSize: 1, Seed: 1, Format: task.Files}
 		got, err := h.Handle(ctx, []byte(x.Body()))
-		if s, ok := got.(Summary); err != nil || !ok || s.Samples != 4 || len(s.Remaining) != 4 || ran != 5 {
+		if s, ok := got.(Summary); err != nil || !ok || s.Samples != 4 ||
+			!slices.Equal(s.Remaining, []task.Range{{Start: 4, End: 8}}) || ran != 5 {
 			t.Errorf("%+v, %v, %d were run", got, err, ran)
 		}
 		if n := held(); n > 0 {

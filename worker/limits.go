@@ -73,7 +73,7 @@ const oneCPU = 1000
 // a worker begins with a generator per CPU and falls back to as many as fit.
 func (h *Handler) weight(k kind) int64 {
 	const margin = 1.1 // the next one may use more
-	part := margin * h.guard.Part(h.seen.memory(k))
+	part := margin * h.guard.Part(h.usage.of(k).memory)
 	return min(max(oneCPU, int64(part*float64(h.capacity))), h.capacity)
 }
 
@@ -87,10 +87,10 @@ func (w *work) kind(c task.Chunk) kind {
 	return kind{w.generator.Name, w.generator.Commit, c.Count()}
 }
 
-// seen is what a worker has seen of the chunks of each kind.
-type seen struct {
-	mu sync.Mutex
-	of map[kind]extremes
+// usage is what the chunks of each kind have used so far.
+type usage struct {
+	mu    sync.Mutex
+	kinds map[kind]extremes
 }
 
 type extremes struct {
@@ -99,24 +99,18 @@ type extremes struct {
 	memory int64         // bytes, the most that one has used, finished or not
 }
 
-func newSeen() *seen { return &seen{of: map[kind]extremes{}} }
-
-// took notes that chunks finished, the longest after wall.
-func (s *seen) took(k kind, wall time.Duration, chunks int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.of[k]
-	e.chunks, e.wall = e.chunks+chunks, max(e.wall, wall)
-	s.of[k] = e
+func (u *usage) of(k kind) extremes {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.kinds[k]
 }
 
-// used notes the memory of a chunk.
-func (s *seen) used(k kind, memory int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.of[k]
-	e.memory = max(e.memory, memory)
-	s.of[k] = e
+// add notes what further chunks have used.
+func (u *usage) add(k kind, more extremes) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	e := u.kinds[k]
+	u.kinds[k] = extremes{e.chunks + more.chunks, max(e.wall, more.wall), max(e.memory, more.memory)}
 }
 
 // Chunks of a kind get ten times the longest that is known, once three are
@@ -129,20 +123,9 @@ const (
 
 // patience is how long a chunk of a kind may run, at least the floor, or 0 for as
 // long as there is time. deliveries counts those of its task, this one included.
-func (s *seen) patience(k kind, floor time.Duration, deliveries int) time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.of[k]
+func (e extremes) patience(floor time.Duration, deliveries int) time.Duration {
 	if e.chunks < patienceChunks {
 		return 0
 	}
 	return max(floor, patienceFactor*e.wall) << min(max(deliveries-1, 0), 10)
-}
-
-// memory is the most that a chunk of a kind has used, in bytes; 0 if none was
-// seen.
-func (s *seen) memory(k kind) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.of[k].memory
 }

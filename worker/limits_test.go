@@ -21,14 +21,14 @@ func TestPatience(t *testing.T) {
 		{"the third delivery", []time.Duration{10 * time.Second, 30 * time.Second, 20 * time.Second}, 3, 20 * time.Minute},
 		{"the hundredth", []time.Duration{time.Hour, time.Hour, time.Hour}, 100, 10240 * time.Hour},
 	} {
-		s := newSeen()
+		u := usage{kinds: map[kind]extremes{}}
 		for _, wall := range test.chunks {
-			s.took(k, wall, 1)
+			u.add(k, extremes{chunks: 1, wall: wall})
 		}
-		if got := s.patience(k, floor, test.deliveries); got != test.want {
+		if got := u.of(k).patience(floor, test.deliveries); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
 		}
-		if got := s.patience(kind{"g", "c", 5}, floor, 1); got != 0 {
+		if got := u.of(kind{"g", "c", 5}).patience(floor, 1); got != 0 {
 			t.Errorf("%s: another kind has %s", test.name, got)
 		}
 	}

@@ -31,10 +31,10 @@ func TestFaultsOfQueue(t *testing.T) {
 			messages: 9},
 		"sent on, answer lost": {operation: "SendMessage", fate: unheard, times: 1, held: time.Hour, messages: 11},
 		"sent on, refused":     {operation: "SendMessage", fate: refused, times: 2, held: time.Hour, messages: 7},
-		"buried":               {generator: "nobody", messages: 1, dead: 1},
-		"buried, answer lost": {generator: "nobody", operation: "SendMessage", fate: unheard, times: 1, messages: 1,
+		"moved to the DLQ":     {generator: "nobody", messages: 1, dead: 1},
+		"moved to the DLQ, answer lost": {generator: "nobody", operation: "SendMessage", fate: unheard, times: 1, messages: 1,
 			dead: 2},
-		"buried, then delete lost": {generator: "nobody", kept: 1, messages: 2, dead: 2},
+		"moved to the DLQ, then delete lost": {generator: "nobody", kept: 1, messages: 2, dead: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {

@@ -230,7 +230,7 @@ func (w *world) play(ctx context.Context, timeout time.Duration) error {
 	if p.handler, err = New(w.config, store.New(objects, "bucket"), queues, io.Discard); err != nil {
 		return err
 	}
-	p.handler.generator = func(ctx context.Context, r generator.Request) (generator.Result,
+	p.handler.generate = func(ctx context.Context, r generator.Request) (generator.Result,
 		error) {
 		return w.generate(ctx, p, r)
 	}

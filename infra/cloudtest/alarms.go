@@ -112,7 +112,7 @@ func watchTypes() map[tokens.Type]resourceType {
 				args: argsOf[pulumisns.TopicArgs](), state: reflect.TypeFor[pulumisns.Topic](),
 				rules: map[string]rule{"name": matches(`[A-Za-z0-9_-]+`, 256), "policy": isPolicy,
 					"displayName": matches(`.*`, 100)},
-				whole: func(in props) error {
+				together: func(in props) error {
 					for name := range in.values {
 						if !slices.Contains([]string{"name", "displayName", "kmsMasterKeyId", "policy", "tags"}, name) {
 							return fmt.Errorf("cloudtest does not know topics with %s", name)
@@ -272,7 +272,7 @@ func alarmType() resourceType {
 				"treatMissingData": oneOf("missing", "ignore", "breaching", "notBreaching"),
 				"alarmActions":     items(0, 5), "okActions": items(0, 5), "alarmActions[]": arn("sns"), "okActions[]": arn("sns"),
 			},
-			whole: func(in props) error {
+			together: func(in props) error {
 				if in.has("datapointsToAlarm") && in.number("datapointsToAlarm") > in.number("evaluationPeriods") {
 					return fmt.Errorf("datapointsToAlarm %d is more than evaluationPeriods %d", in.number("datapointsToAlarm"),
 						in.number("evaluationPeriods"))

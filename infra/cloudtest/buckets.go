@@ -24,7 +24,7 @@ func bucketTypes() map[tokens.Type]resourceType {
 			schema: schema{
 				args: argsOf[pulumis3.BucketV2Args](), state: reflect.TypeFor[pulumis3.BucketV2](),
 				rules: map[string]rule{"bucket": bucketName},
-				whole: func(in props) error {
+				together: func(in props) error {
 					for name := range in.values {
 						if !slices.Contains([]string{"bucket", "forceDestroy", "tags"}, name) {
 							return fmt.Errorf("cloudtest does not know buckets with %s: it has resources of their own for it", name)
@@ -147,7 +147,7 @@ func bucketTypes() map[tokens.Type]resourceType {
 					"rules[].expiration.days": between(1, 1<<31-1),
 					"rules[].abortIncompleteMultipartUpload.daysAfterInitiation": between(1, 1<<31-1),
 				},
-				whole: checkLifecycle,
+				together: checkLifecycle,
 			}, putLifecycle, readLifecycle,
 			func(ctx context.Context, c *Cloud, bucket string) error {
 				_, err := c.s3.DeleteBucketLifecycle(ctx, &s3.DeleteBucketLifecycleInput{Bucket: &bucket})
@@ -182,8 +182,8 @@ func bucketTypes() map[tokens.Type]resourceType {
 	}
 }
 
-// bucketSetting is a resource that is one setting of a bucket. S3 replaces a
-// setting as a whole.
+// bucketSetting is a resource that is one setting of a bucket. S3 replaces the
+// complete setting.
 func bucketSetting(s schema, put func(context.Context, *Cloud, string, props) error,
 	read func(context.Context, *Cloud, string) (map[string]any, error),
 	remove func(context.Context, *Cloud, string) error) resourceType {
@@ -206,7 +206,7 @@ func bucketSetting(s schema, put func(context.Context, *Cloud, string, props) er
 	}
 }
 
-// s3Gone tells the many ways in which S3 says that something is not there.
+// s3Gone recognises the many errors by which S3 says that something is not there.
 func s3Gone(err error) error {
 	var api smithy.APIError
 	if errors.As(err, &api) {

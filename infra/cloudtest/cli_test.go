@@ -95,7 +95,7 @@ func TestCommandLine(t *testing.T) {
 	// The function's scratch space is memory of this machine here.
 	u.does(0, "pulumi", "config", "set", "ephemeralStorageMB", "512")
 	before := a.kinds(t, project+"-dev-")
-	plan := u.foresees()
+	plan := u.predicts()
 	if others := func(change string) bool { return !strings.HasPrefix(change, "create ") }; len(plan) < 25 ||
 		slices.ContainsFunc(plan, others) {
 		t.Errorf("the preview of a new stack is %q", plan)
@@ -111,7 +111,7 @@ func TestCommandLine(t *testing.T) {
 	u.does(0, "pulumi", "up", "--stack", "dev", "--yes", "--non-interactive", "--expect-no-changes")
 
 	u.does(0, "pulumi", "config", "set", "timeoutSeconds", "600")
-	same(t, "the preview of less time", u.foresees(), "update aws:lambda/function:Function "+project+"-dev-worker",
+	same(t, "the preview of less time", u.predicts(), "update aws:lambda/function:Function "+project+"-dev-worker",
 		"update aws:cloudwatch/dashboard:Dashboard "+project+"-dev-watch")
 	if got := a.timeout(t, o.FunctionName); got != 900 {
 		t.Errorf("before up the function has %d s", got)
@@ -120,7 +120,7 @@ func TestCommandLine(t *testing.T) {
 	if got := a.timeout(t, o.FunctionName); got != 600 {
 		t.Errorf("the function has %d s, 600 were set", got)
 	}
-	same(t, "the preview after it", u.foresees())
+	same(t, "the preview after it", u.predicts())
 
 	binary := filepath.Join(t.TempDir(), "ops")
 	u.does(0, "go", "build", "-o", binary, "./ops")
@@ -145,7 +145,7 @@ func TestCommandLine(t *testing.T) {
 	u.reads(ops(0, "dlq", "list"), "lost")
 	u.reads(ops(0, "dlq", "replay", "--yes"), "1 task sent again")
 	ops(0, "monitor", "--watch", "--interval", "1")
-	u.reads(ops(0, "verify"), "whole: 2 generators, 80 samples")
+	u.reads(ops(0, "verify"), "complete: 2 generators, 80 samples")
 	u.reads(ops(0, "logs", "--since", "30m", "--generator", "maze-task-data-generator"), "maze-task-data-generator")
 	stop()
 	if err := <-ended; err != nil {
@@ -159,8 +159,8 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// foresees returns what a preview would change, as up does.
-func (u *user) foresees() (changes []string) {
+// predicts returns what a preview would change, as up does.
+func (u *user) predicts() (changes []string) {
 	u.t.Helper()
 	var preview struct {
 		Steps []struct {

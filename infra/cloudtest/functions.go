@@ -32,7 +32,7 @@ func functionTypes() map[tokens.Type]resourceType {
 					"reservedConcurrentExecutions": between(-1, 1000), "loggingConfig.logFormat": oneOf("Text", "JSON"),
 					"loggingConfig.logGroup": matches(`[a-zA-Z0-9._/#-]+`, 512),
 				},
-				whole: func(in props) error {
+				together: func(in props) error {
 					for _, name := range []string{"handler", "runtime", "code", "s3Bucket", "s3Key", "layers"} {
 						if in.has(name) {
 							return fmt.Errorf("a function with an image has no %s", name)
@@ -90,7 +90,7 @@ func functionTypes() map[tokens.Type]resourceType {
 					"functionResponseTypes": items(1, 1), "functionResponseTypes[]": oneOf("ReportBatchItemFailures"),
 					"scalingConfig.maximumConcurrency": between(2, 1000), "maximumBatchingWindowInSeconds": between(0, 300),
 				},
-				whole: func(in props) error {
+				together: func(in props) error {
 					if in.number("batchSize") > 10 && in.number("maximumBatchingWindowInSeconds") == 0 {
 						return errors.New("a batch size above 10 needs a batching window")
 					}
@@ -289,7 +289,7 @@ func createMapping(ctx context.Context, c *Cloud, in props) (string, error) {
 	}
 	// moto itself would take each message that is sent to the queue and try to run
 	// the function in a container of its own; messages are this package's to
-	// deliver. It looks at the mapping made last for the queue: one that is
+	// deliver. It reads the mapping made last for the queue: one that is
 	// disabled, which need not stay.
 	input.Enabled = aws.Bool(false)
 	last, err := c.lambda.CreateEventSourceMapping(ctx, input)

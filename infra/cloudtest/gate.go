@@ -99,7 +99,7 @@ func (g *gate) denied() error {
 
 const sqsTarget = "AmazonSQS."
 
-// requests tells what an HTTP request asks for.
+// requests returns the actions and resources that an HTTP request asks for.
 func (g *gate) requests(q *http.Request) []request {
 	if operation, ok := strings.CutPrefix(q.Header.Get("X-Amz-Target"), sqsTarget); ok {
 		var in struct{ QueueUrl string }
@@ -149,8 +149,8 @@ func (g *gate) queueARN(ctx context.Context, url string) string {
 	return out.Attributes["QueueArn"]
 }
 
-// hideMissing answers 403 where S3 does: who may not list a bucket is not told
-// that an object is missing. S3 looks for a right to list without a prefix, as
+// hideMissing answers 403 where S3 does: who may not list a bucket does not learn
+// that an object is missing. S3 checks for a right to list without a prefix, as
 // the request for an object has none.
 func (g *gate) hideMissing(p *http.Response) error {
 	q := p.Request

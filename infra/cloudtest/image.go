@@ -39,7 +39,7 @@ func (c *Cloud) imageTypes() map[tokens.Type]resourceType {
 					"build.builderVersion": oneOf("BuilderBuildKit"), "skipPush": oneOf(false), "buildOnPreview": oneOf(false),
 					"build.context": isRelative, "build.dockerfile": isRelative,
 				},
-				whole: func(in props) error {
+				together: func(in props) error {
 					b, r := in.object("build"), in.object("registry")
 					if !b.has("platform") || !b.has("context") || !b.has("dockerfile") {
 						return errors.New("without platform, context and dockerfile the image would depend on the machine that builds it")
@@ -192,7 +192,7 @@ func (c *Cloud) docker(ctx context.Context, config string, args ...string) error
 	return nil
 }
 
-// tail is the end of what a program has said.
+// tail returns the end of a program's output.
 func tail(out []byte) string {
 	const most = 4000
 	if len(out) > most {

@@ -9,7 +9,7 @@ import (
 
 // policy is an IAM policy document, with the parts that policies of this project
 // have. Anything else in one is an error, so that a typing mistake is not taken
-// for a statement that says nothing.
+// for an empty statement.
 type policy struct {
 	Version   string
 	ID        string `json:"Id,omitempty"`
@@ -44,7 +44,7 @@ func parsePolicy(text string) (policy, error) {
 	return p, d.Decode(&p)
 }
 
-// allows reports whether the policies let somebody do an action to a resource.
+// allows reports whether the policies allow an action on a resource.
 // context has the condition keys of the request.
 func allows(policies []policy, action, resource string, context map[string]string) bool {
 	allowed := false

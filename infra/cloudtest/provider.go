@@ -35,7 +35,7 @@ type resourceType struct {
 	remove func(ctx context.Context, c *Cloud, id string, in props) error
 }
 
-// errGone says that somebody has removed a resource.
+// errGone says that a resource was removed.
 var errGone = errors.New("the resource is gone")
 
 // invokeType is a function of the provider that reads something.
@@ -59,7 +59,7 @@ func (p *provider) Pkg() tokens.Package                      { return p.pkg }
 func (p *provider) Close() error                             { return nil }
 func (p *provider) SignalCancellation(context.Context) error { return nil }
 
-// Attach implements plugin.GrpcProvider: the engine tells where it listens.
+// Attach implements plugin.GrpcProvider: the engine passes its address.
 func (p *provider) Attach(string) error { return nil }
 
 func (p *provider) Handshake(context.Context, plugin.ProviderHandshakeRequest) (*plugin.ProviderHandshakeResponse,
@@ -101,7 +101,7 @@ func (p *provider) resourceType(t tokens.Type) (resourceType, error) {
 	return rt, nil
 }
 
-// defaultsKey is where inputs tell which of them the provider has chosen.
+// defaultsKey lists the inputs that the provider has chosen.
 const defaultsKey = "__defaults"
 
 func (p *provider) Check(_ context.Context, r plugin.CheckRequest) (plugin.CheckResponse, error) {
@@ -241,7 +241,7 @@ func (p *provider) Delete(ctx context.Context, r plugin.DeleteRequest) (plugin.D
 	return plugin.DeleteResponse{Status: resource.StatusOK}, nil
 }
 
-// Read is what refresh calls: inputs that somebody has changed behind Pulumi's
+// Read is what refresh calls: inputs that were changed behind Pulumi's
 // back come back as they are now.
 func (p *provider) Read(ctx context.Context, r plugin.ReadRequest) (plugin.ReadResponse, error) {
 	rt, err := p.resourceType(r.Type)
@@ -265,7 +265,7 @@ func (p *provider) Read(ctx context.Context, r plugin.ReadRequest) (plugin.ReadR
 		Status: resource.StatusOK}, nil
 }
 
-// outputs are the inputs, and over them what the service says.
+// outputs are the inputs, and over them what the service returns.
 func (p *provider) outputs(ctx context.Context, rt resourceType, id string,
 	in resource.PropertyMap) (resource.PropertyMap, error) {
 	now, err := rt.read(ctx, p.cloud, id, newProps(rt.args, in))
@@ -289,7 +289,7 @@ func (p *provider) outputs(ctx context.Context, rt resourceType, id string,
 	return out, nil
 }
 
-// expected is what a preview says of a resource: everything but the inputs is
+// expected is a resource in a preview: everything but the inputs is
 // unknown if it is new; if it is not, only what an update changes.
 func (rt *resourceType) expected(in, old resource.PropertyMap) resource.PropertyMap {
 	out := in.Copy()

@@ -41,7 +41,7 @@ func queueTypes() map[tokens.Type]resourceType {
 		"aws:sqs/queue:Queue": {
 			schema: schema{
 				args: argsOf[pulumisqs.QueueArgs](), state: reflect.TypeFor[pulumisqs.Queue](), rules: rules,
-				whole: func(in props) error {
+				together: func(in props) error {
 					for _, name := range []string{"namePrefix", "policy", "redriveAllowPolicy", "fifoQueue"} {
 						if in.has(name) {
 							return fmt.Errorf("cloudtest does not know queues with %s: it has resources of their own for policies", name)

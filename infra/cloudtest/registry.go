@@ -22,7 +22,7 @@ import (
 
 // registry is ECR's side that Docker talks to: in front of a real registry it
 // asks for one of the passwords it has given out, knows only repositories that
-// were created, and tells moto of the images that are pushed.
+// were created, and reports pushed images to moto.
 type registry struct {
 	address string // host:port
 	backend string // URL of the registry behind it
@@ -132,7 +132,7 @@ func (r *registry) exists(ctx context.Context, name string) bool {
 	return err == nil
 }
 
-// pushed tells moto of a manifest that the registry has taken.
+// pushed reports a manifest that the registry has taken to moto.
 func (r *registry) pushed(p *http.Response) error {
 	text, ok := p.Request.Context().Value(manifestKey{}).(string)
 	if !ok || p.StatusCode != http.StatusCreated {

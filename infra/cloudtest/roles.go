@@ -24,7 +24,7 @@ func roleTypes() map[tokens.Type]resourceType {
 					"name": matches(`[\w+=,.@-]+`, 64), "assumeRolePolicy": isPolicy, "maxSessionDuration": between(3600, 43200),
 					"path": matches(`/|/.+/`, 512), "description": matches(`.*`, 1000),
 				},
-				whole: func(in props) error {
+				together: func(in props) error {
 					if in.has("inlinePolicies") || in.has("managedPolicyArns") || in.has("permissionsBoundary") {
 						return errors.New("cloudtest knows the policies of a role as resources of their own only")
 					}

@@ -15,16 +15,16 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 )
 
-// schema says what inputs there may be. Names and types are not retyped here:
+// schema describes valid inputs. Names and types are not retyped here:
 // the Pulumi SDK's own structs carry them, in their pulumi tags.
 type schema struct {
 	args  reflect.Type // plain struct of the inputs
 	state reflect.Type // struct of the resource: its outputs
 
-	required []string        // beyond those that the struct tells: lists and maps it cannot tell from optional ones
+	required []string        // lists and maps: the struct shows only required scalars
 	rules    map[string]rule // by path, lists as name[]: "rules[].status"
-	// whole looks at all inputs once each is right by itself; nil finds nothing.
-	whole func(in props) error
+	// together checks all inputs at once, after each alone is valid; may be nil.
+	together func(in props) error
 }
 
 // rule returns what is wrong with a known value, or "".
@@ -63,8 +63,8 @@ func (s *schema) check(in resource.PropertyMap) []plugin.CheckFailure {
 			c.fail(name, "is required")
 		}
 	}
-	if len(c.failures) == 0 && s.whole != nil {
-		if err := s.whole(newProps(s.args, known)); err != nil {
+	if len(c.failures) == 0 && s.together != nil {
+		if err := s.together(newProps(s.args, known)); err != nil {
 			c.fail("", "%v", err)
 		}
 	}
@@ -94,7 +94,7 @@ func (c *checker) object(t reflect.Type, o resource.PropertyMap, path string) {
 	}
 	for name, ft := range known {
 		switch ft.Kind() {
-		case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface: // optional, or told by required
+		case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface: // optional, or in required
 		default:
 			if !o.HasValue(resource.PropertyKey(name)) {
 				c.fail(join(path, name), "is required")
@@ -131,7 +131,7 @@ func (c *checker) value(t reflect.Type, v resource.PropertyValue, path string) {
 			c.fail(path, "is no archive")
 		}
 		return
-	case t.Kind() == reflect.Interface: // a policy, or a reference by URN or ARN: the rule looks closer
+	case t.Kind() == reflect.Interface: // a policy, or a reference by URN or ARN: the rule checks it
 	case t.Kind() == reflect.String && !v.IsString(),
 		t.Kind() == reflect.Bool && !v.IsBool(),
 		t.Kind() == reflect.Float64 && !v.IsNumber(),

@@ -1,4 +1,4 @@
-// Package stack names what a deployed stack tells programs about itself: the
+// Package stack has the names by which a deployed stack describes itself: the
 // stack outputs, and the environment variables of the worker. The Pulumi
 // program writes them, the CLI and the worker read them, and the names exist
 // only here.
@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Environment variables of the worker, its whole configuration.
+// Environment variables of the worker: all of its configuration.
 const (
 	EnvBucket     = "OUTPUT_BUCKET"            // required
 	EnvGenerators = "GENERATORS_PATH"          // default DefaultGenerators

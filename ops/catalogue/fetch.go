@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 // fetchTime is how long the fetch of one repository may take: the largest of the
@@ -93,7 +95,7 @@ func fetchAll(ctx context.Context, dir, want string) error {
 
 // examine refuses a clone that is no generator, or that would be dangerous to use
 // as one, and returns what its user should know.
-func examine(ctx context.Context, dir, entry string) (notes []string, err error) {
+func examine(ctx context.Context, dir string) (notes []string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
@@ -116,8 +118,8 @@ func examine(ctx context.Context, dir, entry string) (notes []string, err error)
 			notes = append(notes, "its submodule "+name+" is not fetched")
 		}
 	}
-	if info, err := root.Stat(filepath.FromSlash(entry)); err != nil || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: it has no %s", errNoProgram, entry)
+	if info, err := root.Stat(filepath.FromSlash(generator.DefaultEntry)); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: it has no %s", errNoProgram, generator.DefaultEntry)
 	}
 	if large, err := git(ctx, dir, false, "grep", "--cached", "-l", "-I", "-e",
 		"^version https://git-lfs.github.com/spec/"); err == nil {

@@ -187,7 +187,7 @@ func (s *Syncer) one(ctx context.Context, root, name string, e generator.Entry) 
 				return fail(err)
 			}
 		}
-		if r.Notes, err = s.place(ctx, root, name, url, want, cmp.Or(e.Entry, generator.DefaultEntry)); err != nil {
+		if r.Notes, err = s.place(ctx, root, name, url, want); err != nil {
 			return fail(err)
 		}
 		r.State = Fetched
@@ -197,7 +197,7 @@ func (s *Syncer) one(ctx context.Context, root, name string, e generator.Entry) 
 	}
 	r.Commit = want
 	if want != e.Commit {
-		if err := s.pin(root, name, generator.Entry{Commit: want}); err != nil {
+		if err := s.pin(root, name, generator.Pin{Commit: want}); err != nil {
 			return fail(err)
 		}
 		if r.Before = e.Commit; r.Before != "" {
@@ -231,7 +231,7 @@ func (s *Syncer) add(ctx context.Context, root string, repository Repository) Re
 	if err != nil {
 		return fail(err)
 	}
-	r.Notes, err = s.place(ctx, root, r.Name, url, commit, generator.DefaultEntry)
+	r.Notes, err = s.place(ctx, root, r.Name, url, commit)
 	if errors.Is(err, errNoProgram) {
 		r.State, r.Reason = Skipped, err.Error()
 		return r
@@ -240,7 +240,7 @@ func (s *Syncer) add(ctx context.Context, root string, repository Repository) Re
 		return fail(err)
 	}
 	r.State, r.Commit = Added, commit
-	if err := s.pin(root, r.Name, generator.Entry{Repository: r.Repository, Commit: commit,
+	if err := s.pin(root, r.Name, generator.Pin{Commit: commit, Repository: r.Repository,
 		Licence: repository.Licence}); err != nil {
 		return fail(err)
 	}
@@ -249,15 +249,15 @@ func (s *Syncer) add(ctx context.Context, root string, repository Repository) Re
 
 func (s *Syncer) server() string { return cmp.Or(s.Server, "https://github.com") }
 
-func (s *Syncer) pin(root, name string, e generator.Entry) error {
+func (s *Syncer) pin(root, name string, pin generator.Pin) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Pin(root, name, e)
+	return SetPin(root, name, pin)
 }
 
 // place fetches a commit and renames it to its place when it is whole. What was
 // there is moved aside before, and removed after.
-func (s *Syncer) place(ctx context.Context, root, name, url, commit, entry string) (notes []string, err error) {
+func (s *Syncer) place(ctx context.Context, root, name, url, commit string) (notes []string, err error) {
 	scratch, err := os.MkdirTemp(filepath.Join(root, work), name+"-")
 	if err != nil {
 		return nil, err
@@ -267,7 +267,7 @@ func (s *Syncer) place(ctx context.Context, root, name, url, commit, entry strin
 	if _, err := clone(ctx, fresh, url, commit); err != nil {
 		return nil, err
 	}
-	if notes, err = examine(ctx, fresh, entry); err != nil {
+	if notes, err = examine(ctx, fresh); err != nil {
 		return nil, fmt.Errorf("commit %.12s: %w", commit, err)
 	}
 	if err := os.Rename(dir, aside); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -94,15 +94,17 @@ func (o *origin) push() string {
 
 const program = generator.DefaultEntry
 
-// catalogueOf writes a catalogue in which each name has a repository and a commit.
+// catalogueOf writes a catalogue in which each name has a repository, and its lock.
 func catalogueOf(t testing.TB, entries map[string][2]string) (root string) {
 	t.Helper()
 	root = t.TempDir()
 	text := "# of a test\n"
 	for _, name := range slices.Sorted(maps.Keys(entries)) {
 		text += fmt.Sprintf("\n%s: # here\n  repository: %q\n", name, entries[name][0])
-		if entries[name][1] != "" {
-			text += "  commit: " + entries[name][1] + "\n"
+		if commit := entries[name][1]; commit != "" {
+			if err := SetPin(root, name, generator.Pin{Commit: commit}); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	write(t, filepath.Join(root, generator.Catalogue), text)
@@ -180,9 +182,8 @@ func TestSync(t *testing.T) {
 		t.Errorf("found %+v, %v", found, err)
 	}
 	// The entry without a commit has got one.
-	if after := read(t, filepath.Join(root, generator.Catalogue)); !strings.Contains(after, "c: # here\n  repository: \""+
-		o.bare+"\"\n  commit: "+second+"\n") {
-		t.Errorf("catalogue:\n%s", after)
+	if after := read(t, filepath.Join(root, generator.CatalogueLock)); !strings.Contains(after, "\nc "+second+"\n") {
+		t.Errorf("lock:\n%s", after)
 	}
 	if _, err := s.Sync(t.Context(), []string{"bb"}, nil); err == nil ||
 		!strings.Contains(err.Error(), `no generator "bb"`) {
@@ -370,8 +371,8 @@ func TestUpdate(t *testing.T) {
 	broken.commit(nil)
 	root := catalogueOf(t, map[string][2]string{"a": {o.bare, first}, "b": {"file://" + rewritten.bare, start},
 		"c": {broken.bare, whole}})
-	catalogue := filepath.Join(root, generator.Catalogue)
-	before := read(t, catalogue)
+	lock := filepath.Join(root, generator.CatalogueLock)
+	before := read(t, lock)
 	s := &Syncer{Root: root}
 	if _, err := s.Sync(t.Context(), []string{"a", "c"}, nil); err != nil {
 		t.Fatal(err)
@@ -391,8 +392,8 @@ func TestUpdate(t *testing.T) {
 		read(t, filepath.Join(root, "c", program)) != "1" {
 		t.Errorf("c: %+v", r)
 	}
-	if got, want := read(t, catalogue), strings.NewReplacer(first, third, start, other).Replace(before); got != want {
-		t.Errorf("catalogue\n%s\nwant\n%s", got, want)
+	if got, want := read(t, lock), strings.NewReplacer(first, third, start, other).Replace(before); got != want {
+		t.Errorf("lock\n%s\nwant\n%s", got, want)
 	}
 	if got := read(t, filepath.Join(root, "a", program)); got != "3" {
 		t.Errorf("a is at %q", got)
@@ -402,7 +403,7 @@ func TestUpdate(t *testing.T) {
 	}
 	// The branch has moved away from a pin: its commit is fetched all the same, while
 	// the repository has it.
-	write(t, catalogue, before)
+	write(t, lock, before)
 	if r := synced(t, &Syncer{Root: root}, "b"); r.State != Moved || r.Commit != start {
 		t.Errorf("b again: %+v", r)
 	}
@@ -420,7 +421,7 @@ func TestAdd(t *testing.T) {
 	}
 	root := catalogueOf(t, map[string][2]string{"old": {"org/old", oldCommit}})
 	write(t, filepath.Join(root, "taken", program), "mine")
-	before := read(t, filepath.Join(root, generator.Catalogue))
+	before := read(t, filepath.Join(root, generator.CatalogueLock))
 	var add []Repository
 	for _, name := range []string{"new", "tool", "taken", "vanished"} {
 		add = append(add, Repository{Name: name, FullName: "org/" + name, Licence: "MIT"})
@@ -438,9 +439,9 @@ func TestAdd(t *testing.T) {
 			t.Errorf("got %+v, want %v", results[i], want)
 		}
 	}
-	want := before + "new:\n  repository: org/new\n  commit: " + results[0].Commit + "\n  licence: MIT\n"
-	if got := read(t, filepath.Join(root, generator.Catalogue)); got != want {
-		t.Errorf("catalogue\n%s\nwant\n%s", got, want)
+	want := strings.Replace(before, "old ", "new "+results[0].Commit+" org/new MIT\nold ", 1)
+	if got := read(t, filepath.Join(root, generator.CatalogueLock)); got != want {
+		t.Errorf("lock\n%s\nwant\n%s", got, want)
 	}
 	if _, err := os.Stat(filepath.Join(root, "tool")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("tool: %v", err)

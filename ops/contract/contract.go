@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -98,7 +98,7 @@ type Checker struct {
 	Samples  int                         // of a run; one run makes twice as many
 	Seed     int                         // from which the seeds come, as those of a run with this seed
 	Scratch  string                      // folder for what is made; each generator's part is removed when it is done
-	Runs     *plan.Runs                  // of all that are checked at once
+	Runs     *probe.Runner               // of all that are checked at once
 	Progress func(name string, done int) // is told after each step; may be nil
 }
 
@@ -108,7 +108,7 @@ func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, e
 	r := &Report{Generator: g.Name, Commit: g.Commit, Verdict: Keeps, Findings: []Finding{}, Flags: g.Flags}
 	if g.Problem != "" {
 		property := Output
-		if strings.Contains(g.Problem, "command line") || strings.Contains(g.Problem, "--help") {
+		if g.Reason == generator.CommandLine {
 			property = CommandLine
 		}
 		r.add(property, Fails, "%s", g.Problem)
@@ -143,7 +143,7 @@ type check struct {
 	dir       string
 	runs      int
 	done      int
-	measured  []measure // of the runs that are the worker's own
+	measured  []probe.Made // of the runs that are the worker's own
 }
 
 // order is one run that is wanted.
@@ -158,6 +158,7 @@ type order struct {
 type made struct {
 	order
 	scratch string
+	probed  probe.Made
 	result  generator.Result
 	domain  string
 	samples []sample.Sample
@@ -176,7 +177,7 @@ func (k *check) run(ctx context.Context, o order) (m *made, err error) {
 	if m == nil {
 		return nil, err
 	}
-	switch f := plan.Blame(err); {
+	switch f := probe.Blame(err); {
 	case f != nil && f.Cause == task.DiskFull && m.result.Wall == 0:
 		return nil, errors.New(f.Detail) // it was not even started
 	case f != nil:
@@ -184,8 +185,7 @@ func (k *check) run(ctx context.Context, o order) (m *made, err error) {
 	case err != nil:
 		return nil, err
 	case !o.watched:
-		k.measured = append(k.measured, measure{samples: o.count, cpu: m.result.CPU.Seconds(), wall: m.result.Wall.Seconds(),
-			rss: m.result.PeakRSS})
+		k.measured = append(k.measured, m.probed)
 	}
 	return m, nil
 }
@@ -206,14 +206,12 @@ func (k *check) try(ctx context.Context, o order) (*made, error) {
 		env = append(env, variable)
 	}
 	var err error
-	m.result, err = k.Runs.Run(ctx, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed,
+	m.probed, err = k.Runs.Make(ctx, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed,
 		Scratch: m.scratch, Env: env, Apart: o.watched})
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err == nil {
-		m.domain, m.samples, err = plan.Collect(k.generator, m.result.Output, o.count)
-	}
+	m.result, m.domain, m.samples = m.probed.Result, m.probed.Domain, m.probed.Samples
 	return m, err
 }
 

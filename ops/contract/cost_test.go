@@ -1,42 +1,10 @@
 package contract
 
 import (
-	"math"
 	"testing"
-
-	"pgregory.net/rapid"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 )
-
-// What lies on a line is found again; nothing ever costs less than nothing, and
-// the fit goes through the middle of what was measured.
-func TestFit(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		start, each := rapid.Float64Range(0, 100).Draw(t, "start"), rapid.Float64Range(0, 100).Draw(t, "each")
-		noise := rapid.SampledFrom([]float64{0, 0.5, 5}).Draw(t, "noise")
-		var points []point
-		var n, y float64
-		for _, size := range []float64{3, 3, 3, 6} {
-			p := point{size, max(start+each*size+noise*rapid.Float64Range(-1, 1).Draw(t, "off"), 0.001)}
-			points = append(points, p)
-			n, y = n+p.n/4, y+p.y/4
-		}
-		s, e := fit(points)
-		if noise == 0 && (math.Abs(s-start) > 0.01 || math.Abs(e-each) > 0.01) {
-			t.Errorf("%g + n*%g was fitted as %g + n*%g", start, each, s, e)
-		}
-		if s < 0 || e < 0 || math.Abs(s+n*e-y) > 1e-6 {
-			t.Errorf("the fit is %g + n*%g, the middle is %g at %g", s, e, y, n)
-		}
-	})
-	if start, each := fit([]point{{3, 6}, {3, 12}}); start != 0 || each != 3 {
-		t.Errorf("of one size alone: %g + n*%g, want 0 + n*3", start, each)
-	}
-	if start, each := fit(nil); start != 0 || each != 0 {
-		t.Errorf("of nothing: %g + n*%g, want 0", start, each)
-	}
-}
 
 func TestAdvise(t *testing.T) {
 	const mb = 1 << 20

@@ -11,7 +11,6 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // all makes every experiment. What the worker would do is measured; what only a
@@ -43,14 +42,14 @@ func (k *check) all(ctx context.Context) error {
 	if err := k.decodable(ctx, first); err != nil {
 		return err
 	}
-	k.cost(first)
+	k.cost()
 	return nil
 }
 
 func (k *check) commandLine() {
 	switch f := k.generator.Flags; {
 	case f.From == generator.FromContract:
-		k.report.add(CommandLine, Notes, "neither its source nor --help tells its flags: it is taken to have the contract's")
+		k.report.add(CommandLine, Notes, "its --help lists no flags: the contract's are assumed")
 	case !f.Seed:
 		k.report.add(CommandLine, Notes, "it takes no --seed: nothing keeps two of its chunks from coming out alike")
 	}
@@ -59,15 +58,13 @@ func (k *check) commandLine() {
 // failed notes that it makes no samples.
 func (k *check) failed(f *generator.Failure) {
 	r := k.report
-	property := Output
-	switch {
-	case f.Cause == task.Environment && strings.Contains(f.Detail, "wanted the network"):
+	property, remedy := Output, ""
+	switch f.Reason {
+	case generator.Network:
 		property, r.Network = Network, new(true)
-	case f.Cause == task.Environment && strings.Contains(f.Detail, "command line"):
+	case generator.CommandLine:
 		property = CommandLine
-	}
-	remedy := ""
-	if strings.Contains(f.Detail, "a module is missing") {
+	case generator.MissingModule:
 		remedy = "; its requirements.txt, or requirements in " + generator.Catalogue + ", can add it"
 	}
 	r.add(property, Fails, "%s%s", f, remedy)
@@ -248,9 +245,9 @@ func (k *check) apart(ctx context.Context, first *made) error {
 	case err != nil:
 		r.add(Watching, Notes, "it could not be watched: %v", err)
 	}
-	how := ""
+	how, readOnly := "", false
 	if m.failure != nil {
-		how = "fails: " + m.failure.Error()
+		how, readOnly = "fails: "+m.failure.Error(), m.failure.Reason == generator.ReadOnly
 	} else if r.SameSeed != nil && *r.SameSeed {
 		d, err := compare(first.samples, m.samples)
 		if err != nil {
@@ -260,19 +257,18 @@ func (k *check) apart(ctx context.Context, first *made) error {
 			how = "makes other files: " + named(d.in, len(d.in))
 		}
 	}
-	k.without(m.result.Apart, how)
+	k.without(m.result.Apart, how, readOnly)
 	k.places()
 	k.fonts()
 	return nil
 }
 
-// without says what a run without network and shared memory tells: how it came out
-// otherwise, or "".
-func (k *check) without(taken generator.Apart, how string) {
+// without reports what a run without network and shared memory shows: how its result
+// differs, or "", and whether it failed as a lock in /dev/shm does.
+func (k *check) without(taken generator.Apart, how string, readOnly bool) {
 	r := k.report
 	network := resource{Network, "the network", r.Seen.Network, taken.Network, &r.Network}
 	shared := resource{SharedMemory, "shared memory", r.Seen.Shared, taken.Shm, &r.Shm}
-	readOnly := strings.Contains(how, "Errno 30") || strings.Contains(how, "Errno 38") // what a lock in /dev/shm says
 	switch asks := [2]bool{len(network.asked) > 0, len(shared.asked) > 0}; {
 	case how == "":
 		k.missed(network, "")

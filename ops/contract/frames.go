@@ -17,7 +17,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -38,7 +38,7 @@ type video struct {
 // (PyAV, OpenCV, imageio-ffmpeg), or else the machine's ffmpeg, in the sandbox. It
 // keeps thumbnails of count frames of each, spread evenly. The files must lie below dir, in which
 // folders are made for the work; no generator may be able to write there itself.
-func decodeVideos(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, files []string,
+func decodeVideos(ctx context.Context, runs *probe.Runner, g *generator.Generator, dir string, files []string,
 	count int) ([]video, error) {
 	list, err := json.Marshal(files)
 	if err != nil {
@@ -181,7 +181,7 @@ func isVideo(name string) bool {
 
 // decoded decodes every picture and video of samples and says what is wrong with
 // them. unknown is true when there are videos and nothing to decode them with.
-func decoded(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string,
+func decoded(ctx context.Context, runs *probe.Runner, g *generator.Generator, dir string,
 	samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
 	var files, names []string
 	for _, s := range samples {

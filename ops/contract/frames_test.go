@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -40,7 +40,7 @@ func withDecoder(t *testing.T, names ...string) *generator.Index {
 // A video whose boxes and tables are right is not whole if no picture comes of it.
 func TestDecode(t *testing.T) {
 	index := withDecoder(t, "organisation", "movies", "undecodable")
-	c := Checker{Samples: 2, Seed: 42, Scratch: t.TempDir(), Runs: &plan.Runs{Guard: &generator.Guard{}}}
+	c := Checker{Samples: 2, Seed: 42, Scratch: t.TempDir(), Runs: &probe.Runner{Guard: &generator.Guard{}}}
 	for name, want := range map[string]string{
 		"organisation": "",
 		"movies":       "",
@@ -77,9 +77,9 @@ func TestDecoderHangs(t *testing.T) {
 	if err := os.WriteFile(python, []byte("#!/bin/sh\nexec sleep 20\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	_, err := decodeVideos(t.Context(), &plan.Runs{Timeout: 200 * time.Millisecond},
+	_, err := decodeVideos(t.Context(), &probe.Runner{Timeout: 200 * time.Millisecond},
 		&generator.Generator{Name: "slow", Python: python}, dir, []string{"video.mp4"}, 0)
-	if f := plan.Blame(err); f == nil || f.Cause != task.TimedOut {
+	if f := probe.Blame(err); f == nil || f.Cause != task.TimedOut {
 		t.Errorf("got %v", err)
 	}
 }
@@ -101,11 +101,11 @@ func TestContactSheet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, samples, err := plan.Collect(g, result.Output, 2)
+	_, samples, err := probe.Collect(g, result.Output, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sheet, err := ContactSheet(t.Context(), &plan.Runs{}, g, dir, samples, 2)
+	sheet, err := ContactSheet(t.Context(), &probe.Runner{}, g, dir, samples, 2)
 	if err != nil {
 		t.Fatal(err)
 	}

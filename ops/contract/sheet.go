@@ -17,7 +17,7 @@ import (
 	"golang.org/x/image/font/basicfont"
 	"golang.org/x/image/math/fixed"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -39,7 +39,7 @@ const PerSheet = 25
 // video, its final frame, and its name above. Where the video cannot be decoded a
 // box says so. Of what is decoded one picture is in memory at a time. Give it PerSheet
 // samples at most. dir is a folder for the work; the samples must lie below it.
-func ContactSheet(ctx context.Context, runs *plan.Runs, g *generator.Generator, dir string, samples []sample.Sample,
+func ContactSheet(ctx context.Context, runs *probe.Runner, g *generator.Generator, dir string, samples []sample.Sample,
 	count int) (image.Image, error) {
 	var files []string
 	at := map[int]int{} // place of a sample's video in files

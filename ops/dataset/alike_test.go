@@ -30,7 +30,7 @@ func TestAlike(t *testing.T) {
 			false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			v := NewView("g", task.Range{Start: 0, End: 100})
+			i := (&Checker{Store: store.New(nil, "bucket")}).inspect("g", task.Range{Start: 0, End: 100})
 			at := 0
 			for _, chunk := range test.chunks {
 				r := store.Receipt{Generator: "g", Epoch: 1, Start: at, End: at + len(chunk)}
@@ -43,10 +43,9 @@ func TestAlike(t *testing.T) {
 					}
 					at++
 				}
-				v.Add(cellOf(t, r.Range(), append([]store.Receipt{r}, list...)...))
+				i.record(cellOf(t, r.Range(), append([]store.Receipt{r}, list...)...))
 			}
-			report := GeneratorReport{}
-			report.Alike, report.Chunks = v.Alike()
+			report := i.conclude()
 			if report.Alike != test.alike || report.Chunks != test.chunk || report.ChunksAlike() != test.mostOfThemAre {
 				t.Errorf("%d of %d chunks are alike, want %d of %d; most of them: %t", report.Alike, report.Chunks, test.alike,
 					test.chunk, report.ChunksAlike())

@@ -13,440 +13,472 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Checker checks generators one after the other, so that its memory is that of the
-// largest: about 230 bytes for each sample and 500 for each receipt, and 64 MiB
-// for the objects being read.
+// largest: about 30 bytes for each sample that was made and 200 for each cell, beside
+// the groups of cells that are being read and 48 MiB for pictures that are decoded.
 type Checker struct {
 	Store    *store.Store
-	Deep     bool     // look at the contents of the objects, not only at names and sizes
+	Deep     bool     // read the contents of the objects, not only names and sizes
 	Trust    bool     // take the store's SHA-256 for the bytes where nothing has to be decoded
 	Journal  *Journal // what an interrupted check of contents has done; nil for none
 	Progress func(stage string, done, total int)
-
-	seed maphash.Seed
 }
 
-// atOnce is how many receipts or listings are looked at side by side.
-const atOnce = 16
+const (
+	atOnce    = 8    // groups of cells that are listed side by side
+	reading   = 64   // objects whose contents are read side by side
+	groupSize = 1000 // samples of the cells that are read together; their objects fill some pages of a listing
+)
 
-// inspection is the check of one generator.
+// inspection is the check of one generator. It reads the cells in groups and lists the
+// objects of each group where they must be. What lies elsewhere, it lists in the end.
 type inspection struct {
 	*Checker
 	name     string
 	view     *View
 	report   *GeneratorReport
-	receipts []recorded        // by place in the view's order, from 0
-	shards   map[string]*shard // by key
-	objects  int               // that there should be, about
-	mu       sync.Mutex        // of the report and of what the receipts have
+	chunks   map[uint64]int // receipts by a hash of their samples' fingerprints
+	seed     maphash.Seed
+	reading  *semaphore.Weighted // objects
+	decoding *semaphore.Weighted // bytes
+
+	mu          sync.Mutex // of the report and of what follows
+	listed      []keys
+	strays      []stray // as many as a plan can name
+	unplanned   int     // strays beyond these
+	done, total int     // cells
 }
 
-// recorded is what is kept of one receipt.
-type recorded struct {
-	cell    store.CellName
-	id      string
-	domain  string
-	commit  string
-	lock    string
-	live    int             // indices it describes
-	hurt    map[string]bool // objects that are missing or have another size
-	missing bool            // an object is gone
-	corrupt bool            // an object is there and wrong
+// keys are those behind one and up to another; "" is no end.
+type keys struct{ after, to string }
+
+type stray struct {
+	key string
+	of  task.Range // indices, by its name
 }
 
-type shard struct {
-	store.Object
-	seen    bool
-	receipt int // place of the one that names it
+func (c *Checker) inspect(name string, r task.Range) *inspection {
+	return &inspection{Checker: c, name: name, view: NewView(name, r), chunks: map[uint64]int{}, seed: maphash.MakeSeed(),
+		reading: semaphore.NewWeighted(reading), decoding: semaphore.NewWeighted(decoding),
+		report: &GeneratorReport{Name: name, Expected: r.Len(), Seeds: []int{}, Damaged: map[Kind]int{},
+			Commits: map[string]int{}, Locks: map[string]int{}, plan: GeneratorPlan{Name: name}}}
+}
+
+// Run checks the generators of a run in its range.
+func (c *Checker) Run(ctx context.Context, run task.Run) (*Report, error) {
+	r := &Report{Dataset: task.Dataset(c.Store.Dataset().String()), Run: run.ID, Range: run.Range(), Deep: c.Deep,
+		Complete: true, SameIDs: map[string][]string{}}
+	for _, g := range run.Generators {
+		found, err := c.Generator(ctx, g.Name, run.Range())
+		if err != nil {
+			return nil, fmt.Errorf("verify %s: %w", g.Name, err)
+		}
+		for _, domain := range found.Domains {
+			r.SameIDs[domain] = append(r.SameIDs[domain], g.Name)
+		}
+		r.Generators = append(r.Generators, found)
+		r.Complete = r.Complete && found.Complete
+		r.Samples += found.Samples
+		r.Bytes += found.Bytes
+	}
+	maps.DeleteFunc(r.SameIDs, func(_ string, names []string) bool { return len(names) < 2 })
+	return r, nil
 }
 
 // Generator checks one generator in a range of indices. The error is of the
 // store, or ctx's; damage is in the report.
-func (c *Checker) Generator(ctx context.Context, name string, whole task.Range) (*GeneratorReport, error) {
-	if c.seed == (maphash.Seed{}) {
-		c.seed = maphash.MakeSeed()
-	}
-	i := &inspection{Checker: c, name: name, view: NewView(name, whole), shards: map[string]*shard{},
-		report: &GeneratorReport{Name: name, Expected: whole.Len(), Seeds: []int{}, plan: GeneratorPlan{Name: name}}}
-	for _, step := range []func(context.Context) error{i.readReceipts, i.listObjects, i.explain, i.readContents} {
-		if err := step(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if err := i.conclude(ctx); err != nil {
+func (c *Checker) Generator(ctx context.Context, name string, r task.Range) (*GeneratorReport, error) {
+	i := c.inspect(name, r)
+	groups, err := i.groups(ctx)
+	if err != nil {
 		return nil, err
 	}
-	return i.report, nil
-}
-
-func (i *inspection) progress(stage string, done, total int) {
-	if i.Progress != nil {
-		i.Progress(stage, done, total)
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, names := range groups {
+		var cells []*store.Cell
+		if cells, err = i.readCells(limited, names); err != nil {
+			break
+		}
+		group.Go(func() error { return i.compare(limited, cells) })
 	}
+	if err := cmp.Or(group.Wait(), err); err != nil {
+		return nil, err
+	}
+	if err := i.listRest(ctx); err != nil {
+		return nil, err
+	}
+	return i.conclude(), nil
 }
 
-// readReceipts takes in every receipt that can be trusted.
-func (i *inspection) readReceipts(ctx context.Context) error {
-	var names []store.CellName
+// groups lists the cells and groups neighbours. Cells that overlap by their names are
+// in one group.
+func (i *inspection) groups(ctx context.Context) (groups [][]store.CellName, err error) {
+	end := 0
 	for o, err := range i.Store.List(ctx, i.Store.Dataset().CellsPrefix(i.name), "") {
 		if err != nil {
-			return err
+			return nil, err
 		}
 		r, ok := task.CellRange(o.Key)
-		switch {
-		case !ok:
+		if !ok || r.Len() > task.MaxSamples {
 			i.distrust(o.Key, "no receipt has such a name")
-		case r.Overlaps(i.view.Range):
-			names = append(names, store.CellName{Key: o.Key, Range: r})
-		}
-	}
-	done := 0
-	for c, err := range i.Store.Cells(ctx, names) {
-		if broken, ok := errors.AsType[*store.Error](err); ok && errors.Is(err, store.ErrDamaged) {
-			i.distrust(broken.Key, broken.Err.Error())
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		if done++; done%256 == 0 {
-			i.progress("receipts of "+i.name, done, len(names))
-		}
-		if wrong := Contradiction(c, i.Store.Dataset(), i.name); wrong != "" {
-			i.distrust(c.Key(), wrong)
+		if !r.Overlaps(i.view.Range) {
 			continue
 		}
-		i.record(c)
+		if n := len(groups); n == 0 || r.Start >= end && r.End-groups[n-1][0].Range.Start > groupSize {
+			groups = append(groups, nil)
+		}
+		last := &groups[len(groups)-1]
+		*last = append(*last, store.CellName{Key: o.Key, Range: r})
+		end = max(end, r.End)
+		i.total++
 	}
-	for _, h := range i.view.held.all() {
-		i.receipts[h.receipt-1].live++
-	}
-	return nil
+	return groups, nil
 }
 
 func (i *inspection) distrust(key, why string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	i.report.add(Damage{Kind: BadReceipt, Key: key, Detail: why})
 	i.report.plan.Remove = append(i.report.plan.Remove, key)
 }
 
-func (i *inspection) record(c *store.Cell) {
-	for _, r := range c.Receipts {
-		if !slices.Contains(i.report.Seeds, r.RunSeed) {
-			i.report.Seeds = append(i.report.Seeds, r.RunSeed)
-		}
-		if !slices.Contains(i.report.Domains, r.Domain) {
-			i.report.Domains = append(i.report.Domains, r.Domain)
-		}
-		e := recorded{cell: store.CellName{Key: c.Key(), Range: c.Range()}, id: r.ID(), domain: r.Domain, commit: r.Commit,
-			lock: r.Lock}
-		if r.Shard != nil && len(r.Current) > 0 {
-			i.shards[r.Shard.Key] = &shard{Object: *r.Shard, receipt: len(i.receipts)}
-		}
-		i.objects += len(r.Objects())
-		i.receipts = append(i.receipts, e)
-	}
-	i.view.add(c, func(r store.Receipt, s store.ReceiptSample) (sum uint64) {
-		if r.Shard != nil {
-			return 0
-		}
-		for _, f := range s.Files {
-			sum += i.hash(f.Name, f.Size)
-		}
-		return sum
-	})
-}
-
-// hash is one object's part of the sum of a sample's objects.
-func (i *inspection) hash(name string, size int64) uint64 {
-	return maphash.Comparable(i.seed, struct {
-		name string
-		size int64
-	}{name, size})
-}
-
-// listObjects takes what is stored off the sums of what there should be: the sum
-// of a sample whose objects are all there, with their sizes, and nothing else,
-// becomes 0. So no list of all objects has to be kept.
-//
-// S3 lists one page after the other. A generator of many objects is listed from
-// several places side by side.
-func (i *inspection) listObjects(ctx context.Context) error {
-	prefix := i.Store.Dataset().SamplesPrefix(i.name)
-	places := append([]string{""}, i.places(prefix)...)
-	var mu sync.Mutex // of what the inspection knows
-	listed := 0
-	group, ctx := errgroup.WithContext(ctx)
-	for n, after := range places {
-		end := ""
-		if n+1 < len(places) {
-			end = places[n+1]
-		}
-		group.Go(func() error {
-			for o, err := range i.Store.List(ctx, prefix, after) {
-				if err != nil {
-					return err
-				}
-				if end != "" && o.Key > end {
-					return nil
-				}
-				mu.Lock()
-				if listed++; listed%10_000 == 0 {
-					i.progress("objects of "+i.name, listed, max(i.objects, listed+1))
-				}
-				i.take(o)
-				mu.Unlock()
+// readCells returns those of neighbouring cells that can be trusted.
+func (i *inspection) readCells(ctx context.Context, names []store.CellName) (cells []*store.Cell, err error) {
+	end := 0
+	for c, err := range i.Store.Cells(ctx, names) {
+		damaged, ok := errors.AsType[*store.Error](err)
+		switch wrong := ""; {
+		case ok && errors.Is(err, store.ErrDamaged):
+			i.distrust(damaged.Key, damaged.Err.Error())
+			continue
+		case err != nil:
+			return nil, err
+		default:
+			if wrong = Contradiction(c, i.Store.Dataset(), i.name); wrong == "" && c.Start < end {
+				wrong = "it overlaps another"
 			}
-			return nil
-		})
+			if wrong != "" {
+				i.distrust(c.Key(), wrong)
+				continue
+			}
+		}
+		cells, end = append(cells, c), c.End
+		i.record(c)
 	}
-	return group.Wait()
+	return cells, nil
 }
 
-// places are keys between which there are about as many objects each, 20 pages at
-// least.
-func (i *inspection) places(prefix string) []string {
-	const enough = 20_000
-	n := min(atOnce, i.objects/enough)
-	if n < 2 || len(i.receipts) == 0 {
+// compare lists what is stored for the samples of neighbouring cells and compares it with
+// their receipts.
+func (i *inspection) compare(ctx context.Context, cells []*store.Cell) error {
+	if cells == nil {
 		return nil
 	}
-	var list []string
-	for k := 1; k < n; k++ {
-		list = append(list, prefix+task.SampleID(i.receipts[0].domain, i.view.Range.Start+k*i.view.Range.Len()/n))
-	}
-	return list
-}
-
-// take takes one object off what there should be.
-func (i *inspection) take(o store.Object) {
-	id, file, nested := strings.Cut(strings.TrimPrefix(o.Key, i.Store.Dataset().SamplesPrefix(i.name)), "/")
-	if known := i.shards[o.Key]; known != nil {
-		known.seen = true
-		if known.Size != o.Size {
-			i.hurtShard(known, Damage{Kind: WrongSize, Key: o.Key, Detail: sizes(o.Size, known.Size)})
-		}
-		return
-	}
-	if held, ok := i.Store.Dataset().ShardRange(o.Key); ok {
-		if held.Overlaps(i.view.Range) {
-			i.stray(o.Key, held)
-		}
-		return
-	}
-	domain, index, ok := parseID(id)
-	if !ok || !nested {
-		i.stray(o.Key, task.Range{})
-		return
-	}
-	if index < i.view.Range.Start || index >= i.view.Range.End {
-		return
-	}
-	h, there := i.view.held.get(index)
-	if !there || i.receipts[h.receipt-1].domain != domain {
-		i.stray(o.Key, task.Range{Start: index, End: index + 1})
-		return
-	}
-	h.objects -= i.hash(file, o.Size)
-	i.view.held.set(index, h)
-}
-
-func sizes(is, should int64) string {
-	return fmt.Sprintf("it has %d bytes, its receipt says %d", is, should)
-}
-
-// parseID reads domain and index back from a sample's id.
-func parseID(id string) (domain string, index int, ok bool) {
-	at := strings.LastIndexByte(id, '_')
-	if at < 0 || len(id)-at != 9 {
-		return "", 0, false
-	}
-	index, err := strconv.Atoi(id[at+1:])
-	return id[:at], index, err == nil && index >= 0
-}
-
-// stray notes an object that no receipt names. It can be removed when the samples
-// it looks like are all committed; else whoever makes them deals with it.
-func (i *inspection) stray(key string, of task.Range) {
-	d := Damage{Kind: StrayObject, Key: key}
-	removable := true
-	for index := max(of.Start, i.view.Range.Start); index < min(of.End, i.view.Range.End); index++ {
-		if _, there := i.view.held.get(index); !there {
-			removable, d.Detail = false, "its sample has no receipt"
+	stems := map[string]bool{i.name: true} // of the objects' names: the shards', and the domains
+	for _, c := range cells {
+		for _, r := range c.Receipts {
+			stems[r.Domain] = true
 		}
 	}
-	i.report.add(d)
-	if removable && len(i.report.plan.Remove) < maxPlanned {
-		i.report.plan.Remove = append(i.report.plan.Remove, key)
-	}
-}
-
-// hurtShard notes damage of a shard whose receipt describes anything.
-func (i *inspection) hurtShard(s *shard, d Damage) {
-	if e := &i.receipts[s.receipt]; e.live > 0 {
-		e.hurts(d)
-		i.report.add(d)
-	}
-}
-
-// hurts notes damage of an object that the receipt vouches for.
-func (e *recorded) hurts(d Damage) {
-	if e.hurt == nil {
-		e.hurt = map[string]bool{}
-	}
-	e.hurt[d.Key] = true
-	if d.Kind == MissingObject {
-		e.missing = true
-	} else {
-		e.corrupt = true
-	}
-}
-
-// explain finds out what is wrong with each sample whose sum is not 0.
-func (i *inspection) explain(ctx context.Context) error {
-	for key, s := range i.shards {
-		if !s.seen {
-			i.hurtShard(s, Damage{Kind: MissingObject, Key: key})
-		}
-	}
-	wrong := map[int][]int{} // place of a receipt: indices
-	for index, h := range i.view.held.all() {
-		if h.objects != 0 {
-			wrong[int(h.receipt)-1] = append(wrong[int(h.receipt)-1], index)
+	start, end := cells[0].Start, cells[len(cells)-1].End
+	stored := map[string]int64{} // sizes by key
+	for stem := range stems {
+		if err := i.listSamples(ctx, stem, start, end, stored); err != nil {
+			return err
 		}
 	}
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
-	for _, place := range slices.Sorted(maps.Keys(wrong)) {
-		indices := wrong[place]
-		slices.Sort(indices)
-		group.Go(func() error { return i.explainReceipt(limited, place, indices) })
+	for _, c := range cells {
+		objects := i.objects(c)
+		for n := range objects {
+			o := &objects[n]
+			switch size, there := stored[o.key]; {
+			case !there:
+				o.found = []Damage{{Kind: MissingObject, Key: o.key}}
+			case size != o.size:
+				o.found = []Damage{wrongSize(o.key, size, o.size)}
+			}
+			delete(stored, o.key)
+		}
+		group.Go(func() error { return i.examine(limited, c, objects) })
+	}
+	for key := range stored {
+		i.stray(key)
 	}
 	return group.Wait()
 }
 
-// again reads a receipt once more.
-func (i *inspection) again(ctx context.Context, e *recorded) (store.Receipt, error) {
-	c, err := i.Store.Cell(ctx, e.cell.Key)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return store.Receipt{}, err
-	}
-	if err == nil {
-		for _, r := range c.Receipts {
-			if r.ID() == e.id {
-				return r, nil
+// record takes a cell into the report.
+func (i *inspection) record(c *store.Cell) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.view.Add(c)
+	for _, r := range c.Receipts {
+		addNew(&i.report.Seeds, r.RunSeed)
+		addNew(&i.report.Domains, r.Domain)
+		samples := i.inRange(r.Current)
+		var prints maphash.Hash
+		prints.SetSeed(i.seed)
+		for _, s := range samples {
+			_, _ = prints.WriteString(s.Fingerprint + "\n")
+			for _, f := range s.Files {
+				i.report.Bytes += f.Size
 			}
 		}
+		if r.Indices == nil && len(samples) > 1 { // from one sample nothing follows, and repairs are small
+			i.chunks[prints.Sum64()]++
+		}
+		i.report.Commits[r.Commit] += len(samples)
+		i.report.Locks[r.Lock] += len(samples)
 	}
-	return store.Receipt{}, fmt.Errorf("%s was changed while it was checked: somebody is at work on these samples",
-		e.cell.Key)
 }
 
-func (i *inspection) explainReceipt(ctx context.Context, place int, indices []int) error {
-	e := &i.receipts[place]
-	r, err := i.again(ctx, e)
-	if err != nil {
-		return err
+func addNew[T comparable](list *[]T, x T) {
+	if !slices.Contains(*list, x) {
+		*list = append(*list, x)
 	}
-	for _, s := range r.Current {
-		if _, asked := slices.BinarySearch(indices, s.Index); !asked {
+}
+
+func (i *inspection) inRange(samples []store.ReceiptSample) []store.ReceiptSample {
+	return slices.DeleteFunc(slices.Clone(samples), func(s store.ReceiptSample) bool {
+		return s.Index < i.view.Range.Start || s.Index >= i.view.Range.End
+	})
+}
+
+// object is one that a receipt vouches for: a file of a sample, or a shard.
+type object struct {
+	receipt int // its place in the cell
+	key     string
+	size    int64
+	sample  *store.ReceiptSample // of the file
+	file    *store.ReceiptFile   // nil of a shard
+	found   []Damage
+}
+
+// objects are those that the receipts of a cell vouch for in the range.
+func (i *inspection) objects(c *store.Cell) (list []object) {
+	for n, r := range c.Receipts {
+		if r.Shard != nil {
+			if of, _ := r.Dataset.ShardRange(r.Shard.Key); len(r.Current) > 0 && of.Overlaps(i.view.Range) {
+				list = append(list, object{receipt: n, key: r.Shard.Key, size: r.Shard.Size})
+			}
 			continue
 		}
-		want := map[string]int64{}
-		if r.Shard == nil {
-			for _, f := range s.Files {
-				want[i.Store.Dataset().FileKey(i.name, s.ID, f.Name)] = f.Size
+		for _, s := range i.inRange(r.Current) {
+			for at, f := range s.Files {
+				list = append(list, object{n, r.Dataset.FileKey(i.name, s.ID, f.Name), f.Size, &s, &s.Files[at], nil})
 			}
 		}
-		var found []Damage
-		for o, err := range i.Store.List(ctx, i.Store.Dataset().FileKey(i.name, s.ID, ""), "") {
-			if err != nil {
-				return err
-			}
-			size, named := want[o.Key]
-			switch {
-			case !named:
-				found = append(found, Damage{Kind: StrayObject, Key: o.Key})
-			case size != o.Size:
-				found = append(found, Damage{Kind: WrongSize, Key: o.Key, Detail: sizes(o.Size, size)})
-			}
-			delete(want, o.Key)
+	}
+	return list
+}
+
+// listSamples lists the objects of samples whose names begin with a stem: a domain, or for
+// shards the generator.
+func (i *inspection) listSamples(ctx context.Context, stem string, start, end int, stored map[string]int64) error {
+	prefix := i.Store.Dataset().SamplesPrefix(i.name) + stem + "_"
+	at := func(index int) string { return fmt.Sprintf("%s%08d", prefix, index) }
+	within := keys{at(start), at(end)}
+	if end >= task.MaxIndex {
+		within.to = prefix + ":" // sorts behind all digits
+	}
+	i.mu.Lock()
+	i.listed = append(i.listed, within)
+	i.mu.Unlock()
+	return i.list(ctx, prefix, within, func(o store.Object) { stored[o.Key] = o.Size })
+}
+
+// list lists the objects below a prefix whose keys are within others.
+func (i *inspection) list(ctx context.Context, prefix string, within keys, each func(store.Object)) error {
+	for o, err := range i.Store.List(ctx, prefix, within.after) {
+		if err != nil || within.to != "" && o.Key > within.to {
+			return err
 		}
-		for _, key := range slices.Sorted(maps.Keys(want)) {
-			found = append(found, Damage{Kind: MissingObject, Key: key})
-		}
-		i.note(e, found...)
+		each(o)
 	}
 	return nil
 }
 
-// note takes damage of a receipt's objects into the report.
-func (i *inspection) note(e *recorded, found ...Damage) {
+// listRest lists what no group has listed: no receipt names it.
+func (i *inspection) listRest(ctx context.Context) error {
+	slices.SortFunc(i.listed, func(a, b keys) int { return strings.Compare(a.after, b.after) })
+	at := ""
+	for _, l := range append(i.listed, keys{}) {
+		if l.after == "" || at < l.after {
+			err := i.list(ctx, i.Store.Dataset().SamplesPrefix(i.name), keys{at, l.after},
+				func(o store.Object) { i.stray(o.Key) })
+			if err != nil {
+				return err
+			}
+		}
+		at = max(at, l.to)
+	}
+	return nil
+}
+
+// stray notes an object that no receipt names, unless it is of samples beyond the range.
+func (i *inspection) stray(key string) {
+	of := placeOf(i.Store.Dataset(), i.name, key)
+	if of.Len() > 0 && !of.Overlaps(i.view.Range) {
+		return
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, d := range found {
-		if d.Kind == StrayObject {
-			i.stray(d.Key, task.Range{})
-			continue
+	if len(i.strays) == maxPlanned {
+		i.unplanned++
+		return
+	}
+	i.strays = append(i.strays, stray{key, of})
+}
+
+// placeOf returns the indices that a data object is of by its key, none if its key is
+// none of the layout's.
+func placeOf(d task.Dataset, generator, key string) task.Range {
+	if r, ok := d.ShardRange(key); ok {
+		return r
+	}
+	id, _, nested := strings.Cut(strings.TrimPrefix(key, d.SamplesPrefix(generator)), "/")
+	if at := strings.LastIndexByte(id, '_'); nested && at >= 0 && len(id)-at == 9 {
+		if index, err := strconv.Atoi(id[at+1:]); err == nil && index >= 0 {
+			return task.Range{Start: index, End: index + 1}
 		}
+	}
+	return task.Range{}
+}
+
+// examine finds out what else is wrong with the objects of a cell, if contents are
+// checked, and notes all that is.
+func (i *inspection) examine(ctx context.Context, c *store.Cell, objects []object) error {
+	resumed := i.Deep && i.Journal.has(c)
+	group, limited := errgroup.WithContext(ctx)
+	found := make([][]Damage, len(c.Receipts))
+	for n := range objects {
+		o := &objects[n]
+		if o.found == nil && i.Deep && !resumed {
+			if err := i.reading.Acquire(limited, 1); err != nil {
+				return cmp.Or(group.Wait(), err)
+			}
+			group.Go(func() (err error) {
+				defer i.reading.Release(1)
+				o.found, err = i.contents(limited, c.Receipts[o.receipt], *o)
+				return err
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, o := range objects {
+		found[o.receipt] = append(found[o.receipt], o.found...)
+	}
+	healthy := len(slices.Concat(found...)) == 0
+	if !healthy {
+		now, err := i.Store.Cell(ctx, c.Key())
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if err != nil || now.ETag() != c.ETag() {
+			return fmt.Errorf("%s was changed during the check: a worker is making these samples", c.Key())
+		}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for n, all := range found {
+		i.damaged(c.Receipts[n], all)
+	}
+	if resumed {
+		i.report.Resumed++
+	}
+	if i.done++; i.Progress != nil {
+		i.Progress(map[bool]string{false: "objects of ", true: "contents of "}[i.Deep]+i.name, i.done, i.total)
+	}
+	if !i.Deep || resumed || !healthy {
+		return nil
+	}
+	return i.Journal.add(c)
+}
+
+// damaged takes damage of a receipt's objects into the report, and into the plan what
+// repairs it.
+func (i *inspection) damaged(r store.Receipt, found []Damage) {
+	plan := &i.report.plan
+	gone, corrupt := false, false
+	for _, d := range found {
 		i.report.add(d)
-		e.hurts(d)
+		switch d.Kind {
+		case MissingObject:
+			gone = true
+		case Undecodable: // its bytes are the receipt's: the same seed would make it so again
+			addNew(&plan.Replace, d.index)
+		default:
+			corrupt = true
+		}
+	}
+	switch ref := (Ref{Key: r.ReadFrom, Digest: digest(r)}); {
+	case corrupt:
+		plan.Corrupt = append(plan.Corrupt, ref)
+	case gone:
+		plan.Gone = append(plan.Gone, ref)
 	}
 }
 
 // conclude fills in what follows from the rest.
-func (i *inspection) conclude(ctx context.Context) error {
+func (i *inspection) conclude() *GeneratorReport {
 	r := i.report
 	missing := i.view.Missing()
-	r.Samples, r.Bytes, r.Missing = i.view.Samples(), i.view.Bytes(), Spans(missing)
-	r.Alike, r.Chunks = i.view.Alike()
-	duplicates := i.view.Duplicates()
-	r.Duplicates, r.Distinct = len(duplicates), r.Samples-len(duplicates)
+	slices.SortFunc(i.strays, func(a, b stray) int { return strings.Compare(a.key, b.key) })
+	for _, s := range i.strays {
+		// It can be removed if its samples are all committed; else whoever makes them deals with it.
+		at, _ := slices.BinarySearchFunc(missing, s.of.Start, func(gap task.Range, index int) int {
+			return cmp.Compare(gap.End, index+1)
+		})
+		d := Damage{Kind: StrayObject, Key: s.key}
+		if at < len(missing) && missing[at].Overlaps(s.of) {
+			d.Detail = "its sample has no receipt"
+		} else {
+			r.plan.Remove = append(r.plan.Remove, s.key)
+		}
+		r.add(d)
+	}
+	if i.unplanned > 0 {
+		r.Damaged[StrayObject] += i.unplanned
+	}
+	samples, duplicates := i.view.Duplicates()
+	r.Samples, r.Duplicates, r.Distinct = samples, len(duplicates), samples-len(duplicates)
 	if r.Duplicates > 0 {
 		r.First = duplicates[:min(maxFirst, len(duplicates))]
 		pool := i.view.Pool()
 		r.Pool = &pool
 	}
-	order := Kinds()
-	slices.SortStableFunc(r.Examples, func(a, b Damage) int {
-		return cmp.Or(slices.Index(order, a.Kind)-slices.Index(order, b.Kind), strings.Compare(a.Key, b.Key))
+	for _, n := range i.chunks {
+		r.Chunks += n
+		if n > 1 {
+			r.Alike += n
+		}
+	}
+	for _, counts := range []map[string]int{r.Commits, r.Locks} {
+		maps.DeleteFunc(counts, func(what string, n int) bool { return what == "" || n == 0 })
+	}
+	r.Missing, r.Complete = Spans(missing), len(missing) == 0 && len(r.Damaged) == 0
+	slices.Sort(r.Seeds)
+	slices.Sort(r.Domains)
+	slices.SortFunc(r.Examples, func(a, b Damage) int {
+		return cmp.Or(slices.Index(Kinds(), a.Kind)-slices.Index(Kinds(), b.Kind), strings.Compare(a.Key, b.Key))
 	})
-	r.Whole = len(missing) == 0 && len(r.Damaged) == 0
-	r.plan.Missing = missing
 	slices.Sort(r.plan.Remove)
 	slices.Sort(r.plan.Replace)
-	r.plan.Replace = slices.Compact(r.plan.Replace)
-	for _, e := range i.receipts {
-		tally(&r.Commits, e.commit, e.live)
-		tally(&r.Locks, e.lock, e.live)
-		if !e.missing && !e.corrupt {
-			continue
-		}
-		receipt, err := i.again(ctx, &e)
-		if err != nil {
-			return err
-		}
-		ref := Ref{Key: e.cell.Key, Digest: digest(receipt)}
-		if e.corrupt {
-			r.plan.Corrupt = append(r.plan.Corrupt, ref)
-		} else {
-			r.plan.Gone = append(r.plan.Gone, ref)
-		}
+	for _, refs := range [][]Ref{r.plan.Gone, r.plan.Corrupt} {
+		slices.SortFunc(refs, func(a, b Ref) int { return strings.Compare(a.Key+a.Digest, b.Key+b.Digest) })
 	}
-	return nil
-}
-
-// tally counts samples by what is known of them.
-func tally(of *map[string]int, what string, samples int) {
-	if what == "" || samples == 0 {
-		return
-	}
-	if *of == nil {
-		*of = map[string]int{}
-	}
-	(*of)[what] += samples
+	return r
 }

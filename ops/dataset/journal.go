@@ -1,12 +1,9 @@
 package dataset
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
@@ -16,13 +13,11 @@ import (
 // JournalAge is how long what an interrupted check has read counts as read.
 const JournalAge = 7 * 24 * time.Hour
 
-// Journal keeps which receipts a check of contents has found whole, a line for
-// each, so that an interrupted check goes on where it was. A line stands for the
-// receipt to its last byte and for the samples that it described; a receipt that
-// was changed, or describes more since, is read again. It trusts that nobody has
-// changed objects of the same size meanwhile.
+// Journal keeps the cells whose objects a check of contents has found healthy, a line
+// for each, so that an interrupted check continues. A line has the cell's ETag: a cell
+// that was changed is read again. It trusts that nobody has changed objects of the same
+// size meanwhile. A nil Journal keeps nothing.
 type Journal struct {
-	mu   sync.Mutex
 	file *journal.Journal
 	done map[string]bool
 }
@@ -42,56 +37,38 @@ func OpenJournal(path, about string, fresh bool) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{file: file, done: map[string]bool{}}
-	first, rest, _ := strings.Cut(string(text), "\n")
-	began, of, _ := strings.Cut(first, " ")
-	if at, err := time.Parse(time.RFC3339, began); err != nil || fresh || of != about || time.Since(at) > JournalAge ||
-		time.Until(at) > 0 {
+	lines := strings.Split(string(text), "\n")
+	began, of, _ := strings.Cut(lines[0], " ")
+	at, err := time.Parse(time.RFC3339, began)
+	if age := time.Since(at); err != nil || fresh || of != about || age > JournalAge || age < 0 {
 		if err := file.Rewrite(fmt.Appendln(nil, time.Now().UTC().Format(time.RFC3339), about)); err != nil {
 			return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), file.Close())
 		}
 		return j, nil
 	}
-	for line := range strings.Lines(rest) {
-		j.done[strings.TrimSuffix(line, "\n")] = true
+	for _, line := range lines[1:] {
+		j.done[line] = true
 	}
 	return j, nil
 }
 
-// journalEntry stands for a receipt and the samples that it describes.
-func journalEntry(r store.Receipt, live []store.ReceiptSample) string {
-	h := sha256.New()
-	fmt.Fprintln(h, r.ID(), digest(r))
-	for _, s := range live {
-		fmt.Fprintln(h, s.Index)
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
+func journalLine(c *store.Cell) string { return c.Key() + " " + c.ETag() }
 
-func (j *Journal) has(entry string) bool {
-	if j == nil {
-		return false
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.done[entry]
-}
+func (j *Journal) has(c *store.Cell) bool { return j != nil && j.done[journalLine(c)] }
 
-func (j *Journal) add(entry string) error {
+func (j *Journal) add(c *store.Cell) error {
 	if j == nil {
 		return nil
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.done[entry] = true
-	return j.file.Append(fmt.Appendln(nil, entry))
+	return j.file.Append(fmt.Appendln(nil, journalLine(c)))
 }
 
 // Close keeps what was done for the next time, unless the check has finished.
 func (j *Journal) Close(finished bool) error {
-	if j == nil {
+	switch {
+	case j == nil:
 		return nil
-	}
-	if finished {
+	case finished:
 		return j.file.Remove()
 	}
 	return j.file.Close()

@@ -259,8 +259,8 @@ func (l *lab) damage() {
 		}
 	}
 	report := l.check()
-	if report.Whole == (len(report.Damaged) > 0 || len(report.Missing) > 0) {
-		l.t.Errorf("whole is %v: %+v", report.Whole, report)
+	if report.Complete == (len(report.Damaged) > 0 || len(report.Missing) > 0) {
+		l.t.Errorf("complete is %v: %+v", report.Complete, report)
 	}
 	remove, err := Removable(l.t.Context(), l.store, "good", report.plan.Remove)
 	l.must(err)

@@ -3,10 +3,13 @@ package dataset
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,9 +21,9 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Plan is what a check found to be mended. It names objects and receipts; how
+// Plan is what a check found that can be repaired. It names objects and receipts; how
 // they were made is read from the receipts when the plan is carried out, and what
-// has changed since is left alone.
+// has changed since is left alone. Gaps are not in it: they are looked up then.
 type Plan struct {
 	Version    int             `json:"version"`
 	Made       time.Time       `json:"made"`
@@ -32,33 +35,39 @@ type Plan struct {
 	Generators []GeneratorPlan `json:"generators"`
 }
 
-// GeneratorPlan is what is to be mended of one generator.
+// GeneratorPlan is what can be repaired of one generator.
 type GeneratorPlan struct {
-	Name    string       `json:"name"`
-	Missing []task.Range `json:"missing,omitempty"` // has no receipt; looked up again when the plan is carried out
-	Gone    []Ref        `json:"gone,omitempty"`    // receipts with objects that are not there
-	Corrupt []Ref        `json:"corrupt,omitempty"` // receipts with objects that are wrong
-	Replace []int        `json:"replace,omitempty"` // indices whose samples another draw must replace
-	Remove  []string     `json:"remove,omitempty"`  // objects that no receipt names, and receipts that cannot be trusted
+	Name    string   `json:"name"`
+	Gone    []Ref    `json:"gone,omitempty"`    // receipts with objects that are not there
+	Corrupt []Ref    `json:"corrupt,omitempty"` // receipts with objects that are wrong
+	Replace []int    `json:"replace,omitempty"` // indices whose samples another draw must replace
+	Remove  []string `json:"remove,omitempty"`  // objects that no receipt names, and receipts that cannot be trusted
 }
 
 // Ref names a receipt as it was.
 type Ref struct {
-	Key    string `json:"key"`
-	Digest string `json:"digest"`
+	Key    string `json:"key"`    // of its cell
+	Digest string `json:"digest"` // SHA-256 of the receipt, hexadecimal
 }
 
-// Plan returns what the report found to be mended, or nil if there is nothing.
-func (r *Report) Plan(st *store.Store, checked task.Range) *Plan {
-	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: st.Bucket(), Dataset: task.Dataset(st.Dataset().String()),
-		Run: r.Run, Range: checked, Deep: r.Deep}
+// digest is the SHA-256 of a receipt.
+func digest(r store.Receipt) string {
+	text, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // strings, numbers and times of a receipt that was read
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// Plan returns what repairs the generators that are not complete, in a bucket.
+func (r *Report) Plan(bucket string) *Plan {
+	p := &Plan{Version: 1, Made: time.Now().UTC(), Bucket: bucket, Dataset: r.Dataset, Run: r.Run, Range: r.Range,
+		Deep: r.Deep}
 	for _, g := range r.Generators {
-		if !g.Whole {
+		if !g.Complete {
 			p.Generators = append(p.Generators, g.plan)
 		}
-	}
-	if p.Generators == nil {
-		return nil
 	}
 	return p
 }
@@ -67,8 +76,7 @@ func (r *Report) Plan(st *store.Store, checked task.Range) *Plan {
 // there: it would write over objects, or remove some.
 func (p *Plan) Overwrites() bool {
 	return slices.ContainsFunc(p.Generators, func(g GeneratorPlan) bool {
-		return len(g.Corrupt)+len(g.Replace)+
-			len(g.Remove) > 0
+		return len(g.Corrupt)+len(g.Replace)+len(g.Remove) > 0
 	})
 }
 
@@ -150,66 +158,40 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 
 // Removable returns those of the keys to remove that still are what the plan took
 // them for: objects that no receipt names, and cells that cannot be trusted.
-func Removable(ctx context.Context, st *store.Store, generator string, keys []string) ([]string, error) {
-	var removable, objects []string
+func Removable(ctx context.Context, st *store.Store, generator string, list []string) ([]string, error) {
 	d := st.Dataset()
-	places := task.Range{Start: task.MaxIndex} // of the objects
-	for _, key := range keys {
-		if strings.HasPrefix(key, d.SamplesPrefix(generator)) {
-			objects = append(objects, key)
-			if r, ok := placeOf(d, key); ok {
-				places = task.Range{Start: min(places.Start, r.Start), End: max(places.End, r.End)}
-			}
-			continue
-		}
-		if !strings.HasPrefix(key, d.CellsPrefix(generator)) {
+	near := task.Range{Start: task.MaxIndex} // what they are of: the cells of other samples do not name them
+	remove := map[string]bool{}
+	for _, key := range list {
+		if !strings.HasPrefix(key, d.SamplesPrefix(generator)) && !strings.HasPrefix(key, d.CellsPrefix(generator)) {
 			return nil, fmt.Errorf("%s is no object of %s", key, generator)
 		}
-		c, err := st.Cell(ctx, key)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-		case errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(c, d, generator) != "":
-			removable = append(removable, key)
-		case err != nil:
-			return nil, err
+		remove[key] = true
+		of, ok := task.CellRange(key)
+		if !ok {
+			of = placeOf(d, generator, key)
+		}
+		if of.Len() > 0 {
+			near = task.Range{Start: min(near.Start, of.Start), End: max(near.End, of.End)}
 		}
 	}
-	named := map[string]bool{}
-	for _, key := range objects {
-		named[key] = false
-	}
-	near, err := st.CellNames(ctx, generator, places)
+	names, err := st.CellNames(ctx, generator, near)
 	if err != nil {
 		return nil, err
 	}
-	for c, err := range st.Cells(ctx, near) {
+	for c, err := range st.Cells(ctx, names) {
 		if errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(c, d, generator) != "" {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
+		delete(remove, c.Key())
 		for _, r := range c.Receipts {
 			for _, key := range r.Objects() {
-				if _, asked := named[key]; asked {
-					named[key] = true
-				}
+				delete(remove, key)
 			}
 		}
 	}
-	return append(removable, slices.DeleteFunc(objects, func(key string) bool { return named[key] })...), nil
-}
-
-// placeOf returns the indices of samples that a data object may be of.
-func placeOf(d task.Dataset, key string) (task.Range, bool) {
-	if r, ok := d.ShardRange(key); ok {
-		return r, true
-	}
-	// What follows the prefix is generator/sample/file, and a file may lie in folders.
-	if parts := strings.Split(strings.TrimPrefix(key, d.Prefix(task.DataKind)), "/"); len(parts) > 2 {
-		if _, index, ok := parseID(parts[1]); ok {
-			return task.Range{Start: index, End: index + 1}, true
-		}
-	}
-	return task.Range{}, false
+	return slices.Sorted(maps.Keys(remove)), nil
 }

@@ -35,16 +35,23 @@ func (p Pool) String() string {
 // Pool estimates from every draw for the range, those included that were replaced
 // since.
 func (v *View) Pool() Pool {
-	once, twice := 0, 0
-	for _, n := range v.seen {
-		switch n {
-		case 1:
-			once++
-		case 2:
-			twice++
+	times := map[puzzle]int32{}
+	drawn, once, twice := 0, 0, 0
+	for _, c := range v.cells {
+		for _, d := range c.draws {
+			drawn++
+			times[d.puzzle]++
+			switch times[d.puzzle] {
+			case 1:
+				once++
+			case 2:
+				once, twice = once-1, twice+1
+			case 3:
+				twice--
+			}
 		}
 	}
-	return estimate(v.Drawn, len(v.seen), once, twice)
+	return estimate(drawn, len(times), once, twice)
 }
 
 func estimate(drawn, distinct, once, twice int) Pool {

@@ -15,18 +15,18 @@ import (
 const attemptStride = 1000
 
 // Rounds replaces duplicates by further draws: it sends repair tasks for the later
-// ones of equal samples, waits for them, looks again, and so on, until all samples
+// ones of equal samples, waits for them, reads again, and so on, until all samples
 // are distinct or that is shown to be out of reach. It keeps nothing: stopped at
-// any point and started again, it goes on from the receipts.
+// any point and started again, it continues from the receipts.
 type Rounds struct {
-	Run   task.Run // whose range, seed and format the repairs have; its generators are looked at
+	Run   task.Run // whose range, seed and format the repairs have
 	Limit float64  // draws in all that are bearable, as a multiple of the samples wanted
-	Used  int      // highest attempt that a repair task was ever sent with, beyond what receipts tell
+	Used  int      // highest attempt that a repair task was ever sent with, beyond what receipts have
 
-	Look func(ctx context.Context, v *View) error // takes in what has come since
+	Read func(ctx context.Context, v *View) error // takes in what has come since
 	// sends them, a list for each generator of the run, and waits until each is committed or has failed
 	Repair func(ctx context.Context, repairs [][]task.Task) error
-	Say    func(line string)
+	Report func(line string)
 }
 
 // Outcome is where the duplicates of one generator ended.
@@ -38,14 +38,12 @@ type Outcome struct {
 	Duplicates int     `json:"duplicates"`
 	Drawn      int     `json:"drawn"` // samples made in all
 	Rounds     int     `json:"rounds"`
-	Pool       *Pool   `json:"pool,omitempty"` // where there were duplicates
+	Pool       *Pool   `json:"pool,omitempty"` // if there were duplicates
 }
 
 func (o Outcome) String() string {
 	head := fmt.Sprintf("%s: %d of %d samples are distinct, after %d draws", o.Generator, o.Distinct, o.Wanted, o.Drawn)
 	switch o.Verdict {
-	case Distinct:
-		return head
 	case Exhausted:
 		return fmt.Sprintf("%s; it is exhausted: it has %s puzzles", head, o.Pool)
 	case TooCostly:
@@ -57,8 +55,8 @@ func (o Outcome) String() string {
 	return head
 }
 
-// Do makes rounds until nothing is left that further draws would mend, and returns
-// an outcome for each generator of the run.
+// Do makes rounds until no further draws would help, and returns an outcome for each
+// generator of the run.
 func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
 	views := make([]*View, len(r.Run.Generators))
 	outcomes := make([]Outcome, len(r.Run.Generators))
@@ -74,38 +72,14 @@ func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
 			if o.Verdict != GoOn {
 				continue
 			}
-			drawn := v.Drawn
-			if err := r.Look(ctx, v); err != nil {
-				return nil, fmt.Errorf("look at %s: %w", v.Generator, err)
+			if err := r.Read(ctx, v); err != nil {
+				return nil, fmt.Errorf("read receipts of %s: %w", v.Generator, err)
 			}
-			duplicates := v.Duplicates()
-			o.Duplicates, o.Distinct, o.Drawn = len(duplicates), v.Samples()-len(duplicates), v.Drawn
-			if len(duplicates) == 0 {
-				o.Verdict = Distinct
-				continue
+			if indices := r.next(v, o); indices != nil {
+				attempt := NextAttempt(max(v.Attempt, r.Used))
+				used, working = max(used, attempt), true
+				repairs[n] = RepairTasks(r.Run, r.Run.Generators[n], attempt, indices)
 			}
-			pool := v.Pool()
-			o.Pool = &pool
-			if o.Rounds > 0 && v.Drawn == drawn {
-				o.Verdict = Failed
-				continue
-			}
-			verdict, draws := judge(pool, o.Distinct, v.Samples(), int(r.Limit*float64(o.Wanted)))
-			if o.Verdict = verdict; verdict != GoOn {
-				r.Say(o.String())
-				continue
-			}
-			r.Say(fmt.Sprintf("%s: %d duplicates; it has %s puzzles; %.0f draws in all are expected", v.Generator,
-				len(duplicates), pool, math.Ceil(draws)))
-			o.Rounds++
-			working = true
-			attempt := NextAttempt(max(v.Attempt, r.Used))
-			used = max(used, attempt)
-			indices := make([]int, len(duplicates))
-			for i, d := range duplicates {
-				indices[i] = d.Index
-			}
-			repairs[n] = RepairTasks(r.Run, r.Run.Generators[n], attempt, indices)
 		}
 		if !working {
 			return outcomes, nil
@@ -115,6 +89,36 @@ func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
 			return nil, err
 		}
 	}
+}
+
+// next returns the indices whose samples the next round of a generator replaces, none if
+// it has come to its end.
+func (r *Rounds) next(v *View, o *Outcome) (indices []int) {
+	samples, duplicates := v.Duplicates()
+	pool := v.Pool()
+	failed := o.Rounds > 0 && pool.Drawn == o.Drawn
+	o.Duplicates, o.Distinct, o.Drawn = len(duplicates), samples-len(duplicates), pool.Drawn
+	if len(duplicates) == 0 {
+		o.Verdict = Distinct
+		return nil
+	}
+	o.Pool = &pool
+	if failed {
+		o.Verdict = Failed
+		return nil
+	}
+	verdict, draws := judge(pool, o.Distinct, samples, int(r.Limit*float64(o.Wanted)))
+	if o.Verdict = verdict; verdict != GoOn {
+		r.Report(o.String())
+		return nil
+	}
+	r.Report(fmt.Sprintf("%s: %d duplicates; it has %s puzzles; %.0f draws in all are expected", v.Generator,
+		len(duplicates), pool, math.Ceil(draws)))
+	o.Rounds++
+	for _, d := range duplicates {
+		indices = append(indices, d.Index)
+	}
+	return indices
 }
 
 // RepairTasks cuts sorted indices into repair tasks of a generator of a run, no cell in
@@ -138,8 +142,7 @@ func RepairTasks(run task.Run, g task.RunGenerator, attempt int, indices []int) 
 func NextAttempt(used int) int { return (used/attemptStride + 1) * attemptStride }
 
 // UsedAttempt returns the highest attempt of the repair tasks in a run.
-func UsedAttempt(run task.Run) int {
-	used := 0
+func UsedAttempt(run task.Run) (used int) {
 	for _, g := range run.Generators {
 		for _, t := range g.Repairs {
 			if t.Indices != nil {

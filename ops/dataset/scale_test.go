@@ -46,10 +46,10 @@ func (e endless) key(prefix string, n int) (key string, size int, ok bool) {
 	switch {
 	case prefix == task.DefaultDataset.CellsPrefix("g") && n < e.samples/20:
 		return fmt.Sprintf("%s%08d_%08d.json", prefix, 20*n, 20*n+19), 1, true
-	case prefix == task.DefaultDataset.Prefix(task.DataKind)+"g/" && n < e.samples*filesOfEndless:
+	case n < e.samples*filesOfEndless:
 		i := n / filesOfEndless
-		return task.DefaultDataset.FileKey("g", task.SampleID("maze", i), fmt.Sprintf("file_%d.png", n%filesOfEndless)),
-			1000 + i%7, true
+		key = task.DefaultDataset.FileKey("g", task.SampleID("maze", i), fmt.Sprintf("file_%d.png", n%filesOfEndless))
+		return key, 1000 + i%7, strings.HasPrefix(key, prefix)
 	}
 	return "", 0, false
 }
@@ -140,7 +140,7 @@ func TestMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !report.Whole || report.Samples != samples || report.Distinct != samples {
+	if !report.Complete || report.Samples != samples || report.Distinct != samples {
 		t.Errorf("%+v", report)
 	}
 	t.Logf("%d samples: %d MB at most, %.1f s, stages %v", samples, used/1_000_000, time.Since(began).Seconds(), stages)

@@ -1,17 +1,14 @@
 // Package dataset says what is true of the samples in a bucket: which receipt
 // describes each, what is missing, damaged or there twice, and what has to be
-// sent to mend it.
+// sent to repair it.
 package dataset
 
 import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
-	"hash/fnv"
 	"iter"
-	"maps"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -20,108 +17,48 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// View is what the cells of one generator say of a range of indices. It takes about 100
-// bytes for each sample, and 200 for each receipt.
+// View is what the cells of one generator say of a range of indices. It takes about 30
+// bytes for each sample that was made, and 200 for each cell.
 type View struct {
 	Generator string
 	Range     task.Range
-	Drawn     int // samples that were made for the range, those that were replaced since included
 	Attempt   int // highest attempt of a repair
 
-	held  table
-	seen  map[mark]int32    // how often each puzzle was drawn
-	order map[string]int32  // receipts by id, in the order they were added, from 1
-	cells map[string]string // ETags of the cells that were read, by key
+	cells map[string]cell // by key
 }
 
-// mark stands for a fingerprint.
-type mark [16]byte
-
-func markOf(fingerprint string) mark {
-	sum := sha256.Sum256([]byte(fingerprint))
-	return mark(sum[:])
+type cell struct {
+	etag  string
+	draws []draw
 }
 
-// holder is the receipt that describes an index, and what it says of it.
-type holder struct {
-	mark    mark
-	bytes   int64
-	objects uint64 // sum over the hashes of the objects there should be
-	receipt int32  // its place in View.order; 0 for nobody
-	round   int32  // 0 for a chunk, 1 and more for a repair: a later round has the later sample
+// draw is a sample that was made for an index. What a later one replaced is no longer
+// current, but says what the generator can make.
+type draw struct {
+	puzzle  puzzle
+	index   int32
+	round   int32 // 0 of a chunk, 1 and more of a repair: a later round has the later sample
+	current bool
 }
 
-// table keeps a holder for each index, in pages: a map of single ones would take
-// twice the memory.
-type table struct {
-	pages map[int]*page
-	n     int // indices that are held
-}
-
-type page [1024]holder
-
-// get returns the holder of an index, and whether it has one.
-func (t *table) get(index int) (holder, bool) {
-	p := t.pages[index/len(page{})]
-	if p == nil {
-		return holder{}, false
-	}
-	h := p[index%len(page{})]
-	return h, h.receipt > 0
-}
-
-func (t *table) set(index int, h holder) {
-	p := t.pages[index/len(page{})]
-	if p == nil {
-		p = &page{}
-		t.pages[index/len(page{})] = p
-	}
-	at := &p[index%len(page{})]
-	switch was, is := at.receipt > 0, h.receipt > 0; {
-	case is && !was:
-		t.n++
-	case was && !is:
-		t.n--
-	}
-	*at = h
-}
-
-// all returns every index that is held, in order.
-func (t *table) all() iter.Seq2[int, holder] {
-	return func(yield func(int, holder) bool) {
-		for _, n := range slices.Sorted(maps.Keys(t.pages)) {
-			for i, h := range t.pages[n] {
-				if h.receipt > 0 && !yield(n*len(page{})+i, h) {
-					return
-				}
-			}
-		}
-	}
-}
+// puzzle stands for a fingerprint.
+type puzzle [16]byte
 
 // NewView returns a view of nothing yet.
 func NewView(generator string, r task.Range) *View {
-	return &View{Generator: generator, Range: r, held: table{pages: map[int]*page{}}, seen: map[mark]int32{},
-		order: map[string]int32{}, cells: map[string]string{}}
+	return &View{Generator: generator, Range: r, cells: map[string]cell{}}
 }
 
 // Read adds the cells that have changed since the last Read. It fails on one that is
 // damaged: what is counted beside it could be wrong.
 func (v *View) Read(ctx context.Context, st *store.Store) error {
-	all, err := st.CellNames(ctx, v.Generator, v.Range)
+	names, err := st.CellNames(ctx, v.Generator, v.Range)
 	if err != nil {
 		return err
 	}
-	var names []store.CellName
-	for _, n := range all {
-		if v.cells[n.Key] != n.ETag {
-			v.cells[n.Key] = n.ETag
-			names = append(names, n)
-		}
-	}
+	names = slices.DeleteFunc(names, func(n store.CellName) bool { return v.cells[n.Key].etag == n.ETag })
 	for c, err := range st.Cells(ctx, names) {
 		if err != nil {
-			clear(v.cells)
 			return err
 		}
 		v.Add(c)
@@ -129,150 +66,53 @@ func (v *View) Read(ctx context.Context, st *store.Store) error {
 	return nil
 }
 
-// Covered is what is committed of some range: see Coverage.
-type Covered struct {
-	Names  []store.CellName // of all cells that overlap the range
-	Ranges []task.Range     // that are committed, in order
-}
-
-// Coverage finds out what of a generator's range is committed, without reading
-// cells that are complete or empty: one request for each 1,000 cells, and one for each
-// that is partly committed. What known has of such a cell, by its ETag, is not read
-// again; it may be nil.
-func Coverage(ctx context.Context, st *store.Store, generator string, r task.Range,
-	known map[string][]task.Range) (Covered, error) {
-	var c Covered
-	var partial []store.CellName
-	var err error
-	if c.Names, err = st.CellNames(ctx, generator, r); err != nil {
-		return c, err
-	}
-	for _, n := range c.Names {
-		if ranges, ok := known[n.ETag]; ok || n.State == store.Complete {
-			c.Ranges = append(c.Ranges, ranges...)
-			if !ok {
-				c.Ranges = append(c.Ranges, n.Range)
-			}
-		} else if n.State == store.Partial {
-			partial = append(partial, n)
-		}
-	}
-	for cell, err := range st.Cells(ctx, partial) {
-		if err != nil {
-			return c, err
-		}
-		ranges := runs(cell.Committed())
-		if known != nil {
-			known[cell.ETag()] = ranges
-		}
-		c.Ranges = append(c.Ranges, ranges...)
-	}
-	slices.SortFunc(c.Ranges, func(a, b task.Range) int { return a.Start - b.Start })
-	return c, nil
-}
-
-// runs are the ranges that sorted indices make.
-func runs(indices []int) (list []task.Range) {
-	for _, i := range indices {
-		if n := len(list); n > 0 && list[n-1].End == i {
-			list[n-1].End++
-		} else {
-			list = append(list, task.Range{Start: i, End: i + 1})
-		}
-	}
-	return list
-}
-
-// CoverageOf is the coverage of each generator of a run, several at a time.
-func CoverageOf(ctx context.Context, st *store.Store, run task.Run) ([]Covered, error) {
-	list := make([]Covered, len(run.Generators))
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
-	for i, g := range run.Generators {
-		group.Go(func() (err error) {
-			list[i], err = Coverage(ctx, st, g.Name, run.Range(), nil)
-			return err
-		})
-	}
-	return list, group.Wait()
-}
-
 // Add takes a cell in, in place of what it was before.
 func (v *View) Add(c *store.Cell) {
-	v.add(c, func(store.Receipt, store.ReceiptSample) uint64 { return 0 })
-}
-
-// add takes a cell in; objects returns the sum of a sample's.
-func (v *View) add(c *store.Cell, objects func(store.Receipt, store.ReceiptSample) uint64) {
-	within := func(index int) bool { return v.Range.Start <= index && index < v.Range.End }
-	for i := c.Start; i < c.End; i++ {
-		if _, there := v.held.get(i); there {
-			v.held.set(i, holder{})
-		}
-	}
+	draws := make([]draw, 0, c.End-c.Start)
 	for _, r := range c.Receipts {
-		place := v.order[r.ID()]
-		if place == 0 {
-			place = int32(len(v.order) + 1)
-			v.order[r.ID()] = place
-			for _, s := range r.Samples {
-				if within(s.Index) {
-					v.Drawn++
-					v.seen[markOf(s.Fingerprint)]++
-				}
-			}
-		}
 		round := 0
 		if r.Indices != nil {
 			round = 1 + r.FirstAttempt
 			v.Attempt = max(v.Attempt, r.FirstAttempt, r.Attempt)
 		}
-		for _, s := range r.Current {
-			if !within(s.Index) {
-				continue
+		current := r.Current // in the order of all
+		for _, s := range r.Samples {
+			is := len(current) > 0 && current[0].Index == s.Index
+			if is {
+				current = current[1:]
 			}
-			h := holder{mark: markOf(s.Fingerprint), receipt: place, round: int32(round), objects: objects(r, s)}
-			for _, f := range s.Files {
-				h.bytes += f.Size
+			if v.Range.Start <= s.Index && s.Index < v.Range.End {
+				sum := sha256.Sum256([]byte(s.Fingerprint))
+				draws = append(draws, draw{puzzle(sum[:16]), int32(s.Index), int32(round), is})
 			}
-			v.held.set(s.Index, h)
 		}
 	}
+	v.cells[c.Key()] = cell{c.ETag(), draws}
 }
 
-// Samples returns how many indices of the range are committed.
-func (v *View) Samples() int { return v.held.n }
-
-// Bounds returns the first and the last index that is committed, or -1 and -1.
-func (v *View) Bounds() (first, last int) {
-	first, last = -1, -1
-	for i := range v.held.all() {
-		if first < 0 {
-			first = i
+// current are the samples that are committed, without order.
+func (v *View) current() (list []draw) {
+	for _, c := range v.cells {
+		for _, d := range c.draws {
+			if d.current {
+				list = append(list, d)
+			}
 		}
-		last = i
 	}
-	return first, last
-}
-
-// Bytes returns the size of the samples' files.
-func (v *View) Bytes() int64 {
-	var n int64
-	for _, h := range v.held.all() {
-		n += h.bytes
-	}
-	return n
+	return list
 }
 
 // Missing returns the ranges that are not committed.
 func (v *View) Missing() []task.Range {
-	var missing []int
-	for i := v.Range.Start; i < v.Range.End; i++ {
-		if _, there := v.held.get(i); !there {
-			missing = append(missing, i)
+	list := v.current()
+	slices.SortFunc(list, func(a, b draw) int { return int(a.index - b.index) })
+	return Gaps(v.Range, func(yield func(task.Range) bool) {
+		for _, d := range list {
+			if !yield(task.Range{Start: int(d.index), End: int(d.index) + 1}) {
+				return
+			}
 		}
-	}
-	return runs(missing)
+	})
 }
 
 // Duplicate is a sample that is the same puzzle as an earlier one.
@@ -281,74 +121,114 @@ type Duplicate struct {
 	Of    int `json:"of"`
 }
 
-// Duplicates returns the later ones of equal samples, by index. What a repair has
-// made is later than what it was compared with, and of the rest the higher index.
-func (v *View) Duplicates() []Duplicate {
-	type sample struct {
-		round, index int
-		mark         mark
-	}
-	var samples []sample
-	for i, h := range v.held.all() {
-		if v.seen[h.mark] > 1 {
-			samples = append(samples, sample{int(h.round), i, h.mark})
-		}
-	}
-	slices.SortFunc(samples, func(a, b sample) int { return cmp.Or(a.round-b.round, a.index-b.index) })
-	first := make(map[mark]int, len(samples))
-	var list []Duplicate
-	for _, s := range samples {
-		if of, again := first[s.mark]; again {
-			list = append(list, Duplicate{Index: s.index, Of: of})
+// Duplicates returns how many samples are committed, and the later ones of equal
+// samples, by index. What a repair has made is later than what it was compared with,
+// and of the rest the higher index.
+func (v *View) Duplicates() (samples int, list []Duplicate) {
+	all := v.current()
+	slices.SortFunc(all, func(a, b draw) int { return cmp.Or(int(a.round-b.round), int(a.index-b.index)) })
+	first := make(map[puzzle]int32, len(all))
+	for _, d := range all {
+		if of, again := first[d.puzzle]; again {
+			list = append(list, Duplicate{Index: int(d.index), Of: int(of)})
 		} else {
-			first[s.mark] = s.index
+			first[d.puzzle] = d.index
 		}
 	}
 	slices.SortFunc(list, func(a, b Duplicate) int { return a.Index - b.Index })
-	return list
+	return len(all), list
 }
 
-// Alike returns how many receipts describe the very samples that another one does,
-// in the same order, and how many there are. Receipts that describe fewer than two
-// samples are left out, and so are repairs.
-func (v *View) Alike() (alike, receipts int) {
-	type chunk struct {
-		hash    uint64
-		samples int
+// Partial is what is committed of a cell that is partly committed.
+type Partial struct {
+	etag    string
+	indices []int
+}
+
+// Missing returns the ranges of a generator's samples that are not committed, and the
+// names of all cells that overlap the range. It takes one request for each 1,000 cells,
+// and one for each that is partly committed. These are kept in known, by key, and read
+// again only after a change.
+func Missing(ctx context.Context, st *store.Store, generator string, r task.Range,
+	known map[string]Partial) ([]task.Range, []store.CellName, error) {
+	names, err := st.CellNames(ctx, generator, r)
+	if err != nil {
+		return nil, nil, err
 	}
-	chunks := map[int32]chunk{}
-	for _, h := range v.held.all() {
-		if h.round > 0 {
+	var unread []store.CellName
+	for _, n := range names {
+		if n.State == store.Partial && known[n.Key].etag == n.ETag {
 			continue
 		}
-		c := chunks[h.receipt]
-		sum := fnv.New64a()
-		_ = binary.Write(sum, binary.BigEndian, c.hash)
-		_, _ = sum.Write(h.mark[:])
-		chunks[h.receipt] = chunk{sum.Sum64(), c.samples + 1}
-	}
-	same := map[chunk]int{}
-	for _, c := range chunks {
-		if c.samples > 1 {
-			same[c]++
-			receipts++
+		delete(known, n.Key)
+		if n.State == store.Partial {
+			unread = append(unread, n)
 		}
 	}
-	for _, n := range same {
-		if n > 1 {
-			alike += n
+	for c, err := range st.Cells(ctx, unread) {
+		if err != nil {
+			return nil, nil, err
 		}
+		known[c.Key()] = Partial{c.ETag(), c.Committed()}
 	}
-	return alike, receipts
+	return Gaps(r, func(yield func(task.Range) bool) {
+		for _, n := range names {
+			if n.State == store.Complete && !yield(n.Range) {
+				return
+			}
+			for _, i := range known[n.Key].indices {
+				if !yield(task.Range{Start: i, End: i + 1}) {
+					return
+				}
+			}
+		}
+	}), names, nil
+}
+
+// Narrow narrows a run to what of it is not committed.
+func Narrow(ctx context.Context, st *store.Store, run task.Run) (task.Run, error) {
+	run.Missing, run.Generators = true, slices.Clone(run.Generators)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i := range run.Generators {
+		group.Go(func() (err error) {
+			g := &run.Generators[i]
+			g.Missing, _, err = Missing(ctx, st, g.Name, run.Range(), map[string]Partial{})
+			return err
+		})
+	}
+	return run, group.Wait()
+}
+
+// Length is the number of indices in ranges that do not overlap.
+func Length(ranges []task.Range) (n int) {
+	for _, r := range ranges {
+		n += r.Len()
+	}
+	return n
 }
 
 // Spans writes ranges as first-last, for people.
-func Spans(list []task.Range) []string {
-	var texts []string
+func Spans(list []task.Range) (texts []string) {
 	for _, r := range list {
 		texts = append(texts, fmt.Sprintf("%d-%d", r.Start, r.End-1))
 	}
 	return texts
+}
+
+// Gaps returns the parts of a range that others, which come in order, do not cover.
+func Gaps(r task.Range, covered iter.Seq[task.Range]) (list []task.Range) {
+	add := func(end int) {
+		if gap := (task.Range{Start: r.Start, End: min(end, r.End)}); gap.Len() > 0 {
+			list = append(list, gap)
+		}
+	}
+	for c := range covered {
+		add(c.Start)
+		r.Start = max(r.Start, c.End)
+	}
+	add(r.End)
+	return list
 }
 
 // Find returns the receipt that describes a sample, and what it says of it, or

@@ -85,8 +85,7 @@ func Cloud(ctx context.Context, o *ui.Output, f *target.Flags) ([]Finding, error
 	return append(first, second...), err
 }
 
-// outputs looks at what the stack says of itself. target.Find has made sure of
-// what all commands need.
+// outputs checks the stack outputs beyond what all commands need.
 func (d *doctor) outputs(ctx context.Context) (string, error) {
 	var missing []string
 	v := reflect.ValueOf(d.t.Outputs)
@@ -113,7 +112,7 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 var registryPattern = regexp.MustCompile(
 	`^(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^@:]+)`)
 
-// region looks whether all parts of the stack are in its region.
+// region checks that all parts of the stack are in its region.
 func (d *doctor) region(context.Context) (string, error) {
 	for _, part := range []struct{ name, value string }{{"queueArn", d.t.QueueARN}, {"dlqArn", d.t.DLQARN},
 		{"functionArn", d.t.FunctionARN}, {"imageUri", d.t.ImageURI}} {
@@ -164,7 +163,7 @@ func (d *doctor) queue(ctx context.Context) (string, error) {
 	case s.DeadLetter == "":
 		return "", ui.WithHint(errors.New("it has no redrive policy: a task whose worker is killed comes back for ever"), way)
 	case s.DeadLetter != d.t.DLQARN:
-		return "", ui.WithHint(fmt.Errorf("its dead tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN), way)
+		return "", ui.WithHint(fmt.Errorf("its failed tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN), way)
 	}
 	depth, err := d.tasks.Depth(ctx)
 	if err != nil {
@@ -190,7 +189,7 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// SQS counts a dead task's age from when it was first sent.
+	// SQS counts a task's age from when it was first sent.
 	if dead.Retention <= tasks.Retention && d.t.Name != stack.Local {
 		return "", ui.WithHint(fmt.Errorf(
 			"it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it",
@@ -202,7 +201,7 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if depth.Total() > 0 {
-		return fmt.Sprintf("%s: ops%s dlq list", ui.Plural(depth.Total(), "dead task"), d.t.Flags()), nil
+		return fmt.Sprintf("%s: ops%s dlq list", ui.Plural(depth.Total(), "failed task"), d.t.Flags()), nil
 	}
 	return "empty", nil
 }
@@ -286,7 +285,7 @@ func digest(uri string) string { return uri[strings.LastIndex(uri, "@")+1:] }
 var manifests = []string{"application/vnd.docker.distribution.manifest.v2+json",
 	"application/vnd.oci.image.manifest.v1+json"}
 
-// image looks at the image in its repository.
+// image checks the image in its repository.
 func (d *doctor) image(ctx context.Context) (string, error) {
 	m := registryPattern.FindStringSubmatch(d.t.ImageURI)
 	if m == nil {

@@ -84,7 +84,7 @@ func cure(err error) string {
 		}
 	}
 	if _, ok := errors.AsType[net.Error](err); ok || errors.Is(err, context.DeadlineExceeded) {
-		return "look at the network, a proxy, and AWS_ENDPOINT_URL"
+		return "check the network, a proxy, and AWS_ENDPOINT_URL"
 	}
 	return ""
 }

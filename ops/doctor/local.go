@@ -73,8 +73,8 @@ func checkGenerators(f *target.Flags) (string, error) {
 	return fmt.Sprintf("%d in %s", len(list), f.Generators), nil
 }
 
-// checkEnvironments looks at the environments that were made. One that was not
-// is made when it is needed.
+// checkEnvironments checks the environments that exist. Others are made when they are
+// needed.
 func checkEnvironments(f *target.Flags) (string, error) {
 	list, err := inventory.Inventory{Flags: f}.Folder()
 	if err != nil {
@@ -110,7 +110,7 @@ func checkEnvironments(f *target.Flags) (string, error) {
 	return says, nil
 }
 
-// checkDisk looks whether the disk that the local stack writes to, or will, has
+// checkDisk checks that the disk that the local stack writes to, or will, has
 // so many bytes left.
 func checkDisk(dir string, least int64) (string, error) {
 	var room syscall.Statfs_t
@@ -121,7 +121,7 @@ func checkDisk(dir string, least int64) (string, error) {
 		err = syscall.Statfs(at, &room)
 	}
 	if err != nil {
-		return "", fmt.Errorf("look at the disk of %s: %w", dir, err)
+		return "", fmt.Errorf("check the disk of %s: %w", dir, err)
 	}
 	free := int64(room.Bavail) * int64(room.Bsize) //nolint:unconvert // other types on other systems
 	if free < least {

@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -209,8 +210,8 @@ func (d *download) shard(ctx context.Context, r store.Receipt, list []expected) 
 	err := d.store.Stream(ctx, r.Shard.Key, func(from io.Reader, _ store.Object) error {
 		return d.untar(ctx, from, r, missing)
 	})
-	if bad, ok := errors.AsType[*unfit](err); ok {
-		bad.reason += fmt.Sprintf("; %s of it could not be had", ui.Plural(len(missing), "file"))
+	if damage, ok := errors.AsType[dataset.Damage](err); ok {
+		err = &unfit{fmt.Sprintf("%s; %s of it not downloaded", strings.TrimPrefix(damage.Detail, "it "), ui.Plural(len(missing), "file"))}
 	}
 	return d.judge(ctx, name, err)
 }

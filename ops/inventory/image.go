@@ -17,7 +17,7 @@ import (
 // whose environment could not be made in the image nothing is known here: a worker
 // says so.
 func (v Inventory) inImage(t *target.Target) ([]generator.Generator, error) {
-	here, err := generator.Discover(v.Generators)
+	here, err := v.Folder()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

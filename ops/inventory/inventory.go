@@ -1,10 +1,11 @@
-// Package inventory tells which generators a target has, and makes their environments.
+// Package inventory knows which generators a target has, and makes their environments.
 package inventory
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
@@ -20,11 +21,19 @@ type Inventory struct {
 	Say func(format string, args ...any) // to a person: what is left out, how far an environment is
 }
 
-// Folder returns the generators of the folder.
+// Folder returns the generators of the folder, with the flags that were found when
+// their environments were made on this machine.
 func (v Inventory) Folder() ([]generator.Generator, error) {
 	list, err := generator.Discover(v.Generators)
 	if err != nil {
 		return nil, ui.WithHint(err, "run ops in the checkout, or name the folder with --generators-dir")
+	}
+	if index, err := generator.LoadIndex(filepath.Join(v.LocalDir, "generators")); err == nil {
+		for i := range list {
+			if built, err := index.Find(list[i].Name); err == nil && built.Commit == list[i].Commit {
+				list[i].Flags = built.Flags
+			}
+		}
 	}
 	return list, nil
 }
@@ -86,7 +95,7 @@ func (v Inventory) Prepare(ctx context.Context, t *target.Target, chosen ...stri
 	}
 	for _, name := range chosen {
 		if !slices.ContainsFunc(here, func(g generator.Generator) bool { return g.Name == name }) {
-			return here, nil // Choose says so
+			return here, nil // Choose refuses it
 		}
 	}
 	index, err := local.Prepare(ctx, v.LocalDir, v.Generators, chosen, func(line string) { v.Say("%s", line) })
@@ -148,7 +157,7 @@ func (v Inventory) Choose(list []generator.Generator, names []string) ([]generat
 		switch {
 		case g.Problem == "":
 			chosen = append(chosen, g)
-			if !g.Flags.Seed && g.Flags.From != "" { // an image does not tell
+			if !g.Flags.Seed && g.Flags.From != "" { // an image does not have them
 				seedless = append(seedless, name)
 			}
 		case slices.Contains(names, Everything):
@@ -161,7 +170,7 @@ func (v Inventory) Choose(list []generator.Generator, names []string) ([]generat
 		return nil, errors.New("no generator is ready")
 	}
 	if len(seedless) > 0 {
-		v.Say("note: no seed can be given to %s: nothing keeps chunks from coming out alike, and ops verify counts duplicates", ui.Some(seedless, 3))
+		v.Say("note: %s cannot take a seed: chunks may be equal, and ops verify counts duplicates", ui.Some(seedless, 3))
 	}
 	return chosen, nil
 }

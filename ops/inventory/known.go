@@ -53,9 +53,6 @@ func (v Inventory) All() ([]Known, error) {
 		default:
 			k.Environment, k.Lock, k.Python, k.Problem = b.Environment, b.Lock, b.Python, b.Problem
 			k.Ready = b.Problem == ""
-			if f.Flags.From == generator.FromContract && b.Commit == f.Commit {
-				k.Flags = b.Flags
-			}
 		}
 		list = append(list, k)
 	}
@@ -68,7 +65,7 @@ func (v Inventory) All() ([]Known, error) {
 		case e.Repository != "":
 			k.Problem = "not fetched yet"
 		default:
-			continue // it only says what would hold if it were there
+			continue // it only has settings for a generator that is not there
 		}
 		list = append(list, k)
 	}

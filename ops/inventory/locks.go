@@ -106,3 +106,20 @@ func (v Inventory) hereLock(ctx context.Context, hash string) ([]byte, error) {
 	}
 	return nil, context.Cause(ctx)
 }
+
+// LockState is the state of the lock of a generator: kept, stale or missing; "" if it
+// requires nothing.
+func (v Inventory) LockState(g *generator.Generator) (string, error) {
+	hash, err := generator.Locked(v.Generators, g)
+	switch {
+	case err != nil:
+		return "", err
+	case hash != "":
+		return "kept", nil
+	case len(g.Requirements) == 0:
+		return "", nil
+	case generator.Stale(v.Generators, g):
+		return "stale", nil
+	}
+	return "missing", nil
+}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -38,6 +39,13 @@ func readWorld(dir string, d task.Dataset) (*world, error) {
 		if name == other.ManifestKey() || strings.Contains(name, "/"+other.String()+"/") {
 			continue
 		}
+		data, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
+		if err != nil {
+			return nil, err
+		}
+		if name == "locks/"+generator.LockHash(data)+".txt" { // the real generator's
+			continue
+		}
 		isData, isReceipt := strings.HasPrefix(name, d.Prefix(task.DataKind)),
 			strings.HasPrefix(name, d.Prefix(task.ReceiptKind))
 		if !isData && !isReceipt {
@@ -46,10 +54,6 @@ func readWorld(dir string, d task.Dataset) (*world, error) {
 				w.strange = append(w.strange, name)
 			}
 			continue
-		}
-		data, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
-		if err != nil {
-			return nil, err
 		}
 		if isData {
 			w.objects[name] = data

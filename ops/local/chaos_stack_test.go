@@ -24,11 +24,12 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// The generators of the chaos run: two of the project's own, and one that fails
+// The generators of the chaos run: one of the project's own, and one that fails
 // in every way, as its seed says, and writes other bytes each time.
-const moody = "moody"
-
-var realGenerators = []string{"hanoi-task-data-generator", maze}
+const (
+	moody = "moody"
+	hanoi = "hanoi-task-data-generator"
+)
 
 // chaosGenerators is a folder with them and their index, made once.
 var chaosGenerators = sync.OnceValues(func() (root string, err error) {
@@ -42,7 +43,7 @@ var chaosGenerators = sync.OnceValues(func() (root string, err error) {
 		return "", err
 	}
 	ours := filepath.Join("..", "..", "generators")
-	for _, name := range append([]string{"puzzlekit"}, realGenerators...) {
+	for _, name := range []string{"puzzlekit", generator.LocksFolder, hanoi} { // nothing is resolved
 		if err := os.CopyFS(filepath.Join(root, "source", name), os.DirFS(filepath.Join(ours, name))); err != nil {
 			return "", err
 		}
@@ -55,7 +56,7 @@ var chaosGenerators = sync.OnceValues(func() (root string, err error) {
 // opsBinary is the program as users have it, built once.
 var opsBinary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(shared(), "ops")
-	out, err := exec.Command("go", "build", "-o", path, "..").CombinedOutput()
+	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, "..").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build ops: %w: %s", err, out)
 	}

@@ -16,11 +16,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// Limits of a worker in a container, in MB. They are those that the function in
-// the cloud has unless its stack says otherwise.
+// Limits of a worker in a container, in MB: the defaults of the function on AWS.
 const (
-	DefaultMemory = 10240 // Lambda's most
-	DefaultTmp    = 512   // Lambda's least
+	DefaultMemory = 10240 // Lambda's maximum
+	DefaultTmp    = 512   // Lambda's minimum
 )
 
 // Image is a container image of the worker on this machine.
@@ -34,8 +33,8 @@ type Image struct {
 // ErrNoImage says that an image is not on this machine.
 var ErrNoImage = errors.New("it is not on this machine")
 
-// FindImage looks an image up and reads the index of the generators in it, or
-// returns ErrNoImage. It runs the docker command line, and pulls nothing.
+// FindImage finds an image on this machine and reads the index of its generators. Its
+// error is ErrNoImage if the image is not here: nothing is pulled.
 func FindImage(ctx context.Context, ref string) (*Image, error) {
 	out, err := docker(ctx, "image", "inspect", "--format", `{"ID":{{json .Id}},"RepoDigests":{{json .RepoDigests}}}`, ref)
 	if err != nil && strings.Contains(strings.ToLower(err.Error()), "no such image") {
@@ -67,11 +66,12 @@ func FindImage(ctx context.Context, ref string) (*Image, error) {
 	return i, nil
 }
 
-// docker runs the docker command line and returns what it prints.
+// docker runs the docker command line and returns its stdout. An error has the last
+// line of its stderr.
 func docker(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "docker", args...)
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	cmd.WaitDelay = time.Second // what it started may hold its output
 	out, err := cmd.Output()
 	switch {
@@ -80,13 +80,13 @@ func docker(ctx context.Context, args ...string) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 		return nil, fmt.Errorf("docker %s: %s", args[0], lines[len(lines)-1])
 	}
 	return out, nil
 }
 
-// command is what runs a worker of this image with Lambda's limits: a user who is
+// command returns the command that runs a worker of this image with Lambda's limits: a user who is
 // in no passwd, a file system that cannot be written but for a small /tmp, no
 // /dev/shm, and 1,024 open files and processes. Processes are limited by cgroup,
 // because ulimit counts those of all containers of one user.

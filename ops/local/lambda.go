@@ -42,8 +42,8 @@ func (m *mapping) set(on bool) {
 	m.changed = make(chan struct{})
 }
 
-// state is in Lambda's words. It is Disabled once no worker can receive another
-// message; those that have one go on.
+// state returns the state as Lambda names it, and since when. It is Disabled once no
+// worker can receive another message; those that have one continue.
 func (m *mapping) state() (state string, since time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -21,7 +21,7 @@ os.chdir(work)
 os.execv(sys.executable, [sys.executable, *argv])
 `
 
-// LocksDir is where the locks of generators lie that have none in their folder.
+// LocksDir returns the folder of the locks of generators that have none in their own folder.
 func LocksDir(dir string) string { return filepath.Join(generatorsDir(dir), generator.LocksFolder) }
 
 // Remake makes the environment that a generator had, as generator.Builder does.

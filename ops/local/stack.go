@@ -10,30 +10,19 @@ package local
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -57,9 +46,9 @@ const (
 	retention         = 14 * 24 * time.Hour
 )
 
-// Config says how to run the local stack.
+// Config configures the local stack.
 type Config struct {
-	Dir        string           // where everything is kept
+	Dir        string           // holds everything
 	Workers    int              // worker processes; 0 is one per CPU
 	Visibility time.Duration    // of the task queue
 	Timeout    time.Duration    // of one invocation
@@ -67,10 +56,10 @@ type Config struct {
 	Image      *Image           // whose workers are to run, in containers; nil for processes of this program
 	Memory     int              // MB of such a container; 0 is DefaultMemory
 	Tmp        int              // MB of its /tmp; 0 is DefaultTmp
-	Say        func(msg string) // is told what a person may want to know; may be nil
+	Say        func(msg string) // reports progress to a person; may be nil
 
-	front  func(o stack.Outputs) stack.Outputs // tests put proxies in front of the endpoints that workers see
-	behind func(worker int) time.Duration      // tests set a worker's clock back, as seen from here
+	front  func(o stack.Outputs) stack.Outputs // for tests: the endpoints that workers see, behind proxies
+	behind func(worker int) time.Duration      // for tests: how far a worker's clock is behind
 
 	dockerLimit time.Duration // for tests; default dockerLimit
 	retryDelays string        // for tests: stack.EnvRetryDelays; default this process's own
@@ -94,29 +83,16 @@ type Stack struct {
 	down    sync.Once
 }
 
-// Folders and files below the stack's folder.
-func objectsDir(dir string) string    { return filepath.Join(dir, "s3") }
-func generatorsDir(dir string) string { return filepath.Join(dir, "generators") }
-func outputsFile(dir string) string   { return filepath.Join(dir, "outputs.json") }
-
-// BucketDir is where the objects of the local stack lie as plain files.
-func BucketDir(dir string) string { return filepath.Join(objectsDir(dir), Bucket) }
-
-// SamplesDir is where the samples of a dataset in the local stack lie as plain files.
-func SamplesDir(dir string, d task.Dataset) string {
-	return filepath.Join(BucketDir(dir), filepath.FromSlash(d.Prefix(task.DataKind)))
-}
-
-// Prepare finds the generators and makes the environments that those of these
-// names need, or all.
+// Prepare finds the generators below a folder and makes the environments of those
+// named, or of all if names is nil.
 func Prepare(ctx context.Context, dir, generators string, names []string, progress func(string)) (*generator.Index,
 	error) {
 	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Names: names, Progress: progress}
 	return b.Build(ctx)
 }
 
-// Up starts the local stack. What was in flight when the last one ended, however
-// it did, is given back to the queue at once.
+// Up starts the local stack. Messages that were in flight when the last one ended,
+// however it ended, are visible again at once.
 func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 		return nil, err
@@ -152,8 +128,8 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err := s.serveObjects(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	// Before anybody is served: what a client has just received must not be taken
-	// for the last stack's.
+	// Before the first client is served: what it receives must not be returned as if the
+	// last stack had received it.
 	if err := s.recover(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -171,174 +147,8 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	return s, nil
 }
 
-// lockDir makes sure that no other stack, and no process of one, uses the
-// folder. Workers and gateway inherit the lock, so it is free only when the last
-// of them is gone; those of a stack that was killed end within moments.
-func lockDir(ctx context.Context, dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	patience := time.Now().Add(10 * time.Second)
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			break
-		}
-		pid := readPID(f)
-		if pid > 0 && syscall.Kill(pid, 0) == nil || time.Now().After(patience) {
-			f.Close()
-			return nil, fmt.Errorf("a local stack is up in %s already (process %d)", dir, pid)
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid()))); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-func writeAt(f *os.File, text string) error {
-	_, err := f.WriteAt([]byte(text), 0)
-	return err
-}
-
-func readPID(f *os.File) int {
-	text := make([]byte, 20)
-	n, _ := f.ReadAt(text, 0)
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
-	return pid
-}
-
-// listen takes the port of the last time if it is free, so that what programs
-// were told of the stack stays true.
-func (s *Stack) listen(last string) (net.Listener, error) {
-	if address, ok := strings.CutPrefix(last, "http://"); ok {
-		if l, err := net.Listen("tcp", address); err == nil {
-			return l, nil
-		}
-	}
-	return net.Listen("tcp", "127.0.0.1:0")
-}
-
-// openQueue opens the queues, and the port where they are to be served.
-func (s *Stack) openQueue() (_ net.Listener, err error) {
-	before, _ := readOutputs(s.config.Dir)
-	l, err := s.listen(before.SQSEndpoint)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			l.Close()
-		}
-	}()
-	url := "http://" + l.Addr().String()
-	s.queue, err = sqsserver.Open(filepath.Join(s.config.Dir, "queue"), sqsserver.Options{BaseURL: url, Region: region,
-		AccountID: accountID})
-	if err != nil {
-		return nil, err
-	}
-	dlq, err := s.queue.CreateQueue(sqsserver.Queue{Name: dlqQueue, Retention: retention})
-	if err != nil {
-		return nil, err
-	}
-	tasks, err := s.queue.CreateQueue(sqsserver.Queue{Name: tasksQueue, Visibility: s.config.Visibility,
-		Retention: retention, DeadLetter: dlqQueue, MaxReceives: maxReceives})
-	if err != nil {
-		return nil, err
-	}
-	arn := "arn:aws:sqs:" + region + ":" + accountID + ":"
-	s.outputs = stack.Outputs{
-		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
-		FunctionName: functionName, FunctionARN: "arn:aws:lambda:" + region + ":" + accountID + ":function:" + functionName,
-		EventSourceMappingID: mappingID, Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
-		DataPrefix: task.DefaultDataset.Prefix(task.DataKind),
-		Endpoints: stack.Endpoints{SQSEndpoint: url, LambdaEndpoint: url, S3Endpoint: before.S3Endpoint,
-			AccessKeyID: accessKey, SecretAccessKey: secretKey, Workers: s.config.Workers},
-	}
-	if image := s.config.Image; image != nil {
-		s.outputs.ImageURI, s.outputs.MemoryMB, s.outputs.Generators = image.URI, s.config.Memory, map[string]string{}
-		for _, g := range image.Generators {
-			s.outputs.Generators[g.Name] = g.Commit
-		}
-	}
-	return l, nil
-}
-
-func (s *Stack) serveObjects(ctx context.Context) error {
-	log, err := openLog(s.config.Dir, "s3")
-	if err != nil {
-		return err
-	}
-	start := func(address string) (*s3server.Server, error) {
-		return s3server.Start(ctx, s3server.Config{
-			Dir: objectsDir(s.config.Dir), Meta: filepath.Join(s.config.Dir, "object-metadata"), Address: address,
-			Bucket: Bucket,
-			Region: region, AccessKey: accessKey, SecretKey: secretKey, Inherit: s.lock,
-		}, log)
-	}
-	last, _ := strings.CutPrefix(s.outputs.S3Endpoint, "http://")
-	if last != "" {
-		s.s3, err = start(last)
-	}
-	if last == "" || err != nil {
-		for range 5 { // a port that is free when it is looked for may be taken when the gateway wants it
-			if s.s3, err = start("127.0.0.1:0"); err == nil || ctx.Err() != nil {
-				break
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-	s.outputs.S3Endpoint = s.s3.URL()
-	s.store = store.New(s3.NewFromConfig(AWSConfig(s.outputs), store.ClientOptions), Bucket)
-	go func() {
-		<-s.s3.Done()
-		s.fail(s.s3.Err())
-	}()
-	return nil
-}
-
-// AWSConfig is the configuration of a client of the local stack: its endpoints
-// and placeholder credentials, never the user's.
-func AWSConfig(o stack.Outputs) aws.Config {
-	return aws.Config{
-		Region: o.Region, Credentials: credentials.NewStaticCredentialsProvider(o.AccessKeyID, o.SecretAccessKey, ""),
-		ConfigSources: []any{endpoints{o}}, HTTPClient: store.HTTPClient(nil), Retryer: store.LimitedRetries,
-	}
-}
-
-// endpoints tells the SDK's clients where each service is.
-type endpoints struct{ stack.Outputs }
-
-// GetServiceBaseEndpoint implements what the SDK asks of its shared configuration.
-func (e endpoints) GetServiceBaseEndpoint(_ context.Context, id string) (string, bool, error) {
-	switch id {
-	case "SQS":
-		return e.SQSEndpoint, true, nil
-	case "Lambda":
-		return e.LambdaEndpoint, true, nil
-	case "S3":
-		return e.S3Endpoint, true, nil
-	}
-	return "", false, nil
-}
-
-// GetIgnoreConfiguredEndpoints implements what the SDK asks of its shared configuration.
-func (endpoints) GetIgnoreConfiguredEndpoints(context.Context) (bool, bool, error) {
-	return false, true, nil
-}
-
-// recover gives back what the last stack had in flight. None of its workers is
-// alive, for we hold the lock; so nobody holds a cell.
+// recover returns messages and cells that the last stack had in flight. This stack has
+// the lock, so none of the last one's workers is alive.
 func (s *Stack) recover(ctx context.Context) error {
 	for _, name := range []string{tasksQueue, dlqQueue} {
 		for _, d := range s.queue.InFlight(name) {
@@ -355,7 +165,7 @@ func (s *Stack) recover(ctx context.Context) error {
 	return nil
 }
 
-// releaseCells gives up the cells that the worker of a delivery held.
+// releaseCells ends the holds that the worker of a delivery has on cells.
 func (s *Stack) releaseCells(ctx context.Context, d *sqsserver.Delivery, requestID string) error {
 	t, err := task.Parse([]byte(d.Body), d.MessageID)
 	if err != nil {
@@ -375,52 +185,7 @@ func (s *Stack) releaseCells(ctx context.Context, d *sqsserver.Delivery, request
 	return nil
 }
 
-func (s *Stack) writeOutputs() error {
-	text, err := json.MarshalIndent(s.outputs, "", "  ")
-	if err != nil {
-		return err
-	}
-	return atomicfile.Write(outputsFile(s.config.Dir), append(text, '\n'))
-}
-
-func readOutputs(dir string) (stack.Outputs, error) {
-	text, err := os.ReadFile(outputsFile(dir))
-	if err != nil {
-		return stack.Outputs{}, err
-	}
-	return stack.Parse(text)
-}
-
-// ErrDown says that there is no local stack running.
-var ErrDown = errors.New("the local stack is not up")
-
-// Outputs returns the stack outputs of the local stack that runs in a folder, or
-// ErrDown.
-func Outputs(dir string) (stack.Outputs, error) {
-	if _, err := PID(dir); err != nil {
-		return stack.Outputs{}, err
-	}
-	o, err := readOutputs(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return o, fmt.Errorf("%w in %s", ErrDown, dir)
-	}
-	return o, err
-}
-
-// PID returns the process of the stack that runs in a folder, or ErrDown.
-func PID(dir string) (int, error) {
-	f, err := os.Open(filepath.Join(dir, "lock"))
-	if err != nil {
-		return 0, fmt.Errorf("%w in %s", ErrDown, dir)
-	}
-	defer f.Close()
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
-		return 0, fmt.Errorf("%w in %s", ErrDown, dir)
-	}
-	return readPID(f), nil
-}
-
-// Outputs returns the stack outputs.
+// Outputs returns the outputs of the stack, as Outputs(dir) reads them.
 func (s *Stack) Outputs() stack.Outputs { return s.outputs }
 
 // Idle reports whether the task queue is empty and no worker is at work.
@@ -429,9 +194,9 @@ func (s *Stack) Idle() bool {
 	return visible+inFlight+delayed == 0
 }
 
-// Settle waits until the stack is idle, for some seconds at most. What a task
-// asked for may be committed, and the task not acknowledged yet: the next start
-// would find it in the queue.
+// Settle waits until the stack is idle, for 10 s at most. A task whose samples are
+// committed may not be acknowledged yet, and would be delivered again after the next
+// start.
 func (s *Stack) Settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -457,8 +222,8 @@ func (s *Stack) say(format string, args ...any) {
 	}
 }
 
-// Wait returns when ctx ends, with nil, or when a part of the stack fails for
-// good, with why.
+// Wait returns nil when ctx ends, or the error of a part of the stack that failed for
+// good.
 func (s *Stack) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -491,19 +256,4 @@ func (s *Stack) Down() error {
 		}
 	})
 	return err
-}
-
-// openLog opens a log file below the stack's folder for appending. One that has
-// grown past 16 MiB is kept as .old.
-func openLog(dir, name string) (*os.File, error) {
-	path := filepath.Join(dir, "logs", name+".log")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	if info, err := os.Stat(path); err == nil && info.Size() > 16<<20 {
-		if err := os.Rename(path, path+".old"); err != nil {
-			return nil, err
-		}
-	}
-	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 }

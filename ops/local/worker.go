@@ -27,15 +27,15 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// workerVariable tells a process that it is to be a worker of the local stack.
+// workerVariable makes a process a worker of the local stack.
 const workerVariable = "VM_DATASET_WORKER"
 
 // lockDescriptor is where a worker inherits the stack's lock.
 const lockDescriptor = 3
 
-// Main turns this process into whatever part of the local stack it was started
-// as, and does not return then: a worker, the S3 gateway, or the sandbox of a
-// generator. Every program that calls Up must call it first.
+// Main runs the part of the local stack that this process was started as (a worker,
+// the S3 gateway, or the sandbox of a generator) and does not return then. Every
+// program that calls Up must call it first.
 func Main() {
 	generator.Main()
 	s3server.Main()
@@ -49,8 +49,8 @@ func Main() {
 	os.Exit(1)
 }
 
-// instance is one worker process after the other, and the Lambda runtime API
-// that they ask for work.
+// instance runs one worker process after the other and serves them the Lambda
+// runtime API, from which they get their work.
 // https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 type instance struct {
 	stack   *Stack
@@ -107,7 +107,7 @@ func (w *instance) serveNext(rw http.ResponseWriter, r *http.Request) {
 	case inv := <-w.next:
 		h := rw.Header()
 		h.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
-		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(w.told(inv.deadline).UnixMilli(), 10))
+		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(w.deadline(inv).UnixMilli(), 10))
 		h.Set("Lambda-Runtime-Invoked-Function-Arn", w.stack.outputs.FunctionARN)
 		h.Set("Content-Type", "application/json")
 		_, _ = rw.Write(inv.payload)
@@ -115,13 +115,12 @@ func (w *instance) serveNext(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// told is the deadline as the worker is told it. To a worker whose clock is
-// behind, a moment looks as much later.
-func (w *instance) told(deadline time.Time) time.Time {
+// deadline returns the deadline of an invocation by the worker's clock.
+func (w *instance) deadline(inv *invocation) time.Time {
 	if behind := w.stack.config.behind; behind != nil {
-		return deadline.Add(behind(w.number))
+		return inv.deadline.Add(behind(w.number))
 	}
-	return deadline
+	return inv.deadline
 }
 
 func (w *instance) serveAnswer(rw http.ResponseWriter, r *http.Request, failed bool) {
@@ -145,16 +144,16 @@ type process struct {
 	cmd       *exec.Cmd
 	container string // its name, or ""
 	began     time.Time
-	asked     bool // for work, once
+	asked     bool // it has asked for work
 	alive     io.Closer
 	done      chan struct{}
 }
 
-// end ends a process. Docker gets some time to end a container, twice: to take the
-// order, and to be through with it. After that its client is killed, and the
-// container, whose standard input is closed by then, is left to end by itself.
+// end ends a process. Docker has dockerLimit to answer "docker kill", and as long
+// to end the container. Then its client is killed; the container ends by itself,
+// because its standard input is closed.
 func (w *instance) end(p *process) {
-	_ = p.alive.Close() // a container that is only being made ends by this
+	_ = p.alive.Close() // this also ends a container that is still being created
 	select {
 	case <-p.done:
 		return
@@ -179,8 +178,8 @@ func (w *instance) end(p *process) {
 	<-p.done
 }
 
-// dockerLimit is for how long Docker is waited for. A kill takes it a tenth of a
-// second; one that takes 10 s has a daemon that hangs.
+// dockerLimit is how long to wait for Docker. A kill takes a tenth of a second: a
+// daemon that takes 10 s hangs.
 const dockerLimit = 10 * time.Second
 
 func (w *instance) start() (*process, error) {
@@ -250,14 +249,14 @@ func (w *instance) command(env []string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// maxQuickDeaths is how many times in a row a worker may end before it asked for
-// work: then it never will.
-const maxQuickDeaths = 5
+// maxFailedStarts is how often in a row a worker may exit before it asks for work;
+// then the stack fails.
+const maxFailedStarts = 5
 
-// loop keeps a worker process running and gives it one message at a time.
+// loop keeps a worker process running and gives it one message at a time, until ctx ends.
 func (w *instance) loop(ctx context.Context) {
-	for deaths := 0; ctx.Err() == nil; deaths++ {
-		if deaths == maxQuickDeaths {
+	for failedStarts := 0; ctx.Err() == nil; failedStarts++ {
+		if failedStarts == maxFailedStarts {
 			w.stack.fail(fmt.Errorf("worker %d ends as soon as it is started: see %s", w.number,
 				filepath.Join(w.stack.config.Dir, "logs", fmt.Sprintf("worker-%d.log", w.number))))
 			return
@@ -269,8 +268,8 @@ func (w *instance) loop(ctx context.Context) {
 		}
 		for w.serveOne(ctx, p) {
 		}
-		if p.asked { // whatever ended it later, it can start
-			deaths = -1
+		if p.asked { // it can start, whatever ended it later
+			failedStarts = -1
 		}
 		w.end(p)
 		w.setReady(false)
@@ -288,8 +287,8 @@ func (w *instance) setReady(ready bool) {
 	}
 }
 
-// serveOne waits until the process is idle, takes a message and sees it through.
-// It reports whether the process can be given another one.
+// serveOne waits until the process is idle and gives it a message. It returns when
+// the message is done, and reports whether the process can take another one.
 func (w *instance) serveOne(ctx context.Context, p *process) bool {
 	select {
 	case <-w.idle:
@@ -347,12 +346,12 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 	defer timeout.Stop()
 	select {
 	case a := <-inv.answer:
-		w.settle(d, a)
+		w.acknowledge(d, a)
 		return true
 	case <-p.done:
 		select {
 		case a := <-inv.answer: // it answered before it ended
-			w.settle(d, a)
+			w.acknowledge(d, a)
 		default:
 			w.stack.say("worker %d was killed: its task is delivered again", w.number)
 			w.giveBack(d, inv, true)
@@ -371,10 +370,10 @@ func (w *instance) serveOne(ctx context.Context, p *process) bool {
 	}
 }
 
-// settle does with a message what Lambda's event source mapping does: it deletes
-// one that succeeded, and leaves one that failed to its visibility timeout,
-// which the worker may have changed.
-func (w *instance) settle(d *sqsserver.Delivery, a answer) {
+// acknowledge treats a message as Lambda's event source mapping does: one that
+// succeeded is deleted, one that failed is delivered again after its visibility
+// timeout, which the worker may have changed.
+func (w *instance) acknowledge(d *sqsserver.Delivery, a answer) {
 	var response events.SQSEventResponse
 	if a.failed || json.Unmarshal(a.body, &response) != nil {
 		return
@@ -389,8 +388,8 @@ func (w *instance) settle(d *sqsserver.Delivery, a answer) {
 	}
 }
 
-// giveBack returns the message of a dead worker, and the cells it held, at once. A
-// worker that the stack stopped itself is not held against the message.
+// giveBack returns the message of a dead worker, and the cells it held, at once. The
+// receive does not count if the stack itself stopped the worker.
 func (w *instance) giveBack(d *sqsserver.Delivery, inv *invocation, counts bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

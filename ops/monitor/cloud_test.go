@@ -3,9 +3,12 @@ package monitor
 import (
 	"context"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,8 +31,17 @@ func TestMain(m *testing.M) {
 
 // cloud is what a monitor polls: a queue with its DLQ, and a bucket.
 type cloud struct {
-	store *store.Store
-	queue *queue.Client
+	store     *store.Store
+	queue     *queue.Client
+	cellReads atomic.Int64
+}
+
+// Do is the store's way to the bucket.
+func (c *cloud) Do(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".json") && strings.Contains(r.URL.Path, task.ReceiptKind) {
+		c.cellReads.Add(1)
+	}
+	return http.DefaultClient.Do(r)
 }
 
 func newCloud(t *testing.T) *cloud {
@@ -56,11 +68,10 @@ func newCloud(t *testing.T) *cloud {
 	must(t, err)
 	t.Cleanup(func() { _ = objects.Close() })
 	key := credentials.NewStaticCredentialsProvider("key", "secret", "")
-	return &cloud{
-		queue: queue.New(sqs.New(sqs.Options{Region: region, BaseEndpoint: &url, Credentials: key}), tasks, dead),
-		store: store.New(s3.New(s3.Options{Region: region, BaseEndpoint: aws.String(objects.URL()), Credentials: key},
-			store.ClientOptions), bucket),
-	}
+	c := &cloud{queue: queue.New(sqs.New(sqs.Options{Region: region, BaseEndpoint: &url, Credentials: key}), tasks, dead)}
+	c.store = store.New(s3.New(s3.Options{Region: region, BaseEndpoint: aws.String(objects.URL()), Credentials: key,
+		HTTPClient: c}, store.ClientOptions), bucket)
+	return c
 }
 
 // commitReceipt commits a receipt, as a worker does, whose objects nobody asks for.

@@ -18,14 +18,21 @@ import (
 // clocks is how far the clocks of the store and of who submitted a run may differ.
 const clocks = time.Hour
 
-// countFailures counts the failure reports of the run by cause. Listing goes generator
-// by generator side by side; then new reports are read, as many as a look reads, of
-// those that can be the run's. What is whole brings no more of them.
+// How many failure reports are read in one poll, which takes a second with S3 and a
+// fiftieth of a cent, and of one run, which bounds the memory of a watch.
+const (
+	readPerPoll = 512
+	readPerRun  = 20_000
+)
+
+// countFailures counts the failure reports of the run by cause. It lists the generators
+// side by side, but for those that are complete, which get no more reports; then it reads
+// new reports that can be the run's.
 func (m *Monitor) countFailures(ctx context.Context, p *Progress) error {
 	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(looks)
-	for i, g := range m.run.Generators {
-		if m.whole[g.Name] && m.reported[i] != nil {
+	group.SetLimit(parallel)
+	for _, g := range m.generators {
+		if g.complete && g.reported != nil {
 			continue
 		}
 		group.Go(func() error {
@@ -38,19 +45,22 @@ func (m *Monitor) countFailures(ctx context.Context, p *Progress) error {
 					keys = append(keys, o.Key)
 				}
 			}
-			m.reported[i] = keys
+			g.reported = keys
 			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	keys := slices.Concat(m.reported...)
+	var keys []string
+	for _, g := range m.generators {
+		keys = append(keys, g.reported...)
+	}
 	unread := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, known := m.reports[key]; return known })
-	unread = unread[:min(len(unread), readPerLook, max(0, readPerRun-len(m.reports)))]
+	unread = unread[:min(len(unread), readPerPoll, max(0, readPerRun-len(m.reports)))]
 	causes := make([]task.Cause, len(unread))
 	group, limited = errgroup.WithContext(ctx)
-	group.SetLimit(looks)
+	group.SetLimit(parallel)
 	for i, key := range unread {
 		group.Go(func() error {
 			f, err := m.store.Failure(limited, key)

@@ -14,24 +14,31 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Monitor looks at a run again and again. A generator that is whole is not
-// listed again, of others only where there were gaps; and a failure report is
-// read once.
+// Monitor polls a run. A generator that is complete is not listed again, others only
+// where there were gaps; and a failure report is read once.
 type Monitor struct {
-	store    *store.Store
-	queue    *queue.Client
-	run      task.Run
-	open     [][]task.Range // by place of the generator: where receipts are missing, in order
-	whole    map[string]bool
-	reports  map[string]task.Cause // by key; "" for one of another run
-	reported [][]string            // their keys, by place of the generator, as they were listed
-	past     []observation
-	repaired []repaired                // by place of the generator
-	partial  []map[string][]task.Range // what cells have that are committed in part, by ETag; by place of the generator
-	failing  time.Time                 // since when looks fail; zero while they succeed
-	partly   bool                      // the last look did not list everything
-	costs    *costs                    // nil where nobody asks for them
-	idle     *queue.Idle
+	store      *store.Store
+	queue      *queue.Client
+	run        task.Run
+	generators []*generator          // by place in the run
+	reports    map[string]task.Cause // by key; "" for one of another run
+	past       []observation
+	failing    time.Time // since when polls fail; zero while they succeed
+	partly     bool      // the last poll did not list everything
+	costs      *costs    // nil if nobody asks for them
+	idle       *queue.Idle
+}
+
+// generator is what was seen of one generator of the run.
+type generator struct {
+	task.RunGenerator
+	open     []task.Range // where receipts are missing, in order
+	complete bool
+	reported []string // keys of failure reports, as they were listed; nil before
+	repaired repaired
+	partial  map[string]dataset.Partial // cells that are partly committed
+	names    []store.CellName           // of the cells that the last poll listed
+	fresh    int                        // samples that were committed within the window, for the rate
 }
 
 type observation struct {
@@ -39,22 +46,22 @@ type observation struct {
 	committed int
 }
 
-// looks is how many requests a look has in flight.
-const looks = 16
+// parallel is how many requests a poll has in flight.
+const parallel = 16
 
-// peeked is how many messages of the DLQ are looked at for the oldest.
+// peeked is how many messages of the DLQ are read for the oldest.
 const peeked = 10
 
-// window is how far back the rate looks.
+// window is how far back the rate goes.
 const window = 2 * time.Minute
 
-// patience is how long a watch goes on while looks fail. A run takes hours, and
+// patience is how long a watch continues while polls fail. A run takes hours, and
 // neither a network that is away for a moment nor a local stack that is killed
 // and started again is the end of it.
 const patience = 3 * time.Minute
 
-// forgives reports whether a watch goes on after a look that failed. The first
-// one may not fail: then more is wrong than a moment mends.
+// forgives reports whether a watch continues after a poll that failed. The first
+// one may not fail: then more is wrong than a moment repairs.
 func (m *Monitor) forgives(ctx context.Context) bool {
 	if len(m.past) == 0 || ctx.Err() != nil {
 		return false
@@ -67,12 +74,10 @@ func (m *Monitor) forgives(ctx context.Context) bool {
 
 // New returns a monitor of a run that has not polled yet.
 func New(st *store.Store, q *queue.Client, run task.Run) *Monitor {
-	m := &Monitor{store: st, queue: q, run: run, whole: map[string]bool{}, reports: map[string]task.Cause{},
-		reported: make([][]string, len(run.Generators)), idle: q.NewIdle()}
-	for range run.Generators {
-		m.open = append(m.open, []task.Range{run.Range()})
-		m.repaired = append(m.repaired, repaired{})
-		m.partial = append(m.partial, map[string][]task.Range{})
+	m := &Monitor{store: st, queue: q, run: run, reports: map[string]task.Cause{}, idle: q.NewIdle()}
+	for _, g := range run.Generators {
+		m.generators = append(m.generators, &generator{RunGenerator: g, open: []task.Range{run.Range()},
+			repaired: repaired{}, partial: map[string]dataset.Partial{}})
 	}
 	return m
 }
@@ -81,52 +86,28 @@ func New(st *store.Store, q *queue.Client, run task.Run) *Monitor {
 func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)),
 		Failures: map[task.Cause]int{}}
-	toRead := make([][]store.CellName, len(m.run.Generators)) // for the cost
-	fresh := make([]int, len(m.run.Generators))               // samples, for the rate
 	since := p.Time.Add(-window)
 	if m.run.Created.After(since) {
 		since = m.run.Created
 	}
 	m.partly = false
 	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(looks)
-	for i, g := range m.run.Generators {
-		m.partly = m.partly || m.whole[g.Name] || len(m.repaired[i]) > 0 ||
-			!slices.Equal(m.open[i], []task.Range{m.run.Range()})
+	group.SetLimit(parallel)
+	for i, g := range m.generators {
+		m.partly = m.partly || g.complete || len(g.repaired) > 0 || !slices.Equal(g.open, []task.Range{m.run.Range()})
 		expected := m.run.Samples
-		if expected == 0 { // it repairs, and that is all
+		if expected == 0 { // the run only repairs
 			for _, t := range g.Repairs {
 				expected += t.Count()
 			}
 		}
 		p.Generators[i] = GeneratorProgress{g.Name, expected, expected}
-		if m.whole[g.Name] {
+		if g.fresh = 0; g.complete {
 			continue
 		}
 		group.Go(func() error {
-			var names []store.CellName
-			covered := dataset.Gaps(m.run.Range(), m.open[i]) // seen before
-			for _, stretch := range m.stretches(i) {
-				there, err := dataset.Coverage(limited, m.store, g.Name, stretch, m.partial[i])
-				if err != nil {
-					return err
-				}
-				names = append(names, there.Names...)
-				covered = append(covered, there.Ranges...)
-			}
-			if m.costs != nil {
-				toRead[i] = m.costs.choose(i, names, m.run)
-			}
-			for _, n := range names {
-				if n.State == store.Complete && !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
-					fresh[i] += task.Range{Start: max(n.Range.Start, m.run.Range().Start),
-						End: min(n.Range.End, m.run.Range().End)}.Len()
-				}
-			}
-			left, err := m.repaired[i].left(limited, m.store, g.Repairs, names)
-			open := dataset.Gaps(m.run.Range(), covered)
-			p.Generators[i].Committed = max(0, expected-dataset.Length(open)-left)
-			m.open[i] = open
+			left, err := m.list(limited, g, since)
+			p.Generators[i].Committed = max(0, expected-left)
 			return err
 		})
 	}
@@ -136,13 +117,13 @@ func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if err := m.countFailures(ctx, p); err != nil { // before it is noted what is whole now
+	if err := m.countFailures(ctx, p); err != nil { // before it is noted what is complete now
 		return nil, err
 	}
-	for _, g := range p.Generators {
+	for i, g := range p.Generators {
 		p.Committed += g.Committed
 		p.Expected += g.Expected
-		m.whole[g.Name] = g.Committed == g.Expected
+		m.generators[i].complete = g.Committed == g.Expected
 	}
 	if p.DLQ = dlq.Total(); p.DLQ > 0 {
 		oldest, err := m.queue.DLQ(ctx, peeked)
@@ -153,26 +134,51 @@ func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 			p.DLQOldest = max(p.DLQOldest, p.Time.Sub(message.Sent).Seconds())
 		}
 	}
-	if m.costs != nil {
-		var err error
-		if p.Cost, err = m.costs.poll(ctx, m.store, slices.Concat(toRead...), p); err != nil {
-			return nil, err
-		}
-	}
-	m.rate(p, fresh, since)
+	m.rate(p, since)
 	m.failing = time.Time{}
 	return p, nil
 }
 
+// list lists the cells of a generator that may have changed, and returns how many
+// samples are left, those counted that are to be repaired.
+func (m *Monitor) list(ctx context.Context, g *generator, since time.Time) (left int, err error) {
+	g.names = nil
+	var open []task.Range
+	for _, stretch := range m.stretches(g) {
+		missing, names, err := dataset.Missing(ctx, m.store, g.Name, stretch, g.partial)
+		if err != nil {
+			return 0, err
+		}
+		g.names = append(g.names, names...)
+		for _, r := range missing { // a stretch of repairs may lie beyond the run's range
+			if r = intersection(r, m.run.Range()); r.Len() > 0 {
+				open = append(open, r)
+			}
+		}
+	}
+	for _, n := range g.names {
+		if n.State == store.Complete && !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
+			g.fresh += intersection(n.Range, m.run.Range()).Len()
+		}
+	}
+	g.open = open
+	left, err = g.repaired.left(ctx, m.store, g.Repairs, g.names)
+	return dataset.Length(open) + left, err
+}
+
+func intersection(a, b task.Range) task.Range {
+	return task.Range{Start: max(a.Start, b.Start), End: min(a.End, b.End)}
+}
+
 // stretches returns what of a generator is to be listed: its gaps and the repairs that
-// were not seen yet, and what lies between two of them where that is less than the
+// were not seen yet, and what lies between two of them if that is less than the
 // names that one request lists.
-func (m *Monitor) stretches(place int) []task.Range {
+func (m *Monitor) stretches(g *generator) []task.Range {
 	const page = 1000
 	near := page * max(m.run.ChunkSize, 1)
-	wanted := slices.Clone(m.open[place])
-	for _, t := range m.run.Generators[place].Repairs {
-		if !m.repaired[place].seen(m.store.Dataset(), t) {
+	wanted := slices.Clone(g.open)
+	for _, t := range g.Repairs {
+		if !g.repaired.seen(m.store.Dataset(), t) {
 			wanted = append(wanted, t.Range())
 		}
 	}
@@ -190,24 +196,34 @@ func (m *Monitor) stretches(place int) []task.Range {
 	return list
 }
 
-// Poll is a look that takes a run for whole only after it has listed
-// everything: somebody may have taken back what was committed.
+// Poll counts what is committed and what is left. It takes a run for complete only after
+// it has listed everything: somebody may have deleted what was committed.
 func (m *Monitor) Poll(ctx context.Context) (*Progress, error) {
 	p, err := m.poll(ctx)
-	if err != nil || !p.Whole() || !m.partly {
+	if err == nil && p.Complete() && m.partly {
+		for _, g := range m.generators {
+			g.complete, g.open, g.repaired = false, []task.Range{m.run.Range()}, repaired{}
+		}
+		p, err = m.poll(ctx)
+	}
+	if err != nil || m.costs == nil {
 		return p, err
 	}
-	clear(m.whole)
-	for i := range m.open {
-		clear(m.repaired[i])
-		m.open[i] = []task.Range{m.run.Range()}
+	if !p.Complete() {
+		p.Cost = m.costs.soFar(p)
+		return p, nil
 	}
-	return m.poll(ctx)
+	var cells []store.CellName
+	for _, g := range m.generators {
+		cells = append(cells, g.names...)
+	}
+	p.Cost, err = m.costs.exact(ctx, m.store, m.run, cells)
+	return p, err
 }
 
-// rate is over the last two minutes of looks. The first look has only the times of
+// rate is over the last two minutes of polls. The first poll has only the times of
 // the receipts: so many samples came since then.
-func (m *Monitor) rate(p *Progress, fresh []int, since time.Time) {
+func (m *Monitor) rate(p *Progress, since time.Time) {
 	m.past = append(m.past, observation{p.Time, p.Committed})
 	for len(m.past) > 2 && p.Time.Sub(m.past[0].time) > window {
 		m.past = m.past[1:]
@@ -216,8 +232,8 @@ func (m *Monitor) rate(p *Progress, fresh []int, since time.Time) {
 	came := p.Committed - first.committed
 	if len(m.past) == 1 {
 		first.time = since
-		for _, n := range fresh {
-			came += n
+		for _, g := range m.generators {
+			came += g.fresh
 		}
 	}
 	if seconds := p.Time.Sub(first.time).Seconds(); seconds > 0 {

@@ -27,77 +27,63 @@ func putReceipts(t *testing.T, c *cloud, generator, run string, from, to int, se
 	}
 }
 
-// What a run has cost is what its own receipts show, each of them read once; from
-// some of many, the rest is taken to be like them.
+// Until a run is complete it has cost the plan's figure times its progress, and no poll
+// reads receipts that are complete for that. Then it has cost what its own receipts show.
 func TestMonitorCost(t *testing.T) {
 	c := newCloud(t)
 	putReceipts(t, c, "maze", "before", 0, 200, 1000)
-	putReceipts(t, c, "maze", "mine", 200, 600, 10)
-	run := task.Run{ID: "mine", Samples: 1000, Batch: 100, ChunkSize: 20,
-		Generators: []task.RunGenerator{{Name: "maze"}, {Name: "chess"}}}
-	must(t, c.store.PutRun(t.Context(), run))
-	m := New(c.store, c.queue, run)
-	m.CountCost(plan.DefaultWorker(), false)
-	look := func() *RunCost {
-		p, err := m.poll(t.Context())
+	run := task.Run{ID: "mine", Samples: 1000, Batch: 100, ChunkSize: 20, Missing: true,
+		Generators: []task.RunGenerator{{Name: "maze", Missing: []task.Range{{Start: 200, End: 1000}}}}}
+	measured := map[string]plan.Cost{"maze": {SampleCPU: 1, SampleWall: 1, PeakRSS: 1 << 20, SampleBytes: 1000,
+		SampleFiles: 1}}
+	all, err := plan.Of(run, measured, plan.Setting{Worker: plan.DefaultWorker(), Concurrency: plan.MostWorkers})
+	must(t, err)
+	m, unmeasured := New(c.store, c.queue, run), New(c.store, c.queue, run)
+	m.CountCost(plan.DefaultWorker(), measured, false)
+	unmeasured.CountCost(plan.DefaultWorker(), nil, false)
+	poll := func(m *Monitor, reads int64) *RunCost {
+		t.Helper()
+		before := c.cellReads.Load()
+		p, err := m.Poll(t.Context())
 		must(t, err)
-		if c := p.Cost; c != nil && p.Committed > 0 {
-			if want := c.Dollars / float64(c.Samples) * float64(c.Samples+
-				p.Expected-p.Committed); math.Abs(c.Expected-want) > 1e-9 {
-				t.Errorf("%g dollars in all, want %g", c.Expected, want)
-			}
+		if n := c.cellReads.Load() - before; n != reads {
+			t.Errorf("%d cells were read, want %d", n, reads)
 		}
 		return p.Cost
 	}
-	got := look()
-	if got.Samples != 400 || got.Receipts != 20 || got.Read != 20 || got.CPUSeconds != 200 ||
-		got.Requests.Invocations != 4 || got.Requests.Put != 4*5*(2+20)+1 {
-		t.Errorf("%+v", got)
+	for _, x := range []struct {
+		upTo int
+		part float64
+	}{{200, 0}, {400, 0.25}, {600, 0.5}} {
+		putReceipts(t, c, "maze", "mine", max(200, x.upTo-200), x.upTo, 10)
+		got := poll(m, 0)
+		if !got.Planned || math.Abs(got.Dollars-x.part*all.Make) > 1e-9 || got.Expected != all.Make ||
+			math.Abs(got.CPUSeconds-x.part*all.CPUSeconds) > 1e-9 {
+			t.Errorf("%d are committed: %+v, want %g of %g dollars", x.upTo, got, x.part, all.Make)
+		}
+		if got := poll(unmeasured, 0); got != nil {
+			t.Errorf("what was not measured costs %+v", got)
+		}
 	}
-	// Four invocations of five chunks at once: 10 s each, and some requests.
-	if got.BusySeconds < 40 || got.BusySeconds > 44 || math.Abs(got.GBSeconds-10*got.BusySeconds) > 1e-9 {
-		t.Errorf("%+v", got)
-	}
-	if dollars := got.GBSeconds * 0.0000166667; got.Dollars < dollars || got.Dollars > dollars+0.005 {
-		t.Errorf("%g dollars for %g GB-seconds", got.Dollars, got.GBSeconds)
-	}
-	putReceipts(t, c, "chess", "mine", 0, 100, 20)
-	if got := look(); got.Samples != 500 || got.CPUSeconds != 300 || got.Read != 25 {
-		t.Errorf("after more: %+v", got)
-	}
-	if m.costs.read != 35 {
-		t.Errorf("%d receipts were read", m.costs.read)
-	}
-	// What a look has left out, a later one does not read: it reads what is new.
-	names, err := c.store.CellNames(t.Context(), "maze", run.Range())
-	must(t, err)
-	if old := m.costs.choose(0, names, run); len(old) > 0 {
-		t.Errorf("%d receipts that are not new are read", len(old))
-	}
-
-	// One that may read only some of them.
 	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
-	names, err = c.store.CellNames(t.Context(), "maze", run.Range())
-	must(t, err)
-	few := newCosts(plan.DefaultWorker(), false, 1)
-	few.read = readPerRun - 20
-	chosen := few.choose(0, names, run) // 20 for two generators
-	tasks := map[int]int{}
-	for _, n := range chosen {
-		tasks[n.Range.Start/100]++
-	}
-	if fmt.Sprint(tasks) != "map[0:5 5:5]" {
-		t.Errorf("of 50 receipts, those of the tasks %v are read", tasks)
-	}
-	few = newCosts(plan.DefaultWorker(), false, 1)
-	few.read = readPerRun
-	if more := few.choose(0, names, run); more != nil {
-		t.Errorf("%d are read beyond the limit", len(more))
+	for _, m := range []*Monitor{m, unmeasured} {
+		got := poll(m, 50)
+		if got.Planned || got.Samples != 800 || got.Receipts != 40 || got.CPUSeconds != 400 ||
+			got.Requests.Invocations != 8 || got.Requests.Put != 8*5*(2+20)+1 || got.Expected != got.Dollars {
+			t.Errorf("%+v", got)
+		}
+		// Eight invocations of five chunks at once: 10 s each, and some requests.
+		if got.BusySeconds < 80 || got.BusySeconds > 88 || math.Abs(got.GBSeconds-10*got.BusySeconds) > 1e-9 {
+			t.Errorf("%+v", got)
+		}
+		if dollars := got.GBSeconds * 0.0000166667; got.Dollars < dollars || got.Dollars > dollars+0.01 {
+			t.Errorf("%g dollars for %g GB-seconds", got.Dollars, got.GBSeconds)
+		}
 	}
 }
 
-// A look lists what is new, and says the same as one that lists everything. That a
-// run is whole a watch says only after it has.
+// A poll lists what is new, and reports the same as one that lists everything. It reports
+// that a run is complete only after it has listed everything.
 func TestMonitorRefresh(t *testing.T) {
 	c := newCloud(t)
 	run := task.Run{ID: "mine", Samples: 40_000, Batch: 100, ChunkSize: 10,
@@ -112,13 +98,13 @@ func TestMonitorRefresh(t *testing.T) {
 		return r
 	}
 	committed := 0
-	look := func(next string) {
+	poll := func(next string) {
 		t.Helper()
 		p, err := m.Poll(t.Context())
 		must(t, err)
-		if p.Committed != committed || p.Whole() != (committed == 40_000) || !p.Whole() &&
-			fmt.Sprint(m.stretches(0)) != next {
-			t.Errorf("%d are committed, want %d; the next look lists %v, want %s", p.Committed, committed, m.stretches(0), next)
+		if p.Committed != committed || p.Complete() != (committed == 40_000) || !p.Complete() &&
+			fmt.Sprint(m.stretches(m.generators[0])) != next {
+			t.Errorf("%d are committed, want %d; the next poll lists %v, want %s", p.Committed, committed, m.stretches(m.generators[0]), next)
 		}
 	}
 	commit := func(starts ...int) {
@@ -127,22 +113,22 @@ func TestMonitorRefresh(t *testing.T) {
 			committed += 500
 		}
 	}
-	look("[00000000_00039999]")
+	poll("[00000000_00039999]")
 	for start := 0; start < 30_000; start += 500 {
 		if start != 2_000 && start != 5_000 && start != 20_000 {
 			commit(start)
 		}
 	}
-	look("[00002000_00005499 00020000_00039999]") // 5,500 to 20,000 is more than a request lists
+	poll("[00002000_00005499 00020000_00039999]") // 5,500 to 20,000 is more than a request lists
 	commit(31_000, 2_000)
-	look("[00005000_00005499 00020000_00039999]")
+	poll("[00005000_00005499 00020000_00039999]")
 	commit(20_000)
-	look("[00005000_00005499 00030000_00039999]")
-	// What was seen is taken back, and the look is not told; when all seems whole it
-	// finds out.
+	poll("[00005000_00005499 00030000_00039999]")
+	// A receipt that was seen is deleted, and polls do not see that; they do when all seems
+	// complete.
 	must(t, c.store.Delete(t.Context(), []string{task.DefaultDataset.CellKey("maze",
 		task.Range{Start: 10_000, End: 10_500})}))
-	look("[00005000_00005499 00030000_00039999]")
+	poll("[00005000_00005499 00030000_00039999]")
 	for start := 30_000; start < 40_000; start += 500 {
 		if start != 31_000 {
 			commit(start)
@@ -150,12 +136,12 @@ func TestMonitorRefresh(t *testing.T) {
 	}
 	commit(5_000)
 	committed -= 500
-	look("[00010000_00010499]")
+	poll("[00010000_00010499]")
 	commit(10_000)
-	look("")
+	poll("")
 }
 
-// A run that repairs and makes nothing else is whole when its repairs are.
+// A run that repairs and makes nothing else is complete when its repairs are.
 func TestMonitorOnlyRepairs(t *testing.T) {
 	c := newCloud(t)
 	repair := func(attempt int, indices ...int) task.Task {
@@ -164,11 +150,11 @@ func TestMonitorOnlyRepairs(t *testing.T) {
 	run := task.Run{ID: "mend", Generators: []task.RunGenerator{{Name: "maze",
 		Repairs: []task.Task{repair(3, 7, 9), repair(4, 50_000)}}}}
 	m := New(c.store, c.queue, run)
-	look := func(committed int) {
+	poll := func(committed int) {
 		t.Helper()
 		p, err := m.Poll(t.Context())
 		must(t, err)
-		if p.Committed != committed || p.Expected != 3 || p.Whole() != (committed == 3) {
+		if p.Committed != committed || p.Expected != 3 || p.Complete() != (committed == 3) {
 			t.Errorf("%d of %d are committed, want %d of 3", p.Committed, p.Expected, committed)
 		}
 	}
@@ -180,24 +166,24 @@ func TestMonitorOnlyRepairs(t *testing.T) {
 		}
 		must(t, commitReceipt(t.Context(), c.store, r))
 	}
-	look(0)
+	poll(0)
 	commit(run.Generators[0].Repairs[0])
-	look(2)
-	if next := fmt.Sprint(m.stretches(0)); next != "[00050000_00050000]" {
-		t.Errorf("the next look lists %s", next)
+	poll(2)
+	if next := fmt.Sprint(m.stretches(m.generators[0])); next != "[00050000_00050000]" {
+		t.Errorf("the next poll lists %s", next)
 	}
 	commit(run.Generators[0].Repairs[1])
-	look(3)
+	poll(3)
 }
 
-// Rate and ETA come from the looks of the last two minutes.
+// Rate and ETA come from the polls of the last two minutes.
 func TestRate(t *testing.T) {
 	m := &Monitor{}
 	start := time.Now()
 	var p *Progress
 	for minute := range 10 {
 		p = &Progress{Time: start.Add(time.Duration(minute) * time.Minute), Committed: minute * minute * 60, Expected: 10_000}
-		m.rate(p, nil, start)
+		m.rate(p, start)
 	}
 	if p.Rate < 15 || p.Rate > 17 { // (81-49)*60 samples in 120 s
 		t.Errorf("%g samples a second", p.Rate)
@@ -208,7 +194,7 @@ func TestRate(t *testing.T) {
 }
 
 // Failures of other runs do not count. A report is read once, of many some in each
-// look, and none that is older than the run.
+// poll, and none that is older than the run.
 func TestMonitorFailures(t *testing.T) {
 	c := newCloud(t)
 	report := func(n int, run string) {
@@ -221,7 +207,7 @@ func TestMonitorFailures(t *testing.T) {
 	}
 	run := task.Run{ID: "mine", Samples: 5, Generators: []task.RunGenerator{{Name: "maze"}}}
 	m := New(c.store, c.queue, run)
-	look := func(failed, unread int) {
+	poll := func(failed, unread int) {
 		t.Helper()
 		p, err := m.poll(t.Context())
 		must(t, err)
@@ -229,14 +215,14 @@ func TestMonitorFailures(t *testing.T) {
 			t.Errorf("%+v, want %d failures and %d unread", p, failed, unread)
 		}
 	}
-	look(2, 0)
-	look(2, 0)
-	for n := range readPerLook + 8 {
+	poll(2, 0)
+	poll(2, 0)
+	for n := range readPerPoll + 8 {
 		report(3+n, "mine")
 	}
-	look(2+readPerLook, 8)
-	look(2+readPerLook+8, 0)
+	poll(2+readPerPoll, 8)
+	poll(2+readPerPoll+8, 0)
 	run.Created = time.Now().Add(2 * clocks)
 	m = New(c.store, c.queue, run)
-	look(0, 0)
+	poll(0, 0)
 }

@@ -21,7 +21,7 @@ type Progress struct {
 	Rate       float64             `json:"rate"`      // samples per second, in the last two minutes
 	ETASeconds float64             `json:"eta_seconds,omitempty"`
 	Queue      queue.Depth         `json:"queue"`
-	// for how long an empty queue is watched still, because counts lag
+	// seconds for which an empty queue is still watched, because counts lag
 	Settling  float64            `json:"queue_settling_seconds,omitempty"`
 	DLQ       int                `json:"dlq"`
 	DLQOldest float64            `json:"dlq_oldest_seconds,omitempty"`
@@ -37,10 +37,10 @@ type GeneratorProgress struct {
 	Expected  int    `json:"expected"`
 }
 
-// Whole reports whether everything is committed.
-func (p *Progress) Whole() bool { return p.Committed >= p.Expected }
+// Complete reports whether everything is committed.
+func (p *Progress) Complete() bool { return p.Committed >= p.Expected }
 
-// speed is the rate and the ETA, "" where nothing has been committed lately.
+// speed is the rate and the ETA, "" if nothing was committed lately.
 func (p *Progress) speed() string {
 	if p.Rate <= 0 {
 		return ""
@@ -52,7 +52,7 @@ func (p *Progress) speed() string {
 	return s
 }
 
-// settling says why a watch of an empty queue goes on, "" where it does not.
+// settling says why a watch of an empty queue continues, "" if it does not.
 func (p *Progress) settling() string {
 	if p.Settling < 1 {
 		return ""
@@ -74,7 +74,7 @@ func (p *Progress) dead() string {
 		ui.Span(time.Duration(p.DLQOldest*float64(time.Second))))
 }
 
-// line is a look in one line.
+// line is a poll in one line.
 func (p *Progress) line() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), ui.Count(p.Committed),
@@ -99,6 +99,7 @@ func (p *Progress) percent() float64 {
 	return 100 * float64(p.Committed) / float64(p.Expected)
 }
 
+// Table prints the progress for people.
 func (p *Progress) Table(w io.Writer) {
 	fmt.Fprintf(w, "run %s\n", p.Run)
 	fmt.Fprintln(w, "GENERATOR\tCOMMITTED\tEXPECTED\t")

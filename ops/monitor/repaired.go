@@ -36,7 +36,7 @@ func (d repaired) left(ctx context.Context, st *store.Store, repairs []task.Task
 	})
 	for cell, err := range st.Cells(ctx, names) {
 		if errors.Is(err, store.ErrDamaged) {
-			continue // verify tells
+			continue // verify reports it
 		}
 		if err != nil {
 			return 0, err

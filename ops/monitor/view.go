@@ -16,8 +16,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// watchLive shows the looks at a run on the whole screen, until it is done or
-// the person leaves with q or Ctrl-C.
+// watchLive shows the run on the full screen, until it is done or the person leaves with q or Ctrl-C.
 func (m *Monitor) watchLive(ctx context.Context, interval time.Duration) (*Progress, error) {
 	lipgloss.SetDefaultRenderer(lipgloss.NewRenderer(os.Stderr)) // standard output is for the data, and may be a file
 	v := &view{monitor: m, interval: interval, context: ctx, started: time.Now(), width: 80, height: 24}
@@ -36,8 +35,7 @@ func (m *Monitor) watchLive(ctx context.Context, interval time.Duration) (*Progr
 	return v.progress, nil
 }
 
-// ErrLeft says that the person left the live view: the run goes on, and nothing is
-// said of its end.
+// ErrLeft says that the person left the live view while the run continues.
 var ErrLeft = errors.New("left")
 
 // view is the live view's state.
@@ -47,13 +45,13 @@ type view struct {
 	interval      time.Duration
 	started       time.Time
 	progress      *Progress
-	err           error // of the last look
+	err           error // of the last poll
 	left, stopped bool  // by a key
 	width, height int
 }
 
 type (
-	looked struct {
+	polled struct {
 		progress *Progress
 		err      error
 	}
@@ -62,13 +60,13 @@ type (
 
 func (v *view) poll() tea.Msg {
 	p, err := v.monitor.Poll(v.context)
-	return looked{p, err}
+	return polled{p, err}
 }
 
-// Init starts the first look.
+// Init starts the first poll.
 func (v *view) Init() tea.Cmd { return v.poll }
 
-// Update takes a look's result, a key or a new size.
+// Update takes a poll's result, a key or a new size.
 func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
@@ -82,7 +80,7 @@ func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			v.stopped = true
 			return v, tea.Quit
 		}
-	case looked:
+	case polled:
 		if v.err = msg.err; v.err != nil {
 			if !v.monitor.forgives(v.context) {
 				return v, tea.Quit
@@ -112,7 +110,7 @@ var (
 func (v *view) View() string {
 	p := v.progress
 	if p == nil {
-		return "\n  looking ...\n"
+		return "\n  polling ...\n"
 	}
 	var gap []string
 	if v.height >= 16 {
@@ -135,7 +133,7 @@ func (v *view) View() string {
 		tail = append(tail, "cost   "+p.Cost.String())
 	}
 	if v.err != nil {
-		tail = append(tail, bad.Render(ui.Cut("no look, trying again: "+ui.Plain(v.err), 300)))
+		tail = append(tail, bad.Render(ui.Cut("poll failed, trying again: "+ui.Plain(v.err), 300)))
 	}
 	tail = slices.Concat(tail, gap, []string{faint.Render("q leaves; the run goes on")})
 
@@ -148,7 +146,7 @@ func (v *view) View() string {
 }
 
 // generators are the lines of the generators, at most room of them. Where not
-// all have one, those that are not whole come first.
+// all have one, the incomplete come first.
 func (v *view) generators(room int) []string {
 	shown := slices.Clone(v.progress.Generators)
 	if len(shown) > room {

@@ -14,7 +14,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// midway is a look at a run of fifty generators.
+// midway is a poll of a run of fifty generators.
 func midway() *Progress {
 	p := &Progress{Run: "20260801t101500.000-1f2e3d4c", Rate: 12.5, ETASeconds: 3725,
 		Queue: queue.Depth{Waiting: 4000, InFlight: 10, Delayed: 1},
@@ -80,8 +80,8 @@ q leaves; the run goes on
 	}
 }
 
-// The view looks again after each look, and ends when there is nothing to wait
-// for, when looks fail for long, and when the person leaves.
+// The view polls again after each poll, and ends when there is nothing to wait
+// for, when polls fail for long, and when the person leaves.
 func TestViewEnds(t *testing.T) {
 	quits := func(cmd tea.Cmd) bool {
 		if cmd == nil {
@@ -91,27 +91,27 @@ func TestViewEnds(t *testing.T) {
 		return quit
 	}
 	v := &view{interval: time.Millisecond, context: t.Context(), monitor: &Monitor{idle: &queue.Idle{}}}
-	if _, cmd := v.Update(looked{progress: midway()}); quits(cmd) {
+	if _, cmd := v.Update(polled{progress: midway()}); quits(cmd) {
 		t.Error("it ends midway")
 	}
 	if _, cmd := v.Update(tea.KeyMsg{Type: tea.KeyCtrlC}); !quits(cmd) || !v.stopped {
 		t.Error("Ctrl-C does not end it")
 	}
-	whole := midway()
-	whole.Committed = whole.Expected
-	if _, cmd := v.Update(looked{progress: whole}); !quits(cmd) {
-		t.Error("it goes on when the run is whole")
+	complete := midway()
+	complete.Committed = complete.Expected
+	if _, cmd := v.Update(polled{progress: complete}); !quits(cmd) {
+		t.Error("it goes on when the run is complete")
 	}
-	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); !quits(cmd) || v.err == nil {
-		t.Error("it goes on when the first look failed")
+	if _, cmd := v.Update(polled{err: context.DeadlineExceeded}); !quits(cmd) || v.err == nil {
+		t.Error("it goes on when the first poll failed")
 	}
 	v.monitor.past = []observation{{time.Now(), 5}}
-	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); quits(cmd) ||
+	if _, cmd := v.Update(polled{err: context.DeadlineExceeded}); quits(cmd) ||
 		!strings.Contains(v.View(), "trying again") {
-		t.Errorf("it ends when a later look failed, or does not say so:\n%s", v.View())
+		t.Errorf("it ends when a later poll failed, or does not say so:\n%s", v.View())
 	}
 	v.monitor.failing = time.Now().Add(-patience)
-	if _, cmd := v.Update(looked{err: context.DeadlineExceeded}); !quits(cmd) {
-		t.Error("it goes on when looks fail for long")
+	if _, cmd := v.Update(polled{err: context.DeadlineExceeded}); !quits(cmd) {
+		t.Error("it goes on when polls fail for long")
 	}
 }

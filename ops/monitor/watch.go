@@ -8,7 +8,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// Watch looks until the run is whole, or nothing is left that could make it so.
+// Watch polls until the run is complete, or nothing is left that could complete it. Each
+// poll is shown: live on a terminal, else as a line, or as JSON.
 func (m *Monitor) Watch(ctx context.Context, o *ui.Output, interval time.Duration) (*Progress, error) {
 	if o.Terminal && !o.JSON {
 		p, err := m.watchLive(ctx, interval)
@@ -26,9 +27,9 @@ func (m *Monitor) Watch(ctx context.Context, o *ui.Output, interval time.Duratio
 	})
 }
 
-// WatchLines tells each look.
+// WatchLines polls as Watch does and reports each poll.
 func (m *Monitor) WatchLines(ctx context.Context, o *ui.Output, interval time.Duration,
-	tell func(*Progress) error) (*Progress, error) {
+	report func(*Progress) error) (*Progress, error) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -36,14 +37,14 @@ func (m *Monitor) WatchLines(ctx context.Context, o *ui.Output, interval time.Du
 		switch {
 		case err == nil:
 			done := m.done(p)
-			if err := tell(p); err != nil {
+			if err := report(p); err != nil {
 				return nil, err
 			}
 			if done {
 				return p, nil
 			}
 		case m.forgives(ctx):
-			o.Say("no look: %s; trying again", ui.Plain(err))
+			o.Say("poll failed: %s; trying again", ui.Plain(err))
 		default:
 			return nil, err
 		}
@@ -55,13 +56,13 @@ func (m *Monitor) WatchLines(ctx context.Context, o *ui.Output, interval time.Du
 	}
 }
 
-// done reports whether a watch can end: the run is whole, or nothing is left that
+// done reports whether a watch can end: the run is complete, or nothing is left that
 // could commit more.
 func (m *Monitor) done(p *Progress) bool {
-	idle := m.idle.See(p.Queue, p.Time)
+	idle := m.idle.Observe(p.Queue, p.Time)
 	p.Settling = 0
-	if !p.Whole() && !idle && p.Queue.Total() == 0 {
-		p.Settling = m.idle.Left(p.Time).Seconds()
+	if !p.Complete() && !idle && p.Queue.Total() == 0 {
+		p.Settling = m.idle.Remaining(p.Time).Seconds()
 	}
-	return p.Whole() || idle
+	return p.Complete() || idle
 }

@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -14,11 +13,11 @@ import (
 // nothing tells of tries that failed.
 type Spent struct {
 	Samples     int      `json:"samples"`
-	Receipts    int      `json:"receipts"`
+	Receipts    int      `json:"receipts,omitempty"`
 	CPUSeconds  float64  `json:"cpu_seconds"`    // of generators
 	BusySeconds float64  `json:"worker_seconds"` // of the invocations, as the worker's memory and CPUs let them be
 	Bytes       int64    `json:"bytes"`
-	Requests    Requests `json:"requests"`
+	Requests    Requests `json:"requests,omitzero"`
 	Dollars     float64  `json:"dollars"` // at AWS
 }
 
@@ -97,26 +96,9 @@ func (t Trace) requests() Requests {
 	return r
 }
 
-// Scale returns what so many samples took if those that were looked at are like
-// the others.
-func (s Spent) Scale(samples int) Spent {
-	if s.Samples == 0 || s.Samples == samples {
-		return s
-	}
-	factor := float64(samples) / float64(s.Samples)
-	times := func(n int) int { return int(math.Round(float64(n) * factor)) }
-	return Spent{
-		Samples: samples, Receipts: times(s.Receipts), CPUSeconds: s.CPUSeconds * factor, BusySeconds: s.BusySeconds * factor,
-		Bytes: int64(float64(s.Bytes) * factor), Dollars: s.Dollars * factor,
-		Requests: Requests{times(s.Requests.Invocations), times(s.Requests.Queue), times(s.Requests.Put),
-			times(s.Requests.List), times(s.Requests.Get)},
-	}
-}
-
-// Add returns both together.
-func (s Spent) Add(o Spent) Spent {
-	s.Samples, s.Receipts, s.Bytes = s.Samples+o.Samples, s.Receipts+o.Receipts, s.Bytes+o.Bytes
-	s.CPUSeconds, s.BusySeconds, s.Dollars = s.CPUSeconds+o.CPUSeconds, s.BusySeconds+o.BusySeconds, s.Dollars+o.Dollars
-	s.Requests.add(o.Requests, 1)
-	return s
+// Part is what so many of the run's samples take.
+func (e *Estimate) Part(samples int) Spent {
+	share := float64(samples) / float64(max(e.Samples, 1))
+	return Spent{Samples: samples, CPUSeconds: e.CPUSeconds * share, BusySeconds: e.BusySeconds * share,
+		Bytes: int64(float64(e.Bytes) * share), Dollars: e.Make * share}
 }

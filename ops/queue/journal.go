@@ -10,17 +10,17 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 )
 
-// Journal keeps what replays of one dead letter queue have done, so that a replay
-// that was killed at any point goes on exactly: each step is written down before
-// the next one is taken. The file is not synced: it survives the death of the
-// process, and what a power failure costs is sent twice, with the same body.
+// Journal records the steps of replays of one dead letter queue, each before the next
+// one is taken, so that a replay that was killed can continue exactly. The file is not
+// synced: it survives the death of the process; entries that a power failure takes are
+// sent twice, with the same body.
 //
-// A message of the queue is known by its id. That is new each time a task dies, so
-// nothing in the journal is about a later death.
+// Messages are known by their ids. A task that fails again has a new id, so the journal
+// says nothing about later failures.
 type Journal struct {
 	file    *journal.Journal
 	entries map[string]*entry
-	open    []Resent // by the replay that has not come to its end
+	open    []Resent // by the replay that has not ended
 	resumed bool
 }
 
@@ -35,7 +35,7 @@ type Resent struct {
 	Body  string
 }
 
-// line is one line of the file. Each says one thing.
+// line is one line of the file: one step.
 type line struct {
 	Time  time.Time `json:"time,omitzero"`
 	ID    string    `json:"id,omitempty"`
@@ -43,11 +43,11 @@ type line struct {
 	Body  string    `json:"body,omitempty"` // with an id: what is about to be sent for it
 	Sent  bool      `json:"sent,omitempty"` // with an id: the queue has confirmed it
 	Not   bool      `json:"not,omitempty"`  // with an id: the queue has refused it
-	End   bool      `json:"end,omitempty"`  // the replay came to its end
+	End   bool      `json:"end,omitempty"`  // the replay has ended
 }
 
-// journalKeeps is for how long an entry can matter: a message lives for 14 days at
-// most, in all queues together.
+// journalKeeps is how long an entry is kept: a message lives for 14 days at most, in all
+// queues together.
 const journalKeeps = 15 * 24 * time.Hour
 
 // OpenJournal opens or makes a journal. Only one process can have it open.
@@ -64,14 +64,14 @@ func OpenJournal(path string) (*Journal, error) {
 	return j, nil
 }
 
-// read reads the journal and drops what is too old to matter.
+// read reads the journal and drops entries older than journalKeeps.
 func (j *Journal) read(text []byte, now time.Time) {
 	old := false
 	kept := &bytes.Buffer{}
 	for text := range bytes.Lines(text) {
 		var l line
 		if err := json.Unmarshal(text, &l); err != nil {
-			continue // what a power failure made of it
+			continue // damaged by a power failure
 		}
 		if now.Sub(l.Time) > journalKeeps {
 			old = true
@@ -81,7 +81,7 @@ func (j *Journal) read(text []byte, now time.Time) {
 		kept.Write(text)
 	}
 	if j.resumed = len(j.open) > 0; old {
-		_ = j.file.Rewrite(kept.Bytes()) // else the long one is as good
+		_ = j.file.Rewrite(kept.Bytes()) // if it fails, the long one is as good
 	}
 }
 
@@ -118,17 +118,15 @@ func (j *Journal) add(lines ...line) error {
 	return nil
 }
 
-// Resumed reports whether the last replay was interrupted: then this one is the
-// rest of it.
+// Resumed reports whether the last replay was interrupted and this one continues it.
 func (j *Journal) Resumed() bool { return j.resumed }
 
-// Resent returns what the replay has sent, and the interrupted one that it goes on
-// with.
+// Resent returns what this replay has sent, and the interrupted one that it continues.
 func (j *Journal) Resent() []Resent { return j.open }
 
-// Intend writes down what is about to be sent for messages. Where an earlier
-// replay was killed while it sent one, the queue may have it already: its body is
-// returned, for a double must not be another task.
+// Intend records what is about to be sent for messages. If an earlier replay was killed
+// while it sent a message, the queue may have it already: Intend sets out's body to the
+// earlier one, because a duplicate must not be another task.
 func (j *Journal) Intend(list []Message, out []Outgoing) error {
 	var lines []line
 	for i, m := range list {
@@ -144,16 +142,16 @@ func (j *Journal) Intend(list []Message, out []Outgoing) error {
 	return j.add(lines...)
 }
 
-// Confirm writes down that the queue has what was sent for a message.
+// Confirm records that the queue has what was sent for a message.
 func (j *Journal) Confirm(id string) error { return j.add(line{ID: id, Sent: true}) }
 
-// Refuse writes down that the queue has not taken what was sent for a message.
+// Refuse records that the queue has refused what was sent for a message.
 func (j *Journal) Refuse(id string) error { return j.add(line{ID: id, Not: true}) }
 
 // IsSent reports whether the queue has confirmed what was sent for a message.
 func (j *Journal) IsSent(id string) bool { return j.entries[id] != nil && j.entries[id].sent }
 
-// End writes down that the replay came to its end.
+// End records that the replay has ended.
 func (j *Journal) End() error {
 	if len(j.open) == 0 {
 		return nil

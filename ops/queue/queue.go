@@ -1,5 +1,5 @@
-// Package queue is the CLI's side of SQS: sending tasks, counting, looking, and
-// taking messages out of the dead letter queue.
+// Package queue is the CLI's client of SQS: it sends tasks, counts and reads messages,
+// and replays those of the dead letter queue.
 package queue
 
 import (
@@ -25,10 +25,10 @@ import (
 const (
 	batchSize = 10 // entries in one request, SQS's limit
 	inFlight  = 32 // requests at once: 5,000 tasks are 500 requests
-	maxTries  = 20 // of a batch of which the queue does not take all, before the send is given up
+	maxTries  = 20 // of a batch that the queue accepts in part only
 
-	requestTimeout = 30 * time.Second // of one try: a request without an answer must not hold up the rest
-	lastWords      = 30 * time.Second // for what must still be said after Ctrl-C
+	requestTimeout = 30 * time.Second // of one try: a request without an answer must not block the others
+	cleanupTimeout = 30 * time.Second // of requests that must still be sent after Ctrl-C
 )
 
 // Client is one task queue with its dead letter queue.
@@ -36,20 +36,19 @@ type Client struct {
 	sqs      *sqs.Client
 	url, dlq string
 	pace     time.Duration // before the second try of a batch; doubled for each further one
-	wait     time.Duration // of a receive for messages: from 1 s on, SQS asks all of its servers
+	wait     time.Duration // of a receive: from 1 s on, SQS polls all of its servers
 	lag      time.Duration // of the counts: see Idle
 }
 
-// New returns the client of two queues, given by their URLs.
+// New returns the client of a task queue and its dead letter queue, given by their URLs.
 func New(client *sqs.Client, url, dlq string) *Client {
 	return &Client{sqs: client, url: url, dlq: dlq, pace: 100 * time.Millisecond, wait: time.Second, lag: countsLag}
 }
 
-// Send sends tasks, ten a request and several requests at once. Requests that
-// got no good answer and entries that the queue could not take are sent again.
-// acknowledged is told the place of each task that is safely in the queue, one
-// call at a time. When Send fails, those that were not acknowledged may or may
-// not have been sent.
+// Send sends tasks, ten per request and 32 requests at once. Requests that failed and
+// entries that the queue did not accept are sent again. acknowledged is called with the
+// place of each task that is safely in the queue, one call at a time. If Send fails,
+// tasks that were not acknowledged may or may not have been sent.
 func (c *Client) Send(ctx context.Context, tasks []task.Task, acknowledged func(place int) error) error {
 	var mu sync.Mutex
 	group, limited := errgroup.WithContext(ctx)
@@ -82,8 +81,7 @@ type Outgoing struct {
 	name       string // for errors
 }
 
-// refusedError says that the queue will not take a message, whoever sends it
-// again.
+// refusedError says that the queue will never accept a message.
 type refusedError struct {
 	place int
 	text  string
@@ -91,9 +89,9 @@ type refusedError struct {
 
 func (e *refusedError) Error() string { return e.text }
 
-// sendBatch sends the messages at the places. Only an entry that the queue names
-// as sent counts as sent. It fails with a *refusedError when the queue finds fault
-// with a message; others may have been acknowledged by then.
+// sendBatch sends the messages at the places. Only an entry that the queue confirms
+// counts as sent. The error is a *refusedError if the queue refuses a message for good;
+// others may have been acknowledged by then.
 func (c *Client) sendBatch(ctx context.Context, all []Outgoing, places []int, acknowledged func(int) error) error {
 	for try := 1; ; try++ {
 		in := &sqs.SendMessageBatchInput{QueueUrl: &c.url}
@@ -133,23 +131,23 @@ func (c *Client) sendBatch(ctx context.Context, all []Outgoing, places []int, ac
 	}
 }
 
-// trySend is one try. It alone decides about further ones: the SDK's own retries
-// would multiply with these.
+// trySend is one try, without the SDK's own retries: they would multiply with those of
+// sendBatch.
 func (c *Client) trySend(ctx context.Context, in *sqs.SendMessageBatchInput) (*sqs.SendMessageBatchOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return c.sqs.SendMessageBatch(ctx, in, func(o *sqs.Options) { o.RetryMaxAttempts = 1 })
 }
 
-// temporary reports whether the same request may pass later: it got no answer in
-// time, or one that does not blame the request.
+// temporary reports whether the same request may succeed later: it got no answer in
+// time, or an error that is not the request's fault.
 func temporary(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) ||
 		retry.IsErrorRetryables(retry.DefaultRetryables).IsErrorRetryable(err) == aws.TrueTernary
 }
 
-// refused names a message that the queue will not take: because it is the
-// message's fault, or because there were tries enough.
+// refused returns an error for a message that the queue does not accept: because it is
+// the message's fault, or after maxTries.
 func refused(all []Outgoing, places []int, failed []types.BatchResultErrorEntry, try int) error {
 	why := "no answer for it"
 	for _, f := range failed {
@@ -173,8 +171,7 @@ func name(t task.Task) string {
 	return fmt.Sprintf("the task for samples %d to %d of %s", r.Start, r.End-1, t.Generator)
 }
 
-// pause waits before the next try: about pace, doubled each time, at most a hundred
-// times as long.
+// pause waits before the next try: about pace, doubled each time, at most 100 times pace.
 func pause(ctx context.Context, pace time.Duration, try int) error {
 	d := min(pace<<min(try, 10), 100*pace)
 	select {
@@ -185,7 +182,7 @@ func pause(ctx context.Context, pace time.Duration, try int) error {
 	}
 }
 
-// Depth is how many messages a queue holds, about: SQS counts with a delay.
+// Depth is how many messages a queue holds. SQS's counts lag: see Idle.
 type Depth struct {
 	Waiting  int `json:"waiting"`
 	InFlight int `json:"in_flight"`

@@ -41,9 +41,8 @@ type Attribute struct {
 // Text returns the text of an attribute, or "".
 func (m Message) Text(name string) string { return m.Attributes[name].Text }
 
-// FirstID is the id of the message that a task was first, by which logs and receipts
-// know it. One that SQS moved by itself has not been given it as an attribute: it
-// still has it.
+// FirstID returns the id of the task's first message, which logs and receipts have. A
+// message that SQS itself moved to the DLQ has no attribute for it, but still that id.
 func (m Message) FirstID() string {
 	if id := m.Text(task.AttributeMessageID); id != "" {
 		return id
@@ -105,23 +104,23 @@ func (c *Client) receive(ctx context.Context, url string, limit int, hide time.D
 	return list, nil
 }
 
-// lookVisibility is for how long messages that are looked at stay hidden from
-// others, so that each is seen once.
-const lookVisibility = 2 * time.Minute
+// readVisibility is how long messages that are read stay hidden, so that each is read
+// once.
+const readVisibility = 2 * time.Minute
 
-// Peek shows up to limit messages of the task queue. SQS has no way to look
-// without receiving: each look counts against the message's receives.
+// Peek returns up to limit messages of the task queue. SQS can show a message only by
+// a receive, which counts: the third one moves the message to the DLQ.
 func (c *Client) Peek(ctx context.Context, limit int) ([]Message, error) {
-	return c.look(ctx, c.url, limit)
+	return c.read(ctx, c.url, limit)
 }
 
 // DLQ returns up to limit messages of the dead letter queue, or all of them if
 // limit is 0. They are visible to others again when it returns.
 func (c *Client) DLQ(ctx context.Context, limit int) ([]Message, error) {
-	return c.look(ctx, c.dlq, limit)
+	return c.read(ctx, c.dlq, limit)
 }
 
-func (c *Client) look(ctx context.Context, url string, limit int) (list []Message, err error) {
+func (c *Client) read(ctx context.Context, url string, limit int) (list []Message, err error) {
 	err = c.visit(ctx, url, batchSize, limit, func(fresh []Message) ([]string, error) {
 		list = append(list, fresh...)
 		return nil, nil
@@ -129,12 +128,12 @@ func (c *Client) look(ctx context.Context, url string, limit int) (list []Messag
 	return list, err
 }
 
-// ErrEnough ends a look at the dead letter queue before it has seen all of it.
-var ErrEnough = errors.New("seen enough")
+// ErrEnough ends EachDead or Replay before they have read the whole dead letter queue.
+var ErrEnough = errors.New("read enough")
 
-// EachDead hands over the messages of the dead letter queue one by one, each once.
-// They are visible to others again when it returns. It ends when see returns an
-// error; ErrEnough is none of its own.
+// EachDead calls see with each message of the dead letter queue, once. They are visible
+// to others again when it returns. It ends with the error of see, or with nil if that is
+// ErrEnough.
 func (c *Client) EachDead(ctx context.Context, see func(Message) error) error {
 	return enough(c.visit(ctx, c.dlq, batchSize, 0, func(fresh []Message) ([]string, error) {
 		for _, m := range fresh {
@@ -157,13 +156,13 @@ func (c *Client) PurgeDLQOf(ctx context.Context, chosen func(Message) bool) (pur
 	return purged, err
 }
 
-// deleteDead deletes received messages of the dead letter queue and returns the
-// ids of those that it did. Ctrl-C does not come between.
+// deleteDead deletes received messages of the dead letter queue and returns the ids of
+// those it deleted. Ctrl-C does not interrupt it.
 func (c *Client) deleteDead(ctx context.Context, list []Message) (deleted []string, err error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	in := &sqs.DeleteMessageBatchInput{QueueUrl: &c.dlq}
 	for i := range list {
@@ -186,7 +185,7 @@ func (c *Client) deleteDead(ctx context.Context, list []Message) (deleted []stri
 	return deleted, nil
 }
 
-// enough takes ErrEnough away, and leaves what else went wrong.
+// enough returns nil for ErrEnough alone, and any other error as it is.
 func enough(err error) error {
 	if err == ErrEnough { //nolint:errorlint // joined with another one, that one counts
 		return nil
@@ -194,28 +193,27 @@ func enough(err error) error {
 	return err
 }
 
-// visit receives messages until there are no more, or as many as the limit if
-// it is not 0, and hands over what each receive brought, at most so many and every
-// message once. do returns the ids of those it has deleted. At the end, however it
-// comes, all others are visible again.
+// visit receives messages until there are no more, or up to limit if that is not 0, and
+// calls do with the new ones of each receive, at most most. do returns the ids of those it
+// deleted. All others are visible again when visit returns, also after an error.
 func (c *Client) visit(ctx context.Context, url string, most, limit int, do func(fresh []Message) (deleted []string,
 	err error)) (err error) {
 	seen, hidden := map[string]bool{}, map[string]string{} // hidden: the last handle of each, by id
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 		defer cancel()
 		if e := c.show(ctx, url, slices.Collect(maps.Values(hidden))); e != nil {
 			err = errors.Join(err, e)
 		}
 	}()
-	stale := 0 // messages in a row that had been seen before
+	stale := 0 // messages in a row that were received before
 	for ctx.Err() == nil && (limit == 0 || len(seen) < limit) {
-		// Not one more than is wanted: each receive counts against a message.
+		// No more than is wanted: each receive counts against a message.
 		size := most
 		if limit > 0 {
 			size = min(size, limit-len(seen))
 		}
-		messages, err := c.receive(ctx, url, size, lookVisibility)
+		messages, err := c.receive(ctx, url, size, readVisibility)
 		if err != nil || len(messages) == 0 {
 			return err
 		}
@@ -223,14 +221,14 @@ func (c *Client) visit(ctx context.Context, url string, most, limit int, do func
 		for _, m := range messages {
 			hidden[m.ID] = m.handle
 			if seen[m.ID] {
-				stale++ // hidden for too short, or delivered twice
+				stale++ // its visibility ended, or SQS delivered it twice
 				continue
 			}
 			seen[m.ID] = true
 			fresh = append(fresh, m)
 		}
 		if len(fresh) == 0 {
-			if stale > len(seen) { // once around
+			if stale > len(seen) { // all of them
 				return nil
 			}
 			continue
@@ -250,7 +248,7 @@ func (c *Client) visit(ctx context.Context, url string, most, limit int, do func
 	return ctx.Err()
 }
 
-// show makes messages visible again. Those that are so already are no error.
+// show makes messages visible again. It is no error if they are already.
 func (c *Client) show(ctx context.Context, url string, handles []string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(inFlight)

@@ -9,26 +9,26 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Replay says how dead messages are sent to the task queue again.
+// Replay configures how dead messages are sent to the task queue again.
 type Replay struct {
 	Journal *Journal
-	Rate    float64 // messages a second; 0 is as fast as it goes
+	Rate    float64 // messages per second; 0 is no limit
 
-	// Change returns what takes a message's place, or nil to leave it where it is.
-	// ErrEnough ends the replay before this message.
+	// Change returns what to send for a message, or nil to leave it in the DLQ. ErrEnough
+	// ends the replay before this message.
 	Change  func(Message) (*Outgoing, error)
-	Before  func([]Outgoing) error     // is told what is about to be sent; may be nil
-	Sent    func(n int)                // is told how many a request has sent; may be nil
-	Refused func(m Message, why error) // is told of a message whose successor the queue did not take
+	Before  func([]Outgoing) error     // called before each request; may be nil
+	Sent    func(n int)                // called with the number of messages of each request; may be nil
+	Refused func(m Message, why error) // called if the queue refused what Change returned for m
 }
 
-// Replay takes message after message out of the dead letter queue, ten at a time:
-// what is to be sent is written down, sent, written down as confirmed, and only
-// then the message is deleted. So an interruption at any point loses nothing, and
-// the next replay with the same journal sends each message exactly once, with one
-// exception: SQS does not tell whether a request that got no answer was carried
-// out, so what was being sent at the moment of a kill (ten messages at most) is sent
-// again, byte by byte the same. Ctrl-C waits for the answer.
+// Replay takes messages out of the dead letter queue, ten at a time: what is to be sent
+// is written to the journal, sent, noted as confirmed, and only then the message is
+// deleted. So an interruption at any point loses nothing, and the next replay with the
+// same journal sends each message exactly once, with one exception: SQS does not tell
+// whether it executed a request that got no answer, so what was being sent at the moment
+// of a kill (ten messages at most) is sent again, byte for byte. Ctrl-C waits for the
+// answer.
 func (c *Client) Replay(ctx context.Context, r Replay) error {
 	b := c.batches(r)
 	err := c.visit(ctx, c.dlq, b.size, 0, func(fresh []Message) ([]string, error) {
@@ -45,8 +45,8 @@ func (c *Client) Replay(ctx context.Context, r Replay) error {
 	return r.Journal.End()
 }
 
-// ReplaySaved does the same with messages that were taken from the dead letter
-// queue before. done is told of each that the queue has confirmed.
+// ReplaySaved does the same with messages that were downloaded from the dead letter
+// queue before. done is called for each that the queue has confirmed.
 func (c *Client) ReplaySaved(ctx context.Context, r Replay, saved []Message, done func(Message) error) error {
 	b := c.batches(r)
 	for part := range slices.Chunk(saved, b.size) {
@@ -64,7 +64,7 @@ func (c *Client) ReplaySaved(ctx context.Context, r Replay, saved []Message, don
 	return r.Journal.End()
 }
 
-// join is errors.Join that leaves a single error as it is.
+// join is errors.Join, but returns a single error as it is.
 func join(a, b error) error {
 	switch {
 	case a == nil:
@@ -77,8 +77,7 @@ func join(a, b error) error {
 	return errors.Join(a, b)
 }
 
-// batches sends what takes the place of messages, some a request and no faster
-// than the rate.
+// batches sends the messages of a replay in requests, no faster than its rate.
 type batches struct {
 	Replay
 	client *Client
@@ -95,12 +94,12 @@ func (c *Client) batches(r Replay) *batches {
 	return b
 }
 
-// maxRequest bounds the bodies and attributes of a request. SQS takes 1 MiB; some
-// endpoints still have its older limit of 256 KiB.
+// maxRequest is the limit for bodies and attributes of a request, in bytes. SQS takes
+// 1 MiB; some endpoints still have its older limit of 256 KiB.
 const maxRequest = 200 << 10
 
-// send returns the messages for which the queue has confirmed what takes their
-// place, now or before.
+// send sends what Change returns for messages, and returns those of them that the queue
+// has confirmed, now or in an interrupted replay.
 func (b *batches) send(ctx context.Context, list []Message) (done []Message, err error) {
 	var todo []Message
 	var out []Outgoing
@@ -155,11 +154,11 @@ func (b *batches) request(ctx context.Context, list []Message, out []Outgoing) (
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	places := make([]int, len(list))
 	for i, m := range list {
-		places[i], out[i].name = i, "what takes the place of message "+m.ID
+		places[i], out[i].name = i, "the task of message "+m.ID
 	}
 	for len(places) > 0 {
 		err := b.client.sendBatch(ctx, out, slices.Clone(places), func(place int) error {

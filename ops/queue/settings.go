@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// Settings are the attributes of a queue that decide what becomes of tasks.
+// Settings are the attributes of a queue that decide about its messages.
 type Settings struct {
 	ARN         string
 	Visibility  time.Duration // how long a task is hidden while a worker has it

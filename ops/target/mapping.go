@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -62,4 +63,35 @@ func (t *Target) mappingError(err error) error {
 		return ui.WithHint(fmt.Errorf("the event source mapping is being changed: %w", err), "the same in a minute")
 	}
 	return fmt.Errorf("the event source mapping: %w", err)
+}
+
+// mappingPatience is how long WaitMapping waits for Lambda. It mostly takes less than a
+// minute.
+const mappingPatience = 3 * time.Minute
+
+// WaitMapping waits until the event source mapping is in a state, and says the states in
+// between.
+func (t *Target) WaitMapping(ctx context.Context, l *lambda.Client, want string, say func(string, ...any)) error {
+	limit := time.Now().Add(mappingPatience)
+	for seen, pace := "", 100*time.Millisecond; ; pace = min(2*pace, 2*time.Second) {
+		state, err := t.MappingState(ctx, l)
+		switch {
+		case err != nil:
+			return err
+		case state == want:
+			return nil
+		case time.Now().After(limit):
+			return ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience), state),
+				"the same command, or ops%s doctor", t.Flags())
+		case state != seen:
+			say("the event source mapping is %s", state)
+		}
+		seen = state
+		select {
+		case <-ctx.Done():
+			return ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it still becomes %s", seen, want),
+				"ops%s doctor shows its state", t.Flags())
+		case <-time.After(pace):
+		}
+	}
 }

@@ -59,9 +59,9 @@ func Pulumi(ctx context.Context, f *Flags, args ...string) ([]byte, error) {
 		return nil, ui.WithHint(errors.New("there is no pulumi on the PATH to ask for the stack's outputs"),
 			"install Pulumi; or --outputs FILE with what 'pulumi stack output --json' printed elsewhere; or ops --stack local for this machine")
 	}
-	var said bytes.Buffer
+	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Dir, cmd.Stderr = f.Project, &said
+	cmd.Dir, cmd.Stderr = f.Project, &stderr
 	cmd.Env = append(os.Environ(), "PULUMI_SKIP_UPDATE_CHECK=true")
 	out, err := cmd.Output()
 	exit, exited := errors.AsType[*exec.ExitError](err)
@@ -73,7 +73,7 @@ func Pulumi(ctx context.Context, f *Flags, args ...string) ([]byte, error) {
 	case !exited:
 		return nil, ui.WithHint(fmt.Errorf("run pulumi: %w", err), "name the project's folder with --project or OPS_PROJECT")
 	}
-	return nil, pulumiRefusal(f, exit.ExitCode(), said.String())
+	return nil, pulumiRefusal(f, exit.ExitCode(), stderr.String())
 }
 
 // Exit statuses of the Pulumi CLI.
@@ -87,12 +87,12 @@ const (
 	projectWay = "run ops in the checkout, name its folder with --project DIR or OPS_PROJECT, or give the stack's full name: --stack ORGANIZATION/PROJECT/STACK"
 )
 
-// refusals are what the Pulumi CLI says when it does not give the outputs, and
-// what that means here. The words are those of v3.230.0. $1 is what the pattern
+// refusals are the messages of the Pulumi CLI, as of v3.230.0, when it does not print
+// the outputs, and what they mean here. $1 is what the pattern
 // catches, or else the name of the stack; $folder is where Pulumi was asked.
 var refusals = []struct {
-	status int // says the same in other words; 0 for none
-	says   *regexp.Regexp
+	status int // exit status that means the same; 0 for none
+	output *regexp.Regexp
 	means  string
 	way    string
 }{
@@ -123,9 +123,9 @@ var refusals = []struct {
 
 var pulumiError = regexp.MustCompile(`(?m)^error: `)
 
-func pulumiRefusal(f *Flags, status int, said string) error {
+func pulumiRefusal(f *Flags, status int, stderr string) error {
 	for _, r := range refusals {
-		found := r.says.FindStringSubmatch(said)
+		found := r.output.FindStringSubmatch(stderr)
 		if found == nil && (r.status == 0 || r.status != status) {
 			continue
 		}
@@ -140,9 +140,9 @@ func pulumiRefusal(f *Flags, status int, said string) error {
 		fill := strings.NewReplacer("$1", caught, "$folder", folder).Replace
 		return ui.WithHint(errors.New(fill(r.means)), "%s", fill(r.way))
 	}
-	if place := pulumiError.FindStringIndex(said); place != nil {
-		said = said[place[1]:] // without the progress before it
+	if place := pulumiError.FindStringIndex(stderr); place != nil {
+		stderr = stderr[place[1]:] // without the progress before it
 	}
-	return ui.WithHint(fmt.Errorf("pulumi does not give the stack's outputs: %s", strings.TrimSpace(said)),
+	return ui.WithHint(fmt.Errorf("pulumi does not print the stack's outputs: %s", strings.TrimSpace(stderr)),
 		"pulumi stack output --json in the project's folder, until that works")
 }

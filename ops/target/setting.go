@@ -13,7 +13,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// Worker is a stack's worker, as far as its outputs tell.
+// Worker is a stack's worker, as far as its outputs describe it.
 func (t *Target) Worker() plan.Worker {
 	w := plan.DefaultWorker()
 	if t.Name == stack.Local {
@@ -24,8 +24,8 @@ func (t *Target) Worker() plan.Worker {
 	return w
 }
 
-// Ask asks AWS for what the stack outputs do not tell. A plan is no less a plan
-// without it.
+// Ask asks AWS for what the stack outputs do not have. Without it, a plan assumes
+// defaults.
 func (t *Target) Ask(ctx context.Context, say func(format string, args ...any), s *plan.Setting) {
 	q, err := t.Queue(ctx)
 	if err == nil {

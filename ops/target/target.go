@@ -97,7 +97,7 @@ func (t *Target) Lambda(ctx context.Context) (*lambda.Client, error) {
 	return lambda.NewFromConfig(c), nil
 }
 
-// String says what a command is about to change: stack, account or endpoint,
+// String is what a command is about to change: stack, account or endpoint,
 // and region.
 func (t *Target) String() string {
 	where := "account " + t.AccountID

@@ -18,7 +18,7 @@ const (
 )
 
 // StatusError is an error with an exit status of its own. With an empty text it
-// only sets the status: what there is to say has been said.
+// only sets the status: everything was printed.
 type StatusError struct {
 	status int
 	text   string
@@ -27,12 +27,12 @@ type StatusError struct {
 func (e *StatusError) Error() string { return e.text }
 func (e *StatusError) ExitCode() int { return e.status }
 
-// Problem says that a command ran and found one.
+// Problem is the error of a command that ran and found a problem.
 func Problem(format string, args ...any) error {
 	return &StatusError{ExitProblem, fmt.Sprintf(format, args...)}
 }
 
-// Usage says that the flags do not fit together.
+// Usage is the error of flags that do not fit.
 func Usage(format string, args ...any) error {
 	return &StatusError{ExitUsage, fmt.Sprintf(format, args...)}
 }
@@ -50,7 +50,7 @@ func WithHint(err error, format string, args ...any) error {
 	return &Hint{err, fmt.Sprintf(format, args...)}
 }
 
-// providerPrefix is the type that kong puts in front of what a provider says.
+// providerPrefix is the type that kong puts in front of the error of a provider.
 var providerPrefix = regexp.MustCompile(`^(\*[a-z]+\.[A-Z][A-Za-z]+: )+`)
 
 // Plain is an error's text for people: without kong's prefix, and of a failed request,

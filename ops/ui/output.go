@@ -27,7 +27,7 @@ type Output struct {
 	Terminal bool // standard error is a person's
 	mu       sync.Mutex
 	bar      bool // a progress bar stands on the current line
-	said     time.Time
+	shown    time.Time
 }
 
 // Style is how a command talks to who runs it.
@@ -56,13 +56,13 @@ func (o *Output) Print(v any, table func(w io.Writer)) error {
 	return w.Flush()
 }
 
-// Say tells a person something.
+// Say prints a line for people.
 func (o *Output) Say(format string, args ...any) {
 	o.Clear()
 	fmt.Fprintf(o.Stderr, format+"\n", args...)
 }
 
-// Changing says what is about to be changed.
+// Changing prints what is about to be changed.
 func (o *Output) Changing(t fmt.Stringer) { o.Say("%s", t) }
 
 // Confirm asks before something that cannot be undone. Where nobody can answer
@@ -94,17 +94,17 @@ func (o *Output) Progress(what string, done, total int) {
 	defer o.mu.Unlock()
 	now := time.Now()
 	if !o.Terminal {
-		if done < total && now.Sub(o.said) < 5*time.Second {
+		if done < total && now.Sub(o.shown) < 5*time.Second {
 			return
 		}
-		o.said = now
+		o.shown = now
 		fmt.Fprintf(o.Stderr, "%s %s of %s\n", what, Count(done), Count(total))
 		return
 	}
-	if done < total && now.Sub(o.said) < 100*time.Millisecond {
+	if done < total && now.Sub(o.shown) < 100*time.Millisecond {
 		return
 	}
-	o.said, o.bar = now, true
+	o.shown, o.bar = now, true
 	const width = 30
 	full := width
 	if total > 0 {

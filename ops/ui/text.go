@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -41,7 +42,7 @@ func Plural(n int, what string) string {
 	return Count(n) + " " + what + "s"
 }
 
-// FromHere writes a path below the working folder as somebody there would.
+// FromHere returns a path below the working folder relative to it.
 func FromHere(path string) string {
 	here, err := os.Getwd()
 	if err != nil {
@@ -62,7 +63,7 @@ func Cut(s string, n int) string {
 	return s
 }
 
-// Printable is a line of somebody else's without what a terminal would obey or a
+// Printable is a line of another program without what a terminal would obey or a
 // table take for a column.
 func Printable(line string) string {
 	return strings.Map(func(r rune) rune {
@@ -109,4 +110,15 @@ func Span(d time.Duration) string {
 		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 	}
 	return fmt.Sprintf("%.1f days", d.Hours()/24)
+}
+
+// plainWord is a word that a shell takes literally.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./=:,+@%-]+$`)
+
+// Quote quotes a word for a shell, if it needs that.
+func Quote(word string) string {
+	if plainWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

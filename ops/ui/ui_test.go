@@ -17,3 +17,12 @@ func TestSome(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestQuote(t *testing.T) {
+	for word, want := range map[string]string{"a-b/c.py": "a-b/c.py", "": "''", "a b": "'a b'", "it's": `'it'\''s'`,
+		"$HOME": "'$HOME'", "*": "'*'"} {
+		if got := Quote(word); got != want {
+			t.Errorf("%q is quoted as %s, want %s", word, got, want)
+		}
+	}
+}

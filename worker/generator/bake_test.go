@@ -36,11 +36,11 @@ func TestCopyRequirements(t *testing.T) {
 	write(t, filepath.Join(root, "plain", DefaultEntry), preamble)
 	write(t, filepath.Join(root, "plain", requirementsFile), "-r more.txt # elsewhere\n")
 	write(t, filepath.Join(root, "plain", "more.txt"), "tiny-thing==1.0\n")
-	write(t, filepath.Join(root, "odd", "make.py"), preamble)
+	write(t, filepath.Join(root, "odd", DefaultEntry), preamble)
 	write(t, filepath.Join(root, "folder", DefaultEntry), preamble)
 	write(t, filepath.Join(root, "folder", requirementsFile), "./tiny_thing-1.0-py3-none-any.whl\n")
 	wheel(t, filepath.Join(root, "folder"), "tiny_thing", "value = 1\n")
-	write(t, filepath.Join(root, Catalogue), "odd: {entry: make.py, requirements: [Tiny_Thing == 1.0]}\n")
+	write(t, filepath.Join(root, Catalogue), "odd: {requirements: [Tiny_Thing == 1.0]}\n")
 
 	copied := t.TempDir()
 	if err := CopyRequirements(root, copied); err != nil {

@@ -11,50 +11,40 @@ import (
 
 func TestDiscover(t *testing.T) {
 	root := t.TempDir()
-	write(t, filepath.Join(root, "b", "examples", "generate.py"), "p = ArgumentParser()\n"+
-		`p.add_argument("--num-samples")`+"\n"+`p.add_argument(
-        '-o', "--output-dir", type=str, help='see "--seed"')`+"\n"+`p.add_argument("--no-video", action="store_true")`)
-	write(t, filepath.Join(root, "a", "examples", "generate.py"),
-		"from kit import main\nmain()\n# add nothing: --start-index")
-	write(t, filepath.Join(root, "c", "run.py"),
-		`p = ArgumentParser(); p.add_argument("--num-samples"); p.add_argument("--output"); p.add_argument("--start-index"); p.add_argument("--seed")`)
-	write(t, filepath.Join(root, "left-out", "examples", "generate.py"), "")
-	write(t, filepath.Join(root, "narrow", "examples", "generate.py"),
-		"p = ArgumentParser(); p.add_argument('--num-samples'); p.add_argument('--output')")
-	write(t, filepath.Join(root, "bad name", "examples", "generate.py"), "")
+	for _, name := range []string{"a", "b", "c", "left-out", "bad name", "added"} {
+		write(t, filepath.Join(root, name, DefaultEntry), "")
+	}
 	write(t, filepath.Join(root, "library", "code.py"), "")
 	write(t, filepath.Join(root, "a", "requirements.txt"), "numpy==1.26.4\n")
 	write(t, filepath.Join(root, Catalogue), `
-c: {entry: run.py, seedless: true, required: [rubric.txt], videoless: true, files_vary: true, extra_args: [--fast], chunk_size: 100, licence: MIT}
-a: {output_flag: --out, requirements: [scipy]}
-b: {repository: org/b, commit: 0123456789012345678901234567890123456789}
-narrow: {output_flag: --into}
+c: {required: [rubric.txt], videoless: true, files_vary: true, extra_args: [--fast], chunk_size: 100, licence: MIT}
+a: {requirements: [scipy]}
+b: {repository: org/b}
 not-fetched-yet: {chunk_size: 7}
 left-out: {skip: it needs Blender}
 `)
+	write(t, filepath.Join(root, CatalogueLock), "added "+strings.Repeat("0a", 20)+" org/added MIT\n")
 	got, err := Discover(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := func(name string) string { return filepath.Join(root, name) }
-	want := []Generator{
-		{Name: "a", Dir: at("a"), Entry: DefaultEntry, Flags: Flags{Output: "--out", Seed: true, From: FromContract},
-			Requirements: []string{"numpy==1.26.4", "scipy"}},
-		{Name: "b", Dir: at("b"), Entry: DefaultEntry, Flags: Flags{Output: "--output-dir", NoVideo: "--no-video",
-			From: FromSource}, Repository: "org/b"},
-		{Name: "bad name", Dir: at("bad name"), Entry: DefaultEntry, Flags: Flags{Output: "--output", Seed: true,
-			From: FromContract}},
-		{Name: "c", Dir: at("c"), Entry: "run.py", Flags: Flags{Output: "--output", StartIndex: true, From: FromSource},
-			Required:  []string{"rubric.txt"},
-			Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"}, ChunkSize: 100, Licence: "MIT"},
-		{Name: "narrow", Dir: at("narrow"), Entry: DefaultEntry, Flags: Flags{Output: "--into", From: FromSource},
-			Problem: "its command line has no --into (known from its source): catalog.yaml can name another entry or output_flag"},
+	var want []Generator
+	for _, g := range []Generator{
+		{Name: "a", Requirements: []string{"numpy==1.26.4", "scipy"}},
+		{Name: "added", Repository: "org/added", Licence: "MIT"},
+		{Name: "b", Repository: "org/b"},
+		{Name: "bad name"},
+		{Name: "c", Required: []string{"rubric.txt"}, Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"},
+			ChunkSize: 100, Licence: "MIT"},
+	} {
+		g.Dir, g.Entry, g.Flags = filepath.Join(root, g.Name), DefaultEntry, contractFlags
+		want = append(want, g)
 	}
 	for i := range got {
-		got[i].says, got[i].needs, got[i].defined, got[i].empty = Entry{}, "", nil, false
+		got[i].needs, got[i].empty = "", false
 	}
-	if len(got) == len(want) && strings.Contains(got[2].Problem, "letters") {
-		got[2].Problem = ""
+	if len(got) == len(want) && strings.Contains(got[3].Problem, "letters") {
+		got[3].Problem = ""
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -68,11 +58,9 @@ func TestDiscoverRefusesCatalogue(t *testing.T) {
 		{"twice", "a: {}\na: {}\n", "line 2"},
 		{"no mapping", "- a\n", "line 1"},
 		{"name", "'a b': {}\n", "letters"},
-		{"entry leaves", "a: {entry: ../x.py}\n", "leaves"},
-		{"flag", "a: {output_flag: output}\n", "long flag"},
 		{"chunk", "a: {chunk_size: 1001}\n", "1000"},
-		{"commit", "a: {repository: o/a, commit: 0123abc}\n", "full hash"},
-		{"nowhere", "a: {commit: 0123456789012345678901234567890123456789}\n", "without a repository"},
+		{"a pin", "a: {commit: 0123456789012345678901234567890123456789}\n",
+			"line 1: unknown field commit (commits are in catalog.lock)"},
 		{"extra", "a: {extra_args: [--seed=1]}\n", "may not set --seed"},
 		{"required is a path", "a: {required: [x/y]}\n", "name of a file"},
 	} {
@@ -84,6 +72,13 @@ func TestDiscoverRefusesCatalogue(t *testing.T) {
 				t.Errorf("got %v, want ...%q...", err, test.want)
 			}
 		})
+	}
+	for text, want := range map[string]string{"a 0123abc": "line 1 must be", "# x\na": "line 2 must be", "../a 00": "line 1: name"} {
+		root := t.TempDir()
+		write(t, filepath.Join(root, CatalogueLock), text)
+		if _, err := Discover(root); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want ...%q...", text, err, want)
+		}
 	}
 	if list, err := Discover(t.TempDir()); err != nil || len(list) != 0 {
 		t.Errorf("no catalogue: got %v, %v", list, err)

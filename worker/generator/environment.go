@@ -175,7 +175,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 			case err != nil:
 				say(Failed, err.Error())
 				members.set(err.Error())
-				if b.Online && errors.Is(err, errNoIndex) {
+				if b.Online && (errors.Is(err, errNoIndex) || errors.Is(err, errNoUV)) {
 					return fmt.Errorf("build environments: %w", err)
 				}
 			default:
@@ -190,7 +190,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	asking, ctx := errgroup.WithContext(ctx)
 	asking.SetLimit(runtime.NumCPU())
 	for i := range list {
-		asking.Go(func() error { return list[i].learn(ctx, last) })
+		asking.Go(func() error { return list[i].findFlags(ctx, last) })
 	}
 	if err := asking.Wait(); err != nil {
 		return nil, err

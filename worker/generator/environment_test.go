@@ -336,7 +336,7 @@ func TestUVCannotFetch(t *testing.T) {
 		"error: Failed to download `x @ http://a/x.tar.gz`\n  cause: Failed to fetch: http://a/x.tar.gz\n  cause: HTTP status client error (404 Not Found) for url (http://a/x.tar.gz)\n":          false,
 		"error: No solution found when resolving dependencies\n  cause: Because six was not found in the package registry and you require six==1.17.0\n":                                           false,
 	} {
-		if err := installError("requirements.txt", out, ""); errors.Is(err, errNoIndex) != unreachable {
+		if err := installError("requirements.txt", out); errors.Is(err, errNoIndex) != unreachable {
 			t.Errorf("%s\nbecomes %v", out, err)
 		}
 	}

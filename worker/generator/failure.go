@@ -7,9 +7,22 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
+// Reason is what a Failure or a Problem is about, if that is known: the detail says it
+// in words.
+type Reason string
+
+// The reasons.
+const (
+	MissingModule Reason = "missing_module"
+	CommandLine   Reason = "command_line" // the generator refuses the worker's, or its --help does not list it
+	Network       Reason = "network"      // the generator wanted it
+	ReadOnly      Reason = "read_only"    // a file system, or a lock that needs one: as without /dev/shm
+)
+
 // Failure says why a run of a generator failed.
 type Failure struct {
 	Cause          task.Cause
+	Reason         Reason
 	Detail         string // one sentence
 	ExitCode       int    // -1 if a signal ended it
 	Signal         string // that ended it, or ""
@@ -18,46 +31,52 @@ type Failure struct {
 
 func (f *Failure) Error() string { return string(f.Cause) + ": " + f.Detail }
 
-// causeOf finds the cause of an exit status in the last thing that was said: a
-// warning further up that mentions an ImportError, say, was survived.
-func causeOf(end status, stderr string) (task.Cause, string) {
-	last := lastLine(stderr)
-	because := func(what string) string {
-		if last == "" {
-			return what + "; it said nothing"
+// explain finds cause and reason of an exit status in the last line of stderr: a
+// warning further up that mentions an ImportError, say, did not end the generator.
+func (f *Failure) explain(end status) {
+	last := lastLine(f.Stderr)
+	because := func(cause task.Cause, what string) {
+		if f.Cause, f.Detail = cause, what+": "+last; last == "" {
+			f.Detail = what + "; its stderr is empty"
 		}
-		return what + ": " + last
 	}
 	exception, _, _ := strings.Cut(last, ":")
 	if i := strings.LastIndex(exception, "."); i >= 0 { // socket.gaierror, cv2.error
 		exception = exception[i+1:]
 	}
+	if strings.Contains(last, "[Errno 30]") || strings.Contains(last, "[Errno 38]") {
+		f.Reason = ReadOnly
+	}
 	switch {
 	case strings.Contains(last, "No space left on device") || strings.Contains(last, "[Errno 28]"):
-		return task.DiskFull, because("the disk was full")
+		because(task.DiskFull, "the disk was full")
 	case strings.Contains(last, "File too large") || strings.Contains(last, "[Errno 27]") ||
 		end.Signal == "file size limit exceeded":
-		return task.UnsafeOutput, because("a file grew too large")
+		because(task.UnsafeOutput, "a file grew too large")
 	case exception == "MemoryError" || exception == "_ArrayMemoryError" ||
 		strings.Contains(last, "Cannot allocate memory"):
-		return task.OutOfMemory, because("the generator got no more memory")
+		because(task.OutOfMemory, "the generator got no more memory")
 	case end.Signal == "killed" || end.Exit == 137:
-		return task.OutOfMemory, because("the generator was killed (SIGKILL), as a system short of memory does")
+		because(task.OutOfMemory, "the generator was killed (SIGKILL), as a system short of memory does")
 	case end.Signal != "":
-		return task.Crashed, because(fmt.Sprintf("the generator died of a signal (%s)", end.Signal))
+		because(task.Crashed, fmt.Sprintf("the generator died of a signal (%s)", end.Signal))
 	case exception == "ModuleNotFoundError" || exception == "ImportError":
-		return task.Environment, because("a module is missing")
+		f.Reason = MissingModule
+		because(task.Environment, "a module is missing")
 	case strings.Contains(last, "cannot open shared object file"):
-		return task.Environment, because("a library is missing on the machine")
+		because(task.Environment, "a library is missing on the machine")
 	case exception == "gaierror" || exception == "URLError" || exception == "ConnectionError" ||
 		exception == "NewConnectionError" || exception == "ConnectError":
-		return task.Environment, because("the generator wanted the network")
-	case end.Exit == 2 && strings.Contains(stderr, "usage:"):
-		return task.Environment, because("the generator does not understand its command line")
+		f.Reason = Network
+		because(task.Environment, "the generator wanted the network")
+	case end.Exit == 2 && strings.Contains(f.Stderr, "usage:"):
+		f.Reason = CommandLine
+		because(task.Environment, "the generator does not understand its command line")
 	case end.Exit == 126 || end.Exit == 127:
-		return task.Environment, because("the interpreter could not be started")
+		because(task.Environment, "the interpreter could not be started")
+	default:
+		because(task.Crashed, fmt.Sprintf("exit status %d", end.Exit))
 	}
-	return task.Crashed, because(fmt.Sprintf("exit status %d", end.Exit))
 }
 
 func lastLine(text string) string {

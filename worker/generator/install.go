@@ -188,22 +188,20 @@ func uvOnPath(ctx context.Context) string {
 
 // installUV makes an environment that has pip, and with it uv.
 func (e environment) installUV(ctx context.Context, say func(string)) error {
-	if out, err := run(ctx, "", []string{e.python.Path, "-m", "venv", e.path}, userEnvironment(), say); err != nil {
-		if strings.Contains(out, "ensurepip") {
-			return fmt.Errorf("bring in uv with %s: it has no ensurepip: install python3-venv or uv %s, then run again",
-				e.python.Path, UVRelease)
-		}
-		return fmt.Errorf("bring in uv with %s: %w", e.python.Path, err)
+	out, err := run(ctx, "", []string{e.python.Path, "-m", "venv", e.path}, userEnvironment(), say)
+	if err != nil && strings.Contains(out, "ensurepip") {
+		return fmt.Errorf("%w: %s has no ensurepip: install python3-venv or uv %s, then run again", errNoUV,
+			e.python.Path, UVRelease)
 	}
-	log := filepath.Join(e.path, "pip.log")
-	argv := slices.Concat([]string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
-		"--progress-bar", "off",
-		"--only-binary", ":all:", "--log", log}, e.requirements)
-	env := pipSettings(ctx, e.python.command, e.interpreter()).environ()
-	out, err := run(ctx, e.path, argv, env, say)
+	if err == nil {
+		argv := slices.Concat([]string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
+			"--progress-bar", "off", "--only-binary", ":all:"}, e.requirements)
+		env := pipSettings(ctx, e.python.command, e.interpreter()).environ()
+		out, err = run(ctx, e.path, argv, env, say)
+	}
 	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("bring in uv, which installs packages (or put uv %s on the PATH): %w", UVRelease,
-			installError("uv=="+UVRelease, out, unfetched(log)))
+		return fmt.Errorf("%w (%s): connect to the network, set PIP_INDEX_URL / PIP_FIND_LINKS or put uv %s on the PATH, then run again",
+			errNoUV, reasonIn(out), UVRelease)
 	}
 	return err
 }
@@ -265,7 +263,7 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 			return err
 		}
 		if err != nil {
-			return installError(e.lock.path, out, "")
+			return installError(e.lock.path, out)
 		}
 	}
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
@@ -311,35 +309,21 @@ func urlPath(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 // another one.
 func (in installer) cacheDir() string { return cmp.Or(os.Getenv("UV_CACHE_DIR"), in.cache) }
 
-// unfetched is what pip could not get, which it tells its log alone: an index that
-// is broken looks on its output like one that has no such package.
-func unfetched(log string) string {
-	text, _ := os.ReadFile(log) // none if pip did not begin
-	var list []string
-	for line := range strings.Lines(string(text)) {
-		if strings.Contains(line, "Could not fetch URL") {
-			list = append(list, line)
-		}
-	}
-	return strings.Join(list, "")
-}
-
 // errNoIndex says that packages could not be looked for, which may be otherwise in
 // a minute. That an index has no such package is another matter.
 var errNoIndex = errors.New("no package index could be reached")
 
-// What pip and uv say when no index answers, or one that cannot now. An answer
-// that something is not there or not allowed is none of these.
-var networkPattern = regexp.MustCompile(
-	`NewConnectionError|NameResolutionError|ConnectTimeoutError|ReadTimeoutError|ProxyError|SSLError|ProtocolError|IncompleteRead|` +
-		`Connection refused|Temporary failure in name resolution|Name or service not known|Network is unreachable|No route to host|` +
-		`too many \d+ error responses|5\d\d Server Error|4(?:08|29) Client Error|HTTP status server error|HTTP status client error \(4(?:08|29)|` +
-		`(?i:error sending request|error decoding response body|request or response body error|dns error|tcp connect error|operation timed out)`)
+// errNoUV says that there is no installer, for whatever reason.
+var errNoUV = errors.New("uv, which installs packages, could not be brought in")
 
-// installError says in one sentence what failed and what to do. It reads what the
-// installer has printed and what it could not fetch.
-func installError(file, out, unfetched string) error {
-	reason := ""
+// What uv prints if no index answers, or one that cannot now. An answer that a package
+// is not there or not allowed is none of these.
+var networkPattern = regexp.MustCompile(`(?i)error sending request|error decoding response body|` +
+	`request or response body error|dns error|tcp connect error|operation timed out|` +
+	`HTTP status server error|HTTP status client error \(4(?:08|29)`)
+
+// reasonIn is the last error that an installer has printed, or its last line.
+func reasonIn(out string) (reason string) {
 	for line := range strings.Lines(out) {
 		line = strings.TrimSpace(line)
 		for _, mark := range []string{"ERROR: ", "error: ", "cause: ", "╰─▶ "} {
@@ -348,15 +332,18 @@ func installError(file, out, unfetched string) error {
 			}
 		}
 	}
-	if reason == "" {
-		reason = lastLine(out)
-	}
-	if unlocked := unlockedPattern.FindString(out); unlocked != "" {
+	return cmp.Or(reason, lastLine(out))
+}
+
+// installError is one sentence about what uv has printed: what failed, and the way out.
+func installError(file, out string) error {
+	reason := reasonIn(out)
+	if unlockedPattern.MatchString(out) {
 		reason = "a package has no wheel for this Python and machine, and the lock has nothing that builds it (" + reason +
 			"): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --update)"
 	}
-	if signs := networkPattern.FindString(out + unfetched); signs != "" {
-		return fmt.Errorf("install %s: %w (%s; %s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, errNoIndex, signs, reason)
+	if networkPattern.MatchString(out) {
+		return fmt.Errorf("install %s: %w (%s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, errNoIndex, reason)
 	}
 	return fmt.Errorf("install %s: %s", file, reason)
 }

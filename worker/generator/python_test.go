@@ -8,7 +8,7 @@ import (
 )
 
 func TestPythons(t *testing.T) {
-	for said, want := range map[string]string{"": "", ">=3.8": "", ">=3.11": "", "3.12": "==3.12.*",
+	for said, want := range map[string]string{"": "", ">=3.8": "", ">=3.11": "", "==3.12.*": "==3.12.*",
 		">=3.8,<3.13": ">=3.8,<3.13", "!=3.12.*": "!=3.12.*"} {
 		if got, err := pythons(said); got != want || err != nil {
 			t.Errorf("%q is %q, %v, want %q", said, got, err, want)
@@ -25,13 +25,13 @@ func TestPythons(t *testing.T) {
 func TestRequiredPython(t *testing.T) {
 	root := t.TempDir()
 	for name, text := range map[string]string{"any": "", "old": "[project]\nrequires-python = \"<3.11\"\n",
-		"far": "[project]\nrequires-python = \">=3.30\"\n", "own": "", "near": "[project]\nrequires-python = \">=3.11\"\n"} {
+		"far": "[project]\nrequires-python = \">=3.30\"\n", "own": "[project]\nrequires-python = \"==3.19.*\"\n",
+		"near": "[project]\nrequires-python = \">=3.11\"\n"} {
 		write(t, filepath.Join(root, name, DefaultEntry), preamble)
 		if text != "" {
 			write(t, filepath.Join(root, name, projectFile), text)
 		}
 	}
-	write(t, filepath.Join(root, Catalogue), "own: {python: \"3.19\"}\n")
 	p, err := findPython(t.Context(), "", "")
 	if err != nil {
 		t.Skip(err)

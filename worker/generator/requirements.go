@@ -63,12 +63,8 @@ func decodeProject(dir string) (*project, error) {
 }
 
 // readPythons returns which versions of Python the generator in a folder is for, as
-// a specifier: what the catalogue says, else its requires-python. Every version from
-// the oldest on is "".
-func readPythons(dir, said string) (string, error) {
-	if said != "" {
-		return pythons(said)
-	}
+// its requires-python says. Every version from the oldest on is "".
+func readPythons(dir string) (string, error) {
 	is, err := decodeProject(dir)
 	if is == nil || err != nil {
 		return "", nil // who reads its requirements there has said so
@@ -80,11 +76,8 @@ func readPythons(dir, said string) (string, error) {
 	return specifier, nil
 }
 
-// pythons checks a specifier of Python versions. "3.12" is "==3.12.*".
+// pythons checks a specifier of Python versions.
 func pythons(specifier string) (string, error) {
-	if minorPattern.MatchString(specifier) {
-		specifier = "==" + specifier + ".*"
-	}
 	if lowestMinor(specifier) < 0 {
 		return "", fmt.Errorf("%q allows no Python from 3.%d on, or is no version specifier such as >=3.11,<3.13", specifier,
 			oldestMinor)
@@ -96,8 +89,6 @@ func pythons(specifier string) (string, error) {
 	}
 	return "", nil
 }
-
-var minorPattern = regexp.MustCompile(`^3\.\d+$`)
 
 // newestMinor is above all that there are.
 const newestMinor = 40

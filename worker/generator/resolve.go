@@ -67,7 +67,7 @@ func (r *resolver) resolve(ctx context.Context, lines []string) (string, error) 
 		append([]string{"--universal", r.lowest(), "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
 			"--output-file", to}, r.exclude...)...)
 	if err != nil && ctx.Err() == nil {
-		return "", installError(r.file, out, "")
+		return "", installError(r.file, out)
 	}
 	if err != nil {
 		return "", err
@@ -127,8 +127,8 @@ func (r *resolver) addBuilders(ctx context.Context, l lock) (lock, error) {
 				return context.Cause(ctx)
 			case err == nil:
 				return nil
-			case errors.Is(installError(r.file, out, ""), errNoIndex):
-				return installError(r.file, out, "")
+			case errors.Is(installError(r.file, out), errNoIndex):
+				return installError(r.file, out)
 			case asks == nil || !unlockedPattern.MatchString(out):
 				return nil // it cannot be built here, where it may have a wheel: what builds it is known
 			}
@@ -139,7 +139,7 @@ func (r *resolver) addBuilders(ctx context.Context, l lock) (lock, error) {
 				}
 			}
 			if len(requires) == known {
-				return installError(r.file, out, "")
+				return installError(r.file, out)
 			}
 			if tools, err = r.resolve(ctx, requires); err != nil {
 				return err
@@ -186,7 +186,7 @@ func (r *resolver) wheelless(ctx context.Context, all []string) (list []string, 
 				if ctx.Err() != nil {
 					return nil, err
 				}
-				return nil, installError(r.file, out, "")
+				return nil, installError(r.file, out)
 			}
 		}
 		for _, entry := range all {

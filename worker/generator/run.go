@@ -309,7 +309,7 @@ func (t *tail) String() string {
 // classify finds the cause of a failed run.
 func classify(ctx context.Context, end status, stdout, stderr, scratch string) *Failure {
 	f := &Failure{ExitCode: end.Exit, Signal: end.Signal, Stdout: stdout, Stderr: stderr}
-	f.Cause, f.Detail = causeOf(end, stderr)
+	f.explain(end)
 	if free, _, err := diskSpace(scratch); err == nil && free < 1<<20 && f.Cause != task.Environment {
 		f.Cause, f.Detail = task.DiskFull, fmt.Sprintf("%d bytes were left on the disk: %s", free, f.Detail)
 	}

@@ -33,21 +33,22 @@ const (
 	maxPath    = 512     // bytes of a file's path in its sample, where that has folders
 )
 
-// File is one file of a sample.
+// File is one file of a sample. As JSON it is a part of a receipt.
 type File struct {
-	Name   string // its path in the sample, as in the bucket: prompt.txt, frames/0.png
-	Path   string // where it lies now
-	Size   int64  // bytes
-	SHA256 string // hexadecimal
-	Media  Media  // of a video or a picture
+	Name   string `json:"name"`           // its path in the sample, as in the bucket: prompt.txt, frames/0.png
+	Path   string `json:"-"`              // where it lies now
+	Size   int64  `json:"size"`           // bytes
+	SHA256 string `json:"sha256"`         // hexadecimal
+	Media  Media  `json:"media,omitzero"` // of a video or a picture, as its file says
 }
 
-// Sample is one checked sample.
+// Sample is one checked sample. As JSON it is a part of a receipt.
 type Sample struct {
-	Index       int    // global
-	ID          string // <domain>_<index as 8 digits>
-	Fingerprint string // equal for equal samples: metadata.json's param_hash, else a hash of prompt and frames
-	Files       []File // sorted by name
+	ID    string `json:"id"`    // <domain>_<index as 8 digits>
+	Index int    `json:"index"` // global
+	// equal for equal samples: metadata.json's param_hash, else a hash of prompt and frames
+	Fingerprint string `json:"fingerprint"`
+	Files       []File `json:"files"` // sorted by name
 }
 
 // Place says which sample of the generator's output is kept, and as which index.

@@ -72,13 +72,15 @@ func (c *Cell) Committed() (list []int) {
 // Restorable returns the place of the receipt whose objects a task is to make again, or
 // -1 if there is no need any more.
 func (c *Cell) Restorable(t task.Task, chunk task.Chunk) int {
-	return slices.IndexFunc(c.Receipts, func(r Receipt) bool {
-		return r.Epoch == t.Restore && r.Range() == chunk.Keep && len(c.replaced(r)) < len(r.Samples)
-	})
+	place := slices.IndexFunc(c.Receipts, func(r Receipt) bool { return r.Epoch == t.Restore && r.Range() == chunk.Keep })
+	if place >= 0 && len(c.Replaced(place)) == len(c.Receipts[place].Samples) {
+		return -1
+	}
+	return place
 }
 
-// Repaired reports whether the chunk of a repair was made, or a later run has looked at
-// one of its samples again: what that made stays.
+// Repaired reports whether the chunk of a repair was made, or a later run has repaired
+// one of its samples: what that made stays.
 func (c *Cell) Repaired(t task.Task, chunk task.Chunk) bool {
 	return slices.ContainsFunc(c.Receipts, func(r Receipt) bool {
 		return r.Indices != nil && (r.FirstAttempt == chunk.Attempt && slices.Equal(r.Indices, chunk.Indices) ||
@@ -87,16 +89,10 @@ func (c *Cell) Repaired(t task.Task, chunk task.Chunk) bool {
 }
 
 // Replaced returns the samples of a receipt that a later one holds.
-func (c *Cell) Replaced(place int) []ReceiptSample { return c.replaced(c.Receipts[place]) }
-
-func (c *Cell) replaced(r Receipt) (list []ReceiptSample) {
-	place := slices.IndexFunc(c.Receipts, func(other Receipt) bool {
-		return other.Epoch == r.Epoch &&
-			other.Start == r.Start
-	})
-	for _, s := range r.Samples {
+func (c *Cell) Replaced(place int) (list []int) {
+	for _, s := range c.Receipts[place].Samples {
 		if slices.ContainsFunc(c.Receipts[place+1:], func(later Receipt) bool { return later.Holds(s.Index) }) {
-			list = append(list, s)
+			list = append(list, s.Index)
 		}
 	}
 	return list

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -203,7 +204,7 @@ func TestReplace(t *testing.T) {
 	commit(t, s, cell, 0, 1, 2, 3, 4)
 	check(t, s.PutFiles(t.Context(), "maze", makeSamples(t, 0, 5, 3)))
 	c := take(t, s, cell)
-	check(t, s.Overwrite(t.Context(), c, []int{1, 3}))
+	check(t, s.Overwrite(t.Context(), c, []sample.Sample{{Index: 1}, {Index: 3}}))
 	there, err := s.Cell(t.Context(), c.Key())
 	if err != nil || !slices.Equal(there.Committed(), []int{0, 2, 4}) {
 		t.Errorf("while two are written over: %v, %v", there.Committed(), err)
@@ -346,7 +347,7 @@ func TestVoidOutlivesRestoration(t *testing.T) {
 	r.Epoch = c.Epoch
 	check(t, s.Commit(t.Context(), c, r, -1, true))
 	c = take(t, s, cell)
-	check(t, s.Overwrite(t.Context(), c, []int{3})) // and it is killed
+	check(t, s.Overwrite(t.Context(), c, []sample.Sample{{Index: 3}})) // and it is killed
 	check(t, s.EndHold(t.Context(), "maze", cell, ""))
 	c = take(t, s, cell)
 	again := receipt(c.Epoch, 0, 1, 2, 3, 4)

@@ -48,6 +48,9 @@ type Failure struct {
 	Time         time.Time  `json:"time"`
 }
 
+// Range returns the range of samples that failed.
+func (f Failure) Range() task.Range { return task.Range{Start: f.Start, End: f.End} }
+
 // PutFailure writes a failure report and returns its key. A report of the same
 // chunk and delivery is replaced.
 func (s *Store) PutFailure(ctx context.Context, f Failure) (string, error) {

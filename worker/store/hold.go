@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -101,12 +102,12 @@ func (s *Store) replace(ctx context.Context, c, changed *Cell) error {
 // Overwrite is said before objects of committed samples are written over: from now on
 // they do not count, until they are committed again. It takes no request if none of
 // them counts.
-func (s *Store) Overwrite(ctx context.Context, c *Cell, samples []int) error {
+func (s *Store) Overwrite(ctx context.Context, c *Cell, samples []sample.Sample) error {
 	changed := *c
 	changed.Void = slices.Clone(c.Void)
-	for _, index := range samples {
-		if c.Has(index) {
-			changed.Void = append(changed.Void, index)
+	for _, x := range samples {
+		if c.Has(x.Index) {
+			changed.Void = append(changed.Void, x.Index)
 		}
 	}
 	if len(changed.Void) == len(c.Void) {
@@ -127,10 +128,8 @@ func (s *Store) Commit(ctx context.Context, c *Cell, r Receipt, place int, done 
 	}
 	changed.Receipts[place] = r
 	replaced := changed.Replaced(place) // may be void still
-	changed.Void = slices.DeleteFunc(slices.Clone(c.Void), func(index int) bool {
-		return r.Holds(index) &&
-			!holds(replaced, index)
-	})
+	changed.Void = slices.DeleteFunc(slices.Clone(c.Void),
+		func(index int) bool { return r.Holds(index) && !slices.Contains(replaced, index) })
 	before, after := c.objects(), changed.objects()
 	if err := s.Clear(ctx, &changed, before); err != nil {
 		return err

@@ -50,30 +50,11 @@ type Receipt struct {
 	Current  []ReceiptSample `json:"-"` // those of Samples that no later receipt describes
 }
 
-// ReceiptSample is one sample of a receipt.
-type ReceiptSample struct {
-	ID          string        `json:"id"`
-	Index       int           `json:"index"`
-	Fingerprint string        `json:"fingerprint"`
-	Files       []ReceiptFile `json:"files"`
-}
-
-// ReceiptFile is one file of a sample.
-type ReceiptFile struct {
-	Name   string       `json:"name"`
-	Size   int64        `json:"size"`           // bytes
-	SHA256 string       `json:"sha256"`         // hexadecimal
-	Media  sample.Media `json:"media,omitzero"` // of a video or a picture, as its file says
-}
-
-// Described returns a sample as a receipt has it.
-func Described(s sample.Sample) ReceiptSample {
-	d := ReceiptSample{ID: s.ID, Index: s.Index, Fingerprint: s.Fingerprint}
-	for _, f := range s.Files {
-		d.Files = append(d.Files, ReceiptFile{Name: f.Name, Size: f.Size, SHA256: f.SHA256, Media: f.Media})
-	}
-	return d
-}
+// ReceiptSample is one sample of a receipt, and ReceiptFile one file of a sample.
+type (
+	ReceiptSample = sample.Sample
+	ReceiptFile   = sample.File
+)
 
 // Range returns the range of what was kept, first to last.
 func (r Receipt) Range() task.Range { return task.Range{Start: r.Start, End: r.End} }

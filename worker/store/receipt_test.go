@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
 // A receipt keeps what files say of themselves, and takes no byte for what they do not.
@@ -19,7 +18,7 @@ func TestReceiptMedia(t *testing.T) {
 	const want = `[{"name":"first_frame.png","size":1,"sha256":"ab","media":{"width":512,"height":256}},` +
 		`{"name":"ground_truth.mp4","size":2,"sha256":"cd","media":{"width":512,"height":256,"frames":48,"fps":24,` +
 		`"seconds":2,"codec":"mpeg4","pixel_format":"yuv420p"}},{"name":"prompt.txt","size":3,"sha256":"ef"}]`
-	got, err := json.Marshal(store.Described(s).Files)
+	got, err := json.Marshal(s.Files)
 	if err != nil || string(got) != want {
 		t.Errorf("%s, %v; want %s", got, err, want)
 	}

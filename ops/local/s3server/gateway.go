@@ -24,7 +24,7 @@ import (
 	"github.com/versity/versitygw/s3response"
 )
 
-// Limits that the gateway wants to be told; those of its own command line.
+// Limits of the gateway: the defaults of its own command line.
 const (
 	maxConnections = 250_000
 	maxRequests    = 100_000
@@ -32,8 +32,8 @@ const (
 	maxParts       = 10_000
 )
 
-// Main turns this process into the gateway if Start has started it as one, and
-// does not return then. Every program that calls Start must call it first.
+// Main runs the gateway if Start has started this process as one, and does not return
+// then. Every program that calls Start must call it first.
 func Main() {
 	order, ok := os.LookupEnv(childVariable)
 	if !ok {
@@ -79,9 +79,9 @@ func (c Config) serve() error {
 	return server.ServeMultiPort([]string{c.Address})
 }
 
-// swapping makes conditional puts atomic. The backend looks at what is there first and
-// writes later, so that two could find their condition met; and what it reads may have
-// the ETag of what is being written.
+// swapping makes conditional puts atomic. The backend checks the condition first and
+// writes later, so two puts could find it met; and a read may return old bytes with the
+// ETag of the new ones.
 type swapping struct {
 	backend.Backend
 	locks [256]sync.RWMutex // by a hash of the key
@@ -121,8 +121,8 @@ func (s *swapping) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (
 	return s.Backend.DeleteObject(ctx, in)
 }
 
-// dropUnfinished removes what a gateway that was killed had been writing: nobody
-// else looks for it. Parts of uploads are kept, for these may go on.
+// dropUnfinished removes the temporary files of a gateway that was killed. Parts of
+// uploads are kept: an upload may continue.
 func (c Config) dropUnfinished() error {
 	dir := filepath.Join(c.Dir, c.Bucket, posix.MetaTmpDir)
 	entries, err := os.ReadDir(dir)
@@ -160,8 +160,8 @@ func (c Config) backend() (backend.Backend, error) {
 	return posix.New(dir, metadata, options)
 }
 
-// hasAttributes reports whether the filesystem of a folder keeps extended
-// attributes. Only trying tells.
+// hasAttributes reports whether the file system of a folder keeps extended
+// attributes, by writing one.
 func hasAttributes(dir string) bool {
 	probe, err := os.MkdirTemp(dir, ".probe-")
 	if err != nil {

@@ -16,10 +16,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
-// Config says what to serve and where.
+// Config configures the gateway.
 type Config struct {
 	Dir string // objects are files below Dir/<bucket>/<key>
 	// folder for metadata where the filesystem has no extended attributes; its path must not begin with Dir
@@ -30,10 +31,10 @@ type Config struct {
 	AccessKey string   // the one account
 	SecretKey string   // its secret
 	Sidecar   bool     // keep metadata in Meta even where extended attributes work
-	Inherit   *os.File `json:"-"` // is kept open by the gateway, as a sign that it lives; may be nil
+	Inherit   *os.File `json:"-"` // the gateway keeps it open while it lives, a lock for example; may be nil
 }
 
-// childVariable tells a process that it is to be the gateway.
+// childVariable makes a process the gateway; its value is the Config as JSON.
 const childVariable = "VM_DATASET_S3"
 
 // Descriptors that the gateway inherits.
@@ -52,9 +53,22 @@ type Server struct {
 // an idle machine.
 const startTimeout = 30 * time.Second
 
-// Start starts the gateway and returns when it listens. It ends with this
-// process, however that ends. Its errors go to log.
+// Start starts the gateway and returns when it listens; it fails after 30 s. The
+// gateway ends with this process, however that ends. Its errors go to log.
 func Start(ctx context.Context, c Config, log io.Writer) (*Server, error) {
+	tries := 1
+	if strings.HasSuffix(c.Address, ":0") {
+		tries = 5 // another program may take a free port before the gateway listens on it
+	}
+	for try := 1; ; try++ {
+		s, err := launch(ctx, c, log)
+		if err == nil || try == tries || ctx.Err() != nil {
+			return s, err
+		}
+	}
+}
+
+func launch(ctx context.Context, c Config, log io.Writer) (*Server, error) {
 	for _, dir := range []string{filepath.Join(c.Dir, c.Bucket), c.Meta} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("start S3 endpoint: %w", err)

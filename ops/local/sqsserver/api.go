@@ -22,8 +22,8 @@ import (
 const (
 	maxMessage    = 1 << 20 // bytes of body and attributes
 	maxBatch      = 10
-	maxDelay      = 15 * time.Minute
-	maxVisibility = 12 * time.Hour
+	maxDelay      = 15 * 60      // seconds
+	maxVisibility = 12 * 60 * 60 // seconds
 	maxWait       = 20 * time.Second
 	maxResults    = 1000 // queues in an answer
 	maxGroup      = 128  // characters
@@ -114,23 +114,20 @@ func answerQuery(w http.ResponseWriter, e *apiError) {
 
 // request holds the fields of every operation's input.
 type request struct {
-	QueueUrl                     string
-	QueueName                    string
-	QueueNamePrefix              string
-	MaxResults                   *int
-	NextToken                    string
-	Attributes                   map[string]string
-	Tags                         map[string]string
-	TagKeys                      []string
-	AttributeNames               []string
-	MessageSystemAttributeNames  []string
-	MessageAttributeNames        []string
-	MaxNumberOfMessages          *int
-	WaitTimeSeconds              *int
-	Entries                      []entry
-	SourceArn, DestinationArn    string
-	MaxNumberOfMessagesPerSecond int
-	TaskHandle                   string
+	QueueUrl                    string
+	QueueName                   string
+	QueueNamePrefix             string
+	MaxResults                  *int
+	NextToken                   string
+	Attributes                  map[string]string
+	Tags                        map[string]string
+	TagKeys                     []string
+	AttributeNames              []string
+	MessageSystemAttributeNames []string
+	MessageAttributeNames       []string
+	MaxNumberOfMessages         *int
+	WaitTimeSeconds             *int
+	Entries                     []entry
 	entry
 }
 
@@ -148,28 +145,47 @@ type entry struct {
 	VisibilityTimeout       *int
 }
 
-var operations = map[string]func(*Server, context.Context, *request) (any, error){
-	"CreateQueue":                  (*Server).apiCreateQueue,
-	"DeleteQueue":                  (*Server).apiDeleteQueue,
-	"GetQueueUrl":                  (*Server).apiGetQueueURL,
-	"ListQueues":                   (*Server).apiListQueues,
-	"GetQueueAttributes":           (*Server).apiGetAttributes,
-	"SetQueueAttributes":           (*Server).apiSetAttributes,
-	"SendMessage":                  (*Server).apiSend,
-	"SendMessageBatch":             (*Server).apiSendBatch,
-	"ReceiveMessage":               (*Server).apiReceive,
-	"DeleteMessage":                (*Server).apiDelete,
-	"DeleteMessageBatch":           (*Server).apiDeleteBatch,
-	"ChangeMessageVisibility":      (*Server).apiVisibility,
-	"ChangeMessageVisibilityBatch": (*Server).apiVisibilityBatch,
-	"PurgeQueue":                   (*Server).apiPurge,
-	"ListDeadLetterSourceQueues":   (*Server).apiSources,
-	"TagQueue":                     (*Server).apiTag,
-	"UntagQueue":                   (*Server).apiUntag,
-	"ListQueueTags":                (*Server).apiTags,
-	"StartMessageMoveTask":         (*Server).apiStartMove,
-	"ListMessageMoveTasks":         (*Server).apiListMoves,
-	"CancelMessageMoveTask":        (*Server).apiCancelMove,
+type operation func(*Server, context.Context, *request) (any, error)
+
+var operations = map[string]operation{
+	"CreateQueue":                  locked((*Server).createQueue),
+	"DeleteQueue":                  onQueue((*Server).deleteQueue),
+	"GetQueueUrl":                  locked((*Server).getQueueURL),
+	"ListQueues":                   locked((*Server).listQueues),
+	"GetQueueAttributes":           onQueue((*Server).getAttributes),
+	"SetQueueAttributes":           onQueue((*Server).putAttributes),
+	"SendMessage":                  onQueue((*Server).sendMessage),
+	"SendMessageBatch":             onQueue((*Server).sendBatch),
+	"ReceiveMessage":               (*Server).receiveMessages,
+	"DeleteMessage":                onQueue((*Server).deleteMessage),
+	"DeleteMessageBatch":           onQueue((*Server).deleteBatch),
+	"ChangeMessageVisibility":      onQueue((*Server).changeMessageVisibility),
+	"ChangeMessageVisibilityBatch": onQueue((*Server).changeVisibilityBatch),
+	"PurgeQueue":                   onQueue((*Server).purgeQueue),
+	"ListDeadLetterSourceQueues":   onQueue((*Server).listSources),
+	"TagQueue":                     onQueue((*Server).tagQueue),
+	"UntagQueue":                   onQueue((*Server).untagQueue),
+	"ListQueueTags":                onQueue((*Server).listTags),
+}
+
+// locked is an operation that holds the lock.
+func locked(do func(*Server, *request) (any, error)) operation {
+	return func(s *Server, _ context.Context, in *request) (any, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return do(s, in)
+	}
+}
+
+// onQueue is an operation on the queue that the request names. It holds the lock.
+func onQueue(do func(*Server, *queue, *request) (any, error)) operation {
+	return locked(func(s *Server, in *request) (any, error) {
+		q, err := s.find(in.QueueUrl)
+		if err != nil {
+			return nil, err
+		}
+		return do(s, q, in)
+	})
 }
 
 // find returns the queue of a URL. Only its last part counts: clients may reach
@@ -184,9 +200,21 @@ func (s *Server) find(url string) (*queue, error) {
 	return nil, errNoQueue
 }
 
+// integer returns a parameter of a request, or a default if the request has none.
+func integer(name string, value *int, otherwise, lowest, highest int) (int, *apiError) {
+	switch {
+	case value == nil:
+		return otherwise, nil
+	case *value < lowest || *value > highest:
+		return 0, errParameter(fmt.Sprintf("Value %d for parameter %s is invalid. Reason: Must be between %d and %d.",
+			*value, name, lowest, highest))
+	}
+	return *value, nil
+}
+
 var queueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 
-func (s *Server) apiCreateQueue(_ context.Context, in *request) (any, error) {
+func (s *Server) createQueue(in *request) (any, error) {
 	if strings.HasSuffix(in.QueueName, ".fifo") || in.Attributes["FifoQueue"] == "true" {
 		return nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
 			message: "The local queue has no FIFO queues."}
@@ -194,8 +222,6 @@ func (s *Server) apiCreateQueue(_ context.Context, in *request) (any, error) {
 	if !queueName.MatchString(in.QueueName) {
 		return nil, errParameter("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	q := newQueue(Queue{Name: in.QueueName}).Queue
 	existing := s.queues[in.QueueName]
 	if existing != nil {
@@ -220,40 +246,27 @@ func (s *Server) apiCreateQueue(_ context.Context, in *request) (any, error) {
 	return out, s.define(q)
 }
 
-func (s *Server) apiDeleteQueue(_ context.Context, in *request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) deleteQueue(q *queue, in *request) (any, error) {
 	return nil, s.commit(change{Queue: q.Name, Drop: true})
 }
 
-func (s *Server) apiGetQueueURL(_ context.Context, in *request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Server) getQueueURL(in *request) (any, error) {
 	if s.queues[in.QueueName] == nil {
 		return nil, errNoQueue
 	}
 	return map[string]string{"QueueUrl": s.url(in.QueueName)}, nil
 }
 
-func (s *Server) apiListQueues(_ context.Context, in *request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *Server) listQueues(in *request) (any, error) {
 	return s.list(in, "QueueUrls", func(q *queue) bool { return strings.HasPrefix(q.Name, in.QueueNamePrefix) })
 }
 
 // list answers with the URLs of queues, a page at a time if a limit is named. The
 // token of the next page is the name of this one's last queue. The lock is held.
 func (s *Server) list(in *request, field string, wanted func(*queue) bool) (any, error) {
-	limit := maxResults
-	if in.MaxResults != nil {
-		if limit = *in.MaxResults; limit < 1 || limit > maxResults {
-			return nil, errParameter(
-				fmt.Sprintf("Value %d for parameter MaxResults is invalid. Reason: Must be between 1 and %d.", limit, maxResults))
-		}
+	limit, bad := integer("MaxResults", in.MaxResults, maxResults, 1, maxResults)
+	if bad != nil {
+		return nil, bad
 	}
 	after, err := base64.URLEncoding.DecodeString(in.NextToken)
 	if err != nil {
@@ -272,23 +285,11 @@ func (s *Server) list(in *request, field string, wanted func(*queue) bool) (any,
 	return map[string]any{field: urls}, nil
 }
 
-func (s *Server) apiSources(_ context.Context, in *request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	dead, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) listSources(dead *queue, in *request) (any, error) {
 	return s.list(in, "queueUrls", func(q *queue) bool { return q.DeadLetter == dead.Name })
 }
 
-func (s *Server) apiPurge(_ context.Context, in *request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) purgeQueue(q *queue, in *request) (any, error) {
 	now := s.now()
 	if !q.purged.IsZero() && now.Sub(q.purged) < time.Minute {
 		return nil, errPurge

@@ -136,9 +136,9 @@ var numbers = map[string]number{
 		func(q *Queue, n int) { q.MaxSize = n }},
 }
 
-// undone are attributes of SQS that the local queue does not have. They can be
+// unsupported are attributes of SQS that the local queue does not have. They can be
 // read, as those of a queue that was never given one, and set to what that means.
-var undone = []string{"Policy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds",
+var unsupported = []string{"Policy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds",
 	"SqsManagedSseEnabled",
 	"FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"}
 
@@ -174,7 +174,7 @@ func (s *Server) setAttributes(q *Queue, attributes map[string]string) error {
 					" for parameter RedrivePolicy is invalid. Reason: Dead letter target does not exist, or maxReceiveCount is not from 1 to 1000.")
 			}
 			q.DeadLetter, q.MaxReceives = target, n
-		case !slices.Contains(undone, name):
+		case !slices.Contains(unsupported, name):
 			return errAttribute(name)
 		case value != "" && value != "false":
 			return &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",

@@ -201,11 +201,11 @@ func says(t *testing.T, err error, word string) {
 func TestReceivesOfAClientThatRelies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := opened(t, Options{})
-		url := must(s.apiCreateQueue(t.Context(),
+		url := must(do(s, "CreateQueue",
 			&request{QueueName: "q", Attributes: map[string]string{"ReceiveMessageWaitTimeSeconds": "2"}})).(map[string]string)["QueueUrl"]
 		began, receives := time.Now(), 0
 		for ; time.Since(began) < 3*time.Second && receives < 10_000; receives++ {
-			must(s.apiReceive(t.Context(), &request{QueueUrl: url}))
+			must(do(s, "ReceiveMessage", &request{QueueUrl: url}))
 		}
 		expect(t, "receives in 3 s", receives, 2)
 	})
@@ -247,12 +247,12 @@ func TestCountsLag(t *testing.T) {
 		s := opened(t, Options{Lag: time.Minute})
 		must(s.CreateQueue(Queue{Name: "q"}))
 		seen := func() string {
-			a := must(s.apiGetAttributes(t.Context(), &request{QueueUrl: "/q", AttributeNames: []string{"All"}})).(map[string]any)["Attributes"].(map[string]string)
+			a := must(do(s, "GetQueueAttributes", &request{QueueUrl: "/q", AttributeNames: []string{"All"}})).(map[string]any)["Attributes"].(map[string]string)
 			return a["ApproximateNumberOfMessages"] + " " + a["ApproximateNumberOfMessagesNotVisible"]
 		}
 		expect(t, "empty", seen(), "0 0")
 		body := "x"
-		must(s.apiSend(t.Context(), &request{QueueUrl: "/q", entry: entry{MessageBody: &body}}))
+		must(do(s, "SendMessage", &request{QueueUrl: "/q", entry: entry{MessageBody: &body}}))
 		expect(t, "just sent", seen(), "0 0")
 		time.Sleep(59 * time.Second)
 		expect(t, "59 s later", seen(), "0 0")

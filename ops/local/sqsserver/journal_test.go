@@ -1,11 +1,12 @@
 package sqsserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -59,7 +60,7 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 					trace := traces[body]
 					in.MessageSystemAttributes = map[string]Attribute{traceAttribute: {DataType: "String", StringValue: &trace}}
 				}
-				if _, err := s.apiSend(context.Background(), in); err != nil {
+				if _, err := do(s, "SendMessage", in); err != nil {
 					t.Fatal(err)
 				}
 				m[body] = 0
@@ -110,12 +111,12 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 			},
 			"the queue is changed": func(t *rapid.T) {
 				wait, size := rapid.IntRange(0, 20).Draw(t, "wait"), rapid.IntRange(1024, maxMessage).Draw(t, "size")
-				_, err := s.apiSetAttributes(context.Background(), &request{QueueUrl: "/q", Attributes: map[string]string{
+				_, err := do(s, "SetQueueAttributes", &request{QueueUrl: "/q", Attributes: map[string]string{
 					"ReceiveMessageWaitTimeSeconds": strconv.Itoa(wait), "MaximumMessageSize": strconv.Itoa(size)}})
 				tag := rapid.SampledFrom([]string{"x", "y"}).Draw(t, "tag")
-				_, tagErr := s.apiTag(context.Background(),
+				_, tagErr := do(s, "TagQueue",
 					&request{QueueUrl: "/q", Tags: map[string]string{tag: strconv.Itoa(size)}})
-				_, untagErr := s.apiUntag(context.Background(), &request{QueueUrl: "/q", TagKeys: []string{"x"}})
+				_, untagErr := do(s, "UntagQueue", &request{QueueUrl: "/q", TagKeys: []string{"x"}})
 				if err := errors.Join(err, tagErr, untagErr); err != nil {
 					t.Fatal(err)
 				}
@@ -147,11 +148,11 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var line bytes.Buffer
-				if err := encode(&line, change{Queue: "q", Put: &message{ID: "never", Body: "never"}}); err != nil {
+				line, err := encode(change{Queue: "q", Put: &message{ID: "never", Body: "never"}})
+				if err != nil {
 					t.Fatal(err)
 				}
-				_, _ = f.Write(line.Bytes()[:rapid.IntRange(0, line.Len()-1).Draw(t, "cut")])
+				_, _ = f.Write(line[:rapid.IntRange(0, len(line)-1).Draw(t, "cut")])
 				f.Close()
 				s = open()
 			},
@@ -181,20 +182,9 @@ func ended() context.Context {
 	return ctx
 }
 
-// full is a file on a disk that gets full.
-type full struct {
-	file
-	room int
-}
-
-func (f *full) Write(p []byte) (int, error) {
-	n := min(len(p), f.room)
-	f.room -= n
-	written, err := f.file.Write(p[:n])
-	if err == nil && n < len(p) {
-		err = syscall.ENOSPC
-	}
-	return written, err
+// do calls an operation as a request does.
+func do(s *Server, operation string, in *request) (any, error) {
+	return operations[operation](s, context.Background(), in)
 }
 
 func TestFullDisk(t *testing.T) {
@@ -206,23 +196,27 @@ func TestFullDisk(t *testing.T) {
 	if _, err := s.CreateQueue(Queue{Name: "q"}); err != nil {
 		t.Fatal(err)
 	}
-	disk := &full{file: s.journal.file, room: 2000}
-	s.journal.file = disk
+	limit := func(bytes uint64) { // of a file's length
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: bytes, Max: math.MaxUint64}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	limit(2000)
+	defer limit(math.MaxUint64)
 	sent := 0
 	post := func() error {
 		body := "a message"
-		_, err := s.apiSend(t.Context(), &request{QueueUrl: "/q", entry: entry{MessageBody: &body}})
+		_, err := do(s, "SendMessage", &request{QueueUrl: "/q", entry: entry{MessageBody: &body}})
 		return err
 	}
-	for err = nil; err == nil; {
-		if err = post(); err == nil {
-			sent++
-		}
+	for err = post(); err == nil; err = post() {
+		sent++
 	}
-	if !errors.Is(err, syscall.ENOSPC) || sent == 0 {
+	if !errors.Is(err, syscall.EFBIG) || sent == 0 {
 		t.Fatalf("after %d messages: %v", sent, err)
 	}
-	disk.room = 1 << 20
+	limit(math.MaxUint64)
 	if err := post(); err != nil {
 		t.Fatal(err)
 	}
@@ -239,10 +233,9 @@ func TestFullDisk(t *testing.T) {
 }
 
 func FuzzJournal(f *testing.F) {
-	var line bytes.Buffer
-	_ = encode(&line, change{Queue: "q", Define: &Queue{Name: "q"}})
-	_ = encode(&line, change{Queue: "q", Put: &message{ID: "1", Body: "x"}})
-	f.Add(line.Bytes())
+	lines, _ := encode(change{Queue: "q", Define: &Queue{Name: "q"}},
+		change{Queue: "q", Put: &message{ID: "1", Body: "x"}})
+	f.Add(lines)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, journalName), text, 0o600); err != nil {
@@ -274,7 +267,7 @@ func BenchmarkSend(b *testing.B) {
 		in.Entries = append(in.Entries, entry{Id: string(rune('a' + i)), MessageBody: &body})
 	}
 	for b.Loop() {
-		if _, err := s.apiSendBatch(b.Context(), in); err != nil {
+		if _, err := do(s, "SendMessageBatch", in); err != nil {
 			b.Fatal(err)
 		}
 	}

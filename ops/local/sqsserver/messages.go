@@ -9,13 +9,7 @@ import (
 	"time"
 )
 
-func (s *Server) apiSend(_ context.Context, in *request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) sendMessage(q *queue, in *request) (any, error) {
 	m, bad := s.newMessage(q, in.entry)
 	if bad != nil {
 		return nil, bad
@@ -26,7 +20,7 @@ func (s *Server) apiSend(_ context.Context, in *request) (any, error) {
 	return sent("", m), nil
 }
 
-func (s *Server) apiSendBatch(_ context.Context, in *request) (any, error) {
+func (s *Server) sendBatch(q *queue, in *request) (any, error) {
 	size := 0
 	for _, e := range in.Entries {
 		if e.MessageBody != nil {
@@ -36,7 +30,7 @@ func (s *Server) apiSendBatch(_ context.Context, in *request) (any, error) {
 	if size > maxMessage {
 		return nil, errBatchSize
 	}
-	return s.batch(in, func(q *queue, e entry) (change, any, *apiError) {
+	return s.batch(q, in, func(e entry) (change, any, *apiError) {
 		m, bad := s.newMessage(q, e)
 		if bad != nil {
 			return change{}, nil, bad
@@ -71,20 +65,14 @@ func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
 		return nil, errParameter(
 			"MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length")
 	}
-	delay := q.Delay
-	if e.DelaySeconds != nil {
-		delay = time.Duration(*e.DelaySeconds) * time.Second
-		if delay < 0 || delay > maxDelay {
-			return nil, errParameter(
-				fmt.Sprintf("Value %d for parameter DelaySeconds is invalid. Reason: DelaySeconds must be >= 0 and <= 900.",
-					*e.DelaySeconds))
-		}
+	delay, err := integer("DelaySeconds", e.DelaySeconds, int(q.Delay.Seconds()), 0, maxDelay)
+	if err != nil {
+		return nil, err
 	}
 	now := s.now()
 	s.order++
-	return &message{ID: NewID(), Body: *e.MessageBody, Attributes: e.MessageAttributes, Sent: now, Visible: now.Add(delay),
-		Order: s.order,
-		Group: e.MessageGroupId, Trace: trace}, nil
+	return &message{ID: NewID(), Body: *e.MessageBody, Attributes: e.MessageAttributes, Sent: now,
+		Visible: now.Add(time.Duration(delay) * time.Second), Order: s.order, Group: e.MessageGroupId, Trace: trace}, nil
 }
 
 func sent(id string, m *message) map[string]string {
@@ -106,13 +94,7 @@ var batchID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
 
 // batch does one thing for each entry, journals it all at once, and answers for
 // each.
-func (s *Server) batch(in *request, do func(*queue, entry) (change, any, *apiError)) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) batch(q *queue, in *request, do func(entry) (change, any, *apiError)) (any, error) {
 	switch {
 	case len(in.Entries) == 0:
 		return nil, errEmptyBatch
@@ -132,7 +114,7 @@ func (s *Server) batch(in *request, do func(*queue, entry) (change, any, *apiErr
 	var changes []change
 	successful, failed := []any{}, []any{}
 	for _, e := range in.Entries {
-		c, out, bad := do(q, e)
+		c, out, bad := do(e)
 		if bad != nil {
 			code := bad.code
 			if code == "" {
@@ -152,22 +134,10 @@ func (s *Server) batch(in *request, do func(*queue, entry) (change, any, *apiErr
 	return map[string]any{"Successful": successful, "Failed": failed}, nil
 }
 
-func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
-	limit := 1
-	if in.MaxNumberOfMessages != nil {
-		if limit = *in.MaxNumberOfMessages; limit < 1 || limit > maxBatch {
-			return nil, errParameter(
-				fmt.Sprintf("Value %d for parameter MaxNumberOfMessages is invalid. Reason: Must be between 1 and 10, if provided.",
-					limit))
-		}
-	}
-	var wait time.Duration
-	if in.WaitTimeSeconds != nil {
-		if wait = time.Duration(*in.WaitTimeSeconds) * time.Second; wait < 0 || wait > maxWait {
-			return nil, errParameter(
-				fmt.Sprintf("Value %d for parameter WaitTimeSeconds is invalid. Reason: Must be >= 0 and <= 20, if provided.",
-					*in.WaitTimeSeconds))
-		}
+func (s *Server) receiveMessages(ctx context.Context, in *request) (any, error) {
+	limit, bad := integer("MaxNumberOfMessages", in.MaxNumberOfMessages, 1, 1, maxBatch)
+	if bad != nil {
+		return nil, bad
 	}
 	system := append(in.AttributeNames, in.MessageSystemAttributeNames...)
 	for _, name := range system {
@@ -190,11 +160,12 @@ func (s *Server) apiReceive(ctx context.Context, in *request) (any, error) {
 		return nil, err
 	}
 	name := q.Name
-	if in.WaitTimeSeconds == nil {
-		wait = q.Wait
-	}
+	wait, bad := integer("WaitTimeSeconds", in.WaitTimeSeconds, int(q.Wait.Seconds()), 0, int(maxWait.Seconds()))
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, min(wait, s.options.MaxWait))
+	if bad != nil {
+		return nil, bad
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(wait)*time.Second, s.options.MaxWait))
 	defer cancel()
 	list, err := s.receive(ctx, name, limit, hide)
 	if err != nil {
@@ -240,15 +211,11 @@ func visibility(seconds *int) (time.Duration, *apiError) {
 	if seconds == nil {
 		return 0, errMissing("VisibilityTimeout")
 	}
-	d := time.Duration(*seconds) * time.Second
-	if d < 0 || d > maxVisibility {
-		return 0, errParameter(fmt.Sprintf(
-			"Value %d for parameter VisibilityTimeout is invalid. Reason: Must be between 0 and 43200.", *seconds))
-	}
-	return d, nil
+	n, err := integer("VisibilityTimeout", seconds, 0, 0, maxVisibility)
+	return time.Duration(n) * time.Second, err
 }
 
-// remove is what a delete of a handle changes: nothing if the message is gone or
+// removal is what a delete of a handle changes: nothing if the message is gone or
 // was received again since.
 func (s *Server) removal(q *queue, handle string) (change, *apiError) {
 	if handle == "" {
@@ -263,13 +230,7 @@ func (s *Server) removal(q *queue, handle string) (change, *apiError) {
 	return change{}, nil
 }
 
-func (s *Server) apiDelete(_ context.Context, in *request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) deleteMessage(q *queue, in *request) (any, error) {
 	c, bad := s.removal(q, in.ReceiptHandle)
 	if bad != nil {
 		return nil, bad
@@ -280,20 +241,14 @@ func (s *Server) apiDelete(_ context.Context, in *request) (any, error) {
 	return nil, s.commit(c)
 }
 
-func (s *Server) apiDeleteBatch(_ context.Context, in *request) (any, error) {
-	return s.batch(in, func(q *queue, e entry) (change, any, *apiError) {
+func (s *Server) deleteBatch(q *queue, in *request) (any, error) {
+	return s.batch(q, in, func(e entry) (change, any, *apiError) {
 		c, bad := s.removal(q, e.ReceiptHandle)
 		return c, map[string]string{"Id": e.Id}, bad
 	})
 }
 
-func (s *Server) apiVisibility(_ context.Context, in *request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q, err := s.find(in.QueueUrl)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) changeMessageVisibility(q *queue, in *request) (any, error) {
 	d, bad := visibility(in.VisibilityTimeout)
 	if bad != nil {
 		return nil, bad
@@ -305,8 +260,8 @@ func (s *Server) apiVisibility(_ context.Context, in *request) (any, error) {
 	return nil, s.commit(c)
 }
 
-func (s *Server) apiVisibilityBatch(_ context.Context, in *request) (any, error) {
-	return s.batch(in, func(q *queue, e entry) (change, any, *apiError) {
+func (s *Server) changeVisibilityBatch(q *queue, in *request) (any, error) {
+	return s.batch(q, in, func(e entry) (change, any, *apiError) {
 		d, bad := visibility(e.VisibilityTimeout)
 		if bad != nil {
 			return change{}, nil, bad

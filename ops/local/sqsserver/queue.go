@@ -143,7 +143,7 @@ func (q *queue) next(now time.Time) (*message, time.Time) {
 }
 
 // fair returns the first visible message of the group that has the fewest in
-// flight, so that a group with many holds up no other. It looks at every message:
+// flight, so that a group with many holds up no other. It reads every message:
 // nobody queues more than some thousands with groups on one machine.
 // https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
 func (q *queue) fair(now time.Time) *message {
@@ -183,8 +183,8 @@ func (q *queue) remember(now time.Time) {
 	q.seen = append(q.seen, counted{now, visible, inFlight, delayed})
 }
 
-// late returns the counts as they were a while ago: none, if nobody counted then.
-func (q *queue) late(now time.Time, lag time.Duration) (visible, inFlight, delayed int) {
+// countsBefore returns the counts as they were lag ago: zeros if nobody counted then.
+func (q *queue) countsBefore(now time.Time, lag time.Duration) (visible, inFlight, delayed int) {
 	q.remember(now)
 	for len(q.seen) > 1 && !q.seen[1].at.After(now.Add(-lag)) {
 		q.seen = q.seen[1:]

@@ -13,10 +13,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 )
 
 // Options are the parts of a queue's URL and ARN. BaseURL may be set by SetURL
@@ -37,11 +38,10 @@ type Server struct {
 	options Options
 	mu      sync.Mutex
 	queues  map[string]*queue
-	journal *journal
+	journal *journal.Journal
+	lines   int // of the journal
 	order   uint64
-	moves   map[string]*move
 	stop    context.CancelFunc
-	stopped sync.WaitGroup
 	context context.Context
 }
 
@@ -61,29 +61,25 @@ func Open(dir string, o Options) (*Server, error) {
 	if o.MaxWait == 0 {
 		o.MaxWait = maxWait
 	}
-	s := &Server{options: o, queues: map[string]*queue{}, moves: map[string]*move{}}
+	s := &Server{options: o, queues: map[string]*queue{}}
 	s.context, s.stop = context.WithCancel(context.Background())
-	j, err := openJournal(dir, s.apply)
-	if err != nil {
+	var err error
+	if s.journal, s.lines, err = openJournal(dir, s.apply); err != nil {
 		return nil, err
 	}
-	s.journal = j
-	if err := j.rewrite(s.snapshot()); err != nil {
-		return nil, err
-	}
+	s.compact()
 	return s, nil
 }
 
 // SetURL sets the base of the queues' URLs.
 func (s *Server) SetURL(base string) { s.options.BaseURL = base }
 
-// Close ends background work and writes the journal to the disk.
+// Close ends receives that wait and closes the journal.
 func (s *Server) Close() error {
 	s.stop()
-	s.stopped.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.journal.close()
+	return s.journal.Close()
 }
 
 func (s *Server) apply(c change) {
@@ -110,26 +106,19 @@ func (s *Server) apply(c change) {
 	}
 }
 
-func (s *Server) snapshot() []change {
-	var changes []change
-	for _, name := range slices.Sorted(maps.Keys(s.queues)) {
-		q := s.queues[name]
-		changes = append(changes, change{Queue: name, Define: &q.Queue})
-		for _, m := range q.messages {
-			changes = append(changes, change{Queue: name, Put: m})
-		}
-	}
-	return changes
-}
-
 // commit writes changes to the journal and then makes them. The lock is held.
 func (s *Server) commit(changes ...change) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	if err := s.journal.append(changes); err != nil {
+	lines, err := encode(changes...)
+	if err == nil {
+		err = s.journal.Append(lines)
+	}
+	if err != nil {
 		return err
 	}
+	s.lines += len(changes)
 	for _, c := range changes {
 		s.apply(c)
 		if q := s.queues[c.Queue]; q != nil && s.options.Lag > 0 {
@@ -139,18 +128,8 @@ func (s *Server) commit(changes ...change) error {
 			q.wake()
 		}
 	}
-	if s.journal.all > 10_000 && s.journal.all > 8*s.live() {
-		_ = s.journal.rewrite(s.snapshot()) // the long journal is as good; the next change tries again
-	}
+	s.compact()
 	return nil
-}
-
-func (s *Server) live() int {
-	n := 0
-	for _, q := range s.queues {
-		n += len(q.messages) + 1
-	}
-	return n
 }
 
 // CreateQueue makes a queue, or gives an existing one these properties. That

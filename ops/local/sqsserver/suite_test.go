@@ -308,30 +308,6 @@ var checks = []check{
 		expect(t, "dead", len(dead), 1)
 		expect(t, "id", *dead[0].MessageId, id)
 	}},
-	{"move task takes dead messages back", func(t *testing.T, c *sqs.Client, queue, dlq string) {
-		for i := range 5 {
-			send(t, c, queue, fmt.Sprint(i))
-		}
-		for range 3 {
-			for _, m := range receive(t, c, queue, 30) {
-				must(c.ChangeMessageVisibility(t.Context(), &sqs.ChangeMessageVisibilityInput{QueueUrl: &queue,
-					ReceiptHandle: m.ReceiptHandle, VisibilityTimeout: 0}))
-			}
-		}
-		expect(t, "dead", counts(t, c, dlq), "5 0 0")
-		arn := must(c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &dlq,
-			AttributeNames: []types.QueueAttributeName{"QueueArn"}})).Attributes["QueueArn"]
-		must(c.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &arn}))
-		for range 500 {
-			list := must(c.ListMessageMoveTasks(t.Context(), &sqs.ListMessageMoveTasksInput{SourceArn: &arn})).Results
-			if aws.ToString(list[0].Status) == "COMPLETED" {
-				expect(t, "moved", list[0].ApproximateNumberOfMessagesMoved, int64(5))
-				break
-			}
-		}
-		expect(t, "dead", counts(t, c, dlq), "0 0 0")
-		expect(t, "back", len(receive(t, c, queue, 30)), 5)
-	}},
 	{"purge empties the queue, once a minute", func(t *testing.T, c *sqs.Client, queue, _ string) {
 		send(t, c, queue, "x")
 		send(t, c, queue, "y")

@@ -105,7 +105,7 @@ if fault == "daemon":
         os._exit(0)
 if fault == "noisy":
     line = "x" * 1023 + "\n"
-    for _ in range(50 * 1024):
+    for _ in range(5 * 1024):
         sys.stdout.write(line)
         sys.stderr.write(line)
 if fault == "peek":

@@ -1,4 +1,4 @@
-package main
+package logs
 
 import (
 	"context"
@@ -15,24 +15,24 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// lateness is how late a line may reach the log group and still be shown by a
-// later look: each one goes back that far. Lambda sends lines within seconds.
+// lateness is how late a line may reach the log group and still be shown: each poll
+// goes back that far. Lambda sends lines within seconds.
 const lateness = 2 * time.Minute
 
 // idsPerPattern is how many request ids, of 36 characters, a pattern holds.
 const idsPerPattern = 20
 
-// cloudLogs reads a stack's log group. What a look has shown is not shown again.
-type cloudLogs struct {
+// cloud reads a stack's log group. What one poll has shown is not shown again.
+type cloud struct {
 	client   *cloudwatchlogs.Client
 	group    string
-	filter   logFilter
+	filter   Filter
 	from     time.Time
 	shown    map[string]time.Time // event ids, with their time
-	requests map[string]bool      // invocations of the tasks that are looked for, until Lambda reports their end
+	requests map[string]bool      // invocations of the wanted tasks, until Lambda reports their end
 }
 
-func newCloudLogs(ctx context.Context, g *target.Flags, f logFilter, since time.Time) (*cloudLogs, error) {
+func newCloud(ctx context.Context, g *target.Flags, f Filter, since time.Time) (*cloud, error) {
 	t, err := target.Find(ctx, g, "")
 	if err != nil {
 		return nil, err
@@ -45,18 +45,18 @@ func newCloudLogs(ctx context.Context, g *target.Flags, f logFilter, since time.
 	if err != nil {
 		return nil, err
 	}
-	// an account may filter 5 times a second, whoever else does: it tries again
+	// an account may filter 5 times a second: the client retries
 	client := cloudwatchlogs.NewFromConfig(config)
-	return &cloudLogs{client: client, group: t.LogGroupName, filter: f, from: since, shown: map[string]time.Time{},
+	return &cloud{client: client, group: t.LogGroupName, filter: f, from: since, shown: map[string]time.Time{},
 		requests: map[string]bool{}}, nil
 }
 
-func (c *cloudLogs) next(ctx context.Context, show func(logLine) error) error {
+func (c *cloud) next(ctx context.Context, show func(Line) error) error {
 	began := time.Now()
-	find := func(l logLine) bool {
+	find := func(l Line) bool {
 		return l.fields == nil && c.filter.empty() || l.fields != nil && c.filter.match(l)
 	}
-	if len(c.filter.tasks) == 0 {
+	if len(c.filter.Tasks) == 0 {
 		if err := c.search(ctx, c.filter.pattern(), find, show); err != nil {
 			return err
 		}
@@ -72,9 +72,9 @@ func (c *cloudLogs) next(ctx context.Context, show func(logLine) error) error {
 
 // nextOfTasks finds the lines of tasks, and then Lambda's own of the invocations
 // in which they were written: those name nothing but the request.
-func (c *cloudLogs) nextOfTasks(ctx context.Context, find func(logLine) bool, show func(logLine) error) error {
-	var lines []logLine
-	keep := func(l logLine) error {
+func (c *cloud) nextOfTasks(ctx context.Context, find func(Line) bool, show func(Line) error) error {
+	var lines []Line
+	keep := func(l Line) error {
 		if id := l.text("request_id"); id != "" {
 			c.requests[id] = true
 		}
@@ -85,7 +85,7 @@ func (c *cloudLogs) nextOfTasks(ctx context.Context, find func(logLine) bool, sh
 		return err
 	}
 	for ids := range slices.Chunk(slices.Sorted(maps.Keys(c.requests)), idsPerPattern) {
-		named := func(l logLine) bool {
+		named := func(l Line) bool {
 			return l.fields == nil && slices.ContainsFunc(ids, func(id string) bool { return strings.Contains(l.raw, id) })
 		}
 		pattern := `?"` + strings.Join(ids, `" ?"`) + `"`
@@ -108,8 +108,8 @@ func (c *cloudLogs) nextOfTasks(ctx context.Context, find func(logLine) bool, sh
 
 // search hands over the events since from that match and were not shown before.
 // A page may be empty and not the last.
-func (c *cloudLogs) search(ctx context.Context, pattern string, match func(logLine) bool,
-	show func(logLine) error) error {
+func (c *cloud) search(ctx context.Context, pattern string, match func(Line) bool,
+	show func(Line) error) error {
 	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &c.group, StartTime: aws.Int64(c.from.UnixMilli())}
 	if pattern != "" {
 		in.FilterPattern = &pattern
@@ -122,7 +122,7 @@ func (c *cloudLogs) search(ctx context.Context, pattern string, match func(logLi
 		}
 		for _, e := range page.Events {
 			at := time.UnixMilli(aws.ToInt64(e.Timestamp))
-			l := newLogLine(aws.ToString(e.EventId), aws.ToString(e.LogStreamName), aws.ToString(e.Message), at)
+			l := newLine(aws.ToString(e.EventId), aws.ToString(e.LogStreamName), aws.ToString(e.Message), at)
 			if _, before := c.shown[l.id]; before || !match(l) {
 				continue
 			}

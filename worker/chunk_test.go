@@ -10,7 +10,7 @@ import (
 )
 
 // What is left to make of the cell of samples 0 to 9, given its receipts.
-func TestUndone(t *testing.T) {
+func TestRemaining(t *testing.T) {
 	holding := func(r store.Receipt, indices ...int) store.Receipt {
 		r.Generator, r.ChunkSize, r.Start, r.End = "g", 10, indices[0], indices[len(indices)-1]+1
 		for _, i := range indices {
@@ -76,7 +76,7 @@ func TestUndone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			list, err := undone(test.task, test.task.Chunks()[0], cell)
+			list, err := remaining(test.task, test.task.Chunks()[0], cell)
 			got := ""
 			for n, x := range list {
 				if n > 0 {

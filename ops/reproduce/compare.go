@@ -1,4 +1,4 @@
-package main
+package reproduce
 
 import (
 	"archive/tar"
@@ -18,11 +18,11 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// compare compares what was made again with what the receipt says.
-func compare(was store.ReceiptSample, is sample.Sample) []Compared {
-	var list []Compared
+// compare compares a new sample with the receipt.
+func compare(was store.ReceiptSample, is sample.Sample) []File {
+	var list []File
 	for _, f := range was.Files {
-		c := Compared{Name: f.Name, Verdict: "missing", Was: f.SHA256}
+		c := File{Name: f.Name, Verdict: "missing", Was: f.SHA256}
 		if i := slices.IndexFunc(is.Files, func(x sample.File) bool { return x.Name == f.Name }); i >= 0 {
 			c.Is, c.Verdict = is.Files[i].SHA256, "differs"
 		}
@@ -33,22 +33,22 @@ func compare(was store.ReceiptSample, is sample.Sample) []Compared {
 	}
 	for _, f := range is.Files {
 		if !slices.ContainsFunc(was.Files, func(x store.ReceiptFile) bool { return x.Name == f.Name }) {
-			list = append(list, Compared{Name: f.Name, Verdict: "new", Is: f.SHA256})
+			list = append(list, File{Name: f.Name, Verdict: "new", Is: f.SHA256})
 		}
 	}
 	return list
 }
 
-// explain says more of what differs: whether it differs between two runs as well,
+// explain finds out more of what differs: whether it differs between two runs, too,
 // and which fields of a JSON file do.
 func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second sample.Sample) error {
 	same := true
-	for _, c := range compare(store.Described(first), second) {
+	for _, c := range compare(first, second) {
 		if c.Verdict == "equal" {
 			continue
 		}
 		same = false
-		if i := slices.IndexFunc(p.Files, func(f Compared) bool { return f.Name == c.Name }); i >= 0 {
+		if i := slices.IndexFunc(p.Files, func(f File) bool { return f.Name == c.Name }); i >= 0 {
 			p.Files[i].Varies = true
 		}
 	}
@@ -105,7 +105,7 @@ func (r *rerun) stored(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != f.SHA256 {
-		return nil, errors.New("it is not what its receipt says; ops verify --deep finds out more")
+		return nil, errors.New("it differs from its receipt; ops verify --deep finds out more")
 	}
 	return data, nil
 }

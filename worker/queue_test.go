@@ -13,12 +13,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// A message is buried with its cause whatever its size, and with as much of the
-// rest as the dead letter queue takes.
-func TestBuryWhatFits(t *testing.T) {
+// A message goes to the DLQ with its cause whatever its size, and with as much of the
+// rest as that takes.
+func TestMoveToDLQ(t *testing.T) {
 	server, err := sqsserver.Open(t.TempDir(), sqsserver.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -60,9 +61,11 @@ func TestBuryWhatFits(t *testing.T) {
 					StringValue: aws.String(strings.Repeat("x", test.extra))}
 			}
 			body := strings.Repeat("b", test.body)
-			failed := Failed{Cause: task.Crashed, Detail: strings.Repeat("d", 900), Report: "failures/v1/maze/x.json"}
-			if err := newMessages(client, "", url).bury(t.Context(), d, body, failed); err != nil {
-				t.Fatal(err)
+			failed := &failure{Failure: store.Failure{Cause: task.Crashed, Detail: strings.Repeat("d", 900)},
+				key: "failures/v1/maze/x.json"}
+			w := work{Handler: &Handler{queue: client, config: Config{DLQURL: url}}, delivery: d, log: newLog(t.Output())}
+			if !w.moveToDLQ(t.Context(), body, failed) {
+				t.Fatal("it did not")
 			}
 			out, err := client.ReceiveMessage(t.Context(),
 				&sqs.ReceiveMessageInput{QueueUrl: &url, MessageAttributeNames: []string{"All"}})
@@ -71,7 +74,7 @@ func TestBuryWhatFits(t *testing.T) {
 			}
 			m := out.Messages[0]
 			if got := *m.Body; got == body != test.whole || !strings.HasPrefix(body, got) || got == "" {
-				t.Errorf("a body of %d bytes was buried with %d", len(body), len(got))
+				t.Errorf("a body of %d bytes went there with %d", len(body), len(got))
 			}
 			if got := textOf(m, task.AttributeCause); got != string(task.Crashed) {
 				t.Errorf("the cause is %q", got)

@@ -1,4 +1,4 @@
-package main
+package logs
 
 import (
 	"bufio"
@@ -15,10 +15,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// localLogs reads the log files of the local stack's workers.
-type localLogs struct {
+// local reads the log files of the local stack's workers.
+type local struct {
 	dir    string
-	filter logFilter
+	filter Filter
 	since  time.Time
 	files  map[string]*tail // by path
 }
@@ -30,21 +30,21 @@ type tail struct {
 	matched bool   // the worker's last line was one that is wanted
 }
 
-func newLocalLogs(localDir string, f logFilter, since time.Time) (*localLogs, error) {
+func newLocal(localDir string, f Filter, since time.Time) (*local, error) {
 	dir := filepath.Join(localDir, "logs")
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, ui.WithHint(fmt.Errorf("no worker has logged anything in %s yet", localDir),
 			"ops local up, then ops --stack local submit --all --samples 20")
 	}
-	return &localLogs{dir: dir, filter: f, since: since, files: map[string]*tail{}}, nil
+	return &local{dir: dir, filter: f, since: since, files: map[string]*tail{}}, nil
 }
 
-func (s *localLogs) next(ctx context.Context, show func(logLine) error) error {
+func (s *local) next(ctx context.Context, show func(Line) error) error {
 	paths, err := filepath.Glob(filepath.Join(s.dir, "worker-*.log"))
 	if err != nil {
 		return err
 	}
-	var lines []logLine
+	var lines []Line
 	for _, path := range paths {
 		found, err := s.read(path)
 		if err != nil {
@@ -63,9 +63,9 @@ func (s *localLogs) next(ctx context.Context, show func(logLine) error) error {
 
 // read returns the new lines of a log file. The stack renames one that has grown
 // large to .old when it starts a worker, whose new file then takes its name.
-func (s *localLogs) read(path string) ([]logLine, error) {
+func (s *local) read(path string) ([]Line, error) {
 	t := s.files[path]
-	var lines []logLine
+	var lines []Line
 	if t == nil {
 		t = &tail{}
 		s.files[path] = t
@@ -109,8 +109,8 @@ func (s *localLogs) read(path string) ([]logLine, error) {
 // drain reads whole lines to the end of what is there. Lines of others than the
 // worker, such as a crash, belong to what it was at, and have no time: they
 // cannot be younger than the next line that has one, or than the file.
-func (s *localLogs) drain(path string, t *tail) ([]logLine, error) {
-	var lines, timeless []logLine
+func (s *local) drain(path string, t *tail) ([]Line, error) {
+	var lines, timeless []Line
 	settle := func(at time.Time) {
 		for _, l := range timeless {
 			if l.time = at; !at.Before(s.since) {
@@ -133,7 +133,7 @@ func (s *localLogs) drain(path string, t *tail) ([]logLine, error) {
 		if err != nil {
 			return nil, err
 		}
-		l := newLogLine("", filepath.Base(path), t.rest, time.Time{})
+		l := newLine("", filepath.Base(path), t.rest, time.Time{})
 		t.rest = ""
 		matched := s.filter.match(l)
 		if l.fields == nil {

@@ -1,0 +1,156 @@
+// Package dlq is about the tasks in the dead letter queue: why they are there, how
+// they are sent again, and how one is run by hand.
+package dlq
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Message is a message of the DLQ and what is known of it.
+type Message struct {
+	queue.Message
+	Cause  task.Cause `json:"cause"`
+	Detail string     `json:"detail,omitempty"`
+	Task   *task.Task `json:"task,omitempty"` // nil if it is none
+}
+
+// Describe reads a message. Any program may have put it there, with attributes of its
+// own.
+func Describe(m queue.Message) Message {
+	d := Message{Message: m, Cause: task.Cause(m.Text(task.AttributeCause)), Detail: m.Text(task.AttributeDetail)}
+	known := slices.Contains(task.Causes(), d.Cause)
+	t, err := task.Parse([]byte(m.Body), m.ID)
+	switch {
+	case err == nil:
+		d.Task = &t
+	case !known:
+		d.Cause, d.Detail = task.InvalidTask, fmt.Sprintf("%s: %s", strings.TrimPrefix(err.Error(), "invalid task: "),
+			ui.Cut(m.Body, 60))
+		return d
+	}
+	if !known {
+		d.Cause, d.Detail = task.Lost, task.Lost.Policy().Means
+	}
+	return d
+}
+
+// Generator returns the generator of the task, "" if it is none.
+func (d Message) Generator() string {
+	if d.Task == nil {
+		return ""
+	}
+	return d.Task.Generator
+}
+
+// Dataset returns the dataset of the task, "" if it is none.
+func (d Message) Dataset() string {
+	if d.Task == nil {
+		return ""
+	}
+	return d.Task.Dataset.String()
+}
+
+// Filter chooses messages of the DLQ. An empty field allows all.
+type Filter struct {
+	Causes     []task.Cause
+	Generators []string
+	Dataset    string
+	Since      time.Time
+	Max        int // that are chosen; 0 for all
+}
+
+// chooser returns a function that reports whether a message is chosen. With Max it
+// chooses that many.
+func (f *Filter) chooser() func(Message) bool {
+	left := f.Max
+	return func(d Message) bool {
+		switch {
+		case f.Max > 0 && left == 0,
+			len(f.Causes) > 0 && !slices.Contains(f.Causes, d.Cause),
+			len(f.Generators) > 0 && !slices.Contains(f.Generators, d.Generator()),
+			f.Dataset != "" && d.Dataset() != f.Dataset,
+			d.Sent.Before(f.Since):
+			return false
+		}
+		left--
+		return true
+	}
+}
+
+// Each passes the chosen messages of the DLQ to see. They stay there.
+func (f *Filter) Each(ctx context.Context, q *queue.Client, see func(Message) error) error {
+	chosen, found := f.chooser(), 0
+	return q.EachDead(ctx, func(m queue.Message) error {
+		d := Describe(m)
+		if !chosen(d) {
+			return nil
+		}
+		if err := see(d); err != nil {
+			return err
+		}
+		if found++; found == f.Max {
+			return queue.ErrEnough
+		}
+		return nil
+	})
+}
+
+// Group is the tasks of one cause, dataset and generator.
+type Group struct {
+	Cause     task.Cause `json:"cause"`
+	Dataset   string     `json:"dataset,omitempty"`
+	Generator string     `json:"generator,omitempty"` // none: they are no tasks
+	Tasks     int        `json:"tasks"`
+	Samples   int        `json:"samples"` // that they ask for
+	First     time.Time  `json:"first"`   // when the first came here
+	Last      time.Time  `json:"last"`
+	Means     string     `json:"means"`
+	Remedy    string     `json:"remedy"`
+	Example   Message    `json:"example"` // the last one
+}
+
+func (g *Group) add(d Message) {
+	if g.Tasks++; d.Task != nil {
+		g.Samples += d.Task.Count()
+	}
+	if g.Tasks == 1 || d.Sent.Before(g.First) {
+		g.First = d.Sent
+	}
+	if g.Tasks == 1 || d.Sent.After(g.Last) {
+		g.Last, g.Example = d.Sent, d
+	}
+}
+
+// Groups groups messages, and sorts the groups by cause, generator and dataset.
+func Groups(list []Message) []*Group {
+	type key struct {
+		cause              task.Cause
+		dataset, generator string
+	}
+	groups := map[key]*Group{}
+	sorted := []*Group{}
+	for _, d := range list {
+		k := key{d.Cause, d.Dataset(), d.Generator()}
+		if groups[k] == nil {
+			groups[k] = &Group{Cause: d.Cause, Dataset: k.dataset, Generator: k.generator, Means: d.Cause.Policy().Means,
+				Remedy: d.Cause.Policy().Remedy}
+			sorted = append(sorted, groups[k])
+		}
+		groups[k].add(d)
+	}
+	order := task.Causes()
+	slices.SortFunc(sorted, func(a, b *Group) int {
+		return cmp.Or(slices.Index(order, a.Cause)-slices.Index(order, b.Cause),
+			strings.Compare(a.Generator, b.Generator), strings.Compare(a.Dataset, b.Dataset))
+	})
+	return sorted
+}

@@ -1,0 +1,141 @@
+// Package logs reads what the workers log: from a stack's log group in CloudWatch, or
+// from the log files of the local stack.
+package logs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// pace is the time between two polls of a log that is followed.
+const pace = 2 * time.Second
+
+// source is a log: next passes the lines that it has not passed before to show, oldest
+// first.
+type source interface {
+	next(ctx context.Context, show func(Line) error) error
+}
+
+// Read passes the lines of a stack's log since a time to show, and calls flush after
+// each poll. With follow it continues with new lines until ctx ends, which is no error.
+func Read(ctx context.Context, f *target.Flags, filter Filter, since time.Time, follow bool, show func(Line) error,
+	flush func() error) error {
+	from, err := open(ctx, f, filter, since)
+	if err != nil {
+		return err
+	}
+	for {
+		err := errors.Join(from.next(ctx, show), flush())
+		switch {
+		case follow && ctx.Err() != nil:
+			return nil
+		case err != nil || !follow:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pace):
+		}
+	}
+}
+
+func open(ctx context.Context, f *target.Flags, filter Filter, since time.Time) (source, error) {
+	if f.Stack == stack.Local {
+		return newLocal(f.LocalDir, filter, since)
+	}
+	return newCloud(ctx, f, filter, since)
+}
+
+// Task names a task: by a message, or by a sample that it makes.
+type Task struct {
+	message   string
+	generator string
+	index     int
+}
+
+// ParseTask reads a message id, or GENERATOR:INDEX.
+func ParseTask(text string) (Task, error) {
+	generator, index, sample := strings.Cut(text, ":")
+	if err := task.CheckName(generator); err != nil {
+		return Task{}, fmt.Errorf("%q is no message id and no GENERATOR:INDEX", text)
+	}
+	if !sample {
+		return Task{message: text}, nil
+	}
+	n, err := strconv.Atoi(index)
+	if err != nil || n < 0 || n >= task.MaxIndex {
+		return Task{}, fmt.Errorf("%q: the index must be a number from 0 to %d", text, task.MaxIndex-1)
+	}
+	return Task{generator: generator, index: n}, nil
+}
+
+// Filter says which lines are wanted: those of one of the tasks, of one of the
+// generators, and of the dataset. An empty field allows all.
+type Filter struct {
+	Tasks      []Task
+	Generators []string
+	Dataset    string
+}
+
+func (f Filter) empty() bool { return len(f.Tasks)+len(f.Generators)+len(f.Dataset) == 0 }
+
+// match decides about a line of the worker.
+func (f Filter) match(l Line) bool {
+	if len(f.Generators) > 0 && !slices.Contains(f.Generators, l.text("generator")) || f.Dataset != "" &&
+		l.text("dataset") != f.Dataset {
+		return false
+	}
+	return len(f.Tasks) == 0 || slices.ContainsFunc(f.Tasks, func(t Task) bool {
+		if t.message != "" {
+			return l.text("message_id") == t.message || l.text("first_message_id") == t.message
+		}
+		start, end := l.number("start"), l.number("end")
+		return l.text("generator") == t.generator && start <= t.index && t.index < end
+	})
+}
+
+// pattern is the same as a filter pattern of CloudWatch Logs, which then sends
+// little else. Names and ids have no character that means something in it.
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
+func (f Filter) pattern() string {
+	var tasks, generators, datasets []string
+	if f.Dataset != "" {
+		datasets = append(datasets, fmt.Sprintf(`($.dataset = "%s")`, f.Dataset))
+	}
+	for _, t := range f.Tasks {
+		if t.message != "" {
+			tasks = append(tasks, fmt.Sprintf(`($.message_id = "%[1]s") || ($.first_message_id = "%[1]s")`, t.message))
+		} else {
+			tasks = append(tasks, fmt.Sprintf(`(($.generator = "%s") && ($.start <= %d) && ($.end > %d))`, t.generator, t.index,
+				t.index))
+		}
+	}
+	for _, g := range f.Generators {
+		generators = append(generators, fmt.Sprintf(`($.generator = "%s")`, g))
+	}
+	var all []string
+	for _, terms := range [][]string{tasks, generators, datasets} {
+		if len(terms) > 0 {
+			all = append(all, "("+strings.Join(terms, " || ")+")")
+		}
+	}
+	p := "{ " + strings.Join(all, " && ") + " }"
+	if f.empty() || len(p) > maxPattern {
+		return "" // everything comes, and match decides
+	}
+	return p
+}
+
+// maxPattern is CloudWatch's limit of a filter pattern, in characters.
+// https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html
+const maxPattern = 1024

@@ -1,0 +1,141 @@
+package generator
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Files of the generators' folder.
+const (
+	Catalogue     = "catalog.yaml" // written by hand: what the generators' code does not say
+	CatalogueLock = "catalog.lock" // written by ops: the commit of each generator that is fetched
+)
+
+// Entry is what the catalogue says about one generator.
+type Entry struct {
+	Repository   string   `yaml:"repository"` // owner/name on GitHub, a URL, or a path; empty for one that is kept here
+	Commit       string   `yaml:"-"`          // full hash, from the lock; "" if it was never fetched
+	Skip         string   `yaml:"skip"`       // why it is neither fetched nor run
+	Required     []string `yaml:"required"`
+	Videoless    bool     `yaml:"videoless"`
+	FilesVary    bool     `yaml:"files_vary"`
+	ExtraArgs    []string `yaml:"extra_args"`
+	ChunkSize    int      `yaml:"chunk_size"`
+	Licence      string   `yaml:"licence"`
+	Requirements []string `yaml:"requirements"`
+}
+
+// Pin is one line of the catalogue's lock: the commit at which a generator is fetched.
+// Repository and Licence are those of a generator that the catalogue does not have.
+type Pin struct{ Commit, Repository, Licence string }
+
+// ReadCatalogue returns the catalogue of the generators' folder, with the commits of
+// its lock and the generators that only the lock has. Files that do not exist are empty.
+func ReadCatalogue(root string) (map[string]Entry, error) {
+	path := filepath.Join(root, Catalogue)
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	entries := map[string]Entry{}
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(&entries); err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
+		// The decoder names a Go type; the reader needs the field.
+		reason := unknownFieldPattern.ReplaceAllString(err.Error(), "unknown field $1")
+		reason = strings.Replace(reason, "field commit", "field commit (commits are in "+CatalogueLock+")", 1)
+		reason = goTypePattern.ReplaceAllString(reason, "")
+		return nil, fmt.Errorf("read %s: %s", path, strings.TrimPrefix(reason, "yaml: "))
+	}
+	for name, e := range entries {
+		if err := e.check(name); err != nil {
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+	pins, err := ReadPins(root)
+	if err != nil {
+		return nil, err
+	}
+	for name, pin := range pins {
+		e, listed := entries[name]
+		switch {
+		case listed && e.Repository != "":
+			e.Commit = pin.Commit
+		case pin.Repository != "":
+			e.Commit, e.Repository = pin.Commit, pin.Repository
+			if e.Licence == "" {
+				e.Licence = pin.Licence
+			}
+		default:
+			continue // its entry was removed, or lost its repository
+		}
+		entries[name] = e
+	}
+	return entries, nil
+}
+
+// ReadPins reads the catalogue's lock, by generator. A file that does not exist is empty.
+func ReadPins(root string) (map[string]Pin, error) {
+	path := filepath.Join(root, CatalogueLock)
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	pins := map[string]Pin{}
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		fields := strings.Fields(line)
+		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
+			continue
+		}
+		name := fields[0]
+		fields = append(fields[1:], "", "", "")
+		if err := task.CheckName(name); err != nil {
+			return nil, fmt.Errorf("read %s: line %d: name %w", path, number, err)
+		}
+		if _, twice := pins[name]; twice || len(fields) > 6 || !commitPattern.MatchString(fields[0]) {
+			return nil, fmt.Errorf("read %s: line %d must be a name, once, and a full commit hash: restore the file with git, or remove the line and run ops generators sync", path, number)
+		}
+		pins[name] = Pin{Commit: fields[0], Repository: fields[1], Licence: fields[2]}
+	}
+	return pins, nil
+}
+
+var (
+	unknownFieldPattern = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	goTypePattern       = regexp.MustCompile(` into (map\[string\])?generator\.\w+`)
+	commitPattern       = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+)
+
+func (e Entry) check(name string) error {
+	if err := task.CheckName(name); err != nil {
+		return fmt.Errorf("name %w", err)
+	}
+	for _, arg := range e.ExtraArgs {
+		switch flag, _, _ := strings.Cut(arg, "="); flag {
+		case "--num-samples", "--seed", "--start-index", "--output", "--output-dir":
+			return fmt.Errorf("%s: extra_args may not set %s, the worker does", name, flag)
+		}
+	}
+	if e.ChunkSize < 0 || e.ChunkSize > task.MaxSamples {
+		return fmt.Errorf("%s: chunk_size is %d, it must be from 1 to %d", name, e.ChunkSize, task.MaxSamples)
+	}
+	for _, file := range e.Required {
+		if err := task.CheckFile(file); err != nil {
+			return fmt.Errorf("%s: required %w", name, err)
+		}
+	}
+	return nil
+}

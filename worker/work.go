@@ -1,0 +1,209 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// work is one task being computed, and what became of its chunks.
+type work struct {
+	*Handler
+	store             *store.Store // of the task's dataset
+	task              task.Task
+	delivery          delivery
+	log               *slog.Logger
+	generator         *generator.Generator // nil until it is found
+	generatorDeadline time.Time            // when generators are killed
+
+	mu         sync.Mutex
+	receipts   []store.Receipt // committed now
+	skipped    int             // samples committed before
+	failures   []*failure
+	unfinished []*failure    // no time was left for their chunks
+	held       []task.Range  // another worker holds these
+	busyUntil  time.Time     // the latest moment at which they are free
+	longest    time.Duration // that a process took from its start to its receipt
+}
+
+// run computes the chunks of a task that are not committed yet, side by side, and
+// reports what failed. It touches no message.
+//
+// Requests are tried until half of the reserve is left: what has been made stays on
+// the disk for so long. The other half is for cleaning up.
+func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *work {
+	reserve := Reserve(time.Until(d.deadline))
+	limited, cancel := context.WithDeadline(ctx, d.deadline.Add(-reserve/2))
+	defer cancel()
+	w := &work{Handler: h, store: h.store.In(t.Dataset), task: t, delivery: d, log: h.log.With(d.attrs(t)...),
+		generatorDeadline: d.deadline.Add(-reserve)}
+	w.log.Info("task started")
+	if cause, err := w.prepare(limited); err != nil {
+		f := w.failure(ctx, task.Chunk{Cell: t.Range(), Keep: t.Range()}, err)
+		f.Cause, f.Seed, f.Command = cause, 0, nil
+		w.failures = append(w.failures, f)
+	} else {
+		w.all(limited, w.task.Chunks())
+	}
+	if len(w.unfinished) > 0 && len(w.receipts) == 0 && len(w.failures) == 0 {
+		// Sending the same chunks on would go round for ever.
+		w.failures, w.unfinished = w.unfinished, nil
+		for _, f := range w.failures {
+			if f.refused {
+				f.Cause = task.Storage
+			}
+		}
+	}
+	ctx, done := d.cleanUp(ctx)
+	defer done()
+	for _, f := range w.failures {
+		w.reportFailure(ctx, f)
+	}
+	s, took := w.summary(), time.Since(d.began)
+	w.log.Info("task finished", "samples", s.Samples, "skipped", s.Skipped, "failures", len(w.failures),
+		"unfinished", len(w.unfinished), "busy", len(w.held), "seconds", took.Seconds())
+	w.metrics.task(t.Generator, s.Samples, took)
+	return w
+}
+
+// prepare finds the generator and checks that the task fits its dataset.
+func (w *work) prepare(ctx context.Context) (task.Cause, error) {
+	index, err := generator.LoadIndex(w.config.Generators)
+	if err != nil {
+		return task.Environment, err
+	}
+	if w.generator, err = index.Find(w.task.Generator); err != nil {
+		return task.UnknownGenerator, err
+	}
+	if w.generator.Problem != "" {
+		return task.Environment, errors.New(w.generator.Problem)
+	}
+	err = w.datasets.fit(ctx, w.store, &w.task, w.generator, w.config.Image)
+	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
+		return task.Conflict, fmt.Errorf("%w: ops submit %s", err, wrong.Way())
+	}
+	if _, ok := errors.AsType[*task.InvalidError](err); ok {
+		return task.InvalidTask, err
+	}
+	return task.Storage, err
+}
+
+// summary says what was made of the task.
+func (w *work) summary() Summary {
+	s := Summary{Generator: w.task.Generator, Skipped: w.skipped, Committed: []string{}}
+	for _, r := range w.receipts {
+		s.Samples += len(r.Samples)
+		cell := task.Range{Start: r.Start / r.ChunkSize * r.ChunkSize}
+		cell.End = cell.Start + r.ChunkSize
+		s.Committed = append(s.Committed, w.task.Dataset.CellKey(w.task.Generator, cell))
+	}
+	slices.Sort(s.Committed)
+	s.Committed = slices.Compact(s.Committed) // a cell may have been made in parts
+	for _, p := range w.parts() {
+		if p.failed == nil {
+			s.Remaining = append(s.Remaining, p.Range)
+		}
+	}
+	return s
+}
+
+// holdWait is how long a worker stays for chunks that another one holds, after it has
+// made its own. Neighbouring tasks share a cell when the batch is no multiple of the
+// chunk size, and a cell is mostly free again soon.
+const (
+	holdWait = 20 * time.Second
+	holdPoll = 500 * time.Millisecond
+)
+
+// all makes the chunks, as many at once as there are CPUs and memory for, and comes
+// back to those whose cells another worker holds for as long as holdWait.
+func (w *work) all(ctx context.Context, list []task.Chunk) {
+	var waited time.Duration
+	own := time.Duration(task.SeedFromID(w.delivery.requestID)) % holdPoll
+	for {
+		if list = w.once(ctx, list); len(list) == 0 {
+			return
+		}
+		if waited += holdPoll; waited > holdWait || ctx.Err() != nil || time.Until(w.generatorDeadline) < 2*holdPoll {
+			for _, c := range list {
+				w.held = append(w.held, c.Keep)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(holdPoll/2 + own): // two that are in each other's way must not stay in step
+		}
+	}
+}
+
+// once tries each chunk and returns those that are to be tried again. The cell of
+// the next chunk is taken while the CPUs are at work on others: as many as can be made
+// at once may be taken and wait. Another worker could take the others.
+func (w *work) once(ctx context.Context, list []task.Chunk) (busy []task.Chunk) {
+	var group sync.WaitGroup
+	waiting := semaphore.NewWeighted(w.capacity)
+	for _, c := range list {
+		n := w.weight(w.kind(w.task.Parts(c)[0]))
+		if err := waiting.Acquire(ctx, n); err != nil {
+			w.fail(ctx, c, err)
+			continue
+		}
+		slot := &slot{of: w.slots, begin: sync.OnceFunc(func() { waiting.Release(n) })}
+		group.Go(func() {
+			defer slot.begin()
+			defer slot.release()
+			rest, err := w.makeChunk(ctx, c, slot)
+			held, isHeld := errors.AsType[*store.BusyError](err)
+			switch {
+			case isHeld, errors.Is(err, store.ErrExists):
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				busy = append(busy, c)
+				if isHeld && held.Until.After(w.busyUntil) {
+					w.busyUntil = held.Until
+				}
+			case err != nil:
+				w.fail(ctx, rest, err)
+			}
+		})
+	}
+	group.Wait()
+	return busy
+}
+
+// slot is the share of the CPUs that one chunk holds.
+type slot struct {
+	of    *semaphore.Weighted
+	held  int64
+	begin func() // lets the next cell be taken
+}
+
+func (s *slot) release() {
+	s.of.Release(s.held)
+	s.held = 0
+}
+
+// resize gives the slot back and waits for one of another size.
+func (s *slot) resize(ctx context.Context, n int64) error {
+	if n == s.held {
+		return nil
+	}
+	s.release()
+	if err := s.of.Acquire(ctx, n); err != nil {
+		return err
+	}
+	s.held = n
+	s.begin()
+	return nil
+}
