@@ -38,7 +38,7 @@ func withDecoder(t *testing.T, names ...string) *generator.Index {
 	return index
 }
 
-// A video whose boxes and tables are right is not whole if no picture comes of it.
+// A video whose boxes and tables are right is not complete if no picture comes of it.
 func TestDecode(t *testing.T) {
 	index := withDecoder(t, "organisation", "movies", "undecodable")
 	c := Checker{Samples: 2, Seed: 42, Scratch: t.TempDir(), Runs: &probe.Runner{Guard: &generator.Guard{}}}

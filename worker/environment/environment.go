@@ -39,7 +39,7 @@ type Builder struct {
 	// is built
 	Online   bool
 	Parallel int          // environments made at once; default 1, because disk and network are what it takes
-	Progress func(string) // is told what happens, a line at a time; may be nil
+	Progress func(string) // called with each line of progress; may be nil
 	Events   func(Event)  // the same for programs, one event at a time; may be nil
 }
 
@@ -86,7 +86,7 @@ func (e Event) String() string {
 var installerStep = regexp.MustCompile(
 	`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed|Downloaded|Built|\+) `)
 
-// isProgress leaves out most of what an installer says and what takes no time.
+// isProgress leaves out most lines of an installer, and what takes no time.
 func (e Event) isProgress() bool {
 	return e.Stage != Reused && (e.Stage != Installing || installerStep.MatchString(e.Detail))
 }
@@ -98,7 +98,7 @@ const NotBuilt = "its environment has not been made yet"
 // to Dir. A generator whose requirements cannot be installed is in it with its
 // Problem; the error is for what concerns all of them, an *generator.UnknownError for a
 // name that is none, or ctx's. An interrupted Build leaves nothing that a later
-// one would take for whole.
+// one would take for complete.
 func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 	root := b.Root
 	if root == "" {
@@ -143,12 +143,12 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 		group.Go(func() error {
 			e := &members.environment
 			say := func(stage Stage, detail string) {
-				w.tell(Event{Environment: cmp.Or(e.id, "with "+e.lockFile), Generators: members.names(), Stage: stage,
+				w.report(Event{Environment: cmp.Or(e.id, "with "+e.lockFile), Generators: members.names(), Stage: stage,
 					Detail: detail})
 			}
 			err := e.pin(ctx, members, wanted(members), w, say)
 			if err == nil && !wanted(members) {
-				if e.id != "" && e.whole() {
+				if e.id != "" && e.complete() {
 					members.set("")
 				} else {
 					members.set(NotBuilt)
@@ -197,12 +197,12 @@ type workshop struct {
 	dir    string // absolute
 	python interpreter
 	uv     func() (installer, error) // finds it once, or brings it in
-	tell   func(Event)               // one at a time
+	report func(Event)               // one at a time
 }
 
 func newWorkshop(ctx context.Context, dir, python string, tell func(Event)) (*workshop, error) {
 	var mu sync.Mutex
-	w := &workshop{tell: func(e Event) {
+	w := &workshop{report: func(e Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		tell(e)
@@ -217,7 +217,7 @@ func newWorkshop(ctx context.Context, dir, python string, tell func(Event)) (*wo
 	if w.python, err = findPython(ctx, python, ""); err != nil {
 		return nil, err
 	}
-	w.uv = sync.OnceValues(func() (installer, error) { return newInstaller(ctx, w.dir, w.python, w.tell) })
+	w.uv = sync.OnceValues(func() (installer, error) { return newInstaller(ctx, w.dir, w.python, w.report) })
 	return w, nil
 }
 
@@ -368,9 +368,9 @@ func (e environment) interpreter() string { return filepath.Join(e.path, "bin", 
 // marker is written last: an environment without it is half-made.
 func (e environment) marker() string { return filepath.Join(e.path, "complete") }
 
-// whole reports whether the environment can be used. One whose interpreter was
+// complete reports whether the environment can be used. One whose interpreter was
 // removed from the machine since cannot.
-func (e environment) whole() bool {
+func (e environment) complete() bool {
 	_, err := os.Stat(e.marker())
 	_, err2 := os.Stat(e.interpreter())
 	return err == nil && err2 == nil
@@ -380,7 +380,7 @@ func (e environment) whole() bool {
 // one; the system gives
 // it back when its holder is killed. What an interrupted one left is removed first.
 func (e environment) ensure(ctx context.Context, install func(say func(string)) error, say func(Stage, string)) error {
-	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written
+	if e.complete() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")
 		return nil
 	}
@@ -392,7 +392,7 @@ func (e environment) ensure(ctx context.Context, install func(say func(string)) 
 	if err := flock(ctx, lock, func() { say(Waiting, "another process makes it") }); err != nil {
 		return fmt.Errorf("lock environment: %w", err)
 	}
-	if e.whole() {
+	if e.complete() {
 		say(Reused, "")
 		return nil
 	}
@@ -419,12 +419,12 @@ func (e environment) ensure(ctx context.Context, install func(say func(string)) 
 const lockPoll = 200 * time.Millisecond
 
 func flock(ctx context.Context, f *os.File, waiting func()) error {
-	for told := false; ; told = true {
+	for reported := false; ; reported = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) {
 			return err
 		}
-		if !told {
+		if !reported {
 			waiting()
 		}
 		select {

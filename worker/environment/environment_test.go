@@ -116,8 +116,8 @@ func TestBuild(t *testing.T) {
 	if r.count(Ready) != 2 || r.count(Failed) != 1 || r.count(Installing) == 0 || r.count(Reused) != 0 {
 		t.Errorf("events %+v", r.events)
 	}
-	if whole, _ := filepath.Glob(filepath.Join(dir, "environments", "*", "complete")); len(whole) != 2 {
-		t.Errorf("whole environments: %v", whole)
+	if complete, _ := filepath.Glob(filepath.Join(dir, "environments", "*", "complete")); len(complete) != 2 {
+		t.Errorf("complete environments: %v", complete)
 	}
 	if code, _ := filepath.Glob(filepath.Join(dir, "environments", a.Environment, "lib", "python3*", "site-packages",
 		"__pycache__", "tiny_thing.*.pyc")); len(code) != 1 {

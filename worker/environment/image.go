@@ -86,8 +86,8 @@ func (e environment) prove(ctx context.Context, packages []string) error {
 	cmd.Env = []string{"PATH=" + filepath.Dir(e.interpreter()) + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home,
 		"TMPDIR=" + home, "LANG=C.UTF-8", "MPLBACKEND=Agg"}
 	cmd.Dir = home
-	said := &generator.Tail{Limit: installerTail}
-	cmd.Stderr = said
+	stderr := &generator.Tail{Limit: installerTail}
+	cmd.Stderr = stderr
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -102,7 +102,7 @@ func (e environment) prove(ctx context.Context, packages []string) error {
 		}
 	}
 	if err != nil { // the interpreter itself died, in the last module
-		failed = append(failed, fmt.Sprintf("import %s: %v: %s", module, err, generator.LastLine(said.String())))
+		failed = append(failed, fmt.Sprintf("import %s: %v: %s", module, err, generator.LastLine(stderr.String())))
 	}
 	if failed != nil {
 		return errors.New(strings.Join(failed, "; "))

@@ -39,10 +39,10 @@ print(json.dumps({"path": getattr(sys, "_base_executable", None) or sys.executab
 
 // findPython returns the interpreter that was asked for, or the first on the
 // PATH that is new enough and is what the specifier says, as in ">=3.11,<3.13".
-func findPython(ctx context.Context, asked, specifier string) (interpreter, error) {
+func findPython(ctx context.Context, wanted, specifier string) (interpreter, error) {
 	candidates := []string{"python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"}
-	if asked != "" {
-		candidates = []string{asked}
+	if wanted != "" {
+		candidates = []string{wanted}
 	}
 	const remedy = "install Python 3.11 or newer, or name one, then run again"
 	found := ""
@@ -55,7 +55,7 @@ func findPython(ctx context.Context, asked, specifier string) (interpreter, erro
 		cmd.Env = userEnvironment()
 		out, err := cmd.Output()
 		if ctx.Err() != nil {
-			return interpreter{}, fmt.Errorf("look for Python: %w", context.Cause(ctx))
+			return interpreter{}, fmt.Errorf("find Python: %w", context.Cause(ctx))
 		}
 		var p interpreter
 		if err != nil || json.Unmarshal(out, &p) != nil {
@@ -75,8 +75,8 @@ func findPython(ctx context.Context, asked, specifier string) (interpreter, erro
 			specifier, found)
 	case found != "":
 		return interpreter{}, fmt.Errorf("%s, which is too old for the generators: %s", found, remedy)
-	case asked != "":
-		return interpreter{}, fmt.Errorf("%s is not a Python that runs: %s", asked, remedy)
+	case wanted != "":
+		return interpreter{}, fmt.Errorf("%s is not a Python that runs: %s", wanted, remedy)
 	}
 	return interpreter{}, errors.New("there is no python3 on the PATH: " + remedy)
 }
@@ -213,7 +213,7 @@ func (e environment) install(ctx context.Context, w *workshop, say func(string))
 		return err
 	}
 	var installed []string
-	hear := func(line string) {
+	note := func(line string) {
 		m := installedPattern.FindStringSubmatch(line)
 		asked := func(line string) bool { return requirements.PlainName(line) == requirements.PlainName(m[1]) }
 		if m != nil && (m[2] != "" || slices.ContainsFunc(lines, asked)) {
@@ -245,7 +245,7 @@ func (e environment) install(ctx context.Context, w *workshop, say func(string))
 			argv = append(argv, "--no-index")
 		}
 		// Not in the generator's folder: a pyproject.toml there may have settings for uv.
-		out, err := run(ctx, e.path, argv, append(settings.environ(), "UV_CACHE_DIR="+in.cacheDir()), hear)
+		out, err := run(ctx, e.path, argv, append(settings.environ(), "UV_CACHE_DIR="+in.cacheDir()), note)
 		if err != nil && ctx.Err() != nil {
 			return err
 		}
@@ -322,7 +322,7 @@ func reasonIn(out string) (reason string) {
 	return cmp.Or(reason, generator.LastLine(out))
 }
 
-// installError is one sentence about what uv has printed: what failed, and the way out.
+// installError is one sentence about what uv printed: what failed, and the way out.
 func installError(file, out string, err error) error {
 	reason := cmp.Or(reasonIn(out), fmt.Sprint(err))
 	if unlockedPattern.MatchString(out) {
@@ -359,7 +359,7 @@ func run(ctx context.Context, dir string, argv, env []string, say func(string)) 
 	return out.String(), nil
 }
 
-// lineWriter keeps the generator.Tail and hands on whole lines.
+// lineWriter keeps the tail and hands on complete lines.
 type lineWriter struct {
 	generator.Tail
 	say  func(string)

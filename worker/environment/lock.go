@@ -53,8 +53,8 @@ func (l lock) id() string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// says returns what the lock's head says under a word: for, requires, as of.
-func (l lock) says(word string) (list []string) {
+// head returns the values of a word in the lock's head: for, requires, as of.
+func (l lock) head(word string) (list []string) {
 	for line := range strings.Lines(string(l.text)) {
 		if rest, ok := strings.CutPrefix(line, "# "+word+" "); ok {
 			list = append(list, strings.TrimSpace(rest))
@@ -123,7 +123,7 @@ const (
 type LockResult struct {
 	File       string    `json:"file"`
 	Generators []string  `json:"generators"`
-	State      LockState `json:"requirements.State"`
+	State      LockState `json:"state"`
 	Packages   int       `json:"packages"`
 	AsOf       string    `json:"as_of,omitempty"`
 	Problem    string    `json:"problem,omitempty"`
@@ -177,13 +177,13 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 		if err != nil {
 			return results, err
 		}
-		others := slices.DeleteFunc(old.says("for"), func(name string) bool { return known[name] })
+		others := slices.DeleteFunc(old.head("for"), func(name string) bool { return known[name] })
 		switch {
-		case current[filepath.Base(path)] || l.Names != nil || len(others) == len(old.says("for")):
+		case current[filepath.Base(path)] || l.Names != nil || len(others) == len(old.head("for")):
 		case len(others) > 0: // that are not fetched
 			err = atomicfile.Write(path, old.naming(others).text)
 		default:
-			results = append(results, LockResult{File: filepath.Base(path), Generators: old.says("for"), State: LockRemoved})
+			results = append(results, LockResult{File: filepath.Base(path), Generators: old.head("for"), State: LockRemoved})
 			err = os.Remove(path)
 		}
 		if err != nil {
@@ -201,7 +201,7 @@ func (l *Locks) lock(ctx context.Context, m *members, known map[string]bool, w *
 		return LockResult{}, err
 	}
 	// Generators that are in the catalogue and not fetched keep their place.
-	names := append(m.names(), slices.DeleteFunc(old.says("for"), func(name string) bool { return known[name] })...)
+	names := append(m.names(), slices.DeleteFunc(old.head("for"), func(name string) bool { return known[name] })...)
 	slices.Sort(names)
 	r, now := LockResult{File: e.lockFile, Generators: names, State: LockKept}, old
 	switch {
@@ -230,13 +230,13 @@ func (l *Locks) lock(ctx context.Context, m *members, known map[string]bool, w *
 		case old.id() != now.id():
 			r.State = LockUpdated
 		}
-	case !slices.Equal(old.says("for"), names):
+	case !slices.Equal(old.head("for"), names):
 		now = old.naming(names)
 		if err := atomicfile.Write(old.path, now.text); err != nil {
 			return r, err
 		}
 	}
-	r.AsOf = strings.Join(now.says("as of"), "")
+	r.AsOf = strings.Join(now.head("as of"), "")
 	hashed, others, _ := now.files()
 	r.Packages = len(slices.Collect(entries([]byte(hashed + others))))
 	return r, nil
@@ -268,7 +268,7 @@ func Locked(root string, g *generator.Generator) (string, error) {
 	return l.id(), nil
 }
 
-// LockHash returns the hash of a lock, as generator.Generator.Lock has it.
+// LockHash returns the hash of a lock, as Generator.Lock has it.
 func LockHash(text []byte) string { return lock{text: text}.id() }
 
 // FindLock finds the lock with a hash in folders of locks, whatever its name. It is
@@ -295,7 +295,7 @@ func Stale(root string, g *generator.Generator) bool {
 	files, _ := filepath.Glob(filepath.Join(root, LocksFolder, "*.txt"))
 	return slices.ContainsFunc(files, func(path string) bool {
 		l, _ := readLock(filepath.Dir(path), filepath.Base(path))
-		return filepath.Base(path) != LockFile(g) && slices.Contains(l.says("for"), g.Name)
+		return filepath.Base(path) != LockFile(g) && slices.Contains(l.head("for"), g.Name)
 	})
 }
 

@@ -65,8 +65,8 @@ func TestLock(t *testing.T) {
 	git(t, repository, "add", ".")
 	t.Setenv("GIT_COMMITTER_DATE", "2026-02-03T12:00:00Z")
 	git(t, repository, "commit", "-qm", "x")
-	locks, make := locker(t, root)
-	if r := make(); r.State != LockMade || r.AsOf != "2026-02-03T12:00:00Z" || r.Packages != 1 {
+	locks, lockIt := locker(t, root)
+	if r := lockIt(); r.State != LockMade || r.AsOf != "2026-02-03T12:00:00Z" || r.Packages != 1 {
 		t.Errorf("%+v", r)
 	}
 	// 2.0 was uploaded later.
@@ -76,7 +76,7 @@ func TestLock(t *testing.T) {
 		t.Errorf("the lock is\n%s", text)
 	}
 	release(t, wheels, "tiny_thing", "1.5", "")
-	if r := make(); r.State != LockKept {
+	if r := lockIt(); r.State != LockKept {
 		t.Errorf("with a newer version in the index: %+v", r)
 	}
 	all, python := made(t, root) // with empty caches
@@ -93,7 +93,7 @@ func TestLock(t *testing.T) {
 		t.Errorf("another file of the same version: %s", got)
 	}
 	locks.Update = true
-	if r := make(); r.State != LockUpdated || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text),
+	if r := lockIt(); r.State != LockUpdated || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text),
 		"\ntiny-thing==2.0 ") {
 		t.Errorf("updated: %+v", r)
 	}
@@ -113,7 +113,7 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	locks.Dir = t.TempDir()
-	if r := make(); !strings.Contains(r.AsOf, "because as of 2026-02-03") ||
+	if r := lockIt(); !strings.Contains(r.AsOf, "because as of 2026-02-03") ||
 		!strings.Contains(string(lockOf(t, root, "tiny-thing<2").text), "\ntiny-thing==1.5 ") {
 		t.Errorf("%+v", r)
 	}
@@ -144,11 +144,11 @@ func TestLockBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	const builds = "import built_thing, own_thing; print(built_thing.value, own_thing.value)"
-	whole, before := string(l.text), l.id()
-	l.text = []byte(whole[:strings.Index(whole, builders)])
-	if _, _, build := (lock{text: []byte(whole)}).files(); !strings.HasPrefix(build, "late-thing==1.0 \\\n    --hash=") ||
+	complete, before := string(l.text), l.id()
+	l.text = []byte(complete[:strings.Index(complete, builders)])
+	if _, _, build := (lock{text: []byte(complete)}).files(); !strings.HasPrefix(build, "late-thing==1.0 \\\n    --hash=") ||
 		!strings.Contains(build, "\ntool-thing==1.0 \\\n    --hash=") || l.id() == before {
-		t.Errorf("the lock, of hash %s with and %s without what builds, is\n%s", before, l.id(), whole)
+		t.Errorf("the lock, of hash %s with and %s without what builds, is\n%s", before, l.id(), complete)
 	}
 	release(t, index, "tool_thing", "2.0", "value = 'second'\n")
 	if _, python := made(t, root); python("g", builds) != "first first" {
@@ -230,7 +230,7 @@ func TestCataloguePins(t *testing.T) {
 		if err != nil || bytes.Contains(l.text, []byte("://")) {
 			t.Errorf("%s: %v, or it names a host", path, err)
 		}
-		for _, name := range l.says("for") {
+		for _, name := range l.head("for") {
 			locked[name] = true
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // Remake makes the environment that a generator had: from the text of a lock, nil
 // where nothing was required, and a Python of just this version, on the PATH or from
 // where uv gets them. Where there is none the environment is made from the Python
-// that Build would take, as generator.Generator.Version says. The index stays as it is, so
+// that Build would take, as Generator.Version says. The index stays as it is, so
 // workers go on with what they have.
 func (b *Builder) Remake(ctx context.Context, name string, text []byte, version string) (*generator.Generator, error) {
 	list, err := generator.Discover(b.Root)
@@ -52,7 +52,7 @@ func (b *Builder) Remake(ctx context.Context, name string, text []byte, version 
 	}
 	e.identify()
 	say := func(stage Stage, detail string) {
-		w.tell(Event{Environment: e.id, Generators: m.names(), Stage: stage, Detail: detail})
+		w.report(Event{Environment: e.id, Generators: m.names(), Stage: stage, Detail: detail})
 	}
 	if err := e.ensure(ctx, func(say func(string)) error { return e.install(ctx, w, say) }, say); err != nil {
 		return nil, err

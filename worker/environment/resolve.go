@@ -41,8 +41,8 @@ func (e environment) newResolver(in installer, say func(string)) (*resolver, err
 	return r, nil
 }
 
-// uv runs it with the lines of a requirements file and returns what it said.
-func (r *resolver) uv(ctx context.Context, lines []string, command string, options ...string) (said string, err error) {
+// uv runs uv with the lines of a requirements file and returns its output.
+func (r *resolver) uv(ctx context.Context, lines []string, command string, options ...string) (out string, err error) {
 	list := filepath.Join(r.scratch, requirements.File)
 	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		return "", err

@@ -34,7 +34,7 @@ type Generator struct {
 	Environment  string   `json:"environment,omitempty"`  // id of its environment
 	Lock         string   `json:"lock,omitempty"`         // SHA-256 of its requirement set's lock
 	Python       string   `json:"python,omitempty"`       // absolute path of its interpreter
-	Asked        string   `json:"asked,omitempty"`        // hash of what the answer of --help depends on
+	HelpKey      string   `json:"asked,omitempty"`        // hash of what the answer of --help depends on
 	Version      string   `json:"version,omitempty"`      // of that Python
 	Platform     string   `json:"platform,omitempty"`     // as in linux-x86_64
 	Problem      string   `json:"problem,omitempty"`

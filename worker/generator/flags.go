@@ -130,16 +130,16 @@ func (g *Generator) FindFlags(ctx context.Context, last *Index, wanted bool) err
 	key := g.helpKey()
 	if last != nil {
 		i := slices.IndexFunc(last.Generators, func(old Generator) bool {
-			return old.Name == g.Name && old.Asked == key && old.Problem == ""
+			return old.Name == g.Name && old.HelpKey == key && old.Problem == ""
 		})
 		if i >= 0 {
-			g.Flags, g.Asked = last.Generators[i].Flags, key
+			g.Flags, g.HelpKey = last.Generators[i].Flags, key
 			return nil
 		}
 	}
 	if !wanted {
 		return nil
 	}
-	g.Asked = key
+	g.HelpKey = key
 	return g.runHelp(ctx)
 }

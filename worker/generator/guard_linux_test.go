@@ -251,7 +251,7 @@ time.sleep(600)
 	}
 }
 
-// BenchmarkGuard measures one look at a generator that runs, which happens twice a
+// BenchmarkGuard measures one check of a generator that runs, which happens twice a
 // second.
 func BenchmarkGuard(b *testing.B) {
 	pid := os.Getpid()

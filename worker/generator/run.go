@@ -32,7 +32,7 @@ type Request struct {
 	Guard    *Guard `json:"-"` // watches it, and holds it to what follows; nil for nobody
 	MaxBytes int64  // that it may have in Scratch, and in one file; 0 is no limit
 	MaxFiles int    // that it may have in Scratch, folders counted; 0 is no limit
-	// how long it may run, asked at every look; nil or 0 is until the context ends
+	// how long it may run, called at every check; nil or 0 is until the context ends
 	Patience func() time.Duration `json:"-"`
 }
 
@@ -186,7 +186,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	}
 	const folders = 4 // scratch, home, tmp, output
 	run := r.Guard.enter(r, cmd.Process.Pid, folders+links, stop)
-	_ = cmd.Wait() // what it says is in the status, or missing there
+	_ = cmd.Wait() // its outcome is in the status, or missing there
 	result.Watched = r.Guard.leave(run)
 	result.stdout = stdout.String()
 	result.Wall = time.Since(began)
@@ -199,7 +199,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		end = status{Exit: -1, Signal: syscall.SIGKILL.String()}
 	}
 	result.Apart = end.Apart
-	if end.finished() { // even if the time was up a moment later: it is whole
+	if end.finished() { // even if the time was up a moment later: the output is complete
 		return result, nil
 	}
 	if f, ok := errors.AsType[*Failure](context.Cause(ctx)); ok {
@@ -212,7 +212,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	return result, classify(ctx, end, stdout.String(), stderr.String(), r.Scratch)
 }
 
-// user is who a generator is told it runs as. Python's getpass.getuser raises an error
+// user is the user name of a generator. Python's getpass.getuser raises an error
 // without one where no passwd file names the user, as in Lambda.
 const user = "generator"
 

@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/indextest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/uvtest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 func TestMain(m *testing.M) {
