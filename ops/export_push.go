@@ -71,7 +71,7 @@ func (c *ExportPushCmd) Run(ctx context.Context, o *Output) error {
 	if c.Command || client == "" {
 		words := []string{"hf"}
 		for _, a := range args {
-			words = append(words, quote(a))
+			words = append(words, ui.Quote(a))
 		}
 		if client == "" {
 			o.Say("hf is not installed (python3 -m pip install huggingface_hub); the command is:")

@@ -64,14 +64,14 @@ func (g *simulated) make(t task.Task) {
 }
 
 func (g *simulated) rounds(t *testing.T, run task.Run) *Rounds {
-	read := map[task.Range]int{} // receipts of each cell
+	cells := map[task.Range]*store.Cell{}
 	return &Rounds{Run: run, Limit: 4, Report: func(line string) { t.Log(line) },
 		Read: func(_ context.Context, v *View) error {
 			for cell, receipts := range g.cells {
-				if read[cell] != len(receipts) {
-					read[cell] = len(receipts)
-					v.Add(cellOf(t, cell, receipts...))
+				if cells[cell] == nil || len(cells[cell].Receipts) != len(receipts) {
+					cells[cell] = cellOf(t, cell, receipts...)
 				}
+				v.Add(cells[cell])
 			}
 			return nil
 		},
@@ -216,7 +216,7 @@ func TestPoolEstimate(t *testing.T) {
 		inside, trials, sum := 0, 25, 0
 		for seed := range trials {
 			g := &simulated{pool: test.pool, skewed: test.skewed}
-			v := NewView("g", task.Range{End: test.draws})
+			v := &View{Generator: "g", Range: task.Range{End: test.draws}}
 			r := store.Receipt{Generator: "g", Epoch: 1, End: test.draws}
 			for i, mark := range g.draw(seed, test.draws) {
 				r.Samples = append(r.Samples, store.ReceiptSample{Index: i, Fingerprint: mark})

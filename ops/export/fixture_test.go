@@ -165,7 +165,7 @@ func receiptOf(name task.Dataset, format task.Format, g made, c *store.Cell, lis
 		Command: []string{"python", "examples/generate.py"}, Start: list[0].Index, End: list[len(list)-1].Index + 1,
 		Epoch: c.Epoch, Format: format, Domain: g.domain}
 	for _, s := range list {
-		r.Samples = append(r.Samples, store.Described(s))
+		r.Samples = append(r.Samples, s)
 	}
 	return r
 }

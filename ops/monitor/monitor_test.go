@@ -104,7 +104,8 @@ func TestMonitorRefresh(t *testing.T) {
 		must(t, err)
 		if p.Committed != committed || p.Complete() != (committed == 40_000) || !p.Complete() &&
 			fmt.Sprint(m.stretches(m.generators[0])) != next {
-			t.Errorf("%d are committed, want %d; the next poll lists %v, want %s", p.Committed, committed, m.stretches(m.generators[0]), next)
+			t.Errorf("%d are committed, want %d; the next poll lists %v, want %s", p.Committed, committed,
+				m.stretches(m.generators[0]), next)
 		}
 	}
 	commit := func(starts ...int) {
