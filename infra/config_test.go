@@ -120,7 +120,7 @@ func TestSurroundings(t *testing.T) {
 		{repository(t, "maze"), "Dev", `the name "vm-dataset-Dev"`},
 		{repository(t, "maze"), "feature_1", `the name "vm-dataset-feature_1"`},
 		{repository(t, "maze"), strings.Repeat("a", 30), "at most 40"},
-		{repository(t), stackName, "look for generators"},
+		{repository(t), stackName, "find generators"},
 		{repository(t, "bad name"), stackName, "there is no generator in"},
 	} {
 		d, err := try(t, test.root, test.stack, nil)
