@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -91,10 +92,10 @@ func TestLocks(t *testing.T) {
 	list, err := generator.Discover(folder)
 	check(err)
 	maze := &list[slices.IndexFunc(list, func(g generator.Generator) bool { return g.Name == "maze" })]
-	check(os.Mkdir(filepath.Join(folder, generator.LocksFolder), 0o755))
-	check(os.WriteFile(filepath.Join(folder, generator.LocksFolder, generator.LockFile(maze)),
+	check(os.Mkdir(filepath.Join(folder, environment.LocksFolder), 0o755))
+	check(os.WriteFile(filepath.Join(folder, environment.LocksFolder, environment.LockFile(maze)),
 		[]byte("# for maze\nnumpy==2.1.0 --hash=sha256:00\n"), 0o644))
-	want, err := generator.Locked(folder, maze)
+	want, err := environment.Locked(folder, maze)
 	check(err)
 	d, err := try(t, root, stackName, nil)
 	check(err)
