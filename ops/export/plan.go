@@ -238,7 +238,7 @@ func (p *planner) complete(g *Generator, m *task.Manifest, committed []task.Rang
 	missing := 0
 	for _, asked := range asked(m, g.Name) {
 		g.Asked += asked.Len()
-		for _, gap := range dataset.Gaps(asked, slices.Values(committed)) {
+		for _, gap := range dataset.Gaps(asked, committed) {
 			missing += gap.Len()
 			g.Missing = append(g.Missing, fmt.Sprintf("%d-%d", gap.Start, gap.End-1))
 		}
@@ -297,6 +297,9 @@ func (g *Generator) add(c chosen, split, video string) {
 		g.Bytes += f.Size
 		if f.Media.Codec != "" {
 			g.Media[describeVideo(&f.Media)]++
+			if n := f.Media.Frames; n > 0 {
+				g.FewestFrames, g.MostFrames = min(cmp.Or(g.FewestFrames, n), n), max(g.MostFrames, n)
+			}
 		}
 		shapes[shape(EncodedName(video, f.Name))] = true
 	}

@@ -25,14 +25,13 @@ func InRun(run task.Run, list []generator.Generator) []generator.Generator {
 	})
 }
 
-// KeepLocks puts the locks of generators into the bucket: whoever has that and the
-// repository can make their environments again, whatever became of the checkout that
-// sent the run.
+// KeepLocks puts the locks of generators into the bucket, so that the environments can
+// be made again without the checkout that sent the run.
 func (v Inventory) KeepLocks(ctx context.Context, st *store.Store, list []generator.Generator) error {
 	kept := map[string]bool{"": true}
 	for _, g := range list {
 		hash := g.Lock
-		if hash == "" && g.Dir != "" { // a cloud stack that does not say what is in its image
+		if hash == "" && g.Dir != "" { // a stack on AWS without a list of its generators
 			var err error
 			if hash, err = environment.Locked(v.Generators, &g); err != nil {
 				return err
@@ -81,8 +80,8 @@ func (v Inventory) FindLock(ctx context.Context, st *store.Store, receipt store.
 	return text, nil
 }
 
-// hereLock finds a lock by its hash among those of this machine: those that are
-// kept, those made for now, and those that were kept once. It is nil if there is none.
+// hereLock finds a lock by its hash on this machine: in the generators' folder, in the
+// local folder, and in the history of git. It is nil if there is none.
 func (v Inventory) hereLock(ctx context.Context, hash string) ([]byte, error) {
 	folder := filepath.Join(v.Generators, environment.LocksFolder)
 	text, err := environment.FindLock(hash, folder, local.LocksDir(v.LocalDir))

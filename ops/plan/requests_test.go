@@ -84,8 +84,8 @@ func (c *counter) take() Requests {
 	return seen
 }
 
-// A real worker sends a real bucket just the requests that a plan reckons with, and
-// its receipts tell of the same.
+// A real worker sends a real bucket just the requests that a plan counts, and
+// its receipts imply the same.
 func TestRequests(t *testing.T) {
 	if _, err := testGenerators(); err != nil {
 		t.Fatal(err)

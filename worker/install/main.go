@@ -87,7 +87,7 @@ func install(ctx context.Context, from, to string, stdout io.Writer) (*generator
 	return index, nil
 }
 
-// judge tells which generators are not ready. It is for the last step, which has
+// judge reports which generators are not ready. It is for the last step, which has
 // tried all of them once more.
 func judge(index *generator.Index, stdout, stderr io.Writer) error {
 	ready := 0
