@@ -79,7 +79,7 @@ func (l *lab) again() {
 	l.same(before)
 }
 
-// damage breaks objects, and a plan mends them to the last byte.
+// damage breaks objects, and a plan repairs them to the last byte.
 func (l *lab) damage() {
 	before, samples := l.objects(), l.members()
 	if len(before) == 0 {
@@ -124,7 +124,7 @@ func (l *lab) damage() {
 		l.sent = append(l.sent, t)
 	}
 	if after := l.members(); !maps.EqualFunc(samples, after, bytes.Equal) {
-		l.t.Errorf("samples differ after they were mended: %v", difference(samples, after))
+		l.t.Errorf("samples differ after they were repaired: %v", difference(samples, after))
 	}
 	l.same(before)
 }
@@ -148,7 +148,7 @@ func (l *lab) receipts() (list []store.Receipt) {
 }
 
 // needed are the objects that hold a sample as it is described: a shard all of
-// whose samples were replaced since is neither missed nor mended.
+// whose samples were replaced since is neither missed nor repaired.
 func (l *lab) needed() []string {
 	needed := map[string]bool{}
 	for _, r := range l.receipts() {
@@ -284,10 +284,10 @@ func (l *lab) check() *GeneratorReport {
 	return report
 }
 
-// Whatever is made, repaired, overwritten, forgotten, damaged and mended, in any
+// Whatever is made, repaired, overwritten, forgotten, damaged and repaired, in any
 // order, in both formats, delivered again and interrupted anywhere: every reader
 // sees for each index what the last one to make it made, a deep check finds nothing
-// wrong, and mending brings back the bytes that were there.
+// wrong, and repairing brings back the bytes that were there.
 func TestModel(t *testing.T) {
 	seeds := []uint64{17, 31}
 	if one := os.Getenv("MODEL_SEED"); one != "" {

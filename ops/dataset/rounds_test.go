@@ -173,7 +173,7 @@ func TestRoundsStopped(t *testing.T) {
 	used := 0
 	for stops := 0; ; stops++ {
 		r := g.rounds(t, run)
-		r.Used = used // as the runs that are written down tell
+		r.Used = used // as the stored runs have it
 		repair, left := r.Repair, stops%3
 		r.Repair = func(ctx context.Context, repairs [][]task.Task) error {
 			used = max(used, repairs[0][0].Attempt)
@@ -194,7 +194,7 @@ func TestRoundsStopped(t *testing.T) {
 	}
 }
 
-// A generator whose repairs fail is left, and said to have failed.
+// A generator whose repairs fail is left, and reported as failed.
 func TestRoundsFail(t *testing.T) {
 	g := &simulated{pool: 400, fails: true}
 	run := g.begin(300, 20, 1)
