@@ -16,7 +16,7 @@ import (
 
 // ExportPushCmd uploads an export to the hub.
 type ExportPushCmd struct {
-	Folder  string `arg:"" help:"Folder of a finished export." type:"path"`
+	Folder  string `arg:"" help:"Folder of a finished export."`
 	Name    string `arg:"" help:"Repository of datasets on the hub: OWNER/NAME."`
 	Private bool   `help:"A repository that is made is private."`
 	Command bool   `help:"Only print the command."`

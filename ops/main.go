@@ -3,8 +3,8 @@
 //
 // A command is one struct in one file: its fields are its flags, Help is its
 // manual, Run does it. Run names what it needs as arguments; targets and clients
-// are made only for a command that names them (see ops/target). To
-// add a command, write its struct and give it a field in CLI.
+// are made only for a command that names them (see ops/target). To add a command,
+// write its struct and give it a field in CLI.
 package main
 
 import (
@@ -39,8 +39,8 @@ type CLI struct {
 	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is complete."`
 	Repair     RepairCmd                 `cmd:"" help:"Make missing and damaged samples again, and replace duplicates."`
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
-	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
 	Export     ExportCmd                 `cmd:"" help:"Export a dataset for trainers, hubs and evaluators."`
+	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
 	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare it."`
 	Queue      QueueCmd                  `cmd:"" help:"Show the task queue."`
 	DLQ        DLQCmd                    `cmd:"" name:"dlq" help:"Show tasks that failed for good, and replay them."`

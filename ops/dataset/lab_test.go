@@ -22,6 +22,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -79,7 +80,7 @@ var goodGenerator = sync.OnceValues(func() (string, error) {
 	if err := errors.Join(err, os.MkdirAll(filepath.Dir(entry), 0o755), os.WriteFile(entry, source, 0o644)); err != nil {
 		return "", err
 	}
-	_, err = (&generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}).Build(
+	_, err = (&environment.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}).Build(
 		context.Background())
 	return filepath.Join(dir, "index"), err
 })

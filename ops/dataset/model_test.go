@@ -200,10 +200,7 @@ func (l *lab) objects() map[string][]byte {
 	found := map[string][]byte{}
 	for o, err := range l.store.List(l.t.Context(), task.DefaultDataset.Prefix(task.DataKind), "") {
 		l.must(err)
-		body, _, err := l.store.Get(l.t.Context(), o.Key)
-		l.must(err)
-		found[o.Key], err = io.ReadAll(body)
-		body.Close()
+		found[o.Key], err = l.store.Read(l.t.Context(), o.Key)
 		l.must(err)
 	}
 	return found

@@ -2,6 +2,7 @@ package export
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -28,7 +29,7 @@ const (
 var cardText string
 
 var cardTemplate = template.Must(template.New("card").Funcs(template.FuncMap{
-	"count": count, "size": size, "short": short, "each": each, "cell": cell}).Parse(cardText))
+	"count": count, "size": size, "short": short, "each": each, "kinds": kinds, "cell": cell}).Parse(cardText))
 
 // card is what README.md says.
 type card struct {
@@ -40,6 +41,7 @@ type card struct {
 	Samples  []pictured
 	Silent   []unplayable // videos that browsers do not play
 	Columns  []Column     // of tables
+	Videos   []string     // columns of them, for a loader
 	Licences bool         // some generator has none that is known
 }
 
@@ -54,7 +56,7 @@ type picture struct{ Name, Path string }
 // unplayable is a kind of video that browsers do not play.
 type unplayable struct {
 	Generator string
-	What      string // 512x512 49 frames 16 fps mpeg4 yuv420p
+	What      string // by describeVideo
 	Videos    int
 }
 
@@ -78,7 +80,9 @@ func writeCard(ctx context.Context, p *Plan, out Output) error {
 		for _, g := range p.Generators {
 			s.Rows += g.Splits[split]
 		}
-		c.Splits = append(c.Splits, s)
+		if s.Rows > 0 {
+			c.Splits = append(c.Splits, s)
+		}
 	}
 	head, err := c.head(ctx, out)
 	if err != nil {
@@ -102,14 +106,14 @@ func (c *card) head(ctx context.Context, out Output) (string, error) {
 			return "", err
 		}
 		c.Columns = f.columns
-		y.Configs, y.Info = hubConfigs(p, "parquet", tableFeatures(f.columns))
+		c.loaded(p, &y, "parquet", tableFeatures(f.columns))
 	case "webdataset":
 		names, err := fileNames(ctx, p, out)
 		if err != nil {
 			return "", err
 		}
 		y.Tags = append(y.Tags, "webdataset")
-		y.Configs, y.Info = hubConfigs(p, "tar", webFeatures(names))
+		c.loaded(p, &y, "tar", webFeatures(names))
 	case "vbvr":
 		y.Configs = []config{{Name: "default", Files: []dataFiles{{"train", "data/metadata.parquet"}}}}
 	}
@@ -120,6 +124,16 @@ func (c *card) head(ctx context.Context, out Output) (string, error) {
 		return "", err
 	}
 	return text.String(), nil
+}
+
+// loaded says how the loader datasets has the files.
+func (c *card) loaded(p *Plan, y *hubYAML, extension string, features []feature) {
+	y.Configs, y.Info = hubConfigs(p, extension, features)
+	for _, f := range features {
+		if f.Type == "video" {
+			c.Videos = append(c.Videos, f.Name)
+		}
+	}
 }
 
 // fileNames returns the names of files that samples have. Of those in sub-folders it is the first sample of a
@@ -186,14 +200,11 @@ func silent(g *Generator) (list []unplayable) {
 	return list
 }
 
-// describeVideo says what a video is: 512x512 49 frames 16 fps mpeg4 yuv420p.
+// describeVideo says what a video is, beside its length: 512x512 16 fps mpeg4 yuv420p.
 func describeVideo(m *Media) string {
 	words := []string{}
 	if m.Width > 0 {
 		words = append(words, fmt.Sprintf("%dx%d", m.Width, m.Height))
-	}
-	if m.Frames > 0 {
-		words = append(words, fmt.Sprintf("%d frames", m.Frames))
 	}
 	if m.FPS > 0 {
 		words = append(words, strconv.FormatFloat(m.FPS, 'f', -1, 64)+" fps")
@@ -234,6 +245,18 @@ func short(hash string) string { return hash[:min(len(hash), 12)] }
 // each lists the keys of counts, without that of what is not known.
 func each(counts map[string]int) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(counts)), func(key string) bool { return key == "" })
+}
+
+// kinds lists the most frequent kinds of videos.
+func kinds(media map[string]int) []string {
+	list := slices.SortedFunc(maps.Keys(media), func(a, b string) int {
+		return cmp.Or(media[b]-media[a], strings.Compare(a, b))
+	})
+	const shown = 3
+	if n := len(list) - shown; n > 1 {
+		list = append(list[:shown], fmt.Sprintf("and %d more kinds", n))
+	}
+	return list
 }
 
 // cell is a text as a cell of a Markdown table.

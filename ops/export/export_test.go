@@ -348,7 +348,7 @@ func TestDamaged(t *testing.T) {
 				CopySource: aws.String("bucket/data/v1/maze-task-data-generator/maze-task-data-generator_00000000_00000009_e1.tar.gz"),
 				Key:        aws.String("data/v1/maze-task-data-generator/maze-task-data-generator_00000010_00000019_e1.tar.gz")})
 			check(t, err)
-		}, "_00000010_00000019_e1.tar.gz lacks maze_0000001"},
+		}, `_00000010_00000019_e1.tar.gz holds "maze_00000000/final_frame.png", which its receipt does not name`},
 		"a cell": {task.Files, func(t *testing.T, b *bucket) {
 			put(t, b, "receipts/v1/maze-task-data-generator/00000000_00000009.json", "{}")
 		}, "receipts/v1/maze-task-data-generator/00000000_00000009.json cannot be read"},

@@ -163,10 +163,7 @@ func receiptOf(name task.Dataset, format task.Format, g made, c *store.Cell, lis
 	r := store.Receipt{Dataset: name, Generator: g.name, Commit: strings.Repeat("c", 40), Lock: "1f", Python: "3.11.2",
 		Platform: "linux-x86_64", RunID: "run", RunSeed: 42, ChunkSize: g.chunk, ChunkStart: c.Start, Seed: 7000 + c.Start,
 		Command: []string{"python", "examples/generate.py"}, Start: list[0].Index, End: list[len(list)-1].Index + 1,
-		Epoch: c.Epoch, Format: format, Domain: g.domain}
-	for _, s := range list {
-		r.Samples = append(r.Samples, s)
-	}
+		Epoch: c.Epoch, Format: format, Domain: g.domain, Samples: list}
 	return r
 }
 

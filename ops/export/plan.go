@@ -297,6 +297,9 @@ func (g *Generator) add(c chosen, split, video string) {
 		g.Bytes += f.Size
 		if f.Media.Codec != "" {
 			g.Media[describeVideo(&f.Media)]++
+			if n := f.Media.Frames; n > 0 {
+				g.FewestFrames, g.MostFrames = min(cmp.Or(g.FewestFrames, n), n), max(g.MostFrames, n)
+			}
 		}
 		shapes[shape(EncodedName(video, f.Name))] = true
 	}

@@ -202,17 +202,19 @@ type Generator struct {
 	Bytes      int64          `json:"bytes"`  // of the files as they are in the bucket
 	Splits     map[string]int `json:"splits"` // rows by split
 	// how many rows have a file; those in sub-folders are counted as frames/*.png
-	Names     map[string]int `json:"names"`
-	Media     map[string]int `json:"media"`             // videos by "512x512 49 frames 16 fps mpeg4 yuv420p"
-	Commits   map[string]int `json:"commits"`           // rows by commit; "" is not known
-	Locks     map[string]int `json:"locks"`             // rows by hash
-	Images    map[string]int `json:"images"`            // rows by image of the worker
-	Platforms map[string]int `json:"platforms"`         // rows by "linux-x86_64, Python 3.11.2"
-	Seeds     int            `json:"seeds"`             // how many seeds its processes were given
-	Distinct  int            `json:"distinct"`          // fingerprints
-	Command   []string       `json:"command"`           // of the first receipt
-	Asked     int            `json:"asked"`             // samples that were asked for
-	Missing   []string       `json:"missing,omitempty"` // ranges that were asked for and are not there
+	Names        map[string]int `json:"names"`
+	Media        map[string]int `json:"media"`                   // videos by "512x512 16 fps mpeg4 yuv420p"
+	FewestFrames int            `json:"fewest_frames,omitempty"` // of a video
+	MostFrames   int            `json:"most_frames,omitempty"`
+	Commits      map[string]int `json:"commits"`           // rows by commit; "" is not known
+	Locks        map[string]int `json:"locks"`             // rows by hash
+	Images       map[string]int `json:"images"`            // rows by image of the worker
+	Platforms    map[string]int `json:"platforms"`         // rows by "linux-x86_64, Python 3.11.2"
+	Seeds        int            `json:"seeds"`             // how many seeds its processes were given
+	Distinct     int            `json:"distinct"`          // fingerprints
+	Command      []string       `json:"command"`           // of the first receipt
+	Asked        int            `json:"asked"`             // samples that were asked for
+	Missing      []string       `json:"missing,omitempty"` // ranges that were asked for and are not there
 }
 
 // Options choose what is exported.
