@@ -26,7 +26,7 @@ FROM ${BASE_IMAGE}
 # decide pixels. libgl1 and libglib2.0-0 are opencv-python's, libcairo2 is cairosvg's.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
-        fontconfig fonts-dejavu fonts-freefont-ttf fonts-liberation libcairo2 libgl1 libglib2.0-0 \
+        ffmpeg fontconfig fonts-dejavu fonts-freefont-ttf fonts-liberation libcairo2 libgl1 libglib2.0-0 \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 # Environments share most of their packages: equal files are stored once. The worker
 # runs as a user of Lambda's own, who must be able to read all and change nothing.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -91,10 +92,10 @@ func TestLocks(t *testing.T) {
 	list, err := generator.Discover(folder)
 	check(err)
 	maze := &list[slices.IndexFunc(list, func(g generator.Generator) bool { return g.Name == "maze" })]
-	check(os.Mkdir(filepath.Join(folder, generator.LocksFolder), 0o755))
-	check(os.WriteFile(filepath.Join(folder, generator.LocksFolder, generator.LockFile(maze)),
+	check(os.Mkdir(filepath.Join(folder, environment.LocksFolder), 0o755))
+	check(os.WriteFile(filepath.Join(folder, environment.LocksFolder, environment.LockFile(maze)),
 		[]byte("# for maze\nnumpy==2.1.0 --hash=sha256:00\n"), 0o644))
-	want, err := generator.Locked(folder, maze)
+	want, err := environment.Locked(folder, maze)
 	check(err)
 	d, err := try(t, root, stackName, nil)
 	check(err)
@@ -120,7 +121,7 @@ func TestSurroundings(t *testing.T) {
 		{repository(t, "maze"), "Dev", `the name "vm-dataset-Dev"`},
 		{repository(t, "maze"), "feature_1", `the name "vm-dataset-feature_1"`},
 		{repository(t, "maze"), strings.Repeat("a", 30), "at most 40"},
-		{repository(t), stackName, "look for generators"},
+		{repository(t), stackName, "find generators"},
 		{repository(t, "bad name"), stackName, "there is no generator in"},
 	} {
 		d, err := try(t, test.root, test.stack, nil)

@@ -9,6 +9,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -100,7 +101,7 @@ func generatorsIn(ctx *pulumi.Context, folder string) (commits, locks map[string
 			continue
 		}
 		commits[g.Name] = g.Commit
-		lock, err := generator.Locked(folder, &g)
+		lock, err := environment.Locked(folder, &g)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 )
 
 // GeneratorsLockCmd locks what generators require.
@@ -48,7 +48,7 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 			return o.inventory().NotFound(err)
 		}
 	}
-	locks := generator.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names,
+	locks := environment.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names,
 		Update: c.Update, Progress: func(line string) { o.Say("%s", line) }}
 	results, err := locks.Make(ctx)
 	if err != nil {
@@ -66,7 +66,7 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 	}); err != nil {
 		return err
 	}
-	failed := slices.DeleteFunc(results, func(r generator.LockResult) bool { return r.State != generator.LockFailed })
+	failed := slices.DeleteFunc(results, func(r environment.LockResult) bool { return r.State != environment.LockFailed })
 	for _, r := range failed {
 		o.Say("%s: %s", strings.Join(r.Generators, ", "), r.Problem)
 	}

@@ -253,7 +253,7 @@ type LocalResult struct {
 	Seconds    float64 `json:"seconds"`
 }
 
-// Run goes all the way.
+// Run does everything.
 func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	began := time.Now()
 	image, list, err := c.find(ctx, o, c.named()...)

@@ -10,8 +10,9 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/indextest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
@@ -19,10 +20,6 @@ import (
 // its own, what it publishes there with "publish MODULE VERSION SOURCE", and the real
 // installer; "unplug" takes the index away.
 func TestLockScripts(t *testing.T) {
-	uv, err := indextest.UV(generator.UVRelease)
-	if err != nil {
-		t.Fatal(err)
-	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "lock"),
 		RequireExplicitExec: true,
@@ -36,7 +33,6 @@ func TestLockScripts(t *testing.T) {
 			e.Values["index"] = server
 			e.Setenv("UV_DEFAULT_INDEX", server.URL+"/simple")
 			e.Setenv("UV_PYTHON_DOWNLOADS", "never")
-			e.Setenv("PATH", uv+string(os.PathListSeparator)+e.Getenv("PATH"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": waitUp, "edit": editFile,
@@ -59,13 +55,13 @@ func TestSubmitKeepsLocks(t *testing.T) {
 	folder := filepath.Join(dir, "generators")
 	makeGenerators(t, folder, "maze-task", "chess-task")
 	keep := func(name, requirement, text string) (hash string) {
-		file := generator.LockFile(&generator.Generator{Requirements: []string{requirement}})
-		if err := errors.Join(os.MkdirAll(filepath.Join(folder, generator.LocksFolder), 0o755),
+		file := environment.LockFile(&generator.Generator{Requirements: []string{requirement}})
+		if err := errors.Join(os.MkdirAll(filepath.Join(folder, environment.LocksFolder), 0o755),
 			os.WriteFile(filepath.Join(folder, name, "requirements.txt"), []byte(requirement+"\n"), 0o644),
-			os.WriteFile(filepath.Join(folder, generator.LocksFolder, file), []byte(text), 0o644)); err != nil {
+			os.WriteFile(filepath.Join(folder, environment.LocksFolder, file), []byte(text), 0o644)); err != nil {
 			t.Fatal(err)
 		}
-		return generator.LockHash([]byte(text))
+		return environment.LockHash([]byte(text))
 	}
 	maze, chess := keep("maze-task", "a", "# for maze-task\na==1 --hash=sha256:aa\n"),
 		keep("chess-task", "b", "b==1 --hash=sha256:bb\n")

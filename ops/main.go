@@ -3,8 +3,8 @@
 //
 // A command is one struct in one file: its fields are its flags, Help is its
 // manual, Run does it. Run names what it needs as arguments; targets and clients
-// are made only for a command that names them (see ops/target). To
-// add a command, write its struct and give it a field in CLI.
+// are made only for a command that names them (see ops/target). To add a command,
+// write its struct and give it a field in CLI.
 package main
 
 import (

@@ -35,7 +35,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/uvtest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )

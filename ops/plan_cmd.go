@@ -326,7 +326,7 @@ func (p *Planned) table(w io.Writer) {
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "recommended: %s\n", p.advice())
 	if p.AsShards > 0 && savesEnough(p.Make, p.AsShards) {
-		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, saves %.0f %%\n", ui.Dollars(p.AsShards),
+		fmt.Fprintf(w, "as shards (--format tar): %s to make and verify it, which saves %.0f %%\n", ui.Dollars(p.AsShards),
 			100*(1-p.AsShards/p.Make))
 	}
 	if a := p.OtherChunks; a != nil {

@@ -44,6 +44,8 @@ An interrupted --deep continues where it stopped: it trusts objects that it has 
 
 Problems are reported by generator and kind: missing_object, wrong_size, wrong_hash, undecodable, bad_shard, stray_object, bad_receipt. At the end it prints the command that repairs them.
 
+Without flags it checks the newest run. The last line names the run, or the samples, that were checked.
+
 Exit status 0: complete. 2: something is missing or wrong. Duplicates (the same puzzle under two indices, by fingerprint) are counted and do not change the status, because some generators draw from a small pool: 'ops repair --duplicates' replaces them as far as possible.
 
 Examples:
@@ -167,7 +169,7 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 		again = fmt.Sprintf("%s --samples %d --start %d%s", c.flags(), c.Samples, c.Start, t.In())
 	}
 	plan := report.Plan(st.Bucket())
-	damaged := plan.Overwrites() || plan.Restores()
+	damaged, overwrites := plan.Needs()
 	switch {
 	case damaged && !c.Deep:
 		return ui.WithHint(wrong, "ops%s verify --deep %s", t.Flags(), again)
@@ -180,7 +182,7 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 	}
 	o.Say("repair plan: %s", path)
 	overwrite := ""
-	if plan.Overwrites() {
+	if overwrites {
 		overwrite = " --overwrite"
 	}
 	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), path, overwrite, t.In())
@@ -214,10 +216,8 @@ func printReport(w io.Writer, r *dataset.Report) {
 		if len(g.Missing) > 0 {
 			fmt.Fprintf(w, "%s: missing %s\n", g.Name, ui.Some(g.Missing, 10))
 		}
-		for _, kind := range dataset.Kinds() {
-			if n := g.Damaged[kind]; n > 0 {
-				fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, ui.Count(n), kind, kind.Means())
-			}
+		for _, kind := range slices.Sorted(maps.Keys(g.Damaged)) {
+			fmt.Fprintf(w, "%s: %s %s: %s\n", g.Name, ui.Count(g.Damaged[kind]), kind, kind.Means())
 			shown := 0
 			for _, d := range g.Examples {
 				if d.Kind == kind {

@@ -9,7 +9,6 @@ import (
 	pixels "image"
 	"image/color"
 	"image/png"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -128,10 +127,7 @@ type bucket struct {
 
 func (b *bucket) get(key string) []byte {
 	b.t.Helper()
-	body, _, err := b.store.Get(b.t.Context(), key)
-	must(b.t, err)
-	defer body.Close()
-	data, err := io.ReadAll(body)
+	data, err := b.store.Read(b.t.Context(), key)
 	must(b.t, err)
 	return data
 }

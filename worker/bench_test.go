@@ -22,7 +22,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -97,7 +97,7 @@ func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]stri
 			t.Fatal(err)
 		}
 	}
-	builder := generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}
+	builder := environment.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}
 	if _, err := builder.Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,12 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
+// parsed is a cell with the text that it was read from.
+type parsed struct {
+	text []byte
+	cell *store.Cell
+}
+
 // bucket is the model of a bucket: what the worker asks of S3, in memory. One
 // request is executed at a time. TestBucketModel compares it with the gateway of
 // the local stack.
@@ -38,6 +44,7 @@ type bucket struct {
 	ahead    time.Duration        // its clock
 	written  map[string]time.Time // by its clock
 	unsure   map[place]bool       // samples that a test has damaged
+	parsed   map[string]parsed    // cells by key: reading them again takes most of a check
 }
 
 // place is one sample of a dataset.

@@ -94,17 +94,11 @@ func (w *work) makeChunk(ctx context.Context, c task.Chunk, slot *slot) (rest ta
 		f.Cause = task.Conflict
 		return c, f
 	}
-	skipped := len(c.Kept())
+	skipped := int64(len(c.Kept()))
 	for _, p := range left {
-		skipped -= len(p.keep)
+		skipped -= int64(len(p.keep))
 	}
-	defer func() {
-		if !errors.Is(err, store.ErrExists) { // else the cell is read again
-			w.mu.Lock()
-			w.skipped += skipped
-			w.mu.Unlock()
-		}
-	}()
+	w.skipped.Add(skipped)
 	if len(left) == 0 {
 		err := w.store.Clear(ctx, cell, nil)
 		clean = err == nil
@@ -130,6 +124,7 @@ func (w *work) makeChunk(ctx context.Context, c task.Chunk, slot *slot) (rest ta
 			w.longest = max(w.longest, time.Since(began))
 			w.mu.Unlock()
 		case errors.Is(err, store.ErrExists):
+			w.skipped.Add(-skipped) // the cell is read again
 			return rest, err
 		default:
 			w.fail(ctx, p.chunk, err)
@@ -162,7 +157,7 @@ func (w *work) makePart(ctx context.Context, p process, cell *store.Cell, last b
 		return nil, true, err
 	}
 	slot.release() // the next generator may start while this one's samples are stored
-	r = out.receipt(w, p, cell.Epoch)
+	r = out.receipt(w, p, cell)
 	if err := w.commit(ctx, p, r, out.samples, cell, last); err != nil {
 		return nil, false, err
 	}

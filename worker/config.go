@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strconv"
@@ -32,25 +33,19 @@ type Config struct {
 func ConfigFromEnv() (Config, error) {
 	c := Config{
 		Bucket:     os.Getenv(stack.EnvBucket),
-		Generators: os.Getenv(stack.EnvGenerators),
+		Generators: cmp.Or(os.Getenv(stack.EnvGenerators), stack.DefaultGenerators),
 		QueueURL:   os.Getenv(stack.EnvQueueURL),
 		DLQURL:     os.Getenv(stack.EnvDLQURL),
-		Region:     os.Getenv(stack.EnvRegion),
+		Region:     cmp.Or(os.Getenv(stack.EnvRegion), stack.DefaultRegion),
 		Function:   os.Getenv(stack.EnvFunction),
 		Image:      os.Getenv(stack.EnvImage),
 	}
-	// Lambda tells its limit here, and not in cgroups.
+	// Lambda gives its limit here, and not in cgroups.
 	if megabytes, err := strconv.ParseInt(os.Getenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"), 10, 64); err == nil {
 		c.Limits.Memory = megabytes << 20
 	}
 	if c.Bucket == "" {
 		return Config{}, fmt.Errorf("%s is not set: it names the bucket the samples go to", stack.EnvBucket)
-	}
-	if c.Generators == "" {
-		c.Generators = stack.DefaultGenerators
-	}
-	if c.Region == "" {
-		c.Region = stack.DefaultRegion
 	}
 	if list := os.Getenv(stack.EnvRequiredFiles); list != "" {
 		c.Required = strings.Split(list, ",")

@@ -45,17 +45,17 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 		if m == nil && t.RunID != "" {
 			return nil, &task.ContradictionError{Dataset: t.Dataset, What: "no manifest: it was deleted"}
 		}
-		changed := m == nil
-		if m == nil {
-			first := task.NewManifest(t.Dataset, task.DefaultSeed, cmp.Or(t.Format, task.Files))
-			m = &first
+		first := m == nil
+		if first {
+			made := task.NewManifest(t.Dataset, task.DefaultSeed, cmp.Or(t.Format, task.Files))
+			m = &made
 		}
-		changed = m.Add(pinned) || changed
+		added := m.Add(pinned)
 		if err := m.Fit(t, pinned); err != nil {
 			return nil, err
 		}
-		changed = m.Learn(pinned) || changed
-		if changed = m.Worked(image) || changed; !changed {
+		learned, worked := m.Learn(pinned), m.Worked(image)
+		if !first && !added && !learned && !worked {
 			return nil, nil
 		}
 		return m, nil

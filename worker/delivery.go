@@ -69,13 +69,9 @@ func (d delivery) cleanUp(ctx context.Context) (context.Context, context.CancelF
 
 // attrs are the keys that every log line has.
 func (d delivery) attrs(t task.Task) []any {
-	r := task.Range{}
-	if t.Generator != "" {
-		r = t.Range()
-	}
 	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives",
-		d.receives, "dataset", t.Dataset.String(), "run_id", t.RunID, "generator", t.Generator, "start", r.Start,
-		"end", r.End}
+		d.receives, "dataset", t.Dataset.String(), "run_id", t.RunID, "generator", t.Generator, "start", t.Range().Start,
+		"end", t.Range().End}
 }
 
 // maxAttributes is SQS's limit of message attributes per message.

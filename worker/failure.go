@@ -91,54 +91,28 @@ func (w *work) reportFailure(ctx context.Context, f *failure) {
 	w.metrics.failure(f.Generator, f.Cause)
 }
 
-// worst returns the failure that decides about the message: one that can never
-// pass before one that may.
-func (w *work) worst() *failure {
-	for _, f := range w.failures {
-		if !f.Cause.Policy().Retry {
-			return f
-		}
-	}
-	if len(w.failures) > 0 {
-		return w.failures[0]
-	}
-	return nil
-}
-
-// part is a part of a task that is not committed. If it did not fail, no time was left
-// for it, or another worker holds it.
-type part struct {
-	task.Range
-	failed *failure
-}
-
-// parts are the parts of the task that are not committed, in order. Those that touch are
-// one part if none of them failed, or all for one cause; the first one speaks for them.
-func (w *work) parts() (list []part) {
-	var all []part
-	for _, f := range w.failures {
-		all = append(all, part{f.Range(), f})
-	}
+// parts are the parts of the task that are not committed, in order. Those without a
+// cause did not fail: no time was left for them, or another worker holds them. Those of
+// one cause that touch are one part; the first one speaks for them.
+func (w *work) parts() (list []failure) {
+	var all []failure
+	open := slices.Clone(w.held)
 	for _, f := range w.unfinished {
-		all = append(all, part{Range: f.Range()})
+		open = append(open, f.Range())
 	}
-	for _, r := range w.held {
-		all = append(all, part{Range: r})
+	for _, r := range open {
+		all = append(all, failure{Failure: store.Failure{Start: r.Start, End: r.End}})
 	}
-	slices.SortFunc(all, func(a, b part) int { return cmp.Compare(a.Start, b.Start) })
+	for _, f := range w.failures {
+		all = append(all, *f)
+	}
+	slices.SortFunc(all, func(a, b failure) int { return cmp.Compare(a.Start, b.Start) })
 	for _, p := range all {
-		if n := len(list) - 1; n >= 0 && list[n].End == p.Start && list[n].cause() == p.cause() {
+		if n := len(list) - 1; n >= 0 && list[n].End == p.Start && list[n].Cause == p.Cause {
 			list[n].End = p.End
 		} else {
 			list = append(list, p)
 		}
 	}
 	return list
-}
-
-func (p part) cause() task.Cause {
-	if p.failed == nil {
-		return ""
-	}
-	return p.failed.Cause
 }

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"testing"
 
@@ -23,11 +24,7 @@ func TestPartsKeepTheirCauses(t *testing.T) {
 		held: []task.Range{{Start: 50, End: 60}, {Start: 80, End: 90}}}
 	got := ""
 	for _, p := range w.parts() {
-		detail := "to send on"
-		if p.failed != nil {
-			detail = p.failed.Detail
-		}
-		got += fmt.Sprintf("%d-%d %s; ", p.Start, p.End, detail)
+		got += fmt.Sprintf("%d-%d %s; ", p.Start, p.End, cmp.Or(p.Detail, "to send on"))
 	}
 	const want = "0-20 first; 20-40 503; 40-70 to send on; 80-90 to send on; 90-95 apart; "
 	if got != want {

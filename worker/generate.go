@@ -92,8 +92,8 @@ func (w *work) runAndCheck(ctx context.Context, p process, scratch string, o *ou
 	deliveries := w.delivery.earlier + w.delivery.receives
 	o.result, err = w.Handler.generate(ctx, generator.Request{
 		Generator: w.generator, Samples: c.Count(), Seed: o.seed, StartIndex: c.First(), Scratch: scratch,
-		Guard: w.guard, MaxBytes: w.limits.Bytes, MaxFiles: w.limits.Files * (c.Count() + 1),
-		Patience: func() time.Duration { return w.usage.of(kind).patience(w.limits.Patience, deliveries) },
+		Guard: w.guard, MaxBytes: w.config.Limits.Bytes, MaxFiles: w.config.Limits.Files * (c.Count() + 1),
+		Patience: func() time.Duration { return w.usage.of(kind).patience(w.config.Limits.Patience, deliveries) },
 	})
 	w.usage.add(kind, extremes{memory: o.result.PeakRSS})
 	if err != nil {
@@ -115,7 +115,7 @@ func (w *work) runAndCheck(ctx context.Context, p process, scratch string, o *ou
 	return err
 }
 
-// short says which resource was short while a generator ran alone.
+// short returns the resource that was short while a generator ran alone.
 func (w *work) short(during generator.Watched) task.Cause {
 	const little = 16 << 20 // bytes: less than a chunk's videos take
 	switch {
@@ -127,14 +127,15 @@ func (w *work) short(during generator.Watched) task.Cause {
 	return ""
 }
 
-func (o *output) receipt(w *work, p process, epoch int) *store.Receipt {
+func (o *output) receipt(w *work, p process, cell *store.Cell) *store.Receipt {
 	c, d := p.chunk, w.delivery
 	r := &store.Receipt{
 		Dataset: w.task.Dataset, Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image,
 		RunID: w.task.RunID, Lock: w.generator.Lock, Python: w.generator.Version, Platform: w.generator.Platform,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.First(), Seed: o.seed,
 		Command: o.result.Command, Start: p.keep[0], End: p.keep[len(p.keep)-1] + 1, Indices: c.Indices, Attempt: o.attempt,
-		Epoch: epoch, Format: w.task.Format, Domain: o.domain, Samples: o.samples, CPUSeconds: o.result.CPU.Seconds(),
+		Epoch: cell.Epoch, ReadFrom: cell.Key(), Format: w.task.Format, Domain: o.domain, Samples: o.samples,
+		CPUSeconds:  o.result.CPU.Seconds(),
 		WallSeconds: o.result.Wall.Seconds(), PeakRSSBytes: o.result.PeakRSS, RequestID: d.requestID,
 		MessageID: d.firstID, Receives: d.earlier + d.receives, Committed: time.Now().UTC(),
 	}

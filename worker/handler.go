@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -35,7 +36,6 @@ type Handler struct {
 	log      *slog.Logger
 	metrics  *metrics
 	scratch  *scratch
-	limits   Limits
 	guard    *generator.Guard
 	usage    *usage
 	datasets *datasets
@@ -65,10 +65,9 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 		return nil, err
 	}
 	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
-	limits := c.Limits.Filled()
-	c.RetryDelays = cmp.Or(c.RetryDelays, 1)
+	c.Limits, c.RetryDelays = c.Limits.Filled(), cmp.Or(c.RetryDelays, 1)
 	return &Handler{config: c, store: st, queue: queue, log: newLog(out), metrics: &metrics{to: out, function: c.Function},
-		scratch: dir, limits: limits, guard: limits.Guard(), usage: &usage{kinds: map[kind]extremes{}},
+		scratch: dir, guard: c.Limits.Guard(), usage: &usage{kinds: map[kind]extremes{}},
 		datasets: &datasets{known: map[task.Dataset]manifest{}}, capacity: capacity,
 		slots: semaphore.NewWeighted(capacity), generate: generator.Run}, nil
 }
@@ -125,10 +124,11 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 	w := h.run(ctx, t, d)
 	ctx, cancel := d.cleanUp(ctx)
 	defer cancel()
-	switch failed := w.worst(); {
-	case failed != nil && failed.Cause.Policy().Retry && !w.isLast(ctx):
-		return w.putOff(ctx, w.retryDelay(failed.Cause))
-	case failed != nil || len(w.unfinished) > 0: // run has made sure that something was committed
+	hopeless := func(f *failure) bool { return !f.Cause.Policy().Retry }
+	switch {
+	case len(w.failures) > 0 && !slices.ContainsFunc(w.failures, hopeless) && !w.isLast(ctx):
+		return w.putOff(ctx, w.retryDelay(w.failures[0].Cause))
+	case len(w.failures) > 0 || len(w.unfinished) > 0: // run has made sure that something was committed
 		return w.handOn(ctx, 0)
 	case len(w.held) > 0:
 		delay := busyDelay(time.Until(w.busyUntil), d.receives)
@@ -148,8 +148,8 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 // it. It reports whether the message is done with; if not, it comes back.
 func (w *work) handOn(ctx context.Context, delay time.Duration) bool {
 	for _, p := range w.parts() {
-		part := w.task.Part(p.Range)
-		if p.failed != nil && !w.moveToDLQ(ctx, part.Body(), p.failed) || p.failed == nil && !w.sendOn(ctx, part, delay) {
+		part := w.task.Part(p.Range())
+		if p.Cause != "" && !w.moveToDLQ(ctx, part.Body(), &p) || p.Cause == "" && !w.sendOn(ctx, part, delay) {
 			return false
 		}
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"math"
 	"sync"
 	"time"
@@ -27,23 +28,15 @@ func (l Limits) Filled() Limits {
 	if there := MachineMemory(); l.Memory == 0 || there > 0 && there < l.Memory {
 		l.Memory = there
 	}
-	if l.FreeDisk == 0 {
-		l.FreeDisk = 64 << 20 // four chunks of 20 samples at 730 kB, and room for the worker to go on
-	}
-	if l.Bytes == 0 {
-		l.Bytes = sample.MaxBytes
-	}
-	if l.Files == 0 {
-		l.Files = 2 * sample.MaxFiles // some write every frame of a video to a file first
-	}
-	if l.Patience == 0 {
-		l.Patience = 2 * time.Minute
-	}
+	l.FreeDisk = cmp.Or(l.FreeDisk, 64<<20) // four chunks of 20 samples at 730 kB, and room for the worker to go on
+	l.Bytes = cmp.Or(l.Bytes, sample.MaxBytes)
+	l.Files = cmp.Or(l.Files, 2*sample.MaxFiles) // some write every frame of a video to a file first
+	l.Patience = cmp.Or(l.Patience, 2*time.Minute)
 	return l
 }
 
 // Guard makes the guard that holds generators to the limits. A tenth of the
-// memory is left to the system and to what comes between two looks.
+// memory is left to the system and to what comes between two measurements.
 func (l Limits) Guard() *generator.Guard {
 	return &generator.Guard{Memory: l.Memory / 10 * 9, FreeDisk: l.FreeDisk}
 }
@@ -51,17 +44,13 @@ func (l Limits) Guard() *generator.Guard {
 // MachineMemory is the memory of the container that this process runs in, or
 // else of the machine, in bytes; 0 if it cannot be found out.
 func MachineMemory() int64 {
-	limit, err := memlimit.FromSystem()
-	if err != nil {
-		limit = math.MaxInt64
+	limit := uint64(math.MaxInt64)
+	for _, of := range []memlimit.Provider{memlimit.FromSystem, memlimit.FromCgroup} {
+		if n, err := of(); err == nil {
+			limit = min(limit, n)
+		}
 	}
-	if container, err := memlimit.FromCgroup(); err == nil {
-		limit = min(limit, container)
-	}
-	if limit >= math.MaxInt64 {
-		return 0
-	}
-	return int64(limit)
+	return int64(limit % math.MaxInt64) // which stands for none
 }
 
 // oneCPU is what a generator that needs one CPU and little memory holds of the

@@ -326,11 +326,16 @@ func (b *bucket) cells() (list []*store.Cell) {
 		if !strings.HasPrefix(key, task.ReceiptKind) {
 			continue
 		}
-		c, err := store.ParseCell(key, b.objects[key])
-		if err != nil {
-			panic(err)
+		p := b.parsed[key]
+		if !bytes.Equal(p.text, b.objects[key]) {
+			p.text = b.objects[key]
+			var err error
+			if p.cell, err = store.ParseCell(key, p.text); err != nil {
+				panic(err)
+			}
+			b.parsed[key] = p
 		}
-		list = append(list, c)
+		list = append(list, p.cell)
 	}
 	return list
 }

@@ -113,7 +113,7 @@ func modelIndex(t interface{ Fatal(...any) }, dir string) {
 
 func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
 	w := &world{faults: func(*call) fate { return executed }, strays: map[string]bool{},
-		bucket: &bucket{objects: map[string][]byte{}, pageSize: pageSize, ahead: ahead}}
+		bucket: &bucket{objects: map[string][]byte{}, parsed: map[string]parsed{}, pageSize: pageSize, ahead: ahead}}
 	var err error
 	if w.queue, err = sqsserver.Open(filepath.Join(dir, "queue"),
 		sqsserver.Options{BaseURL: "http://127.0.0.1"}); err != nil {

@@ -3,7 +3,6 @@ package worker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -16,7 +15,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
-	"github.com/aws/smithy-go"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -81,22 +79,16 @@ func (w *work) moveToDLQ(ctx context.Context, body string, f *failure) bool {
 		fitting, attributes := fit(limit, w.delivery, body, f)
 		_, err := w.queue.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &w.config.DLQURL, MessageBody: &fitting,
 			MessageAttributes: attributes})
-		var refused smithy.APIError
 		if err == nil {
 			return true
 		}
-		if limit == leastMessage || !errors.As(err, &refused) ||
-			!strings.HasPrefix(refused.ErrorCode(), "InvalidParameterValue") {
+		named := tooLong.FindStringSubmatch(err.Error())
+		if named == nil || limit == leastMessage {
 			w.log.Error("send to the DLQ", "error", err)
 			return false
 		}
-		next := limit / 4
-		if named := tooLong.FindStringSubmatch(refused.ErrorMessage()); named != nil {
-			if n, err := strconv.Atoi(named[1]); err == nil && n < limit {
-				next = n
-			}
-		}
-		limit = max(next, leastMessage)
+		n, _ := strconv.Atoi(named[1])
+		limit = max(min(n, limit/2), leastMessage)
 	}
 }
 
@@ -107,7 +99,7 @@ func fit(limit int, d delivery, body string, f *failure) (string, map[string]typ
 	room := limit
 	add := func(name string, v types.MessageAttributeValue) {
 		size := len(name) + len(aws.ToString(v.DataType)) + len(aws.ToString(v.StringValue)) + len(v.BinaryValue)
-		if size <= room {
+		if _, there := attributes[name]; !there && size <= room {
 			attributes[name] = v
 			room -= size
 		}
@@ -120,14 +112,11 @@ func fit(limit int, d delivery, body string, f *failure) (string, map[string]typ
 	}
 	room -= len(body)
 	forwarded := d.forwarded()
-	for _, name := range []string{task.AttributeMessageID, task.AttributeReceives} {
-		add(name, forwarded[name])
-		delete(forwarded, name)
-	}
-	for _, name := range slices.Sorted(maps.Keys(forwarded)) {
+	origin := []string{task.AttributeMessageID, task.AttributeReceives}
+	for _, name := range append(origin, slices.Sorted(maps.Keys(forwarded))...) {
 		add(name, forwarded[name])
 	}
-	const enough = 40 // bytes of a detail that says anything
+	const enough = 40 // bytes of a detail that is of use
 	value := text(detail)
 	if left := room - len(task.AttributeDetail) - len("String"); left >= enough {
 		value.StringValue = aws.String(cutAt(*value.StringValue, left))

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -28,7 +29,7 @@ type work struct {
 
 	mu         sync.Mutex
 	receipts   []store.Receipt // committed now
-	skipped    int             // samples committed before
+	skipped    atomic.Int64    // samples committed before
 	failures   []*failure
 	unfinished []*failure    // no time was left for their chunks
 	held       []task.Range  // another worker holds these
@@ -98,20 +99,18 @@ func (w *work) prepare(ctx context.Context) (task.Cause, error) {
 	return task.Storage, err
 }
 
-// summary says what was made of the task.
+// summary counts what was made of the task.
 func (w *work) summary() Summary {
-	s := Summary{Generator: w.task.Generator, Skipped: w.skipped, Committed: []string{}}
+	s := Summary{Generator: w.task.Generator, Skipped: int(w.skipped.Load()), Committed: []string{}}
 	for _, r := range w.receipts {
 		s.Samples += len(r.Samples)
-		cell := task.Range{Start: r.Start / r.ChunkSize * r.ChunkSize}
-		cell.End = cell.Start + r.ChunkSize
-		s.Committed = append(s.Committed, w.task.Dataset.CellKey(w.task.Generator, cell))
+		s.Committed = append(s.Committed, r.ReadFrom)
 	}
 	slices.Sort(s.Committed)
 	s.Committed = slices.Compact(s.Committed) // a cell may have been made in parts
 	for _, p := range w.parts() {
-		if p.failed == nil {
-			s.Remaining = append(s.Remaining, p.Range)
+		if p.Cause == "" {
+			s.Remaining = append(s.Remaining, p.Range())
 		}
 	}
 	return s

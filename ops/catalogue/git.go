@@ -53,8 +53,8 @@ func git(ctx context.Context, dir string, own bool, args ...string) (string, err
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
@@ -63,25 +63,25 @@ func git(ctx context.Context, dir string, own bool, args ...string) (string, err
 		return "", errors.New("there is no git on the PATH: install git")
 	}
 	if err != nil {
-		return "", &gitError{args[0], said.String(), err}
+		return "", &gitError{args[0], stderr.String(), err}
 	}
 	return strings.TrimRight(out.String(), "\n"), nil
 }
 
-// gitError is what git said when it failed.
+// gitError is what git stderr when it failed.
 type gitError struct {
 	command string
-	said    string
+	stderr  string
 	err     error
 }
 
 func (e *gitError) Unwrap() error { return e.err }
 
 // Error is the reason in one line: the last that git calls fatal or an error, or
-// what the server said.
+// what the server stderr.
 func (e *gitError) Error() string {
 	reason := ""
-	for line := range strings.Lines(e.said) {
+	for line := range strings.Lines(e.stderr) {
 		line = strings.TrimSpace(line)
 		for _, mark := range []string{"fatal: ", "error: ", "remote: ", "ssh: "} {
 			if rest, ok := strings.CutPrefix(line, mark); ok && (reason == "" || mark != "remote: ") {
@@ -103,13 +103,13 @@ var (
 // this user can see.
 func absent(err error) bool {
 	e, ok := errors.AsType[*gitError](err)
-	return ok && absentPattern.MatchString(e.said)
+	return ok && absentPattern.MatchString(e.stderr)
 }
 
 // refused reports whether the server does not hand out a single commit.
 func refused(err error) bool {
 	e, ok := errors.AsType[*gitError](err)
-	return ok && refusedPattern.MatchString(e.said)
+	return ok && refusedPattern.MatchString(e.stderr)
 }
 
 var (

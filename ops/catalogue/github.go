@@ -150,10 +150,10 @@ func (g GitHub) get(ctx context.Context, address string, into any) (link string,
 		}
 		return answer.Header.Get("Link"), nil
 	}
-	var said struct {
+	var stderr struct {
 		Message string `json:"message"`
 	}
-	_ = json.Unmarshal(body, &said) // a proxy's answer is no JSON
+	_ = json.Unmarshal(body, &stderr) // a proxy's answer is no JSON
 	switch answer.StatusCode {
 	case http.StatusNotFound:
 		return "", errAbsent
@@ -168,7 +168,7 @@ func (g GitHub) get(ctx context.Context, address string, into any) (link string,
 			return "", fmt.Errorf("GitHub's rate limit is used up until %s: wait%s", until.Local().Format("15:04:05"), way)
 		}
 	}
-	return "", fmt.Errorf("GitHub answers %s: %s", answer.Status, cmp.Or(said.Message, "no reason given"))
+	return "", fmt.Errorf("GitHub answers %s: %s", answer.Status, cmp.Or(stderr.Message, "no reason given"))
 }
 
 // limitedUntil returns the time from which GitHub answers again, zero if it is not

@@ -23,14 +23,14 @@ type State string
 
 // The states of a generator after a sync.
 const (
-	There   State = "there"         // it was there at the commit of the catalogue
-	Fetched State = "fetched"       // it was not there
-	Moved   State = "moved"         // another commit was there
-	Added   State = "added"         // it is new in the catalogue, and fetched
-	Kept    State = "kept here"     // it has no repository
-	Skipped State = "left out"      // the catalogue says so, or it is no generator
-	Failed  State = "not fetched"   // Reason says why; what was there still is
-	Unmet   State = "not looked at" // sync was stopped before
+	There   State = "there"       // it was there at the commit of the catalogue
+	Fetched State = "fetched"     // it was not there
+	Moved   State = "moved"       // another commit was there
+	Added   State = "added"       // it is new in the catalogue, and fetched
+	Kept    State = "kept here"   // it has no repository
+	Skipped State = "left out"    // the catalogue says so, or it is no generator
+	Failed  State = "not fetched" // Reason says why; what was there still is
+	Unmet   State = "not reached" // sync was stopped before
 )
 
 // Result is what became of one generator.
@@ -52,13 +52,13 @@ type Syncer struct {
 	Server   string       // of repositories that are written as owner/name; default https://github.com
 	Update   bool         // move the pins to the newest commit
 	Parallel int          // repositories fetched at once; default 8
-	Done     func(Result) // is told of each result, one at a time; may be nil
+	Done     func(Result) // is called with each result, one at a time; may be nil
 
 	mu sync.Mutex // for the catalogue, and Done
 }
 
 // work is where clones grow before they are renamed to their place. It is no
-// generator's folder, and a clone in it is nobody's until it is whole.
+// generator's folder, and a clone in it counts once it is complete.
 const work = ".fetch"
 
 // Sync fetches the generators of these names that are not there at the commit of
@@ -255,7 +255,7 @@ func (s *Syncer) pin(root, name string, pin generator.Pin) error {
 	return SetPin(root, name, pin)
 }
 
-// place fetches a commit and renames it to its place when it is whole. What was
+// place fetches a commit and renames it to its place when it is complete. What was
 // there is moved aside before, and removed after.
 func (s *Syncer) place(ctx context.Context, root, name, url, commit string) (notes []string, err error) {
 	scratch, err := os.MkdirTemp(filepath.Join(root, work), name+"-")

@@ -79,7 +79,7 @@ type Report struct {
 	LeftInTmp int             `json:"left_in_tmp"`        // files in the temporary folder, after a run
 	Cost      *plan.Cost      `json:"cost,omitempty"`
 	Advice    *Advice         `json:"advice,omitempty"`
-	Stderr    string          `json:"stderr,omitempty"` // the end of what a failing one said
+	Stderr    string          `json:"stderr,omitempty"` // the end of the stderr of one that fails
 }
 
 func (r *Report) add(p Property, level Verdict, format string, args ...any) {
@@ -99,7 +99,7 @@ type Checker struct {
 	Seed     int                         // from which the seeds come, as those of a run with this seed
 	Scratch  string                      // folder for what is made; each generator's part is removed when it is done
 	Runs     *probe.Runner               // of all that are checked at once
-	Progress func(name string, done int) // is told after each step; may be nil
+	Progress func(name string, done int) // called after each step; may be nil
 }
 
 // Check runs a generator that is ready, several times. What is wrong with it is in
@@ -128,7 +128,7 @@ func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, e
 	return r, nil
 }
 
-// rest tells of the steps that were not needed.
+// rest reports the steps that were not needed.
 func (c *Checker) rest(g *generator.Generator, done int) {
 	for ; done < Steps && c.Progress != nil; done++ {
 		c.Progress(g.Name, done+1)
@@ -154,7 +154,7 @@ type order struct {
 	watched bool // and kept apart
 }
 
-// made is what came of it.
+// made is the outcome of an order.
 type made struct {
 	order
 	scratch string
@@ -162,7 +162,7 @@ type made struct {
 	result  generator.Result
 	domain  string
 	samples []sample.Sample
-	failure *generator.Failure // nil if the samples are whole
+	failure *generator.Failure // nil if the samples are complete
 }
 
 // run makes samples as a worker does. The error is ctx's or of this machine.
@@ -215,9 +215,9 @@ func (k *check) try(ctx context.Context, o order) (*made, error) {
 	return m, err
 }
 
-// clear removes what was made, but for one run: the checks of others need the disk,
+// removeRuns removes what was made, but for one run: the checks of others need the disk,
 // too.
-func (k *check) clear(but *made) {
+func (k *check) removeRuns(but *made) {
 	entries, _ := os.ReadDir(k.dir)
 	for _, e := range entries {
 		if file := filepath.Join(k.dir, e.Name()); file != but.scratch {

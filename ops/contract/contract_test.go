@@ -15,8 +15,9 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -229,7 +230,7 @@ func TestCheck(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "needs-network", "server.txt"), []byte(server), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	index, err := (&generator.Builder{Root: root, Dir: t.TempDir()}).Build(t.Context())
+	index, err := (&environment.Builder{Root: root, Dir: t.TempDir()}).Build(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +344,7 @@ func details(t *testing.T, r *Report) {
 // organisation is a generator that keeps the contract, with its environment.
 func organisation(t *testing.T) *generator.Generator {
 	t.Helper()
-	index, err := (&generator.Builder{Root: folder(t), Dir: t.TempDir(), Names: []string{"organisation"}}).Build(
+	index, err := (&environment.Builder{Root: folder(t), Dir: t.TempDir(), Names: []string{"organisation"}}).Build(
 		t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -39,16 +39,16 @@ func SaveCosts(dir string, reports []*Report) error {
 	return plan.SaveCosts(dir, costs...)
 }
 
-// advise cuts the work as a large run does by default. said is the chunk that the
+// advise cuts the work as a large run does by default. catalogued is the chunk that the
 // catalogue asks for, 0 for none. Whether another batch is cheaper depends on the
 // worker, which 'ops plan' knows.
-func advise(c plan.Cost, said int) Advice {
+func advise(c plan.Cost, catalogued int) Advice {
 	var a Advice
-	if said == 0 {
+	if catalogued == 0 {
 		a.Chunk, a.Because = plan.ChunkSize(c, plan.LargeRun)
 	} else {
-		a.Chunk, a.Because = c.Bearable(said)
-		a.Because = strings.TrimSuffix(fmt.Sprintf("the catalogue says chunks of %d; %s", said, a.Because), "; ")
+		a.Chunk, a.Because = c.Bearable(catalogued)
+		a.Because = strings.TrimSuffix(fmt.Sprintf("the catalogue says chunks of %d; %s", catalogued, a.Because), "; ")
 	}
 	a.Batch = plan.DefaultSetting().Batch(c, a.Chunk, math.MaxInt)
 	return a

@@ -37,7 +37,7 @@ func (k *check) all(ctx context.Context) error {
 		if err := experiment(ctx, first); err != nil {
 			return err
 		}
-		k.clear(first)
+		k.removeRuns(first)
 	}
 	if err := k.decodable(ctx, first); err != nil {
 		return err
@@ -373,7 +373,7 @@ func (k *check) decodable(ctx context.Context, m *made) error {
 		k.report.add(Decodable, Breaks, "%d pictures or videos cannot be decoded, such as %s", len(wrong), wrong[0])
 	case unknown:
 		k.report.add(Decodable, Notes,
-			"its videos are whole, but were not decoded: neither its environment nor this machine has PyAV, OpenCV or ffmpeg")
+			"its videos are complete, but were not decoded: neither its environment nor this machine has PyAV, OpenCV or ffmpeg")
 	}
 	return nil
 }

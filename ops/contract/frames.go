@@ -26,7 +26,7 @@ import (
 //go:embed frames.py
 var framer []byte
 
-// video is what came of decoding one.
+// video is the outcome of decoding one.
 type video struct {
 	Frames int           `json:"frames"`
 	Tool   string        `json:"tool"`  // that decoded it; "" if none could

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -29,7 +30,7 @@ func withDecoder(t *testing.T, names ...string) *generator.Index {
 			t.Fatal(err)
 		}
 	}
-	index, err := (&generator.Builder{Root: root, Dir: t.TempDir(), Names: names,
+	index, err := (&environment.Builder{Root: root, Dir: t.TempDir(), Names: names,
 		Progress: func(line string) { t.Log(line) }}).Build(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +38,7 @@ func withDecoder(t *testing.T, names ...string) *generator.Index {
 	return index
 }
 
-// A video whose boxes and tables are right is not whole if no picture comes of it.
+// A video whose boxes and tables are right is not complete if no picture comes of it.
 func TestDecode(t *testing.T) {
 	index := withDecoder(t, "organisation", "movies", "undecodable")
 	c := Checker{Samples: 2, Seed: 42, Scratch: t.TempDir(), Runs: &probe.Runner{Guard: &generator.Guard{}}}

@@ -43,7 +43,9 @@ func TestAlike(t *testing.T) {
 					}
 					at++
 				}
-				i.record(cellOf(t, r.Range(), append([]store.Receipt{r}, list...)...))
+				for _, r := range cellOf(t, r.Range(), append([]store.Receipt{r}, list...)...).Receipts {
+					i.record(r)
+				}
 			}
 			report := i.conclude()
 			if report.Alike != test.alike || report.Chunks != test.chunk || report.ChunksAlike() != test.mostOfThemAre {

@@ -20,54 +20,36 @@ import (
 )
 
 // Checker checks generators one after the other, so that its memory is that of the
-// largest: about 30 bytes for each sample that was made and 200 for each cell, beside
-// the groups of cells that are being read and 48 MiB for pictures that are decoded.
+// largest: about 60 bytes for each sample that was made, 20 for each object, and 48 MiB
+// for pictures that are decoded.
 type Checker struct {
 	Store    *store.Store
 	Deep     bool     // read the contents of the objects, not only names and sizes
-	Trust    bool     // take the store's SHA-256 for the bytes where nothing has to be decoded
+	Trust    bool     // take the store's SHA-256 for the bytes if nothing has to be decoded
 	Journal  *Journal // what an interrupted check of contents has done; nil for none
 	Progress func(stage string, done, total int)
 }
 
-const (
-	atOnce    = 8    // groups of cells that are listed side by side
-	reading   = 64   // objects whose contents are read side by side
-	groupSize = 1000 // samples of the cells that are read together; their objects fill some pages of a listing
-)
+// atOnce is how many cells or listings are read side by side.
+const atOnce = 16
 
-// inspection is the check of one generator. It reads the cells in groups and lists the
-// objects of each group where they must be. What lies elsewhere, it lists in the end.
+// inspection is the check of one generator. It lists all objects, takes those off the
+// list that receipts name, and in the end looks up what is left.
 type inspection struct {
 	*Checker
 	name     string
 	view     *View
 	report   *GeneratorReport
-	chunks   map[uint64]int // receipts by a hash of their samples' fingerprints
 	seed     maphash.Seed
-	reading  *semaphore.Weighted // objects
-	decoding *semaphore.Weighted // bytes
+	decoding *semaphore.Weighted
 
-	mu          sync.Mutex // of the report and of what follows
-	listed      []keys
-	strays      []stray // as many as a plan can name
-	unplanned   int     // strays beyond these
-	done, total int     // cells
-}
-
-// keys are those behind one and up to another; "" is no end.
-type keys struct{ after, to string }
-
-type stray struct {
-	key string
-	of  task.Range // indices, by its name
-}
-
-func (c *Checker) inspect(name string, r task.Range) *inspection {
-	return &inspection{Checker: c, name: name, view: NewView(name, r), chunks: map[uint64]int{}, seed: maphash.MakeSeed(),
-		reading: semaphore.NewWeighted(reading), decoding: semaphore.NewWeighted(decoding),
-		report: &GeneratorReport{Name: name, Expected: r.Len(), Seeds: []int{}, Damaged: map[Kind]int{},
-			Commits: map[string]int{}, Locks: map[string]int{}, plan: GeneratorPlan{Name: name}}}
+	mu        sync.Mutex      // of the report and of what follows
+	stored    map[uint64]bool // objects that no receipt names so far, by hash of key and size
+	committed []task.Range
+	missing   []task.Range
+	chunks    map[uint64]int // receipts by hash of their samples' fingerprints
+	corrupt   map[Ref]bool   // receipts with damaged objects; false if these are only missing
+	done      int            // cells
 }
 
 // Run checks the generators of a run in its range.
@@ -95,53 +77,135 @@ func (c *Checker) Run(ctx context.Context, run task.Run) (*Report, error) {
 // store, or ctx's; damage is in the report.
 func (c *Checker) Generator(ctx context.Context, name string, r task.Range) (*GeneratorReport, error) {
 	i := c.inspect(name, r)
-	groups, err := i.groups(ctx)
-	if err != nil {
-		return nil, err
-	}
-	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
-	for _, names := range groups {
-		var cells []*store.Cell
-		if cells, err = i.readCells(limited, names); err != nil {
-			break
+	for _, step := range []func(context.Context) error{i.listObjects, i.readCells, i.findStrays} {
+		if err := step(ctx); err != nil {
+			return nil, err
 		}
-		group.Go(func() error { return i.compare(limited, cells) })
-	}
-	if err := cmp.Or(group.Wait(), err); err != nil {
-		return nil, err
-	}
-	if err := i.listRest(ctx); err != nil {
-		return nil, err
 	}
 	return i.conclude(), nil
 }
 
-// groups lists the cells and groups neighbours. Cells that overlap by their names are
-// in one group.
-func (i *inspection) groups(ctx context.Context) (groups [][]store.CellName, err error) {
-	end := 0
+func (c *Checker) inspect(name string, r task.Range) *inspection {
+	return &inspection{Checker: c, name: name, view: &View{Generator: name, Range: r}, seed: maphash.MakeSeed(),
+		decoding: semaphore.NewWeighted(decoding), stored: map[uint64]bool{}, chunks: map[uint64]int{},
+		corrupt: map[Ref]bool{},
+		report: &GeneratorReport{Name: name, Expected: r.Len(), Seeds: []int{}, Damaged: map[Kind]int{},
+			Commits: map[string]int{}, Locks: map[string]int{}, plan: GeneratorPlan{Name: name}}}
+}
+
+func (i *inspection) progress(stage string, done, total int) {
+	if i.Progress != nil {
+		i.Progress(stage+" of "+i.name, done, total)
+	}
+}
+
+func (i *inspection) hash(key string, size int64) uint64 {
+	return maphash.Comparable(i.seed, struct {
+		key  string
+		size int64
+	}{key, size})
+}
+
+// listObjects notes what is stored. Of each object it keeps a hash: the names of millions
+// would take too much memory.
+func (i *inspection) listObjects(ctx context.Context) error {
+	return i.list(ctx, func(o store.Object) { i.stored[i.hash(o.Key, o.Size)] = true })
+}
+
+// list lists the generator's objects in the range, and those that are of no samples by
+// their names. S3 lists one page after the other, so it begins at several samples side by
+// side.
+func (i *inspection) list(ctx context.Context, each func(store.Object)) error {
+	const enough = 1000 // samples for a listing of their own
+	prefix := i.Store.Dataset().SamplesPrefix(i.name)
+	bounds := []string{""}
+	for o, err := range i.Store.List(ctx, prefix, "") {
+		if err != nil {
+			return err
+		}
+		_, stem := placeOf(i.Store.Dataset(), i.name, o.Key)
+		for n, k := min(atOnce, i.view.Range.Len()/enough), 1; k < n; k++ {
+			bounds = append(bounds, prefix+task.SampleID(stem, i.view.Range.Start+k*i.view.Range.Len()/n))
+		}
+		break
+	}
+	listed := 0
+	group, ctx := errgroup.WithContext(ctx)
+	for n, after := range bounds {
+		group.Go(func() error {
+			for o, err := range i.Store.List(ctx, prefix, after) {
+				if err != nil || n+1 < len(bounds) && o.Key > bounds[n+1] {
+					return err
+				}
+				if at, _ := placeOf(i.Store.Dataset(), i.name, o.Key); at.Len() > 0 && !at.Overlaps(i.view.Range) {
+					continue
+				}
+				i.mu.Lock()
+				if listed++; listed%10_000 == 0 {
+					i.progress("objects", listed, listed)
+				}
+				each(o)
+				i.mu.Unlock()
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// placeOf returns the indices that a data object is of by its key, none if its key is
+// none of the layout's, and what its name begins with: a domain, or for shards the
+// generator.
+func placeOf(d task.Dataset, generator, key string) (at task.Range, stem string) {
+	if r, ok := d.ShardRange(key); ok {
+		return r, generator
+	}
+	id, _, nested := strings.Cut(strings.TrimPrefix(key, d.SamplesPrefix(generator)), "/")
+	if end := strings.LastIndexByte(id, '_'); nested && end >= 0 && len(id)-end == 9 {
+		if index, err := strconv.Atoi(id[end+1:]); err == nil && index >= 0 {
+			return task.Range{Start: index, End: index + 1}, id[:end]
+		}
+	}
+	return task.Range{}, ""
+}
+
+// readCells reads every cell, and examines those that can be trusted.
+func (i *inspection) readCells(ctx context.Context) error {
+	var names []store.CellName
 	for o, err := range i.Store.List(ctx, i.Store.Dataset().CellsPrefix(i.name), "") {
 		if err != nil {
-			return nil, err
+			return err
 		}
-		r, ok := task.CellRange(o.Key)
-		if !ok || r.Len() > task.MaxSamples {
+		switch r, ok := task.CellRange(o.Key); {
+		case !ok:
 			i.distrust(o.Key, "no receipt has such a name")
-			continue
+		case r.Overlaps(i.view.Range):
+			names = append(names, store.CellName{Key: o.Key, Range: r})
 		}
-		if !r.Overlaps(i.view.Range) {
-			continue
-		}
-		if n := len(groups); n == 0 || r.Start >= end && r.End-groups[n-1][0].Range.Start > groupSize {
-			groups = append(groups, nil)
-		}
-		last := &groups[len(groups)-1]
-		*last = append(*last, store.CellName{Key: o.Key, Range: r})
-		end = max(end, r.End)
-		i.total++
 	}
-	return groups, nil
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	end := 0 // of the last cell
+	for c, err := range i.Store.Cells(limited, names) {
+		if damaged, ok := errors.AsType[*store.Error](err); ok && errors.Is(err, store.ErrDamaged) {
+			i.distrust(damaged.Key, damaged.Err.Error())
+			continue
+		}
+		if err != nil {
+			return cmp.Or(group.Wait(), err)
+		}
+		wrong := Contradiction(c, i.Store.Dataset(), i.name)
+		if wrong == "" && c.Start < end {
+			wrong = "it overlaps another"
+		}
+		if wrong != "" {
+			i.distrust(c.Key(), wrong)
+			continue
+		}
+		end = c.End
+		group.Go(func() error { return i.examine(limited, c, len(names)) })
+	}
+	return group.Wait()
 }
 
 func (i *inspection) distrust(key, why string) {
@@ -151,235 +215,46 @@ func (i *inspection) distrust(key, why string) {
 	i.report.plan.Remove = append(i.report.plan.Remove, key)
 }
 
-// readCells returns those of neighbouring cells that can be trusted.
-func (i *inspection) readCells(ctx context.Context, names []store.CellName) (cells []*store.Cell, err error) {
-	end := 0
-	for c, err := range i.Store.Cells(ctx, names) {
-		damaged, ok := errors.AsType[*store.Error](err)
-		switch wrong := ""; {
-		case ok && errors.Is(err, store.ErrDamaged):
-			i.distrust(damaged.Key, damaged.Err.Error())
-			continue
-		case err != nil:
-			return nil, err
-		default:
-			if wrong = Contradiction(c, i.Store.Dataset(), i.name); wrong == "" && c.Start < end {
-				wrong = "it overlaps another"
-			}
-			if wrong != "" {
-				i.distrust(c.Key(), wrong)
-				continue
-			}
-		}
-		cells, end = append(cells, c), c.End
-		i.record(c)
-	}
-	return cells, nil
-}
-
-// compare lists what is stored for the samples of neighbouring cells and compares it with
-// their receipts.
-func (i *inspection) compare(ctx context.Context, cells []*store.Cell) error {
-	if cells == nil {
-		return nil
-	}
-	stems := map[string]bool{i.name: true} // of the objects' names: the shards', and the domains
-	for _, c := range cells {
-		for _, r := range c.Receipts {
-			stems[r.Domain] = true
-		}
-	}
-	start, end := cells[0].Start, cells[len(cells)-1].End
-	stored := map[string]int64{} // sizes by key
-	for stem := range stems {
-		if err := i.listSamples(ctx, stem, start, end, stored); err != nil {
-			return err
-		}
-	}
-	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
-	for _, c := range cells {
-		objects := i.objects(c)
-		for n := range objects {
-			o := &objects[n]
-			switch size, there := stored[o.key]; {
-			case !there:
-				o.found = []Damage{{Kind: MissingObject, Key: o.key}}
-			case size != o.size:
-				o.found = []Damage{wrongSize(o.key, size, o.size)}
-			}
-			delete(stored, o.key)
-		}
-		group.Go(func() error { return i.examine(limited, c, objects) })
-	}
-	for key := range stored {
-		i.stray(key)
-	}
-	return group.Wait()
-}
-
-// record takes a cell into the report.
-func (i *inspection) record(c *store.Cell) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.view.Add(c)
-	for _, r := range c.Receipts {
-		addNew(&i.report.Seeds, r.RunSeed)
-		addNew(&i.report.Domains, r.Domain)
-		samples := i.inRange(r.Current)
-		var prints maphash.Hash
-		prints.SetSeed(i.seed)
-		for _, s := range samples {
-			_, _ = prints.WriteString(s.Fingerprint + "\n")
-			for _, f := range s.Files {
-				i.report.Bytes += f.Size
-			}
-		}
-		if r.Indices == nil && len(samples) > 1 { // from one sample nothing follows, and repairs are small
-			i.chunks[prints.Sum64()]++
-		}
-		i.report.Commits[r.Commit] += len(samples)
-		i.report.Locks[r.Lock] += len(samples)
-	}
-}
-
-func addNew[T comparable](list *[]T, x T) {
-	if !slices.Contains(*list, x) {
-		*list = append(*list, x)
-	}
-}
-
-func (i *inspection) inRange(samples []store.ReceiptSample) []store.ReceiptSample {
-	return slices.DeleteFunc(slices.Clone(samples), func(s store.ReceiptSample) bool {
-		return s.Index < i.view.Range.Start || s.Index >= i.view.Range.End
-	})
-}
-
 // object is one that a receipt vouches for: a file of a sample, or a shard.
 type object struct {
-	receipt int // its place in the cell
+	receipt store.Receipt
 	key     string
 	size    int64
-	sample  *store.ReceiptSample // of the file
-	file    *store.ReceiptFile   // nil of a shard
-	found   []Damage
+	listed  bool
+	sample  store.ReceiptSample
+	file    store.ReceiptFile
 }
 
-// objects are those that the receipts of a cell vouch for in the range.
-func (i *inspection) objects(c *store.Cell) (list []object) {
-	for n, r := range c.Receipts {
-		if r.Shard != nil {
-			if of, _ := r.Dataset.ShardRange(r.Shard.Key); len(r.Current) > 0 && of.Overlaps(i.view.Range) {
-				list = append(list, object{receipt: n, key: r.Shard.Key, size: r.Shard.Size})
-			}
+// examine takes a cell into the report, and finds out what is wrong with its objects.
+// What was listed is there with the right size; of anything else the store is asked.
+func (i *inspection) examine(ctx context.Context, c *store.Cell, cells int) error {
+	var objects []object
+	i.mu.Lock()
+	i.view.Add(c)
+	for _, r := range c.Receipts {
+		objects = append(objects, i.record(r)...)
+	}
+	i.mu.Unlock()
+	resumed := i.Deep && i.Journal.has(c)
+	found := make([][]Damage, len(objects))
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for n, o := range objects {
+		if o.listed && (!i.Deep || resumed) {
 			continue
 		}
-		for _, s := range i.inRange(r.Current) {
-			for at, f := range s.Files {
-				list = append(list, object{n, r.Dataset.FileKey(i.name, s.ID, f.Name), f.Size, &s, &s.Files[at], nil})
+		group.Go(func() (err error) {
+			if !o.listed {
+				found[n], err = i.lookUp(limited, o)
 			}
-		}
-	}
-	return list
-}
-
-// listSamples lists the objects of samples whose names begin with a stem: a domain, or for
-// shards the generator.
-func (i *inspection) listSamples(ctx context.Context, stem string, start, end int, stored map[string]int64) error {
-	prefix := i.Store.Dataset().SamplesPrefix(i.name) + stem + "_"
-	at := func(index int) string { return fmt.Sprintf("%s%08d", prefix, index) }
-	within := keys{at(start), at(end)}
-	if end >= task.MaxIndex {
-		within.to = prefix + ":" // sorts behind all digits
-	}
-	i.mu.Lock()
-	i.listed = append(i.listed, within)
-	i.mu.Unlock()
-	return i.list(ctx, prefix, within, func(o store.Object) { stored[o.Key] = o.Size })
-}
-
-// list lists the objects below a prefix whose keys are within others.
-func (i *inspection) list(ctx context.Context, prefix string, within keys, each func(store.Object)) error {
-	for o, err := range i.Store.List(ctx, prefix, within.after) {
-		if err != nil || within.to != "" && o.Key > within.to {
+			if i.Deep && err == nil && found[n] == nil {
+				found[n], err = i.contents(limited, o)
+			}
 			return err
-		}
-		each(o)
-	}
-	return nil
-}
-
-// listRest lists what no group has listed: no receipt names it.
-func (i *inspection) listRest(ctx context.Context) error {
-	slices.SortFunc(i.listed, func(a, b keys) int { return strings.Compare(a.after, b.after) })
-	at := ""
-	for _, l := range append(i.listed, keys{}) {
-		if l.after == "" || at < l.after {
-			err := i.list(ctx, i.Store.Dataset().SamplesPrefix(i.name), keys{at, l.after},
-				func(o store.Object) { i.stray(o.Key) })
-			if err != nil {
-				return err
-			}
-		}
-		at = max(at, l.to)
-	}
-	return nil
-}
-
-// stray notes an object that no receipt names, unless it is of samples beyond the range.
-func (i *inspection) stray(key string) {
-	of := placeOf(i.Store.Dataset(), i.name, key)
-	if of.Len() > 0 && !of.Overlaps(i.view.Range) {
-		return
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if len(i.strays) == maxPlanned {
-		i.unplanned++
-		return
-	}
-	i.strays = append(i.strays, stray{key, of})
-}
-
-// placeOf returns the indices that a data object is of by its key, none if its key is
-// none of the layout's.
-func placeOf(d task.Dataset, generator, key string) task.Range {
-	if r, ok := d.ShardRange(key); ok {
-		return r
-	}
-	id, _, nested := strings.Cut(strings.TrimPrefix(key, d.SamplesPrefix(generator)), "/")
-	if at := strings.LastIndexByte(id, '_'); nested && at >= 0 && len(id)-at == 9 {
-		if index, err := strconv.Atoi(id[at+1:]); err == nil && index >= 0 {
-			return task.Range{Start: index, End: index + 1}
-		}
-	}
-	return task.Range{}
-}
-
-// examine finds out what else is wrong with the objects of a cell, if contents are
-// checked, and notes all that is.
-func (i *inspection) examine(ctx context.Context, c *store.Cell, objects []object) error {
-	resumed := i.Deep && i.Journal.has(c)
-	group, limited := errgroup.WithContext(ctx)
-	found := make([][]Damage, len(c.Receipts))
-	for n := range objects {
-		o := &objects[n]
-		if o.found == nil && i.Deep && !resumed {
-			if err := i.reading.Acquire(limited, 1); err != nil {
-				return cmp.Or(group.Wait(), err)
-			}
-			group.Go(func() (err error) {
-				defer i.reading.Release(1)
-				o.found, err = i.contents(limited, c.Receipts[o.receipt], *o)
-				return err
-			})
-		}
+		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
-	}
-	for _, o := range objects {
-		found[o.receipt] = append(found[o.receipt], o.found...)
 	}
 	healthy := len(slices.Concat(found...)) == 0
 	if !healthy {
@@ -393,66 +268,130 @@ func (i *inspection) examine(ctx context.Context, c *store.Cell, objects []objec
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for n, all := range found {
-		i.damaged(c.Receipts[n], all)
+	for n, o := range objects {
+		for _, d := range found[n] {
+			i.damaged(o.receipt, d)
+		}
 	}
-	if resumed {
+	i.done++
+	switch {
+	case !i.Deep:
+		i.progress("receipts", i.done, cells)
+		return nil
+	case resumed:
 		i.report.Resumed++
 	}
-	if i.done++; i.Progress != nil {
-		i.Progress(map[bool]string{false: "objects of ", true: "contents of "}[i.Deep]+i.name, i.done, i.total)
-	}
-	if !i.Deep || resumed || !healthy {
+	i.progress("contents", i.done, cells)
+	if resumed || !healthy {
 		return nil
 	}
 	return i.Journal.add(c)
 }
 
-// damaged takes damage of a receipt's objects into the report, and into the plan what
-// repairs it.
-func (i *inspection) damaged(r store.Receipt, found []Damage) {
-	plan := &i.report.plan
-	gone, corrupt := false, false
-	for _, d := range found {
-		i.report.add(d)
-		switch d.Kind {
-		case MissingObject:
-			gone = true
-		case Undecodable: // its bytes are the receipt's: the same seed would make it so again
-			addNew(&plan.Replace, d.index)
-		default:
-			corrupt = true
+// record takes a receipt into the report and returns the objects that it vouches for.
+func (i *inspection) record(r store.Receipt) (objects []object) {
+	addNew(&i.report.Seeds, r.RunSeed)
+	addNew(&i.report.Domains, r.Domain)
+	add := func(key string, size int64, s store.ReceiptSample, f store.ReceiptFile) {
+		hash := i.hash(key, size)
+		objects = append(objects, object{r, key, size, i.stored[hash], s, f})
+		delete(i.stored, hash)
+	}
+	if r.Shard != nil && len(r.Current) > 0 {
+		if of, _ := r.Dataset.ShardRange(r.Shard.Key); of.Overlaps(i.view.Range) {
+			add(r.Shard.Key, r.Shard.Size, store.ReceiptSample{}, store.ReceiptFile{})
 		}
 	}
-	switch ref := (Ref{Key: r.ReadFrom, Digest: digest(r)}); {
-	case corrupt:
-		plan.Corrupt = append(plan.Corrupt, ref)
-	case gone:
-		plan.Gone = append(plan.Gone, ref)
+	var prints maphash.Hash
+	prints.SetSeed(i.seed)
+	samples := 0
+	for _, s := range r.Current {
+		if !i.view.covers(s.Index) {
+			continue
+		}
+		samples++
+		_, _ = prints.WriteString(s.Fingerprint + "\n")
+		i.committed = append(i.committed, task.Range{Start: s.Index, End: s.Index + 1})
+		for _, f := range s.Files {
+			if i.report.Bytes += f.Size; r.Shard == nil {
+				add(r.Dataset.FileKey(i.name, s.ID, f.Name), f.Size, s, f)
+			}
+		}
 	}
+	if r.Indices == nil && samples > 1 { // from one sample nothing follows, and repairs are small
+		i.chunks[prints.Sum64()]++
+	}
+	i.report.Commits[r.Commit] += samples
+	i.report.Locks[r.Lock] += samples
+	return objects
+}
+
+func addNew[T comparable](list *[]T, x T) {
+	if !slices.Contains(*list, x) {
+		*list = append(*list, x)
+	}
+}
+
+// lookUp returns what is wrong with an object that was not listed as it should be.
+func (i *inspection) lookUp(ctx context.Context, o object) ([]Damage, error) {
+	for there, err := range i.Store.List(ctx, o.key, "") {
+		if err != nil {
+			return nil, err
+		}
+		if there.Key != o.key {
+			break
+		}
+		if there.Size == o.size {
+			return nil, nil // it came since
+		}
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.stored, i.hash(o.key, there.Size)) // it is no stray
+		return []Damage{wrongSize(o.key, there.Size, o.size)}, nil
+	}
+	return []Damage{{Kind: MissingObject, Key: o.key}}, nil
+}
+
+// damaged takes damage of a receipt's object into the report, and into the plan what
+// repairs it.
+func (i *inspection) damaged(r store.Receipt, d Damage) {
+	i.report.add(d)
+	if d.Kind == Undecodable { // its bytes are the receipt's: the same seed would make it so again
+		addNew(&i.report.plan.Replace, d.index)
+		return
+	}
+	ref := Ref{Key: r.ReadFrom, Digest: digest(r)}
+	i.corrupt[ref] = i.corrupt[ref] || d.Kind != MissingObject
+}
+
+// findStrays lists again, if objects are left that no receipt names. One can be removed
+// if its samples are all committed; else whoever makes them deals with it.
+func (i *inspection) findStrays(ctx context.Context) error {
+	i.missing = Gaps(i.view.Range, i.committed)
+	if len(i.stored) == 0 {
+		return nil
+	}
+	return i.list(ctx, func(o store.Object) {
+		if !i.stored[i.hash(o.Key, o.Size)] {
+			return
+		}
+		d := Damage{Kind: StrayObject, Key: o.Key}
+		at, _ := placeOf(i.Store.Dataset(), i.name, o.Key)
+		n, _ := slices.BinarySearchFunc(i.missing, at.Start, func(gap task.Range, index int) int {
+			return cmp.Compare(gap.End, index+1)
+		})
+		if n < len(i.missing) && i.missing[n].Overlaps(at) {
+			d.Detail = "its sample has no receipt"
+		} else if len(i.report.plan.Remove) < maxPlanned {
+			i.report.plan.Remove = append(i.report.plan.Remove, o.Key)
+		}
+		i.report.add(d)
+	})
 }
 
 // conclude fills in what follows from the rest.
 func (i *inspection) conclude() *GeneratorReport {
 	r := i.report
-	missing := i.view.Missing()
-	slices.SortFunc(i.strays, func(a, b stray) int { return strings.Compare(a.key, b.key) })
-	for _, s := range i.strays {
-		// It can be removed if its samples are all committed; else whoever makes them deals with it.
-		at, _ := slices.BinarySearchFunc(missing, s.of.Start, func(gap task.Range, index int) int {
-			return cmp.Compare(gap.End, index+1)
-		})
-		d := Damage{Kind: StrayObject, Key: s.key}
-		if at < len(missing) && missing[at].Overlaps(s.of) {
-			d.Detail = "its sample has no receipt"
-		} else {
-			r.plan.Remove = append(r.plan.Remove, s.key)
-		}
-		r.add(d)
-	}
-	if i.unplanned > 0 {
-		r.Damaged[StrayObject] += i.unplanned
-	}
 	samples, duplicates := i.view.Duplicates()
 	r.Samples, r.Duplicates, r.Distinct = samples, len(duplicates), samples-len(duplicates)
 	if r.Duplicates > 0 {
@@ -461,24 +400,28 @@ func (i *inspection) conclude() *GeneratorReport {
 		r.Pool = &pool
 	}
 	for _, n := range i.chunks {
-		r.Chunks += n
-		if n > 1 {
+		if r.Chunks += n; n > 1 {
 			r.Alike += n
 		}
 	}
 	for _, counts := range []map[string]int{r.Commits, r.Locks} {
 		maps.DeleteFunc(counts, func(what string, n int) bool { return what == "" || n == 0 })
 	}
-	r.Missing, r.Complete = Spans(missing), len(missing) == 0 && len(r.Damaged) == 0
+	r.Missing, r.Complete = Spans(i.missing), len(i.missing) == 0 && len(r.Damaged) == 0
 	slices.Sort(r.Seeds)
 	slices.Sort(r.Domains)
 	slices.SortFunc(r.Examples, func(a, b Damage) int {
-		return cmp.Or(slices.Index(Kinds(), a.Kind)-slices.Index(Kinds(), b.Kind), strings.Compare(a.Key, b.Key))
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key))
 	})
 	slices.Sort(r.plan.Remove)
 	slices.Sort(r.plan.Replace)
-	for _, refs := range [][]Ref{r.plan.Gone, r.plan.Corrupt} {
-		slices.SortFunc(refs, func(a, b Ref) int { return strings.Compare(a.Key+a.Digest, b.Key+b.Digest) })
+	byKey := func(a, b Ref) int { return cmp.Compare(a.Key+a.Digest, b.Key+b.Digest) }
+	for _, ref := range slices.SortedFunc(maps.Keys(i.corrupt), byKey) {
+		if i.corrupt[ref] {
+			r.plan.Corrupt = append(r.plan.Corrupt, ref)
+		} else {
+			r.plan.Gone = append(r.plan.Gone, ref)
+		}
 	}
 	return r
 }

@@ -27,12 +27,8 @@ const (
 
 // contents reads an object that a receipt vouches for and returns what is wrong with it.
 // The error is of the store or of this machine.
-func (i *inspection) contents(ctx context.Context, r store.Receipt, o object) (found []Damage, err error) {
-	if o.file == nil {
-		found, err = i.shard(ctx, r)
-	} else {
-		err = i.single(ctx, o)
-	}
+func (i *inspection) contents(ctx context.Context, o object) (found []Damage, err error) {
+	err = i.read(ctx, o, &found)
 	if damage, ok := errors.AsType[Damage](err); ok {
 		return append(found, damage), nil
 	}
@@ -42,66 +38,64 @@ func (i *inspection) contents(ctx context.Context, r store.Receipt, o object) (f
 	return found, err
 }
 
-// single checks an object that is one file.
-func (i *inspection) single(ctx context.Context, o object) error {
-	if i.Trust && !isPicture(o.file.Name) {
+// read reads an object. What is wrong with it is a Damage, or samples that cannot be
+// decoded.
+func (i *inspection) read(ctx context.Context, o object, undecodable *[]Damage) error {
+	if i.Trust && o.receipt.Shard == nil && !isPicture(o.file.Name) {
 		there, err := i.Store.Head(ctx, o.key)
 		switch {
 		case err != nil || there.SHA256 == o.file.SHA256: // the bytes that the worker has checked
 			return err
-		case there.SHA256 != "":
+		case there.SHA256 != "" && there.Size == o.size:
 			return wrongHash(o.key, there.SHA256, o.file.SHA256)
 		}
 	}
 	return i.Store.Stream(ctx, o.key, func(from io.Reader, there store.Object) error {
-		if there.Size != o.size {
+		*undecodable = nil // of a connection that broke
+		switch {
+		case there.Size != o.size:
 			return wrongSize(o.key, there.Size, o.size)
+		case o.receipt.Shard == nil:
+			return i.file(ctx, from, o.sample, o.file, o.key)
 		}
-		return i.file(ctx, from, *o.sample, *o.file, o.key)
+		return i.shard(ctx, from, o.receipt, undecodable)
 	})
 }
 
-// shard checks a shard: its bytes must be the receipt's, and its members just the files
+// shard reads a shard: its bytes must be the receipt's, and its members just the files
 // of the samples it was written for.
-func (i *inspection) shard(ctx context.Context, r store.Receipt) (undecodable []Damage, err error) {
-	return undecodable, i.Store.Stream(ctx, r.Shard.Key, func(from io.Reader, there store.Object) error {
-		if there.Size != r.Shard.Size {
-			return wrongSize(r.Shard.Key, there.Size, r.Shard.Size)
-		}
-		undecodable = nil // after a connection that broke
-		hash := sha256.New()
-		from = io.TeeReader(from, hash)
-		err := ReadShard(from, r, func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error {
-			err := i.file(ctx, from, s, f, r.Shard.Key)
-			d, damaged := errors.AsType[Damage](err)
-			switch {
-			case damaged && d.Kind == WrongHash:
-				return badShard(r, "holds %q with other bytes", s.ID+"/"+f.Name)
-			case !damaged:
-				return err
-			case r.Describes(s.Index) && len(i.inRange([]store.ReceiptSample{s})) > 0: // else it was replaced since
-				d.Detail = s.ID + "/" + f.Name + ": " + d.Detail
-				undecodable = append(undecodable, d)
-			}
-			return nil
-		})
-		bad, damaged := errors.AsType[Damage](err)
-		if err != nil && !damaged {
+func (i *inspection) shard(ctx context.Context, from io.Reader, r store.Receipt, undecodable *[]Damage) error {
+	hash := sha256.New()
+	from = io.TeeReader(from, hash)
+	err := ReadShard(from, r, func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error {
+		err := i.file(ctx, from, s, f, r.Shard.Key)
+		d, damaged := errors.AsType[Damage](err)
+		switch {
+		case !damaged:
 			return err
+		case d.Kind == WrongHash:
+			return badShard(r, "holds %q with other bytes", s.ID+"/"+f.Name)
+		case i.view.covers(s.Index) && r.Describes(s.Index): // else it was replaced since
+			d.Detail = s.ID + "/" + f.Name + ": " + d.Detail
+			*undecodable = append(*undecodable, d)
 		}
-		if _, err := io.Copy(io.Discard, from); err != nil {
-			return err
-		}
-		if sum := hex.EncodeToString(hash.Sum(nil)); sum != r.Shard.SHA256 {
-			undecodable = nil
-			d := wrongHash(r.Shard.Key, sum, r.Shard.SHA256)
-			if damaged {
-				d.Detail += ", and " + bad.Detail
-			}
-			return d
-		}
-		return err
+		return nil
 	})
+	bad, damaged := errors.AsType[Damage](err)
+	if err != nil && !damaged {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, from); err != nil {
+		return err
+	}
+	if sum := hex.EncodeToString(hash.Sum(nil)); sum != r.Shard.SHA256 {
+		d := wrongHash(r.Shard.Key, sum, r.Shard.SHA256)
+		if *undecodable = nil; damaged {
+			d.Detail += ", and " + bad.Detail
+		}
+		return d
+	}
+	return err
 }
 
 // file reads a file of a sample, from the object of a key. What is wrong with it is a
@@ -128,7 +122,7 @@ func (i *inspection) file(ctx context.Context, from io.Reader, s store.ReceiptSa
 	if sum := hex.EncodeToString(hash.Sum(nil)); sum != f.SHA256 {
 		return wrongHash(key, sum, f.SHA256)
 	}
-	wrong, err := sample.Whole(s.ID, f.Name, data, f.Size)
+	wrong, err := sample.Check(s.ID, f.Name, data, f.Size)
 	if err == nil && wrong == "" && isPicture(f.Name) {
 		wrong, err = i.decode(ctx, data, path.Ext(f.Name))
 	}

@@ -22,7 +22,7 @@ type Journal struct {
 	done map[string]bool
 }
 
-// ErrBusy says that another process uses a journal.
+// ErrBusy: another process uses the journal.
 var ErrBusy = errors.New("another check of the same samples is running")
 
 // OpenJournal opens or begins the journal in a file. What is in it counts unless

@@ -72,17 +72,14 @@ func (r *Report) Plan(bucket string) *Plan {
 	return p
 }
 
-// Overwrites reports whether the plan has more than gaps and objects that are not
-// there: it would write over objects, or remove some.
-func (p *Plan) Overwrites() bool {
-	return slices.ContainsFunc(p.Generators, func(g GeneratorPlan) bool {
-		return len(g.Corrupt)+len(g.Replace)+len(g.Remove) > 0
-	})
-}
-
-// Restores reports whether receipts stand whose objects are not there or wrong.
-func (p *Plan) Restores() bool {
-	return slices.ContainsFunc(p.Generators, func(g GeneratorPlan) bool { return len(g.Gone)+len(g.Corrupt) > 0 })
+// Needs reports whether the plan has more than gaps, and whether it would write over
+// objects or remove some.
+func (p *Plan) Needs() (repair, overwrite bool) {
+	for _, g := range p.Generators {
+		overwrite = overwrite || len(g.Corrupt)+len(g.Replace)+len(g.Remove) > 0
+		repair = repair || overwrite || len(g.Gone) > 0
+	}
+	return repair, overwrite
 }
 
 // Write writes the plan to a file, in one step.
@@ -116,7 +113,7 @@ func ReadPlan(path string, st *store.Store) (*Plan, error) {
 		return nil, fmt.Errorf("%s is a plan for the bucket %s, this stack's is %s", path, p.Bucket, st.Bucket())
 	}
 	if p.Dataset.String() != st.Dataset().String() {
-		return nil, fmt.Errorf("%s is a plan for dataset %s: say --dataset %[2]s", path, p.Dataset)
+		return nil, fmt.Errorf("%s is a plan for dataset %s: give --dataset %[2]s", path, p.Dataset)
 	}
 	for _, g := range p.Generators {
 		if err := task.CheckName(g.Name); err != nil {
@@ -163,15 +160,16 @@ func Removable(ctx context.Context, st *store.Store, generator string, list []st
 	near := task.Range{Start: task.MaxIndex} // what they are of: the cells of other samples do not name them
 	remove := map[string]bool{}
 	for _, key := range list {
-		if !strings.HasPrefix(key, d.SamplesPrefix(generator)) && !strings.HasPrefix(key, d.CellsPrefix(generator)) {
+		var of task.Range
+		switch {
+		case strings.HasPrefix(key, d.SamplesPrefix(generator)):
+			of, _ = placeOf(d, generator, key)
+		case strings.HasPrefix(key, d.CellsPrefix(generator)):
+			of, _ = task.CellRange(key)
+		default:
 			return nil, fmt.Errorf("%s is no object of %s", key, generator)
 		}
-		remove[key] = true
-		of, ok := task.CellRange(key)
-		if !ok {
-			of = placeOf(d, generator, key)
-		}
-		if of.Len() > 0 {
+		if remove[key] = true; of.Len() > 0 {
 			near = task.Range{Start: min(near.Start, of.Start), End: max(near.End, of.End)}
 		}
 	}

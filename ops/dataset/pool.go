@@ -36,22 +36,19 @@ func (p Pool) String() string {
 // since.
 func (v *View) Pool() Pool {
 	times := map[puzzle]int32{}
-	drawn, once, twice := 0, 0, 0
-	for _, c := range v.cells {
-		for _, d := range c.draws {
-			drawn++
-			times[d.puzzle]++
-			switch times[d.puzzle] {
-			case 1:
-				once++
-			case 2:
-				once, twice = once-1, twice+1
-			case 3:
-				twice--
-			}
+	for _, d := range v.draws {
+		times[d.puzzle]++
+	}
+	once, twice := 0, 0
+	for _, n := range times {
+		switch n {
+		case 1:
+			once++
+		case 2:
+			twice++
 		}
 	}
-	return estimate(drawn, len(times), once, twice)
+	return estimate(len(v.draws), len(times), once, twice)
 }
 
 func estimate(drawn, distinct, once, twice int) Pool {
@@ -81,7 +78,7 @@ func estimate(drawn, distinct, once, twice int) Pool {
 	return p
 }
 
-// Verdict says whether a generator's duplicates can be replaced.
+// Verdict is whether a generator's duplicates can be replaced.
 type Verdict string
 
 // The verdicts.
@@ -97,7 +94,7 @@ const (
 // no more: of three, all alike, nothing follows.
 const minDrawn = 30
 
-// judge says what to do when some of wanted samples are duplicates. It gives the
+// judge decides what to do when some of wanted samples are duplicates. It gives the
 // generator the benefit of the doubt: it goes by the upper end of the estimate.
 // limit is how many draws in all are bearable.
 func judge(p Pool, distinct, wanted, limit int) (v Verdict, draws float64) {

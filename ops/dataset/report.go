@@ -2,7 +2,6 @@ package dataset
 
 import (
 	"fmt"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,7 +11,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Kind says what is wrong with an object. The set is closed.
+// Kind is what is wrong with an object. The set is closed.
 type Kind string
 
 // The kinds of damage; Means explains each.
@@ -34,11 +33,6 @@ var meanings = map[Kind]string{
 	BadShard:      "the shard does not hold just the samples of its receipt",
 	StrayObject:   "no receipt names it",
 	BadReceipt:    "the receipt cannot be trusted",
-}
-
-// Kinds lists every kind, in the order of reports.
-func Kinds() []Kind {
-	return []Kind{MissingObject, WrongSize, WrongHash, Undecodable, BadShard, StrayObject, BadReceipt}
 }
 
 // Means is one phrase for an operator.
@@ -124,10 +118,11 @@ func (r *GeneratorReport) add(d Damage) {
 
 var hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Contradiction says what is wrong with a cell of a dataset's generator in itself, or
+// Contradiction returns what is wrong with a cell of a dataset's generator in itself, or
 // "".
 func Contradiction(c *store.Cell, d task.Dataset, generator string) string {
-	if c.Version != 1 || c.Key() != c.Dataset.CellKey(c.Generator, c.Range()) || c.Key() != d.CellKey(generator, c.Range()) {
+	if c.Version != 1 || c.Key() != c.Dataset.CellKey(c.Generator, c.Range()) ||
+		c.Key() != d.CellKey(generator, c.Range()) {
 		return fmt.Sprintf("it is of version %d, and of samples %s of generator %q in dataset %s", c.Version, c.Range(),
 			c.Generator, c.Dataset)
 	}
@@ -184,13 +179,6 @@ func wrongSample(s store.ReceiptSample, domain string) string {
 			return fmt.Sprintf("size or hash of %s is none", f.Name)
 		}
 		seen[f.Name] = true
-	}
-	for name := range seen {
-		for up := path.Dir(name); up != "."; up = path.Dir(up) {
-			if seen[up] {
-				return fmt.Sprintf("%.60q is a file and a folder", up)
-			}
-		}
 	}
 	return ""
 }

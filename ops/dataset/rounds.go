@@ -23,7 +23,7 @@ type Rounds struct {
 	Limit float64  // draws in all that are bearable, as a multiple of the samples wanted
 	Used  int      // highest attempt that a repair task was ever sent with, beyond what receipts have
 
-	Read func(ctx context.Context, v *View) error // takes in what has come since
+	Read func(ctx context.Context, v *View) error // adds the cells to a view
 	// sends them, a list for each generator of the run, and waits until each is committed or has failed
 	Repair func(ctx context.Context, repairs [][]task.Task) error
 	Report func(line string)
@@ -47,7 +47,7 @@ func (o Outcome) String() string {
 	case Exhausted:
 		return fmt.Sprintf("%s; it is exhausted: it has %s puzzles", head, o.Pool)
 	case TooCostly:
-		return fmt.Sprintf("%s; it has hardly enough, %s puzzles: the rest would take more draws than --max-draws allows",
+		return fmt.Sprintf("%s; it barely has enough, %s puzzles: the rest would take more draws than --max-draws allows",
 			head, o.Pool)
 	case Failed:
 		return head + "; its repair tasks fail"
@@ -58,27 +58,26 @@ func (o Outcome) String() string {
 // Do makes rounds until no further draws would help, and returns an outcome for each
 // generator of the run.
 func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
-	views := make([]*View, len(r.Run.Generators))
 	outcomes := make([]Outcome, len(r.Run.Generators))
 	for n, g := range r.Run.Generators {
-		views[n] = NewView(g.Name, r.Run.Range())
 		outcomes[n] = Outcome{Generator: g.Name, Wanted: r.Run.Samples, Verdict: GoOn}
 	}
 	for {
-		repairs := make([][]task.Task, len(views))
+		repairs := make([][]task.Task, len(outcomes))
 		working, used := false, r.Used
-		for n, v := range views {
+		for n, g := range r.Run.Generators {
 			o := &outcomes[n]
 			if o.Verdict != GoOn {
 				continue
 			}
+			v := &View{Generator: g.Name, Range: r.Run.Range()}
 			if err := r.Read(ctx, v); err != nil {
-				return nil, fmt.Errorf("read receipts of %s: %w", v.Generator, err)
+				return nil, fmt.Errorf("read receipts of %s: %w", g.Name, err)
 			}
 			if indices := r.next(v, o); indices != nil {
 				attempt := NextAttempt(max(v.Attempt, r.Used))
 				used, working = max(used, attempt), true
-				repairs[n] = RepairTasks(r.Run, r.Run.Generators[n], attempt, indices)
+				repairs[n] = RepairTasks(r.Run, g, attempt, indices)
 			}
 		}
 		if !working {

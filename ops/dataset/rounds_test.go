@@ -64,14 +64,14 @@ func (g *simulated) make(t task.Task) {
 }
 
 func (g *simulated) rounds(t *testing.T, run task.Run) *Rounds {
-	read := map[task.Range]int{} // receipts of each cell
+	cells := map[task.Range]*store.Cell{}
 	return &Rounds{Run: run, Limit: 4, Report: func(line string) { t.Log(line) },
 		Read: func(_ context.Context, v *View) error {
 			for cell, receipts := range g.cells {
-				if read[cell] != len(receipts) {
-					read[cell] = len(receipts)
-					v.Add(cellOf(t, cell, receipts...))
+				if cells[cell] == nil || len(cells[cell].Receipts) != len(receipts) {
+					cells[cell] = cellOf(t, cell, receipts...)
 				}
+				v.Add(cells[cell])
 			}
 			return nil
 		},
@@ -173,7 +173,7 @@ func TestRoundsStopped(t *testing.T) {
 	used := 0
 	for stops := 0; ; stops++ {
 		r := g.rounds(t, run)
-		r.Used = used // as the runs that are written down tell
+		r.Used = used // as the stored runs have it
 		repair, left := r.Repair, stops%3
 		r.Repair = func(ctx context.Context, repairs [][]task.Task) error {
 			used = max(used, repairs[0][0].Attempt)
@@ -194,7 +194,7 @@ func TestRoundsStopped(t *testing.T) {
 	}
 }
 
-// A generator whose repairs fail is left, and said to have failed.
+// A generator whose repairs fail is left, and reported as failed.
 func TestRoundsFail(t *testing.T) {
 	g := &simulated{pool: 400, fails: true}
 	run := g.begin(300, 20, 1)
@@ -216,7 +216,7 @@ func TestPoolEstimate(t *testing.T) {
 		inside, trials, sum := 0, 25, 0
 		for seed := range trials {
 			g := &simulated{pool: test.pool, skewed: test.skewed}
-			v := NewView("g", task.Range{End: test.draws})
+			v := &View{Generator: "g", Range: task.Range{End: test.draws}}
 			r := store.Receipt{Generator: "g", Epoch: 1, End: test.draws}
 			for i, mark := range g.draw(seed, test.draws) {
 				r.Samples = append(r.Samples, store.ReceiptSample{Index: i, Fingerprint: mark})

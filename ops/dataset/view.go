@@ -1,4 +1,4 @@
-// Package dataset says what is true of the samples in a bucket: which receipt
+// Package dataset finds out what is true of the samples in a bucket: which receipt
 // describes each, what is missing, damaged or there twice, and what has to be
 // sent to repair it.
 package dataset
@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"iter"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -17,23 +16,18 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// View is what the cells of one generator say of a range of indices. It takes about 30
-// bytes for each sample that was made, and 200 for each cell.
+// View is what the cells of one generator have of a range of indices. It takes about 30
+// bytes for each sample that was made.
 type View struct {
 	Generator string
 	Range     task.Range
 	Attempt   int // highest attempt of a repair
 
-	cells map[string]cell // by key
-}
-
-type cell struct {
-	etag  string
 	draws []draw
 }
 
 // draw is a sample that was made for an index. What a later one replaced is no longer
-// current, but says what the generator can make.
+// current, but shows what the generator can make.
 type draw struct {
 	puzzle  puzzle
 	index   int32
@@ -44,19 +38,13 @@ type draw struct {
 // puzzle stands for a fingerprint.
 type puzzle [16]byte
 
-// NewView returns a view of nothing yet.
-func NewView(generator string, r task.Range) *View {
-	return &View{Generator: generator, Range: r, cells: map[string]cell{}}
-}
-
-// Read adds the cells that have changed since the last Read. It fails on one that is
-// damaged: what is counted beside it could be wrong.
+// Read adds all cells of the range. It fails on one that is damaged: what is counted
+// beside it could be wrong.
 func (v *View) Read(ctx context.Context, st *store.Store) error {
 	names, err := st.CellNames(ctx, v.Generator, v.Range)
 	if err != nil {
 		return err
 	}
-	names = slices.DeleteFunc(names, func(n store.CellName) bool { return v.cells[n.Key].etag == n.ETag })
 	for c, err := range st.Cells(ctx, names) {
 		if err != nil {
 			return err
@@ -66,9 +54,8 @@ func (v *View) Read(ctx context.Context, st *store.Store) error {
 	return nil
 }
 
-// Add takes a cell in, in place of what it was before.
+// Add adds a cell.
 func (v *View) Add(c *store.Cell) {
-	draws := make([]draw, 0, c.End-c.Start)
 	for _, r := range c.Receipts {
 		round := 0
 		if r.Indices != nil {
@@ -81,39 +68,15 @@ func (v *View) Add(c *store.Cell) {
 			if is {
 				current = current[1:]
 			}
-			if v.Range.Start <= s.Index && s.Index < v.Range.End {
+			if v.covers(s.Index) {
 				sum := sha256.Sum256([]byte(s.Fingerprint))
-				draws = append(draws, draw{puzzle(sum[:16]), int32(s.Index), int32(round), is})
+				v.draws = append(v.draws, draw{puzzle(sum[:16]), int32(s.Index), int32(round), is})
 			}
 		}
 	}
-	v.cells[c.Key()] = cell{c.ETag(), draws}
 }
 
-// current are the samples that are committed, without order.
-func (v *View) current() (list []draw) {
-	for _, c := range v.cells {
-		for _, d := range c.draws {
-			if d.current {
-				list = append(list, d)
-			}
-		}
-	}
-	return list
-}
-
-// Missing returns the ranges that are not committed.
-func (v *View) Missing() []task.Range {
-	list := v.current()
-	slices.SortFunc(list, func(a, b draw) int { return int(a.index - b.index) })
-	return Gaps(v.Range, func(yield func(task.Range) bool) {
-		for _, d := range list {
-			if !yield(task.Range{Start: int(d.index), End: int(d.index) + 1}) {
-				return
-			}
-		}
-	})
-}
+func (v *View) covers(index int) bool { return v.Range.Start <= index && index < v.Range.End }
 
 // Duplicate is a sample that is the same puzzle as an earlier one.
 type Duplicate struct {
@@ -125,7 +88,7 @@ type Duplicate struct {
 // samples, by index. What a repair has made is later than what it was compared with,
 // and of the rest the higher index.
 func (v *View) Duplicates() (samples int, list []Duplicate) {
-	all := v.current()
+	all := slices.DeleteFunc(slices.Clone(v.draws), func(d draw) bool { return !d.current })
 	slices.SortFunc(all, func(a, b draw) int { return cmp.Or(int(a.round-b.round), int(a.index-b.index)) })
 	first := make(map[puzzle]int32, len(all))
 	for _, d := range all {
@@ -171,18 +134,16 @@ func Missing(ctx context.Context, st *store.Store, generator string, r task.Rang
 		}
 		known[c.Key()] = Partial{c.ETag(), c.Committed()}
 	}
-	return Gaps(r, func(yield func(task.Range) bool) {
-		for _, n := range names {
-			if n.State == store.Complete && !yield(n.Range) {
-				return
-			}
-			for _, i := range known[n.Key].indices {
-				if !yield(task.Range{Start: i, End: i + 1}) {
-					return
-				}
-			}
+	var committed []task.Range
+	for _, n := range names {
+		if n.State == store.Complete {
+			committed = append(committed, n.Range)
 		}
-	}), names, nil
+		for _, i := range known[n.Key].indices {
+			committed = append(committed, task.Range{Start: i, End: i + 1})
+		}
+	}
+	return Gaps(r, committed), names, nil
 }
 
 // Narrow narrows a run to what of it is not committed.
@@ -216,22 +177,19 @@ func Spans(list []task.Range) (texts []string) {
 	return texts
 }
 
-// Gaps returns the parts of a range that others, which come in order, do not cover.
-func Gaps(r task.Range, covered iter.Seq[task.Range]) (list []task.Range) {
-	add := func(end int) {
-		if gap := (task.Range{Start: r.Start, End: min(end, r.End)}); gap.Len() > 0 {
+// Gaps returns the parts of a range that others do not cover, in order. It sorts these.
+func Gaps(r task.Range, covered []task.Range) (list []task.Range) {
+	slices.SortFunc(covered, func(a, b task.Range) int { return a.Start - b.Start })
+	for _, c := range append(covered, task.Range{Start: r.End, End: r.End}) {
+		if gap := (task.Range{Start: r.Start, End: min(c.Start, r.End)}); gap.Len() > 0 {
 			list = append(list, gap)
 		}
-	}
-	for c := range covered {
-		add(c.Start)
 		r.Start = max(r.Start, c.End)
 	}
-	add(r.End)
 	return list
 }
 
-// Find returns the receipt that describes a sample, and what it says of it, or
+// Find returns the receipt that describes a sample, and its entry there, or
 // store.ErrNotFound.
 func Find(ctx context.Context, st *store.Store, generator string, index int) (store.Receipt, store.ReceiptSample,
 	error) {
@@ -239,12 +197,9 @@ func Find(ctx context.Context, st *store.Store, generator string, index int) (st
 	if err != nil {
 		return store.Receipt{}, store.ReceiptSample{}, err
 	}
-	for _, r := range list {
-		for _, s := range r.Current {
-			if s.Index == index {
-				return r, s, nil
-			}
-		}
+	for _, r := range list { // one at most
+		at := slices.IndexFunc(r.Current, func(s store.ReceiptSample) bool { return s.Index == index })
+		return r, r.Current[at], nil
 	}
 	return store.Receipt{}, store.ReceiptSample{}, fmt.Errorf("sample %d of %s: %w", index, generator, store.ErrNotFound)
 }

@@ -30,7 +30,7 @@ import (
 )
 
 // doctor has what the checks of one stack need. Each check is independent of the
-// others: what two of them need is asked twice.
+// others, so two may send the same request.
 type doctor struct {
 	flags  *target.Flags
 	t      *target.Target

@@ -21,7 +21,7 @@ type Finding struct {
 	Try   string `json:"try,omitempty"`
 }
 
-// check is one check: what is well, or what is not and, as a hint, the way out.
+// check is one check. run returns what is well, or an error with a hint.
 type check struct {
 	name string
 	run  func(ctx context.Context) (says string, err error)
@@ -37,7 +37,7 @@ func (s skipped) Error() string { return string(s) }
 // again and again by the SDK.
 const checkTimeout = 20 * time.Second
 
-// examine makes checks side by side and returns what they found, in their order.
+// examine runs checks concurrently and returns their findings in order.
 func examine(ctx context.Context, checks []check) ([]Finding, error) {
 	findings := make([]Finding, len(checks))
 	var group sync.WaitGroup
@@ -69,7 +69,7 @@ func finding(name, says string, err error) Finding {
 	return f
 }
 
-// cure is the way out of a request that failed.
+// cure is the hint for a request that failed.
 func cure(err error) string {
 	if answer, ok := errors.AsType[smithy.APIError](err); ok {
 		switch code := answer.ErrorCode(); code {

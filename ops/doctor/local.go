@@ -18,6 +18,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -30,7 +31,7 @@ const leastRoom = 1_000_000_000 // bytes
 func Local(ctx context.Context, f *target.Flags) ([]Finding, error) {
 	checks := []check{
 		{"python", func(ctx context.Context) (string, error) {
-			path, version, err := generator.Interpreter(ctx)
+			path, version, err := environment.Interpreter(ctx)
 			return fmt.Sprintf("%s is Python %s", path, version), err
 		}},
 		{"generators", func(context.Context) (string, error) { return checkGenerators(f) }},

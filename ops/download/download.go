@@ -1,4 +1,4 @@
-// Package download fetches what receipts vouch for into a folder, and goes on where an
+// Package download fetches what receipts vouch for into a folder, and continues where an
 // interrupted one was.
 package download
 
@@ -30,7 +30,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Options say where to and how.
+// Options are where to download to, and how.
 type Options struct {
 	To       string // folder
 	Unpack   bool   // shards into the layout of single files
@@ -40,7 +40,7 @@ type Options struct {
 
 const (
 	downloads = 16             // objects that are downloaded at once
-	partial   = ".downloading" // folder below DIR for what is not whole yet; no generator has such a name
+	partial   = ".downloading" // folder below DIR for what is incomplete; no generator has such a name
 	enough    = 4 * downloads  // objects that cannot be reached, one after the other: the bucket is gone
 )
 
@@ -54,7 +54,7 @@ type Summary struct {
 }
 
 // Download fetches the samples of generators. What does not fit its receipt, or cannot be
-// had, is among the problems and not kept; the error says what ended it before its end.
+// had, is among the problems and not kept; the error is of what ended it before its end.
 func Download(ctx context.Context, st *store.Store, generators []string, o Options) (Summary, error) {
 	d, err := open(st, o)
 	if err != nil {
@@ -211,17 +211,18 @@ func (d *download) shard(ctx context.Context, r store.Receipt, list []expected) 
 		return d.untar(ctx, from, r, missing)
 	})
 	if damage, ok := errors.AsType[dataset.Damage](err); ok {
-		err = &unfit{fmt.Sprintf("%s; %s of it not downloaded", strings.TrimPrefix(damage.Detail, "it "), ui.Plural(len(missing), "file"))}
+		err = &unfit{fmt.Sprintf("%s; %s of it not downloaded", strings.TrimPrefix(damage.Detail, "it "),
+			ui.Plural(len(missing), "file"))}
 	}
 	return d.judge(ctx, name, err)
 }
 
-// unfit says why an object is not what its receipt says.
+// unfit is an object that is not what its receipt says.
 type unfit struct{ reason string }
 
 func (e *unfit) Error() string { return e.reason }
 
-// unsaved says that a file could not be written here.
+// unsaved is an error of writing a file here.
 type unsaved struct{ err error }
 
 // Error leaves the names of files out: they may be long, and who prints it names one.
@@ -270,8 +271,8 @@ func (d *download) judge(ctx context.Context, name string, err error) error {
 	return nil
 }
 
-// has reports whether a file is there and is what it should be. Its time says that it
-// was checked before; where the receipt has none, only its bytes do.
+// has reports whether a file is there and is what it should be. Its time shows that it
+// was checked before; if the receipt has none, only its bytes do.
 func (d *download) has(w expected) bool {
 	info, err := d.root.Lstat(w.name)
 	if err != nil || !info.Mode().IsRegular() || info.Size() != w.size {
@@ -294,7 +295,7 @@ func (d *download) has(w expected) bool {
 }
 
 // stamp gives a file that was checked the time by which the next download knows it.
-// Where that cannot be, the next one reads the file.
+// If that fails, the next one reads the file.
 func (d *download) stamp(name string, w expected) {
 	if !w.time.IsZero() {
 		at := w.time.Truncate(time.Second) // many file systems keep no less

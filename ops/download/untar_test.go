@@ -88,9 +88,9 @@ func TestHostileArchives(t *testing.T) {
 			missing := map[string]expected{"maze/d_00000000/" + f.Name: {"maze/d_00000000/" + f.Name, f.Size, f.SHA256,
 				time.Time{}}}
 			err = d.untar(t.Context(), bytes.NewReader(test.archive), r, missing)
-			said := fmt.Sprint(err, d.problems)
-			if fine := err == nil && len(d.problems) == 0; fine != (test.word == "") || !strings.Contains(said, test.word) {
-				t.Errorf("%s; want %q", said, test.word)
+			reported := fmt.Sprint(err, d.problems)
+			if fine := err == nil && len(d.problems) == 0; fine != (test.word == "") || !strings.Contains(reported, test.word) {
+				t.Errorf("%s; want %q", reported, test.word)
 			}
 			var written []string
 			must(t, fs.WalkDir(os.DirFS(filepath.Dir(filepath.Dir(to))), ".", func(path string, e fs.DirEntry, err error) error {

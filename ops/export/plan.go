@@ -238,7 +238,7 @@ func (p *planner) complete(g *Generator, m *task.Manifest, committed []task.Rang
 	missing := 0
 	for _, asked := range asked(m, g.Name) {
 		g.Asked += asked.Len()
-		for _, gap := range dataset.Gaps(asked, slices.Values(committed)) {
+		for _, gap := range dataset.Gaps(asked, committed) {
 			missing += gap.Len()
 			g.Missing = append(g.Missing, fmt.Sprintf("%d-%d", gap.Start, gap.End-1))
 		}

@@ -11,11 +11,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// inImage returns the generators in a stack's image. What the local catalogue
-// says of one holds for it too, and so does what is wrong with its source if that
-// is of the same commit; one that is in the local folder alone is not ready. Of one
-// whose environment could not be made in the image nothing is known here: a worker
-// says so.
+// inImage returns the generators in a stack's image, with the settings of the local
+// catalogue, and with the problem of the local source if that is of the same commit. One
+// that is only in the local folder is not ready. Whether its environment could be made
+// in the image is not known here: a worker finds out.
 func (v Inventory) inImage(t *target.Target) ([]generator.Generator, error) {
 	here, err := v.Folder()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -18,7 +18,7 @@ import (
 // Inventory is the generators of the folder, the catalogue and images.
 type Inventory struct {
 	*target.Flags
-	Say func(format string, args ...any) // to a person: what is left out, how far an environment is
+	Say func(format string, args ...any) // prints what is left out, and progress
 }
 
 // Folder returns the generators of the folder, with the flags that were found when
@@ -49,7 +49,7 @@ func (v Inventory) image() string {
 
 // List returns the target's generators and makes no environment. A stack whose
 // workers run in an image has those of the image, the local stack without one those
-// of the local folder. A cloud stack that does not say what is in its image is taken
+// of the local folder. A stack on AWS without a list of its generators is taken
 // to have the local ones.
 func (v Inventory) List(ctx context.Context, t *target.Target) ([]generator.Generator, error) {
 	switch {
@@ -137,8 +137,8 @@ func (v Inventory) PrepareFolder(ctx context.Context, names []string) ([]generat
 	return list, nil
 }
 
-// Choose returns the generators that were named. One that is not ready is refused, and
-// left out with a word where all were asked for.
+// Choose returns the generators that were named. One that is not ready is refused, or
+// left out with a message if all were asked for.
 func (v Inventory) Choose(list []generator.Generator, names []string) ([]generator.Generator, error) {
 	byName := map[string]generator.Generator{}
 	var known []string
@@ -199,8 +199,7 @@ func Pick(names, known []string) ([]string, error) {
 	return picked, nil
 }
 
-// NotFound adds the way out to the error of a name that was not found: it may be
-// one of the catalogue.
+// NotFound adds a hint to the error of an unknown name, which may be in the catalogue.
 func (v Inventory) NotFound(err error) error {
 	unknown, ok := errors.AsType[*generator.UnknownError](err)
 	if !ok {

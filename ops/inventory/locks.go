@@ -12,6 +12,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -24,16 +25,15 @@ func InRun(run task.Run, list []generator.Generator) []generator.Generator {
 	})
 }
 
-// KeepLocks puts the locks of generators into the bucket: whoever has that and the
-// repository can make their environments again, whatever became of the checkout that
-// sent the run.
+// KeepLocks puts the locks of generators into the bucket, so that the environments can
+// be made again without the checkout that sent the run.
 func (v Inventory) KeepLocks(ctx context.Context, st *store.Store, list []generator.Generator) error {
 	kept := map[string]bool{"": true}
 	for _, g := range list {
 		hash := g.Lock
-		if hash == "" && g.Dir != "" { // a cloud stack that does not say what is in its image
+		if hash == "" && g.Dir != "" { // a stack on AWS without a list of its generators
 			var err error
-			if hash, err = generator.Locked(v.Generators, &g); err != nil {
+			if hash, err = environment.Locked(v.Generators, &g); err != nil {
 				return err
 			}
 		}
@@ -71,20 +71,20 @@ func (v Inventory) FindLock(ctx context.Context, st *store.Store, receipt store.
 		}
 		return nil, ui.WithHint(fmt.Errorf(
 			"the receipt's lock %.12s is neither in %s, nor in the history of that folder, nor in the bucket", hash,
-			ui.FromHere(filepath.Join(v.Generators, generator.LocksFolder))), "%s", way)
+			ui.FromHere(filepath.Join(v.Generators, environment.LocksFolder))), "%s", way)
 	case err != nil:
 		return nil, err
-	case generator.LockHash(text) != hash:
+	case environment.LockHash(text) != hash:
 		return nil, fmt.Errorf("the bucket's lock %.12s is not what its name says: put the right one in its place, or delete it", hash)
 	}
 	return text, nil
 }
 
-// hereLock finds a lock by its hash among those of this machine: those that are
-// kept, those made for now, and those that were kept once. It is nil if there is none.
+// hereLock finds a lock by its hash on this machine: in the generators' folder, in the
+// local folder, and in the history of git. It is nil if there is none.
 func (v Inventory) hereLock(ctx context.Context, hash string) ([]byte, error) {
-	folder := filepath.Join(v.Generators, generator.LocksFolder)
-	text, err := generator.FindLock(hash, folder, local.LocksDir(v.LocalDir))
+	folder := filepath.Join(v.Generators, environment.LocksFolder)
+	text, err := environment.FindLock(hash, folder, local.LocksDir(v.LocalDir))
 	if err != nil || text != nil {
 		return text, err
 	}
@@ -94,13 +94,13 @@ func (v Inventory) hereLock(ctx context.Context, hash string) ([]byte, error) {
 	}
 	seen := map[string]bool{}
 	for line := range bytes.Lines(git("log", "--all", "--full-history", "--raw", "--no-abbrev", "--no-renames",
-		"--format=", "--", generator.LocksFolder)) {
+		"--format=", "--", environment.LocksFolder)) {
 		fields := strings.Fields(string(line)) // modes, blobs, state, name
 		if len(fields) < 5 || seen[fields[3]] {
 			continue
 		}
 		seen[fields[3]] = true
-		if text := git("cat-file", "blob", fields[3]); generator.LockHash(text) == hash {
+		if text := git("cat-file", "blob", fields[3]); environment.LockHash(text) == hash {
 			return text, nil
 		}
 	}
@@ -110,7 +110,7 @@ func (v Inventory) hereLock(ctx context.Context, hash string) ([]byte, error) {
 // LockState is the state of the lock of a generator: kept, stale or missing; "" if it
 // requires nothing.
 func (v Inventory) LockState(g *generator.Generator) (string, error) {
-	hash, err := generator.Locked(v.Generators, g)
+	hash, err := environment.Locked(v.Generators, g)
 	switch {
 	case err != nil:
 		return "", err
@@ -118,7 +118,7 @@ func (v Inventory) LockState(g *generator.Generator) (string, error) {
 		return "kept", nil
 	case len(g.Requirements) == 0:
 		return "", nil
-	case generator.Stale(v.Generators, g):
+	case environment.Stale(v.Generators, g):
 		return "stale", nil
 	}
 	return "missing", nil

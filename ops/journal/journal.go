@@ -1,5 +1,5 @@
-// Package journal keeps lines in a file that says after the writer's death, at any point,
-// what it had done.
+// Package journal keeps lines in a file that shows what a process has done, after its death at any
+// point.
 package journal
 
 import (
@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-// ErrBusy says that another process has the journal open.
+// ErrBusy: another process has the journal open.
 var ErrBusy = errors.New("another process uses the journal")
 
 // Journal is a file of lines that only one process can have open. It is not synced: it

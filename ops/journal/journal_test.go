@@ -22,7 +22,7 @@ func reopen(t *testing.T, path string) (*Journal, string) {
 	return j, string(text)
 }
 
-// Only whole lines count, wherever the file was cut off, and the next one is a line of
+// Only complete lines count, wherever the file was cut off, and the next one is a line of
 // its own.
 func TestCutOff(t *testing.T) {
 	const text = "one\ntwo\n"

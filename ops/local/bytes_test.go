@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -22,7 +23,7 @@ import (
 const maze = "maze-task-data-generator"
 
 var preparedMaze = sync.OnceValues(func() (string, error) {
-	b := generator.Builder{Root: filepath.Join("..", "..", "generators"), Dir: filepath.Join(shared(), "real"),
+	b := environment.Builder{Root: filepath.Join("..", "..", "generators"), Dir: filepath.Join(shared(), "real"),
 		Names: []string{maze}}
 	_, err := b.Build(context.Background())
 	return filepath.Join(b.Dir, generator.IndexFile), err

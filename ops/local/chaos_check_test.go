@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -43,7 +43,7 @@ func readWorld(dir string, d task.Dataset) (*world, error) {
 		if err != nil {
 			return nil, err
 		}
-		if name == "locks/"+generator.LockHash(data)+".txt" { // the real generator's
+		if name == "locks/"+environment.LockHash(data)+".txt" { // the real generator's
 			continue
 		}
 		isData, isReceipt := strings.HasPrefix(name, d.Prefix(task.DataKind)),

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -43,12 +44,12 @@ var chaosGenerators = sync.OnceValues(func() (root string, err error) {
 		return "", err
 	}
 	ours := filepath.Join("..", "..", "generators")
-	for _, name := range []string{"puzzlekit", generator.LocksFolder, hanoi} { // nothing is resolved
+	for _, name := range []string{"puzzlekit", environment.LocksFolder, hanoi} { // nothing is resolved
 		if err := os.CopyFS(filepath.Join(root, "source", name), os.DirFS(filepath.Join(ours, name))); err != nil {
 			return "", err
 		}
 	}
-	b := generator.Builder{Root: filepath.Join(root, "source"), Dir: filepath.Join(root, "generators")}
+	b := environment.Builder{Root: filepath.Join(root, "source"), Dir: filepath.Join(root, "generators")}
 	_, err = b.Build(context.Background())
 	return root, err
 })

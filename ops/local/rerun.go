@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -22,12 +23,12 @@ os.execv(sys.executable, [sys.executable, *argv])
 `
 
 // LocksDir returns the folder of the locks of generators that have none in their own folder.
-func LocksDir(dir string) string { return filepath.Join(generatorsDir(dir), generator.LocksFolder) }
+func LocksDir(dir string) string { return filepath.Join(generatorsDir(dir), environment.LocksFolder) }
 
-// Remake makes the environment that a generator had, as generator.Builder does.
+// Remake makes the environment that a generator had, as environment.Builder does.
 func Remake(ctx context.Context, dir, generators, name string, lock []byte, python string,
 	progress func(string)) (*generator.Generator, error) {
-	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Progress: progress}
+	b := environment.Builder{Root: generators, Dir: generatorsDir(dir), Progress: progress}
 	return b.Remake(ctx, name, lock, python)
 }
 

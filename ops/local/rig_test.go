@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -47,7 +48,7 @@ var prepared = sync.OnceValues(func() (string, error) {
 			return "", err
 		}
 	}
-	b := generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "generators")}
+	b := environment.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "generators")}
 	_, err = b.Build(context.Background())
 	return filepath.Join(b.Dir, generator.IndexFile), err
 })

@@ -23,6 +23,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -87,7 +88,7 @@ type Stack struct {
 // named, or of all if names is nil.
 func Prepare(ctx context.Context, dir, generators string, names []string, progress func(string)) (*generator.Index,
 	error) {
-	b := generator.Builder{Root: generators, Dir: generatorsDir(dir), Names: names, Progress: progress}
+	b := environment.Builder{Root: generators, Dir: generatorsDir(dir), Names: names, Progress: progress}
 	return b.Build(ctx)
 }
 

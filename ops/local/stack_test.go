@@ -22,7 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/uvtest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 

@@ -39,7 +39,7 @@ func newCloud(ctx context.Context, g *target.Flags, f Filter, since time.Time) (
 	}
 	if t.LogGroupName == "" {
 		return nil, ui.WithHint(fmt.Errorf("stack %s: the stack outputs lack logGroupName", t.Name),
-			"pulumi up, then the same again")
+			"pulumi up, then the same command")
 	}
 	config, err := t.AWSConfig(ctx)
 	if err != nil {

@@ -79,7 +79,7 @@ func ParseTask(text string) (Task, error) {
 	return Task{generator: generator, index: n}, nil
 }
 
-// Filter says which lines are wanted: those of one of the tasks, of one of the
+// Filter chooses lines: those of one of the tasks, of one of the
 // generators, and of the dataset. An empty field allows all.
 type Filter struct {
 	Tasks      []Task
@@ -104,8 +104,7 @@ func (f Filter) match(l Line) bool {
 	})
 }
 
-// pattern is the same as a filter pattern of CloudWatch Logs, which then sends
-// little else. Names and ids have no character that means something in it.
+// pattern is the filter as a pattern of CloudWatch Logs, so that little else is sent. Names and ids have no character that means something in it.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 func (f Filter) pattern() string {
 	var tasks, generators, datasets []string
@@ -131,7 +130,7 @@ func (f Filter) pattern() string {
 	}
 	p := "{ " + strings.Join(all, " && ") + " }"
 	if f.empty() || len(p) > maxPattern {
-		return "" // everything comes, and match decides
+		return "" // all lines are sent, and match decides
 	}
 	return p
 }

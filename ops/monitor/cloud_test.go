@@ -38,7 +38,8 @@ type cloud struct {
 
 // Do is the store's way to the bucket.
 func (c *cloud) Do(r *http.Request) (*http.Response, error) {
-	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".json") && strings.Contains(r.URL.Path, task.ReceiptKind) {
+	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".json") &&
+		strings.Contains(r.URL.Path, task.ReceiptKind) {
 		c.cellReads.Add(1)
 	}
 	return http.DefaultClient.Do(r)

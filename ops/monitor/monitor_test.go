@@ -104,7 +104,8 @@ func TestMonitorRefresh(t *testing.T) {
 		must(t, err)
 		if p.Committed != committed || p.Complete() != (committed == 40_000) || !p.Complete() &&
 			fmt.Sprint(m.stretches(m.generators[0])) != next {
-			t.Errorf("%d are committed, want %d; the next poll lists %v, want %s", p.Committed, committed, m.stretches(m.generators[0]), next)
+			t.Errorf("%d are committed, want %d; the next poll lists %v, want %s", p.Committed, committed,
+				m.stretches(m.generators[0]), next)
 		}
 	}
 	commit := func(starts ...int) {
@@ -147,7 +148,7 @@ func TestMonitorOnlyRepairs(t *testing.T) {
 	repair := func(attempt int, indices ...int) task.Task {
 		return task.Task{Generator: "maze", Seed: 1, Format: task.Files, ChunkSize: 20, Attempt: attempt, Indices: indices}
 	}
-	run := task.Run{ID: "mend", Generators: []task.RunGenerator{{Name: "maze",
+	run := task.Run{ID: "repair", Generators: []task.RunGenerator{{Name: "maze",
 		Repairs: []task.Task{repair(3, 7, 9), repair(4, 50_000)}}}}
 	m := New(c.store, c.queue, run)
 	poll := func(committed int) {
@@ -159,7 +160,7 @@ func TestMonitorOnlyRepairs(t *testing.T) {
 		}
 	}
 	commit := func(x task.Task) {
-		r := store.Receipt{Generator: "maze", RunID: "mend", ChunkSize: 20, Start: x.Range().Start, End: x.Range().End,
+		r := store.Receipt{Generator: "maze", RunID: "repair", ChunkSize: 20, Start: x.Range().Start, End: x.Range().End,
 			Indices: x.Indices, FirstAttempt: x.Attempt, Attempt: x.Attempt, Format: task.Files}
 		for _, i := range x.Indices {
 			r.Samples = append(r.Samples, store.ReceiptSample{Index: i})

@@ -135,7 +135,7 @@ func (v *view) View() string {
 	if v.err != nil {
 		tail = append(tail, bad.Render(ui.Cut("poll failed, trying again: "+ui.Plain(v.err), 300)))
 	}
-	tail = slices.Concat(tail, gap, []string{faint.Render("q leaves; the run goes on")})
+	tail = slices.Concat(tail, gap, []string{faint.Render("q leaves; the run continues")})
 
 	lines := slices.Concat(head, v.generators(max(1, v.height-len(head)-len(tail)-1)), tail)
 	fit := lipgloss.NewStyle().MaxWidth(v.width)
@@ -145,7 +145,7 @@ func (v *view) View() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// generators are the lines of the generators, at most room of them. Where not
+// generators are the lines of the generators, at most room of them. If not
 // all have one, the incomplete come first.
 func (v *view) generators(room int) []string {
 	shown := slices.Clone(v.progress.Generators)

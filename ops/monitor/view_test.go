@@ -73,7 +73,7 @@ queue  4,000 waiting  10 in flight  1 delayed
 dlq    2, the oldest for 1m02s
 failures  timed_out 12, crashed 3
 
-q leaves; the run goes on
+q leaves; the run continues
 `
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

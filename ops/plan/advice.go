@@ -30,10 +30,10 @@ const (
 	mostWaves = 6
 )
 
-// Advise looks for the memory and the batch with which a run is cheapest, and for
+// Advise searches for the memory and the batch with which a run is cheapest, and for
 // the chunk size if that saves much more. Of equals it takes what the run has,
 // else the smaller batch. The first result keeps the chunk size; the second does not,
-// and is nil where that is not worth it.
+// and is nil if that is not worth it.
 //
 // Lambda's price is for memory and time together, and CPUs come with the memory.
 // So what differs is how much of the CPUs a task uses: its last wave of chunks
@@ -70,7 +70,7 @@ func Advise(run task.Run, costs map[string]Cost, s Setting) (same Advice, other 
 }
 
 // memories are the sizes that are tried: what the stack has, what there is at most,
-// and whole CPUs.
+// and full CPUs.
 func memories(now int) []int {
 	list := []int{now, 10240}
 	for n := maxCPUs - 1; n > 0; n-- {

@@ -1,4 +1,4 @@
-// Package plan foresees what a dataset takes: tasks, time, storage and money.
+// Package plan predicts what a dataset takes: tasks, time, storage and money.
 package plan
 
 import (
@@ -26,7 +26,7 @@ type Cost struct {
 	StartWall  float64   `json:"start_wall"`  // seconds, before the first sample
 	SampleWall float64   `json:"sample_wall"` // seconds
 	PeakRSS    int64     `json:"peak_rss"`    // bytes, of all its processes together
-	// bytes that each further sample of one process adds; 0 where it does not grow
+	// bytes that each further sample of one process adds; 0 if it does not grow
 	SampleRSS   int64 `json:"sample_rss"`
 	SampleBytes int64 `json:"sample_bytes"` // stored for each sample, before compression
 	SampleFiles int   `json:"sample_files"` // stored for each sample

@@ -10,11 +10,11 @@ import (
 // LargeRun is how many samples of a generator make a run a large one. In it the
 // start of each process is what chunks can save: 6.2 % of the CPU of 45 generators
 // with chunks of 20, 2.6 % with 50. In a smaller one a chunk that is not asked for
-// as a whole costs more than that, and so does a CPU that gets none.
+// in all costs more than that, and so does a CPU that gets none.
 const LargeRun = 1000
 
 // What a cut goes by. Lambda gives CPUs in proportion to the memory, so what comes
-// with one is a generator's share; a chunk that dies is made again whole, so it
+// with one is a generator's share; a chunk that dies is made again in full, so it
 // should not take long.
 const (
 	shareOfMemory = MegabytesPerCPU << 20 // bytes
@@ -38,7 +38,7 @@ const (
 // ChunkSize returns how many samples one process should make of so many: 50 of a
 // large run, 20 of a small one; 100 of a large one if starting takes more than a
 // quarter of a chunk, and fewer if a chunk would take too long or too much memory.
-// because says why where it is neither 50 nor 20. A zero Cost is one that was not
+// because gives the reason if it is neither 50 nor 20. A zero Cost is one that was not
 // measured.
 func ChunkSize(c Cost, samples int) (size int, because string) {
 	if samples < LargeRun {
@@ -59,7 +59,7 @@ func (c Cost) fits(n int) bool {
 // Bearable returns the chunk size if a chunk of it is neither too long nor takes too
 // much memory, else the largest smaller one that fits, and why.
 //
-// Growth that was seen over a few samples says little of many: of one generator 3 and
+// Growth that was seen over a few samples predicts little of many: of one generator 3 and
 // 6 samples foretold 4.0 GB for 100, which took 0.5 GB. So it is no reason for smaller
 // chunks beyond five times of what was measured.
 func (c Cost) Bearable(size int) (int, string) {

@@ -48,7 +48,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// A batch is whole chunks, and tasks say no more than a task may. A small run never
+// A batch is full chunks, and no task exceeds the limits. A small run never
 // has larger chunks than by default, however dear a start is.
 func TestCuts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Setting is where a run is to be made.
+// Setting is the stack that makes a run.
 type Setting struct {
 	Worker
 	Concurrency int           // invocations at once
@@ -108,11 +108,11 @@ func (e *UnknownCostError) Error() string {
 	return "what samples of " + ui.Some(e.Generators, 3) + " take was not measured yet"
 }
 
-// usual are the concurrencies of which a plan always tells how long it takes: what
+// usual are the concurrencies for which a plan always shows how long it takes: what
 // a new account may have, and what 1,000 leave for the rest of it.
 var usual = []int{10, 100, 900}
 
-// Of reckons what a run takes, from its tasks as ops submit sends them. It fails
+// Of estimates what a run takes, from its tasks as ops submit sends them. It fails
 // with an *UnknownCostError. What makes the run impossible is in the estimate's
 // problems.
 func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
@@ -141,15 +141,15 @@ func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 		offset, len, parts int
 		repair             bool
 	}
-	reckoned := map[shape]GeneratorEstimate{}
+	known := map[shape]GeneratorEstimate{}
 	for _, t := range run.Plan() {
 		g := &e.Generators[place[t.Generator]]
 		r := t.Range()
 		k := shape{t.Generator, r.Start % t.ChunkSize, t.Count(), t.PartSize, t.Indices != nil}
-		one, there := reckoned[k]
+		one, there := known[k]
 		if !there {
 			one = s.task(t, costs[t.Generator])
-			reckoned[k] = one
+			known[k] = one
 		}
 		g.add(one)
 	}
@@ -157,12 +157,12 @@ func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 		e.include(&e.Generators[i])
 	}
 	e.Requests.add(send(e.Tasks), 1)
-	e.reckon(run)
+	e.bill(run)
 	e.judge(s)
 	return e, nil
 }
 
-// task reckons one task.
+// task estimates one task.
 func (w Worker) task(t task.Task, c Cost) GeneratorEstimate {
 	e := GeneratorEstimate{Samples: t.Count(), Tasks: 1}
 	made := 0 // by one process
@@ -234,8 +234,8 @@ const (
 	metrics    = 3
 )
 
-// reckon fills in times and dollars.
-func (e *Estimate) reckon(run task.Run) {
+// bill fills in times and dollars.
+func (e *Estimate) bill(run task.Run) {
 	for _, c := range slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(usual), e.Concurrency)))) {
 		e.Takes = append(e.Takes, Duration{c, e.takes(c)})
 	}
@@ -314,7 +314,7 @@ const putsPerPrefix = 3500
 // most accounts have.
 const MostWorkers = 1000
 
-// judge says what cannot work, and what is to be known.
+// judge notes what cannot work, and what an operator should know.
 func (e *Estimate) judge(s Setting) {
 	retention := cmp.Or(s.Retention, DefaultRetention)
 	limit := e.Worker.Limit().Seconds()
@@ -341,7 +341,7 @@ func (e *Estimate) judge(s Setting) {
 		e.problem("%d workers are more than the %d that a queue can feed at once", e.Concurrency, MostWorkers)
 	}
 	if e.PutRate > putsPerPrefix {
-		e.note("with all workers it puts %.0f objects a second, %.0f for each generator; S3 takes %d for a prefix and splits prefixes by itself, in a time that AWS does not tell; until then workers that wait to try again are paid, so fewer of them or --format tar cost less", e.PutRate, e.PutRate/float64(len(e.Generators)), putsPerPrefix)
+		e.note("with all workers it puts %.0f objects a second, %.0f for each generator; S3 takes %d for a prefix and splits prefixes by itself, in a time that AWS does not specify; until then workers that wait to try again are paid, so fewer of them or --format tar cost less", e.PutRate, e.PutRate/float64(len(e.Generators)), putsPerPrefix)
 	}
 }
 

@@ -210,7 +210,7 @@ func TestTakes(t *testing.T) {
 	}
 }
 
-// Tasks of one shape are reckoned once, and come to what each of them comes to.
+// Tasks of one shape are estimated once, and come to what each of them comes to.
 func TestShapes(t *testing.T) {
 	run := runOf(3000, 150, 1, task.Files)
 	got := estimate(t, run, even, Setting{Worker: DefaultWorker(), Concurrency: 10})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -48,7 +49,7 @@ var testGenerators = sync.OnceValues(func() (*generator.Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	return (&generator.Builder{Root: filepath.Join(testDir, "source"), Dir: filepath.Join(testDir, "index")}).Build(
+	return (&environment.Builder{Root: filepath.Join(testDir, "source"), Dir: filepath.Join(testDir, "index")}).Build(
 		context.Background())
 })
 
@@ -83,8 +84,8 @@ func (c *counter) take() Requests {
 	return seen
 }
 
-// A real worker sends a real bucket just the requests that a plan reckons with, and
-// its receipts tell of the same.
+// A real worker sends a real bucket just the requests that a plan counts, and
+// its receipts imply the same.
 func TestRequests(t *testing.T) {
 	if _, err := testGenerators(); err != nil {
 		t.Fatal(err)

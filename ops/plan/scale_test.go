@@ -118,7 +118,7 @@ func TestOnePartition(t *testing.T) {
 		limit  int
 		window int     // in ticks
 		splits float64 // in seconds
-		prose  bool    // docs/SCALE.md tells of it outside the table
+		prose  bool    // docs/SCALE.md has it outside the table
 	}
 	rows := []row{
 		{scenario{500_000, 900, 100, 20, task.Files, rough, "half a million"}, putsPerPrefix, ticks, 0, false},
@@ -129,7 +129,7 @@ func TestOnePartition(t *testing.T) {
 		{scenario{50_000_000, 900, 100, 20, task.Files, rough, "fifty million"}, putsPerPrefix, ticks, 3600, false},
 		{scenario{50_000_000, 900, 100, 20, task.Files, rough, "fifty million, never split"}, putsPerPrefix, ticks, 0, true},
 	}
-	var table, told bytes.Buffer
+	var table, prose bytes.Buffer
 	w := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "SAMPLES\tWORKERS\tFORMAT\tLIMIT\tIN\tSPLIT\tTAKES\tUSD\tPUT\tREFUSED\tPUT/S\tDELIVERIES\tAGAIN\tSENT ON\tMADE AGAIN\tDEAD\tLONGEST\t")
 	for _, s := range rows {
@@ -165,7 +165,7 @@ func TestOnePartition(t *testing.T) {
 		}
 		to := io.Writer(w)
 		if s.prose {
-			to = &told
+			to = &prose
 		}
 		fmt.Fprintf(to, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", number(e.Samples),
 			s.workers, s.format,
@@ -176,7 +176,7 @@ func TestOnePartition(t *testing.T) {
 			number(o.continued), number(o.madeAgain), number(o.dead), seconds(o.longest))
 	}
 	_ = w.Flush()
-	t.Logf("\n%s%s", &table, &told)
+	t.Logf("\n%s%s", &table, &prose)
 	document(t, "partition", table.String())
 }
 

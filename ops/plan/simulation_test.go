@@ -432,20 +432,12 @@ func (m *simulation) finish() {
 	for _, list := range m.state {
 		m.seen.chunks += len(list)
 	}
-	longest := 0
+	sums := map[int]int{} // by second
 	for _, list := range m.puts {
-		longest = max(longest, len(list))
-		for _, n := range list {
+		for second, n := range list {
 			m.seen.putsPerGenerator = max(m.seen.putsPerGenerator, int(n))
+			sums[second] += int(n)
+			m.seen.putsPerSecond = max(m.seen.putsPerSecond, sums[second])
 		}
-	}
-	for second := range longest {
-		sum := 0
-		for _, list := range m.puts {
-			if second < len(list) {
-				sum += int(list[second])
-			}
-		}
-		m.seen.putsPerSecond = max(m.seen.putsPerSecond, sum)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// Spent is what receipts show of what was spent. It is an estimate: a receipt tells
+// Spent is what receipts show of what was spent. It is an estimate: a receipt has
 // what its generator's process took, not how long the invocation lasted, and
-// nothing tells of tries that failed.
+// failed tries have no receipt.
 type Spent struct {
 	Samples     int      `json:"samples"`
 	Receipts    int      `json:"receipts,omitempty"`
@@ -21,7 +21,7 @@ type Spent struct {
 	Dollars     float64  `json:"dollars"` // at AWS
 }
 
-// Trace is what a receipt tells of its cost.
+// Trace is what a receipt shows of its cost.
 type Trace struct {
 	RequestID string
 	RunID     string
@@ -34,7 +34,7 @@ type Trace struct {
 	Committed time.Time
 }
 
-// TraceOf takes from a receipt what a reckoning needs.
+// TraceOf takes from a receipt what an estimate needs.
 func TraceOf(r store.Receipt) Trace {
 	t := Trace{RequestID: r.RequestID, RunID: r.RunID, Samples: len(r.Samples), CPU: r.CPUSeconds, Wall: r.WallSeconds,
 		RSS:   r.PeakRSSBytes,
@@ -45,7 +45,7 @@ func TraceOf(r store.Receipt) Trace {
 	return t
 }
 
-// Spent reckons what the tasks took that receipts tell of: those with one request
+// Spent estimates what the tasks took that receipts are of: those with one request
 // id were made by one invocation, side by side as far as the worker's CPUs reach.
 func (w Worker) Spent(traces []Trace) Spent {
 	var s Spent
@@ -87,7 +87,7 @@ func (w Worker) invocation(list []Trace) float64 {
 	return max(slices.Max(free), cpu/w.Share()) + w.store(1, last.Bytes, last.Objects)
 }
 
-// requests are those to S3 that a receipt tells of.
+// requests are those to S3 that a receipt implies.
 func (t Trace) requests() Requests {
 	r := Requests{Put: 2 + t.Objects}
 	if t.Shard > 0 {

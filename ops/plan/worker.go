@@ -44,7 +44,7 @@ const (
 // spread is by how much the chunks of one generator differ: the standard deviation
 // of their CPU time as a part of its mean. Over 25 generators of the organisation,
 // 5 chunks of 20 samples each, it was 0.05 on average, 0.13 for the worst. A task
-// is done when the slowest of its last wave is: slowest says by how many standard
+// is done when the slowest of its last wave is: slowest has by how many standard
 // deviations that is slower than the mean, for 1 to 6 chunks.
 const spread = 0.05
 

@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
@@ -32,7 +33,7 @@ func TestMeasureAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	index, err := (&generator.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}).Build(
+	index, err := (&environment.Builder{Root: filepath.Join(dir, "source"), Dir: filepath.Join(dir, "index")}).Build(
 		t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -139,7 +139,7 @@ func TestReplayRefused(t *testing.T) {
 	if err := e.client.Replay(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	if len(refused) != 1 || !strings.HasPrefix(refused[0], "message 3: send what takes the place of message ") {
+	if len(refused) != 1 || !strings.HasPrefix(refused[0], "message 3: send the task of message ") {
 		t.Errorf("refused: %q", refused)
 	}
 	// With something else in its place, it can be sent.

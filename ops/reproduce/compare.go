@@ -89,18 +89,16 @@ func (r *rerun) stored(ctx context.Context, name string) ([]byte, error) {
 	if r.receipt.Shard != nil {
 		key = r.receipt.Shard.Key
 	}
-	body, _, err := r.store.Get(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	var from io.Reader = body
-	if r.receipt.Shard != nil {
-		if from, err = memberOf(body, r.was.ID+"/"+name); err != nil {
-			return nil, err
+	var data []byte
+	err := r.store.Stream(ctx, key, func(from io.Reader, _ store.Object) (err error) {
+		if r.receipt.Shard != nil {
+			if from, err = memberOf(from, r.was.ID+"/"+name); err != nil {
+				return err
+			}
 		}
-	}
-	data, err := io.ReadAll(io.LimitReader(from, f.Size+1))
+		data, err = io.ReadAll(io.LimitReader(from, f.Size+1))
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

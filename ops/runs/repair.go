@@ -73,7 +73,7 @@ func AddRepairs(ctx context.Context, st *store.Store, run *task.Run, plan *datas
 // replacements returns repair tasks for samples that their generator wrote damaged.
 func replacements(ctx context.Context, st *store.Store, run task.Run, g task.RunGenerator, used int,
 	indices []int) ([]task.Task, error) {
-	view := dataset.NewView(g.Name, task.Range{Start: indices[0], End: indices[len(indices)-1] + 1})
+	view := dataset.View{Generator: g.Name, Range: task.Range{Start: indices[0], End: indices[len(indices)-1] + 1}}
 	if err := view.Read(ctx, st); err != nil {
 		return nil, err
 	}

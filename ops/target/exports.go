@@ -28,9 +28,8 @@ func (t *Target) Exports() []string {
 	return lines
 }
 
-// direct keeps clients from asking a proxy for this machine: boto3, the AWS CLI and
-// curl do not know that it is of no use to them. Those that read but one of the two
-// variables get what the user has in the other.
+// direct keeps boto3, the AWS CLI and curl from using a proxy for this machine. Clients
+// that read only one of the two variables get what the user has in the other.
 var direct = []string{
 	`export NO_PROXY="${NO_PROXY:-${no_proxy:-}}" no_proxy="${no_proxy:-${NO_PROXY:-}}"`,
 	`case ",$NO_PROXY," in (",*,"|*,127.0.0.1,*) ;; (*) NO_PROXY="127.0.0.1,localhost,::1${NO_PROXY:+,$NO_PROXY}" ;; esac`,

@@ -7,7 +7,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// Flags say which stack a command works on, and where things lie on this machine.
+// Flags are the stack that a command works on, and folders of this machine.
 type Flags struct {
 	Stack      string `help:"Stack to work on: a Pulumi stack, or ${local_stack} for the one on this machine. Default: the selected Pulumi stack." env:"OPS_STACK" placeholder:"NAME"`
 	LocalDir   string `help:"Where the local stack and submits keep everything. Default: .local in the project." env:"OPS_LOCAL_DIR" type:"path" placeholder:"DIR"`
@@ -16,7 +16,7 @@ type Flags struct {
 	Generators string `help:"Folder with the generators. Default: generators in the project." env:"OPS_GENERATORS" type:"path" placeholder:"DIR" name:"generators-dir"`
 }
 
-// AfterApply fills in what lies in the project's folder unless it was named.
+// AfterApply fills in the folders below the project's that no flag names.
 func (f *Flags) AfterApply() error {
 	for _, d := range []struct {
 		dir  *string
@@ -33,7 +33,7 @@ func (f *Flags) AfterApply() error {
 	return nil
 }
 
-// projectFlag is what hints must say to reach the same project again.
+// projectFlag is the flag for hints that leads to the same project.
 func (f *Flags) projectFlag() string {
 	if f.Project == "" || os.Getenv("OPS_PROJECT") != "" {
 		return ""

@@ -25,7 +25,7 @@ const (
 func (t *Target) Mapping(ctx context.Context, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
 	if t.EventSourceMappingID == "" {
 		return nil, ui.WithHint(errors.New(
-			"the stack outputs lack eventSourceMappingId: nobody knows what hands its tasks to workers"),
+			"the stack outputs lack eventSourceMappingId: what gives its tasks to workers is unknown"),
 			"pulumi up; or for the local stack, ops local down and up")
 	}
 	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})
@@ -44,7 +44,7 @@ func (t *Target) MappingState(ctx context.Context, l *lambda.Client) (string, er
 	return aws.ToString(m.State), nil
 }
 
-// SetMapping lets workers have tasks, or not.
+// SetMapping enables or disables the event source mapping.
 func (t *Target) SetMapping(ctx context.Context, l *lambda.Client, on bool) error {
 	_, err := l.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &t.EventSourceMappingID,
 		Enabled: &on})
@@ -69,8 +69,8 @@ func (t *Target) mappingError(err error) error {
 // minute.
 const mappingPatience = 3 * time.Minute
 
-// WaitMapping waits until the event source mapping is in a state, and says the states in
-// between.
+// WaitMapping waits until the event source mapping is in a state, and prints the
+// states in between.
 func (t *Target) WaitMapping(ctx context.Context, l *lambda.Client, want string, say func(string, ...any)) error {
 	limit := time.Now().Add(mappingPatience)
 	for seen, pace := "", 100*time.Millisecond; ; pace = min(2*pace, 2*time.Second) {

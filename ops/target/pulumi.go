@@ -44,15 +44,15 @@ func pulumiTarget(ctx context.Context, f *Flags, d task.Dataset) (*Target, error
 	switch {
 	case err != nil && strings.TrimSpace(string(text)) == "{}":
 		return nil, ui.WithHint(fmt.Errorf("stack %s has no outputs: it was never deployed, or it was destroyed", name),
-			"pulumi up --stack %s, then the same again", name)
+			"pulumi up --stack %s, then the same command", name)
 	case err != nil:
-		return nil, ui.WithHint(fmt.Errorf("stack %s: %w", name, err), "pulumi up --stack %s, then the same again", name)
+		return nil, ui.WithHint(fmt.Errorf("stack %s: %w", name, err), "pulumi up --stack %s, then the same command", name)
 	}
 	return &Target{Outputs: o, Name: name, Dataset: d, project: f.projectFlag()}, nil
 }
 
 // Pulumi runs the Pulumi CLI in the project's folder and returns what it
-// printed. What it cannot do comes as one sentence and the way out.
+// printed. Its errors are one sentence with a hint.
 func Pulumi(ctx context.Context, f *Flags, args ...string) ([]byte, error) {
 	path, err := exec.LookPath("pulumi")
 	if err != nil {
@@ -98,7 +98,7 @@ var refusals = []struct {
 }{
 	{pulumiNotLoggedIn, regexp.MustCompile(`PULUMI_ACCESS_TOKEN must be set|invalid access token`),
 		"Pulumi is not logged in to where the stacks are kept",
-		"pulumi login (or set PULUMI_BACKEND_URL), as for pulumi up, then the same again"},
+		"pulumi login (or set PULUMI_BACKEND_URL), as for pulumi up, then the same command"},
 	{pulumiNoStack, regexp.MustCompile(`no stack named '(.*?)' found`),
 		"there is no Pulumi stack $1",
 		"pulumi stack ls shows those there are; pulumi stack init $1 makes it"},
@@ -109,13 +109,13 @@ var refusals = []struct {
 	{0, regexp.MustCompile(`pass the fully qualified name`), noProject, projectWay},
 	{0, regexp.MustCompile(`passphrase must be set`),
 		"the stack is locked with a passphrase, and neither PULUMI_CONFIG_PASSPHRASE nor PULUMI_CONFIG_PASSPHRASE_FILE is set",
-		"export PULUMI_CONFIG_PASSPHRASE=... (may be empty), as for pulumi up, then the same again"},
+		"export PULUMI_CONFIG_PASSPHRASE=... (may be empty), as for pulumi up, then the same command"},
 	{0, regexp.MustCompile(`unable to read PULUMI_CONFIG_PASSPHRASE_FILE: (?:open )?(.*)`),
 		"the file that PULUMI_CONFIG_PASSPHRASE_FILE names cannot be read: $1",
-		"name the right file, then the same again"},
+		"name the right file, then the same command"},
 	{0, regexp.MustCompile(`incorrect passphrase`),
 		"the passphrase in PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE is not the stack's",
-		"set the one that was used at pulumi stack init, then the same again"},
+		"set the one that was used at pulumi stack init, then the same command"},
 	{0, regexp.MustCompile(`currently locked by`),
 		"another Pulumi process works on the stack",
 		"the same when it is done; if it was killed: pulumi cancel"},

@@ -72,8 +72,8 @@ func (t *Target) askLambda(ctx context.Context, l *lambda.Client, s *plan.Settin
 	return nil
 }
 
-// Setting is what tasks are cut for. How many workers a stack in the cloud starts is
-// not asked for: as many as it has unless it is configured otherwise.
+// Setting is what tasks are cut for. A stack on AWS is not asked for its number of
+// workers: the default is assumed.
 func (t *Target) Setting() plan.Setting {
 	s := plan.DefaultSetting()
 	s.Worker = t.Worker()

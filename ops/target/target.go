@@ -1,4 +1,4 @@
-// Package target finds the stack that a command works on, by its flags, and reaches it.
+// Package target finds the stack that the flags name, and makes clients for it.
 package target
 
 import (
@@ -66,7 +66,7 @@ func (t *Target) AWSConfig(ctx context.Context) (aws.Config, error) {
 	return store.LoadConfig(ctx, t.Region, store.LimitedRetries)
 }
 
-// Store reaches its bucket.
+// Store is a client for its bucket.
 func (t *Target) Store(ctx context.Context) (*store.Store, error) {
 	c, err := t.AWSConfig(ctx)
 	if err != nil {
@@ -75,7 +75,7 @@ func (t *Target) Store(ctx context.Context) (*store.Store, error) {
 	return store.New(s3.NewFromConfig(c, store.ClientOptions), t.BucketName).In(t.Dataset), nil
 }
 
-// Queue reaches its queue and its DLQ.
+// Queue is a client for its queue and DLQ.
 func (t *Target) Queue(ctx context.Context) (*queue.Client, error) {
 	c, err := t.AWSConfig(ctx)
 	if err != nil {
@@ -88,7 +88,7 @@ func (t *Target) Queue(ctx context.Context) (*queue.Client, error) {
 	return q, nil
 }
 
-// Lambda reaches Lambda.
+// Lambda is a client for Lambda.
 func (t *Target) Lambda(ctx context.Context) (*lambda.Client, error) {
 	c, err := t.AWSConfig(ctx)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 
 // Exit statuses. Usage errors end with kong's 80.
 const (
-	ExitFailed  = 1 // it could not be done
-	ExitProblem = 2 // it was done, and found a problem
+	ExitFailed  = 1 // failed
+	ExitProblem = 2 // ran and found a problem
 	ExitUsage   = 80
 )
 
@@ -37,7 +37,7 @@ func Usage(format string, args ...any) error {
 	return &StatusError{ExitUsage, fmt.Sprintf(format, args...)}
 }
 
-// Hint is an error and the way out of it.
+// Hint is an error with a hint what to do.
 type Hint struct {
 	error
 	Way string
@@ -45,7 +45,7 @@ type Hint struct {
 
 func (h *Hint) Unwrap() error { return h.error }
 
-// WithHint adds the way out to an error.
+// WithHint adds a hint to an error.
 func WithHint(err error, format string, args ...any) error {
 	return &Hint{err, fmt.Sprintf(format, args...)}
 }
@@ -53,8 +53,8 @@ func WithHint(err error, format string, args ...any) error {
 // providerPrefix is the type that kong puts in front of the error of a provider.
 var providerPrefix = regexp.MustCompile(`^(\*[a-z]+\.[A-Z][A-Za-z]+: )+`)
 
-// Plain is an error's text for people: without kong's prefix, and of a failed request,
-// of which the AWS SDK names each of its layers, the service, the operation and the reason.
+// Plain is an error's text for people: without kong's prefix, and of a failed AWS request
+// the service, the operation and the reason alone.
 func Plain(err error) string {
 	text := providerPrefix.ReplaceAllString(err.Error(), "")
 	var request *smithy.OperationError

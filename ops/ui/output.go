@@ -1,5 +1,5 @@
-// Package ui is how commands speak: data and messages, questions, progress, errors with
-// hints and exit statuses, and numbers as people write them.
+// Package ui is the output of commands: data and messages, questions, progress, errors
+// with hints and exit statuses, and numbers as text.
 package ui
 
 import (
@@ -17,20 +17,19 @@ import (
 	"github.com/mattn/go-isatty"
 )
 
-// Output is where commands write: data to standard output, what they say to standard
-// error.
+// Output is where commands write: data to stdout, messages to stderr.
 type Output struct {
 	*Style
 	Stdout   io.Writer // data
 	Stderr   io.Writer
 	stdin    io.Reader
-	Terminal bool // standard error is a person's
+	Terminal bool // stderr is a terminal
 	mu       sync.Mutex
-	bar      bool // a progress bar stands on the current line
+	bar      bool // a progress bar is on the current line
 	shown    time.Time
 }
 
-// Style is how a command talks to who runs it.
+// Style is the flags of output and questions.
 type Style struct {
 	JSON bool `help:"Print data as JSON."`
 	Yes  bool `help:"Do what would be asked about without asking." short:"y"`
@@ -43,7 +42,7 @@ func New(s *Style) *Output {
 	}
 }
 
-// Print prints data: as JSON if that is wanted, else as table writes it.
+// Print prints data: as JSON with --json, else as table writes it.
 func (o *Output) Print(v any, table func(w io.Writer)) error {
 	o.Clear()
 	if o.JSON {
@@ -65,8 +64,7 @@ func (o *Output) Say(format string, args ...any) {
 // Changing prints what is about to be changed.
 func (o *Output) Changing(t fmt.Stringer) { o.Say("%s", t) }
 
-// Confirm asks before something that cannot be undone. Where nobody can answer
-// it refuses.
+// Confirm asks before something that cannot be undone. Without a terminal it refuses.
 func (o *Output) Confirm(question string) error {
 	if o.Yes {
 		return nil
@@ -74,7 +72,7 @@ func (o *Output) Confirm(question string) error {
 	o.Clear()
 	in, ok := o.stdin.(*os.File)
 	if !ok || !isatty.IsTerminal(in.Fd()) {
-		return WithHint(fmt.Errorf("%s: nobody is there to confirm it", question), "the same with --yes")
+		return WithHint(fmt.Errorf("%s: there is no terminal to confirm it", question), "the same command with --yes")
 	}
 	fmt.Fprintf(o.Stderr, "%s? [y/N] ", question)
 	line, err := bufio.NewReader(in).ReadString('\n')
@@ -87,8 +85,7 @@ func (o *Output) Confirm(question string) error {
 	return nil
 }
 
-// Progress shows how far something is: a bar on a terminal, a plain line every
-// few seconds elsewhere.
+// Progress shows progress: a bar on a terminal, else a line every few seconds.
 func (o *Output) Progress(what string, done, total int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -63,8 +63,7 @@ func Cut(s string, n int) string {
 	return s
 }
 
-// Printable is a line of another program without what a terminal would obey or a
-// table take for a column.
+// Printable is a line of another program without control characters and tabs.
 func Printable(line string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -99,7 +98,7 @@ func Some(names []string, few int) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }
 
-// Span writes a duration as a person would: 7.1 days, 1h02m, 3m05s, 12.4 s.
+// Span writes a duration: 7.1 days, 1h02m, 3m05s, 12.4 s.
 func Span(d time.Duration) string {
 	switch {
 	case d < time.Minute:

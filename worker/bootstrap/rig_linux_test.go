@@ -21,6 +21,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -69,7 +70,7 @@ var theRig = sync.OnceValues(func() (*rig, error) {
 			return nil, err
 		}
 	}
-	b := generator.Builder{Root: mine, Dir: r.indexDir}
+	b := environment.Builder{Root: mine, Dir: r.indexDir}
 	if r.index, err = b.Build(context.Background()); err != nil {
 		return nil, err
 	}

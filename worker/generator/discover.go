@@ -1,5 +1,5 @@
-// Package generator knows the generators: it finds them, makes the Python
-// environments they need, and runs one chunk of one in a sandbox.
+// Package generator knows the generators: it finds them, has the index that workers
+// read, and runs one chunk of one in a sandbox.
 package generator
 
 import (
@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -33,16 +34,17 @@ type Generator struct {
 	Environment  string   `json:"environment,omitempty"`  // id of its environment
 	Lock         string   `json:"lock,omitempty"`         // SHA-256 of its requirement set's lock
 	Python       string   `json:"python,omitempty"`       // absolute path of its interpreter
-	Asked        string   `json:"asked,omitempty"`        // hash of what the answer of --help depends on
+	HelpKey      string   `json:"asked,omitempty"`        // hash of what the answer of --help depends on
 	Version      string   `json:"version,omitempty"`      // of that Python
 	Platform     string   `json:"platform,omitempty"`     // as in linux-x86_64
 	Problem      string   `json:"problem,omitempty"`
 	Reason       Reason   `json:"reason,omitempty"` // of the Problem
 
-	needs     string   // the file of its requirements
-	specifier string   // of Python versions, as in ">=3.11,<3.13"; "" for all that are new enough
-	shared    []string // packages beside it that it may import; absolute
-	empty     bool     // its program has no source: it stands for one, in an image that is being built
+	RequirementsFile string `json:"-"` // below Dir: where its requirements are written
+	Pythons          string `json:"-"` // that it is for, as in ">=3.11,<3.13"; "" for all that are new enough
+
+	shared []string // packages beside it that it may import; absolute
+	empty  bool     // its program has no source: it stands for one, in an image that is being built
 }
 
 // DefaultEntry is the contract's program, below a generator's folder: every
@@ -92,12 +94,12 @@ func Discover(root string) ([]Generator, error) {
 			g.Problem = "its name " + err.Error()
 		} else if unreadable != nil {
 			g.Problem = unreadable.Error()
-		} else if g.Requirements, g.needs, err = readNeeds(g.Dir); err != nil {
+		} else if g.Requirements, g.RequirementsFile, err = requirements.Read(g.Dir); err != nil {
 			g.Problem = err.Error()
 		}
 		g.Requirements = append(g.Requirements, o.Requirements...)
 		if g.Problem == "" {
-			if g.specifier, err = readPythons(g.Dir); err != nil {
+			if g.Pythons, err = requirements.ReadPythons(g.Dir); err != nil {
 				g.Problem = err.Error()
 			}
 		}
@@ -106,8 +108,11 @@ func Discover(root string) ([]Generator, error) {
 	return list, nil
 }
 
-// dirty ends a commit that the files differ from.
-const dirty = "-dirty"
+// DefaultRoot is the generators' folder of the repository.
+const DefaultRoot = "generators"
+
+// Dirty ends a commit that the files differ from.
+const Dirty = "-dirty"
 
 // commitOf returns the git commit of a folder: its own clone's, or the last one
 // that changed it in the repository it stands in, with "-dirty" when it differs
@@ -141,7 +146,7 @@ func commitOf(dir string, shared []string) string {
 	}
 	changes, err := git(append([]string{"status", "--porcelain", "--"}, watched...)...)
 	if err != nil || changes != "" {
-		return commit + dirty
+		return commit + Dirty
 	}
 	if _, err := git("rev-parse", "--verify", "--quiet", "HEAD:./"); err != nil {
 		return ""

@@ -1,8 +1,6 @@
 package generator
 
 import (
-	"bytes"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -41,7 +39,7 @@ left-out: {skip: it needs Blender}
 		want = append(want, g)
 	}
 	for i := range got {
-		got[i].needs, got[i].empty = "", false
+		got[i].RequirementsFile, got[i].empty = "", false
 	}
 	if len(got) == len(want) && strings.Contains(got[3].Problem, "letters") {
 		got[3].Problem = ""
@@ -107,58 +105,6 @@ func TestOwnCatalogue(t *testing.T) {
 	}
 }
 
-// TestCataloguePins looks at what the catalogue says of the organisation's.
-func TestCataloguePins(t *testing.T) {
-	all, err := ReadCatalogue(filepath.Join("..", "..", "generators"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	locked := map[string]bool{}
-	files, _ := filepath.Glob(filepath.Join("..", "..", "generators", LocksFolder, "*.txt"))
-	for _, path := range files {
-		l, err := readLock(filepath.Dir(path), filepath.Base(path))
-		if err != nil || bytes.Contains(l.text, []byte("://")) {
-			t.Errorf("%s: %v, or it names a host", path, err)
-		}
-		for _, name := range l.says("for") {
-			locked[name] = true
-		}
-	}
-	fetched := 0
-	for name, e := range all {
-		if e.Skip == "" && !locked[name] {
-			t.Errorf("%s has no lock", name)
-		}
-		if e.Repository == "" || e.Skip != "" {
-			continue
-		}
-		fetched++
-		if e.Commit == "" || e.Licence == "" || !strings.HasSuffix(e.Repository, "/"+name) {
-			t.Errorf("%s: %+v", name, e)
-		}
-		if e.ChunkSize != 0 && 100%e.ChunkSize != 0 {
-			t.Errorf("%s: chunks of %d do not fill the default batch of 100", name, e.ChunkSize)
-		}
-	}
-	if fetched != 40 {
-		t.Errorf("%d generators can be fetched; docs/GENERATORS.md and the README say 40", fetched)
-	}
-}
-
-// Ours are locked with what they require now.
-func TestOwnAreLocked(t *testing.T) {
-	root := filepath.Join("..", "..", "generators")
-	list, err := Discover(root)
-	if err != nil || len(list) == 0 {
-		t.Fatal(list, err)
-	}
-	for i := range list {
-		if hash, err := Locked(root, &list[i]); hash == "" || err != nil || Stale(root, &list[i]) {
-			t.Errorf("%s: lock %q, %v", list[i].Name, hash, err)
-		}
-	}
-}
-
 func TestCommit(t *testing.T) {
 	root := t.TempDir()
 	git(t, root, "init", "-q")
@@ -196,61 +142,5 @@ func TestCommit(t *testing.T) {
 	}
 	if got := commitOf(clone, shared); got != own {
 		t.Errorf("a clone with a changed package beside it: got %q", got)
-	}
-}
-
-func TestRequirements(t *testing.T) {
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, "requirements.txt"),
-		"\ufeff# header\r\nNumPy == 1.26.4   # pinned\r\n-r more/other.txt\n--extra-index-url https://example.invalid/simple\nx>=1; python_version < \"3.12\"\n./wheels/y.whl[all]\n-e pkg\n-c limits.txt\nlong==1 \\\n  --hash=sha256:00\nz @ https://example.invalid/z.whl#egg=z\n")
-	write(t, filepath.Join(dir, "more", "other.txt"), "pillow\n--requirement=third.txt")
-	write(t, filepath.Join(dir, "more", "third.txt"), "-f ../wheels\n")
-	got, err := readRequirements(dir, requirementsFile, 0)
-	want := []string{"NumPy == 1.26.4", "pillow", "-f " + dir + "/wheels",
-		"--extra-index-url https://example.invalid/simple", `x>=1; python_version < "3.12"`,
-		dir + "/wheels/y.whl[all]", "-e " + dir + "/pkg", "-c " + dir + "/limits.txt", "long==1    --hash=sha256:00",
-		"z @ https://example.invalid/z.whl#egg=z"}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("got  %q, %v\nwant %q", got, err, want)
-	}
-}
-
-func TestRequirementsRefused(t *testing.T) {
-	for _, line := range []string{"-r ../other.txt", "-r/etc/passwd", "--requirement=../x", "-c ../c.txt", "-e ..",
-		"-e /srv/pkg", "../pkg", "..", "/opt/x.whl", "-f ..",
-		"file:///etc", "x @ file:///etc/x.whl", "x@file:../x.whl", "git+file:///srv/x", "./link/pkg", "-r link/other.txt",
-		"-r requirements.txt"} {
-		t.Run(line, func(t *testing.T) {
-			dir, outside := t.TempDir(), t.TempDir()
-			write(t, filepath.Join(outside, "pkg", "setup.py"), "")
-			write(t, filepath.Join(outside, "other.txt"), "")
-			if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
-				t.Fatal(err)
-			}
-			write(t, filepath.Join(dir, requirementsFile), line+"\n")
-			if got, err := readRequirements(dir, requirementsFile, 0); err == nil {
-				t.Errorf("accepted as %q", got)
-			}
-		})
-	}
-}
-
-func TestNormalise(t *testing.T) {
-	same := [][]string{
-		{"Pillow==10.4.0", "opencv_python==4.10.0.84", "x >= 1 ; python_version < '3.12'"},
-		{"x>=1; python_version  < '3.12'", "opencv-python == 4.10.0.84", "pillow ==10.4.0", "pillow==10.4.0"},
-	}
-	if a, b := normalise(same[0], state), normalise(same[1], state); !reflect.DeepEqual(a, b) {
-		t.Errorf("%q\n%q", a, b)
-	}
-	if a, b := normalise([]string{"a==1"}, state), normalise([]string{"a==2"}, state); reflect.DeepEqual(a, b) {
-		t.Errorf("both %q", a)
-	}
-	wheel := filepath.Join(t.TempDir(), "x.whl")
-	write(t, wheel, "1")
-	a := normalise([]string{wheel}, state)
-	write(t, wheel, "12")
-	if b := normalise([]string{wheel}, state); reflect.DeepEqual(a, b) {
-		t.Errorf("a changed wheel is the same: %q", a)
 	}
 }

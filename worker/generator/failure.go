@@ -34,7 +34,7 @@ func (f *Failure) Error() string { return string(f.Cause) + ": " + f.Detail }
 // explain finds cause and reason of an exit status in the last line of stderr: a
 // warning further up that mentions an ImportError, say, did not end the generator.
 func (f *Failure) explain(end status) {
-	last := lastLine(f.Stderr)
+	last := LastLine(f.Stderr)
 	because := func(cause task.Cause, what string) {
 		if f.Cause, f.Detail = cause, what+": "+last; last == "" {
 			f.Detail = what + "; its stderr is empty"
@@ -79,7 +79,8 @@ func (f *Failure) explain(end status) {
 	}
 }
 
-func lastLine(text string) string {
+// LastLine is the last line of a text that is not empty, cut after 300 bytes.
+func LastLine(text string) string {
 	lines := strings.Split(strings.TrimRight(text, " \t\r\n"), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
 	if len(last) > 300 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -112,29 +113,33 @@ func (g *Generator) runHelp(ctx context.Context) error {
 func (g *Generator) helpKey() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q\n", g.Environment, g.Commit)
-	if g.Commit == "" || strings.HasSuffix(g.Commit, dirty) {
+	if g.Commit == "" || strings.HasSuffix(g.Commit, Dirty) {
 		for _, dir := range append([]string{g.Dir}, g.shared...) {
-			fmt.Fprintln(h, state(dir))
+			fmt.Fprintln(h, requirements.State(dir))
 		}
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:6])
 }
 
-// findFlags sets the flags: from the last index if nothing has changed since, else by
-// running --help.
-func (g *Generator) findFlags(ctx context.Context, last *Index) error {
+// FindFlags sets the flags of a generator that is ready: from the last index if nothing
+// has changed since, else by running --help, if wanted.
+func (g *Generator) FindFlags(ctx context.Context, last *Index, wanted bool) error {
 	if g.Problem != "" || g.empty {
 		return nil
 	}
-	g.Asked = g.helpKey()
+	key := g.helpKey()
 	if last != nil {
 		i := slices.IndexFunc(last.Generators, func(old Generator) bool {
-			return old.Name == g.Name && old.Asked == g.Asked && old.Problem == ""
+			return old.Name == g.Name && old.HelpKey == key && old.Problem == ""
 		})
 		if i >= 0 {
-			g.Flags = last.Generators[i].Flags
+			g.Flags, g.HelpKey = last.Generators[i].Flags, key
 			return nil
 		}
 	}
+	if !wanted {
+		return nil
+	}
+	g.HelpKey = key
 	return g.runHelp(ctx)
 }

@@ -21,7 +21,7 @@ type Guard struct {
 
 	mu       sync.Mutex
 	runs     map[*guarded]struct{}
-	looking  bool
+	watching bool
 	diskNext time.Time // after one was stopped for the disk: its files are being removed
 }
 
@@ -39,18 +39,18 @@ type guarded struct {
 	began   time.Time
 	stop    func(error)
 	seen    Watched
-	memory  int64 // bytes, at the last look
+	memory  int64 // bytes, at the last check
 	bytes   int64 // in its folder, at the last walk
 	files   int
 	walk    time.Time // not before
 	stopped bool
 }
 
-// How often the guard looks. A look at one generator costs about 0.1 ms of CPU,
+// How often the guard checks. A check of one generator costs about 0.1 ms of CPU,
 // so two a second are 0.02 %. The nearer a limit, the more often: nothing fills
 // memory or disk much faster than growth. A walk through what a generator has
 // written costs 1 ms per thousand files, and is never more than a twentieth of
-// the time; looks together are never more than a fifth, when a limit is near.
+// the time; checks together are never more than a fifth, when a limit is near.
 const (
 	seldom    = 500 * time.Millisecond
 	often     = 50 * time.Millisecond
@@ -68,7 +68,7 @@ func (g *Guard) Part(bytes int64) float64 {
 	return float64(bytes) / float64(max(g.Memory-residentMemory(ownProcess), 1))
 }
 
-// room says why there is none on a disk for another generator, or nil. It takes
+// room returns why a disk has no room for another generator, or nil. It requires
 // twice of what has to stay free.
 func (g *Guard) room(scratch string) *Failure {
 	if g == nil || g.FreeDisk == 0 {
@@ -89,7 +89,7 @@ func (g *Guard) disk(scratch string) (free, floor int64, err error) {
 	return free, min(g.FreeDisk, size/8), err
 }
 
-// enter begins to watch a run. stop is told a *Failure when it has to end.
+// enter begins to watch a run. stop is called with a *Failure when it has to end.
 func (g *Guard) enter(r Request, pid, given int, stop func(error)) *guarded {
 	if g == nil {
 		return nil
@@ -102,14 +102,14 @@ func (g *Guard) enter(r Request, pid, given int, stop func(error)) *guarded {
 		g.runs = map[*guarded]struct{}{}
 	}
 	g.runs[run] = struct{}{}
-	if !g.looking {
-		g.looking = true
+	if !g.watching {
+		g.watching = true
 		go g.loop()
 	}
 	return run
 }
 
-// leave ends the watch. It looks at the disk once more: what filled it is still
+// leave ends the watch. It checks the disk once more: what filled it is still
 // there.
 func (g *Guard) leave(run *guarded) Watched {
 	if g == nil {
@@ -118,38 +118,38 @@ func (g *Guard) leave(run *guarded) Watched {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.runs, run)
-	run.lookAtDisk(g)
+	run.checkDisk(g)
 	return run.seen
 }
 
 func (g *Guard) loop() {
-	for wait := often; wait > 0; wait = g.look() {
+	for wait := often; wait > 0; wait = g.check() {
 		time.Sleep(wait)
 	}
 }
 
-// look looks at every run, stops those that have to end, and returns after how
-// long to look again: 0 if there is none.
-func (g *Guard) look() time.Duration {
+// check checks every run, stops those that have to end, and returns after how long
+// to check again: 0 if there is none.
+func (g *Guard) check() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.runs) == 0 {
-		g.looking = false
+		g.watching = false
 		return 0
 	}
 	began := time.Now()
-	next := min(seldom, g.lookAtMemory(), g.lookAtDisk(began))
+	next := min(seldom, g.checkMemory(), g.checkDisk(began))
 	for run := range g.runs {
 		if !run.stopped {
-			run.lookAtLimits(began)
+			run.checkLimits(began)
 		}
 	}
 	return max(next, often, 4*time.Since(began))
 }
 
-// lookAtMemory measures every run and stops the largest until what is left fits.
+// checkMemory measures every run and stops the largest until what is left fits.
 // It returns how soon the limit could be reached.
-func (g *Guard) lookAtMemory() time.Duration {
+func (g *Guard) checkMemory() time.Duration {
 	own := residentMemory(ownProcess)
 	used := own
 	families := map[*guarded][]int{}
@@ -191,14 +191,14 @@ func (g *Guard) lookAtMemory() time.Duration {
 	return timeUntil(g.Memory-used, len(families))
 }
 
-// lookAtDisk stops the run that has written most when a disk is nearly full. It
+// checkDisk stops the run that has written most when a disk is nearly full. It
 // returns how soon that could be.
-func (g *Guard) lookAtDisk(now time.Time) time.Duration {
+func (g *Guard) checkDisk(now time.Time) time.Duration {
 	next := seldom
 	var largest *guarded
 	var least int64
 	for run := range g.runs {
-		left, ok := run.lookAtDisk(g)
+		left, ok := run.checkDisk(g)
 		if !ok || g.FreeDisk == 0 {
 			continue
 		}
@@ -218,9 +218,9 @@ func (g *Guard) lookAtDisk(now time.Time) time.Duration {
 	return next
 }
 
-// lookAtDisk notes what is free on the disk of a run and returns how much that
+// checkDisk notes what is free on the disk of a run and returns how much that
 // is above what has to stay free.
-func (run *guarded) lookAtDisk(g *Guard) (left int64, ok bool) {
+func (run *guarded) checkDisk(g *Guard) (left int64, ok bool) {
 	free, floor, err := g.disk(run.request.Scratch)
 	if err != nil {
 		return 0, false
@@ -231,8 +231,8 @@ func (run *guarded) lookAtDisk(g *Guard) (left int64, ok bool) {
 	return free - floor, true
 }
 
-// lookAtLimits holds a run to the limits of its request.
-func (run *guarded) lookAtLimits(now time.Time) {
+// checkLimits holds a run to the limits of its request.
+func (run *guarded) checkLimits(now time.Time) {
 	r := run.request
 	if r.Patience != nil {
 		if limit := r.Patience(); limit > 0 && now.Sub(run.began) > limit {

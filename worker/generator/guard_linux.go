@@ -18,7 +18,7 @@ func proc(pid int, file string) string {
 	return "/proc/" + strconv.Itoa(pid) + "/" + file
 }
 
-// listsChildren tells whether the kernel lists the children of a thread.
+// listsChildren reports whether the kernel lists the children of a thread.
 var listsChildren = sync.OnceValue(func() bool {
 	_, err := os.Stat("/proc/thread-self/children")
 	return err == nil

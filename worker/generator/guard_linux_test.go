@@ -35,6 +35,7 @@ func stoppedFor(t *testing.T, r Request, cause task.Cause, words string) Result 
 // The generator that grows is stopped before the limit is passed by much, the
 // small one beside it is not.
 func TestGuardStopsTheLargest(t *testing.T) {
+	t.Parallel()
 	const limit = 400 << 20
 	guard := &Guard{Memory: limit}
 	small := request(t, generatorOf(t, `buffer = b"x" * (50 << 20); time.sleep(2)`))
@@ -62,6 +63,7 @@ while True:
 
 // Memory that a generator's processes share is counted once before it is stopped.
 func TestGuardCountsSharedMemoryOnce(t *testing.T) {
+	t.Parallel()
 	r := request(t, generatorOf(t, `
 buffer = b"x" * (150 << 20)
 for i in range(3):
@@ -100,6 +102,7 @@ for i in range(1 << 30):
 // The generator that fills the disk is stopped while there is room for the one
 // beside it.
 func TestGuardKeepsDiskFree(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
 	tmpfs(t, disk, "64m")
 	guard := &Guard{FreeDisk: 64 << 20} // an eighth of it counts
@@ -184,6 +187,7 @@ with open(os.path.join(args.output, "large"), "wb") as f:
 
 // The generator's own files are not held against it.
 func TestGuardCountsWhatIsWritten(t *testing.T) {
+	t.Parallel()
 	r := request(t, generatorOf(t, `
 for i in range(10):
     open(os.path.join(args.output, str(i)), "w").close()
@@ -201,6 +205,7 @@ time.sleep(2.5)
 // A generator may run as long as its patience lasts, which may change while it
 // runs.
 func TestGuardPatience(t *testing.T) {
+	t.Parallel()
 	r := request(t, generatorOf(t, `time.sleep(600)`))
 	began := time.Now()
 	r.Guard = &Guard{}
@@ -218,6 +223,7 @@ func TestGuardPatience(t *testing.T) {
 
 // A generator's processes are found with what the kernel lists and without.
 func TestFamily(t *testing.T) {
+	t.Parallel()
 	g := generatorOf(t, daemonBody+`
 save("pids.json", [os.getppid(), os.getpid(), json.load(open(os.path.join(args.output, "daemon.json")))])
 os.rename(os.path.join(args.output, "pids.json"), os.path.join(args.output, "all.json"))
@@ -245,7 +251,7 @@ time.sleep(600)
 	}
 }
 
-// BenchmarkGuard measures one look at a generator that runs, which happens twice a
+// BenchmarkGuard measures one check of a generator that runs, which happens twice a
 // second.
 func BenchmarkGuard(b *testing.B) {
 	pid := os.Getpid()

@@ -33,8 +33,8 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("there is no generator %q; did you mean %s?", e.Name, e.Nearest)
 }
 
-// LoadIndex reads the index in a folder. It is strict: an index that another
-// version wrote is refused rather than half understood.
+// LoadIndex reads the index in a folder, strictly: one that another version wrote is
+// refused.
 func LoadIndex(dir string) (*Index, error) {
 	text, err := os.ReadFile(filepath.Join(dir, IndexFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,15 +70,15 @@ func ParseIndex(text []byte) (*Index, error) {
 			return nil, fmt.Errorf("%s is in it twice", g.Name)
 		case g.Problem == "" && (!filepath.IsAbs(g.Dir) || !filepath.IsAbs(g.Python) || g.Flags.Output == "" ||
 			!filepath.IsLocal(filepath.FromSlash(g.Entry))):
-			return nil, fmt.Errorf("the entry of %s is not whole", g.Name)
+			return nil, fmt.Errorf("the entry of %s is incomplete", g.Name)
 		}
 		seen[g.Name] = true
 	}
 	return x, nil
 }
 
-// write replaces the index in one step: a worker may be reading it.
-func (x *Index) write(dir string) error {
+// Write replaces the index in a folder in one step: a worker may be reading it.
+func (x *Index) Write(dir string) error {
 	text, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
 		return err

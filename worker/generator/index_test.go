@@ -12,13 +12,13 @@ func TestIndexRoundTrip(t *testing.T) {
 	dir := t.TempDir()
 	want := &Index{Generators: []Generator{
 		{Name: "a", Dir: "/g/a", Entry: DefaultEntry, Commit: "c", Flags: Flags{Output: "--output", Seed: true,
-			StartIndex: true, NoVideo: "--no-videos", From: FromHelp}, Asked: "h", Repository: "o/a", Required: []string{"r"},
+			StartIndex: true, NoVideo: "--no-videos", From: FromHelp}, HelpKey: "h", Repository: "o/a", Required: []string{"r"},
 			Videoless: true, FilesVary: true, ExtraArgs: []string{"-x"}, ChunkSize: 5, Licence: "MIT",
 			Requirements: []string{"numpy"}, Environment: "e", Python: "/e/bin/python"},
 		{Name: "b", Problem: "broken"},
 	}}
 	for range 2 { // the second replaces the first
-		if err := want.write(dir); err != nil {
+		if err := want.Write(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -32,13 +32,13 @@ func TestIndexRoundTrip(t *testing.T) {
 }
 
 func TestLoadIndexRefuses(t *testing.T) {
-	whole := `{"name":"a","dir":"/a","entry":"g.py","flags":{"output":"--output","seed":true},"python":"/p"}`
+	complete := `{"name":"a","dir":"/a","entry":"g.py","flags":{"output":"--output","seed":true},"python":"/p"}`
 	for _, test := range []struct{ name, text, want string }{
 		{"cut off", `{"generators":[`, "EOF"},
 		{"unknown field", `{"generators":[],"extra":1}`, "extra"},
 		{"trailing", `{"generators":[]}{}`, "follows"},
-		{"twice", `{"generators":[` + whole + `,` + whole + `]}`, "twice"},
-		{"relative python", strings.Replace(`{"generators":[`+whole+`]}`, `"/p"`, `"p"`, 1), "not whole"},
+		{"twice", `{"generators":[` + complete + `,` + complete + `]}`, "twice"},
+		{"relative python", strings.Replace(`{"generators":[`+complete+`]}`, `"/p"`, `"p"`, 1), "incomplete"},
 		{"name", `{"generators":[{"name":"../x"}]}`, "no name"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

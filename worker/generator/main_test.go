@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -42,15 +43,21 @@ func workOnce(text string) int {
 	return 0
 }
 
-// python is the interpreter on the PATH itself, not a shim that starts it.
+// python is the interpreter on the PATH itself, not a shim that starts it, which takes
+// longer than most tests.
 func python(t *testing.T) string {
 	t.Helper()
-	p, err := findPython(t.Context(), "", "")
+	path, err := interpreter()
 	if err != nil {
 		t.Skip(err)
 	}
-	return p.Path
+	return path
 }
+
+var interpreter = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
+	return strings.TrimSpace(string(out)), err
+})
 
 // preamble is what the test generators have in common.
 const preamble = `import argparse, json, os, signal, sys, time

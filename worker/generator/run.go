@@ -32,7 +32,7 @@ type Request struct {
 	Guard    *Guard `json:"-"` // watches it, and holds it to what follows; nil for nobody
 	MaxBytes int64  // that it may have in Scratch, and in one file; 0 is no limit
 	MaxFiles int    // that it may have in Scratch, folders counted; 0 is no limit
-	// how long it may run, asked at every look; nil or 0 is until the context ends
+	// how long it may run, called at every check; nil or 0 is until the context ends
 	Patience func() time.Duration `json:"-"`
 }
 
@@ -128,7 +128,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	stdout, stderr := &tail{limit: tailSize}, &tail{limit: tailSize}
+	stdout, stderr := &Tail{Limit: tailSize}, &Tail{Limit: tailSize}
 	sandbox := func(apart bool) (*exec.Cmd, error) {
 		order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...),
 			Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes, Apart: apart})
@@ -186,7 +186,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	}
 	const folders = 4 // scratch, home, tmp, output
 	run := r.Guard.enter(r, cmd.Process.Pid, folders+links, stop)
-	_ = cmd.Wait() // what it says is in the status, or missing there
+	_ = cmd.Wait() // its outcome is in the status, or missing there
 	result.Watched = r.Guard.leave(run)
 	result.stdout = stdout.String()
 	result.Wall = time.Since(began)
@@ -199,7 +199,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		end = status{Exit: -1, Signal: syscall.SIGKILL.String()}
 	}
 	result.Apart = end.Apart
-	if end.finished() { // even if the time was up a moment later: it is whole
+	if end.finished() { // even if the time was up a moment later: the output is complete
 		return result, nil
 	}
 	if f, ok := errors.AsType[*Failure](context.Cause(ctx)); ok {
@@ -212,7 +212,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	return result, classify(ctx, end, stdout.String(), stderr.String(), r.Scratch)
 }
 
-// user is who a generator is told it runs as. Python's getpass.getuser raises an error
+// user is the user name of a generator. Python's getpass.getuser raises an error
 // without one where no passwd file names the user, as in Lambda.
 const user = "generator"
 
@@ -279,26 +279,26 @@ func mirror(from, to string) (count int, err error) {
 	return count, err
 }
 
-// tail keeps the end of what is written to it, and takes any amount.
-type tail struct {
-	limit int
+// Tail keeps the end of what is written to it, at most Limit bytes.
+type Tail struct {
+	Limit int
 	data  []byte
 	cut   bool
 }
 
-func (t *tail) Write(p []byte) (int, error) {
+func (t *Tail) Write(p []byte) (int, error) {
 	n := len(p)
-	if len(p) > t.limit {
-		p, t.cut = p[len(p)-t.limit:], true
+	if len(p) > t.Limit {
+		p, t.cut = p[len(p)-t.Limit:], true
 	}
-	if over := len(t.data) + len(p) - t.limit; over > 0 {
+	if over := len(t.data) + len(p) - t.Limit; over > 0 {
 		t.data, t.cut = append(t.data[:0], t.data[over:]...), true
 	}
 	t.data = append(t.data, p...)
 	return n, nil
 }
 
-func (t *tail) String() string {
+func (t *Tail) String() string {
 	text := toValid(string(t.data))
 	if t.cut {
 		return "..." + text

@@ -19,6 +19,7 @@ import (
 )
 
 func TestRun(t *testing.T) {
+	t.Parallel()
 	g := generatorOf(t, `
 sys.stdout.write("😀\n")
 save("argv.json", sys.argv)
@@ -94,6 +95,7 @@ func TestEnvironmentIsExact(t *testing.T) {
 // Two chunks of one generator at once: facts.md tells of generators that write
 // to a fixed name in TMPDIR.
 func TestChunksShareNothing(t *testing.T) {
+	t.Parallel()
 	g := generatorOf(t, `
 import tempfile
 path = os.path.join(tempfile.gettempdir(), "video")
@@ -121,6 +123,7 @@ save("seen.json", sorted(set(open(path).read().split())))
 }
 
 func TestMuchOutput(t *testing.T) {
+	t.Parallel()
 	g := generatorOf(t, `
 line = b"x" * 1023 + b"\n"
 for i in range(50 * 1024):
@@ -187,6 +190,7 @@ func TestInterpreterMissing(t *testing.T) {
 }
 
 func TestDeadline(t *testing.T) {
+	t.Parallel()
 	g := generatorOf(t, `
 for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(s, signal.SIG_IGN)
@@ -215,6 +219,7 @@ time.sleep(600)
 }
 
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := request(t, generatorOf(t, `open(os.path.join(args.output, "started"), "w"); time.sleep(600)`))
 	go func() {

@@ -13,11 +13,10 @@ import (
 	"syscall"
 )
 
-// launchVariable tells a process that it is to be the sandbox of a generator,
-// and of which.
+// launchVariable turns a process into the sandbox of a generator.
 const launchVariable = "VM_DATASET_SANDBOX"
 
-// launch is what a sandbox is told.
+// launch is what a sandbox is to run.
 type launch struct {
 	Argv     []string `json:"argv"`
 	Dir      string   `json:"dir"`
@@ -28,11 +27,11 @@ type launch struct {
 	Apart    bool     `json:"apart"`    // the namespaces are the sandbox's own: take network and shared memory away
 }
 
-// status is what a sandbox says at its end.
+// status is what a sandbox reports at its end.
 type status struct {
 	Exit    int    `json:"exit"`
 	Signal  string `json:"signal,omitempty"`
-	Stopped bool   `json:"stopped,omitempty"` // the sandbox was told to end it
+	Stopped bool   `json:"stopped,omitempty"` // the sandbox was signalled to end it
 	Problem string `json:"problem,omitempty"` // the generator could not be started
 	Apart   Apart  `json:"apart"`
 }
@@ -96,7 +95,7 @@ func (l launch) run() status {
 		return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
 	}
 	if l.MaxFile > 0 {
-		// The guard looks now and then; a single file the kernel stops at once.
+		// The guard checks now and then; a single file the kernel stops at once.
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: uint64(l.MaxFile),
 			Max: uint64(l.MaxFile)}); err != nil {
 			return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}

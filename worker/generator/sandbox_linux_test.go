@@ -103,6 +103,7 @@ func withTmp(scratch string) map[int]bool {
 }
 
 func TestSandboxKilled(t *testing.T) {
+	t.Parallel()
 	r := request(t, generatorOf(t, daemonBody+`
 save("main.json", os.getpid())
 os.kill(os.getppid(), signal.SIGKILL)
@@ -135,6 +136,7 @@ func worker(t *testing.T, ctx context.Context, binary string, r Request, attribu
 }
 
 func TestWorkerKilled(t *testing.T) {
+	t.Parallel()
 	g := generatorOf(t, daemonBody+`
 pids = [os.getpid(), os.getppid(), json.load(open(os.path.join(args.output, "daemon.json")))]
 with open(os.path.join(os.path.dirname(args.output), "pipe"), "w") as f:
@@ -251,6 +253,7 @@ func copyFile(from, to string) error {
 }
 
 func TestWritesOutsideAreRefused(t *testing.T) {
+	t.Parallel()
 	landlocked(t, 1)
 	g := generatorOf(t, `
 outcome = {}
@@ -339,6 +342,7 @@ save("fds.json", {n: os.readlink("/proc/self/fd/" + n) for n in os.listdir("/pro
 }
 
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	r := request(t, generatorOf(t, `
 try:
     with open(os.path.join(args.output, "big"), "wb") as f:

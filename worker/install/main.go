@@ -22,6 +22,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -44,7 +45,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var err error
 	switch from, to := args[1], args[2]; args[0] {
 	case "requirements":
-		err = generator.CopyRequirements(from, to)
+		err = environment.CopyRequirements(from, to)
 	case "environments":
 		_, err = install(ctx, from, to, stdout)
 	case "generators":
@@ -72,9 +73,9 @@ func install(ctx context.Context, from, to string, stdout io.Writer) (*generator
 		}
 	}
 	made := 0
-	b := generator.Builder{Root: from, Dir: to, Commits: commits, Online: true,
-		Progress: func(line string) { fmt.Fprintln(stdout, line) }, Events: func(e generator.Event) {
-			if e.Stage == generator.Ready && len(e.Generators) > 0 {
+	b := environment.Builder{Root: from, Dir: to, Commits: commits, Online: true,
+		Progress: func(line string) { fmt.Fprintln(stdout, line) }, Events: func(e environment.Event) {
+			if e.Stage == environment.Ready && len(e.Generators) > 0 {
 				made++
 			}
 		}}
@@ -86,7 +87,7 @@ func install(ctx context.Context, from, to string, stdout io.Writer) (*generator
 	return index, nil
 }
 
-// judge tells which generators are not ready. It is for the last step, which has
+// judge reports which generators are not ready. It is for the last step, which has
 // tried all of them once more.
 func judge(index *generator.Index, stdout, stderr io.Writer) error {
 	ready := 0

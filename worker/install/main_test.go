@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/indextest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/uvtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
 )
 
 func TestMain(m *testing.M) {
@@ -89,7 +91,7 @@ func TestNoNetwork(t *testing.T) {
 // What an index serves months later changes no sample: an image that is built then,
 // with empty caches, has what the lock says, and makes the bytes of the local stack.
 func TestNewerIndex(t *testing.T) {
-	uv, err := indextest.UV(generator.UVRelease)
+	uv, _, err := uvtest.Bin()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,12 +138,12 @@ func TestNewerIndex(t *testing.T) {
 		return string(text)
 	}
 	publish("1.0")
-	locks := generator.Locks{Root: from, Dir: t.TempDir(), Progress: func(string) {}}
-	if results, err := locks.Make(t.Context()); err != nil || len(results) != 1 || results[0].State != generator.LockMade {
+	locks := environment.Locks{Root: from, Dir: t.TempDir(), Progress: func(string) {}}
+	if results, err := locks.Make(t.Context()); err != nil || len(results) != 1 || results[0].State != environment.LockMade {
 		t.Fatalf("%+v, %v", results, err)
 	}
 	publish("2.0")
-	here := made((&generator.Builder{Root: from, Dir: t.TempDir()}).Build(t.Context()))
+	here := made((&environment.Builder{Root: from, Dir: t.TempDir()}).Build(t.Context()))
 	for _, step := range [][]string{{"requirements", from, copied}, {"environments", copied, to},
 		{"generators", from, to}} {
 		var stdout, stderr strings.Builder
@@ -152,10 +154,10 @@ func TestNewerIndex(t *testing.T) {
 	if image := made(generator.LoadIndex(to)); here != "1.0" || image != here {
 		t.Errorf("the local stack has %s and the image %s, want 1.0", here, image)
 	}
-	if err := os.RemoveAll(filepath.Join(from, generator.LocksFolder)); err != nil {
+	if err := os.RemoveAll(filepath.Join(from, environment.LocksFolder)); err != nil {
 		t.Fatal(err)
 	}
-	if here := made((&generator.Builder{Root: from, Dir: t.TempDir()}).Build(t.Context())); here != "2.0" {
+	if here := made((&environment.Builder{Root: from, Dir: t.TempDir()}).Build(t.Context())); here != "2.0" {
 		t.Errorf("without the lock it is %s: the index serves nothing newer", here)
 	}
 }

@@ -12,16 +12,16 @@ import (
 	"path"
 )
 
-// formatError says that a file is not whole.
+// formatError is what is wrong with a file.
 type formatError struct{ reason string }
 
 func (e *formatError) Error() string { return e.reason }
 
 func broken(format string, args ...any) error { return &formatError{fmt.Sprintf(format, args...)} }
 
-// Whole checks a file of the sample id as Collect does, and returns what is wrong
+// Check checks a file of the sample id as Collect does, and returns what is wrong
 // with it, or "".
-func Whole(id, name string, f io.ReadSeeker, size int64) (wrong string, err error) {
+func Check(id, name string, f io.ReadSeeker, size int64) (wrong string, err error) {
 	if _, err = checkFile(name, f, size, nil); err == nil && name == "metadata.json" {
 		s := &Source{Reader: f}
 		if err = checkMetadata(s, id); s.Failed != nil {
@@ -34,8 +34,8 @@ func Whole(id, name string, f io.ReadSeeker, size int64) (wrong string, err erro
 	return "", err
 }
 
-// checkFile checks that a file is whole, by its extension, and returns what a video or
-// a picture says of itself. The checks read the structure and the checksums of a file
+// checkFile checks that a file is complete, by its extension, and returns the media facts
+// of a video or a picture. The checks read the structure and the checksums of a file
 // and decode no pixel: decoding would cost more CPU than the worker is allowed beside
 // the generator. The buffer may be nil.
 func checkFile(name string, f io.ReadSeeker, size int64, buffer []byte) (Media, error) {
@@ -66,7 +66,7 @@ func checkFormat(name string, f io.ReadSeeker, size int64, buffer []byte) (Media
 	case ".txt":
 		return Media{}, checkText(f)
 	case ".jpg", ".jpeg":
-		config, _ := jpeg.DecodeConfig(f) // only what it says: JPEG has no checksums
+		config, _ := jpeg.DecodeConfig(f) // of its header alone: JPEG has no checksums
 		return Media{Width: config.Width, Height: config.Height}, nil
 	case ".gif":
 		config, _ := gif.DecodeConfig(f)

@@ -35,11 +35,11 @@ const (
 	ebmlMaxWidth      = 8       // bytes of a number
 )
 
-// ebmlRead says how many bytes of an element are read at most.
+// ebmlRead is how many bytes of an element are read at most.
 var ebmlRead = map[uint64]int64{ebmlTimestamp: 8, ebmlDuration: 8, ebmlNumber: 8, ebmlKind: 8, ebmlFrameDuration: 8,
 	ebmlCodec: 64, ebmlPrivate: 64 << 10, ebmlWidth: 8, ebmlHeight: 8, ebmlBlock: 16, ebmlSimpleBlock: 16}
 
-// matroskaFile is what the elements of a file have told so far.
+// matroskaFile is what is known of a file from its elements so far.
 type matroskaFile struct {
 	unit, duration float64
 	track, video   matroskaTrack // the one being read, and the first one of video
@@ -190,8 +190,8 @@ func (r *ebml) element() (id uint64, length int64, err error) {
 	return id, int64(n), nil
 }
 
-// number reads a number of up to 8 bytes, the first of which says how many they are.
-// The bit that says so stays.
+// number reads a number of up to 8 bytes, the first of which has a bit
+// for how many they are. That bit stays.
 func (r *ebml) number() (n uint64, width int, err error) {
 	first, err := r.from.ReadByte()
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/Eyevinn/mp4ff/mp4"
 )
 
-// Media describes a video or a picture as its file does, without decoding it. What the
-// file does not say is zero; of a picture only width and height are known. Codec and
+// Media are the facts of a video or a picture that stand in its file, without decoding it.
+// What the file does not have is zero; of a picture only width and height are known. Codec and
 // pixel format have the names that ffprobe gives them.
 type Media struct {
 	Width       int     `json:"width,omitempty"`   // pixels
@@ -109,7 +109,7 @@ func box(data []byte, kind string) []byte {
 }
 
 // configure reads the pixel format from a codec's configuration record, which MP4 and
-// Matroska have alike. A damaged record tells nothing.
+// Matroska have alike. Of a damaged record nothing is known.
 func (m *Media) configure(record []byte) {
 	defer func() { _ = recover() }() // mp4ff on hostile records
 	switch m.Codec {
@@ -145,7 +145,7 @@ func (m *Media) configure(record []byte) {
 	case "av1":
 		c, err := av1.DecodeAV1CodecConfRec(record)
 		chroma := 3 - int(c.ChromaSubsamplingX) - int(c.ChromaSubsamplingY)
-		if err != nil || chroma == 3 { // or RGB, which the record does not tell
+		if err != nil || chroma == 3 { // or RGB, which the record does not show
 			return
 		}
 		if c.MonoChrome == 1 {

@@ -17,8 +17,8 @@ import (
 // metadata is what is known of a metadata.json, which may be anything that Python's
 // json.load takes: with NaN and Infinity, in UTF-8, 16 or 32, of any size.
 //
-// What is looked at are the names of the object at the top, or of the objects in a
-// list at the top. What lies deeper is the generator's own.
+// Only the names of the object at the top count, or of the objects in a list at the top.
+// What lies deeper is the generator's own.
 type metadata struct {
 	others int    // values of task_id that are not the sample's id
 	hash   string // the param_hash: a string, or a number as it is written; "" if there is none
@@ -26,7 +26,7 @@ type metadata struct {
 
 const (
 	maxDepth = 10_000  // of nested lists and objects; Python's reader gives up earlier
-	maxText  = 256     // bytes of a string that are looked at
+	maxText  = 256     // bytes of a string that are kept
 	bufSize  = 4 << 10 // most files are shorter
 )
 
@@ -131,8 +131,8 @@ func (e *excerpt) add(c rune) {
 	before := e.half
 	e.half = 0
 	if before != 0 {
-		if whole := utf16.DecodeRune(before, c); whole != utf8.RuneError {
-			c = whole
+		if both := utf16.DecodeRune(before, c); both != utf8.RuneError {
+			c = both
 		} else {
 			e.putHalf(before)
 		}

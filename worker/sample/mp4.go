@@ -110,7 +110,7 @@ func videoTrack(moov *mp4.MoovBox, data []byte) (track *mp4.TrakBox, raw []byte)
 	return nil, nil
 }
 
-// describeTrack returns what the track tells, as far as it can be understood.
+// describeTrack returns the facts of the track, as far as it can be understood.
 func describeTrack(track *mp4.TrakBox, raw []byte, frames int, duration uint64) (m Media) {
 	defer func() { _ = recover() }() // mp4ff on hostile tables: they refuse no video whose frames are there
 	m.Frames = frames

@@ -1,5 +1,5 @@
 // Package sample turns what a generator wrote into checked samples: it finds
-// them, checks that each is whole, and gives them their global indices.
+// them, checks that each is complete, and gives them their global indices.
 package sample
 
 import (
@@ -39,7 +39,7 @@ type File struct {
 	Path   string `json:"-"`              // where it lies now
 	Size   int64  `json:"size"`           // bytes
 	SHA256 string `json:"sha256"`         // hexadecimal
-	Media  Media  `json:"media,omitzero"` // of a video or a picture, as its file says
+	Media  Media  `json:"media,omitzero"` // of a video or a picture
 }
 
 // Sample is one checked sample. As JSON it is a part of a receipt.
@@ -51,7 +51,7 @@ type Sample struct {
 	Files       []File `json:"files"` // sorted by name
 }
 
-// Place says which sample of the generator's output is kept, and as which index.
+// Place is which sample of the generator's output is kept, and as which index.
 type Place struct {
 	Offset int // 0 is the first
 	Index  int // global
@@ -64,7 +64,7 @@ type Rules struct {
 	FilesVary bool     // the samples may have different files; else only those in sub-folders may differ
 }
 
-// Error says why the output of a generator was refused.
+// Error is why the output of a generator was refused.
 type Error struct {
 	Cause  task.Cause // incomplete_output, corrupt_output or unsafe_output
 	Detail string
@@ -78,7 +78,7 @@ func refuse(cause task.Cause, format string, args ...any) error {
 
 // Collect checks the samples below the folder output and returns those that places
 // names, in its order. The generator was asked for want samples; it must have
-// written just as many, every one of them whole. Files stay where they are: to
+// written just as many, every one of them complete. Files stay where they are: to
 // move them is a third of what the rest of it takes. The error is an *Error if the
 // generator is to blame.
 func Collect(output string, want int, places []Place, rules Rules) (domain string, samples []Sample, err error) {
@@ -329,7 +329,7 @@ func (f folder) hasRequired(rules Rules) error {
 	return nil
 }
 
-// check reads every file once: for its hash, and to see that it is whole. An
+// check reads every file once: for its hash, and to check that it is complete. An
 // empty id means that the sample is not kept.
 func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 	s := Sample{ID: id}

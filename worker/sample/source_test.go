@@ -44,7 +44,7 @@ func TestDiskIsNotTheFile(t *testing.T) {
 		"a.webm": matroska(1, 3), "a.txt": []byte("text"), "metadata.json": []byte(`{"task_id": "d_00000000"}`)} {
 		for n := 0; ; n++ {
 			f := &failing{bytes.NewReader(data), n}
-			wrong, err := Whole("d_00000000", name, f, int64(len(data)))
+			wrong, err := Check("d_00000000", name, f, int64(len(data)))
 			if f.left >= 0 {
 				if wrong != "" || err != nil {
 					t.Errorf("%s: %q, %v", name, wrong, err)
@@ -118,7 +118,7 @@ func TestPNGPixels(t *testing.T) {
 		if rapid.Bool().Draw(t, "flip") {
 			data[rapid.IntRange(8, len(data)-1).Draw(t, "byte at")] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
 		}
-		if wrong, err := Whole("d_00000000", "a.png", bytes.NewReader(data), int64(len(data))); wrong != "" || err != nil {
+		if wrong, err := Check("d_00000000", "a.png", bytes.NewReader(data), int64(len(data))); wrong != "" || err != nil {
 			return // the checksums of its chunks say it
 		}
 		wrong, err := PNGPixels(bytes.NewReader(data))

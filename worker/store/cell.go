@@ -22,7 +22,7 @@ type Cell struct {
 	End       int          `json:"end"`              // exclusive
 	Epoch     int          `json:"epoch"`            // how often it was taken
 	Holder    *Holder      `json:"holder,omitempty"` // nil once the last one was done with it
-	Void      []int        `json:"void,omitempty"`   // committed samples that are being written over: they do not count
+	Void      []int        `json:"void,omitempty"`   // committed samples that are being overwritten: they do not count
 	Receipts  []Receipt    `json:"receipts"`         // of two that hold a sample, the later one describes it
 
 	key   string
@@ -32,7 +32,7 @@ type Cell struct {
 	until time.Time // how long the holder has it, by the clock of this machine
 }
 
-// State is what a listing tells of a cell: the size of its object, modulo 3. Spaces
+// State is what a listing shows of a cell: the size of its object, modulo 3. Spaces
 // at its end see to that. So to count what is committed, nobody reads more than the
 // cells that are Partial.
 type State int
@@ -160,7 +160,7 @@ func ParseCell(key string, text []byte) (*Cell, error) {
 	c := &Cell{key: key}
 	err := json.Unmarshal(text, c)
 	if c.settle(); err == nil && State(len(text)%3) != c.state() {
-		err = errors.New("its size tells otherwise what is committed")
+		err = errors.New("its size does not fit what is committed")
 	}
 	if err != nil {
 		return nil, fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
@@ -174,7 +174,7 @@ func decode(o content) (*Cell, error) {
 		return nil, err
 	}
 	c.etag = o.etag
-	if c.Holder != nil {
+	if c.Holder != nil && c.Holder.Seconds > 0 { // else it has given the cell up, whatever whole seconds make of the times
 		c.until = time.Now().Add(o.Modified.Sub(o.now) + seconds(c.Holder.Seconds))
 	}
 	return c, nil

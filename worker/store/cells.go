@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -23,7 +21,7 @@ func (s *Store) Cell(ctx context.Context, key string) (*Cell, error) {
 	return decode(o)
 }
 
-// CellName is what a listing tells of a cell.
+// CellName is what a listing shows of a cell.
 type CellName struct {
 	Key      string
 	Range    task.Range
@@ -66,22 +64,17 @@ func (s *Store) Cells(ctx context.Context, names []CellName) iter.Seq2[*Cell, er
 	return func(yield func(*Cell, error) bool) {
 		for part := range slices.Chunk(names, 2*Parallel) {
 			answers := make([]answer, len(part))
-			group, ctx := errgroup.WithContext(ctx)
-			group.SetLimit(Parallel)
-			for i, name := range part {
-				group.Go(func() error {
-					c, err := s.Cell(ctx, name.Key)
-					if errors.Is(err, ErrDamaged) {
-						answers[i].damage = err
-						return nil
-					}
-					if answers[i].cell = c; errors.Is(err, ErrNotFound) {
-						return nil
-					}
+			err := each(ctx, len(part), func(ctx context.Context, i int) error {
+				c, err := s.Cell(ctx, part[i].Key)
+				switch answers[i].cell = c; {
+				case errors.Is(err, ErrDamaged):
+					answers[i].damage = err
+				case !errors.Is(err, ErrNotFound):
 					return err
-				})
-			}
-			if err := group.Wait(); err != nil {
+				}
+				return nil
+			})
+			if err != nil {
 				yield(nil, err)
 				return
 			}

@@ -50,16 +50,21 @@ const maxTries = 20
 
 // Tries returns how often a command tries a request that fails with an error: fewer
 // times where nobody answers, which takes 3 s if connections are refused, and 90 s
-// if the server is silent.
+// if the server is silent, and where an object cannot be read to its end, however large.
 func Tries(err error) int {
-	if network, ok := errors.AsType[*net.OpError](err); ok && network.Op == "dial" {
+	switch network, _ := errors.AsType[*net.OpError](err); {
+	case network != nil && network.Op == "dial":
 		return 8
-	}
-	if _, ok := errors.AsType[*silenceError](err); ok || errors.Is(err, context.DeadlineExceeded) {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return 3
+	case errors.As(err, new(*brokenAnswer)):
+		return 6
 	}
 	return maxTries
 }
+
+// damagedTries is how often an object is read that is not what its checksum says.
+const damagedTries = 3
 
 // retryer is the SDK's with other limits.
 type retryer struct{ *retry.Standard }
@@ -70,23 +75,23 @@ func newRetryer(tries func(error) int) *retryer {
 		o.MaxAttempts = math.MaxInt32
 		o.RateLimiter = ratelimit.None
 		o.Backoff = retry.BackoffDelayerFunc(func(attempt int, err error) (time.Duration, error) {
-			if attempt >= tries(err) {
+			// A small object that is not what its checksum says may be damaged on the way, not for ever.
+			if attempt >= tries(err) || errors.Is(err, ErrDamaged) && attempt >= damagedTries {
 				return 0, err
 			}
 			return backoff.RetryDelay(attempt, err)
 		})
-		// S3 asks for another try where two conditional requests met, and after it tells
-		// which of them was first.
-		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: map[string]struct{}{
-			"ConditionalRequestConflict": {}, "OperationAborted": {},
-		}})
-		// An answer that was cut off: the SDK takes it for one that cannot be read.
-		o.Retryables = append(o.Retryables, retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
-			if errors.Is(err, io.ErrUnexpectedEOF) {
-				return aws.TrueTernary
-			}
-			return aws.UnknownTernary
-		}))
+		// S3 asks for another try where two conditional requests met, and then the
+		// answer shows which of them was first.
+		conflicts := map[string]struct{}{"ConditionalRequestConflict": {}, "OperationAborted": {}}
+		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{Codes: conflicts},
+			// An answer that was cut off: the SDK takes it for one that cannot be read.
+			retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
+				if errors.Is(err, io.ErrUnexpectedEOF) {
+					return aws.TrueTernary
+				}
+				return aws.UnknownTernary
+			}))
 	})}
 }
 
@@ -94,28 +99,37 @@ func newRetryer(tries func(error) int) *retryer {
 // wrong with it until then.
 var ErrRefused = errors.New("until then it failed with")
 
-// tellRefusal makes a request whose time is up tell what the server had said: the
-// SDK only says that the time is up.
-func tellRefusal(stack *middleware.Stack) error {
+// lastErrorID names the middleware that sees each try of a request.
+const lastErrorID = "noteLastError"
+
+// keepLastError adds to the error of a request whose time is up what the server had
+// answered until then: the SDK only says that the time is up.
+func keepLastError(stack *middleware.Stack) error {
 	var last error
-	inner := middleware.FinalizeMiddlewareFunc("noteRefusal", func(ctx context.Context, in middleware.FinalizeInput,
-		next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
-		out, data, err := next.HandleFinalize(ctx, in)
+	try := after(lastErrorID, func(ctx context.Context, _ any, _ middleware.Metadata, err error) error {
 		if err != nil && ctx.Err() == nil {
 			last = err
 		}
-		return out, data, err
+		return err
 	})
-	outer := middleware.FinalizeMiddlewareFunc("tellRefusal", func(ctx context.Context, in middleware.FinalizeInput,
+	all := after("addLastError", func(ctx context.Context, _ any, _ middleware.Metadata, err error) error {
+		if err != nil && ctx.Err() != nil && last != nil {
+			return fmt.Errorf("%w; %w: %w", err, ErrRefused, last)
+		}
+		return err
+	})
+	return errors.Join(stack.Finalize.Insert(try, "Retry", middleware.After),
+		stack.Finalize.Insert(all, "Retry", middleware.Before))
+}
+
+// after is a middleware that decides about the error of what is below it.
+func after(id string, decide func(ctx context.Context, result any, data middleware.Metadata,
+	err error) error) middleware.FinalizeMiddleware {
+	return middleware.FinalizeMiddlewareFunc(id, func(ctx context.Context, in middleware.FinalizeInput,
 		next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 		out, data, err := next.HandleFinalize(ctx, in)
-		if err != nil && ctx.Err() != nil && last != nil {
-			err = fmt.Errorf("%w; %w: %w", err, ErrRefused, last)
-		}
-		return out, data, err
+		return out, data, decide(ctx, out.Result, data, err)
 	})
-	return errors.Join(stack.Finalize.Insert(inner, "Retry", middleware.After),
-		stack.Finalize.Insert(outer, "Retry", middleware.Before))
 }
 
 // silence is how long a connection may neither take nor give a byte while a request
@@ -129,8 +143,8 @@ const silence = 30 * time.Second
 // it does not read on. How long a body takes in all does not matter.
 //
 // The SDK (smithy-go 1.28) closes a request's body once the answer's header is
-// there. When net/http then looks whether the body has more, as it does after
-// sending it, the closed body's WriteTo says io.EOF, which net/http takes for a
+// there. When net/http then checks whether the body has more, as it does after
+// sending it, the closed body's WriteTo returns io.EOF, which net/http takes for a
 // failed request: it closes the connection while the answer is being read. An
 // answer that is quick and longer than one read is lost that way now and then,
 // and with an answer of ReceiveMessage the messages in it, until their
@@ -180,38 +194,19 @@ type watchedConn struct {
 	limit time.Duration
 }
 
-func (c *watchedConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.limit)); err != nil {
-		return 0, err
-	}
-	n, err := c.Conn.Read(p)
-	return n, c.silent(err)
-}
+func (c *watchedConn) Read(p []byte) (int, error)  { return c.watch(c.Conn.Read, p) }
+func (c *watchedConn) Write(p []byte) (int, error) { return c.watch(c.Conn.Write, p) }
 
-func (c *watchedConn) Write(p []byte) (int, error) {
+func (c *watchedConn) watch(do func([]byte) (int, error), p []byte) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(c.limit)); err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Write(p)
-	return n, c.silent(err)
-}
-
-func (c *watchedConn) silent(err error) error {
+	n, err := do(p)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return &silenceError{c.RemoteAddr().String(), c.limit}
+		err = fmt.Errorf("%s was silent for %s: %w", c.RemoteAddr(), c.limit, err)
 	}
-	return err
+	return n, err
 }
-
-// silenceError says that a server took or gave nothing for a time.
-type silenceError struct {
-	server string
-	limit  time.Duration
-}
-
-func (e *silenceError) Error() string   { return fmt.Sprintf("%s was silent for %s", e.server, e.limit) }
-func (e *silenceError) Timeout() bool   { return true }
-func (e *silenceError) Temporary() bool { return true }
 
 type plainBodies struct {
 	next      aws.HTTPClient
@@ -223,7 +218,7 @@ func (c plainBodies) Do(r *http.Request) (*http.Response, error) {
 		r.Body = struct{ io.ReadCloser }{r.Body}
 	}
 	response, err := c.next.Do(r)
-	if _, ok := errors.AsType[*silenceError](err); ok {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.closeIdle() // they may be as dead: the next try makes a connection of its own
 	}
 	return response, err

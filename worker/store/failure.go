@@ -76,7 +76,7 @@ func (s *Store) PutFailure(ctx context.Context, f Failure) (string, error) {
 // Failure reads a failure report, or returns ErrNotFound.
 func (s *Store) Failure(ctx context.Context, key string) (Failure, error) {
 	var f Failure
-	err := s.readJSON(ctx, key, &f)
+	_, err := s.readJSON(ctx, key, &f)
 	return f, err
 }
 
@@ -99,7 +99,7 @@ func (s *Store) PutRun(ctx context.Context, r task.Run) error {
 // Run reads a run, or returns ErrNotFound.
 func (s *Store) Run(ctx context.Context, id string) (task.Run, error) {
 	var r task.Run
-	err := s.readJSON(ctx, s.dataset.RunKey(id), &r)
+	_, err := s.readJSON(ctx, s.dataset.RunKey(id), &r)
 	if errors.Is(err, ErrNotFound) {
 		return r, fmt.Errorf("run %s: %w", id, ErrNotFound)
 	}
@@ -110,7 +110,7 @@ func (s *Store) Run(ctx context.Context, id string) (task.Run, error) {
 // time. what is called until it reports that nothing is left to change, or until
 // what it did is stored.
 func (s *Store) ChangeRun(ctx context.Context, id string, what func(*task.Run) (changed bool)) error {
-	return changeJSON(ctx, s, s.dataset.RunKey(id), func(r *task.Run) (*task.Run, error) {
+	_, err := changeJSON(ctx, s, s.dataset.RunKey(id), func(r *task.Run) (*task.Run, error) {
 		switch {
 		case r == nil:
 			return nil, fmt.Errorf("run %s: %w", id, ErrNotFound)
@@ -119,19 +119,12 @@ func (s *Store) ChangeRun(ctx context.Context, id string, what func(*task.Run) (
 		}
 		return r, nil
 	})
+	return err
 }
 
 // Runs returns the ids of all runs, newest first.
 func (s *Store) Runs(ctx context.Context) ([]string, error) {
-	var ids []string
-	prefix := s.dataset.Prefix(task.RunKind)
-	for o, err := range s.List(ctx, prefix, "") {
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, strings.TrimSuffix(strings.TrimPrefix(o.Key, prefix), ".json"))
-	}
-	slices.Sort(ids)
+	ids, err := s.names(ctx, s.dataset.Prefix(task.RunKind))
 	slices.Reverse(ids)
-	return ids, nil
+	return ids, err
 }

@@ -16,7 +16,7 @@ import (
 type Holder struct {
 	RequestID string    `json:"request_id"`
 	MessageID string    `json:"message_id,omitempty"`
-	Nonce     uint64    `json:"nonce"`   // tells two of one request apart
+	Nonce     uint64    `json:"nonce"`   // tells apart two of one request
 	Seconds   float64   `json:"seconds"` // that it has the cell, from when the object was written
 	Deadline  time.Time `json:"-"`       // after it the platform has killed the holder
 }
@@ -73,7 +73,7 @@ func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by 
 	}
 }
 
-// putCell swaps a cell for what it was. If somebody else has changed it, the error is
+// putCell swaps a cell for what it was. If another worker has changed it, the error is
 // ErrExists, and what is there is returned.
 func (s *Store) putCell(ctx context.Context, c *Cell) (there content, err error) {
 	if c.Holder != nil && !c.Holder.Deadline.IsZero() { // the time begins anew with each object
@@ -99,8 +99,8 @@ func (s *Store) replace(ctx context.Context, c, changed *Cell) error {
 	return err
 }
 
-// Overwrite is said before objects of committed samples are written over: from now on
-// they do not count, until they are committed again. It takes no request if none of
+// Overwrite must be called before objects of committed samples are overwritten: from now
+// on they do not count, until they are committed again. It takes no request if none of
 // them counts.
 func (s *Store) Overwrite(ctx context.Context, c *Cell, samples []sample.Sample) error {
 	changed := *c
@@ -206,7 +206,7 @@ func (s *Store) Release(ctx context.Context, c *Cell, clean bool) error {
 // empty. It is for who knows that the holder is dead: the local stack.
 func (s *Store) EndHold(ctx context.Context, generator string, cell task.Range, requestID string) error {
 	c, err := s.Cell(ctx, s.dataset.CellKey(generator, cell))
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) { // which verify tells
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) { // which verify reports
 		return nil
 	}
 	if err != nil || c.Holder == nil || requestID != "" && c.Holder.RequestID != requestID {

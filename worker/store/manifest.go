@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -16,7 +15,7 @@ import (
 // Manifest reads the manifest of the store's dataset, or returns ErrNotFound.
 func (s *Store) Manifest(ctx context.Context) (task.Manifest, error) {
 	var m task.Manifest
-	err := s.readJSON(ctx, s.dataset.ManifestKey(), &m)
+	_, err := s.readJSON(ctx, s.dataset.ManifestKey(), &m)
 	if errors.Is(err, ErrNotFound) {
 		return m, fmt.Errorf("dataset %s: %w", s.dataset, ErrNotFound)
 	}
@@ -29,18 +28,11 @@ func (s *Store) Manifest(ctx context.Context) (task.Manifest, error) {
 // what it returns is stored. It must leave alone what is pinned.
 func (s *Store) ChangeManifest(ctx context.Context, what func(there *task.Manifest) (*task.Manifest,
 	error)) (task.Manifest, error) {
-	var stored task.Manifest
-	err := changeJSON(ctx, s, s.dataset.ManifestKey(), func(there *task.Manifest) (*task.Manifest, error) {
-		next, err := what(there)
-		switch {
-		case next != nil:
-			stored = *next
-		case there != nil:
-			stored = *there
-		}
-		return next, err
-	})
-	return stored, err
+	m, err := changeJSON(ctx, s, s.dataset.ManifestKey(), what)
+	if m == nil {
+		m = &task.Manifest{}
+	}
+	return *m, err
 }
 
 // ChunkSize returns what the dataset has for a generator, or what it would have.
@@ -56,18 +48,14 @@ func (s *Store) ChunkSize(ctx context.Context, generator string) (int, error) {
 }
 
 // Datasets returns the names of all datasets that have a manifest, in order.
-func (s *Store) Datasets(ctx context.Context) ([]task.Dataset, error) {
-	var names []task.Dataset
-	for o, err := range s.List(ctx, task.ManifestKind, "") {
-		if err != nil {
-			return nil, err
-		}
-		if name, ok := strings.CutSuffix(strings.TrimPrefix(o.Key, task.ManifestKind), ".json"); ok &&
-			task.CheckName(name) == nil {
-			names = append(names, task.Dataset(name))
+func (s *Store) Datasets(ctx context.Context) (list []task.Dataset, err error) {
+	names, err := s.names(ctx, task.ManifestKind)
+	for _, name := range names {
+		if task.CheckName(name) == nil {
+			list = append(list, task.Dataset(name))
 		}
 	}
-	return names, nil
+	return list, err
 }
 
 // kinds are those of a dataset's objects, but for its manifest. Receipts go first
@@ -86,11 +74,11 @@ func (s *Store) Holds(ctx context.Context) (bool, error) {
 
 // DeleteDataset deletes all objects of the store's dataset, 1,000 a request, and
 // its manifest last, so that what was interrupted is found and can go on. deleted is
-// told how many objects each request has deleted.
+// called with the number of objects that each request has deleted.
 func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
 	for _, kind := range kinds {
 		prefix := s.dataset.Prefix(kind)
-		for page, err := range s.pages(ctx, prefix, "") {
+		for page, err := range s.pages(ctx, s3.ListObjectsV2Input{Prefix: &prefix}) {
 			if err != nil {
 				return err
 			}
@@ -113,4 +101,22 @@ func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
 		}
 	}
 	return s.Delete(ctx, []string{s.dataset.ManifestKey()})
+}
+
+// lockKey is where a lock lies: under the hash that receipts have. Locks belong to no
+// dataset, and stay.
+func lockKey(hash string) string { return "locks/" + hash + ".txt" }
+
+// PutLock keeps the text of a lock under its hash, unless it is there.
+func (s *Store) PutLock(ctx context.Context, hash string, text []byte) error {
+	if _, err := s.swap(ctx, lockKey(hash), text, ""); !errors.Is(err, ErrExists) && !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	return nil
+}
+
+// Lock reads the text of a lock, or returns ErrNotFound. Whether it is what its hash
+// says is for the caller to check.
+func (s *Store) Lock(ctx context.Context, hash string) ([]byte, error) {
+	return s.Read(ctx, lockKey(hash))
 }

@@ -59,13 +59,13 @@ type (
 // Range returns the range of what was kept, first to last.
 func (r Receipt) Range() task.Range { return task.Range{Start: r.Start, End: r.End} }
 
-// ID tells the receipt from all others of its generator.
+// ID is unique among the receipts of a generator.
 func (r Receipt) ID() string { return fmt.Sprintf("%s#%d-%d", r.ReadFrom, r.Epoch, r.Start) }
 
 // Holds reports whether a sample is in the receipt.
 func (r Receipt) Holds(index int) bool { return holds(r.Samples, index) }
 
-// Describes reports whether the receipt says what a sample is now.
+// Describes reports whether a sample is now what the receipt has of it.
 func (r Receipt) Describes(index int) bool { return holds(r.Current, index) }
 
 func holds(samples []ReceiptSample, index int) bool {

@@ -140,10 +140,7 @@ func keys(t testing.TB, s *store.Store, prefix string) []string {
 
 func content(t testing.TB, s *store.Store, key string) []byte {
 	t.Helper()
-	body, _, err := s.Get(t.Context(), key)
-	check(t, err)
-	defer body.Close()
-	data, err := io.ReadAll(body)
+	data, err := s.Read(t.Context(), key)
 	check(t, err)
 	return data
 }

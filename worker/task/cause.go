@@ -2,8 +2,8 @@ package task
 
 import "time"
 
-// Cause says why a chunk or a task failed. The set is closed: failure reports,
-// logs, DLQ attributes and the CLI use these words and no others.
+// Cause is why a chunk or a task failed. The set is closed: failure reports,
+// logs, DLQ attributes and the CLI use these values and no others.
 type Cause string
 
 // The causes.
@@ -14,7 +14,7 @@ const (
 	// the generator exited non-zero or was killed by a signal of its own making
 	Crashed          Cause = "crashed"
 	IncompleteOutput Cause = "incomplete_output" // too few or too many samples, or a required file missing
-	CorruptOutput    Cause = "corrupt_output"    // a picture or video is not whole
+	CorruptOutput    Cause = "corrupt_output"    // a picture or video is incomplete or damaged
 	TimedOut         Cause = "timed_out"         // still running when its time was up
 	OutOfMemory      Cause = "out_of_memory"     // killed for the memory it used
 	DiskFull         Cause = "disk_full"         // no room for what it wrote
@@ -24,7 +24,7 @@ const (
 	Lost             Cause = "lost"              // in the DLQ without a report: the worker was killed
 )
 
-// Policy says what follows from a cause.
+// Policy is what follows from a cause.
 type Policy struct {
 	Retry    bool          // it may pass next time; otherwise the task goes straight to the DLQ
 	NextSeed bool          // the generator itself is to blame: the next attempt's seed may do better
@@ -41,16 +41,16 @@ var policies = map[Cause]Policy{
 	InvalidTask:      {Means: "the message is not a task", Remedy: "correct it and submit it again"},
 	UnknownGenerator: {Means: "no such generator in the worker's image", Remedy: "add the generator, or correct its name"},
 	Environment: {Means: "the generator's Python environment does not fit it",
-		Remedy: "look at the report's stderr, mend requirements.txt, build again"},
+		Remedy: "read the report's stderr, fix requirements.txt, build again"},
 	Conflict: {Means: "it contradicts what its dataset pins, or what is committed",
 		Remedy: "make another dataset: submit --dataset NAME; or, for a newer commit of the generator, submit --update-generators and replay"},
 	Crashed: {Retry: true, NextSeed: true, Backoff: 10 * time.Second,
 		Means:  "the generator failed on every seed it was given",
-		Remedy: "look at the report's stderr; a replay tries further seeds"},
+		Remedy: "read the report's stderr; a replay tries further seeds"},
 	IncompleteOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second,
 		Means:  "the generator wrote too few or too many samples, or left a file out",
 		Remedy: "check the generator; a replay tries further seeds"},
-	CorruptOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "a picture or video was not whole",
+	CorruptOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second, Means: "a picture or video was incomplete or damaged",
 		Remedy: "check the generator and the room for temporary files"},
 	UnsafeOutput: {Retry: true, NextSeed: true, Backoff: 10 * time.Second,
 		Means: "the generator left its folder, or wrote too much", Remedy: "check the generator"},

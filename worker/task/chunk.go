@@ -60,7 +60,7 @@ func (c Chunk) Kept() []int {
 	return kept
 }
 
-// Name is the part of the names of shards and failure reports that tells the chunk.
+// Name is the chunk's part of the names of shards and failure reports.
 func (c Chunk) Name() string {
 	if c.Indices != nil {
 		return fmt.Sprintf("%s_r%d_%s", c.Keep, c.Attempt, IndicesHash(c.Indices))

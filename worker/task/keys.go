@@ -144,7 +144,7 @@ func CheckFile(name string) error {
 // RunKey is the key of a run.
 func (d Dataset) RunKey(id string) string { return d.Prefix(RunKind) + id + ".json" }
 
-// SafeName keeps an id that somebody else made from spelling another key or path.
+// SafeName keeps an id that was made elsewhere from spelling another key or path.
 func SafeName(id string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' {

@@ -45,7 +45,7 @@ func NewManifest(d Dataset, seed int, format Format) Manifest {
 		Generators: []PinnedGenerator{}}
 }
 
-// ContradictionError says that something does not fit what a dataset pins.
+// ContradictionError is of something that does not fit what a dataset pins.
 type ContradictionError struct {
 	Dataset   Dataset
 	Generator string
@@ -61,7 +61,7 @@ func (e *ContradictionError) Error() string {
 	return fmt.Sprintf("dataset %s has %s%s", e.Dataset, e.What, of)
 }
 
-// Way is what submit can be told to do instead.
+// Way is how submit is called instead.
 func (e *ContradictionError) Way() string {
 	way := fmt.Sprintf("--dataset %s makes another dataset", e.Dataset.Next())
 	if e.Commit {

@@ -15,7 +15,7 @@ const (
 
 // Dimensions of the worker's metrics.
 const (
-	DimensionFunction  = "function" // its name: stacks of one account are told apart by it
+	DimensionFunction  = "function" // its name: it distinguishes the stacks of one account
 	DimensionGenerator = "generator"
 	DimensionCause     = "cause" // a Cause
 )

@@ -26,7 +26,7 @@ type Run struct {
 	Parts []RunPart `json:"parts,omitempty"`
 }
 
-// RunPart says that a range of a run was sent again, to be made with fewer samples
+// RunPart is a range of a run that was sent again, to be made with fewer samples
 // per process than its chunks have: they took too long, or too much.
 type RunPart struct {
 	Generator string `json:"generator"`
@@ -95,14 +95,14 @@ func (r Run) Plan() []Task {
 			ranges = g.Missing
 		}
 		count, batch := len(g.Repairs), r.BatchOf(g)
-		for _, whole := range ranges {
-			count += (whole.Len() + batch - 1) / batch
+		for _, r := range ranges {
+			count += (r.Len() + batch - 1) / batch
 		}
 		perGenerator[i] = make([]Task, 0, count) // a large run has half a million
 		total += count
-		for _, whole := range ranges {
-			for start := whole.Start; start < whole.End; start += batch {
-				part := Range{start, min(start+batch, whole.End)}
+		for _, all := range ranges {
+			for start := all.Start; start < all.End; start += batch {
+				part := Range{start, min(start+batch, all.End)}
 				perGenerator[i] = append(perGenerator[i], Task{
 					Dataset: r.Dataset, Generator: g.Name, StartIndex: part.Start, NumSamples: part.Len(), Seed: r.Seed,
 					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g),

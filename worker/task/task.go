@@ -1,5 +1,5 @@
 // Package task is the contract between the programs of the pipeline: what a
-// task says, how a range of samples is cut into chunks, where the seeds come
+// task contains, how a range of samples is cut into chunks, where the seeds come
 // from, which keys the objects have and for what causes a chunk can fail.
 //
 // It is a leaf: it imports the standard library alone, so that the worker, the
@@ -32,7 +32,7 @@ const (
 	MaxNameLength    = 128           // characters of a generator's name or a run id
 )
 
-// Format says how the samples of a chunk are stored.
+// Format is how the samples of a chunk are stored.
 type Format string
 
 // The output formats.
@@ -62,7 +62,7 @@ type Task struct {
 	PartSize   int     `json:"part_size,omitempty"` // samples per generator process where a chunk is too much for one
 }
 
-// InvalidError says which field of a task is wrong and why. Field is empty
+// InvalidError names the field of a task that is wrong, and why. Field is empty
 // when the message as a whole cannot be read.
 type InvalidError struct {
 	Field  string
@@ -185,7 +185,7 @@ func (t Task) Validate() error {
 		return invalid("output_format", "is %.40q, it must be %q or %q", t.Format, Files, Tar)
 	}
 	if t.Restore < 0 || t.Restore > 0 && t.RunID == "" {
-		return invalid("restore", "needs a run_id, which says who has done it")
+		return invalid("restore", "needs a run_id, which names who has done it")
 	}
 	if t.Seed < 0 || t.Seed > MaxSeed {
 		return invalid("seed", "is %d, it must be from 0 to %d", t.Seed, MaxSeed)

@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"context"
@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // settings say where packages come from: pip's options by name, values of lists
@@ -100,7 +102,7 @@ func (s settings) with(lines []string) (settings, []string) {
 		all[name] = value
 	}
 	for _, line := range lines {
-		option, value := cutOption(line)
+		option, value := requirements.CutOption(line)
 		value = variablePattern.ReplaceAllStringFunc(value, func(v string) string {
 			if is, ok := os.LookupEnv(v[2 : len(v)-1]); ok {
 				return is

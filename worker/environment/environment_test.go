@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"errors"
@@ -15,7 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/indextest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // wheelhouse makes a folder with one tiny package and lets the installers see
@@ -71,26 +73,26 @@ func TestBuild(t *testing.T) {
 	wheelhouse(t)
 	root, dir := t.TempDir(), filepath.Join(t.TempDir(), "built")
 	program := preamble + "import tiny_thing\nsave('value.json', tiny_thing.value)\n"
-	for name, requirements := range map[string]string{
+	for name, text := range map[string]string{
 		"a": "tiny-thing==1.0  # small\n", "b": "# same\nTiny_Thing == 1.0", "bad": "tiny-thing==1.0\nno-such-thing==9\n",
 		"bare": "", "outside": "-r ../x.txt\n",
 	} {
-		write(t, filepath.Join(root, name, DefaultEntry), program)
-		write(t, filepath.Join(root, name, requirementsFile), requirements)
+		write(t, filepath.Join(root, name, generator.DefaultEntry), program)
+		write(t, filepath.Join(root, name, requirements.File), text)
 	}
 	var r recorder
 	builder := &Builder{Root: root, Dir: dir, Events: r.record}
 	if _, err := builder.Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	index, err := LoadIndex(dir)
+	index, err := generator.LoadIndex(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(index.Generators) != 5 {
 		t.Errorf("got %+v", index)
 	}
-	find := func(name string) *Generator {
+	find := func(name string) *generator.Generator {
 		g, err := index.Find(name)
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +103,7 @@ func TestBuild(t *testing.T) {
 	if a.Problem != "" || a.Environment == "" || a.Environment != b.Environment || a.Python != b.Python {
 		t.Errorf("a %+v\nb %+v", a, b)
 	}
-	if p := find("bad").Problem; !strings.Contains(p, filepath.Join("bad", requirementsFile)) ||
+	if p := find("bad").Problem; !strings.Contains(p, filepath.Join("bad", requirements.File)) ||
 		!strings.Contains(p, "no-such-thing==9") || strings.Contains(p, "\n") {
 		t.Errorf("bad: %q", p)
 	}
@@ -114,21 +116,21 @@ func TestBuild(t *testing.T) {
 	if r.count(Ready) != 2 || r.count(Failed) != 1 || r.count(Installing) == 0 || r.count(Reused) != 0 {
 		t.Errorf("events %+v", r.events)
 	}
-	if whole, _ := filepath.Glob(filepath.Join(dir, "environments", "*", "complete")); len(whole) != 2 {
-		t.Errorf("whole environments: %v", whole)
+	if complete, _ := filepath.Glob(filepath.Join(dir, "environments", "*", "complete")); len(complete) != 2 {
+		t.Errorf("complete environments: %v", complete)
 	}
 	if code, _ := filepath.Glob(filepath.Join(dir, "environments", a.Environment, "lib", "python3*", "site-packages",
 		"__pycache__", "tiny_thing.*.pyc")); len(code) != 1 {
 		t.Errorf("byte-code: %v", code)
 	}
-	result, err := Run(t.Context(), Request{Generator: b, Samples: 1, Scratch: t.TempDir()})
+	result, err := generator.Run(t.Context(), generator.Request{Generator: b, Samples: 1, Scratch: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := saved[int](t, result, "value.json"); got != 42 {
 		t.Errorf("the generator saw %d", got)
 	}
-	if _, err := Run(t.Context(), Request{Generator: find("bare"), Samples: 1, Scratch: t.TempDir()}); err == nil {
+	if _, err := generator.Run(t.Context(), generator.Request{Generator: find("bare"), Samples: 1, Scratch: t.TempDir()}); err == nil {
 		t.Error("a module of another environment was found")
 	}
 
@@ -149,23 +151,23 @@ func TestBuild(t *testing.T) {
 	builder.Names = []string{"aa"}
 	if _, err := builder.Build(t.Context()); err == nil {
 		t.Error("an unknown name was accepted")
-	} else if _, ok := errors.AsType[*UnknownError](err); !ok {
+	} else if _, ok := errors.AsType[*generator.UnknownError](err); !ok {
 		t.Error(err)
 	}
 }
 
 // bare makes a root with one generator that requires nothing.
-func bare(t *testing.T, requirements string) string {
+func bare(t *testing.T, text string) string {
 	t.Helper()
 	root := t.TempDir()
-	write(t, filepath.Join(root, "g", DefaultEntry), preamble)
-	write(t, filepath.Join(root, "g", requirementsFile), requirements)
+	write(t, filepath.Join(root, "g", generator.DefaultEntry), preamble)
+	write(t, filepath.Join(root, "g", requirements.File), text)
 	return root
 }
 
 func TestHalfMadeEnvironmentIsRemade(t *testing.T) {
 	root, dir := bare(t, ""), t.TempDir()
-	build := func() (*Generator, *recorder) {
+	build := func() (*generator.Generator, *recorder) {
 		var r recorder
 		index, err := (&Builder{Root: root, Dir: dir, Events: r.record}).Build(t.Context())
 		if err != nil {
@@ -213,7 +215,7 @@ func TestTwoBuildersAtOnce(t *testing.T) {
 	if r.count(Making) != 1 || r.count(Ready) != 1 || r.count(Reused) != 3 {
 		t.Errorf("events %+v", r.events)
 	}
-	if _, err := LoadIndex(dir); err != nil {
+	if _, err := generator.LoadIndex(dir); err != nil {
 		t.Error(err)
 	}
 }
@@ -284,7 +286,7 @@ func TestNoNetwork(t *testing.T) {
 	}
 	p := index.Generators[0].Problem
 	if !strings.Contains(p, "connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again") ||
-		!strings.Contains(p, filepath.Join("g", requirementsFile)) || strings.Contains(p, "\n") {
+		!strings.Contains(p, filepath.Join("g", requirements.File)) || strings.Contains(p, "\n") {
 		t.Errorf("problem %q", p)
 	}
 	if took := time.Since(began); took > time.Minute {
@@ -330,13 +332,13 @@ func TestBrokenIndex(t *testing.T) {
 // What uv prints of an index or an archive's host.
 func TestUVCannotFetch(t *testing.T) {
 	for out, unreachable := range map[string]bool{
-		"error: Request failed after 1 retry in 1.0s\n  cause: Failed to fetch: http://a/simple/six/\n  cause: error sending request for url (http://a/simple/six/)\n  cause: tcp connect error\n": true,
-		"  cause: Failed to fetch: http://a/simple/six/\n  cause: HTTP status server error (503 Service Unavailable) for url (http://a/simple/six/)\n":                                             true,
-		"  cause: Failed to fetch: http://a/simple/six/\n  cause: HTTP status client error (429 Too Many Requests) for url (http://a/simple/six/)\n":                                               true,
-		"error: Failed to download `x @ http://a/x.tar.gz`\n  cause: Failed to fetch: http://a/x.tar.gz\n  cause: HTTP status client error (404 Not Found) for url (http://a/x.tar.gz)\n":          false,
-		"error: No solution found when resolving dependencies\n  cause: Because six was not found in the package registry and you require six==1.17.0\n":                                           false,
+		"error: generator.Request failed after 1 retry in 1.0s\n  cause: Failed to fetch: http://a/simple/six/\n  cause: error sending request for url (http://a/simple/six/)\n  cause: tcp connect error\n": true,
+		"  cause: Failed to fetch: http://a/simple/six/\n  cause: HTTP status server error (503 Service Unavailable) for url (http://a/simple/six/)\n":                                                       true,
+		"  cause: Failed to fetch: http://a/simple/six/\n  cause: HTTP status client error (429 Too Many Requests) for url (http://a/simple/six/)\n":                                                         true,
+		"error: Failed to download `x @ http://a/x.tar.gz`\n  cause: Failed to fetch: http://a/x.tar.gz\n  cause: HTTP status client error (404 Not Found) for url (http://a/x.tar.gz)\n":                    false,
+		"error: No solution found when resolving dependencies\n  cause: Because six was not found in the package registry and you require six==1.17.0\n":                                                     false,
 	} {
-		if err := installError("requirements.txt", out); errors.Is(err, errNoIndex) != unreachable {
+		if err := installError("requirements.txt", out, nil); errors.Is(err, errNoIndex) != unreachable {
 			t.Errorf("%s\nbecomes %v", out, err)
 		}
 	}
@@ -367,16 +369,33 @@ echo '{"path":"/usr/bin/python3","version":"3.8.18","minor":8,"machine":"m","pre
 	}
 }
 
-// TestSharedPackages installs from the package index, with an installer from there:
-// what two environments have in common is on the disk once, and conflicting pins
-// live side by side.
+// TestSharedPackages has no uv on the PATH: it is brought in with pip from the place that
+// pip is told, whatever else is set. What two environments have in common is on the disk
+// once, and conflicting pins live side by side.
 func TestSharedPackages(t *testing.T) {
-	root, dir := t.TempDir(), t.TempDir()
-	pipConf(t, "[global]\ntarget = "+t.TempDir()+"\n")
-	for name, requirements := range map[string]string{"a": "six==1.17.0\n", "b": "idna==3.10\nsix==1.17.0\n",
-		"c": "six==1.16.0\n"} {
-		write(t, filepath.Join(root, name, DefaultEntry), preamble)
-		write(t, filepath.Join(root, name, requirementsFile), requirements)
+	in, err := uv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	silence(t)
+	root, dir, wheels, bin := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
+	if err := os.Symlink(python(t), filepath.Join(bin, "python3")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	pipConf(t, "[global]\ntarget = "+t.TempDir()+"\nno-index = true\nfind-links = "+wheels+"\n")
+	// A package as uv's is: one program, here one that starts the real one.
+	if err := indextest.Program(wheels, "uv", UVRelease, "#!/bin/sh\nexec '"+in.uv+"' \"$@\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []string{"1.0", "2.0"} {
+		release(t, wheels, "tiny_thing", version, "value = '"+version+"'\n")
+	}
+	wheel(t, wheels, "other_thing", "")
+	for name, text := range map[string]string{"a": "tiny-thing==2.0\n", "b": "other-thing\ntiny-thing==2.0\n",
+		"c": "tiny-thing==1.0\n"} {
+		write(t, filepath.Join(root, name, generator.DefaultEntry), preamble)
+		write(t, filepath.Join(root, name, requirements.File), text)
 	}
 	index, err := (&Builder{Root: root, Dir: dir, Progress: func(line string) { t.Log(line) }}).Build(t.Context())
 	if err != nil {
@@ -385,7 +404,7 @@ func TestSharedPackages(t *testing.T) {
 	file := func(i int) os.FileInfo {
 		g := index.Generators[i]
 		found, _ := filepath.Glob(filepath.Join(dir, "environments", g.Environment, "lib", "python3*", "site-packages",
-			"six.py"))
+			"tiny_thing.py"))
 		if g.Problem != "" || len(found) != 1 {
 			t.Fatalf("%s: %q, %v", g.Name, g.Problem, found)
 		}
@@ -397,5 +416,30 @@ func TestSharedPackages(t *testing.T) {
 	}
 	if !os.SameFile(file(0), file(1)) || os.SameFile(file(0), file(2)) {
 		t.Errorf("files %v %v %v", file(0), file(1), file(2))
+	}
+}
+
+// A Python that cannot bring in uv makes no environment, and the error says why.
+func TestNoUV(t *testing.T) {
+	p, err := findPython(t.Context(), "", "")
+	if err != nil {
+		t.Skip(err)
+	}
+	for says, want := range map[string]string{
+		"ERROR: No matching distribution found for uv==1": "(No matching distribution found for uv==1): connect to the network",
+		"ensurepip is not available":                      "has no ensurepip: install python3-venv or uv " + UVRelease,
+	} {
+		bin := t.TempDir()
+		path := filepath.Join(bin, "python3")
+		write(t, path, "#!/bin/sh\ncase \"$1\" in -c) echo '{\"path\": \""+path+"\", \"version\": \""+p.Version+
+			"\", \"minor\": 11}';; *) echo '"+says+"'; exit 1;; esac\n")
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", bin+":/usr/bin:/bin")
+		_, err := (&Builder{Root: bare(t, "tiny-thing\n"), Dir: t.TempDir(), Online: true}).Build(t.Context())
+		if !errors.Is(err, errNoUV) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", says, err)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"errors"
@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // tree reads the files below a folder.
@@ -33,14 +36,14 @@ func tree(t *testing.T, dir string) map[string]string {
 func TestCopyRequirements(t *testing.T) {
 	wheelhouse(t)
 	root, dir := t.TempDir(), filepath.Join(t.TempDir(), "built")
-	write(t, filepath.Join(root, "plain", DefaultEntry), preamble)
-	write(t, filepath.Join(root, "plain", requirementsFile), "-r more.txt # elsewhere\n")
+	write(t, filepath.Join(root, "plain", generator.DefaultEntry), preamble)
+	write(t, filepath.Join(root, "plain", requirements.File), "-r more.txt # elsewhere\n")
 	write(t, filepath.Join(root, "plain", "more.txt"), "tiny-thing==1.0\n")
-	write(t, filepath.Join(root, "odd", DefaultEntry), preamble)
-	write(t, filepath.Join(root, "folder", DefaultEntry), preamble)
-	write(t, filepath.Join(root, "folder", requirementsFile), "./tiny_thing-1.0-py3-none-any.whl\n")
+	write(t, filepath.Join(root, "odd", generator.DefaultEntry), preamble)
+	write(t, filepath.Join(root, "folder", generator.DefaultEntry), preamble)
+	write(t, filepath.Join(root, "folder", requirements.File), "./tiny_thing-1.0-py3-none-any.whl\n")
 	wheel(t, filepath.Join(root, "folder"), "tiny_thing", "value = 1\n")
-	write(t, filepath.Join(root, Catalogue), "odd: {requirements: [Tiny_Thing == 1.0]}\n")
+	write(t, filepath.Join(root, generator.Catalogue), "odd: {requirements: [Tiny_Thing == 1.0]}\n")
 
 	copied := t.TempDir()
 	if err := CopyRequirements(root, copied); err != nil {
@@ -63,7 +66,7 @@ func TestCopyRequirements(t *testing.T) {
 		}
 	}
 
-	write(t, filepath.Join(root, "plain", DefaultEntry), preamble+"print('edited')\n")
+	write(t, filepath.Join(root, "plain", generator.DefaultEntry), preamble+"print('edited')\n")
 	write(t, filepath.Join(root, "plain", "new.py"), "")
 	again := t.TempDir()
 	if err := CopyRequirements(root, again); err != nil {
@@ -72,12 +75,12 @@ func TestCopyRequirements(t *testing.T) {
 	if before, after := tree(t, copied), tree(t, again); !maps.Equal(before, after) {
 		t.Errorf("copied %q, then %q", before, after)
 	}
-	write(t, filepath.Join(root, "plain", requirementsFile), "-r ../odd/x.txt\n")
+	write(t, filepath.Join(root, "plain", requirements.File), "-r ../odd/x.txt\n")
 	last := t.TempDir()
 	if err := CopyRequirements(root, last); err != nil {
 		t.Fatal(err)
 	}
-	if left := tree(t, last); len(left) != 2 || left["odd/"+requirementsFile] == "" {
+	if left := tree(t, last); len(left) != 2 || left["odd/"+requirements.File] == "" {
 		t.Errorf("one with a problem, and one whose requirements are in its folder, are left out; copied %q", left)
 	}
 }
@@ -135,7 +138,7 @@ func TestBuildCommits(t *testing.T) {
 		t.Errorf("got %+v, %v", index, err)
 	}
 	_, err = (&Builder{Root: root, Dir: dir, Commits: map[string]string{"gg": "c0ffee"}}).Build(t.Context())
-	if _, ok := errors.AsType[*UnknownError](err); !ok {
+	if _, ok := errors.AsType[*generator.UnknownError](err); !ok {
 		t.Errorf("an unknown name: %v", err)
 	}
 }

@@ -1,4 +1,6 @@
-package generator
+// Package environment makes the Python environments of generators: from locks, which
+// it makes too, with uv.
+package environment
 
 import (
 	"cmp"
@@ -18,6 +20,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // Builder finds the generators below Root, makes the Python environments they
@@ -34,12 +39,9 @@ type Builder struct {
 	// is built
 	Online   bool
 	Parallel int          // environments made at once; default 1, because disk and network are what it takes
-	Progress func(string) // is told what happens, a line at a time; may be nil
+	Progress func(string) // called with each line of progress; may be nil
 	Events   func(Event)  // the same for programs, one event at a time; may be nil
 }
-
-// DefaultRoot is the generators' folder of the repository.
-const DefaultRoot = "generators"
 
 // Stage says how far an environment is.
 type Stage string
@@ -84,8 +86,8 @@ func (e Event) String() string {
 var installerStep = regexp.MustCompile(
 	`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed|Downloaded|Built|\+) `)
 
-// worthTelling leaves out most of what an installer says and what takes no time.
-func (e Event) worthTelling() bool {
+// isProgress leaves out most lines of an installer, and what takes no time.
+func (e Event) isProgress() bool {
 	return e.Stage != Reused && (e.Stage != Installing || installerStep.MatchString(e.Detail))
 }
 
@@ -94,19 +96,19 @@ const NotBuilt = "its environment has not been made yet"
 
 // Build makes what is missing and returns the new index, which it has written
 // to Dir. A generator whose requirements cannot be installed is in it with its
-// Problem; the error is for what concerns all of them, an *UnknownError for a
+// Problem; the error is for what concerns all of them, an *generator.UnknownError for a
 // name that is none, or ctx's. An interrupted Build leaves nothing that a later
-// one would take for whole.
-func (b *Builder) Build(ctx context.Context) (*Index, error) {
+// one would take for complete.
+func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 	root := b.Root
 	if root == "" {
-		root = DefaultRoot
+		root = generator.DefaultRoot
 	}
-	list, err := Discover(root)
+	list, err := generator.Discover(root)
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{Generators: list}
+	x := &generator.Index{Generators: list}
 	for _, name := range b.Names {
 		if _, err := x.Find(name); err != nil {
 			return nil, err
@@ -119,47 +121,34 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 		}
 		g.Commit = commit
 	}
-	dir, err := filepath.Abs(b.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("build environments: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Join(dir, "environments"), 0o755); err != nil {
-		return nil, fmt.Errorf("build environments: %w", err)
-	}
-	last, _ := LoadIndex(dir) // what it knows is found out again where it cannot be read
-	python, err := findPython(ctx, b.Python, "")
-	if err != nil {
-		return nil, err
-	}
-	var mu sync.Mutex
-	tell := func(e Event) {
-		mu.Lock()
-		defer mu.Unlock()
+	w, err := newWorkshop(ctx, b.Dir, b.Python, func(e Event) {
 		if b.Events != nil {
 			b.Events(e)
 		}
-		if b.Progress != nil && e.worthTelling() {
+		if b.Progress != nil && e.isProgress() {
 			b.Progress(e.String())
 		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	groups := environmentsOf(list, root, dir, python)
+	last, _ := generator.LoadIndex(w.dir) // one that cannot be read is made again
 	wanted := func(m *members) bool {
 		return b.Names == nil || slices.ContainsFunc(m.names(),
 			func(name string) bool { return slices.Contains(b.Names, name) })
 	}
-	find := sync.OnceValues(func() (installer, error) { return newInstaller(ctx, dir, python, tell) })
 	var group errgroup.Group
 	group.SetLimit(max(b.Parallel, 1))
-	for _, members := range groups {
+	for _, members := range environmentsOf(list, root, w) {
 		group.Go(func() error {
 			e := &members.environment
 			say := func(stage Stage, detail string) {
-				tell(Event{Environment: cmp.Or(e.id, "with "+e.lockFile), Generators: members.names(), Stage: stage,
+				w.report(Event{Environment: cmp.Or(e.id, "with "+e.lockFile), Generators: members.names(), Stage: stage,
 					Detail: detail})
 			}
-			err := e.pin(ctx, members, wanted(members), find, say)
+			err := e.pin(ctx, members, wanted(members), w, say)
 			if err == nil && !wanted(members) {
-				if e.id != "" && e.whole() {
+				if e.id != "" && e.complete() {
 					members.set("")
 				} else {
 					members.set(NotBuilt)
@@ -167,7 +156,7 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 				return nil
 			}
 			if err == nil {
-				err = e.ensure(ctx, func(say func(string)) error { return e.install(ctx, find, say) }, say)
+				err = e.ensure(ctx, func(say func(string)) error { return e.install(ctx, w, say) }, say)
 			}
 			switch {
 			case ctx.Err() != nil:
@@ -190,21 +179,52 @@ func (b *Builder) Build(ctx context.Context) (*Index, error) {
 	asking, ctx := errgroup.WithContext(ctx)
 	asking.SetLimit(runtime.NumCPU())
 	for i := range list {
-		asking.Go(func() error { return list[i].findFlags(ctx, last) })
+		asking.Go(func() error {
+			return list[i].FindFlags(ctx, last, b.Names == nil || slices.Contains(b.Names, list[i].Name))
+		})
 	}
 	if err := asking.Wait(); err != nil {
 		return nil, err
 	}
-	if err := x.write(dir); err != nil {
+	if err := x.Write(w.dir); err != nil {
 		return nil, fmt.Errorf("write the index of generators: %w", err)
 	}
 	return x, nil
 }
 
+// workshop is what all environments of a folder are made with.
+type workshop struct {
+	dir    string // absolute
+	python interpreter
+	uv     func() (installer, error) // finds it once, or brings it in
+	report func(Event)               // one at a time
+}
+
+func newWorkshop(ctx context.Context, dir, python string, tell func(Event)) (*workshop, error) {
+	var mu sync.Mutex
+	w := &workshop{report: func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		tell(e)
+	}}
+	var err error
+	if w.dir, err = filepath.Abs(dir); err != nil {
+		return nil, fmt.Errorf("make environments: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(w.dir, "environments"), 0o755); err != nil {
+		return nil, fmt.Errorf("make environments: %w", err)
+	}
+	if w.python, err = findPython(ctx, python, ""); err != nil {
+		return nil, err
+	}
+	w.uv = sync.OnceValues(func() (installer, error) { return newInstaller(ctx, w.dir, w.python, w.report) })
+	return w, nil
+}
+
 // members are the generators that share an environment.
 type members struct {
 	environment environment
-	generators  []*Generator
+	generators  []*generator.Generator
 }
 
 func (m members) names() []string {
@@ -227,13 +247,13 @@ func (m members) set(problem string) {
 
 // environmentsOf groups the generators that have no problem yet, in order. Those
 // with one lock share an environment.
-func environmentsOf(list []Generator, root, dir string, python interpreter) (groups []*members) {
+func environmentsOf(list []generator.Generator, root string, w *workshop) (groups []*members) {
 	for i := range list {
 		g := &list[i]
 		if g.Problem != "" {
 			continue
 		}
-		e := newEnvironment(root, dir, python, g)
+		e := newEnvironment(root, w, g)
 		at := slices.IndexFunc(groups, func(m *members) bool { return m.environment.key() == e.key() })
 		if at < 0 {
 			groups = append(groups, &members{environment: e})
@@ -264,16 +284,16 @@ type environment struct {
 // another version of this code are not taken for these.
 const layout = "4"
 
-func newEnvironment(root, dir string, python interpreter, g *Generator) environment {
-	return environment{dir: filepath.Join(dir, "environments"), python: python, requirements: g.Requirements,
-		specifier: g.specifier, of: g.Dir, file: filepath.Join(g.Dir, g.needs),
-		locks: filepath.Join(root, LocksFolder), ownLocks: filepath.Join(dir, LocksFolder), lockFile: LockFile(g)}
+func newEnvironment(root string, w *workshop, g *generator.Generator) environment {
+	return environment{dir: filepath.Join(w.dir, "environments"), python: w.python, requirements: g.Requirements,
+		specifier: g.Pythons, of: g.Dir, file: filepath.Join(g.Dir, g.RequirementsFile),
+		locks: filepath.Join(root, LocksFolder), ownLocks: filepath.Join(w.dir, LocksFolder), lockFile: LockFile(g)}
 }
 
 // local is what the requirements take from the generator's folder: with a lock it
 // is what an environment is made from.
 func (e environment) local() string {
-	local := slices.DeleteFunc(normalise(e.requirements, state),
+	local := slices.DeleteFunc(requirements.Normalise(e.requirements, requirements.State),
 		func(line string) bool { return !ownFolder(e.of).MatchString(line) })
 	return strings.Join(local, "\n")
 }
@@ -285,12 +305,12 @@ func (e environment) key() string {
 
 // pin finds the lock, or makes one if that is wanted: from then on the environment
 // has an id, which is that of the lock, the interpreter and the platform.
-func (e *environment) pin(ctx context.Context, m *members, make bool, find func() (installer, error),
+func (e *environment) pin(ctx context.Context, m *members, wanted bool, w *workshop,
 	say func(Stage, string)) (err error) {
-	if !make && !e.python.is(e.specifier) {
+	if !wanted && !e.python.is(e.specifier) {
 		return nil // which one it is takes uv to find out
 	}
-	if e.python, err = suitable(ctx, e.python, e.specifier, filepath.Dir(e.dir), find); err != nil {
+	if e.python, err = w.suitable(ctx, e.specifier); err != nil {
 		return err
 	}
 	if len(e.requirements) > 0 {
@@ -298,10 +318,10 @@ func (e *environment) pin(ctx context.Context, m *members, make bool, find func(
 			return err
 		}
 		if e.lock.text == nil {
-			if !make {
+			if !wanted {
 				return nil
 			}
-			if err := e.lockForNow(ctx, m, find, say); err != nil {
+			if err := e.lockForNow(ctx, m, w, say); err != nil {
 				return err
 			}
 		}
@@ -318,9 +338,8 @@ func (e *environment) identify() {
 }
 
 // lockForNow makes a lock beside the environments. Two processes make the same one.
-func (e *environment) lockForNow(ctx context.Context, m *members, find func() (installer, error),
-	say func(Stage, string)) error {
-	in, err := find()
+func (e *environment) lockForNow(ctx context.Context, m *members, w *workshop, say func(Stage, string)) error {
+	in, err := w.uv()
 	if err != nil {
 		return err
 	}
@@ -349,9 +368,9 @@ func (e environment) interpreter() string { return filepath.Join(e.path, "bin", 
 // marker is written last: an environment without it is half-made.
 func (e environment) marker() string { return filepath.Join(e.path, "complete") }
 
-// whole reports whether the environment can be used. One whose interpreter was
+// complete reports whether the environment can be used. One whose interpreter was
 // removed from the machine since cannot.
-func (e environment) whole() bool {
+func (e environment) complete() bool {
 	_, err := os.Stat(e.marker())
 	_, err2 := os.Stat(e.interpreter())
 	return err == nil && err2 == nil
@@ -361,7 +380,7 @@ func (e environment) whole() bool {
 // one; the system gives
 // it back when its holder is killed. What an interrupted one left is removed first.
 func (e environment) ensure(ctx context.Context, install func(say func(string)) error, say func(Stage, string)) error {
-	if e.whole() { // asks for no lock, so that an index can be built where nothing can be written
+	if e.complete() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")
 		return nil
 	}
@@ -373,7 +392,7 @@ func (e environment) ensure(ctx context.Context, install func(say func(string)) 
 	if err := flock(ctx, lock, func() { say(Waiting, "another process makes it") }); err != nil {
 		return fmt.Errorf("lock environment: %w", err)
 	}
-	if e.whole() {
+	if e.complete() {
 		say(Reused, "")
 		return nil
 	}
@@ -400,12 +419,12 @@ func (e environment) ensure(ctx context.Context, install func(say func(string)) 
 const lockPoll = 200 * time.Millisecond
 
 func flock(ctx context.Context, f *os.File, waiting func()) error {
-	for told := false; ; told = true {
+	for reported := false; ; reported = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) {
 			return err
 		}
-		if !told {
+		if !reported {
 			waiting()
 		}
 		select {

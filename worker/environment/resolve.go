@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"cmp"
@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // resolver finds out what requirements lead to, with uv.
@@ -39,9 +41,9 @@ func (e environment) newResolver(in installer, say func(string)) (*resolver, err
 	return r, nil
 }
 
-// uv runs it with the lines of a requirements file and returns what it said.
-func (r *resolver) uv(ctx context.Context, lines []string, command string, options ...string) (said string, err error) {
-	list := filepath.Join(r.scratch, requirementsFile)
+// uv runs uv with the lines of a requirements file and returns its output.
+func (r *resolver) uv(ctx context.Context, lines []string, command string, options ...string) (out string, err error) {
+	list := filepath.Join(r.scratch, requirements.File)
 	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		return "", err
 	}
@@ -57,7 +59,7 @@ func (r *resolver) uv(ctx context.Context, lines []string, command string, optio
 
 // lowest is the option with the lowest Python that the requirements are for.
 func (r *resolver) lowest() string {
-	return fmt.Sprintf("--python-version=3.%d", lowestMinor(r.specifier))
+	return fmt.Sprintf("--python-version=3.%d", requirements.LowestMinor(r.specifier))
 }
 
 // resolve returns the lines of a lock for all platforms.
@@ -67,7 +69,7 @@ func (r *resolver) resolve(ctx context.Context, lines []string) (string, error) 
 		append([]string{"--universal", r.lowest(), "--generate-hashes", "--no-header", "--no-annotate", "--quiet",
 			"--output-file", to}, r.exclude...)...)
 	if err != nil && ctx.Err() == nil {
-		return "", installError(r.file, out)
+		return "", installError(r.file, out, err)
 	}
 	if err != nil {
 		return "", err
@@ -127,8 +129,8 @@ func (r *resolver) addBuilders(ctx context.Context, l lock) (lock, error) {
 				return context.Cause(ctx)
 			case err == nil:
 				return nil
-			case errors.Is(installError(r.file, out), errNoIndex):
-				return installError(r.file, out)
+			case errors.Is(installError(r.file, out, err), errNoIndex):
+				return installError(r.file, out, err)
 			case asks == nil || !unlockedPattern.MatchString(out):
 				return nil // it cannot be built here, where it may have a wheel: what builds it is known
 			}
@@ -139,7 +141,7 @@ func (r *resolver) addBuilders(ctx context.Context, l lock) (lock, error) {
 				}
 			}
 			if len(requires) == known {
-				return installError(r.file, out)
+				return installError(r.file, out, err)
 			}
 			if tools, err = r.resolve(ctx, requires); err != nil {
 				return err
@@ -147,7 +149,7 @@ func (r *resolver) addBuilders(ctx context.Context, l lock) (lock, error) {
 		}
 	}
 	for _, entry := range wheelless {
-		if err := build([]string{entry}, "--no-binary", plainName(entry), "--require-hashes"); err != nil {
+		if err := build([]string{entry}, "--no-binary", requirements.PlainName(entry), "--require-hashes"); err != nil {
 			return l, err
 		}
 	}
@@ -160,7 +162,7 @@ func (r *resolver) addBuilders(ctx context.Context, l lock) (lock, error) {
 	if tools != "" {
 		var names []string
 		for _, entry := range wheelless {
-			names = append(names, cmp.Or(plainName(entry), "its own package"))
+			names = append(names, cmp.Or(requirements.PlainName(entry), "its own package"))
 		}
 		l.text = append(l.text, builders+strings.Join(names, ", ")+":\n"+tools...)
 	}
@@ -180,13 +182,13 @@ func (r *resolver) wheelless(ctx context.Context, all []string) (list []string, 
 			}
 			known := len(rest)
 			for _, m := range wheellessPattern.FindAllStringSubmatch(out, -1) {
-				rest = slices.DeleteFunc(rest, func(entry string) bool { return plainName(entry) == plainName(m[1]) })
+				rest = slices.DeleteFunc(rest, func(entry string) bool { return requirements.PlainName(entry) == requirements.PlainName(m[1]) })
 			}
 			if len(rest) == known {
 				if ctx.Err() != nil {
 					return nil, err
 				}
-				return nil, installError(r.file, out)
+				return nil, installError(r.file, out, err)
 			}
 		}
 		for _, entry := range all {

@@ -1,6 +1,7 @@
-package generator
+package environment
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http/httptest"
@@ -8,18 +9,39 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"unicode/utf16"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/indextest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
+
+// uv is the installer of this version, brought in once on a machine.
+var uv = sync.OnceValues(func() (installer, error) {
+	home, err := os.UserCacheDir()
+	if err != nil {
+		return installer{}, err
+	}
+	p, err := usual()
+	if err != nil {
+		return installer{}, err
+	}
+	dir := filepath.Join(home, "vm-dataset-pipeline-tests", "generators") // uvtest's
+	return newInstaller(context.Background(), dir, p, func(Event) {})
+})
 
 // realUV puts the real installer on the PATH, and the interpreter before shims that
 // start it, which take longer than it does.
 func realUV(t *testing.T) {
 	t.Helper()
-	bin, err := indextest.UV(UVRelease)
+	in, err := uv()
 	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	if err := os.Symlink(in.uv, filepath.Join(bin, "uv")); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", strings.Join([]string{bin, filepath.Dir(python(t)), os.Getenv("PATH")},
@@ -71,13 +93,13 @@ func packageIndex(t *testing.T, dir string) (*httptest.Server, *indextest.Index)
 
 // made builds and returns the generators by name, with a function that runs a line
 // of Python in the environment of one.
-func made(t *testing.T, root string) (map[string]Generator, func(name, line string) string) {
+func made(t *testing.T, root string) (map[string]generator.Generator, func(name, line string) string) {
 	t.Helper()
 	index, err := (&Builder{Root: root, Dir: t.TempDir()}).Build(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]Generator{}
+	all := map[string]generator.Generator{}
 	for _, g := range index.Generators {
 		all[g.Name] = g
 	}
@@ -114,9 +136,8 @@ func TestPipSettings(t *testing.T) {
 		both                     bool
 		want                     string
 	}{
-		{name: "pip.conf, two generators", conf: main, both: true, want: "1.0"},
+		{name: "target, two generators", conf: main + "target = " + elsewhere + "\n", both: true, want: "1.0"},
 		{name: "extra index", conf: main + "extra-index-url = " + second.URL + "/simple\n", want: "2.0"},
-		{name: "target", conf: main + "target = " + elsewhere + "\n", want: "1.0"},
 		{name: "no index", conf: main + "[install]\nno-index = yes\nfind-links = " + newer + "\n", want: "2.0"},
 		{name: "requirements file", conf: "[global]\nindex-url = " + first.URL + "/simple\n",
 			requirements: "--index-url " + second.URL + "/simple\n--trusted-host " + host(second) + "\n", want: "2.0"},
@@ -127,8 +148,8 @@ func TestPipSettings(t *testing.T) {
 			pipConf(t, test.conf)
 			root := bare(t, test.requirements+"tiny-thing\n")
 			if test.both {
-				write(t, filepath.Join(root, "h", DefaultEntry), preamble)
-				write(t, filepath.Join(root, "h", requirementsFile), "other-thing\n")
+				write(t, filepath.Join(root, "h", generator.DefaultEntry), preamble)
+				write(t, filepath.Join(root, "h", requirements.File), "other-thing\n")
 			}
 			if _, python := made(t, root); python("g", versionOfTiny) != test.want {
 				t.Errorf("version %q, want %s", python("g", versionOfTiny), test.want)
@@ -202,8 +223,8 @@ func TestSourceStaysAsItIs(t *testing.T) {
 			if strings.Contains(requirement, "pkg") {
 				pkg = filepath.Join(dir, "pkg")
 			}
-			write(t, filepath.Join(dir, DefaultEntry), preamble)
-			write(t, filepath.Join(dir, requirementsFile),
+			write(t, filepath.Join(dir, generator.DefaultEntry), preamble)
+			write(t, filepath.Join(dir, requirements.File),
 				strings.ReplaceAll(requirement, "DIR", strings.ReplaceAll(dir, " ", "%20"))+"\n")
 			write(t, filepath.Join(pkg, "pyproject.toml"), ownProject)
 			write(t, filepath.Join(pkg, "backend.py"), backend)
@@ -239,8 +260,8 @@ func TestEncodings(t *testing.T) {
 		"utf8":   "\ufefftiny-thing==1.0\n",
 		"none":   "t\x00i\x00n\x00y\x00",
 	} {
-		write(t, filepath.Join(root, name, DefaultEntry), preamble)
-		write(t, filepath.Join(root, name, requirementsFile), text)
+		write(t, filepath.Join(root, name, generator.DefaultEntry), preamble)
+		write(t, filepath.Join(root, name, requirements.File), text)
 		write(t, filepath.Join(root, name, "more.txt"), "\xff\xfe")
 	}
 	all, python := made(t, root)
@@ -266,14 +287,14 @@ func TestProject(t *testing.T) {
 		"dynamic":      "[project]\nname = \"x\"\ndynamic = [\"dependencies\"]\n",
 		"outside":      "[project]\ndependencies = [\"x @ file:///etc/x\"]\n",
 	} {
-		write(t, filepath.Join(root, name, DefaultEntry), preamble)
-		write(t, filepath.Join(root, name, projectFile), text)
+		write(t, filepath.Join(root, name, generator.DefaultEntry), preamble)
+		write(t, filepath.Join(root, name, requirements.ProjectFile), text)
 	}
 	write(t, filepath.Join(root, "package", "backend.py"), backend)
 	write(t, filepath.Join(root, "package", "own.py"), "import tiny_thing\nvalue = tiny_thing.value\n")
-	write(t, filepath.Join(root, "both", DefaultEntry), preamble)
-	write(t, filepath.Join(root, "both", projectFile), "[project\n")
-	write(t, filepath.Join(root, "both", requirementsFile), "tiny-thing\n")
+	write(t, filepath.Join(root, "both", generator.DefaultEntry), preamble)
+	write(t, filepath.Join(root, "both", requirements.ProjectFile), "[project\n")
+	write(t, filepath.Join(root, "both", requirements.File), "tiny-thing\n")
 	_, python := made(t, root)
 	for name, want := range map[string]string{"package": "1.0", "dependencies": "1.0", "both": "1.0",
 		"tools": "PackageNotFoundError", "broken": "problem: read pyproject.toml: ",

@@ -1,25 +1,14 @@
-package generator
+package environment
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-)
 
-func TestPythons(t *testing.T) {
-	for said, want := range map[string]string{"": "", ">=3.8": "", ">=3.11": "", "==3.12.*": "==3.12.*",
-		">=3.8,<3.13": ">=3.8,<3.13", "!=3.12.*": "!=3.12.*"} {
-		if got, err := pythons(said); got != want || err != nil {
-			t.Errorf("%q is %q, %v, want %q", said, got, err, want)
-		}
-	}
-	for _, wrong := range []string{"<3.11", "three", "==2.7"} {
-		if got, err := pythons(wrong); err == nil {
-			t.Errorf("%q is %q", wrong, got)
-		}
-	}
-}
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
+)
 
 // A generator gets a Python that it is for, whatever the others use, or one sentence.
 func TestRequiredPython(t *testing.T) {
@@ -27,9 +16,9 @@ func TestRequiredPython(t *testing.T) {
 	for name, text := range map[string]string{"any": "", "old": "[project]\nrequires-python = \"<3.11\"\n",
 		"far": "[project]\nrequires-python = \">=3.30\"\n", "own": "[project]\nrequires-python = \"==3.19.*\"\n",
 		"near": "[project]\nrequires-python = \">=3.11\"\n"} {
-		write(t, filepath.Join(root, name, DefaultEntry), preamble)
+		write(t, filepath.Join(root, name, generator.DefaultEntry), preamble)
 		if text != "" {
-			write(t, filepath.Join(root, name, projectFile), text)
+			write(t, filepath.Join(root, name, requirements.ProjectFile), text)
 		}
 	}
 	p, err := findPython(t.Context(), "", "")

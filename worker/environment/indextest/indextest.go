@@ -1,5 +1,5 @@
-// Package indextest is for tests that install packages: the real installer, packages
-// that are made in a moment, and an index that serves them.
+// Package indextest is for tests that install packages: packages that are made in a
+// moment, and an index that serves them.
 package indextest
 
 import (
@@ -13,55 +13,34 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 )
 
-// UV returns the folder of a uv of this release. It is brought in with pip once, and
-// kept among the user's caches: that takes longer than most tests.
-func UV(release string) (string, error) {
-	caches, err := os.UserCacheDir()
-	if err != nil {
-		caches = os.TempDir()
-	}
-	dir := filepath.Join(caches, "vm-dataset-tests", "uv-"+release)
-	if exec.Command(filepath.Join(dir, "bin", "uv"), "--version").Run() == nil {
-		return filepath.Join(dir, "bin"), nil
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return "", err
-	}
-	made, err := os.MkdirTemp(filepath.Dir(dir), "making-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(made)
-	if out, err := exec.Command("python3", "-m", "pip", "install", "--quiet", "--target", made,
-		"uv=="+release).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("bring in uv %s: %w: %s", release, err, out)
-	}
-	if err := os.Rename(made, dir); err != nil { // another process was first, or what is there does not run
-		if exec.Command(filepath.Join(dir, "bin", "uv"), "--version").Run() != nil {
-			return "", fmt.Errorf("bring in uv %s: %w: remove %s", release, err, dir)
-		}
-	}
-	return filepath.Join(dir, "bin"), nil
-}
-
 // Wheel makes a version of a package that is one module, in a folder.
 func Wheel(dir, module, version, source string) error {
-	info := module + "-" + version + ".dist-info/"
+	return wheel(dir, module, version, module+".py", source)
+}
+
+// Program makes a version of a package that is one program of its name, in a folder.
+func Program(dir, name, version, script string) error {
+	return wheel(dir, name, version, name+"-"+version+".data/scripts/"+name, script)
+}
+
+func wheel(dir, name, version, file, text string) error {
+	info := name + "-" + version + ".dist-info/"
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
 	for _, f := range []struct{ name, text string }{
-		{module + ".py", source},
-		{info + "METADATA", "Metadata-Version: 2.1\nName: " + module + "\nVersion: " + version + "\n"},
+		{file, text},
+		{info + "METADATA", "Metadata-Version: 2.1\nName: " + name + "\nVersion: " + version + "\n"},
 		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
-		{info + "RECORD", module + ".py,,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"},
+		{info + "RECORD", file + ",,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"},
 	} {
-		w, err := z.Create(f.name)
+		h := &zip.FileHeader{Name: f.name, Method: zip.Deflate}
+		h.SetMode(0o755)
+		w, err := z.CreateHeader(h)
 		if err != nil {
 			return err
 		}
@@ -72,7 +51,7 @@ func Wheel(dir, module, version, source string) error {
 	if err := z.Close(); err != nil {
 		return err
 	}
-	return write(dir, module+"-"+version+"-py3-none-any.whl", b.Bytes())
+	return write(dir, name+"-"+version+"-py3-none-any.whl", b.Bytes())
 }
 
 // builder is a build backend that needs no other, but a module that is imported: its

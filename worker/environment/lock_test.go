@@ -1,6 +1,7 @@
-package generator
+package environment
 
 import (
+	"bytes"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -8,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/indextest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/indextest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // ownIndex serves the packages in a folder, alone: nothing else is seen of where
@@ -42,7 +45,7 @@ func locker(t *testing.T, root string) (*Locks, func() LockResult) {
 // lockOf reads the lock of requirements.
 func lockOf(t *testing.T, root string, requirements ...string) lock {
 	t.Helper()
-	l, err := readLock(filepath.Join(root, LocksFolder), LockFile(&Generator{Requirements: requirements}))
+	l, err := readLock(filepath.Join(root, LocksFolder), LockFile(&generator.Generator{Requirements: requirements}))
 	if err != nil || l.text == nil {
 		t.Fatalf("there is no lock of %s: %v", requirements, err)
 	}
@@ -62,8 +65,8 @@ func TestLock(t *testing.T) {
 	git(t, repository, "add", ".")
 	t.Setenv("GIT_COMMITTER_DATE", "2026-02-03T12:00:00Z")
 	git(t, repository, "commit", "-qm", "x")
-	locks, make := locker(t, root)
-	if r := make(); r.State != LockMade || r.AsOf != "2026-02-03T12:00:00Z" || r.Packages != 1 {
+	locks, lockIt := locker(t, root)
+	if r := lockIt(); r.State != LockMade || r.AsOf != "2026-02-03T12:00:00Z" || r.Packages != 1 {
 		t.Errorf("%+v", r)
 	}
 	// 2.0 was uploaded later.
@@ -73,7 +76,7 @@ func TestLock(t *testing.T) {
 		t.Errorf("the lock is\n%s", text)
 	}
 	release(t, wheels, "tiny_thing", "1.5", "")
-	if r := make(); r.State != LockKept {
+	if r := lockIt(); r.State != LockKept {
 		t.Errorf("with a newer version in the index: %+v", r)
 	}
 	all, python := made(t, root) // with empty caches
@@ -90,13 +93,13 @@ func TestLock(t *testing.T) {
 		t.Errorf("another file of the same version: %s", got)
 	}
 	locks.Update = true
-	if r := make(); r.State != LockUpdated || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text),
+	if r := lockIt(); r.State != LockUpdated || !strings.Contains(string(lockOf(t, root, "tiny-thing>=1").text),
 		"\ntiny-thing==2.0 ") {
 		t.Errorf("updated: %+v", r)
 	}
 	locks.Update = false
-	write(t, filepath.Join(repository, requirementsFile), "tiny-thing<2\n")
-	if changed := (Generator{Name: "g", Requirements: []string{"tiny-thing<2"}}); !Stale(root, &changed) {
+	write(t, filepath.Join(repository, requirements.File), "tiny-thing<2\n")
+	if changed := (generator.Generator{Name: "g", Requirements: []string{"tiny-thing<2"}}); !Stale(root, &changed) {
 		t.Error("a lock of other requirements is not stale")
 	}
 	results, err := locks.Make(t.Context())
@@ -110,7 +113,7 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	locks.Dir = t.TempDir()
-	if r := make(); !strings.Contains(r.AsOf, "because as of 2026-02-03") ||
+	if r := lockIt(); !strings.Contains(r.AsOf, "because as of 2026-02-03") ||
 		!strings.Contains(string(lockOf(t, root, "tiny-thing<2").text), "\ntiny-thing==1.5 ") {
 		t.Errorf("%+v", r)
 	}
@@ -141,11 +144,11 @@ func TestLockBuilds(t *testing.T) {
 		t.Fatal(err)
 	}
 	const builds = "import built_thing, own_thing; print(built_thing.value, own_thing.value)"
-	whole, before := string(l.text), l.id()
-	l.text = []byte(whole[:strings.Index(whole, builders)])
-	if _, _, build := (lock{text: []byte(whole)}).files(); !strings.HasPrefix(build, "late-thing==1.0 \\\n    --hash=") ||
+	complete, before := string(l.text), l.id()
+	l.text = []byte(complete[:strings.Index(complete, builders)])
+	if _, _, build := (lock{text: []byte(complete)}).files(); !strings.HasPrefix(build, "late-thing==1.0 \\\n    --hash=") ||
 		!strings.Contains(build, "\ntool-thing==1.0 \\\n    --hash=") || l.id() == before {
-		t.Errorf("the lock, of hash %s with and %s without what builds, is\n%s", before, l.id(), whole)
+		t.Errorf("the lock, of hash %s with and %s without what builds, is\n%s", before, l.id(), complete)
 	}
 	release(t, index, "tool_thing", "2.0", "value = 'second'\n")
 	if _, python := made(t, root); python("g", builds) != "first first" {
@@ -177,11 +180,11 @@ func TestRemake(t *testing.T) {
 	if _, err := b.Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	index, err := os.ReadFile(filepath.Join(dir, IndexFile))
+	index, err := os.ReadFile(filepath.Join(dir, generator.IndexFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(root, "g", requirementsFile), "not-there\n")
+	write(t, filepath.Join(root, "g", requirements.File), "not-there\n")
 	usual, err := findPython(t.Context(), "", "")
 	if err != nil {
 		t.Fatal(err)
@@ -206,10 +209,62 @@ func TestRemake(t *testing.T) {
 			t.Errorf("Python %s, lock %q: got %s, want Python %s and %s", g.Version, g.Lock, out, test.version, test.want)
 		}
 	}
-	if now, err := os.ReadFile(filepath.Join(dir, IndexFile)); err != nil || string(now) != string(index) {
+	if now, err := os.ReadFile(filepath.Join(dir, generator.IndexFile)); err != nil || string(now) != string(index) {
 		t.Errorf("the index was %s\nand is %s, %v", index, now, err)
 	}
 	if text, err := FindLock(old.id(), t.TempDir(), filepath.Join(root, LocksFolder)); text != nil || err != nil {
 		t.Errorf("a lock that is gone: %q, %v", text, err)
+	}
+}
+
+// TestCataloguePins looks at what the catalogue says of the organisation's.
+func TestCataloguePins(t *testing.T) {
+	all, err := generator.ReadCatalogue(filepath.Join("..", "..", "generators"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := map[string]bool{}
+	files, _ := filepath.Glob(filepath.Join("..", "..", "generators", LocksFolder, "*.txt"))
+	for _, path := range files {
+		l, err := readLock(filepath.Dir(path), filepath.Base(path))
+		if err != nil || bytes.Contains(l.text, []byte("://")) {
+			t.Errorf("%s: %v, or it names a host", path, err)
+		}
+		for _, name := range l.head("for") {
+			locked[name] = true
+		}
+	}
+	fetched := 0
+	for name, e := range all {
+		if e.Skip == "" && !locked[name] {
+			t.Errorf("%s has no lock", name)
+		}
+		if e.Repository == "" || e.Skip != "" {
+			continue
+		}
+		fetched++
+		if e.Commit == "" || e.Licence == "" || !strings.HasSuffix(e.Repository, "/"+name) {
+			t.Errorf("%s: %+v", name, e)
+		}
+		if e.ChunkSize != 0 && 100%e.ChunkSize != 0 {
+			t.Errorf("%s: chunks of %d do not fill the default batch of 100", name, e.ChunkSize)
+		}
+	}
+	if fetched != 40 {
+		t.Errorf("%d generators can be fetched; docs/GENERATORS.md and the README say 40", fetched)
+	}
+}
+
+// Ours are locked with what they require now.
+func TestOwnAreLocked(t *testing.T) {
+	root := filepath.Join("..", "..", "generators")
+	list, err := generator.Discover(root)
+	if err != nil || len(list) == 0 {
+		t.Fatal(list, err)
+	}
+	for i := range list {
+		if hash, err := Locked(root, &list[i]); hash == "" || err != nil || Stale(root, &list[i]) {
+			t.Errorf("%s: lock %q, %v", list[i].Name, hash, err)
+		}
 	}
 }

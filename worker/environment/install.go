@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"bytes"
@@ -17,11 +17,9 @@ import (
 	"syscall"
 	"time"
 
-	version "github.com/aquasecurity/go-pep440-version"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
-
-// The oldest Python the generators are written for is 3.11.
-const oldestMinor = 11
 
 // interpreter is a Python that environments are made from.
 type interpreter struct {
@@ -41,10 +39,10 @@ print(json.dumps({"path": getattr(sys, "_base_executable", None) or sys.executab
 
 // findPython returns the interpreter that was asked for, or the first on the
 // PATH that is new enough and is what the specifier says, as in ">=3.11,<3.13".
-func findPython(ctx context.Context, asked, specifier string) (interpreter, error) {
+func findPython(ctx context.Context, wanted, specifier string) (interpreter, error) {
 	candidates := []string{"python3", "python3.14", "python3.13", "python3.12", "python3.11", "python"}
-	if asked != "" {
-		candidates = []string{asked}
+	if wanted != "" {
+		candidates = []string{wanted}
 	}
 	const remedy = "install Python 3.11 or newer, or name one, then run again"
 	found := ""
@@ -57,13 +55,13 @@ func findPython(ctx context.Context, asked, specifier string) (interpreter, erro
 		cmd.Env = userEnvironment()
 		out, err := cmd.Output()
 		if ctx.Err() != nil {
-			return interpreter{}, fmt.Errorf("look for Python: %w", context.Cause(ctx))
+			return interpreter{}, fmt.Errorf("find Python: %w", context.Cause(ctx))
 		}
 		var p interpreter
 		if err != nil || json.Unmarshal(out, &p) != nil {
 			continue // a stub that only tells how to install it
 		}
-		if p.Minor >= oldestMinor && p.is(specifier) {
+		if p.Minor >= requirements.OldestMinor && p.is(specifier) {
 			p.command = path
 			return p, nil
 		}
@@ -77,48 +75,37 @@ func findPython(ctx context.Context, asked, specifier string) (interpreter, erro
 			specifier, found)
 	case found != "":
 		return interpreter{}, fmt.Errorf("%s, which is too old for the generators: %s", found, remedy)
-	case asked != "":
-		return interpreter{}, fmt.Errorf("%s is not a Python that runs: %s", asked, remedy)
+	case wanted != "":
+		return interpreter{}, fmt.Errorf("%s is not a Python that runs: %s", wanted, remedy)
 	}
 	return interpreter{}, errors.New("there is no python3 on the PATH: " + remedy)
 }
 
 // is reports whether the interpreter is what a specifier says; every one is "".
-func (p interpreter) is(specifier string) bool {
-	if specifier == "" {
-		return true
-	}
-	said, err := version.NewSpecifiers(specifier)
-	if err != nil {
-		return false
-	}
-	v, err := version.Parse(p.Version)
-	return err == nil && said.Check(v)
-}
+func (p interpreter) is(specifier string) bool { return requirements.Allows(specifier, p.Version) }
 
-// suitable returns an interpreter that is what a specifier says: the usual one, one
-// on the PATH, or one that uv has or brings in from where it gets them.
-func suitable(ctx context.Context, usual interpreter, specifier, dir string,
-	find func() (installer, error)) (interpreter, error) {
-	if usual.is(specifier) {
-		return usual, nil
+// suitable returns an interpreter that a specifier allows: the usual one, one on the
+// PATH, or one that uv has or brings in from where it gets them.
+func (w *workshop) suitable(ctx context.Context, specifier string) (interpreter, error) {
+	if w.python.is(specifier) {
+		return w.python, nil
 	}
 	p, missing := findPython(ctx, "", specifier)
 	if missing == nil || ctx.Err() != nil {
 		return p, missing
 	}
-	in, err := find()
+	in, err := w.uv()
 	if err != nil {
 		return p, err
 	}
-	env := append(in.settings.environ(), "UV_CACHE_DIR="+in.cacheDir(), "UV_PYTHON_INSTALL_DIR="+filepath.Join(dir,
+	env := append(in.settings.environ(), "UV_CACHE_DIR="+in.cacheDir(), "UV_PYTHON_INSTALL_DIR="+filepath.Join(w.dir,
 		"python"))
-	if _, err := run(ctx, dir, []string{in.uv, "python", "install", "--no-bin", specifier}, env,
+	if _, err := run(ctx, w.dir, []string{in.uv, "python", "install", "--no-bin", specifier}, env,
 		func(string) {}); err != nil {
 		return p, cmp.Or(context.Cause(ctx), missing)
 	}
 	cmd := exec.CommandContext(ctx, in.uv, "python", "find", "--no-project", "--managed-python", specifier)
-	cmd.Dir, cmd.Env = dir, env
+	cmd.Dir, cmd.Env = w.dir, env
 	out, err := cmd.Output()
 	if err != nil {
 		return p, cmp.Or(context.Cause(ctx), missing)
@@ -201,14 +188,14 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w (%s): connect to the network, set PIP_INDEX_URL / PIP_FIND_LINKS or put uv %s on the PATH, then run again",
-			errNoUV, reasonIn(out), UVRelease)
+			errNoUV, cmp.Or(reasonIn(out), err.Error()), UVRelease)
 	}
 	return err
 }
 
 // install makes the environment and proves that what it was made for can be
 // imported. The error is one sentence with the way out.
-func (e environment) install(ctx context.Context, find func() (installer, error), say func(string)) error {
+func (e environment) install(ctx context.Context, w *workshop, say func(string)) error {
 	// Without pip: nothing needs it, and it takes seconds.
 	if _, err := run(ctx, "", []string{e.python.Path, "-m", "venv", "--without-pip", e.path}, userEnvironment(),
 		say); err != nil {
@@ -217,7 +204,7 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 	if e.lock.text == nil {
 		return nil
 	}
-	in, err := find()
+	in, err := w.uv()
 	if err != nil {
 		return err
 	}
@@ -226,11 +213,11 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 		return err
 	}
 	var installed []string
-	hear := func(line string) {
+	note := func(line string) {
 		m := installedPattern.FindStringSubmatch(line)
-		asked := func(line string) bool { return plainName(line) == plainName(m[1]) }
+		asked := func(line string) bool { return requirements.PlainName(line) == requirements.PlainName(m[1]) }
 		if m != nil && (m[2] != "" || slices.ContainsFunc(lines, asked)) {
-			installed = append(installed, plainName(m[1]))
+			installed = append(installed, requirements.PlainName(m[1]))
 		}
 		say(line)
 	}
@@ -247,7 +234,7 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 		if strings.TrimSpace(part.text) == "" {
 			continue
 		}
-		list := filepath.Join(e.path, requirementsFile)
+		list := filepath.Join(e.path, requirements.File)
 		if err := os.WriteFile(list, []byte(part.text+"\n"), 0o644); err != nil {
 			return fmt.Errorf("make a Python environment: %w", err)
 		}
@@ -258,12 +245,12 @@ func (e environment) install(ctx context.Context, find func() (installer, error)
 			argv = append(argv, "--no-index")
 		}
 		// Not in the generator's folder: a pyproject.toml there may have settings for uv.
-		out, err := run(ctx, e.path, argv, append(settings.environ(), "UV_CACHE_DIR="+in.cacheDir()), hear)
+		out, err := run(ctx, e.path, argv, append(settings.environ(), "UV_CACHE_DIR="+in.cacheDir()), note)
 		if err != nil && ctx.Err() != nil {
 			return err
 		}
 		if err != nil {
-			return installError(e.lock.path, out)
+			return installError(e.lock.path, out, err)
 		}
 	}
 	// Once, here, and not in every chunk. Files that no Python 3 compiles lie in
@@ -332,12 +319,12 @@ func reasonIn(out string) (reason string) {
 			}
 		}
 	}
-	return cmp.Or(reason, lastLine(out))
+	return cmp.Or(reason, generator.LastLine(out))
 }
 
-// installError is one sentence about what uv has printed: what failed, and the way out.
-func installError(file, out string) error {
-	reason := reasonIn(out)
+// installError is one sentence about what uv printed: what failed, and the way out.
+func installError(file, out string, err error) error {
+	reason := cmp.Or(reasonIn(out), fmt.Sprint(err))
 	if unlockedPattern.MatchString(out) {
 		reason = "a package has no wheel for this Python and machine, and the lock has nothing that builds it (" + reason +
 			"): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --update)"
@@ -360,21 +347,21 @@ func run(ctx context.Context, dir string, argv, env []string, say func(string)) 
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second // for a descendant that left the group and holds the pipe
-	out := &lineWriter{tail: tail{limit: installerTail}, say: say}
+	out := &lineWriter{Tail: generator.Tail{Limit: installerTail}, say: say}
 	cmd.Stdout, cmd.Stderr = out, out
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		return out.String(), context.Cause(ctx)
 	}
 	if err != nil {
-		return out.String(), fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, lastLine(out.String()))
+		return out.String(), fmt.Errorf("%s: %w: %s", filepath.Base(argv[0]), err, generator.LastLine(out.String()))
 	}
 	return out.String(), nil
 }
 
-// lineWriter keeps the tail and hands on whole lines.
+// lineWriter keeps the tail and hands on complete lines.
 type lineWriter struct {
-	tail
+	generator.Tail
 	say  func(string)
 	rest []byte
 }
@@ -385,10 +372,10 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 		end := bytes.IndexByte(w.rest, '\n')
 		if end < 0 {
 			w.rest = w.rest[:min(len(w.rest), installerTail)]
-			return w.tail.Write(p)
+			return w.Tail.Write(p)
 		}
 		if line := strings.TrimSpace(string(w.rest[:end])); line != "" {
-			w.say(toValid(line))
+			w.say(strings.ToValidUTF8(line, "?"))
 		}
 		w.rest = w.rest[end+1:]
 	}

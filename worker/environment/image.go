@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"context"
@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // CopyRequirements makes folders in dir that are to a Builder what those in root
@@ -20,7 +23,7 @@ import (
 // left out; their environments need that folder. So are generators that have a
 // Problem: the index says so when the generators themselves are installed.
 func CopyRequirements(root, dir string) error {
-	list, err := Discover(root)
+	list, err := generator.Discover(root)
 	if err != nil {
 		return err
 	}
@@ -35,18 +38,18 @@ func CopyRequirements(root, dir string) error {
 			continue
 		}
 		to := filepath.Join(dir, g.Name)
-		if err := os.MkdirAll(filepath.Join(to, filepath.Dir(DefaultEntry)), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(to, filepath.Dir(generator.DefaultEntry)), 0o755); err != nil {
 			return err
 		}
 		if err := errors.Join(
-			os.WriteFile(filepath.Join(to, DefaultEntry), nil, 0o644),
-			os.WriteFile(filepath.Join(to, requirementsFile), []byte(strings.Join(g.Requirements, "\n")+"\n"), 0o644),
+			os.WriteFile(filepath.Join(to, generator.DefaultEntry), nil, 0o644),
+			os.WriteFile(filepath.Join(to, requirements.File), []byte(strings.Join(g.Requirements, "\n")+"\n"), 0o644),
 		); err != nil {
 			return err
 		}
-		if g.specifier != "" {
-			if err := os.WriteFile(filepath.Join(to, projectFile), fmt.Appendf(nil, "[project]\nrequires-python = %q\n",
-				g.specifier), 0o644); err != nil {
+		if g.Pythons != "" {
+			if err := os.WriteFile(filepath.Join(to, requirements.ProjectFile), fmt.Appendf(nil, "[project]\nrequires-python = %q\n",
+				g.Pythons), 0o644); err != nil {
 				return err
 			}
 		}
@@ -83,8 +86,8 @@ func (e environment) prove(ctx context.Context, packages []string) error {
 	cmd.Env = []string{"PATH=" + filepath.Dir(e.interpreter()) + ":/usr/local/bin:/usr/bin:/bin", "HOME=" + home,
 		"TMPDIR=" + home, "LANG=C.UTF-8", "MPLBACKEND=Agg"}
 	cmd.Dir = home
-	said := &tail{limit: tailSize}
-	cmd.Stderr = said
+	stderr := &generator.Tail{Limit: installerTail}
+	cmd.Stderr = stderr
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -99,7 +102,7 @@ func (e environment) prove(ctx context.Context, packages []string) error {
 		}
 	}
 	if err != nil { // the interpreter itself died, in the last module
-		failed = append(failed, fmt.Sprintf("import %s: %v: %s", module, err, lastLine(said.String())))
+		failed = append(failed, fmt.Sprintf("import %s: %v: %s", module, err, generator.LastLine(stderr.String())))
 	}
 	if failed != nil {
 		return errors.New(strings.Join(failed, "; "))

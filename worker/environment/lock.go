@@ -1,4 +1,4 @@
-package generator
+package environment
 
 import (
 	"bytes"
@@ -15,10 +15,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
 // LocksFolder has the locks, in the generators' folder: a file for each requirement
@@ -52,8 +53,8 @@ func (l lock) id() string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// says returns what the lock's head says under a word: for, requires, as of.
-func (l lock) says(word string) (list []string) {
+// head returns the values of a word in the lock's head: for, requires, as of.
+func (l lock) head(word string) (list []string) {
 	for line := range strings.Lines(string(l.text)) {
 		if rest, ok := strings.CutPrefix(line, "# "+word+" "); ok {
 			list = append(list, strings.TrimSpace(rest))
@@ -131,14 +132,14 @@ type LockResult struct {
 // Make makes the locks that are missing, as of the newest commit among the
 // generators that share one where the index tells when packages were uploaded, and
 // removes those of requirements that a generator had before. The error is for what
-// concerns all of them, an *UnknownError for a name that is none, or ctx's.
+// concerns all of them, an *generator.UnknownError for a name that is none, or ctx's.
 func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
-	list, err := Discover(l.Root)
+	list, err := generator.Discover(l.Root)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range l.Names {
-		if _, err := (&Index{Generators: list}).Find(name); err != nil {
+		if _, err := (&generator.Index{Generators: list}).Find(name); err != nil {
 			return nil, err
 		}
 	}
@@ -146,32 +147,25 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := filepath.Abs(l.Dir)
-	if err != nil {
-		return nil, err
-	}
-	python, err := findPython(ctx, "", "")
-	if err != nil {
-		return nil, err
-	}
-	find := sync.OnceValues(func() (installer, error) {
-		return newInstaller(ctx, dir, python, func(e Event) {
-			if e.worthTelling() {
-				l.Progress(e.String())
-			}
-		})
+	w, err := newWorkshop(ctx, l.Dir, "", func(e Event) {
+		if e.isProgress() {
+			l.Progress(e.String())
+		}
 	})
+	if err != nil {
+		return nil, err
+	}
 	current, known := map[string]bool{}, map[string]bool{}
 	for i := range list {
 		known[list[i].Name] = true
 	}
-	for _, m := range environmentsOf(list, root, dir, python) {
+	for _, m := range environmentsOf(list, root, w) {
 		current[m.environment.lockFile] = true
 		wanted := func(name string) bool { return l.Names == nil || slices.Contains(l.Names, name) }
 		if m.environment.lockFile == "" || !slices.ContainsFunc(m.names(), wanted) {
 			continue
 		}
-		r, err := l.make(ctx, m, known, find)
+		r, err := l.lock(ctx, m, known, w)
 		if err != nil {
 			return results, err
 		}
@@ -183,13 +177,13 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 		if err != nil {
 			return results, err
 		}
-		others := slices.DeleteFunc(old.says("for"), func(name string) bool { return known[name] })
+		others := slices.DeleteFunc(old.head("for"), func(name string) bool { return known[name] })
 		switch {
-		case current[filepath.Base(path)] || l.Names != nil || len(others) == len(old.says("for")):
+		case current[filepath.Base(path)] || l.Names != nil || len(others) == len(old.head("for")):
 		case len(others) > 0: // that are not fetched
 			err = atomicfile.Write(path, old.naming(others).text)
 		default:
-			results = append(results, LockResult{File: filepath.Base(path), Generators: old.says("for"), State: LockRemoved})
+			results = append(results, LockResult{File: filepath.Base(path), Generators: old.head("for"), State: LockRemoved})
 			err = os.Remove(path)
 		}
 		if err != nil {
@@ -199,25 +193,24 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	return results, nil
 }
 
-// make makes one lock, or keeps it.
-func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
-	find func() (installer, error)) (LockResult, error) {
+// lock makes one lock, or keeps it.
+func (l *Locks) lock(ctx context.Context, m *members, known map[string]bool, w *workshop) (LockResult, error) {
 	e := m.environment
 	old, err := readLock(e.locks, e.lockFile)
 	if err != nil {
 		return LockResult{}, err
 	}
 	// Generators that are in the catalogue and not fetched keep their place.
-	names := append(m.names(), slices.DeleteFunc(old.says("for"), func(name string) bool { return known[name] })...)
+	names := append(m.names(), slices.DeleteFunc(old.head("for"), func(name string) bool { return known[name] })...)
 	slices.Sort(names)
 	r, now := LockResult{File: e.lockFile, Generators: names, State: LockKept}, old
 	switch {
 	case old.text == nil || l.Update:
-		in, err := find()
+		in, err := w.uv()
 		if err != nil {
 			return r, err
 		}
-		if e.python, err = suitable(ctx, e.python, e.specifier, filepath.Dir(e.dir), find); err != nil {
+		if e.python, err = w.suitable(ctx, e.specifier); err != nil {
 			r.State, r.Problem = LockFailed, err.Error()
 			return r, context.Cause(ctx)
 		}
@@ -237,13 +230,13 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
 		case old.id() != now.id():
 			r.State = LockUpdated
 		}
-	case !slices.Equal(old.says("for"), names):
+	case !slices.Equal(old.head("for"), names):
 		now = old.naming(names)
 		if err := atomicfile.Write(old.path, now.text); err != nil {
 			return r, err
 		}
 	}
-	r.AsOf = strings.Join(now.says("as of"), "")
+	r.AsOf = strings.Join(now.head("as of"), "")
 	hashed, others, _ := now.files()
 	r.Packages = len(slices.Collect(entries([]byte(hashed + others))))
 	return r, nil
@@ -251,23 +244,23 @@ func (l *Locks) make(ctx context.Context, m *members, known map[string]bool,
 
 // LockFile is the name of the lock of a generator's requirement set; "" if it
 // requires nothing. It is the same on every machine.
-func LockFile(g *Generator) string {
+func LockFile(g *generator.Generator) string {
 	if len(g.Requirements) == 0 {
 		return ""
 	}
-	lines := normalise(g.Requirements, declares)
+	lines := requirements.Normalise(g.Requirements, declares)
 	for i, line := range lines {
 		lines[i] = ownFolder(g.Dir).ReplaceAllString(line, "${1}.${2}")
 	}
-	if g.specifier != "" {
-		lines = append(lines, "python"+g.specifier)
+	if g.Pythons != "" {
+		lines = append(lines, "python"+g.Pythons)
 	}
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(lines, "\n"))))[:12] + ".txt"
 }
 
 // Locked returns the hash of the lock that is kept for a generator in the
 // generators' folder: "" if it has none, or requires nothing.
-func Locked(root string, g *Generator) (string, error) {
+func Locked(root string, g *generator.Generator) (string, error) {
 	l, err := readLock(filepath.Join(root, LocksFolder), LockFile(g))
 	if err != nil || l.text == nil {
 		return "", err
@@ -298,11 +291,11 @@ func FindLock(hash string, folders ...string) ([]byte, error) {
 
 // Stale reports that the lock which is kept for a generator is of requirements it
 // had before.
-func Stale(root string, g *Generator) bool {
+func Stale(root string, g *generator.Generator) bool {
 	files, _ := filepath.Glob(filepath.Join(root, LocksFolder, "*.txt"))
 	return slices.ContainsFunc(files, func(path string) bool {
 		l, _ := readLock(filepath.Dir(path), filepath.Base(path))
-		return filepath.Base(path) != LockFile(g) && slices.Contains(l.says("for"), g.Name)
+		return filepath.Base(path) != LockFile(g) && slices.Contains(l.head("for"), g.Name)
 	})
 }
 
@@ -399,9 +392,9 @@ func (l lock) naming(names []string) lock {
 
 // commitTime is when the newest of the generators' commits was made; zero if one
 // has none, or has been changed since.
-func commitTime(ctx context.Context, list []*Generator) (newest time.Time) {
+func commitTime(ctx context.Context, list []*generator.Generator) (newest time.Time) {
 	for _, g := range list {
-		if g.Commit == "" || strings.HasSuffix(g.Commit, dirty) {
+		if g.Commit == "" || strings.HasSuffix(g.Commit, generator.Dirty) {
 			return time.Time{}
 		}
 		out, err := exec.CommandContext(ctx, "git", "-C", g.Dir, "show", "--no-patch", "--format=%cI", g.Commit).Output()
@@ -420,11 +413,11 @@ func commitTime(ctx context.Context, list []*Generator) (newest time.Time) {
 func declares(path string) string {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {
-		return state(path)
+		return requirements.State(path)
 	}
 	var all string
-	for _, name := range []string{projectFile, "setup.py", "setup.cfg", requirementsFile} {
-		all += state(filepath.Join(path, name))
+	for _, name := range []string{requirements.ProjectFile, "setup.py", "setup.cfg", requirements.File} {
+		all += requirements.State(filepath.Join(path, name))
 	}
 	return all
 }

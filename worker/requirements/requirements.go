@@ -1,4 +1,6 @@
-package generator
+// Package requirements reads what a generator requires: the packages of its
+// requirements.txt or pyproject.toml, and its versions of Python.
+package requirements
 
 import (
 	"crypto/sha256"
@@ -14,28 +16,32 @@ import (
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
+	version "github.com/aquasecurity/go-pep440-version"
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/transform"
 )
 
-// Where a generator says what it needs. The first that is there counts.
+// OldestMinor is the oldest Python 3 that generators are run with.
+const OldestMinor = 11
+
+// Files in which a generator says what it requires. The first that exists counts.
 const (
-	requirementsFile = "requirements.txt"
-	projectFile      = "pyproject.toml"
+	File        = "requirements.txt"
+	ProjectFile = "pyproject.toml"
 )
 
 // maxIncludes bounds how deep requirements files may include each other.
 const maxIncludes = 5
 
-// readNeeds returns what the generator in a folder requires, as lines for pip, and
+// Read returns what the generator in a folder requires, as lines for pip, and
 // the file that says so.
-func readNeeds(dir string) (lines []string, file string, err error) {
-	if _, err := os.Stat(filepath.Join(dir, requirementsFile)); !errors.Is(err, fs.ErrNotExist) {
-		lines, err = readRequirements(dir, requirementsFile, 0)
-		return lines, requirementsFile, err
+func Read(dir string) (lines []string, file string, err error) {
+	if _, err := os.Stat(filepath.Join(dir, File)); !errors.Is(err, fs.ErrNotExist) {
+		lines, err = readRequirements(dir, File, 0)
+		return lines, File, err
 	}
 	lines, err = readProject(dir)
-	return lines, projectFile, err
+	return lines, ProjectFile, err
 }
 
 type project struct {
@@ -49,7 +55,7 @@ type project struct {
 
 // decodeProject reads a pyproject.toml; nil if there is none.
 func decodeProject(dir string) (*project, error) {
-	path, err := inside(dir, dir, projectFile)
+	path, err := inside(dir, dir, ProjectFile)
 	if err != nil {
 		return nil, err
 	}
@@ -57,32 +63,32 @@ func decodeProject(dir string) (*project, error) {
 	if _, err := toml.DecodeFile(path, &is); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("read %s: %w", projectFile, err)
+		return nil, fmt.Errorf("read %s: %w", ProjectFile, err)
 	}
 	return &is, nil
 }
 
-// readPythons returns which versions of Python the generator in a folder is for, as
+// ReadPythons returns which versions of Python the generator in a folder is for, as
 // its requires-python says. Every version from the oldest on is "".
-func readPythons(dir string) (string, error) {
+func ReadPythons(dir string) (string, error) {
 	is, err := decodeProject(dir)
 	if is == nil || err != nil {
 		return "", nil // who reads its requirements there has said so
 	}
 	specifier, err := pythons(is.Project.RequiresPython)
 	if err != nil {
-		return "", fmt.Errorf("its %s: requires-python %w", projectFile, err)
+		return "", fmt.Errorf("its %s: requires-python %w", ProjectFile, err)
 	}
 	return specifier, nil
 }
 
 // pythons checks a specifier of Python versions.
 func pythons(specifier string) (string, error) {
-	if lowestMinor(specifier) < 0 {
+	if LowestMinor(specifier) < 0 {
 		return "", fmt.Errorf("%q allows no Python from 3.%d on, or is no version specifier such as >=3.11,<3.13", specifier,
-			oldestMinor)
+			OldestMinor)
 	}
-	for minor := oldestMinor; minor < newestMinor; minor++ {
+	for minor := OldestMinor; minor < newestMinor; minor++ {
 		if !allows(specifier, minor) {
 			return specifier, nil
 		}
@@ -93,9 +99,9 @@ func pythons(specifier string) (string, error) {
 // newestMinor is above all that there are.
 const newestMinor = 40
 
-// lowestMinor is the first Python 3 that a specifier allows, or -1.
-func lowestMinor(specifier string) int {
-	for minor := oldestMinor; minor < newestMinor; minor++ {
+// LowestMinor is the first Python 3 that a specifier allows, or -1.
+func LowestMinor(specifier string) int {
+	for minor := OldestMinor; minor < newestMinor; minor++ {
 		if allows(specifier, minor) {
 			return minor
 		}
@@ -104,7 +110,21 @@ func lowestMinor(specifier string) int {
 }
 
 func allows(specifier string, minor int) bool {
-	return interpreter{Version: fmt.Sprintf("3.%d.99", minor)}.is(specifier)
+	return Allows(specifier, fmt.Sprintf("3.%d.99", minor))
+}
+
+// Allows reports whether a specifier, as in ">=3.11,<3.13", allows a version of Python;
+// "" allows every one.
+func Allows(specifier, python string) bool {
+	if specifier == "" {
+		return true
+	}
+	specifiers, err := version.NewSpecifiers(specifier)
+	if err != nil {
+		return false
+	}
+	v, err := version.Parse(python)
+	return err == nil && specifiers.Check(v)
 }
 
 // readProject returns what a pyproject.toml requires, as its standards have it: a
@@ -119,7 +139,7 @@ func readProject(dir string) ([]string, error) {
 	case is.BuildSystem != nil:
 		return []string{dir}, nil
 	case slices.Contains(is.Project.Dynamic, "dependencies"):
-		return nil, fmt.Errorf("its %s computes its dependencies and has no [build-system] to do so: list them in requirements.txt", projectFile)
+		return nil, fmt.Errorf("its %s computes its dependencies and has no [build-system] to do so: list them in requirements.txt", ProjectFile)
 	}
 	for i, line := range is.Project.Dependencies {
 		if is.Project.Dependencies[i], err = localPackage(dir, strings.Join(strings.Fields(line), " ")); err != nil {
@@ -156,7 +176,7 @@ func readRequirements(dir, name string, depth int) ([]string, error) {
 		if !utf8.ValidString(line) || strings.ContainsRune(line, 0) {
 			return nil, fmt.Errorf("%s is not text in UTF-8, or in UTF-16 with a byte order mark", path)
 		}
-		option, value := cutOption(line)
+		option, value := CutOption(line)
 		beside := filepath.Dir(path) // pip takes these two from where the file is, local packages from where it runs
 		switch option {
 		case "-r", "--requirement":
@@ -222,9 +242,9 @@ func logicalLines(text string) []string {
 	return lines
 }
 
-// cutOption splits "-r file", "-rfile", "--requirement=file" and the like. The
+// CutOption splits "-r file", "-rfile", "--requirement=file" and the like. The
 // option is "" for a requirement.
-func cutOption(line string) (option, value string) {
+func CutOption(line string) (option, value string) {
 	if !strings.HasPrefix(line, "-") {
 		return "", line
 	}
@@ -300,9 +320,9 @@ func inside(dir, from, name string) (string, error) {
 	return path, nil
 }
 
-// plainName is the name that a requirement begins with, as all its spellings are
+// PlainName is the name that a requirement begins with, as all its spellings are
 // written; "" for an option.
-func plainName(requirement string) string {
+func PlainName(requirement string) string {
 	return strings.ToLower(separatorPattern.ReplaceAllString(namePattern.FindString(requirement), "-"))
 }
 
@@ -310,13 +330,13 @@ var separatorPattern = regexp.MustCompile(`[-_.]+`)
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
 
-// normalise writes the same requirements in the same way, whatever their order
+// Normalise writes the same requirements in the same way, whatever their order
 // and spacing and the spelling of names, so that generators share environments.
-// What a line reads from the disk is part of it, as state has it.
-func normalise(lines []string, state func(path string) string) []string {
+// What a line reads from the disk is part of it, as State has it.
+func Normalise(lines []string, state func(path string) string) []string {
 	var list []string
 	for _, line := range lines {
-		option, value := cutOption(line)
+		option, value := CutOption(line)
 		switch {
 		case option == "" && !isURL(line) && !filepath.IsAbs(line):
 			what, marker, marked := strings.Cut(line, ";")
@@ -326,7 +346,7 @@ func normalise(lines []string, state func(path string) string) []string {
 			}
 			what = strings.Join(strings.Fields(what), "")
 			name := namePattern.FindString(what)
-			what = plainName(name) + what[len(name):] + hashes
+			what = PlainName(name) + what[len(name):] + hashes
 			if marked {
 				what += "; " + strings.Join(strings.Fields(marker), " ")
 			}
@@ -343,9 +363,9 @@ func normalise(lines []string, state func(path string) string) []string {
 	return slices.Compact(list)
 }
 
-// state is a hash of what is in a file or folder. What Python builds beside a
+// State is a hash of what is in a file or folder. What Python builds beside a
 // package is not counted.
-func state(path string) string {
+func State(path string) string {
 	h := sha256.New()
 	_ = filepath.WalkDir(path, func(file string, e fs.DirEntry, err error) error {
 		if err != nil {
