@@ -43,7 +43,7 @@ func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer w.close(t)
+		defer w.stop(t)
 		test(t, w)
 	})
 }

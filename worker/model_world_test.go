@@ -129,7 +129,7 @@ func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
 }
 
 // close ends what is left of a world, and tells what happened if the test failed.
-func (w *world) close(t interface {
+func (w *world) stop(t interface {
 	Failed() bool
 	Logf(string, ...any)
 }) {
@@ -324,13 +324,13 @@ func (w *world) rest() {
 	})
 }
 
-// waiting are the calls that somebody waits for, or those that nobody does.
-func (w *world) waiting(somebody bool) []*call {
+// waiting are the calls of living workers, or those of dead ones that change something.
+func (w *world) waiting(living bool) []*call {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var list []*call
 	for _, c := range w.calls {
-		if c.until.IsZero() == somebody && (somebody || c.changes) {
+		if c.until.IsZero() == living && (living || c.changes) {
 			list = append(list, c)
 		}
 	}

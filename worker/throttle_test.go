@@ -182,7 +182,7 @@ func TestConnections(t *testing.T) {
 	g.refuses.Store(&latency)
 	h := b.through(g)
 	defer h.Close()
-	made := int64(0)
+	made, began := int64(0), time.Now()
 	for n := range 4 {
 		ctx, cancel := invocation(t.Context(), "r")
 		x := task.Task{Generator: "good", StartIndex: 120 * n, NumSamples: 120, ChunkSize: 24, Seed: 7, Format: task.Files}
@@ -196,8 +196,9 @@ func TestConnections(t *testing.T) {
 		made += now
 	}
 	// A task whose chunks end nearer to each other than those before it needs some more.
-	// What was made is kept, so all of them together need no more than may be in flight.
-	if made > 6*store.Parallel {
+	// What was made is kept, so all of them together need no more than may be in flight,
+	// unless the machine is so slow that some were idle for the 30 s after which they are closed.
+	if made > 6*store.Parallel && time.Since(began) < 30*time.Second {
 		t.Errorf("%d new connections, %d requests were in flight at most", made, g.most.Load())
 	}
 }

@@ -281,7 +281,7 @@ func TestSyncOccupied(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name, want string
-		make       func(t *testing.T, dir string)
+		prepare    func(t *testing.T, dir string)
 	}{
 		{"no clone", "is no clone", func(t *testing.T, dir string) { write(t, filepath.Join(dir, program), "mine") }},
 		{"a file", "is a file", func(t *testing.T, dir string) { write(t, dir, "mine") }},
@@ -318,7 +318,7 @@ func TestSyncOccupied(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			root := catalogueOf(t, map[string][2]string{"a": {o.bare, newer}})
 			dir := filepath.Join(root, "a")
-			test.make(t, dir)
+			test.prepare(t, dir)
 			before := tree(t, dir)
 			r := synced(t, &Syncer{Root: root}, "a")
 			if test.want == "" {

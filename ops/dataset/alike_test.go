@@ -44,7 +44,7 @@ func TestAlike(t *testing.T) {
 					at++
 				}
 				for _, r := range cellOf(t, r.Range(), append([]store.Receipt{r}, list...)...).Receipts {
-					i.record(r)
+					i.record(&r)
 				}
 			}
 			report := i.conclude()

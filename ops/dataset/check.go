@@ -217,12 +217,12 @@ func (i *inspection) distrust(key, why string) {
 
 // object is one that a receipt vouches for: a file of a sample, or a shard.
 type object struct {
-	receipt store.Receipt
+	receipt *store.Receipt
 	key     string
 	size    int64
 	listed  bool
-	sample  store.ReceiptSample
-	file    store.ReceiptFile
+	sample  *store.ReceiptSample // nil of a shard, and so is its file
+	file    *store.ReceiptFile
 }
 
 // examine takes a cell into the report, and finds out what is wrong with its objects.
@@ -231,8 +231,8 @@ func (i *inspection) examine(ctx context.Context, c *store.Cell, cells int) erro
 	var objects []object
 	i.mu.Lock()
 	i.view.Add(c)
-	for _, r := range c.Receipts {
-		objects = append(objects, i.record(r)...)
+	for n := range c.Receipts {
+		objects = append(objects, i.record(&c.Receipts[n])...)
 	}
 	i.mu.Unlock()
 	resumed := i.Deep && i.Journal.has(c)
@@ -270,7 +270,7 @@ func (i *inspection) examine(ctx context.Context, c *store.Cell, cells int) erro
 	defer i.mu.Unlock()
 	for n, o := range objects {
 		for _, d := range found[n] {
-			i.damaged(o.receipt, d)
+			i.damaged(*o.receipt, d)
 		}
 	}
 	i.done++
@@ -289,17 +289,17 @@ func (i *inspection) examine(ctx context.Context, c *store.Cell, cells int) erro
 }
 
 // record takes a receipt into the report and returns the objects that it vouches for.
-func (i *inspection) record(r store.Receipt) (objects []object) {
+func (i *inspection) record(r *store.Receipt) (objects []object) {
 	addNew(&i.report.Seeds, r.RunSeed)
 	addNew(&i.report.Domains, r.Domain)
-	add := func(key string, size int64, s store.ReceiptSample, f store.ReceiptFile) {
+	add := func(key string, size int64, s *store.ReceiptSample, f *store.ReceiptFile) {
 		hash := i.hash(key, size)
 		objects = append(objects, object{r, key, size, i.stored[hash], s, f})
 		delete(i.stored, hash)
 	}
 	if r.Shard != nil && len(r.Current) > 0 {
 		if of, _ := r.Dataset.ShardRange(r.Shard.Key); of.Overlaps(i.view.Range) {
-			add(r.Shard.Key, r.Shard.Size, store.ReceiptSample{}, store.ReceiptFile{})
+			add(r.Shard.Key, r.Shard.Size, nil, nil)
 		}
 	}
 	var prints maphash.Hash
@@ -312,9 +312,9 @@ func (i *inspection) record(r store.Receipt) (objects []object) {
 		samples++
 		_, _ = prints.WriteString(s.Fingerprint + "\n")
 		i.committed = append(i.committed, task.Range{Start: s.Index, End: s.Index + 1})
-		for _, f := range s.Files {
+		for n, f := range s.Files {
 			if i.report.Bytes += f.Size; r.Shard == nil {
-				add(r.Dataset.FileKey(i.name, s.ID, f.Name), f.Size, s, f)
+				add(r.Dataset.FileKey(i.name, s.ID, f.Name), f.Size, &s, &s.Files[n])
 			}
 		}
 	}

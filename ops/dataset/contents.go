@@ -56,9 +56,9 @@ func (i *inspection) read(ctx context.Context, o object, undecodable *[]Damage) 
 		case there.Size != o.size:
 			return wrongSize(o.key, there.Size, o.size)
 		case o.receipt.Shard == nil:
-			return i.file(ctx, from, o.sample, o.file, o.key)
+			return i.file(ctx, from, *o.sample, *o.file, o.key)
 		}
-		return i.shard(ctx, from, o.receipt, undecodable)
+		return i.shard(ctx, from, *o.receipt, undecodable)
 	})
 }
 

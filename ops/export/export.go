@@ -110,6 +110,16 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 			summary.Splits[split] += n
 		}
 	}
+	for _, g := range plan.Generators {
+		n := 0
+		for _, u := range silent(g) {
+			n += u.Videos
+		}
+		if n > 0 && e.Options.Video == "" {
+			summary.Notes = append(summary.Notes, fmt.Sprintf(
+				"%s: browsers do not play %d of its videos; --video h264 encodes them again", g.Name, n))
+		}
+	}
 	if summary.Already, err = e.begin(ctx, plan); err != nil || summary.Already {
 		return summary, err
 	}

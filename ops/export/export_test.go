@@ -318,6 +318,9 @@ func TestIncomplete(t *testing.T) {
 	s, err := exported(t.Context(), t, e, dir)
 	check(t, err)
 	readme := content(t, dir)["README.md"]
+	if want := "maze-task-data-generator: browsers do not play 19 of its videos; --video h264 encodes them again"; !slices.Contains(s.Notes, want) {
+		t.Errorf("%q", s.Notes)
+	}
 	if !maps.Equal(s.Missing, map[string]int{maze.name: 6}) || s.Samples != 31 ||
 		!strings.Contains(readme, "12-12") || !strings.Contains(readme, "20-24") {
 		t.Errorf("%+v\n%s", s, readme)

@@ -144,11 +144,11 @@ func (l launch) run() status {
 // it, because generators may share code.
 func readable(g *Generator) []string {
 	dirs := []string{filepath.Dir(filepath.Dir(g.Python)), filepath.Dir(g.Dir)}
-	if real, err := filepath.EvalSymlinks(g.Python); err == nil {
-		dirs = append(dirs, filepath.Dir(filepath.Dir(real)))
+	if resolved, err := filepath.EvalSymlinks(g.Python); err == nil {
+		dirs = append(dirs, filepath.Dir(filepath.Dir(resolved)))
 	}
-	if real, err := filepath.EvalSymlinks(g.Dir); err == nil {
-		dirs = append(dirs, real)
+	if resolved, err := filepath.EvalSymlinks(g.Dir); err == nil {
+		dirs = append(dirs, resolved)
 	}
 	return dirs
 }

@@ -310,9 +310,9 @@ func inside(dir, from, name string) (string, error) {
 		return err == nil && filepath.IsLocal(rel)
 	}
 	ok := check(dir, path)
-	if real, err := filepath.EvalSymlinks(path); ok && err == nil {
+	if resolved, err := filepath.EvalSymlinks(path); ok && err == nil {
 		root, err := filepath.EvalSymlinks(dir)
-		ok = err == nil && check(root, real)
+		ok = err == nil && check(root, resolved)
 	}
 	if !ok {
 		return "", fmt.Errorf("its requirements name %q, which is outside of the generator's folder", name)
