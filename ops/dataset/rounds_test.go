@@ -46,7 +46,7 @@ func (g *simulated) draw(seed int, n int) []string {
 }
 
 // make does what a worker does.
-func (g *simulated) make(t task.Task) {
+func (g *simulated) produce(t task.Task) {
 	for _, c := range t.Chunks() {
 		list := g.cells[c.Cell]
 		r := store.Receipt{Generator: t.Generator, RunSeed: t.Seed, ChunkSize: t.ChunkSize, Start: c.Keep.Start,
@@ -88,7 +88,7 @@ func (g *simulated) rounds(t *testing.T, run task.Run) *Rounds {
 					g.tried[id] = true
 				}
 				if !g.fails {
-					g.make(x)
+					g.produce(x)
 				}
 			}
 			return nil
@@ -101,7 +101,7 @@ func (g *simulated) begin(samples, chunk, seed int) task.Run {
 	run := task.Run{ID: "r", Seed: seed, Samples: samples, Batch: 5 * chunk, ChunkSize: chunk, Format: task.Files,
 		Generators: []task.RunGenerator{{Name: "g"}}}
 	for _, t := range run.Plan() {
-		g.make(t)
+		g.produce(t)
 	}
 	return run
 }

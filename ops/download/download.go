@@ -60,7 +60,7 @@ func Download(ctx context.Context, st *store.Store, generators []string, o Optio
 	if err != nil {
 		return Summary{}, err
 	}
-	defer d.close()
+	defer d.unlock()
 	for _, name := range generators {
 		if err := errors.Join(d.generator(ctx, name), ctx.Err()); err != nil {
 			return Summary{}, ui.WithHint(fmt.Errorf("download %s: %w", name, err), "the same command: it goes on where it was")
@@ -96,21 +96,21 @@ func open(st *store.Store, o Options) (*download, error) {
 	}
 	d := &download{Options: o, store: st, root: root}
 	if d.lock, err = root.Open("."); err != nil {
-		d.close()
+		d.unlock()
 		return nil, err
 	}
 	if errors.Is(syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
-		d.close()
+		d.unlock()
 		return nil, fmt.Errorf("another download to %s is under way", o.To)
 	}
 	if err := errors.Join(root.RemoveAll(partial), root.Mkdir(partial, 0o755)); err != nil {
-		d.close()
+		d.unlock()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *download) close() {
+func (d *download) unlock() {
 	if d.lock != nil {
 		_ = d.root.RemoveAll(partial)
 		d.lock.Close()

@@ -323,7 +323,7 @@ func (q queues) depth(ctx context.Context) (tasks, dead int, err error) {
 
 // clear deletes the messages of the DLQ whose cause is one of those given, and
 // returns how many there were of each cause.
-func (q queues) clear(ctx context.Context, causes ...string) (map[string]int, error) {
+func (q queues) drop(ctx context.Context, causes ...string) (map[string]int, error) {
 	client, _, dlq, err := q.client()
 	if err != nil {
 		return nil, err

@@ -293,7 +293,7 @@ func (c *chaos) drained(ctx context.Context) {
 func (c *chaos) settle(ctx context.Context) {
 	for range 10 {
 		c.drained(ctx)
-		found, err := c.clear(ctx, string(task.InvalidTask), string(task.UnknownGenerator), string(task.Conflict))
+		found, err := c.drop(ctx, string(task.InvalidTask), string(task.UnknownGenerator), string(task.Conflict))
 		if err != nil {
 			c.t.Fatal(err)
 		}
@@ -328,7 +328,7 @@ func (c *chaos) refuseConflict(ctx context.Context) {
 		c.t.Fatal(err)
 	}
 	c.drained(ctx)
-	found, err := c.clear(ctx, string(task.Conflict))
+	found, err := c.drop(ctx, string(task.Conflict))
 	if err != nil || found[string(task.Conflict)] != 1 {
 		c.t.Errorf("a conflicting task: the DLQ has %v, %v", found, err)
 	}

@@ -131,7 +131,7 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	}
 	// Before the first client is served: what it receives must not be returned as if the
 	// last stack had received it.
-	if err := s.recover(ctx); err != nil {
+	if err := s.reopen(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	go func() { _ = s.http.Serve(l) }()
@@ -148,9 +148,9 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	return s, nil
 }
 
-// recover returns messages and cells that the last stack had in flight. This stack has
+// reopen returns messages and cells that the last stack had in flight. This stack has
 // the lock, so none of the last one's workers is alive.
-func (s *Stack) recover(ctx context.Context) error {
+func (s *Stack) reopen(ctx context.Context) error {
 	for _, name := range []string{tasksQueue, dlqQueue} {
 		for _, d := range s.queue.InFlight(name) {
 			if name == tasksQueue {

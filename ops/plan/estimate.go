@@ -137,9 +137,9 @@ func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 	}
 	// A run has many tasks of few shapes: same generator, same cut.
 	type shape struct {
-		generator          string
-		offset, len, parts int
-		repair             bool
+		generator            string
+		offset, count, parts int
+		repair               bool
 	}
 	known := map[shape]GeneratorEstimate{}
 	for _, t := range run.Plan() {

@@ -71,12 +71,12 @@ func TestPartition(t *testing.T) {
 	for _, c := range []struct{ percent, perSecond, window, chunks int }{
 		{30, 100, ticks, 2}, {50, 60, ticks, 3}, {70, 60, ticks, 12}, {70, 60, 1, 9},
 	} {
-		var real figures
+		var measured figures
 		synctest.Test(t, func(t *testing.T) {
 			server := &narrow{began: time.Now(), taken: map[int]int{},
 				limit: c.perSecond * c.window / ticks, window: time.Duration(c.window) * requestTime}
-			real.ends = server.store(t, c.chunks, chunk)
-			real.refused, real.taken = server.refused, c.chunks*files
+			measured.ends = server.store(t, c.chunks, chunk)
+			measured.refused, measured.taken = server.refused, c.chunks*files
 		})
 		var list []figures
 		for n := range often {
@@ -106,9 +106,9 @@ func TestPartition(t *testing.T) {
 				deviation += (of(f) - mean) * (of(f) - mean) / often
 			}
 			deviation = math.Sqrt(deviation)
-			t.Logf("%d %%: %s: %.2f, simulated %.2f ± %.2f", c.percent, what, of(real), mean, deviation)
-			if math.Abs(of(real)-mean) > 5*deviation+0.05*mean { // ticks are coarse
-				t.Errorf("%d %%: %s: %.2f, simulated %.2f ± %.2f", c.percent, what, of(real), mean, deviation)
+			t.Logf("%d %%: %s: %.2f, simulated %.2f ± %.2f", c.percent, what, of(measured), mean, deviation)
+			if math.Abs(of(measured)-mean) > 5*deviation+0.05*mean { // ticks are coarse
+				t.Errorf("%d %%: %s: %.2f, simulated %.2f ± %.2f", c.percent, what, of(measured), mean, deviation)
 			}
 		}
 	}

@@ -82,7 +82,7 @@ type message struct {
 	task     task.Task
 	receives int
 	since    float64 // visible
-	copy     bool    // of a delivery that happened twice
+	twin     bool    // of a delivery that happened twice
 }
 
 type event struct {
@@ -218,7 +218,7 @@ func (m *simulation) visible(msg *message) {
 
 // later makes a message visible after some seconds; until then it is in flight.
 func (m *simulation) later(msg *message, after float64) {
-	m.events.push(event{at: m.now + after, msg: &message{task: msg.task, receives: msg.receives, copy: msg.copy},
+	m.events.push(event{at: m.now + after, msg: &message{task: msg.task, receives: msg.receives, twin: msg.twin},
 		flying: true})
 }
 
@@ -239,10 +239,10 @@ func (m *simulation) deliver(msg *message) {
 		m.seen.cold++
 		began += coldStart.Seconds() * m.vary()
 	}
-	if !msg.copy && m.random.Float64() < m.nature.twice {
+	if !msg.twin && m.random.Float64() < m.nature.twice {
 		m.seen.doubled++
 		m.events.push(event{at: m.now + 60*m.random.Float64(), msg: &message{task: msg.task, receives: msg.receives,
-			copy: true}})
+			twin: true}})
 	}
 	if m.partition != nil && (m.splits == 0 || m.now < m.splits) {
 		m.contend(msg, began)
