@@ -283,7 +283,7 @@ func (e *Export) part(ctx context.Context, p Part, count func(int64)) error {
 	}
 	err := e.Format.Part(ctx, p, rows, out)
 	if noted != nil {
-		err = noted.close(err)
+		err = noted.end(err)
 	}
 	if err != nil {
 		return err

@@ -180,8 +180,8 @@ func (w *rowWriter) tee(rows iter.Seq2[*Row, error]) iter.Seq2[*Row, error] {
 	}
 }
 
-// close ends the notes, which are dropped if the part has failed.
-func (w *rowWriter) close(failed error) error {
+// end ends the notes, which are dropped if the part has failed.
+func (w *rowWriter) end(failed error) error {
 	err := failed
 	if err == nil {
 		err = w.packed.Close()

@@ -159,10 +159,10 @@ func (f *parquetFormat) row(row *Row) ([]any, error) {
 	}
 	cells := make([]any, 0, len(f.columns))
 	for _, c := range f.columns {
-		switch {
-		case c.Kind == Blobs:
+		switch c.Kind {
+		case Blobs:
 			cells = append(cells, others)
-		case c.Kind == Image || c.Kind == Video:
+		case Image, Video:
 			cells = append(cells, blobs[c.Name])
 		default:
 			cells = append(cells, row.Cell(c.Name))

@@ -110,7 +110,7 @@ func sumOf(text []byte) string {
 	return hex.EncodeToString(hash[:])
 }
 
-func (f *File) close() {
+func (f *File) release() {
 	if f.large != nil {
 		f.large.Close()
 	}

@@ -276,7 +276,7 @@ func (s *source) open(ctx context.Context, key string, use func(io.Reader) error
 
 func closeAll(list []File) {
 	for i := range list {
-		list[i].close()
+		list[i].release()
 	}
 }
 
@@ -319,7 +319,7 @@ func take(name string, from io.Reader, f store.ReceiptFile) (File, error) {
 		err = &DamageError{name, "is not what its receipt says: its SHA-256 differs"}
 	}
 	if err != nil {
-		file.close()
+		file.release()
 		return File{}, err
 	}
 	return file, nil

@@ -188,11 +188,11 @@ func (r *tableRow) text(text string, definition int) { r.add(textValue(text), de
 
 // add appends the value of the next leaf.
 func (r *tableRow) add(v parquet.Value, definition int) {
-	r.append(v, 0, definition)
+	r.put(v, 0, definition)
 	r.leaf++
 }
 
-func (r *tableRow) append(v parquet.Value, repetition, definition int) {
+func (r *tableRow) put(v parquet.Value, repetition, definition int) {
 	r.size += 8
 	if v.Kind() == parquet.ByteArray {
 		r.size += len(v.ByteArray())
@@ -204,10 +204,10 @@ func (r *tableRow) append(v parquet.Value, repetition, definition int) {
 // elements that may be null (2) and have values that may be (3).
 func list[T any](r *tableRow, elements []T, value func(T) parquet.Value) {
 	if len(elements) == 0 {
-		r.append(parquet.NullValue(), 0, 1)
+		r.put(parquet.NullValue(), 0, 1)
 	}
 	for i, e := range elements {
-		r.append(value(e), min(i, 1), 4)
+		r.put(value(e), min(i, 1), 4)
 	}
 	r.leaf++
 }

@@ -123,7 +123,7 @@ type Encoder struct {
 // engine encodes one video after the other.
 type engine interface {
 	encode(ctx context.Context, from, to string, filters [][2]string, rate string) error
-	close()
+	end()
 }
 
 //go:embed encode.py
@@ -183,7 +183,7 @@ func (e *Encoder) find(ctx context.Context) (func() (engine, error), error) {
 // Close ends the programs.
 func (e *Encoder) Close() {
 	for _, one := range e.all {
-		one.close()
+		one.end()
 	}
 	_ = os.RemoveAll(e.dir)
 }
@@ -205,7 +205,7 @@ func (e *Encoder) Encode(ctx context.Context, r *Row) error {
 		if err != nil {
 			return fmt.Errorf("%s of %s of %s cannot be encoded: %w", f.Name, r.ID, r.Generator, err)
 		}
-		f.close()
+		f.release()
 		*f = encoded
 	}
 	slices.SortFunc(r.Files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
@@ -313,7 +313,7 @@ func lastLine(text string) string {
 	return text[strings.LastIndex(text, "\n")+1:]
 }
 
-func (e *pythonEngine) close() {
+func (e *pythonEngine) end() {
 	_ = e.in.Close()
 	_ = e.cmd.Wait()
 }
@@ -337,4 +337,4 @@ func (ffmpeg) encode(ctx context.Context, from, to string, filters [][2]string, 
 	return nil
 }
 
-func (ffmpeg) close() {}
+func (ffmpeg) end() {}
