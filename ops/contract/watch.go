@@ -101,7 +101,7 @@ func readLeft(dir, name string, most int64) ([]byte, error) {
 // run.
 func own(name, scratch string, g *generator.Generator) bool {
 	for _, dir := range []string{scratch, g.Dir, filepath.Dir(filepath.Dir(g.Python))} {
-		if real, err := filepath.EvalSymlinks(dir); err == nil && strings.HasPrefix(name, real+string(filepath.Separator)) {
+		if resolved, err := filepath.EvalSymlinks(dir); err == nil && strings.HasPrefix(name, resolved+string(filepath.Separator)) {
 			return true
 		}
 	}

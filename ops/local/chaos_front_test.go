@@ -56,7 +56,7 @@ func (f *front) start() {
 	f.SQS = httptest.NewServer(f.handler(kindSQS, func(o *stack.Outputs) string { return o.SQSEndpoint }))
 }
 
-func (f *front) close() {
+func (f *front) stop() {
 	f.S3.CloseClientConnections()
 	f.SQS.CloseClientConnections()
 	f.S3.Close()

@@ -124,7 +124,7 @@ func (c *chaos) test(want map[string]content) {
 // there, and returns what was made, by dataset.
 func (c *chaos) run() map[string]content {
 	c.front.start()
-	defer c.front.close()
+	defer c.front.stop()
 	c.stack.order = elsewhere{Dir: c.dir, Workers: c.s.workers, Timeout: chaosTimeout, Visibility: chaosTimeout +
 		2*time.Second,
 		S3: c.front.S3.URL, SQS: c.front.SQS.URL, Behind: c.s.behind}
