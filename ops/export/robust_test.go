@@ -3,17 +3,13 @@ package export_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -167,31 +163,5 @@ func TestStopped(t *testing.T) {
 	check(t, err)
 	if list := differences(content(t, undisturbed), content(t, to.String())); s.Resumed == 0 || len(list) > 0 {
 		t.Errorf("%d parts were resumed, and %v differ", s.Resumed, list)
-	}
-}
-
-// A full disk is one sentence; with room again, the export goes on.
-func TestFullDisk(t *testing.T) {
-	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=400k"); err != nil {
-		t.Skipf("needs the right to mount a tmpfs: %v", err)
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
-	b := newBucket(t)
-	st := b.all(t, "v1", task.Files)
-	check(t, os.WriteFile(filepath.Join(disk, "other"), make([]byte, 200<<10), 0o644))
-	for _, format := range []string{"webdataset", "folder"} {
-		dir := filepath.Join(disk, format)
-		e := export.Export{Store: st, Format: formats[format](), Options: small}
-		_, err := exported(t.Context(), t, e, dir)
-		if want := fmt.Sprintf("write to %s: no space left on device", dir); err == nil || err.Error() != want {
-			t.Errorf("%v, want %s", err, want)
-		}
-		check(t, syscall.Mount("", disk, "", syscall.MS_REMOUNT, "size=8m"))
-		_, err = exported(t.Context(), t, e, dir)
-		check(t, err)
-		checkSums(t, dir)
-		check(t, os.RemoveAll(dir))
-		check(t, syscall.Mount("", disk, "", syscall.MS_REMOUNT, "size=400k"))
 	}
 }
