@@ -84,7 +84,7 @@ var logRetentions = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 5
 func LoadConfig(ctx *pulumi.Context) (*Config, error) {
 	c := &Config{
 		Stack: ctx.Stack(), Name: ctx.Project() + "-" + ctx.Stack(),
-		MemoryMB: maxMemoryMB, TimeoutSeconds: maxTimeoutSeconds, EphemeralStorageMB: 2048,
+		MemoryMB: 10240, TimeoutSeconds: maxTimeoutSeconds, EphemeralStorageMB: 2048,
 		MaxConcurrency: 10, // what a new account may have at once
 		Architecture:   X86,
 		// A minute more than an invocation may take: a task must not be delivered

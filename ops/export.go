@@ -118,9 +118,11 @@ func parseSize(text string) (int64, error) {
 	return 0, fmt.Errorf("%q is no size", text)
 }
 
-// formats are the forms of an export.
+// exportFormat returns the format of a name that the enum of --as has.
 func exportFormat(name string) export.Format {
 	switch name {
+	case "webdataset":
+		return export.Webdataset()
 	case "parquet":
 		return export.Parquet()
 	case "vbvr":
@@ -130,7 +132,7 @@ func exportFormat(name string) export.Format {
 	case "manifest":
 		return export.Manifest()
 	}
-	return export.Webdataset()
+	panic("no such format: " + name)
 }
 
 // Run exports.

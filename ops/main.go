@@ -61,7 +61,8 @@ func main() {
 // variables are the values in help texts and defaults.
 func variables() kong.Vars {
 	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(),
-		"large_run":    strconv.Itoa(plan.LargeRun),
+		"large_run": strconv.Itoa(plan.LargeRun), "large_chunk": strconv.Itoa(plan.LargeChunk),
+		"small_chunk":  strconv.Itoa(plan.SmallChunk),
 		"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)}
 }
 

@@ -14,7 +14,7 @@ type wanted struct {
 	choice
 	Samples int    `help:"Samples per generator." placeholder:"N"`
 	Batch   *int   `help:"Samples per task, 1 to 1000; a multiple of the chunk size wastes nothing. Default: what keeps all CPUs of a worker busy to the end of a task, about 600." placeholder:"N"`
-	Chunk   *int   `help:"Samples per generator process, the unit of retry and commit, 1 to 1000. A dataset keeps the first value of a generator. Default: the catalogue's, else 50 for ${large_run} samples and more, 20 for fewer." placeholder:"N"`
+	Chunk   *int   `help:"Samples per generator process, the unit of retry and commit, 1 to 1000. A dataset keeps the first value of a generator. Default: the catalogue's, else ${large_chunk} for ${large_run} samples and more, ${small_chunk} for fewer." placeholder:"N"`
 	Seed    *int   `help:"Seed of the dataset, which keeps its first value. Default: 42." placeholder:"N"`
 	Format  string `help:"How samples are stored: one object per file (files), or one tar.gz per chunk (tar). A dataset keeps its first value. Default: files." enum:",files,tar" default:"" placeholder:"FORMAT"`
 	Start   int    `help:"First sample index." default:"0"`

@@ -170,15 +170,6 @@ func pixelsOf(file string) (wrong string, err error) {
 	return sample.PNGPixels(f)
 }
 
-// isVideo reports whether a file of a sample is a video.
-func isVideo(name string) bool {
-	switch filepath.Ext(name) {
-	case ".mp4", ".avi", ".webm", ".mkv", ".mov":
-		return true
-	}
-	return false
-}
-
 // decoded decodes every picture and video of samples and says what is wrong with
 // them. unknown is true when there are videos and nothing to decode them with.
 func decoded(ctx context.Context, runs *probe.Runner, g *generator.Generator, dir string,
@@ -187,7 +178,7 @@ func decoded(ctx context.Context, runs *probe.Runner, g *generator.Generator, di
 	for _, s := range samples {
 		for _, f := range s.Files {
 			switch {
-			case isVideo(f.Name):
+			case sample.IsVideo(f.Name):
 				files, names = append(files, f.Path), append(names, s.ID+"/"+f.Name)
 			case filepath.Ext(f.Name) == ".png":
 				bad, err := pixelsOf(f.Path)

@@ -121,7 +121,7 @@ func ContactSheet(ctx context.Context, runs *probe.Runner, g *generator.Generato
 // that it has; "" if there is none.
 func videoOf(s sample.Sample) (file string) {
 	for _, f := range s.Files {
-		if isVideo(f.Name) && (file == "" || strings.HasPrefix(f.Name, "ground_truth.")) {
+		if sample.IsVideo(f.Name) && (file == "" || strings.HasPrefix(f.Name, "ground_truth.")) {
 			file = f.Path
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
 // parquetFormat has the media in its rows, for datasets, DuckDB, pandas and the hub's viewer. All files have the same
@@ -79,14 +81,12 @@ func mediaKind(name string) (Kind, bool) {
 	if strings.Contains(name, "/") {
 		return 0, false
 	}
-	switch strings.ToLower(path.Ext(name)) {
+	name = strings.ToLower(name)
+	switch path.Ext(name) {
 	case ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp":
 		return Image, true
-	case ".mp4", ".avi", ".webm", ".mkv", ".mov":
-		return Video, true
-	default:
-		return 0, false
 	}
+	return Video, sample.IsVideo(name)
 }
 
 func (f *parquetFormat) Check(p *Plan) error {

@@ -14,9 +14,6 @@ import (
 	"io"
 	"iter"
 	"os"
-	"path"
-	"slices"
-	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -56,15 +53,12 @@ func (r *Row) File(name string) *File {
 // Video returns the ground truth video, or nil.
 func (r *Row) Video() *File {
 	for i := range r.Files {
-		ext := path.Ext(r.Files[i].Name)
-		if strings.TrimSuffix(r.Files[i].Name, ext) == "ground_truth" && slices.Contains(videoExtensions, ext) {
+		if sample.IsGroundTruth(r.Files[i].Name) {
 			return &r.Files[i]
 		}
 	}
 	return nil
 }
-
-var videoExtensions = []string{".mp4", ".avi", ".webm", ".mkv", ".mov"}
 
 // File is one file of a sample. Its bytes have been compared with the receipt's hash. They
 // can be read until the next row is taken.

@@ -62,7 +62,7 @@ func ParseVideo(rule string) (*VideoOptions, error) {
 
 // EncodedName is the name of a file in an export with this --video.
 func EncodedName(rule, name string) string {
-	if ext := path.Ext(name); rule != "" && slices.Contains(videoExtensions, ext) {
+	if ext := path.Ext(name); rule != "" && sample.IsVideo(name) {
 		return strings.TrimSuffix(name, ext) + ".mp4"
 	}
 	return name
@@ -198,7 +198,7 @@ func (e *Encoder) Encode(ctx context.Context, r *Row) error {
 			return fmt.Errorf("%s of %s: two of its videos would be %s", r.ID, r.Generator, name)
 		}
 		names[name] = true
-		if !slices.Contains(videoExtensions, path.Ext(f.Name)) {
+		if !sample.IsVideo(f.Name) {
 			continue
 		}
 		encoded, err := e.file(ctx, f, name)

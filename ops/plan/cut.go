@@ -20,9 +20,13 @@ const (
 	shareOfMemory = MegabytesPerCPU << 20 // bytes
 	longChunk     = 300.0                 // seconds
 	dearStart     = 0.25                  // part of a chunk's CPU
-	smallChunk    = task.DefaultChunkSize
-	largeChunk    = 50
 	largestChunk  = 100
+)
+
+// Chunk sizes of a small and of a large run, in samples.
+const (
+	SmallChunk = task.DefaultChunkSize
+	LargeChunk = 50
 )
 
 // A task of more samples saves nothing that counts, and loses more when its worker
@@ -42,8 +46,8 @@ const (
 // measured.
 func ChunkSize(c Cost, samples int) (size int, because string) {
 	if samples < LargeRun {
-		size = smallChunk
-	} else if size = largeChunk; c.SampleCPU > 0 && // samples that cost nothing were not measured
+		size = SmallChunk
+	} else if size = LargeChunk; c.SampleCPU > 0 && // samples that cost nothing were not measured
 		c.StartCPU/c.CPU(size) > dearStart && c.fits(largestChunk) {
 		return largestChunk, fmt.Sprintf("its start is %.0f %% of a chunk of %d", 100*c.StartCPU/c.CPU(size), size)
 	}

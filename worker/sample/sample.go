@@ -312,18 +312,23 @@ func digits(s string) int {
 	return n
 }
 
+// IsVideo reports whether the name of a file is that of a video.
+func IsVideo(name string) bool {
+	return slices.Contains([]string{".mp4", ".avi", ".webm", ".mkv", ".mov"}, path.Ext(name))
+}
+
+// IsGroundTruth reports whether a file of a sample is its video.
+func IsGroundTruth(name string) bool {
+	return IsVideo(name) && strings.TrimSuffix(name, path.Ext(name)) == "ground_truth"
+}
+
 func (f folder) hasRequired(rules Rules) error {
 	for _, name := range append([]string{"first_frame.png", "prompt.txt"}, rules.Required...) {
 		if !slices.Contains(f.files, name) {
 			return refuse(task.IncompleteOutput, "%s has no %s", f.path, name)
 		}
 	}
-	isVideo := func(name string) bool {
-		ext := path.Ext(name)
-		return strings.TrimSuffix(name, ext) == "ground_truth" &&
-			slices.Contains([]string{".mp4", ".avi", ".webm", ".mkv", ".mov"}, ext)
-	}
-	if !rules.Videoless && !slices.ContainsFunc(f.files, isVideo) {
+	if !rules.Videoless && !slices.ContainsFunc(f.files, IsGroundTruth) {
 		return refuse(task.IncompleteOutput, "%s has no ground_truth video", f.path)
 	}
 	return nil
