@@ -139,7 +139,9 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 func (e *Export) begin(ctx context.Context, plan *Plan) (finished bool, err error) {
 	now := unfinished{plan.id(), plan.Dataset, plan.Format, plan.Options}
 	var there unfinished
-	if err = e.readJSON(ctx, sumsFile, nil); err == nil {
+	err = e.readJSON(ctx, sumsFile, nil)
+	cut := err == nil // if export.json is, in a crash
+	if cut {
 		err = e.readJSON(ctx, manifestFile, &there)
 	}
 	switch {
@@ -161,7 +163,6 @@ func (e *Export) begin(ctx context.Context, plan *Plan) (finished bool, err erro
 	case !absent(err):
 		return false, err
 	}
-	cut := errors.Is(err, errCut) // by a crash, together with the sums
 	err = e.readJSON(ctx, state+"plan.json", &there)
 	switch {
 	case err == nil && there.ID == now.ID && cut:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
@@ -137,6 +138,7 @@ func TestLost(t *testing.T) {
 		{"an empty record", state, map[string]string{record: ""}, len(records) - 1},
 		{"half a record", state, map[string]string{record: `{"digest": "`}, len(records) - 1},
 		{"empty sums", state, map[string]string{"SHA256SUMS": "", "export.json": ""}, len(records)},
+		{"empty sums, no manifest", state, map[string]string{"SHA256SUMS": ""}, len(records)},
 		{"empty sums of a finished export", whole, map[string]string{"SHA256SUMS": ""}, 0},
 		{"half a line of the sums", whole, map[string]string{"SHA256SUMS": sums[:len(sums)-9]}, 0},
 		{"half of the sums", whole, map[string]string{"SHA256SUMS": sums[:strings.Index(sums, "\n")+1]}, 0},
@@ -166,6 +168,40 @@ func TestLost(t *testing.T) {
 	check(t, os.WriteFile(filepath.Join(whole, "notes.txt"), nil, 0o644)) // what a user adds does no harm
 	if s, err := exported(t.Context(), t, e, whole); err != nil || !s.Already {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// reads notes whether a file is read while SHA256SUMS is open.
+type reads struct {
+	export.Destination
+	open, both atomic.Bool
+}
+
+func (r *reads) Read(ctx context.Context, name string, use func(io.Reader) error) error {
+	if name != "SHA256SUMS" {
+		if r.open.Load() {
+			r.both.Store(true)
+		}
+		return r.Destination.Read(ctx, name, use)
+	}
+	r.open.Store(true)
+	defer r.open.Store(false)
+	return r.Destination.Read(ctx, name, use)
+}
+
+// To verify takes hours, which no connection lasts: SHA256SUMS is read before the files are.
+func TestVerifyReads(t *testing.T) {
+	b := newBucket(t)
+	b.commit(t, "v1", task.Files, maze)
+	dir := t.TempDir()
+	_, err := exported(t.Context(), t, export.Export{Store: b.store, Format: export.Folder()}, dir)
+	check(t, err)
+	from, err := export.ReadFolder(dir)
+	check(t, err)
+	defer from.Close()
+	r := &reads{Destination: from}
+	if report, err := export.Verify(t.Context(), r, func(export.Progress) {}); err != nil || report.Wrong > 0 || r.both.Load() {
+		t.Errorf("%+v, %v; files were read while SHA256SUMS was open: %v", report, err, r.both.Load())
 	}
 }
 
