@@ -185,7 +185,7 @@ func (i *inspection) readCells(ctx context.Context) error {
 	}
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
-	end := 0 // of the last cell
+	var order Order
 	for c, err := range i.Store.Cells(limited, names) {
 		if damaged, ok := errors.AsType[*store.Error](err); ok && errors.Is(err, store.ErrDamaged) {
 			i.distrust(damaged.Key, damaged.Err.Error())
@@ -194,15 +194,10 @@ func (i *inspection) readCells(ctx context.Context) error {
 		if err != nil {
 			return cmp.Or(group.Wait(), err)
 		}
-		wrong := Contradiction(c, i.Store.Dataset(), i.name)
-		if wrong == "" && c.Start < end {
-			wrong = "it overlaps another"
-		}
-		if wrong != "" {
+		if wrong := order.Contradiction(c, i.Store.Dataset(), i.name); wrong != "" {
 			i.distrust(c.Key(), wrong)
 			continue
 		}
-		end = c.End
 		group.Go(func() error { return i.examine(limited, c, len(names)) })
 	}
 	return group.Wait()

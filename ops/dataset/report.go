@@ -134,6 +134,22 @@ func Contradiction(c *store.Cell, d task.Dataset, generator string) string {
 	return ""
 }
 
+// Order checks cells that come in the order of their keys.
+type Order struct{ end int } // of the last cell that can be trusted
+
+// Contradiction returns why a cell cannot be trusted, in itself or after those before it, or nothing.
+func (o *Order) Contradiction(c *store.Cell, d task.Dataset, generator string) string {
+	wrong := Contradiction(c, d, generator)
+	switch {
+	case wrong != "":
+	case c.Start < o.end:
+		wrong = "it overlaps another"
+	default:
+		o.end = c.End
+	}
+	return wrong
+}
+
 func wrongReceipt(r store.Receipt, c *store.Cell) string {
 	switch {
 	case r.Generator != c.Generator || r.Dataset.String() != c.Dataset.String():

@@ -133,6 +133,7 @@ func (d *download) generator(ctx context.Context, name string) error {
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(downloads)
 	done := 0
+	var order dataset.Order
 	for c, err := range d.store.Cells(limited, names) {
 		if broken, ok := errors.AsType[*store.Error](err); ok && errors.Is(err, store.ErrDamaged) {
 			d.note("%s cannot be read: %v", broken.Key, broken.Err)
@@ -143,7 +144,7 @@ func (d *download) generator(ctx context.Context, name string) error {
 		}
 		done++
 		d.Progress(name, done, len(names))
-		if wrong := dataset.Contradiction(c, d.store.Dataset(), name); wrong != "" {
+		if wrong := order.Contradiction(c, d.store.Dataset(), name); wrong != "" {
 			d.note("%s cannot be trusted: %s", c.Key(), wrong)
 			continue
 		}

@@ -27,12 +27,18 @@ type Destination interface {
 	fmt.Stringer
 	// Create writes a file, or replaces it. The size is an estimate in bytes.
 	Create(ctx context.Context, name string, size int64, write func(io.Writer) error) error
+	// Commit is Create of a file that vouches for others: a power failure leaves it only with all files that were
+	// created before it. It is on the disk when Commit returns.
+	Commit(ctx context.Context, name string, write func(io.Writer) error) error
+	// Claim commits a small file where there is none. It returns what is there then, which another process may have
+	// written.
+	Claim(ctx context.Context, name string, text []byte) (there []byte, err error)
 	// Read has use read a file, anew if a connection breaks.
 	Read(ctx context.Context, name string, use func(io.Reader) error) error
 	// List returns the files whose names have a prefix, and their sizes.
 	List(ctx context.Context, prefix string) iter.Seq2[Written, error]
-	// RemoveAll removes all files below a folder.
-	RemoveAll(ctx context.Context, folder string) error
+	// RemoveAll removes a file, or all files below a folder, whose name ends in a slash.
+	RemoveAll(ctx context.Context, name string) error
 	Close() error
 }
 
@@ -99,6 +105,33 @@ func (d *folder) Rename(from, to string) error { return os.Rename(d.at(from), d.
 func (d *folder) Remove(name string) error { return os.Remove(d.at(name)) }
 
 func (d *folder) Create(ctx context.Context, name string, _ int64, write func(io.Writer) error) error {
+	return d.create(ctx, name, !canSyncAll, write)
+}
+
+func (d *folder) Commit(ctx context.Context, name string, write func(io.Writer) error) error {
+	if err := syncAll(d.lock); err != nil {
+		return d.failed(err)
+	}
+	if err := d.create(ctx, name, true, write); err != nil {
+		return err
+	}
+	dir, err := os.Open(d.at(path.Dir(name)))
+	if err != nil {
+		return d.failed(err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return d.failed(err)
+	}
+	return nil
+}
+
+// Claim needs no more: only one process has the lock.
+func (d *folder) Claim(ctx context.Context, name string, text []byte) ([]byte, error) {
+	return text, d.Commit(ctx, name, func(w io.Writer) error { _, err := w.Write(text); return err })
+}
+
+func (d *folder) create(ctx context.Context, name string, sync bool, write func(io.Writer) error) error {
 	for _, dir := range []string{state + "tmp", path.Dir(name)} {
 		if err := os.MkdirAll(d.at(dir), 0o755); err != nil {
 			return d.failed(err)
@@ -107,7 +140,11 @@ func (d *folder) Create(ctx context.Context, name string, _ int64, write func(io
 	target := &writing{ctx: ctx}
 	err := atomicfile.Create(d, state+"tmp/"+strconv.FormatInt(d.temporary.Add(1), 10), name, func(f *os.File) error {
 		target.file = f
-		return write(target)
+		if err := write(target); err != nil || !sync {
+			return err
+		}
+		target.failed = f.Sync()
+		return target.failed
 	})
 	if target.failed != nil {
 		return d.failed(target.failed)
@@ -218,6 +255,15 @@ func (d *prefix) Create(ctx context.Context, name string, size int64, write func
 	return err
 }
 
+// Commit needs no more: a bucket keeps what it has answered for.
+func (d *prefix) Commit(ctx context.Context, name string, write func(io.Writer) error) error {
+	return d.Create(ctx, name, 0, write)
+}
+
+func (d *prefix) Claim(ctx context.Context, name string, text []byte) ([]byte, error) {
+	return d.store.PutNew(ctx, d.prefix+name, text)
+}
+
 func (d *prefix) Read(ctx context.Context, name string, use func(io.Reader) error) error {
 	err := d.store.Stream(ctx, d.prefix+name, func(from io.Reader, _ store.Object) error { return use(from) })
 	if errors.Is(err, store.ErrNotFound) {
@@ -236,9 +282,12 @@ func (d *prefix) List(ctx context.Context, below string) iter.Seq2[Written, erro
 	}
 }
 
-func (d *prefix) RemoveAll(ctx context.Context, folder string) error {
+func (d *prefix) RemoveAll(ctx context.Context, name string) error {
+	if !strings.HasSuffix(name, "/") {
+		return d.store.Delete(ctx, []string{d.prefix + name})
+	}
 	var keys []string
-	for o, err := range d.store.List(ctx, d.prefix+folder, "") {
+	for o, err := range d.store.List(ctx, d.prefix+name, "") {
 		if err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ type record struct {
 	Files  []Written `json:"files"`
 }
 
-// unfinished is what an unfinished export says of itself.
+// unfinished is what an unfinished export says of itself, and a finished one, too, among other things.
 type unfinished struct {
 	ID      string  `json:"id"` // of the plan
 	Dataset string  `json:"dataset"`
@@ -126,7 +126,9 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 	if summary.Resumed, err = e.parts(ctx, plan); err != nil {
 		return nil, err
 	}
-	if err := e.finish(ctx, plan, summary); err != nil {
+	if err := e.finish(ctx, plan, summary); errors.Is(err, fs.ErrNotExist) { // its own notes
+		return nil, fmt.Errorf("another export is at work in %s", e.To)
+	} else if err != nil {
 		return nil, err
 	}
 	return summary, e.To.RemoveAll(ctx, state)
@@ -136,48 +138,121 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 // not.
 func (e *Export) begin(ctx context.Context, plan *Plan) (finished bool, err error) {
 	now := unfinished{plan.id(), plan.Dataset, plan.Format, plan.Options}
-	if err := e.readJSON(ctx, sumsFile, nil); err == nil {
-		var there finishedPlan
-		if err := e.readJSON(ctx, manifestFile, &there); err != nil {
-			return false, err
-		}
-		if there.ID == now.ID {
-			return true, e.To.RemoveAll(ctx, state)
-		}
-		return false, e.other(there.Dataset, there.Format, there.Options, plan)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
 	var there unfinished
-	err = e.readJSON(ctx, state+"plan.json", &there)
-	switch {
-	case err == nil && there.ID == now.ID:
-		return false, nil
-	case err == nil:
-		return false, e.other(there.Dataset, there.Format, there.Options, plan)
-	case !errors.Is(err, fs.ErrNotExist):
-		return false, err
+	err = e.readJSON(ctx, sumsFile, nil)
+	cut := err == nil // if export.json is, in a crash
+	if cut {
+		err = e.readJSON(ctx, manifestFile, &there)
 	}
-	for f, err := range e.To.List(ctx, "") {
+	switch {
+	case err == nil && there.ID != now.ID:
+		return false, e.other(there, plan)
+	case err == nil:
+		lost, err := e.lost(ctx)
 		if err != nil {
 			return false, err
 		}
+		if lost == "" {
+			return true, e.To.RemoveAll(ctx, state)
+		}
+		e.Say("%s was finished, but %s is missing or cut off: it is exported again", e.To, lost)
+		if err := e.claim(ctx, now, plan); err != nil {
+			return false, err
+		}
+		return false, e.To.RemoveAll(ctx, sumsFile)
+	case !absent(err):
+		return false, err
+	}
+	err = e.readJSON(ctx, state+"plan.json", &there)
+	switch {
+	case err == nil && there.ID == now.ID && cut:
+		return false, e.To.RemoveAll(ctx, sumsFile)
+	case err == nil && there.ID == now.ID:
+		return false, nil
+	case err == nil:
+		return false, e.other(there, plan)
+	case !absent(err):
+		return false, err
+	}
+	if err := e.empty(ctx); err != nil {
+		return false, err
+	}
+	if err := e.claim(ctx, now, plan); err != nil {
+		return false, err
+	}
+	if err := e.empty(ctx); err != nil { // another export has begun and ended meanwhile
+		return false, errors.Join(err, e.To.RemoveAll(ctx, state))
+	}
+	return false, nil
+}
+
+// claim notes what is exported, unless another export has done so.
+func (e *Export) claim(ctx context.Context, now unfinished, plan *Plan) error {
+	text, err := json.MarshalIndent(now, "", "  ")
+	if err != nil {
+		return err
+	}
+	text, err = e.To.Claim(ctx, state+"plan.json", text)
+	if err != nil {
+		return err
+	}
+	var there unfinished
+	if err := json.Unmarshal(text, &there); err != nil {
+		return fmt.Errorf("%splan.json of %s cannot be read: %w", state, e.To, err)
+	}
+	if there.ID != now.ID {
+		return e.other(there, plan)
+	}
+	return nil
+}
+
+// empty refuses a destination that has files.
+func (e *Export) empty(ctx context.Context) error {
+	for f, err := range e.To.List(ctx, "") {
+		if err != nil {
+			return err
+		}
 		if !strings.HasPrefix(f.Name, ".") {
-			return false, fmt.Errorf("%s %w: %s", e.To, ErrOther, f.Name)
+			return fmt.Errorf("%s %w: %s", e.To, ErrOther, f.Name)
 		}
 	}
-	return false, e.writeJSON(ctx, state+"plan.json", now)
+	return nil
+}
+
+// lost names a file of SHA256SUMS that is not there, or empty and should not be; nothing if there is none.
+func (e *Export) lost(ctx context.Context) (string, error) {
+	there, err := listSizes(ctx, e.To)
+	if err != nil {
+		return "", err
+	}
+	last := false // SHA256SUMS goes on to the files that are written last
+	for f, err := range sums(ctx, e.To) {
+		if errors.Is(err, errNoSum) {
+			return sumsFile, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		if size, ok := there.of(f.Name); !ok || size == 0 && f.SHA256 != sumOfNothing {
+			return f.Name, nil
+		}
+		last = last || f.Name == manifestFile
+	}
+	if !last {
+		return sumsFile, nil
+	}
+	return "", nil
 }
 
 // other says what else a destination holds.
-func (e *Export) other(dataset, format string, options Options, plan *Plan) error {
+func (e *Export) other(there unfinished, plan *Plan) error {
 	what := "of other samples: the dataset has changed since"
 	switch {
-	case dataset != plan.Dataset:
-		what = "of dataset " + dataset
-	case format != plan.Format:
-		what = "in the format " + format
-	case !options.equal(plan.Options):
+	case there.Dataset != plan.Dataset:
+		what = "of dataset " + there.Dataset
+	case there.Format != plan.Format:
+		what = "in the format " + there.Format
+	case !there.Options.equal(plan.Options):
 		what = "with other options"
 	}
 	return fmt.Errorf("%s %w: an export %s", e.To, ErrOther, what)
@@ -246,26 +321,23 @@ func (e *Export) finished(ctx context.Context, plan *Plan) (map[string]bool, err
 		return nil, nil
 	}
 	finished := map[string]bool{}
-	sizes := map[string]int64{}
-	for f, err := range e.To.List(ctx, "") {
-		if err != nil {
-			return nil, err
-		}
-		if !strings.HasPrefix(f.Name, ".") {
-			sizes[f.Name] = f.Size
-		}
+	sizes, err := listSizes(ctx, e.To)
+	if err != nil {
+		return nil, err
 	}
 	for _, p := range plan.Parts {
 		if !records[p.Name] {
 			continue
 		}
 		var r record
-		if err := e.readJSON(ctx, recordName(p), &r); err != nil {
+		if err := e.readJSON(ctx, recordName(p), &r); errors.Is(err, errCut) {
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		there := r.Digest == p.Digest
 		for _, f := range r.Files {
-			size, ok := sizes[f.Name]
+			size, ok := sizes.of(f.Name)
 			there = there && ok && size == f.Size
 		}
 		if there {
@@ -293,7 +365,7 @@ func (e *Export) part(ctx context.Context, p Part, count func(int64)) error {
 	if err != nil {
 		return err
 	}
-	return e.writeJSON(ctx, recordName(p), record{p.Digest, out.sorted()})
+	return e.To.Commit(ctx, recordName(p), func(w io.Writer) error { return encodeJSON(w, record{p.Digest, out.sorted()}) })
 }
 
 // counted reports the bytes of the rows that pass.
@@ -315,20 +387,26 @@ func counted(rows iter.Seq2[*Row, error], count func(int64)) iter.Seq2[*Row, err
 	}
 }
 
+// errCut says that a file of an export was not written to its end.
+var errCut = errors.New("cannot be read")
+
+// absent reports whether a file is not there, or not all of it.
+func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errCut) }
+
 func (e *Export) readJSON(ctx context.Context, name string, to any) error {
 	return e.To.Read(ctx, name, func(from io.Reader) error {
 		if to == nil {
 			return nil
 		}
-		if err := json.NewDecoder(from).Decode(to); err != nil {
-			return fmt.Errorf("%s of %s cannot be read: %w", name, e.To, err)
+		text, err := io.ReadAll(from)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(text, to); err != nil {
+			return fmt.Errorf("%s of %s %w: %w", name, e.To, errCut, err)
 		}
 		return nil
 	})
-}
-
-func (e *Export) writeJSON(ctx context.Context, name string, v any) error {
-	return e.To.Create(ctx, name, 0, func(w io.Writer) error { return encodeJSON(w, v) })
 }
 
 // encodeJSON writes a JSON text for people, too.

@@ -15,12 +15,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -120,6 +122,13 @@ func (m mortal) die() {
 func (m mortal) Create(ctx context.Context, name string, size int64, write func(io.Writer) error) error {
 	m.die()
 	err := m.Destination.Create(ctx, name, size, func(w io.Writer) error { return write(dying{w, m}) })
+	m.die()
+	return err
+}
+
+func (m mortal) Commit(ctx context.Context, name string, write func(io.Writer) error) error {
+	m.die()
+	err := m.Destination.Commit(ctx, name, func(w io.Writer) error { return write(dying{w, m}) })
 	m.die()
 	return err
 }
@@ -352,6 +361,13 @@ func TestDamaged(t *testing.T) {
 				Key:        aws.String("data/v1/maze-task-data-generator/maze-task-data-generator_00000010_00000019_e1.tar.gz")})
 			check(t, err)
 		}, `_00000010_00000019_e1.tar.gz holds "maze_00000000/final_frame.png", which its receipt does not name`},
+		"cells that overlap": {task.Files, func(t *testing.T, b *bucket) {
+			c, err := b.store.Take(t.Context(), maze.name, task.Range{Start: 5, End: 15}, store.Holder{RequestID: "r",
+				Deadline: time.Now().Add(time.Hour)}, func(*store.Cell) bool { return true })
+			check(t, err)
+			list := []sample.Sample{writeSample(t, t.TempDir(), maze, 5), writeSample(t, t.TempDir(), maze, 6)}
+			check(t, b.store.Commit(t.Context(), c, receiptOf("v1", task.Files, maze, c, list), -1, true))
+		}, "receipts/v1/maze-task-data-generator/00000005_00000014.json cannot be trusted: it overlaps another"},
 		"a cell": {task.Files, func(t *testing.T, b *bucket) {
 			put(t, b, "receipts/v1/maze-task-data-generator/00000000_00000009.json", "{}")
 		}, "receipts/v1/maze-task-data-generator/00000000_00000009.json cannot be read"},

@@ -32,7 +32,7 @@ func (e *Export) finish(ctx context.Context, plan *Plan, s *Summary) error {
 	if err := writeCroissant(ctx, plan, out); err != nil {
 		return err
 	}
-	return e.To.Create(ctx, sumsFile, 0, func(w io.Writer) error {
+	return e.To.Commit(ctx, sumsFile, func(w io.Writer) error {
 		h := newHashing(w)
 		s.Files, s.Bytes = 0, 0
 		for f, err := range out.Files(ctx) {

@@ -168,11 +168,12 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 		return err
 	}
 	done := 0
+	var order dataset.Order
 	for cell, err := range p.Store.Cells(ctx, names) {
 		if err != nil {
 			return damaged(err)
 		}
-		if wrong := dataset.Contradiction(cell, p.Store.Dataset(), name); wrong != "" {
+		if wrong := order.Contradiction(cell, p.Store.Dataset(), name); wrong != "" {
 			return &DamageError{cell.Key(), "cannot be trusted: " + wrong}
 		}
 		done++

@@ -2,6 +2,7 @@ package export
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"os"
 	"path"
 	"runtime"
 	"slices"
@@ -46,35 +48,31 @@ type verifier struct {
 // fs.ErrNotExist if it has none: then the export is not finished.
 func Verify(ctx context.Context, from Destination, progress func(Progress)) (*Report, error) {
 	v := &verifier{from: from, progress: progress}
-	known := map[uint64]int64{} // sizes by a hash of the name: there may be millions
-	seed := maphash.MakeSeed()
-	for f, err := range from.List(ctx, "") {
-		if err != nil {
-			return nil, err
-		}
-		if !hidden(f.Name) && f.Name != sumsFile {
-			known[maphash.String(seed, f.Name)] = f.Size
-			v.total += f.Size
-		}
+	known, err := listSizes(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	for _, size := range known.sizes {
+		v.total += size
 	}
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(max(4, runtime.NumCPU()))
-	for f, err := range v.sums(limited) {
+	for f, err := range sums(limited, from) {
 		if err != nil {
 			return nil, errors.Join(group.Wait(), err)
 		}
-		delete(known, maphash.String(seed, f.Name))
+		delete(known.sizes, known.key(f.Name))
 		group.Go(func() error { return v.file(limited, f) })
 	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if len(known) > 0 {
+	if len(known.sizes) > 0 {
 		for f, err := range from.List(ctx, "") {
 			if err != nil {
 				return nil, err
 			}
-			if _, stray := known[maphash.String(seed, f.Name)]; stray && !hidden(f.Name) && f.Name != sumsFile {
+			if _, stray := known.of(f.Name); stray && !hidden(f.Name) {
 				v.wrong("%s is not of this export", f.Name)
 			}
 		}
@@ -88,28 +86,75 @@ func hidden(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.Contains(name, "/.cache/") || path.Base(name) == ".gitattributes"
 }
 
-// sums reads SHA256SUMS.
-func (v *verifier) sums(ctx context.Context) iter.Seq2[Written, error] {
+// fileSizes are the sizes of the files of an export by a hash of the name: there may be millions.
+type fileSizes struct {
+	seed  maphash.Seed
+	sizes map[uint64]int64
+}
+
+// listSizes lists a destination without SHA256SUMS and what tools keep in folders of their own.
+func listSizes(ctx context.Context, from Destination) (*fileSizes, error) {
+	s := &fileSizes{maphash.MakeSeed(), map[uint64]int64{}}
+	for f, err := range from.List(ctx, "") {
+		if err != nil {
+			return nil, err
+		}
+		if !strings.HasPrefix(f.Name, ".") && f.Name != sumsFile {
+			s.sizes[s.key(f.Name)] = f.Size
+		}
+	}
+	return s, nil
+}
+
+func (s *fileSizes) key(name string) uint64 { return maphash.String(s.seed, name) }
+
+func (s *fileSizes) of(name string) (size int64, ok bool) {
+	size, ok = s.sizes[s.key(name)]
+	return size, ok
+}
+
+// errNoSum says that a line of SHA256SUMS is none.
+var errNoSum = errors.New("is not a hash and a name")
+
+// sumOfNothing is the hash of an empty file.
+const sumOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// sums reads SHA256SUMS: first all of it, for a connection breaks if a file is hashed after each line.
+func sums(ctx context.Context, from Destination) iter.Seq2[Written, error] {
 	return func(yield func(Written, error) bool) {
-		done := 0
-		err := v.from.Read(ctx, sumsFile, func(from io.Reader) error {
-			lines := bufio.NewScanner(from)
-			for n := 0; lines.Scan(); n++ {
-				hash, name, ok := strings.Cut(lines.Text(), "  ")
-				if !ok || len(hash) != 2*sha256.Size || !fs.ValidPath(name) {
-					return fmt.Errorf("line %d of %s is not a hash and a name", n+1, sumsFile)
-				}
-				if n < done {
-					continue
-				}
-				done = n + 1
-				if !yield(Written{Name: name, SHA256: hash}, nil) {
-					return errStopped
-				}
+		f, err := os.CreateTemp("", sumsFile)
+		if err != nil {
+			yield(Written{}, fmt.Errorf("no temporary file: %v", err)) //nolint:errorlint // it is not SHA256SUMS that is missing
+			return
+		}
+		defer os.Remove(f.Name())
+		defer f.Close()
+		err = from.Read(ctx, sumsFile, func(from io.Reader) error {
+			_, err := f.Seek(0, io.SeekStart)
+			if err = cmp.Or(err, f.Truncate(0)); err == nil {
+				_, err = io.Copy(f, from)
 			}
-			return lines.Err()
+			return err
 		})
-		if err != nil && !errors.Is(err, errStopped) {
+		if err == nil {
+			_, err = f.Seek(0, io.SeekStart)
+		}
+		if err != nil {
+			yield(Written{}, err)
+			return
+		}
+		lines := bufio.NewScanner(f)
+		for n := 1; lines.Scan(); n++ {
+			hash, name, ok := strings.Cut(lines.Text(), "  ")
+			if !ok || len(hash) != 2*sha256.Size || !fs.ValidPath(name) {
+				yield(Written{}, fmt.Errorf("line %d of %s %w", n, sumsFile, errNoSum))
+				return
+			}
+			if !yield(Written{Name: name, SHA256: hash}, nil) {
+				return
+			}
+		}
+		if err := lines.Err(); err != nil {
 			yield(Written{}, err)
 		}
 	}

@@ -70,6 +70,16 @@ func (s *Store) swap(ctx context.Context, key string, text []byte, etag string) 
 	return content{}, fail("put", key, err)
 }
 
+// PutNew stores a small object where there is none, and returns what is there then: text, or what another client
+// has put there.
+func (s *Store) PutNew(ctx context.Context, key string, text []byte) (there []byte, err error) {
+	o, err := s.swap(ctx, key, text, "")
+	if err != nil && !errors.Is(err, ErrExists) {
+		return nil, err
+	}
+	return o.text, nil
+}
+
 // putObject puts an object whose SHA-256 is known. The store refuses bytes that do
 // not fit it. It is signed, too: the SDK would read the body once more for that,
 // and over TLS leave it out.
