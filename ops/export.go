@@ -294,7 +294,12 @@ func (p *exportProgress) show(at export.Progress) {
 		left := time.Duration(float64(spent) * float64(at.Total-at.Done) / float64(done))
 		what = fmt.Sprintf("%s at %s/s, %s left", what, ui.Size(int64(float64(done)/spent.Seconds())), ui.Span(left))
 	}
-	p.Progress(what+", MB", int(at.Done/1e6), int(at.Total/1e6))
+	const mb = 1e6
+	done, total := at.Done/mb, (at.Total+mb-1)/mb
+	if at.Done == at.Total {
+		done = total // and never before: the end is always shown
+	}
+	p.Progress(what+", MB", int(done), int(total))
 }
 
 // ExportVerifyCmd checks an export.

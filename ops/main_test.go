@@ -250,7 +250,7 @@ func setUp(e *testscript.Env, withCloud bool) error {
 	for _, name := range []string{"real/lights", "broken/usage", "faulty/good", "faulty/restless", "faulty/few",
 		"faulty/truncated", "faulty/link", "faulty/no-module",
 		"mixed/lights", "mixed/restless", "mixed/dice", "small/pool-40", "small/pool-7", "hollow/blank", "filmed/frames",
-		"alike/steady", "alike/lights"} {
+		"alike/steady", "alike/lights", "even/lights", "even/frames"} {
 		makeGenerators(t, e.WorkDir, name)
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name, "examples", "generate.py"), source, 0o644); err != nil {
 			return err

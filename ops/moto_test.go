@@ -281,12 +281,13 @@ func TestCloudScripts(t *testing.T) {
 				e.Setenv(name, value)
 			}
 			c.Generators = map[string]string{"maze-task": "", "sudoku-task": "", "chess-task": ""}
+			e.Setenv("BUCKET", c.BucketName)
 			file, err := c.save(e.WorkDir)
 			e.Setenv("OUT", file)
 			return errors.Join(err, setUp(e, false))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
+			"exits": exits, "up": waitUp, "deploy": deployGenerators, "work": workOnTasks,
 			// log STREAM AGE LINE...: $TIME in a line is that moment
 			"log": func(ts *testscript.TestScript, neg bool, args []string) {
 				age, err := time.ParseDuration(args[1])

@@ -1,6 +1,7 @@
 package catalogue
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -16,12 +17,15 @@ const lockHead = `# The commit at which each generator is fetched, and the repos
 `
 
 // SetPin writes the pin of a generator into the catalogue's lock: one line a generator,
-// sorted by name. The file is read again first and replaced in one step.
+// sorted by name. A repository and a licence that the lock has stay if pin has none. The
+// file is read again first and replaced in one step.
 func SetPin(root, name string, pin generator.Pin) error {
 	pins, err := generator.ReadPins(root)
 	if err != nil {
 		return err
 	}
+	old := pins[name]
+	pin.Repository, pin.Licence = cmp.Or(pin.Repository, old.Repository), cmp.Or(pin.Licence, old.Licence)
 	pins[name] = pin
 	text := lockHead
 	for _, name := range slices.Sorted(maps.Keys(pins)) {

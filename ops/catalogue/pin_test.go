@@ -1,6 +1,7 @@
 package catalogue
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,7 @@ func TestSetPin(t *testing.T) {
 		{"new", generator.Pin{Commit: newCommit, Repository: "org/new", Licence: "MIT"},
 			"new " + newCommit + " org/new MIT\nx " + oldCommit + "\n"},
 		{"x", generator.Pin{Commit: newCommit}, "new " + newCommit + " org/new MIT\nx " + newCommit + "\n"},
+		{"new", generator.Pin{Commit: oldCommit}, "new " + oldCommit + " org/new MIT\nx " + newCommit + "\n"},
 	} {
 		if err := SetPin(root, step.name, step.pin); err != nil {
 			t.Fatal(err)
@@ -78,6 +80,8 @@ func TestSetPinAny(t *testing.T) {
 			if err := SetPin(root, name, pin); err != nil {
 				r.Fatal(err)
 			}
+			old := want[name]
+			pin.Repository, pin.Licence = cmp.Or(pin.Repository, old.Repository), cmp.Or(pin.Licence, old.Licence)
 			want[name] = pin
 		}
 		got, err := generator.ReadPins(root)

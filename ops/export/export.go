@@ -203,13 +203,18 @@ func (e *Export) parts(ctx context.Context, plan *Plan) (resumed int, err error)
 		defer mu.Unlock()
 		e.Progress(Progress{Doing: "exporting", Done: done.Add(n), Total: total, Bytes: true})
 	}
-	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(e.workers())
+	var left []Part
 	for _, p := range plan.Parts {
 		if finished[p.Name] {
-			count(p.Bytes)
-			continue
+			done.Add(p.Bytes)
+		} else {
+			left = append(left, p)
 		}
+	}
+	count(0) // what is finished before anything is written tells nothing about the speed
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(e.workers())
+	for _, p := range left {
 		group.Go(func() error { return e.part(limited, p, count) })
 	}
 	return len(finished), group.Wait()

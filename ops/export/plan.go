@@ -156,7 +156,7 @@ func (p *planner) check() error {
 func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) error {
 	g := &Generator{Name: name, Key: strings.ReplaceAll(name, ".", "-"), Splits: map[string]int{},
 		Names: map[string]int{}, Media: map[string]int{}, Commits: map[string]int{}, Locks: map[string]int{},
-		Images: map[string]int{}, Platforms: map[string]int{}}
+		Platforms: map[string]int{}}
 	if p.About != nil {
 		g.Licence, g.Repository = p.About(name)
 	}
@@ -286,7 +286,6 @@ func (g *Generator) add(c chosen, split, video string) {
 	g.Splits[split]++
 	g.Commits[r.Commit]++
 	g.Locks[r.Lock]++
-	g.Images[r.Image]++
 	g.Platforms[strings.TrimPrefix(r.Platform+", Python "+r.Python, ", ")]++
 	if g.Command == nil {
 		g.Command = r.Command

@@ -139,12 +139,15 @@ func TestChangedMeanwhile(t *testing.T) {
 	}
 }
 
-// An export that is stopped ends at once, and the same one goes on.
+// An export that is stopped ends at once, and the same one goes on. What was finished before is no progress: the first
+// report has it.
 func TestStopped(t *testing.T) {
 	b := newBucket(t)
 	st := b.all(t, "v1", task.Files)
 	undisturbed := t.TempDir()
-	_, err := exported(t.Context(), t, export.Export{Store: st, Format: export.Parquet(), Options: small}, undisturbed)
+	whole := steps{}
+	_, err := exported(t.Context(), t, export.Export{Store: st, Format: export.Parquet(), Options: small,
+		Progress: whole.add}, undisturbed)
 	check(t, err)
 	to, err := export.OpenFolder(t.TempDir())
 	check(t, err)
@@ -159,9 +162,30 @@ func TestStopped(t *testing.T) {
 	if _, err := e.Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
+	again := steps{}
+	e.Progress = again.add
 	s, err := e.Run(t.Context())
 	check(t, err)
-	if list := differences(content(t, undisturbed), content(t, to.String())); s.Resumed == 0 || len(list) > 0 {
+	if list := differences(content(t, undisturbed), content(t, to.String())); s.Resumed < 2 || len(list) > 0 {
 		t.Errorf("%d parts were resumed, and %v differ", s.Resumed, list)
 	}
+	if again.largest > whole.largest {
+		t.Errorf("progress makes a step of %d bytes; a sample has at most %d", again.largest, whole.largest)
+	}
+}
+
+// steps are those of an export's progress, in bytes, after its first report.
+type steps struct {
+	begun       bool
+	at, largest int64
+}
+
+func (s *steps) add(p export.Progress) {
+	if !p.Bytes {
+		return
+	}
+	if s.begun {
+		s.largest = max(s.largest, p.Done-s.at)
+	}
+	s.begun, s.at = true, p.Done
 }

@@ -202,7 +202,6 @@ type Generator struct {
 	MostFrames   int            `json:"most_frames,omitempty"`
 	Commits      map[string]int `json:"commits"`           // rows by commit; "" is not known
 	Locks        map[string]int `json:"locks"`             // rows by hash
-	Images       map[string]int `json:"images"`            // rows by image of the worker
 	Platforms    map[string]int `json:"platforms"`         // rows by "linux-x86_64, Python 3.11.2"
 	Seeds        int            `json:"seeds"`             // how many seeds its processes were given
 	Distinct     int            `json:"distinct"`          // fingerprints

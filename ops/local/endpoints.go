@@ -95,7 +95,7 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 		return err
 	}
 	s.outputs.S3Endpoint = s.s3.URL()
-	s.store = store.New(s3.NewFromConfig(AWSConfig(s.outputs), store.ClientOptions), Bucket)
+	s.store = BucketStore(s.outputs)
 	go func() {
 		<-s.s3.Done()
 		s.fail(s.s3.Err())
@@ -103,32 +103,18 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 	return nil
 }
 
-// AWSConfig returns the configuration for AWS clients of the local stack: its
-// endpoints and placeholder credentials, never the user's.
+// AWSConfig returns the configuration for clients of the local queue and function, which
+// are one server: its endpoint and placeholder credentials, never the user's.
 func AWSConfig(o stack.Outputs) aws.Config {
 	return aws.Config{
 		Region: o.Region, Credentials: credentials.NewStaticCredentialsProvider(o.AccessKeyID, o.SecretAccessKey, ""),
-		ConfigSources: []any{endpoints{o}}, HTTPClient: store.HTTPClient(nil), Retryer: store.LimitedRetries,
+		BaseEndpoint: &o.SQSEndpoint, HTTPClient: store.HTTPClient(nil), Retryer: store.LimitedRetries,
 	}
 }
 
-// endpoints gives the SDK's clients the endpoint of each service.
-type endpoints struct{ stack.Outputs }
-
-// GetServiceBaseEndpoint returns the endpoint of a service by the SDK's name of it.
-func (e endpoints) GetServiceBaseEndpoint(_ context.Context, id string) (string, bool, error) {
-	switch id {
-	case "SQS":
-		return e.SQSEndpoint, true, nil
-	case "Lambda":
-		return e.LambdaEndpoint, true, nil
-	case "S3":
-		return e.S3Endpoint, true, nil
-	}
-	return "", false, nil
-}
-
-// GetIgnoreConfiguredEndpoints says that endpoints in the user's configuration count.
-func (endpoints) GetIgnoreConfiguredEndpoints(context.Context) (bool, bool, error) {
-	return false, true, nil
+// BucketStore returns the store of the default dataset in the local bucket.
+func BucketStore(o stack.Outputs) *store.Store {
+	c := AWSConfig(o)
+	c.BaseEndpoint = &o.S3Endpoint
+	return store.New(s3.NewFromConfig(c, store.ClientOptions), o.BucketName)
 }

@@ -58,7 +58,7 @@ func Find(ctx context.Context, f *Flags, d task.Dataset) (*Target, error) {
 }
 
 // AWSConfig is the SDK's own configuration with the region of the stack; the
-// local stack has its own endpoints and placeholder credentials.
+// local stack has its own endpoint and placeholder credentials.
 func (t *Target) AWSConfig(ctx context.Context) (aws.Config, error) {
 	if t.Name == stack.Local {
 		return local.AWSConfig(t.Outputs), nil
@@ -68,6 +68,9 @@ func (t *Target) AWSConfig(ctx context.Context) (aws.Config, error) {
 
 // Store is a client for its bucket.
 func (t *Target) Store(ctx context.Context) (*store.Store, error) {
+	if t.Name == stack.Local {
+		return local.BucketStore(t.Outputs).In(t.Dataset), nil
+	}
 	c, err := t.AWSConfig(ctx)
 	if err != nil {
 		return nil, err
