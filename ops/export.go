@@ -96,7 +96,7 @@ func (c *ExportMakeCmd) Validate() error {
 	if _, err := export.ParseVideo(c.Video); err != nil {
 		return fmt.Errorf("--video: %w", err)
 	}
-	if size, err := parseSize(c.ShardSize); err != nil || size < 1<<20 {
+	if size, err := parseSize(c.ShardSize); err != nil || size < 1e6 {
 		return fmt.Errorf("--shard-size %s must be a number with a unit, such as 500MB or 1GB, and at least 1MB", c.ShardSize)
 	}
 	if c.PerGenerator < 0 || c.Workers < 0 {
@@ -193,6 +193,9 @@ func (c *ExportMakeCmd) explain(ctx context.Context, t *target.Target, err error
 	}
 	if damage, ok := errors.AsType[*export.DamageError](err); ok {
 		return ui.WithHint(ui.Problem("%v", damage), "ops%s verify --deep%s", t.Flags(), t.In())
+	}
+	if wrong, ok := errors.AsType[*export.ConditionError](err); ok {
+		return ui.Usage("%v", wrong)
 	}
 	switch {
 	case errors.Is(err, export.ErrOther):

@@ -48,6 +48,8 @@ def encode(job):
                     out.mux(packet)
 
         for frame in source.decode(video):
+            if frame.is_corrupt:
+                raise ValueError("a frame is damaged")
             chain.push(frame)
             write(pulled(chain))
         chain.push(None)

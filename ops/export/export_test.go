@@ -410,9 +410,13 @@ func TestChosen(t *testing.T) {
 			{export.Options{Generators: []string{"odd"}}, "odd 7"},
 			{export.Options{Where: "difficulty > 9"}, `--where "difficulty > 9": no sample is like that`},
 			{export.Options{Where: "difficulty >"}, `--where "difficulty >": unexpected token EOF (1:12)`},
-			{export.Options{Where: "difficulty + 1"}, `--where "difficulty + 1": it comes to 1 and not to true or false`},
+			{export.Options{Where: "difficulty + 1"}, `--where "difficulty + 1": for maze_00000000 of maze-task-data-generator it comes to 1 and not to true or false`},
+			{export.Options{Where: "difficulty contains \"a\" or task_id > 5"},
+				`--where "difficulty contains \"a\" or task_id > 5": for maze_00000000 of maze-task-data-generator it fails with `},
+			{export.Options{Where: "seed % 2 == 0"}, "O-11_chess.data-generator 6"},
 			{export.Options{Where: `now() > date("2020-01-01")`},
-				`--where "now() > date(\"2020-01-01\")": no sample is like that`},
+				`--where "now() > date(\"2020-01-01\")": for chess_00000000 of O-11_chess.data-generator it fails with ` +
+					"invalid operation: cannot call nil"},
 		} {
 			dir := t.TempDir()
 			_, err := exported(t.Context(), t, export.Export{Store: st, Format: export.Folder(), Options: test.options}, dir)

@@ -47,24 +47,27 @@ func MediaColumns(p *Plan) ([]Column, map[string]string) {
 	for _, c := range RowColumns() {
 		taken[c.Name] = true
 	}
+	final := func(text string) string { return strings.ReplaceAll(text, ".", "_") }
+	stem := func(name string) string { return final(strings.TrimSuffix(name, path.Ext(name))) }
+	// Two files may be in one column if they are of one kind and no sample has both.
+	apart := func(name, other string) bool {
+		both := func(g *Generator) bool { return g.Names[name] > 0 && g.Names[other] > 0 }
+		return name != other && (files[name] != files[other] || slices.ContainsFunc(p.Generators, both))
+	}
 	columns, names := []Column{}, map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		stem := strings.TrimSuffix(name, path.Ext(name))
-		column := stem
-		for other, kind := range files {
-			if stem != strings.TrimSuffix(other, path.Ext(other)) || other == name {
-				continue
-			}
-			both := func(g *Generator) bool { return g.Names[name] > 0 && g.Names[other] > 0 }
-			if kind != files[name] || slices.ContainsFunc(p.Generators, both) {
-				column = name
-			}
+	sorted := slices.Sorted(maps.Keys(files))
+	for _, name := range sorted {
+		column := stem(name)
+		used := func(other string) bool { return names[other] == column && apart(name, other) }
+		alike := func(other string) bool { return stem(other) == column && apart(name, other) }
+		if taken[column] || slices.ContainsFunc(sorted, used) || slices.ContainsFunc(sorted, alike) {
+			column = final(name)
 		}
-		if taken[column] {
-			column = name
+		for taken[column] || slices.ContainsFunc(sorted, used) {
+			column += "_"
 		}
-		names[name] = strings.ReplaceAll(column, ".", "_")
-		if c := (Column{names[name], files[name]}); !slices.Contains(columns, c) {
+		names[name] = column
+		if c := (Column{column, files[name]}); !slices.Contains(columns, c) {
 			columns = append(columns, c)
 		}
 	}
@@ -152,6 +155,9 @@ func (f *parquetFormat) row(row *Row) ([]any, error) {
 		}
 		blob := Blob{Path: row.Key + "/" + file.Name, Bytes: text}
 		if column := f.names[file.Name]; column != "" {
+			if blobs[column] != nil {
+				return nil, fmt.Errorf("%s: two of its files would be in the column %s", row.Key, column)
+			}
 			blobs[column] = blob
 		} else {
 			others = append(others, blob)

@@ -145,7 +145,12 @@ func (s *source) drop(l *loading) {
 // taken: the first one in a queue always has its own.
 func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Cell, list []chosen,
 	want func(string) bool) error {
-	shards := map[*store.Receipt]func() ([]File, error, bool){}
+	type openShard struct {
+		next func() ([]File, error, bool)
+		stop func()
+		left int // samples
+	}
+	shards := map[*store.Receipt]*openShard{}
 	for i := range cell.Receipts {
 		r := &cell.Receipts[i]
 		var of []store.ReceiptSample
@@ -157,7 +162,7 @@ func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Ce
 		if r.Shard != nil && len(of) > 0 {
 			next, stop := iter.Pull2(s.shard(ctx, *r, of, want))
 			defer stop()
-			shards[r] = next
+			shards[r] = &openShard{next, stop, len(of)}
 		}
 	}
 	for _, c := range list {
@@ -171,11 +176,14 @@ func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Ce
 		if err := s.memory.Acquire(ctx, l.weight); err != nil {
 			return err
 		}
-		next := shards[c.receipt]
-		if next != nil {
+		shard := shards[c.receipt]
+		if shard != nil {
 			var ok bool
-			if l.row.Files, l.err, ok = next(); !ok && l.err == nil {
+			if l.row.Files, l.err, ok = shard.next(); !ok && l.err == nil {
 				l.err = ctx.Err()
+			}
+			if shard.left--; shard.left == 0 {
+				shard.stop() // gives its connection back: the next shard may have to wait for it
 			}
 		}
 		broken := l.err != nil
@@ -188,7 +196,7 @@ func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Ce
 		}
 		go func() {
 			defer close(l.done)
-			if next == nil {
+			if shard == nil {
 				l.row.Files, l.err = s.files(ctx, c, want)
 			}
 			if l.err == nil {

@@ -103,6 +103,20 @@ func (o *VideoOptions) filters(m Media) (list [][2]string, rate string, err erro
 	return append(list, [2]string{"format", "yuv420p"}), rate, nil
 }
 
+// check compares the number of frames with the one that was asked for, or with the original's. At another rate it may
+// differ by what the original's last frame lasts, and one.
+func (o *VideoOptions) check(original, encoded Media) error {
+	want, off := cmp.Or(o.Frames, original.Frames), 0
+	if o.Frames == 0 && o.FPS > 0 {
+		ratio := o.FPS / original.FPS
+		want, off = int(math.Round(float64(original.Frames)*ratio)), 1+int(math.Ceil(ratio))
+	}
+	if n := encoded.Frames; n < want-off || n > want+off {
+		return fmt.Errorf("it came out with %d frames and not %d: it may be damaged", n, want)
+	}
+	return nil
+}
+
 // rational is a frame rate as a fraction: 29.97 and the like are what they stand for.
 func rational(fps float64) string {
 	if near := math.Round(fps * 1.001); math.Abs(fps*1.001-near) < 1e-4 && math.Abs(fps-math.Round(fps)) > 1e-6 {
@@ -256,6 +270,9 @@ func (e *Encoder) file(ctx context.Context, f *File, name string) (File, error) 
 	if err != nil {
 		return File{}, fmt.Errorf("what was encoded is damaged: %w", err)
 	}
+	if err := e.options.check(*media, m); err != nil {
+		return File{}, err
+	}
 	result := NewFile(name, encoded, &m)
 	result.Original = cmp.Or(f.Original, f.SHA256)
 	return result, nil
@@ -326,9 +343,9 @@ func (ffmpeg) encode(ctx context.Context, from, to string, filters [][2]string, 
 	for _, f := range filters {
 		chain = append(chain, strings.TrimSuffix(f[0]+"="+f[1], "="))
 	}
-	args := []string{"-nostdin", "-loglevel", "error", "-y", "-i", from, "-map", "0:v:0", "-vf", strings.Join(chain, ","),
-		"-r", rate, "-c:v", "libx264", "-preset", quality["preset"], "-crf", quality["crf"], "-threads", "1",
-		"-filter_threads", "1", "-flags:v", "+bitexact", "-fflags", "+bitexact", "-map_metadata", "-1",
+	args := []string{"-nostdin", "-loglevel", "error", "-xerror", "-y", "-i", from, "-map", "0:v:0", "-vf",
+		strings.Join(chain, ","), "-r", rate, "-c:v", "libx264", "-preset", quality["preset"], "-crf", quality["crf"],
+		"-threads", "1", "-filter_threads", "1", "-flags:v", "+bitexact", "-fflags", "+bitexact", "-map_metadata", "-1",
 		"-movflags", "+faststart", to}
 	said, err := exec.CommandContext(ctx, "ffmpeg", args...).CombinedOutput()
 	if err != nil {

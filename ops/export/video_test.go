@@ -150,3 +150,45 @@ func TestVideo(t *testing.T) {
 		}
 	})
 }
+
+// A video that decodes in part is an error and no shorter video.
+func TestVideoDamaged(t *testing.T) {
+	files := withVideos(t)[0].files(0)
+	good := files["ground_truth.mp4"]
+	media, err := sample.Describe("ground_truth.mp4", []byte(good))
+	check(t, err)
+	data := strings.Index(good, "mdat") + 4
+	third := (len(good) - data) / 3
+	cut, zeros := good[:data+2*third], good[:data+third]+strings.Repeat("\x00", third)+good[data+2*third:]
+	encode := func(t *testing.T) {
+		for _, rule := range []string{"h264", "h264@8", "h264@60", "h264x9"} {
+			o, err := export.ParseVideo(rule)
+			check(t, err)
+			encoder, err := export.NewEncoder(t.Context(), *o)
+			check(t, err)
+			row := func(video string, media sample.Media) *export.Row {
+				return &export.Row{ID: "maze_00000000", Generator: "maze",
+					Files: []export.File{export.NewFile("ground_truth.mp4", []byte(video), &media)}}
+			}
+			check(t, encoder.Encode(t.Context(), row(good, media)))
+			longer := media
+			longer.Frames, longer.Seconds = 30, 1.875
+			for name, r := range map[string]*export.Row{"cut off": row(cut, media), "zeros": row(zeros, media),
+				"shorter than its receipt says": row(good, longer)} {
+				err := encoder.Encode(t.Context(), r)
+				if err == nil || !strings.HasPrefix(err.Error(), "ground_truth.mp4 of maze_00000000 of maze cannot be encoded: ") {
+					t.Errorf("%s, %s, %s: %v", encoder.Version, rule, name, err)
+				} else {
+					t.Logf("%s, %s: %v", rule, name, err)
+				}
+			}
+			encoder.Close()
+		}
+	}
+	t.Run("PyAV", encode)
+	bin := t.TempDir()
+	python(t.Context(), t, "ffmpeg.py", filepath.Join(bin, "ffmpeg"))
+	t.Setenv("EXPORT_PYTHON", "")
+	t.Setenv("PATH", bin)
+	t.Run("ffmpeg", encode)
+}

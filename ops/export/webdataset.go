@@ -80,10 +80,13 @@ func webMembers(r *Row) ([]member, error) {
 		}
 	}
 	slices.SortFunc(list, func(a, b member) int { return strings.Compare(a.field, b.field) })
+	fields := map[string]bool{} // loaders make them lower-case
 	for i := range list {
-		if i > 0 && strings.EqualFold(list[i-1].field, list[i].field) {
-			return nil, fmt.Errorf("%s of %s: two of its files would be the field %s", r.ID, r.Generator, list[i].field)
+		lower := strings.ToLower(list[i].field)
+		if fields[lower] {
+			return nil, fmt.Errorf("%s of %s: two of its files would be the field %s", r.ID, r.Generator, lower)
 		}
+		fields[lower] = true
 		list[i].field = r.Key + "." + list[i].field
 	}
 	return list, nil

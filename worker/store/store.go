@@ -4,7 +4,6 @@
 package store
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -64,14 +63,14 @@ type Store struct {
 	bucket   string
 	dataset  task.Dataset
 	inFlight *semaphore.Weighted
-	buffers  *sync.Pool // *bufio.Writer, of shards that were sent
+	buffers  *sync.Pool // *[]byte, of uploads that were sent
 }
 
 // New returns the store of the default dataset in a bucket. Give the client
 // ClientOptions.
 func New(client *s3.Client, bucket string) *Store {
 	return &Store{client: client, bucket: bucket, inFlight: semaphore.NewWeighted(inFlight),
-		buffers: &sync.Pool{New: func() any { return bufio.NewWriterSize(nil, PartSize) }}}
+		buffers: &sync.Pool{New: func() any { return new(make([]byte, 0, PartSize)) }}}
 }
 
 // In returns the store of a dataset in the same bucket.

@@ -1,8 +1,8 @@
 package store
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,33 +20,30 @@ import (
 // PartSize is how much of a shard is in memory at a time: the least that S3 takes.
 const PartSize = 5 << 20
 
-// maxParts is how many parts S3 lets an upload have, with some room for an estimate that is
-// too low.
-const maxParts = 10_000 / 2
+// Of the 10,000 parts that S3 takes, the first ones are as large as the estimate of the size asks for. If that
+// was too low, parts double from then on: so 5 TB fit, whatever the estimate.
+var (
+	steadyParts = 5_000
+	doubleEvery = 500
+)
 
 // Upload stores an object of which write writes the bytes, as one object or in parts, and
-// shows nothing of it before all of it is there. The size, in bytes, is an estimate: the
-// parts are as large as one of twice that size needs.
+// shows nothing of it before all of it is there. The size, in bytes, is an estimate.
 func (s *Store) Upload(ctx context.Context, key string, size int64, write func(io.Writer) error) (Object, error) {
-	u := &upload{store: s, ctx: ctx, key: key, hash: sha256.New()}
-	parts := s.buffers.Get().(*bufio.Writer)
-	if parts.Reset(u); size > maxParts*PartSize {
-		parts = bufio.NewWriterSize(u, int(size/maxParts+1))
+	buffer := s.buffers.Get().(*[]byte)
+	u := &upload{store: s, ctx: ctx, key: key, hash: sha256.New(), part: (*buffer)[:0]}
+	if size > int64(steadyParts)*PartSize {
+		u.part = make([]byte, 0, size/int64(steadyParts)+1)
 	}
-	err := write(io.MultiWriter(u.hash, parts))
-	if u.last = true; err == nil {
-		err = parts.Flush()
-	}
-	if err == nil && u.id != nil {
-		err = u.complete()
+	err := write(u)
+	if err = cmp.Or(u.failed, err); err == nil {
+		err = u.end()
 	}
 	if err != nil {
 		u.abort()
 		return Object{}, err
 	}
-	if parts.Reset(nil); parts.Size() == PartSize {
-		s.buffers.Put(parts) // only now: a request that failed may still read it
-	}
+	s.buffers.Put(buffer) // only now: a request that failed may still read it
 	return Object{Key: key, Size: u.size, SHA256: hex.EncodeToString(u.hash.Sum(nil))}, nil
 }
 
@@ -54,41 +51,70 @@ func (s *Store) Upload(ctx context.Context, key string, size int64, write func(i
 // one part is put as one object; more becomes a multipart upload, which shows
 // nothing until it is complete.
 type upload struct {
-	store *Store
-	ctx   context.Context
-	key   string
-	hash  hash.Hash // of all that will be written
-	size  int64
-	last  bool // the next part is the last one
-	id    *string
-	parts []types.CompletedPart
+	store  *Store
+	ctx    context.Context
+	key    string
+	hash   hash.Hash // of all that was written
+	size   int64
+	part   []byte // the next one
+	failed error  // of the first part that could not be stored
+	id     *string
+	parts  []types.CompletedPart
 }
 
-// Write stores a part: what has collected, all the rest if it is the last one.
-func (u *upload) Write(part []byte) (int, error) {
-	u.size += int64(len(part))
-	kind := aws.String(contentType(u.key))
-	if u.last && u.id == nil {
-		_, err := u.store.putObject(u.ctx, u.hash.Sum(nil),
-			&s3.PutObjectInput{Key: &u.key, Body: bytes.NewReader(part), ContentType: kind})
-		return len(part), fail("put", u.key, err)
+// Write collects a part. A full one is stored when more follows.
+func (u *upload) Write(p []byte) (int, error) {
+	if u.failed != nil {
+		return 0, u.failed
 	}
+	_, _ = u.hash.Write(p)
+	u.size += int64(len(p))
+	for rest := p; len(rest) > 0; {
+		if len(u.part) == cap(u.part) {
+			if u.failed = u.putPart(); u.failed != nil {
+				return 0, u.failed
+			}
+		}
+		n := min(len(rest), cap(u.part)-len(u.part))
+		u.part, rest = append(u.part, rest[:n]...), rest[n:]
+	}
+	return len(p), nil
+}
+
+// end stores what has collected: all of the object, even if that is nothing, or its last part.
+func (u *upload) end() error {
+	if u.id == nil {
+		_, err := u.store.putObject(u.ctx, u.hash.Sum(nil), &s3.PutObjectInput{Key: &u.key,
+			Body: bytes.NewReader(u.part), ContentType: aws.String(contentType(u.key))})
+		return fail("put", u.key, err)
+	}
+	if err := u.putPart(); err != nil {
+		return err
+	}
+	return u.complete()
+}
+
+func (u *upload) putPart() error {
 	if u.id == nil {
 		out, err := u.store.client.CreateMultipartUpload(u.ctx, &s3.CreateMultipartUploadInput{Bucket: &u.store.bucket,
-			Key: &u.key, ContentType: kind, ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
+			Key: &u.key, ContentType: aws.String(contentType(u.key)), ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
 		if err != nil {
-			return 0, fail("put", u.key, err)
+			return fail("put", u.key, err)
 		}
 		u.id = out.UploadId
 	}
 	number := aws.Int32(int32(len(u.parts) + 1))
 	out, err := u.store.client.UploadPart(u.ctx, &s3.UploadPartInput{Bucket: &u.store.bucket, Key: &u.key, UploadId: u.id,
-		PartNumber: number, Body: bytes.NewReader(part), ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
+		PartNumber: number, Body: bytes.NewReader(u.part), ChecksumAlgorithm: types.ChecksumAlgorithmCrc32})
 	if err != nil {
-		return 0, fail("put", u.key, err)
+		return fail("put", u.key, err)
 	}
 	u.parts = append(u.parts, types.CompletedPart{PartNumber: number, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32})
-	return len(part), nil
+	if n := len(u.parts) - steadyParts; n >= 0 && n%doubleEvery == 0 {
+		u.part = make([]byte, 0, 2*cap(u.part))
+	}
+	u.part = u.part[:0]
+	return nil
 }
 
 // complete makes one object of the parts.

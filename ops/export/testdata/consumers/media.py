@@ -9,7 +9,8 @@ folder, n = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 for i in range(n):
     for kind in ("mpeg4.mp4", "mpeg4.avi", "h264.mp4"):
         codec = kind.split(".")[0].replace("h264", "libx264")
-        with av.open(str(folder / f"{i}.{kind}"), "w") as file:
+        options = {"movflags": "+faststart"} if kind.endswith("mp4") else {}
+        with av.open(str(folder / f"{i}.{kind}"), "w", options=options) as file:
             stream = file.add_stream(codec, rate=16)
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
             for t in range(17):
