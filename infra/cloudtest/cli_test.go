@@ -145,7 +145,7 @@ func TestCommandLine(t *testing.T) {
 	u.reads(ops(0, "dlq", "list"), "lost")
 	u.reads(ops(0, "dlq", "replay", "--yes"), "1 task sent again")
 	ops(0, "monitor", "--watch", "--interval", "1")
-	u.reads(ops(0, "verify"), "complete: 2 generators, 80 samples")
+	u.reads(ops(0, "verify"), ": 2 generators, 80 samples")
 	u.reads(ops(0, "logs", "--since", "30m", "--generator", "maze-task-data-generator"), "maze-task-data-generator")
 	stop()
 	if err := <-ended; err != nil {
