@@ -2,6 +2,7 @@ package export
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"path"
@@ -56,6 +57,24 @@ type feature struct {
 	Type   string    `yaml:"dtype,omitempty"`
 	Struct []feature `yaml:"struct,omitempty"`
 	List   []feature `yaml:"list,omitempty"`
+}
+
+// MarshalJSON writes the feature as the Hugging Face loader stores it in a Parquet file.
+func (f feature) MarshalJSON() ([]byte, error) {
+	as := map[string]any{"dtype": f.Type, "_type": "Value"}
+	switch {
+	case f.List != nil:
+		of := map[string]feature{}
+		for _, field := range f.List {
+			of[field.Name] = field
+		}
+		as = map[string]any{"_type": "List", "feature": of}
+	case f.Type == "image":
+		as = map[string]any{"_type": "Image"}
+	case f.Type == "video":
+		as = map[string]any{"_type": "Video"}
+	}
+	return json.Marshal(as)
 }
 
 // allConfig is the config of all generators.
@@ -176,7 +195,11 @@ func tableFeatures(columns []Column) []feature {
 // webFeatures returns the features of the format webdataset, for files of these names. The loader decodes texts and
 // the description, and has two columns of its own.
 func webFeatures(names []string) []feature {
-	fields := map[string]feature{"json": {Name: "json", Struct: descriptionFeatures()},
+	var described []feature
+	for _, c := range describedColumns() {
+		described = append(described, tableFeatures([]Column{c.Column})...)
+	}
+	fields := map[string]feature{"json": {Name: "json", Struct: described},
 		rubricFile: {Name: rubricFile, Type: "string"}}
 	for _, name := range names {
 		if name == metadataFile {
@@ -198,15 +221,4 @@ func webFeatures(names []string) []feature {
 		list = append(list, fields[name])
 	}
 	return append(list, feature{Name: "__key__", Type: "string"}, feature{Name: "__url__", Type: "string"})
-}
-
-// descriptionFeatures are the fields of description.
-func descriptionFeatures() []feature {
-	var list []feature
-	for _, c := range slices.DeleteFunc(RowColumns(), func(c Column) bool {
-		return c.Name == "prompt" || c.Name == "rubric"
-	}) {
-		list = append(list, tableFeatures([]Column{c})...)
-	}
-	return list
 }

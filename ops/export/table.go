@@ -53,7 +53,11 @@ type Blob struct {
 // WriteTable writes rows as Parquet; a row has a cell for each column. Equal rows give equal bytes. One row group is
 // in memory: 32 MiB, or a single row that is larger. A row is not used after the next one was asked for.
 func WriteTable(w io.Writer, columns []Column, rows iter.Seq2[[]any, error]) error {
-	features, err := json.Marshal(map[string]any{"info": map[string]any{"features": features(columns)}})
+	of := map[string]feature{}
+	for _, f := range tableFeatures(columns) {
+		of[f.Name] = f
+	}
+	features, err := json.Marshal(map[string]any{"info": map[string]any{"features": of}})
 	if err != nil {
 		return err
 	}
@@ -239,30 +243,3 @@ func (f orderedField) Name() string { return f.name }
 
 // Value is for rows that are Go structs, which ours are not.
 func (f orderedField) Value(reflect.Value) reflect.Value { panic("rows are values") }
-
-// features returns what the Hugging Face loader makes of the columns, as it stores it in a Parquet file.
-func features(columns []Column) map[string]any {
-	value := func(dtype string) map[string]any { return map[string]any{"dtype": dtype, "_type": "Value"} }
-	of := map[string]any{}
-	for _, c := range columns {
-		switch c.Kind {
-		case Text, Label:
-			of[c.Name] = value("string")
-		case Int:
-			of[c.Name] = value("int64")
-		case Float:
-			of[c.Name] = value("float64")
-		case Image:
-			of[c.Name] = map[string]any{"_type": "Image"}
-		case Video:
-			of[c.Name] = map[string]any{"_type": "Video"}
-		case Blobs:
-			of[c.Name] = map[string]any{"_type": "List", "feature": map[string]any{
-				"bytes": value("binary"), "path": value("string")}}
-		case Hashes:
-			of[c.Name] = map[string]any{"_type": "List", "feature": map[string]any{
-				"name": value("string"), "original_sha256": value("string"), "sha256": value("string"), "size": value("int64")}}
-		}
-	}
-	return of
-}

@@ -116,52 +116,37 @@ func (f float) MarshalJSON() ([]byte, error) {
 	return []byte(text), nil
 }
 
-// description is what is said of a sample beside its files. No field is ever left out or null.
-type description struct {
-	Key         string        `json:"key"`
-	Generator   string        `json:"generator"`
-	Domain      string        `json:"domain"`
-	ID          string        `json:"id"`
-	Index       int           `json:"index"`
-	Split       string        `json:"split"`
-	Fingerprint string        `json:"fingerprint"`
-	Seed        int           `json:"seed"`
-	Attempt     int           `json:"attempt"`
-	Commit      string        `json:"commit"`
-	Lock        string        `json:"lock"`
-	Python      string        `json:"python"`
-	Platform    string        `json:"platform"`
-	Width       int           `json:"width"` // of the video, and so on
-	Height      int           `json:"height"`
-	Frames      int           `json:"frames"`
-	FPS         float         `json:"fps"`
-	Seconds     float         `json:"seconds"`
-	Codec       string        `json:"codec"`
-	PixelFormat string        `json:"pixel_format"`
-	Metadata    string        `json:"metadata"` // metadata.json as it is
-	Files       []describedAs `json:"files"`
+// describe returns what is said of a row beside its files, for its JSON member. No field is ever left out or null.
+func describe(r *Row) map[string]any {
+	fields := map[string]any{}
+	for _, c := range describedColumns() {
+		switch v := c.cell(r); c.Kind {
+		case Hashes:
+			files := []map[string]any{}
+			for _, f := range r.Files {
+				files = append(files, map[string]any{"name": f.Name, "size": f.Size, "sha256": f.SHA256,
+					"original_sha256": f.Original})
+			}
+			fields[c.Name] = files
+		case Int:
+			n, _ := v.(int)
+			fields[c.Name] = n
+		case Float:
+			x, _ := v.(float64)
+			fields[c.Name] = float(x)
+		default:
+			text, _ := v.(string)
+			fields[c.Name] = text
+		}
+	}
+	return fields
 }
 
-type describedAs struct {
-	Name     string `json:"name"`
-	Size     int64  `json:"size"`
-	SHA256   string `json:"sha256"`
-	Original string `json:"original_sha256"` // of the file in the bucket, if it was encoded again
-}
-
-func describe(r *Row) description {
-	d := description{Key: r.Key, Generator: r.Generator, Domain: r.Domain, ID: r.ID, Index: r.Index, Split: r.Split,
-		Fingerprint: r.Fingerprint, Seed: r.Seed, Attempt: r.Attempt, Commit: r.Commit, Lock: r.Lock, Python: r.Python,
-		Platform: r.Platform, Metadata: r.Metadata}
-	for _, f := range r.Files {
-		d.Files = append(d.Files, describedAs{f.Name, f.Size, f.SHA256, f.Original})
-	}
-	if v := r.Video(); v != nil && v.Media != nil {
-		m := v.Media
-		d.Width, d.Height, d.Frames, d.FPS, d.Seconds = m.Width, m.Height, m.Frames, float(m.FPS), float(m.Seconds)
-		d.Codec, d.PixelFormat = m.Codec, m.PixelFormat
-	}
-	return d
+// describedColumns are the columns of a row but those that are members of their own.
+func describedColumns() []rowColumn {
+	return slices.DeleteFunc(slices.Clone(rowColumns), func(c rowColumn) bool {
+		return c.Name == "prompt" || c.Name == "rubric"
+	})
 }
 
 // tarWriter writes tar files whose bytes depend on names and contents alone.
