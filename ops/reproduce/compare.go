@@ -1,8 +1,6 @@
 package reproduce
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/contract"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
@@ -90,14 +89,20 @@ func (r *rerun) stored(ctx context.Context, name string) ([]byte, error) {
 		key = r.receipt.Shard.Key
 	}
 	var data []byte
-	err := r.store.Stream(ctx, key, func(from io.Reader, _ store.Object) (err error) {
-		if r.receipt.Shard != nil {
-			if from, err = memberOf(from, r.was.ID+"/"+name); err != nil {
-				return err
-			}
-		}
+	read := func(from io.Reader) (err error) {
 		data, err = io.ReadAll(io.LimitReader(from, f.Size+1))
 		return err
+	}
+	err := r.store.Stream(ctx, key, func(from io.Reader, _ store.Object) error {
+		if r.receipt.Shard == nil {
+			return read(from)
+		}
+		return dataset.ReadShard(from, r.receipt, func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error {
+			if s.ID != r.was.ID || f.Name != name {
+				return nil
+			}
+			return read(from)
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -106,21 +111,4 @@ func (r *rerun) stored(ctx context.Context, name string) ([]byte, error) {
 		return nil, errors.New("it differs from its receipt; ops verify --deep finds out more")
 	}
 	return data, nil
-}
-
-// memberOf finds a member of a shard.
-func memberOf(shard io.Reader, name string) (io.Reader, error) {
-	unpacked, err := gzip.NewReader(shard)
-	if err != nil {
-		return nil, err
-	}
-	for archive := tar.NewReader(unpacked); ; {
-		h, err := archive.Next()
-		if err != nil {
-			return nil, fmt.Errorf("find %s in its shard: %w", name, err)
-		}
-		if h.Name == name {
-			return archive, nil
-		}
-	}
 }
