@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/generatortest"
 )
 
 // workerVariable turns the test binary into a worker that runs one request, so
@@ -60,16 +62,7 @@ var interpreter = sync.OnceValues(func() (string, error) {
 })
 
 // preamble is what the test generators have in common.
-const preamble = `import argparse, json, os, signal, sys, time
-parser = argparse.ArgumentParser()
-parser.add_argument("--num-samples", type=int, required=True)
-parser.add_argument("--output", default="data")
-parser.add_argument("--seed", type=int)
-args = parser.parse_args()
-def save(name, value):
-    with open(os.path.join(args.output, name), "w") as f:
-        json.dump(value, f)
-def daemon(body):
+const preamble = generatortest.Preamble + `def daemon(body):
     "a grandchild in a session of its own, whose parent is gone"
     if os.fork() == 0:
         os.setsid()
@@ -79,6 +72,11 @@ def daemon(body):
         os._exit(0)
     os.wait()
 `
+
+var (
+	write = generatortest.Write
+	git   = generatortest.Git
+)
 
 // generatorOf writes a generator whose program is the preamble and body.
 func generatorOf(t *testing.T, body string) *Generator {
@@ -94,37 +92,8 @@ func request(t *testing.T, g *Generator) Request {
 	return Request{Generator: g, Samples: 2, Seed: 7, Scratch: t.TempDir()}
 }
 
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // saved reads what a generator saved under a name.
 func saved[T any](t *testing.T, r Result, name string) T {
 	t.Helper()
-	var v T
-	text, err := os.ReadFile(filepath.Join(r.Output, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
-func git(t *testing.T, dir string, args ...string) string {
-	t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c",
-		"commit.gpgsign=false"}, args...)...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("git %v: %v\n%s", args, err, out)
-	}
-	return strings.TrimSpace(string(out))
+	return generatortest.Saved[T](t, r.Output, name)
 }

@@ -17,6 +17,7 @@ import (
 	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/generatortest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -25,25 +26,6 @@ func landlocked(t *testing.T, version int) {
 	t.Helper()
 	if v, err := llsyscall.LandlockGetABIVersion(); err != nil || v < version {
 		t.Skipf("no Landlock of version %d here", version)
-	}
-}
-
-// gone waits until a process has ended, which is a matter of milliseconds after
-// it was killed.
-func gone(t *testing.T, pid int) {
-	t.Helper()
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
-	if n != 1 {
-		t.Errorf("process %d lives: %v", pid, err)
-		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 }
 
@@ -115,8 +97,8 @@ time.sleep(600)
 		t.Errorf("got %v", err)
 	}
 	// They are killed: one may still be about to end.
-	gone(t, saved[int](t, result, "main.json"))
-	gone(t, saved[int](t, result, "daemon.json"))
+	generatortest.Gone(t, saved[int](t, result, "main.json"))
+	generatortest.Gone(t, saved[int](t, result, "daemon.json"))
 }
 
 // worker starts the test binary as a worker. The generator tells its processes
@@ -167,7 +149,7 @@ time.sleep(600)
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	for _, pid := range pids {
-		gone(t, pid)
+		generatortest.Gone(t, pid)
 	}
 }
 

@@ -5,24 +5,16 @@ import (
 	"path/filepath"
 	"reflect"
 	"testing"
-)
 
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/generatortest"
+)
 
 func TestRequirements(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "requirements.txt"),
+	generatortest.Write(t, filepath.Join(dir, "requirements.txt"),
 		"\ufeff# header\r\nNumPy == 1.26.4   # pinned\r\n-r more/other.txt\n--extra-index-url https://example.invalid/simple\nx>=1; python_version < \"3.12\"\n./wheels/y.whl[all]\n-e pkg\n-c limits.txt\nlong==1 \\\n  --hash=sha256:00\nz @ https://example.invalid/z.whl#egg=z\n")
-	write(t, filepath.Join(dir, "more", "other.txt"), "pillow\n--requirement=third.txt")
-	write(t, filepath.Join(dir, "more", "third.txt"), "-f ../wheels\n")
+	generatortest.Write(t, filepath.Join(dir, "more", "other.txt"), "pillow\n--requirement=third.txt")
+	generatortest.Write(t, filepath.Join(dir, "more", "third.txt"), "-f ../wheels\n")
 	got, err := readRequirements(dir, File, 0)
 	want := []string{"NumPy == 1.26.4", "pillow", "-f " + dir + "/wheels",
 		"--extra-index-url https://example.invalid/simple", `x>=1; python_version < "3.12"`,
@@ -40,12 +32,12 @@ func TestRequirementsRefused(t *testing.T) {
 		"-r requirements.txt"} {
 		t.Run(line, func(t *testing.T) {
 			dir, outside := t.TempDir(), t.TempDir()
-			write(t, filepath.Join(outside, "pkg", "setup.py"), "")
-			write(t, filepath.Join(outside, "other.txt"), "")
+			generatortest.Write(t, filepath.Join(outside, "pkg", "setup.py"), "")
+			generatortest.Write(t, filepath.Join(outside, "other.txt"), "")
 			if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
 				t.Fatal(err)
 			}
-			write(t, filepath.Join(dir, File), line+"\n")
+			generatortest.Write(t, filepath.Join(dir, File), line+"\n")
 			if got, err := readRequirements(dir, File, 0); err == nil {
 				t.Errorf("accepted as %q", got)
 			}
@@ -65,9 +57,9 @@ func TestNormalise(t *testing.T) {
 		t.Errorf("both %q", a)
 	}
 	wheel := filepath.Join(t.TempDir(), "x.whl")
-	write(t, wheel, "1")
+	generatortest.Write(t, wheel, "1")
 	a := Normalise([]string{wheel}, State)
-	write(t, wheel, "12")
+	generatortest.Write(t, wheel, "12")
 	if b := Normalise([]string{wheel}, State); reflect.DeepEqual(a, b) {
 		t.Errorf("a changed wheel is the same: %q", a)
 	}
