@@ -180,12 +180,13 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 	if err := plan.Write(path); err != nil {
 		return err
 	}
+	path = ui.FromHere(path)
 	o.Say("repair plan: %s", path)
 	overwrite := ""
 	if overwrites {
 		overwrite = " --overwrite"
 	}
-	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), path, overwrite, t.In())
+	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), ui.Quote(path), overwrite, t.In())
 }
 
 // flags are the flags that chose the generators.

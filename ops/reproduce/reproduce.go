@@ -80,7 +80,11 @@ func Sample(ctx context.Context, st *store.Store, q Request) (*Reproduction, err
 		return nil, err
 	}
 	defer os.RemoveAll(scratch)
-	q.Inventory.Say("running %s in %s", strings.Join(receipt.Command, " "), p.In)
+	where := "in " + p.In
+	if r.image == nil {
+		where = "on " + p.In
+	}
+	q.Inventory.Say("running %s %s", strings.Join(receipt.Command, " "), where)
 	first, err := r.run(ctx, filepath.Join(scratch, "1"))
 	if err != nil {
 		return nil, err
