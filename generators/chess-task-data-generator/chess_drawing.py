@@ -2,108 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 
-from chess_puzzle import Chess, parameters, square
-from PIL import Image, ImageDraw
-from puzzlekit.drawing import INK, PAPER, SIZE, Canvas, Color, Point, ease, mix, place, rgb
-from puzzlekit.sample import Sample
+from chess_puzzle import Chess, Move
+from PIL import Image
+from puzzlekit.drawing import INK, PAPER, SIZE, Canvas, Color, Point, Screen, between, mix, rgb
+from puzzlekit.sample import Motion
 
-MARGIN = 32  # pixels
-UNIT = (SIZE - 2 * MARGIN) // 8
-FRAMES = 22  # of the move
+MARGIN = 32  # units
+CELL = (SIZE - 2 * MARGIN) / 8
+FADE = 0.7  # of a move: from here on a piece that is taken fades
 
-# light squares, dark squares, highlight
-STYLES: list[tuple[Color, Color, Color]] = [
-    (rgb("f0dfc0"), rgb("b58863"), rgb("f6e27a")),
-    (rgb("e9eef2"), rgb("7d97ab"), rgb("ffd97d")),
-    (rgb("eef0dc"), rgb("7c9a64"), rgb("f7e26b")),
-    (rgb("f3e9f2"), rgb("a687ae"), rgb("ffe08a")),
-    (rgb("f6e7df"), rgb("c08772"), rgb("ffe27a")),
-    (rgb("e8efec"), rgb("6f9a94"), rgb("ffe08a")),
+# light squares, dark squares
+STYLES: list[tuple[Color, Color]] = [
+    (rgb("f0dfc0"), rgb("b58863")),
+    (rgb("e9eef2"), rgb("7d97ab")),
+    (rgb("eef0dc"), rgb("7c9a64")),
+    (rgb("f3e9f2"), rgb("a687ae")),
+    (rgb("f6e7df"), rgb("c08772")),
+    (rgb("e8efec"), rgb("6f9a94")),
 ]
-NAMES = {"K": "king", "Q": "queen", "R": "rook", "B": "bishop", "N": "knight", "P": "pawn"}
 
 
-def illustrate(puzzle: Chess) -> Sample:
-    side, other = ("White", "Black") if puzzle.white else ("Black", "White")
-    start, end = puzzle.move
-    name = NAMES[puzzle.board[start].upper()]
-    takes = f" and takes the {NAMES[puzzle.board[end].upper()]} there" if puzzle.board[end] != "." else ""
-    then = list(puzzle.board)
-    then[end], then[start] = then[start], "."
-    light, dark, mark = STYLES[puzzle.style]
-    final = standing(empty(puzzle.style), then)
-    return Sample(
-        parameters=parameters(puzzle),
-        prompt=(
-            f"The picture shows a chess position with White at the bottom. {side} is to move and can give mate with one move; neither side can castle. "
-            f"Show that move: one {side.lower()} piece glides from its square to another and takes what stands there, if anything does. Everything "
-            "else, and the camera, stays still."
-        ),
-        rubric=(
-            "Score 0 to 5.\n"
-            f"4 points: the {name} moves from {square(start)} to {square(end)}{takes}. It is the only move that gives mate.\n"
-            f"1 point: no other piece moves or changes, and the {side.lower()} piece moves smoothly and keeps its shape.\n"
-            f"1 point in place of the 4 if another legal move of {side} is shown that gives check to {other}. No points for an illegal move."
-        ),
-        first=standing(empty(puzzle.style), puzzle.board),
-        final=final,
-        steps=frames(puzzle, mark),
-    )
+class ChessScene:
+    def __init__(self, puzzle: Chess, screen: Screen) -> None:
+        self.puzzle, self.screen = puzzle, screen
+        self.picture = lru_cache(8)(self.standing)
+
+    def standing(self, board: tuple[str, ...], without: Move | tuple[int] | tuple[()] = ()) -> Image.Image:
+        picture = empty(self.screen, self.puzzle.style).copy()
+        for cell, piece in enumerate(board):
+            if piece != "." and cell not in without:
+                self.screen.place(picture, sprite(self.screen, piece), *middle(cell))
+        return picture
+
+    def motion(self, board: tuple[str, ...], move: Move) -> Motion:
+        """The piece glides; what it takes fades under it."""
+        start, end = move
+        rest, taken = self.standing(board, (start,)), self.standing(board, move)
+        a, b = middle(start), middle(end)
+
+        def at(t: float) -> Image.Image:
+            picture = rest.copy() if t <= FADE or board[end] == "." else Image.blend(rest, taken, (t - FADE) / (1 - FADE))
+            self.screen.place(picture, sprite(self.screen, board[start]), *between(a, b, t))
+            return picture
+
+        half = CELL / 2
+        box = self.screen.box(min(a[0], b[0]) - half, min(a[1], b[1]) - half, abs(a[0] - b[0]) + CELL, abs(a[1] - b[1]) + CELL)
+        return Motion(box, at, max(abs(a[0] - b[0]), abs(a[1] - b[1])) * self.screen.unit)
 
 
 def middle(cell: int) -> Point:
-    return MARGIN + (cell % 8 + 0.5) * UNIT, MARGIN + (cell // 8 + 0.5) * UNIT
+    return MARGIN + (cell % 8 + 0.5) * CELL, MARGIN + (cell // 8 + 0.5) * CELL
 
 
-@cache
-def empty(style: int) -> Image.Image:
-    light, dark, _ = STYLES[style]
-    canvas = Canvas(background=PAPER)
-    canvas.rectangle(MARGIN - 5, MARGIN - 5, 8 * UNIT + 10, 8 * UNIT + 10, mix(dark, INK, 0.45), 4)
+@lru_cache(8)
+def empty(screen: Screen, style: int) -> Image.Image:
+    light, dark = STYLES[style]
+    canvas = screen.canvas(PAPER)
+    canvas.rectangle(MARGIN - 5, MARGIN - 5, 8 * CELL + 10, 8 * CELL + 10, mix(dark, INK, 0.45), 4)
     for cell in range(64):
         r, c = divmod(cell, 8)
-        canvas.rectangle(MARGIN + c * UNIT, MARGIN + r * UNIT, UNIT, UNIT, dark if (r + c) % 2 else light)
+        canvas.rectangle(MARGIN + c * CELL, MARGIN + r * CELL, CELL, CELL, dark if (r + c) % 2 else light)
     for n in range(8):
-        canvas.text(MARGIN + (n + 0.5) * UNIT, SIZE - MARGIN / 2 + 2, "abcdefgh"[n], 15, mix(dark, INK, 0.5))
-        canvas.text(MARGIN / 2 - 2, MARGIN + (n + 0.5) * UNIT, str(8 - n), 15, mix(dark, INK, 0.5))
+        canvas.text(MARGIN + (n + 0.5) * CELL, SIZE - MARGIN / 2 + 2, "abcdefgh"[n], 15, mix(dark, INK, 0.5))
+        canvas.text(MARGIN / 2 - 2, MARGIN + (n + 0.5) * CELL, str(8 - n), 15, mix(dark, INK, 0.5))
     return canvas.picture()
 
 
-def standing(board: Image.Image, pieces: tuple[str, ...] | list[str], without: int = -1) -> Image.Image:
-    picture = board.copy()
-    for cell, piece in enumerate(pieces):
-        if piece != "." and cell != without:
-            place(picture, sprite(piece), *middle(cell))
-    return picture
-
-
-def frames(puzzle: Chess, mark: Color) -> Iterator[Image.Image]:
-    start, end = puzzle.move
-    lit = empty(puzzle.style).copy()
-    draw = ImageDraw.Draw(lit)
-    for cell in puzzle.move:
-        x, y = middle(cell)
-        draw.rectangle([x - UNIT / 2, y - UNIT / 2, x + UNIT / 2 - 1, y + UNIT / 2 - 1], fill=mark)
-    before = standing(lit, puzzle.board, without=start)
-    left = list(puzzle.board)
-    left[end] = "."
-    arrived = standing(lit, left, without=start)
-    (x, y), (u, v) = middle(start), middle(end)
-    for n in range(FRAMES + 1):
-        t = ease(n / FRAMES)
-        picture = (before if t < 0.8 else arrived).copy()
-        place(picture, sprite(puzzle.board[start]), x + (u - x) * t, y + (v - y) * t)
-        yield picture
-
-
 @cache
-def sprite(piece: str) -> Image.Image:
+def sprite(screen: Screen, piece: str) -> Image.Image:
     """A piece, drawn twice: larger in the color of its edge, then in its own."""
     body, edge = (rgb("fdfbf5"), rgb("33302c")) if piece.isupper() else (rgb("3a3632"), rgb("141210"))
-    canvas = Canvas(UNIT, UNIT, None)
+    canvas = screen.sprite(CELL, CELL)
     for grow, color in ((1.7, edge), (0.0, body)):
         Shape(canvas, grow, color).draw(piece.upper())
     Shape(canvas, 0, edge if piece.isupper() else rgb("a39c92")).details(piece.upper())
@@ -111,13 +82,13 @@ def sprite(piece: str) -> Image.Image:
 
 
 class Shape:
-    """The outline of a piece in a square of 100 by 100, grown by some pixels."""
+    """The outline of a piece in a square of 100 by 100, grown by some units."""
 
     def __init__(self, canvas: Canvas, grow: float, color: Color) -> None:
         self.canvas, self.grow, self.color = canvas, grow, color
 
     def at(self, x: float, y: float) -> Point:
-        return x * UNIT / 100, y * UNIT / 100
+        return x * CELL / 100, y * CELL / 100
 
     def poly(self, *points: Point) -> None:
         placed = [self.at(*p) for p in points]
@@ -127,12 +98,12 @@ class Shape:
 
     def disc(self, x: float, y: float, rx: float, ry: float) -> None:
         u, v = self.at(x, y)
-        self.canvas.ellipse(u, v, rx * UNIT / 100 + self.grow, ry * UNIT / 100 + self.grow, self.color)
+        self.canvas.ellipse(u, v, rx * CELL / 100 + self.grow, ry * CELL / 100 + self.grow, self.color)
 
     def bar(self, x: float, y: float, w: float, h: float) -> None:
         u, v = self.at(x, y)
         g = self.grow
-        self.canvas.rectangle(u - g, v - g, w * UNIT / 100 + 2 * g, h * UNIT / 100 + 2 * g, self.color, 2 + g)
+        self.canvas.rectangle(u - g, v - g, w * CELL / 100 + 2 * g, h * CELL / 100 + 2 * g, self.color, 2 + g)
 
     def foot(self, wide: float) -> None:
         self.bar(50 - wide / 2, 82, wide, 9)

@@ -8,27 +8,83 @@ looked for or by the answers to it.
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
+from typing import Any
 
 Board = list[str]  # 64 squares from a8 to h1; capitals are White, "." is empty
 Move = tuple[int, int]
 
 STYLES = 6
+NAMES = {"K": "king", "Q": "queen", "R": "rook", "B": "bishop", "N": "knight", "P": "pawn"}
 STRAIGHT = ((-1, 0), (0, 1), (1, 0), (0, -1))
 DIAGONAL = ((-1, -1), (-1, 1), (1, 1), (1, -1))
 LINES = {"R": STRAIGHT, "B": DIAGONAL, "Q": STRAIGHT + DIAGONAL}
 STEPS = {"K": STRAIGHT + DIAGONAL, "N": ((-2, -1), (-2, 1), (-1, 2), (1, 2), (2, 1), (2, -1), (1, -2), (-1, -2))}
 
+PIECES = {1: range(4, 7), 2: range(7, 9), 3: range(9, 11), 4: range(11, 14), 5: range(14, 18)}  # level: pieces on the board
+
 # What the side to move has beside its king, and how likely that is.
 ATTACKERS = {"QR": 4, "QB": 3, "QN": 3, "RR": 4, "QRB": 3, "RBN": 3, "QRN": 3, "RRB": 2, "QBN": 2, "RRN": 2, "RBB": 2, "QRBN": 2}
+# level: most pawns of either side, most other pieces of the side that is mated
+OTHERS = {1: (1, 0), 2: (2, 2), 3: (3, 3), 4: (4, 4), 5: (6, 5)}
 
 
 @dataclass(frozen=True)
 class Chess:
+    level: int
     board: tuple[str, ...]
     white: bool  # White is to move
-    move: Move
     style: int
+    move: Move = (0, 0)
+
+    @property
+    def start(self) -> tuple[str, ...]:
+        return self.board
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        return (self.move,)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"board": "".join(self.board), "white": self.white, "style": self.style}
+
+    def difficulty(self) -> dict[str, Any]:
+        """Checks: the legal moves that give check but no mate."""
+        board = list(self.board)
+        legal = legal_moves(board, self.white)
+        checks = sum(in_check(after(board, m), not self.white) for m in legal) - 1
+        return {"pieces": 64 - board.count("."), "legal_moves": len(legal), "checks": checks}
+
+    def solution(self) -> dict[str, str]:
+        start, end = self.move
+        return {"piece": self.board[start], "from": square(start), "to": square(end), "takes": self.board[end].strip("."), "fen": fen(self.board, self.white)}
+
+    def seconds(self) -> list[float]:
+        return [1.5]
+
+    def options(self, state: tuple[str, ...]) -> list[Move]:
+        return pseudo_moves(list(state), self.white) if state == self.board else []
+
+    def after(self, state: tuple[str, ...], move: Move) -> tuple[str, ...]:
+        return tuple(after(list(state), move))
+
+    def fault(self, state: tuple[str, ...], move: Move) -> str | None:
+        if in_check(after(list(state), move), self.white):
+            return "it leaves its own king in check"
+        return None
+
+    def solved(self, state: tuple[str, ...]) -> bool:
+        return is_mate(list(state), not self.white)
+
+    def name(self, state: tuple[str, ...], move: Move) -> str:
+        return f"{NAMES[state[move[0]].upper()]} from {square(move[0])} to {square(move[1])}"
+
+
+def fen(board: tuple[str, ...], white: bool) -> str:
+    """The position in the notation that chess programs read."""
+    rows = ["".join(board[r * 8 : r * 8 + 8]) for r in range(8)]
+    return re.sub(r"\.+", lambda m: str(len(m.group())), "/".join(rows)) + (" w" if white else " b") + " - - 0 1"
 
 
 def square(cell: int) -> str:
@@ -128,8 +184,9 @@ def mates(board: Board, white: bool) -> list[Move]:
     return found
 
 
-def position(rng: random.Random) -> Board:
+def position(rng: random.Random, level: int) -> Board:
     """A random position for White to attack in, with Black's king near an edge."""
+    pawns, pieces = OTHERS[level]
     board = ["."] * 64
     free = list(range(64))
 
@@ -145,12 +202,12 @@ def position(rng: random.Random) -> Board:
     for piece in rng.choices(list(ATTACKERS), list(ATTACKERS.values()))[0]:
         put(piece, free)
     inner = [s for s in free if 2 <= s // 8 <= 5]  # pawns that neither promote nor jump
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.randint(0, pawns)):
         put("P", inner)
     near = [s for s in free if max(abs(s // 8 - r), abs(s % 8 - c)) <= 2]
-    for _ in range(rng.randint(1, 4)):
+    for _ in range(rng.randint(0, pawns)):
         put("p", [s for s in near if 2 <= s // 8 <= 5] or inner)
-    for piece in rng.choices(["r", "b", "n", "q"], k=rng.randint(0, 3)):
+    for piece in rng.choices(["r", "b", "n", "q"], k=rng.randint(0, pieces)):
         put(piece, near if rng.random() < 0.5 else free)
     return board
 
@@ -160,10 +217,10 @@ def swapped(board: Board) -> Board:
     return [board[(7 - c // 8) * 8 + c % 8].swapcase() for c in range(64)]
 
 
-def sample(rng: random.Random) -> Chess:
+def sample(rng: random.Random, level: int, style: int) -> Chess:
     while True:
-        board = position(rng)
-        if in_check(board, False) or in_check(board, True):
+        board = position(rng, level)
+        if 64 - board.count(".") not in PIECES[level] or in_check(board, False) or in_check(board, True):
             continue
         found = mates(board, True)
         if len(found) != 1:
@@ -172,22 +229,11 @@ def sample(rng: random.Random) -> Chess:
         if not white:
             board = swapped(board)
             start, end = ((7 - s // 8) * 8 + s % 8 for s in (start, end))
-        return Chess(tuple(board), white, (start, end), rng.randrange(STYLES))
+        return Chess(level, tuple(board), white, style, (start, end))
 
 
-def fen(puzzle: Chess) -> str:
-    rows = []
-    for r in range(8):
-        row, empty = "", 0
-        for piece in puzzle.board[r * 8 : r * 8 + 8]:
-            if piece == ".":
-                empty += 1
-                continue
-            row += (str(empty) if empty else "") + piece
-            empty = 0
-        rows.append(row + (str(empty) if empty else ""))
-    return "/".join(rows) + (" w" if puzzle.white else " b") + " - - 0 1"
-
-
-def parameters(puzzle: Chess) -> dict:
-    return {"fen": fen(puzzle), "move": square(puzzle.move[0]) + square(puzzle.move[1]), "style": puzzle.style}
+def restore(p: dict[str, Any]) -> Chess:
+    board, white = p["board"], p["white"]
+    found = mates(list(board), white)
+    level = next((n for n, counts in PIECES.items() if 64 - board.count(".") in counts), 0)
+    return Chess(level, tuple(board), white, p["style"], found[0])

@@ -4,21 +4,56 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 Tiles = tuple[int, ...]  # row by row, 0 is the gap
 
-KINDS = {3: (35, 12, 22), 4: (65, 15, 22)}  # side: weight, fewest and most moves of a solution
+SIDES = {1: (3,), 2: (3, 4), 3: (3, 4, 4), 4: (3, 4, 4), 5: (3, 4, 4)}  # by level
+MOVES = {1: (3, 4), 2: (5, 6), 3: (7, 8), 4: (9, 14), 5: (15, 22)}  # level: fewest and most moves of a shortest solution
 STYLES = 12
 NODES = 20_000  # of the search; the rare puzzle that needs more is not used
+LARGEST = 99  # number on a tile
 
 
 @dataclass(frozen=True)
 class Sliding:
+    level: int
     side: int
     style: int
-    letters: bool
+    labels: tuple[str, ...]  # of the tiles 1, 2, ... in their order
     start: Tiles
-    moves: tuple[int, ...]  # the tiles that are slid, in order
+    moves: tuple[int, ...] = ()  # the tiles that are slid, in order
+
+    @property
+    def letters(self) -> bool:
+        return self.labels[0].isalpha()
+
+    def parameters(self) -> dict[str, Any]:
+        return {"side": self.side, "style": self.style, "labels": list(self.labels), "start": list(self.start)}
+
+    def difficulty(self) -> dict[str, Any]:
+        return {"moves": len(self.moves), "side": self.side}
+
+    def solution(self) -> list[str]:
+        return [self.labels[t - 1] for t in self.moves]
+
+    def seconds(self) -> list[float]:
+        return [0.5] * len(self.moves)
+
+    def options(self, state: Tiles) -> list[int]:
+        return [state[cell] for cell in steps(self.side, state.index(0))]
+
+    def after(self, state: Tiles, move: int) -> Tiles:
+        return slide(state, state.index(move))
+
+    def fault(self, state: Tiles, move: int) -> str | None:
+        return None  # what is beside the gap may be slid
+
+    def solved(self, state: Tiles) -> bool:
+        return state == solved(self.side)
+
+    def name(self, state: Tiles, move: int) -> str:
+        return f"tile {self.labels[move - 1]}"
 
 
 def solved(side: int) -> Tiles:
@@ -80,17 +115,6 @@ def shortest(start: Tiles, side: int, most: int) -> tuple[int, ...] | None:
     return None
 
 
-def shuffled(rng: random.Random) -> Tiles:
-    """Any solvable 3x3: an even permutation of the tiles."""
-    tiles = list(range(9))
-    rng.shuffle(tiles)
-    order = [t for t in tiles if t]
-    if sum(a > b for i, a in enumerate(order) for b in order[i + 1 :]) % 2:
-        i, j = (n for n, t in enumerate(tiles) if t in (1, 2))
-        tiles[i], tiles[j] = tiles[j], tiles[i]
-    return tuple(tiles)
-
-
 def walked(rng: random.Random, side: int, length: int) -> Tiles:
     """The solved puzzle after a random walk that never turns back."""
     tiles, came = solved(side), -1
@@ -101,15 +125,29 @@ def walked(rng: random.Random, side: int, length: int) -> Tiles:
     return tiles
 
 
-def sample(rng: random.Random) -> Sliding:
-    side = rng.choices(list(KINDS), [k[0] for k in KINDS.values()])[0]
-    _, fewest, most = KINDS[side]
+def labelled(rng: random.Random, level: int, tiles: int) -> tuple[str, ...]:
+    """What is on the tiles, in increasing order. Few moves from the end there are few
+    puzzles, so there the labels are any numbers or letters, not only 1, 2, 3."""
+    letters = rng.random() < 0.3
+    if level > 4 and rng.random() < 0.5:
+        return tuple(chr(ord("A") + n) if letters else str(n + 1) for n in range(tiles))
+    if letters:
+        return tuple(sorted(rng.sample("ABCDEFGHIJKLMNOPQRSTUVWXYZ", tiles)))
+    return tuple(map(str, sorted(rng.sample(range(1, LARGEST + 1), tiles))))
+
+
+def sample(rng: random.Random, level: int, style: int) -> Sliding:
+    side = rng.choice(SIDES[level])
+    fewest, most = MOVES[level]
     while True:
-        tiles = shuffled(rng) if side == 3 else walked(rng, side, rng.randint(most - 2, most + 12))
+        tiles = walked(rng, side, rng.randint(fewest, most + (12 if level == 5 else 0)))
         moves = shortest(tiles, side, most)
         if moves is not None and len(moves) >= fewest:
-            return Sliding(side, rng.randrange(STYLES), rng.random() < 0.3, tiles, moves)
+            return Sliding(level, side, style, labelled(rng, level, side * side - 1), tiles, moves)
 
 
-def parameters(puzzle: Sliding) -> dict:
-    return {"side": puzzle.side, "style": puzzle.style, "letters": puzzle.letters, "start": list(puzzle.start), "moves": list(puzzle.moves)}
+def restore(p: dict[str, Any]) -> Sliding:
+    start = tuple(p["start"])
+    moves = shortest(start, p["side"], MOVES[5][1]) or ()
+    level = next((n for n, (low, high) in MOVES.items() if low <= len(moves) <= high), 0)
+    return Sliding(level, p["side"], p["style"], tuple(p["labels"]), start, moves)

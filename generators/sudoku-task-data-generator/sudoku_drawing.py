@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
-from PIL import Image, ImageDraw
-from puzzlekit.drawing import INK, SIZE, Canvas, Color, mix, place, rgb
-from puzzlekit.sample import Sample
-from sudoku_puzzle import KINDS, Sudoku, parameters
+from PIL import Image
+from puzzlekit.drawing import INK, SIZE, Color, Point, Screen, mix, rgb
+from puzzlekit.sample import Motion
+from sudoku_puzzle import KINDS, Move, State, Sudoku
 
-MARGIN = 34  # pixels
-FRAMES = 44  # of the filling, about
+MARGIN = 34  # units
 
 # background, boxes, digits that are filled in
 STYLES: list[tuple[Color, Color, Color]] = [
@@ -24,80 +22,67 @@ STYLES: list[tuple[Color, Color, Color]] = [
 ]
 
 
-def illustrate(puzzle: Sudoku) -> Sample:
-    paper, shade, color = STYLES[puzzle.style]
-    first = board(puzzle, paper, shade)
-    unit = (SIZE - 2 * MARGIN) / puzzle.side
-    final = first.copy()
-    for cell in puzzle.order:
-        place(final, digit(puzzle.solution[cell], unit, color), *middle(cell, puzzle.side, unit))
-    high, wide, _ = KINDS[puzzle.side]
-    last = puzzle.side
-    rows = [" ".join(map(str, puzzle.solution[r * last : (r + 1) * last])) for r in range(last)]
-    return Sample(
-        parameters=parameters(puzzle),
-        prompt=(
-            f"The picture shows a sudoku of {last} by {last} cells in boxes of {high} rows by {wide} columns. Fill the open cells one after the other "
-            f"so that every row, every column and every box holds each of the digits 1 to {last} once. The dark digits are given and must not "
-            "change; write the missing ones in color. The camera stays still."
-        ),
-        rubric=(
-            "Score 0 to 5.\n"
-            "1 point: the given digits and the grid stay as they are.\n"
-            f"3 points: all {len(puzzle.order)} open cells end with the right digit (2 points if at most one is wrong, 1 point if at most a third are).\n"
-            "1 point: the cells are filled one at a time and a digit that was written does not change.\n"
-            "The solution, row by row:\n" + "\n".join(rows)
-        ),
-        first=first,
-        final=final,
-        steps=frames(puzzle, first, unit, color),
-    )
+class SudokuScene:
+    def __init__(self, puzzle: Sudoku, screen: Screen) -> None:
+        self.puzzle, self.screen = puzzle, screen
+        self.cell = (SIZE - 2 * MARGIN) / puzzle.side
+        self.paper, self.shade, self.color = STYLES[puzzle.style]
+        self.board = self.empty()
+        self.picture = lru_cache(8)(self.standing)
+
+    def standing(self, state: State) -> Image.Image:
+        picture = self.board.copy()
+        for cell, digit in enumerate(state):
+            if digit and not self.puzzle.givens[cell]:
+                self.screen.place(picture, self.digit(digit, self.color), *self.middle(cell))
+        return picture
+
+    def motion(self, state: State, move: Move) -> Motion:
+        """A digit is written from top to bottom."""
+        cell, digit = move
+        rest, sprite, (x, y) = self.picture(state), self.digit(digit, self.color), self.middle(cell)
+        top, bottom = sprite.getbbox()[1], sprite.getbbox()[3]
+
+        def at(t: float) -> Image.Image:
+            picture, shown = rest.copy(), sprite.copy()
+            edge = top + round((bottom - top) * t)
+            shown.paste((0, 0, 0, 0), (0, edge, sprite.width, sprite.height))
+            self.screen.place(picture, shown, x, y)
+            return picture
+
+        half = self.cell * 0.4
+        return Motion(self.screen.box(x - half, y - half, 2 * half, 2 * half), at, bottom - top)
+
+    def middle(self, cell: int) -> Point:
+        r, c = divmod(cell, self.puzzle.side)
+        return MARGIN + (c + 0.5) * self.cell, MARGIN + (r + 0.5) * self.cell
+
+    def digit(self, value: int, color: Color) -> Image.Image:
+        return digit(self.screen, value, self.cell, color)
+
+    def empty(self) -> Image.Image:
+        """The grid with the given digits."""
+        side, cell, paper = self.puzzle.side, self.cell, self.paper
+        high, wide = KINDS[side]
+        canvas = self.screen.canvas(paper)
+        for r in range(0, side, high):
+            for c in range(0, side, wide):
+                if (r // high + c // wide) % 2 == 0:
+                    canvas.rectangle(MARGIN + c * cell, MARGIN + r * cell, wide * cell, high * cell, self.shade)
+        end = SIZE - MARGIN
+        for n in range(side + 1):
+            at = MARGIN + n * cell
+            canvas.line([(at, MARGIN), (at, end)], INK if n % wide == 0 else mix(INK, paper, 0.6), 3 if n % wide == 0 else 1)
+            canvas.line([(MARGIN, at), (end, at)], INK if n % high == 0 else mix(INK, paper, 0.6), 3 if n % high == 0 else 1)
+        picture = canvas.picture()
+        for n, given in enumerate(self.puzzle.givens):
+            if given:
+                self.screen.place(picture, self.digit(given, INK), *self.middle(n))
+        return picture
 
 
-def middle(cell: int, side: int, unit: float) -> tuple[float, float]:
-    r, c = divmod(cell, side)
-    return MARGIN + (c + 0.5) * unit, MARGIN + (r + 0.5) * unit
-
-
-@cache
-def digit(value: int, unit: float, color: Color) -> Image.Image:
-    canvas = Canvas(round(unit * 0.8), round(unit * 0.8), None)
-    canvas.text(round(unit * 0.8) / 2, round(unit * 0.8) / 2, str(value), unit * 0.6, color)
+@lru_cache(256)
+def digit(screen: Screen, value: int, cell: float, color: Color) -> Image.Image:
+    canvas = screen.sprite(cell * 0.8, cell * 0.8)
+    canvas.text(cell * 0.4, cell * 0.4, str(value), cell * 0.62, color)
     return canvas.picture()
-
-
-def board(puzzle: Sudoku, paper: Color, shade: Color) -> Image.Image:
-    side, unit = puzzle.side, (SIZE - 2 * MARGIN) / puzzle.side
-    high, wide, _ = KINDS[side]
-    canvas = Canvas(background=paper)
-    for r in range(0, side, high):
-        for c in range(0, side, wide):
-            if (r // high + c // wide) % 2 == 0:
-                canvas.rectangle(MARGIN + c * unit, MARGIN + r * unit, wide * unit, high * unit, shade)
-    end = SIZE - MARGIN
-    for n in range(side + 1):
-        at = MARGIN + n * unit
-        canvas.line([(at, MARGIN), (at, end)], INK if n % wide == 0 else mix(INK, paper, 0.6), 3 if n % wide == 0 else 1)
-        canvas.line([(MARGIN, at), (end, at)], INK if n % high == 0 else mix(INK, paper, 0.6), 3 if n % high == 0 else 1)
-    picture = canvas.picture()
-    for cell, given in enumerate(puzzle.givens):
-        if given:
-            place(picture, digit(given, unit, INK), *middle(cell, side, unit))
-    return picture
-
-
-def frames(puzzle: Sudoku, first: Image.Image, unit: float, color: Color) -> Iterator[Image.Image]:
-    each = max(1, min(4, FRAMES // len(puzzle.order)))
-    picture = first.copy()
-    for cell in puzzle.order:
-        x, y = middle(cell, puzzle.side, unit)
-        # While it is thought about, the cell has a frame.
-        marked = picture.copy()
-        box = [round(x - unit / 2 + 3), round(y - unit / 2 + 3), round(x + unit / 2 - 3), round(y + unit / 2 - 3)]
-        ImageDraw.Draw(marked).rectangle(box, outline=color, width=3)
-        for _ in range(each // 2):
-            yield marked
-        place(picture, digit(puzzle.solution[cell], unit, color), x, y)
-        place(marked, digit(puzzle.solution[cell], unit, color), x, y)
-        for _ in range(each - each // 2):
-            yield marked

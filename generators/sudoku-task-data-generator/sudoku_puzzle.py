@@ -6,25 +6,72 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-# side: height and width of a box, most cells that are left open
-KINDS = {4: (2, 2, 10), 6: (2, 3, 20), 9: (3, 3, 36)}
+KINDS = {4: (2, 2), 6: (2, 3), 9: (3, 3)}  # side: height and width of a box
+SIDES = {1: (4, 6), 2: (4, 6), 3: (6, 9), 4: (6, 9), 5: (9,)}  # by level
+OPEN = {1: range(3, 5), 2: range(5, 7), 3: range(7, 9), 4: range(9, 16), 5: range(16, 25)}  # level: open cells
 STYLES = 6
+
+State = tuple[int, ...]  # row by row, 0 for an open cell
+Move = tuple[int, int]  # cell, digit
 
 
 @dataclass(frozen=True)
 class Sudoku:
+    level: int
     side: int
     style: int
-    givens: tuple[int, ...]  # row by row, 0 for an open cell
-    solution: tuple[int, ...]
-    order: tuple[int, ...]  # the open cells in the order they are filled
+    givens: State
+    answer: State
+    order: tuple[int, ...] = ()  # the open cells in the order they are filled
+
+    @property
+    def start(self) -> State:
+        return self.givens
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        return tuple((cell, self.answer[cell]) for cell in self.order)
+
+    def parameters(self) -> dict[str, Any]:
+        return {"side": self.side, "style": self.style, "givens": list(self.givens)}
+
+    def difficulty(self) -> dict[str, Any]:
+        """Forced: how many cells have one candidate only when they are filled."""
+        grid, forced = list(self.givens), 0
+        for cell, digit in self.moves:
+            forced += candidates(grid, self.side)[cell].bit_count() == 1
+            grid[cell] = digit
+        return {"open": len(self.order), "side": self.side, "forced": forced}
+
+    def solution(self) -> list[list[int]]:
+        return [list(self.answer[r * self.side : (r + 1) * self.side]) for r in range(self.side)]
+
+    def seconds(self) -> list[float]:
+        return [0.5] * len(self.order)
+
+    def options(self, state: State) -> list[Move]:
+        return [(cell, digit) for cell, filled in enumerate(state) if not filled for digit in range(1, self.side + 1)]
+
+    def after(self, state: State, move: Move) -> State:
+        cell, digit = move
+        return (*state[:cell], digit, *state[cell + 1 :])
+
+    def fault(self, state: State, move: Move) -> str | None:
+        return None if move[1] == self.answer[move[0]] else f"it is {self.answer[move[0]]}"
+
+    def solved(self, state: State) -> bool:
+        return state == self.answer
+
+    def name(self, state: State, move: Move) -> str:
+        return f"{move[1]} in row {move[0] // self.side + 1}, column {move[0] % self.side + 1}"
 
 
 @cache
 def peers(side: int) -> list[list[int]]:
     """For every cell those that must differ from it."""
-    high, wide, _ = KINDS[side]
+    high, wide = KINDS[side]
     result = []
     for cell in range(side * side):
         r, c = divmod(cell, side)
@@ -92,21 +139,26 @@ def fill_order(givens: list[int], solution: list[int], side: int) -> list[int]:
     return order
 
 
-def sample(rng: random.Random) -> Sudoku:
-    side = rng.choices([4, 6, 9], [15, 40, 45])[0]
-    solution = solutions([0] * (side * side), side, 1, rng)[0]
-    givens = list(solution)
-    cells = list(range(side * side))
-    rng.shuffle(cells)
-    left_open = rng.randint(KINDS[side][2] * 2 // 3, KINDS[side][2])
-    for cell in cells:
-        if givens.count(0) >= left_open:
-            break
-        givens[cell] = 0
-        if len(solutions(list(givens), side, 2)) > 1:
-            givens[cell] = solution[cell]
-    return Sudoku(side, rng.randrange(STYLES), tuple(givens), tuple(solution), tuple(fill_order(givens, solution, side)))
+def sample(rng: random.Random, level: int, style: int) -> Sudoku:
+    side = rng.choice(SIDES[level])
+    answer = solutions([0] * (side * side), side, 1, rng)[0]
+    while True:
+        givens = list(answer)
+        cells = list(range(side * side))
+        rng.shuffle(cells)
+        left_open = rng.choice(OPEN[level])
+        for cell in cells:
+            if givens.count(0) >= left_open:
+                break
+            givens[cell] = 0
+            if len(solutions(list(givens), side, 2)) > 1:
+                givens[cell] = answer[cell]
+        if givens.count(0) == left_open:
+            return Sudoku(level, side, style, tuple(givens), tuple(answer), tuple(fill_order(givens, answer, side)))
 
 
-def parameters(puzzle: Sudoku) -> dict:
-    return {"side": puzzle.side, "style": puzzle.style, "givens": list(puzzle.givens), "solution": list(puzzle.solution)}
+def restore(p: dict[str, Any]) -> Sudoku:
+    side, givens = p["side"], p["givens"]
+    answer = solutions(list(givens), side, 1)[0]
+    level = next((n for n, counts in OPEN.items() if givens.count(0) in counts), 0)
+    return Sudoku(level, side, p["style"], tuple(givens), tuple(answer), tuple(fill_order(givens, answer, side)))

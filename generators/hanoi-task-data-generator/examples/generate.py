@@ -7,8 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
-from hanoi_drawing import illustrate  # noqa: E402
-from hanoi_puzzle import parameters, sample  # noqa: E402
+from hanoi_family import FAMILY  # noqa: E402
 from puzzlekit.cli import run  # noqa: E402
 
-sys.exit(run("hanoi", HERE.parents[1].name, sample, parameters, illustrate))
+sys.exit(run(FAMILY, HERE.parents[1].name))

@@ -1,0 +1,343 @@
+"""A judge of videos: it decodes a video, reads the state of the puzzle from its
+pixels, frame by frame, and compares that with the rules.
+
+It knows how the puzzle is drawn, the final picture, and of the solution only its length
+(of a sudoku its digits, which are the only ones). A frame is read if
+it is the picture of the state before, of a move that can be shown from there, at any
+point of it, or of the state after. So every legal way to the goal is accepted, and
+whatever else happens in the picture is a fault with the number of its frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from operator import mul
+from pathlib import Path
+from typing import Any
+
+import av
+from PIL import Image, ImageChops
+
+from puzzlekit.drawing import Screen
+from puzzlekit.sample import Family, Motion, Move, State
+from puzzlekit.video import PIXELS, YUV
+
+WEIGHTS = {"first_frame_consistency": 0.15, "final_frame_accuracy": 0.35, "temporal_smoothness": 0.15, "task_specific": 0.35}
+BLOCK = 4  # side of what is compared, in pixels of the pictures of half size
+UNLIKE = 16  # difference of a block's mean, of 255, from which it shows something else; our videos' own is at most 8
+STEP = 8  # pixels between the places where a thing is first looked for
+LEAP = 0.5  # part of a move that may not happen between two frames
+JERK = 0.1  # of the smoothness that a frame costs in which a thing does not move as things do
+MAX_FAULTS = 20  # that are listed
+
+Area = tuple[int, int, int, int]  # left, top, right, bottom: pixels of pictures of half size
+OVER = [255 * (v >= UNLIKE) for v in range(256)] * 3
+
+
+@dataclass
+class Verdict:
+    """What is found in a video. Scores are from 0 to 1."""
+
+    dimensions: dict[str, float]
+    faults: list[str]
+    moves: list[str]
+
+    @property
+    def score(self) -> float:
+        return sum(weight * self.dimensions.get(name, 0.0) for name, weight in WEIGHTS.items())
+
+
+def judge(family: Family, video: Path, folder: Path) -> Verdict:
+    """Compare a video with the sample in a folder. Errors: av.FFmpegError and OSError
+    if a file cannot be read, KeyError and ValueError if metadata.json is of no sample
+    of this generator."""
+    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    puzzle = family.restore(metadata["parameters"])
+    with Image.open(folder / "first_frame.png") as first, Image.open(folder / "final_frame.png") as final:
+        first, final = half(first.convert("RGB")), half(final.convert("RGB"))
+    screen = Screen(first.width * 2, first.height * 2)
+    reader = Reader(family, puzzle, screen)
+    frame, begins = None, False
+    for frame in decoded(video, first.size):
+        begins = begins or reader.count == 0 and unlike(frame, first) is None
+        reader.read(frame)
+    if frame is None:
+        raise ValueError(f"{video} has no frames")
+    read = reader.now
+    solved = puzzle.solved(read.state)
+    fewest = solved and len(read.moves) <= len(puzzle.moves)
+    if not read.moves:
+        reader.fault("nothing has moved up to here")
+    if not solved:
+        reader.fault("the puzzle is not solved at the end")
+    elif not fewest:
+        reader.fault(f"{len(read.moves)} moves were made, {len(puzzle.moves)} are enough")
+    legal = read.moves and not read.illegal and not read.unread
+    dimensions = {
+        "first_frame_consistency": float(begins),
+        "final_frame_accuracy": agreement(frame, first, final),
+        "temporal_smoothness": max(0.0, 1 - JERK * read.jerks) if read.moves else 0.0,
+        "task_specific": 0.5 * solved + 0.25 * bool(legal) + 0.25 * fewest,
+    }
+    return Verdict(dimensions, read.faults[:MAX_FAULTS], read.moves)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A move that may be under way, how far it was in the last frame, and in the one before."""
+
+    move: Move
+    motion: Motion
+    t: float = 0.0
+    before: float = 0.0
+
+    def expected(self) -> tuple[float, float]:
+        """Where it is if it is as fast as before."""
+        t = min(1.0, max(0.0, 2 * self.t - self.before))
+        return t, t
+
+    def near(self) -> tuple[float, float]:
+        """Where it may be if it becomes faster or slower."""
+        t, more = self.expected()[0], 3 * STEP / self.motion.length + abs(self.t - self.before)
+        return max(0.0, t - more), min(1.0, t + more)
+
+    def anywhere(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def slack(self) -> float:
+        """What t may be wrong by: some pixels."""
+        return max(0.02, 4 / self.motion.length)
+
+
+@dataclass
+class Reading:
+    """What has been read of a video so far."""
+
+    state: State
+    rest: Image.Image  # the picture of the state
+    guesses: list[Guess] = field(default_factory=list)
+    moves: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    illegal: int = 0  # moves against the rules
+    unread: int = 0  # frames that show neither a state nor a move
+    jerks: int = 0  # frames in which nothing moves as a thing does
+
+
+class Reader:
+    """Reads the states of a puzzle from frames of half size."""
+
+    def __init__(self, family: Family, puzzle: Any, screen: Screen) -> None:
+        self.puzzle, self.scene = puzzle, family.scene(puzzle, screen)
+        self.now = Reading(puzzle.start, half(self.scene.picture(puzzle.start)))
+        self.passing: Reading | None = None  # what else the last move may be: the middle of a longer one, or frames out of order
+        self.count = 0
+
+    def fault(self, text: str) -> None:
+        self.now.faults.append(f"frame {self.count - 1}: {text}")
+
+    def jerk(self, text: str) -> None:
+        self.now.jerks += 1
+        self.fault(text)
+
+    def read(self, frame: Image.Image) -> None:
+        self.count += 1
+        now = self.now
+        changed = unlike(frame, now.rest)
+        if changed is None:
+            if any(g.t > 0.25 for g in now.guesses):
+                self.jerk(f"{self.name(now.guesses[0])} is back where it began")
+            now.guesses = []
+            return
+        if self.passing and not now.guesses and (found := follow(frame, self.passing.guesses, self.passing.rest)):
+            self.now, self.passing = self.passing, None
+            self.moved(found)
+            return
+        begun = now.guesses or [g for g in self.possible() if inside(changed, g.motion)]
+        if any(self.arrived(frame, guess) for guess in begun):
+            return
+        if found := follow(frame, begun, now.rest):
+            now.guesses = begun
+            self.moved(found)
+        else:
+            now.unread += 1
+            self.jerk("shows no state and no move of the puzzle")
+
+    def moved(self, found: list[Guess]) -> None:
+        """Take over how far the moves are that the frame shows."""
+        past = {g.move: g.t for g in self.now.guesses}
+        if all(g.t < past[g.move] - g.slack() for g in found):
+            self.jerk(f"{self.name(found[0])} goes back")
+        elif all(g.t > past[g.move] + LEAP for g in found):
+            self.jerk(f"{self.name(found[0])} jumps")
+        self.now.guesses = found
+
+    def name(self, guess: Guess) -> str:
+        return self.puzzle.name(self.now.state, guess.move)
+
+    def possible(self) -> Iterator[Guess]:
+        for move in self.puzzle.options(self.now.state):
+            yield Guess(move, self.scene.motion(self.now.state, move))
+
+    def arrived(self, frame: Image.Image, guess: Guess) -> bool:
+        """Whether a frame shows the end of a move; then that is the state."""
+        now = self.now
+        after = self.puzzle.after(now.state, guess.move)
+        picture = half(self.scene.picture(after))
+        if unlike(frame, picture):
+            return False
+        leap = guess.t < 1 - LEAP
+        others = follow(frame, [g for g in now.guesses if g is not guess], now.rest) or [replace(guess, t=1.0, before=1.0)] * leap
+        self.passing = replace(now, guesses=others, moves=[*now.moves], faults=[*now.faults]) if others else None
+        if why := self.puzzle.fault(now.state, guess.move):
+            now.illegal += 1
+            self.fault(f"{self.name(guess)} is no legal move: {why}")
+        if leap:
+            self.jerk(f"{self.name(guess)} jumps")
+        now.moves.append(self.name(guess))
+        now.state, now.rest, now.guesses = after, picture, []
+        return True
+
+
+def follow(frame: Image.Image, guesses: list[Guess], rest: Image.Image) -> list[Guess]:
+    """The moves that a frame shows, from a picture at rest, and how far they are: where they were to be expected or near
+    there; if that is none, anywhere."""
+    changed = unlike(frame, rest)
+    views = [(g, View(frame, g.motion, changed)) for g in guesses if not changed or inside(changed, g.motion)]
+    for ranges in ((Guess.expected, Guess.near), (Guess.anywhere,)):
+        found = []
+        for guess, view in views:
+            for low, high in (r(guess) for r in ranges):
+                t = view.place(low, high) if high > low else low
+                if view.shows(t):
+                    found.append(Guess(guess.move, guess.motion, t, guess.t))
+                    break
+        if found:
+            return found
+    return []
+
+
+class View:
+    """The part of a frame in which a move is seen, in whole blocks, and that part of it in which the frame is unlike the
+    picture at rest: there a thing is looked for, which is cheaper."""
+
+    def __init__(self, frame: Image.Image, motion: Motion, changed: Area | None) -> None:
+        self.motion = motion
+        left, top, right, bottom = motion.box
+        self.box = whole((left // 2, top // 2, right // 2 + 1, bottom // 2 + 1))
+        self.seen = frame.crop(self.box)
+        left, top, right, bottom = changed or self.box
+        self.spot = (left - BLOCK, top - BLOCK, right + BLOCK, bottom + BLOCK) if changed else self.box
+        self.thing = frame.crop(self.spot)
+
+    def shown(self, t: float, box: Area) -> Image.Image:
+        return half(self.motion.at(t).crop(tuple(2 * v for v in box)))
+
+    def shows(self, t: float) -> bool:
+        return unlike(self.seen, self.shown(t, self.box)) is None
+
+    def error(self, t: float) -> float:
+        counts = ImageChops.difference(self.thing, self.shown(t, self.spot)).convert("L").histogram()
+        return sum(map(mul, counts, range(256)))
+
+    def place(self, low: float, high: float) -> float:
+        """Where between low and high the move is most like the frame."""
+        steps = max(4, round((high - low) * self.motion.length / STEP))
+        width = (high - low) / steps
+        best = min((self.error(low + n * width), low + n * width) for n in range(steps + 1))
+        while width * self.motion.length > 0.5:
+            width /= 2
+            best = min(best, *((self.error(t), t) for t in (best[1] - width, best[1] + width) if 0 <= t <= 1))
+        return best[1]
+
+
+def half(picture: Image.Image) -> Image.Image:
+    """A picture as a video has it, at half size, where every pixel has a color of its own."""
+    return picture.reduce(2).convert("RGB", YUV)
+
+
+def blocks(a: Image.Image, b: Image.Image) -> Image.Image:
+    """What differs, a pixel for each block; not 0 if it shows something else."""
+    return ImageChops.difference(a, b).reduce(BLOCK).point(OVER)
+
+
+def unlike(a: Image.Image, b: Image.Image) -> Area | None:
+    """The part of two pictures of half size that shows something else, in their pixels."""
+    box = blocks(a, b).getbbox()
+    return tuple(v * BLOCK for v in box) if box else None  # type: ignore[return-value]
+
+
+def whole(box: Area) -> Area:
+    """The blocks that a box touches: of a part of one a video's own noise can be more than UNLIKE."""
+    left, top, right, bottom = box
+    return left // BLOCK * BLOCK, top // BLOCK * BLOCK, -(-right // BLOCK) * BLOCK, -(-bottom // BLOCK) * BLOCK
+
+
+def inside(box: Area, motion: Motion) -> bool:
+    left, top, right, bottom = (v / 2 for v in motion.box)
+    return box[0] > left - 2 * BLOCK and box[1] > top - 2 * BLOCK and box[2] < right + 2 * BLOCK and box[3] < bottom + 2 * BLOCK
+
+
+def agreement(frame: Image.Image, first: Image.Image, final: Image.Image) -> float:
+    """Of the blocks that the solution changes or the frame shows otherwise, the part that is as in the final picture."""
+    wrong = blocks(frame, final).convert("L")
+    concerned = ImageChops.lighter(blocks(first, final).convert("L"), wrong)
+    empty = concerned.histogram()[0], wrong.histogram()[0]
+    total = concerned.width * concerned.height
+    return 1 - (total - empty[1]) / (total - empty[0]) if total > empty[0] else 1.0
+
+
+def decoded(video: Path, size: tuple[int, int]) -> Iterator[Image.Image]:
+    """The frames of a video, brought to twice this size if they have another one, at half size."""
+    with av.open(str(video)) as container:
+        for frame in container.decode(video=0):
+            frame = frame.reformat(2 * size[0], 2 * size[1], PIXELS)
+            y, u, v = (Image.frombuffer("L", (p.line_size, p.height), bytes(p)).crop((0, 0, p.width, p.height)) for p in frame.planes)
+            yield Image.merge("RGB", (y.reduce(2), u, v))
+
+
+def pairs(videos: Path, folders: Path) -> list[tuple[Path, Path]]:
+    """The videos of a folder with the folders of their samples: a video has the name
+    of its sample, or is in a folder that has."""
+    samples = {f.parent.name: f.parent for f in folders.rglob("first_frame.png")}
+    found = [(v, samples[v.stem]) for v in sorted(videos.glob("*.mp4")) if v.stem in samples]
+    return found or [(v, samples[v.parent.name]) for v in sorted(videos.rglob("*.mp4")) if v.parent.name in samples]
+
+
+def run(family: Family) -> int:
+    """The command line of eval/verify.py; its exit status is 0 if every video could be read, whatever its score."""
+    parser = argparse.ArgumentParser(description=f"Score videos of {family.domain} samples, 0 to 1, by reading the puzzle from their pixels.")
+    parser.add_argument("--video", type=Path, help="one video")
+    parser.add_argument("--videos-dir", type=Path, help="folder of videos: SAMPLE_ID.mp4, or SAMPLE_ID/any name.mp4")
+    parser.add_argument("--gt-dir", type=Path, required=True, help="the folder of the sample, or one with the folders of all samples")
+    parser.add_argument("--output", type=Path, help="write the results to a JSON file")
+    args = parser.parse_args()
+    if (args.video is None) == (args.videos_dir is None):
+        parser.error("give --video or --videos-dir")
+    work = [(args.video, args.gt_dir)] if args.video else pairs(args.videos_dir, args.gt_dir)
+    if not work:
+        print(f"no video in {args.videos_dir} has the name of a sample in {args.gt_dir}", file=sys.stderr)
+        return 1
+    results: list[dict[str, Any]] = []
+    status = 0
+    for video, folder in work:
+        result: dict[str, Any] = {"video_path": str(video), "gt_dir": str(folder)}
+        try:
+            verdict = judge(family, video, folder)
+        except (OSError, av.FFmpegError, ValueError, KeyError) as error:
+            status = 1
+            result |= {"score": 0.0, "error": f"{type(error).__name__}: {error}", "dimensions": {}}
+            print(f"{folder.name}: {result['error']}")
+        else:
+            result |= {"score": round(verdict.score, 6), "dimensions": verdict.dimensions, "faults": verdict.faults, "moves": verdict.moves}
+            print(f"{folder.name}: {100 * verdict.score:.1f} %")
+            for fault in verdict.faults:
+                print(f"  {fault}")
+        results.append(result)
+    print(f"mean {100 * sum(r['score'] for r in results) / len(results):.1f} % of {len(results)}")
+    if args.output:
+        args.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return status
