@@ -1,10 +1,12 @@
 # The image of the worker: the Lambda executable, Python, and the generators with
 # their environments. BuildKit builds it (docker build, or pulumi up).
 #
-# Both base images can be replaced, by a mirror's for example. BASE_IMAGE must be
+# The base images are the Docker Official Images, from the mirror in Amazon's public
+# registry, which needs no login and limits nobody within AWS. The digests are those of
+# Docker Hub's indexes for amd64 and arm64. Both can be replaced. BASE_IMAGE must be
 # Debian's bookworm with a python3 that is 3.11 and has venv.
-ARG BUILDER_IMAGE=golang:1.26.8-bookworm
-ARG BASE_IMAGE=python:3.11.15-slim-bookworm
+ARG BUILDER_IMAGE=public.ecr.aws/docker/library/golang:1.26.8-bookworm@sha256:a688600ca24f8a4d3ca77f95b0dd40704a9fc787c826660eb7ba0b641b8b175d
+ARG BASE_IMAGE=public.ecr.aws/docker/library/python:3.11.15-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba
 
 FROM --platform=$BUILDPLATFORM ${BUILDER_IMAGE} AS build
 ARG TARGETARCH

@@ -7,19 +7,4 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra"
 )
 
-func main() {
-	pulumi.Run(func(ctx *pulumi.Context) error {
-		c, err := infra.LoadConfig(ctx)
-		if err != nil {
-			return err
-		}
-		p, err := infra.NewPipeline(ctx, c.Name, ".", c)
-		if err != nil {
-			return err
-		}
-		for name, value := range p.Outputs {
-			ctx.Export(name, value)
-		}
-		return nil
-	})
-}
+func main() { pulumi.Run(infra.Program) }

@@ -3,21 +3,17 @@
 package infra
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/mail"
-	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -27,11 +23,14 @@ type Config struct {
 	Stack string
 	Name  string // beginning of the names of all resources: project and stack
 
-	MemoryMB           int
-	TimeoutSeconds     int // of one invocation
-	EphemeralStorageMB int
-	MaxConcurrency     int    // invocations at once
-	Architecture       string // X86 or ARM
+	Size string // Starter or Full: the defaults of MemoryMB and MaxConcurrency
+
+	MemoryMB            int
+	TimeoutSeconds      int // of one invocation
+	EphemeralStorageMB  int
+	MaxConcurrency      int    // invocations at once
+	ReservedConcurrency int    // 0 reserves none
+	Architecture        string // X86 or ARM
 
 	VisibilityTimeoutSeconds int
 	MaxReceiveCount          int // deliveries until a task goes to the DLQ
@@ -39,7 +38,8 @@ type Config struct {
 	DLQRetentionSeconds      int
 
 	BucketName    string   // "" has one generated
-	RetainData    bool     // the bucket survives the stack
+	AdoptBucket   string   // a bucket that an earlier stack has left; "" makes a new one
+	RetainData    bool     // the bucket and the images survive the stack
 	RequiredFiles []string // files that every sample must have beyond those of the contract
 
 	BuilderImage string // "" takes the Dockerfile's
@@ -47,7 +47,30 @@ type Config struct {
 
 	LogRetentionDays int
 	AlarmEmail       string // "" sends none
+	MonthlyBudgetUSD int    // 0 has no budget
 	Tags             map[string]string
+	StackTag         Tag // of Tags, or of the provider's, by which costs are told apart
+
+	PermissionsBoundary string   // ARN of an IAM policy, of the function's role; "" has none
+	AllowedAccountIDs   []string // empty allows every account
+
+	Lambda          bool     // the function takes tasks
+	FleetMaxWorkers int      // containers of the fleet at once; 0 has none
+	FleetSubnets    []string // where they run
+}
+
+// Sizes of a stack. Starter is what a new account takes, Full what one of usual
+// limits does, with some room for other functions.
+const (
+	Starter = "starter"
+	Full    = "full"
+
+	newAccountMemoryMB, newAccountConcurrency = 3008, 10
+)
+
+var sizes = map[string]struct{ memoryMB, maxConcurrency int }{
+	Starter: {newAccountMemoryMB, newAccountConcurrency},
+	Full:    {maxMemoryMB, 900},
 }
 
 // Instruction sets of the function, as Lambda names them.
@@ -69,6 +92,8 @@ const (
 	maxReceives                                        = 1000
 	minQueueRetentionSeconds, maxQueueRetentionSeconds = 60, 14 * day
 	maxTags                                            = 50
+	unreservedConcurrency                              = 100 // that Lambda leaves to other functions
+	maxBudgetUSD                                       = 1_000_000
 
 	day = 24 * 60 * 60 // seconds
 )
@@ -84,9 +109,7 @@ var logRetentions = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 5
 func LoadConfig(ctx *pulumi.Context) (*Config, error) {
 	c := &Config{
 		Stack: ctx.Stack(), Name: ctx.Project() + "-" + ctx.Stack(),
-		MemoryMB: 10240, TimeoutSeconds: maxTimeoutSeconds, EphemeralStorageMB: 2048,
-		MaxConcurrency: 10, // what a new account may have at once
-		Architecture:   X86,
+		Size: Full, TimeoutSeconds: maxTimeoutSeconds, EphemeralStorageMB: 2048, Architecture: X86,
 		// A minute more than an invocation may take: a task must not be delivered
 		// again while a worker has it.
 		VisibilityTimeoutSeconds: 960,
@@ -94,27 +117,38 @@ func LoadConfig(ctx *pulumi.Context) (*Config, error) {
 		// A DLQ keeps the time at which a message was first sent. So it must keep
 		// messages longer than the queue, or the last ones to fail are gone at once.
 		QueueRetentionSeconds: 7 * day, DLQRetentionSeconds: 14 * day,
-		RetainData: true, LogRetentionDays: 30,
-		Tags: map[string]string{"project": ctx.Project(), "stack": ctx.Stack()},
+		RetainData: true, LogRetentionDays: 30, Tags: map[string]string{},
 	}
 	r := reader{ctx: ctx, prefix: ctx.Project() + ":"}
+	r.text("size", &c.Size)
+	size, known := sizes[c.Size]
+	if !known {
+		r.refuse("size", c.Size, "it must be %s or %s", Starter, Full)
+	}
+	c.MemoryMB, c.MaxConcurrency = size.memoryMB, size.maxConcurrency
 	r.integer("memoryMB", &c.MemoryMB, minMemoryMB, maxMemoryMB)
 	r.integer("timeoutSeconds", &c.TimeoutSeconds, 1, maxTimeoutSeconds)
 	r.integer("ephemeralStorageMB", &c.EphemeralStorageMB, minEphemeralMB, maxEphemeralMB)
 	r.integer("maxConcurrency", &c.MaxConcurrency, minMappingConcurrency, maxMappingConcurrency)
+	r.integer("reservedConcurrency", &c.ReservedConcurrency, 0, maxMappingConcurrency)
 	r.text("architecture", &c.Architecture)
 	r.integer("visibilityTimeoutSeconds", &c.VisibilityTimeoutSeconds, 1, maxVisibilitySeconds)
 	r.integer("maxReceiveCount", &c.MaxReceiveCount, 1, maxReceives)
 	r.integer("queueRetentionSeconds", &c.QueueRetentionSeconds, minQueueRetentionSeconds, maxQueueRetentionSeconds)
 	r.integer("dlqRetentionSeconds", &c.DLQRetentionSeconds, minQueueRetentionSeconds, maxQueueRetentionSeconds)
 	r.text("bucketName", &c.BucketName)
+	r.text("adoptBucket", &c.AdoptBucket)
 	r.boolean("retainData", &c.RetainData)
 	r.list("requiredFiles", &c.RequiredFiles)
 	r.text("builderImage", &c.BuilderImage)
 	r.text("baseImage", &c.BaseImage)
 	r.integer("logRetentionDays", &c.LogRetentionDays, logRetentions[0], logRetentions[len(logRetentions)-1])
 	r.text("alarmEmail", &c.AlarmEmail)
-	r.table("tags", c.Tags)
+	r.integer("monthlyBudgetUSD", &c.MonthlyBudgetUSD, 0, maxBudgetUSD)
+	r.text("permissionsBoundary", &c.PermissionsBoundary)
+	r.list("allowedAccountIds", &c.AllowedAccountIDs)
+	c.readFleet(&r)
+	c.readTags(&r)
 	r.unknown()
 	if len(r.errs) == 0 {
 		c.check(&r)
@@ -128,17 +162,25 @@ var (
 	stackNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,38}[a-z0-9]$`)
 	// https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 	// Without dots, which S3 allows: TLS does not know the bucket's address then.
-	bucketPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
-	imagePattern  = regexp.MustCompile(`^[a-zA-Z0-9][\w.:/@-]*$`)
+	bucketPattern   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
+	imagePattern    = regexp.MustCompile(`^[a-zA-Z0-9][\w.:/@-]*$`)
+	boundaryPattern = regexp.MustCompile(`^arn:aws[a-z-]*:iam::(aws|\d{12}):policy/.+$`)
+	accountPattern  = regexp.MustCompile(`^\d{12}$`)
 	// https://docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html
 	tagPattern = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+@-]*$`)
 )
 
 // check checks values together, after each has been read.
 func (c *Config) check(r *reader) {
-	if !stackNamePattern.MatchString(c.Name) {
+	// The names of ECR's repositories have no two hyphens in a row.
+	if !stackNamePattern.MatchString(c.Name) || strings.Contains(c.Name, "--") {
 		r.errs = append(r.errs, fmt.Errorf(
-			"the project and the stack make the name %q, it must have at most 40 lower-case letters, digits and hyphens and begin with a letter: pulumi stack rename", c.Name))
+			"the project and the stack make the name %q, it must have at most 40 lower-case letters, digits and single hyphens and begin with a letter: pulumi stack rename", c.Name))
+	}
+	if c.ReservedConcurrency != 0 && c.ReservedConcurrency < c.MaxConcurrency {
+		r.refuse("reservedConcurrency", c.ReservedConcurrency,
+			"it must be at least maxConcurrency, which is %d: deliveries that Lambda throttles count against tasks",
+			c.MaxConcurrency)
 	}
 	if c.Architecture != X86 && c.Architecture != ARM {
 		r.refuse("architecture", c.Architecture, "it must be %s or %s", X86, ARM)
@@ -158,9 +200,19 @@ func (c *Config) check(r *reader) {
 			"it must be greater than queueRetentionSeconds, which is %d: a dead task keeps the time at which it was first sent",
 			c.QueueRetentionSeconds)
 	}
-	if b := c.BucketName; b != "" && (!bucketPattern.MatchString(b) || reserved(b)) {
-		r.refuse("bucketName", b,
-			"it must have 3 to 63 lower-case letters, digits and hyphens, begin and end with a letter or digit, and not be of a form that S3 reserves")
+	for key, b := range map[string]string{"bucketName": c.BucketName, "adoptBucket": c.AdoptBucket} {
+		if b != "" && (!bucketPattern.MatchString(b) || reserved(b)) {
+			r.refuse(key, b,
+				"it must have 3 to 63 lower-case letters, digits and hyphens, begin and end with a letter or digit, and not be of a form that S3 reserves")
+		}
+	}
+	if c.AdoptBucket != "" && c.BucketName != "" && c.BucketName != c.AdoptBucket {
+		r.refuse("adoptBucket", c.AdoptBucket, "but bucketName is %q, and a stack has one bucket: pulumi config rm bucketName",
+			c.BucketName)
+	}
+	if c.AdoptBucket != "" && !c.RetainData {
+		r.refuse("retainData", c.RetainData,
+			"it must be true with adoptBucket, whose samples the stack did not make: aws s3 rb --force deletes them")
 	}
 	for _, file := range c.RequiredFiles {
 		if err := task.CheckFile(file); err != nil {
@@ -179,6 +231,19 @@ func (c *Config) check(r *reader) {
 	if a, err := mail.ParseAddress(c.AlarmEmail); c.AlarmEmail != "" && (err != nil || a.Address != c.AlarmEmail) {
 		r.refuse("alarmEmail", c.AlarmEmail, "it must be an address such as team@example.com")
 	}
+	if c.MonthlyBudgetUSD > 0 && c.AlarmEmail == "" {
+		r.refuse("monthlyBudgetUSD", c.MonthlyBudgetUSD, "it needs alarmEmail, the address to warn")
+	}
+	if b := c.PermissionsBoundary; b != "" && !boundaryPattern.MatchString(b) {
+		r.refuse("permissionsBoundary", b,
+			"it must be the ARN of a policy such as arn:aws:iam::123456789012:policy/boundary")
+	}
+	for _, id := range c.AllowedAccountIDs {
+		if !accountPattern.MatchString(id) {
+			r.refuse("allowedAccountIds", id, "each must be an account's 12 digits")
+		}
+	}
+	c.checkFleet(r)
 	if len(c.Tags) > maxTags {
 		r.refuse("tags", len(c.Tags), "at most %d are allowed, project and stack among them", maxTags)
 	}
@@ -213,114 +278,4 @@ func (c *Config) platform() string {
 		return "linux/arm64"
 	}
 	return "linux/amd64"
-}
-
-// reader reads the values of one namespace, and gathers what is wrong with them.
-type reader struct {
-	ctx    *pulumi.Context
-	prefix string // of the keys: the project's name and a colon
-	keys   []string
-	errs   []error
-}
-
-// refuse notes that a value is not what is allowed. A string is quoted, unless
-// it is JSON.
-func (r *reader) refuse(key string, value any, format string, args ...any) {
-	text := fmt.Sprint(value)
-	if s, ok := value.(string); ok && !json.Valid([]byte(s)) {
-		text = strconv.Quote(s)
-	}
-	r.errs = append(r.errs, fmt.Errorf("%s%s is %s, "+format, append([]any{r.prefix, key, text}, args...)...))
-}
-
-func (r *reader) get(key string) (string, bool) {
-	r.keys = append(r.keys, key)
-	return r.ctx.GetConfig(r.prefix + key)
-}
-
-func (r *reader) text(key string, to *string) {
-	if v, ok := r.get(key); ok {
-		*to = v
-	}
-}
-
-func (r *reader) integer(key string, to *int, low, high int) {
-	v, ok := r.get(key)
-	if !ok {
-		return
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < low || n > high {
-		r.refuse(key, v, "it must be an integer from %d to %d", low, high)
-		return
-	}
-	*to = n
-}
-
-func (r *reader) boolean(key string, to *bool) {
-	switch v, ok := r.get(key); {
-	case !ok:
-	case v == "true" || v == "false":
-		*to = v == "true"
-	default:
-		r.refuse(key, v, "it must be true or false")
-	}
-}
-
-func (r *reader) list(key string, to *[]string) {
-	if v, ok := r.get(key); ok && json.Unmarshal([]byte(v), to) != nil {
-		r.refuse(key, v, "it must be a list of strings: pulumi config set --path '%s[0]' VALUE", key)
-	}
-}
-
-// table adds the entries of a table to those that are there. Pulumi stores
-// what looks like a number or a truth value as one.
-func (r *reader) table(key string, to map[string]string) {
-	v, ok := r.get(key)
-	if !ok {
-		return
-	}
-	var table map[string]json.RawMessage
-	if json.Unmarshal([]byte(v), &table) != nil {
-		r.refuse(key, v, "it must be a table: pulumi config set --path %s.NAME VALUE", key)
-		return
-	}
-	for name, raw := range table {
-		var value any
-		_ = json.Unmarshal(raw, &value)
-		switch s := value.(type) {
-		case string:
-			to[name] = s
-		case float64, bool:
-			to[name] = string(raw)
-		default:
-			r.refuse(key+"."+name, string(raw), "it must be a string")
-		}
-	}
-}
-
-// unknown refuses the keys that nothing was read from: a misspelt key would
-// silently leave the default. The SDK has no list of keys but the one that the
-// CLI hands to the program.
-func (r *reader) unknown() {
-	text := os.Getenv(pulumi.EnvConfig)
-	if text == "" {
-		return
-	}
-	var all map[string]string
-	if err := json.Unmarshal([]byte(text), &all); err != nil {
-		r.errs = append(r.errs, fmt.Errorf("read %s: %w", pulumi.EnvConfig, err))
-		return
-	}
-	for _, full := range slices.Sorted(maps.Keys(all)) {
-		key, ours := strings.CutPrefix(full, r.prefix)
-		if !ours || slices.Contains(r.keys, key) {
-			continue
-		}
-		hint := "docs/AWS.md has the table of the keys"
-		if near := generator.Nearest(key, r.keys); near != "" {
-			hint = "did you mean " + near + "?"
-		}
-		r.refuse(key, all[full], "but there is no such key; %s", hint)
-	}
 }

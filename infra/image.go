@@ -1,11 +1,16 @@
 package infra
 
 import (
+	"fmt"
 	"path/filepath"
+	"regexp"
+	"strings"
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecr"
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/rights"
 )
 
 // Image is the worker's image, built here and pushed to a repository of the
@@ -15,6 +20,9 @@ type Image struct {
 
 	URI           pulumi.StringOutput // repository@digest
 	RepositoryURL pulumi.StringOutput
+
+	pull       pulumi.Resource // what allows Lambda to pull it
+	repository *ecr.Repository
 }
 
 // Arguments of the Dockerfile.
@@ -24,13 +32,14 @@ const (
 	argCommits = "GENERATOR_COMMITS" // JSON object: generator -> commit; the build context has no git
 )
 
-// keepImages is how many images that are no longer in use a repository keeps:
-// enough to go back by a few deployments.
+// keepImages is how many images that are no longer in use a repository keeps if the
+// stack's data is not to be kept: enough to go back by a few deployments. Otherwise it
+// keeps all, because receipts name them.
 const keepImages = 10
 
 // NewImage registers the repository and the image. The build context is root,
 // the repository's folder; .dockerignore lists what of it the image is made from.
-func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string, c *Config,
+func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string, a account, c *Config,
 	opts ...pulumi.ResourceOption) (*Image, error) {
 	i := &Image{}
 	if err := ctx.RegisterComponentResource("vm-dataset:infra:Image", name, i, opts...); err != nil {
@@ -41,20 +50,37 @@ func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string,
 		ImageScanningConfiguration: &ecr.RepositoryImageScanningConfigurationArgs{ScanOnPush: pulumi.Bool(true)},
 		EncryptionConfigurations:   ecr.RepositoryEncryptionConfigurationArray{&ecr.RepositoryEncryptionConfigurationArgs{EncryptionType: pulumi.String("AES256")}},
 		ImageTagMutability:         pulumi.String("MUTABLE"), // the function goes by digest
-		ForceDelete:                pulumi.Bool(true),        // an image is built again from the commit
+		ForceDelete:                pulumi.Bool(!c.RetainData),
 		Tags:                       pulumi.ToStringMap(c.Tags),
-	}, child)
+	}, child, pulumi.RetainOnDelete(c.RetainData))
 	if err != nil {
 		return nil, err
 	}
-	keep, err := marshal(expireUntagged(keepImages))
+	// Lambda adds this policy itself only if the deployer may change policies.
+	allow, err := marshal(rights.Document(rights.Statement{
+		Sid: "LambdaPull", Effect: rights.Allow, Principal: map[string]string{"Service": "lambda.amazonaws.com"},
+		Action: []string{"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"},
+		Condition: map[string]map[string][]string{"StringLike": {"aws:sourceArn": {
+			strings.Join([]string{"arn", a.partition, "lambda", a.region, a.id, "function", "*"}, ":")}}},
+	}))
 	if err != nil {
 		return nil, err
 	}
-	_, err = ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name,
-		Policy: pulumi.String(keep)}, child)
+	i.pull, err = ecr.NewRepositoryPolicy(ctx, name+"-pull", &ecr.RepositoryPolicyArgs{Repository: repository.Name,
+		Policy: pulumi.String(allow)}, child, pulumi.RetainOnDelete(c.RetainData))
 	if err != nil {
 		return nil, err
+	}
+	if !c.RetainData {
+		expire, err := marshal(expireUntagged(keepImages))
+		if err != nil {
+			return nil, err
+		}
+		_, err = ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name,
+			Policy: pulumi.String(expire)}, child)
+		if err != nil {
+			return nil, err
+		}
 	}
 	built, err := docker.NewImage(ctx, name, &docker.ImageArgs{
 		ImageName: pulumi.Sprintf("%s:latest", repository.RepositoryUrl),
@@ -64,8 +90,21 @@ func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string,
 	if err != nil {
 		return nil, err
 	}
-	i.URI, i.RepositoryURL = built.RepoDigest, repository.RepositoryUrl
+	i.repository = repository
+	i.URI, i.RepositoryURL = built.RepoDigest.ApplyT(checkDigest).(pulumi.StringOutput), repository.RepositoryUrl
 	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{"uri": i.URI, "repositoryUrl": i.RepositoryURL})
+}
+
+var digestPattern = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
+
+// checkDigest refuses what Docker gives in place of a digest: some daemons answer
+// <none>@<none> for an image that they have just pushed.
+func checkDigest(uri string) (string, error) {
+	if !digestPattern.MatchString(uri) {
+		return "", fmt.Errorf("the image was pushed, but Docker answers %q in place of its repository and digest: %s, then pulumi up",
+			uri, "switch off the daemon's containerd image store or update it to "+wantedEngine)
+	}
+	return uri, nil
 }
 
 // build returns the build of the image. Lambda takes a single manifest and no index,

@@ -16,9 +16,11 @@ import (
 // variants are configurations whose resources differ.
 var variants = map[string]map[string]string{
 	"default": nil,
+	"fleet":   withFleet,
 	"all": {
 		"architecture": "arm64", "memoryMB": "2048", "timeoutSeconds": "300", "ephemeralStorageMB": "512",
-		"maxConcurrency":           "900",
+		"maxConcurrency": "500", "reservedConcurrency": "600", "monthlyBudgetUSD": "50",
+		"permissionsBoundary": "arn:aws:iam::123456789012:policy/boundary", "allowedAccountIds": "[123456789012]",
 		"visibilityTimeoutSeconds": "360", "maxReceiveCount": "5", "queueRetentionSeconds": "3600",
 		"dlqRetentionSeconds": "7200",
 		"bucketName":          "my-samples", "retainData": "false", "requiredFiles": `["rubric.txt","metadata.json"]`,
@@ -55,7 +57,7 @@ func TestNoOrphans(t *testing.T) {
 					t.Errorf("%s %s is not named from %s", r.Type, r.Name, r.Parent)
 				}
 			}
-			if count != 6 || d.finished != count+1 {
+			if want := map[bool]int{false: 6, true: 7}[variant == "fleet"]; count != want || d.finished != count+1 {
 				t.Errorf("%d components, %d of them and the stack registered outputs", count, d.finished)
 			}
 		})
@@ -83,14 +85,16 @@ func TestOutputs(t *testing.T) {
 		DLQURL:   "https://sqs.us-east-2.amazonaws.com/123456789012/" + dlq + suffix,
 		QueueARN: "arn:aws:sqs" + aws + tasks + suffix, DLQARN: "arn:aws:sqs" + aws + dlq + suffix,
 		BucketName:   bucket + suffix,
-		FunctionName: worker + suffix, FunctionARN: "arn:aws:lambda" + aws + "function:" + worker + suffix,
-		ImageURI: repository + "@sha256:feed", RepositoryURL: repository, LogGroupName: worker + suffix,
+		FunctionName: worker + suffix, FunctionARN: "arn:aws:lambda" + aws + "function:" + worker + suffix + ":live",
+		ImageURI: repository + "@" + digest, RepositoryURL: repository, LogGroupName: worker + suffix,
 		EventSourceMappingID: "00000000-0000-4000-8000-000000000000",
 		DashboardURL:         "https://us-east-2.console.aws.amazon.com/cloudwatch/home?region=us-east-2#dashboards/dashboard/" + worker + suffix,
 		Region:               "us-east-2", AccountID: "123456789012", Architecture: "x86_64", MemoryMB: 10240,
-		DataPrefix: "data/v1/",
-		Generators: map[string]string{"chess": "", "maze": ""}, // there is no git
-		Locks:      map[string]string{},
+		DataPrefix:    "data/v1/",
+		Generators:    map[string]string{"chess": "", "maze": ""}, // there is no git
+		Locks:         map[string]string{},
+		RequiredFiles: []string{},
+		RetainData:    new(true),
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -104,7 +108,7 @@ func TestStorage(t *testing.T) {
 	}{{"default", true}, {"all", false}} {
 		d := deploy(t, variants[test.variant])
 		b := d.the(t, "aws:s3/bucketV2:BucketV2", bucket)
-		b.want(t, map[string]any{"forceDestroy": !test.retain,
+		b.want(t, map[string]any{"forceDestroy": map[bool]any{true: nil, false: true}[test.retain],
 			"bucket": map[bool]any{true: nil, false: "my-samples"}[test.retain]})
 		settings := 0
 		for _, r := range d.resources {
@@ -113,9 +117,12 @@ func TestStorage(t *testing.T) {
 				if r.Retain != test.retain {
 					t.Errorf("%s: retain %s: %v", test.variant, r.Type, r.Retain)
 				}
-			} else if r.Retain {
-				t.Errorf("%s outlives its stack", r.Type)
+			} else if images := strings.HasPrefix(r.Type, "aws:ecr/repository"); r.Retain != (images && test.retain) {
+				t.Errorf("%s: retain %s: %v", test.variant, r.Type, r.Retain)
 			}
+		}
+		if b.DeleteTime != "24h" || b.Import != "" {
+			t.Errorf("deleting the bucket may take %s, and it takes over %q", b.DeleteTime, b.Import)
 		}
 		if settings != 6 {
 			t.Errorf("%d resources of the bucket", settings)
@@ -173,9 +180,17 @@ func TestImage(t *testing.T) {
 		d := deploy(t, variants[test.variant])
 		d.the(t, "aws:ecr/repository:Repository", name+"-image").want(t, map[string]any{
 			"imageScanningConfiguration.scanOnPush": true, "encryptionConfigurations.0.encryptionType": "AES256",
-			"forceDelete": true})
-		d.the(t, "aws:ecr/lifecyclePolicy:LifecyclePolicy", name+"-image-lifecycle").want(t, map[string]any{
-			"policy": `{"rules":[{"rulePriority":1,"description":"images that were replaced","selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":10},"action":{"type":"expire"}}]}`})
+			"forceDelete": test.variant == "all"})
+		d.the(t, "aws:ecr/repositoryPolicy:RepositoryPolicy", name+"-image-pull").want(t, map[string]any{
+			"policy": `{"Version":"2012-10-17","Statement":[{"Sid":"LambdaPull","Effect":"Allow","Principal":{"Service":"lambda.amazonaws.com"},"Action":["ecr:BatchGetImage","ecr:GetDownloadUrlForLayer"],"Condition":{"StringLike":{"aws:sourceArn":["arn:aws:lambda:us-east-2:123456789012:function:*"]}}}]}`})
+		// Images that receipts name are kept like the samples.
+		if n := len(d.all("aws:ecr/lifecyclePolicy:LifecyclePolicy")); n != len(test.args)/2 {
+			t.Errorf("%s: %d lifecycle policies of images", test.variant, n)
+		}
+		if test.variant == "all" {
+			d.the(t, "aws:ecr/lifecyclePolicy:LifecyclePolicy", name+"-image-lifecycle").want(t, map[string]any{
+				"policy": `{"rules":[{"rulePriority":1,"description":"images that were replaced","selection":{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":10},"action":{"type":"expire"}}]}`})
+		}
 		i := d.the(t, "docker:index/image:Image", name+"-image")
 		args := map[string]any{"GENERATOR_COMMITS": `{"chess":"","maze":""}`}
 		maps.Copy(args, test.args)
@@ -193,7 +208,7 @@ func TestImage(t *testing.T) {
 }
 
 func TestFunction(t *testing.T) {
-	const image = "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc@sha256:feed"
+	const image = "123456789012.dkr.ecr.us-east-2.amazonaws.com/" + name + "-image-0123abc@" + digest
 	for _, test := range []struct {
 		variant     string
 		want        map[string]any
@@ -203,9 +218,9 @@ func TestFunction(t *testing.T) {
 		environment map[string]any
 	}{
 		{"default", map[string]any{"memorySize": 10240.0, "timeout": 900.0, "ephemeralStorage.size": 2048.0,
-			"architectures": []any{"x86_64"}}, 10, 30, bucket + "-0123abc", nil},
+			"architectures": []any{"x86_64"}, "reservedConcurrentExecutions": nil}, 900, 30, bucket + "-0123abc", nil},
 		{"all", map[string]any{"memorySize": 2048.0, "timeout": 300.0, "ephemeralStorage.size": 512.0,
-			"architectures": []any{"arm64"}}, 900, 7, "my-samples",
+			"architectures": []any{"arm64"}, "reservedConcurrentExecutions": 600.0}, 500, 7, "my-samples",
 			map[string]any{stack.EnvRequiredFiles: "rubric.txt,metadata.json"}},
 	} {
 		d := deploy(t, variants[test.variant])
@@ -219,8 +234,14 @@ func TestFunction(t *testing.T) {
 		f.want(t, test.want)
 		f.want(t, map[string]any{"packageType": "Image", "imageUri": image, "environment.variables": environment,
 			"role":                    "arn:aws:iam::123456789012:role/" + worker + "-0123abc",
-			"loggingConfig.logFormat": "Text", "loggingConfig.logGroup": worker + "-0123abc",
-			"reservedConcurrentExecutions": nil})
+			"loggingConfig.logFormat": "Text", "loggingConfig.logGroup": worker + "-0123abc", "publish": true})
+		if !slices.Contains(f.Dependencies, "aws:ecr/repositoryPolicy:RepositoryPolicy") {
+			t.Error("the function does not wait until Lambda may pull its image")
+		}
+		d.the(t, "aws:iam/role:Role", worker).want(t, map[string]any{
+			"permissionsBoundary": map[string]any{"all": variants["all"]["permissionsBoundary"]}[test.variant]})
+		d.the(t, "aws:lambda/alias:Alias", worker).want(t, map[string]any{"name": "live", "functionVersion": "1",
+			"functionName": worker + "-0123abc"})
 		d.the(t, "aws:cloudwatch/logGroup:LogGroup", worker).want(t, map[string]any{"retentionInDays": test.logDays})
 		d.the(t, "aws:lambda/functionRecursionConfig:FunctionRecursionConfig", worker).want(t,
 			map[string]any{"recursiveLoop": "Allow", "functionName": worker + "-0123abc"})
@@ -228,7 +249,7 @@ func TestFunction(t *testing.T) {
 		m.want(t, map[string]any{"batchSize": 1.0, "functionResponseTypes": []any{"ReportBatchItemFailures"},
 			"scalingConfig.maximumConcurrency": test.concurrency,
 			"eventSourceArn":                   "arn:aws:sqs:us-east-2:123456789012:" + tasks + "-0123abc",
-			"functionName":                     "arn:aws:lambda:us-east-2:123456789012:function:" + worker + "-0123abc",
+			"functionName":                     "arn:aws:lambda:us-east-2:123456789012:function:" + worker + "-0123abc:live",
 			"enabled":                          true, "maximumBatchingWindowInSeconds": nil})
 		for _, first := range []string{"aws:iam/rolePolicy:RolePolicy",
 			"aws:lambda/functionRecursionConfig:FunctionRecursionConfig"} {
@@ -243,7 +264,7 @@ func TestFunction(t *testing.T) {
 }
 
 func TestTags(t *testing.T) {
-	const tagged = "BucketV2 Queue Repository Role LogGroup Function EventSourceMapping MetricAlarm Topic" // what has tags
+	const tagged = "BucketV2 Queue Repository Role LogGroup Function EventSourceMapping MetricAlarm Topic Budget" // what has tags
 	d := deploy(t, variants["all"])
 	seen := map[string]bool{}
 	for _, r := range d.resources {
@@ -268,6 +289,8 @@ func TestAlarms(t *testing.T) {
 				"dimensions.QueueName": dlq + "-0123abc", "threshold": 0.0, "statistic": "Maximum"},
 			"age": {"namespace": "AWS/SQS", "metricName": "ApproximateAgeOfOldestMessage", "dimensions.QueueName": tasks +
 				"-0123abc", "threshold": map[bool]float64{false: 302400, true: 1800}[mail]},
+			"errors": {"namespace": "AWS/Lambda", "metricName": "Errors", "dimensions.FunctionName": worker + "-0123abc",
+				"threshold": 0.0, "statistic": "Sum"},
 			"throttles": {"namespace": "AWS/Lambda", "metricName": "Throttles", "dimensions.FunctionName": worker + "-0123abc",
 				"threshold": 0.0, "statistic": "Sum"},
 		}
@@ -359,7 +382,7 @@ func TestDashboard(t *testing.T) {
 	if len(causes) != len(task.Causes())-1 || causes[string(task.Lost)] {
 		t.Errorf("failures are shown for %v", causes)
 	}
-	// 10 GB for a second, with 1.5 GB of disk that is not free.
+	// 3,008 MB for a second, with 1.5 GB of disk that is not free.
 	if want := "time / 1000 * 0.00016671335 + calls * 0.0000002"; !slices.Contains(expressions, want) || !ids["time"] ||
 		!ids["calls"] || !ids["cost"] {
 		t.Errorf("the cost is %q, want %s", expressions, want)

@@ -1,6 +1,9 @@
 package infra
 
 import (
+	"strconv"
+
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/budgets"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/cloudwatch"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/sns"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
@@ -13,9 +16,9 @@ type Observability struct {
 	DashboardURL pulumi.StringOutput
 }
 
-// NewObservability registers a dashboard, alarms, and the topic that mails them
-// if there is an address.
-func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, region pulumi.StringOutput, c *Config,
+// NewObservability registers a dashboard, alarms, the topic that mails them if there
+// is an address, and a budget if there is one.
+func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, a account, c *Config,
 	opts ...pulumi.ResourceOption) (*Observability, error) {
 	o := &Observability{}
 	if err := ctx.RegisterComponentResource("vm-dataset:infra:Observability", name, o, opts...); err != nil {
@@ -24,16 +27,16 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, r
 	child := pulumi.Parent(o)
 	board, err := cloudwatch.NewDashboard(ctx, name, &cloudwatch.DashboardArgs{
 		DashboardName: f.Name, // it has no generated name of its own
-		DashboardBody: pulumi.All(region, q.Tasks.Name, q.DLQ.Name, f.Name).ApplyT(func(v []any) (string, error) {
-			return marshal(newDashboard(source{region: v[0].(string), queue: v[1].(string), dlq: v[2].(string),
-				function: v[3].(string)}, c))
+		DashboardBody: pulumi.All(q.Tasks.Name, q.DLQ.Name, f.Name).ApplyT(func(v []any) (string, error) {
+			return marshal(newDashboard(source{region: a.region, queue: v[0].(string), dlq: v[1].(string),
+				function: v[2].(string)}, c))
 		}).(pulumi.StringOutput),
 	}, child)
 	if err != nil {
 		return nil, err
 	}
-	o.DashboardURL = pulumi.Sprintf("https://%s.console.aws.amazon.com/cloudwatch/home?region=%s#dashboards/dashboard/%s",
-		region, region, board.DashboardName)
+	o.DashboardURL = pulumi.Sprintf("https://%s/cloudwatch/home?region=%s#dashboards/dashboard/%s", a.console(), a.region,
+		board.DashboardName)
 
 	var actions pulumi.Array
 	if c.AlarmEmail != "" {
@@ -51,6 +54,11 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, r
 		}
 		actions = pulumi.Array{topic.Arn}
 	}
+	if c.MonthlyBudgetUSD > 0 {
+		if err := newBudget(ctx, name, c, child); err != nil {
+			return nil, err
+		}
+	}
 	for _, a := range alarms(q, f, c) {
 		_, err := cloudwatch.NewMetricAlarm(ctx, name+"-"+a.name, &cloudwatch.MetricAlarmArgs{
 			AlarmDescription: pulumi.String(a.means),
@@ -66,6 +74,29 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, r
 		}
 	}
 	return o, ctx.RegisterResourceOutputs(o, pulumi.Map{"dashboardUrl": o.DashboardURL})
+}
+
+// newBudget registers a budget of what has the stack's tag, which mails when a month is
+// going to exceed it and when it has spent most of it.
+func newBudget(ctx *pulumi.Context, name string, c *Config, child pulumi.ResourceOption) error {
+	warn := func(kind string, percent float64) *budgets.BudgetNotificationArgs {
+		return &budgets.BudgetNotificationArgs{
+			NotificationType: pulumi.String(kind), ComparisonOperator: pulumi.String("GREATER_THAN"),
+			Threshold: pulumi.Float64(percent), ThresholdType: pulumi.String("PERCENTAGE"),
+			SubscriberEmailAddresses: pulumi.StringArray{pulumi.String(c.AlarmEmail)},
+		}
+	}
+	_, err := budgets.NewBudget(ctx, name, &budgets.BudgetArgs{
+		BudgetType: pulumi.String("COST"), TimeUnit: pulumi.String("MONTHLY"),
+		LimitAmount: pulumi.String(strconv.Itoa(c.MonthlyBudgetUSD)), LimitUnit: pulumi.String("USD"),
+		CostFilters: budgets.BudgetCostFilterArray{&budgets.BudgetCostFilterArgs{
+			Name:   pulumi.String("TagKeyValue"),
+			Values: pulumi.StringArray{pulumi.String("user:" + c.StackTag.Key + "$" + c.StackTag.Value)},
+		}},
+		Notifications: budgets.BudgetNotificationArray{warn("ACTUAL", 80), warn("FORECASTED", 100)},
+		Tags:          pulumi.ToStringMap(c.Tags),
+	}, child)
+	return err
 }
 
 // alarmPeriod is in seconds: that of SQS's metrics of a quiet queue.
@@ -93,6 +124,12 @@ func alarms(q *Queue, f *Function, c *Config) []alarm {
 			namespace: sqsNamespace, metric: queueAge, statistic: "Maximum",
 			dimensions: pulumi.StringMap{queueName: q.Tasks.Name},
 			above:      float64(c.QueueRetentionSeconds) / 2, points: 1, of: 1,
+		},
+		{
+			name: "errors", means: "Workers end without an answer, by a timeout, by too little memory or before they begin: ops --stack " + c.Stack + " logs says why.",
+			namespace: lambdaNamespace, metric: lambdaErrors, statistic: "Sum",
+			dimensions: pulumi.StringMap{functionName: f.Name},
+			above:      0, points: 1, of: 1, // a worker ends in time, and its failures are answers
 		},
 		{
 			name: "throttles", means: "Lambda refuses invocations, and each refusal counts as a delivery of a task: lower maxConcurrency, or ask AWS for more concurrency.",

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
@@ -13,6 +12,25 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
+
+// Program is the Pulumi program, run in the repository's folder.
+func Program(ctx *pulumi.Context) error {
+	c, err := LoadConfig(ctx)
+	if err != nil {
+		return err
+	}
+	if err := checkDocker(ctx.Context(), dockerHost(ctx)); err != nil {
+		return err
+	}
+	p, err := NewPipeline(ctx, c.Name, ".", c)
+	if err != nil {
+		return err
+	}
+	for name, value := range p.Outputs {
+		ctx.Export(name, value)
+	}
+	return nil
+}
 
 // Pipeline is a complete stack.
 type Pipeline struct {
@@ -24,9 +42,19 @@ type Pipeline struct {
 // NewPipeline registers everything a stack has. Root is the repository's folder,
 // relative to the program's: an absolute path would make two machines disagree
 // about the image. It fails before it registers anything when there are no
-// generators below root.
+// generators below root, when the image cannot be built from them, and when the account
+// does not take the settings.
 func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulumi.ResourceOption) (*Pipeline, error) {
 	commits, locks, err := generatorsIn(ctx, filepath.Join(root, "generators"))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range ignoreFiles {
+		if err := checkSources(root, file, ctx.DryRun()); err != nil {
+			return nil, err
+		}
+	}
+	a, err := askAccount(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -35,8 +63,6 @@ func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulu
 		return nil, err
 	}
 	child := pulumi.Parent(p)
-	account := aws.GetCallerIdentityOutput(ctx, aws.GetCallerIdentityOutputArgs{}, child)
-	region := aws.GetRegionOutput(ctx, aws.GetRegionOutputArgs{}, child)
 
 	storage, err := NewStorage(ctx, name+"-data", c, child)
 	if err != nil {
@@ -46,15 +72,15 @@ func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulu
 	if err != nil {
 		return nil, err
 	}
-	image, err := NewImage(ctx, name+"-image", root, commits, c, child)
+	image, err := NewImage(ctx, name+"-image", root, commits, a, c, child)
 	if err != nil {
 		return nil, err
 	}
-	function, err := NewFunction(ctx, name+"-worker", storage, queue, image, c, child)
+	function, err := NewFunction(ctx, name+"-worker", storage, queue, image, a, c, child)
 	if err != nil {
 		return nil, err
 	}
-	watch, err := NewObservability(ctx, name+"-watch", queue, function, region.Name(), c, child)
+	watch, err := NewObservability(ctx, name+"-watch", queue, function, a, c, child)
 	if err != nil {
 		return nil, err
 	}
@@ -71,13 +97,21 @@ func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulu
 		stack.OutLogGroupName:         function.LogGroup,
 		stack.OutEventSourceMappingID: function.MappingID,
 		stack.OutDashboardURL:         watch.DashboardURL,
-		stack.OutRegion:               region.Name(),
-		stack.OutAccountID:            account.AccountId(),
+		stack.OutRegion:               pulumi.String(a.region),
+		stack.OutAccountID:            pulumi.String(a.id),
 		stack.OutArchitecture:         pulumi.String(c.Architecture),
 		stack.OutMemoryMB:             pulumi.Int(c.MemoryMB),
 		stack.OutDataPrefix:           pulumi.String(task.DefaultDataset.Prefix(task.DataKind)),
 		stack.OutGenerators:           pulumi.ToStringMap(commits),
 		stack.OutLocks:                pulumi.ToStringMap(locks),
+		stack.OutRequiredFiles:        pulumi.ToStringArray(c.RequiredFiles),
+		stack.OutFleetWorkers:         pulumi.Int(c.FleetMaxWorkers),
+		stack.OutRetainData:           pulumi.Bool(c.RetainData),
+	}
+	if c.FleetMaxWorkers > 0 {
+		if _, err := NewFleet(ctx, name+"-fleet", root, storage, queue, image, function, p.Outputs, a, c, child); err != nil {
+			return nil, err
+		}
 	}
 	return p, ctx.RegisterResourceOutputs(p, p.Outputs)
 }
@@ -97,7 +131,7 @@ func generatorsIn(ctx *pulumi.Context, folder string) (commits, locks map[string
 				return nil, nil, err
 			}
 		}
-		if task.CheckName(g.Name) != nil {
+		if task.CheckName(g.Name) != nil || g.Network { // it is in no image
 			continue
 		}
 		commits[g.Name] = g.Commit

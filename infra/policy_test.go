@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/rights"
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -52,6 +54,7 @@ func TestPolicies(t *testing.T) {
 			"arn:aws:s3:::" + name, "arn:aws:sqs:us-east-2:123456789012:" + tasks + "-0123abc",
 			"arn:aws:sqs:us-east-2:123456789012:" + dlq + "-0123abc",
 			"arn:aws:logs:us-east-2:123456789012:log-group:" + worker + "-0123abc",
+			"arn:aws:ecr:us-east-2:123456789012:repository/" + project + "-" + stackName + "-image-0123abc",
 		}
 		isOwn := func(resource string) bool {
 			return slices.ContainsFunc(own, func(arn string) bool {
@@ -60,7 +63,7 @@ func TestPolicies(t *testing.T) {
 			})
 		}
 		policies := d.policies(t)
-		if len(policies) != 5 {
+		if want := map[bool]int{false: 6, true: 10}[variant == "fleet"]; len(policies) != want {
 			t.Errorf("%d policies: %v", len(policies), slices.Collect(maps.Keys(policies)))
 		}
 		tls := map[string]bool{}
@@ -77,8 +80,16 @@ func TestPolicies(t *testing.T) {
 						tls[r] = true
 					}
 				case strings.HasSuffix(where, "assumeRolePolicy Role"):
-					if !reflect.DeepEqual(s.Principal, map[string]any{"Service": "lambda.amazonaws.com"}) ||
+					service := map[bool]string{false: "lambda.amazonaws.com", true: "ecs-tasks.amazonaws.com"}[strings.Contains(where, "-fleet-")]
+					if !reflect.DeepEqual(s.Principal, map[string]any{"Service": service}) ||
 						!slices.Equal(s.Action, []string{"sts:AssumeRole"}) {
+						t.Errorf("%s: %+v", where, s)
+					}
+				case strings.HasSuffix(where, "RepositoryPolicy"): // the image, to Lambda in this account
+					if !reflect.DeepEqual(s.Principal, map[string]any{"Service": "lambda.amazonaws.com"}) ||
+						!slices.Equal(s.Action, []string{"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"}) ||
+						!slices.Equal(s.Condition["StringLike"]["aws:sourceArn"],
+							[]string{"arn:aws:lambda:us-east-2:123456789012:function:*"}) {
 						t.Errorf("%s: %+v", where, s)
 					}
 				default:
@@ -91,7 +102,8 @@ func TestPolicies(t *testing.T) {
 						}
 					}
 					for _, r := range s.Resource {
-						if !isOwn(r) {
+						// ECR's token is for every repository that lets the role in.
+						if !isOwn(r) && (r != "*" || !slices.Equal(s.Action, []string{"ecr:GetAuthorizationToken"})) {
 							t.Errorf("%s: %s grants %v on %s", where, s.Sid, s.Action, r)
 						}
 					}
@@ -182,5 +194,28 @@ func TestWorkerRights(t *testing.T) {
 		if allowed(test.action, test.resource, "") != test.want {
 			t.Errorf("%s %s: allowed is %v", test.action, test.resource, !test.want)
 		}
+	}
+}
+
+// What ops prints for workers elsewhere is what the function's role has.
+func TestRightsElsewhere(t *testing.T) {
+	d := deploy(t, nil)
+	text, err := json.Marshal(d.outputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := stack.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = json.Marshal(rights.OfStack(o)); err != nil {
+		t.Fatal(err)
+	}
+	var printed policyDocument
+	if err := json.Unmarshal(text, &printed); err != nil {
+		t.Fatal(err)
+	}
+	if role := d.policies(t)[worker+" policy RolePolicy"]; !reflect.DeepEqual(printed, role) {
+		t.Errorf("printed is %+v\nthe role has %+v", printed, role)
 	}
 }

@@ -1,8 +1,14 @@
 package infra
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
+
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/s3"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 )
 
 // Storage is the bucket: private, encrypted, reached through TLS only.
@@ -17,26 +23,74 @@ type Storage struct {
 // the least S3 knows, and longer than any invocation.
 const abortDays = 1
 
+// emptyBucketTime is what deleting a bucket may take: its objects are deleted a thousand
+// at a time first, about three million an hour.
+const emptyBucketTime = "24h"
+
+// checkAdoption refuses to adopt a bucket for a stack that has another. Pulumi would replace the one
+// with the other: the samples would be out of the stack's reach, or be deleted where retainData was false.
+func checkAdoption(ctx *pulumi.Context, c *Config) error {
+	if c.AdoptBucket == "" {
+		return nil
+	}
+	var state struct {
+		Outputs map[string]any `pulumi:"outputs"` // of the last update
+	}
+	args := struct {
+		Stack string `pulumi:"name"`
+	}{ctx.Organization() + "/" + ctx.Project() + "/" + ctx.Stack()}
+	if err := ctx.Invoke("pulumi:pulumi:readStackOutputs", &args, &state); err != nil {
+		return fmt.Errorf("which bucket the stack has: %w", err)
+	}
+	if actual, has := state.Outputs[stack.OutBucketName].(string); has && actual != c.AdoptBucket {
+		return fmt.Errorf("%s:adoptBucket is %q, but the stack has the bucket %q and keeps it: %s", ctx.Project(),
+			c.AdoptBucket, actual, "pulumi config rm adoptBucket, or make another stack for that bucket (pulumi stack init)")
+	}
+	return nil
+}
+
 // NewStorage registers the bucket and its settings.
 func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.ResourceOption) (*Storage, error) {
 	s := &Storage{}
 	if err := ctx.RegisterComponentResource("vm-dataset:infra:Storage", name, s, opts...); err != nil {
 		return nil, err
 	}
+	if err := checkAdoption(ctx, c); err != nil {
+		return nil, err
+	}
 	child := []pulumi.ResourceOption{pulumi.Parent(s), pulumi.RetainOnDelete(c.RetainData)}
 
-	args := &s3.BucketV2Args{ForceDestroy: pulumi.Bool(!c.RetainData), Tags: pulumi.ToStringMap(c.Tags)}
-	if c.BucketName != "" {
-		args.Bucket = pulumi.String(c.BucketName)
+	args := &s3.BucketV2Args{Tags: pulumi.ToStringMap(c.Tags)}
+	if !c.RetainData {
+		args.ForceDestroy = pulumi.Bool(true)
 	}
-	bucket, err := s3.NewBucketV2(ctx, name, args, child...)
+	given := cmp.Or(c.AdoptBucket, c.BucketName)
+	if given != "" {
+		args.Bucket = pulumi.String(given)
+	}
+	options := append(slices.Clone(child), pulumi.Timeouts(&pulumi.CustomTimeouts{Delete: emptyBucketTime}))
+	if c.AdoptBucket == "" {
+		// Another name would mean another bucket, without the samples. It is refused below.
+		options = append(options, pulumi.IgnoreChanges([]string{"bucket"}))
+	} else {
+		options = append(options, pulumi.Import(pulumi.ID(c.AdoptBucket)),
+			pulumi.IgnoreChanges([]string{"tags", "tagsAll"})) // an import changes nothing
+	}
+	bucket, err := s3.NewBucketV2(ctx, name, args, options...)
 	if err != nil {
 		return nil, err
 	}
-	s.BucketName, s.BucketARN = bucket.Bucket, bucket.Arn
+	s.BucketARN = bucket.Arn
+	s.BucketName = bucket.Bucket.ApplyT(func(actual string) (string, error) {
+		if given == "" || given == actual {
+			return actual, nil
+		}
+		return "", fmt.Errorf("%s:bucketName is %q, but the stack has the bucket %q and keeps it: %s", ctx.Project(), given,
+			actual, "set it back, or make another stack for another bucket (pulumi stack init)")
+	}).(pulumi.StringOutput)
 
 	access, err := s3.NewBucketPublicAccessBlock(ctx, name+"-private", &s3.BucketPublicAccessBlockArgs{
-		Bucket:          bucket.Bucket,
+		Bucket:          s.BucketName,
 		BlockPublicAcls: pulumi.Bool(true), BlockPublicPolicy: pulumi.Bool(true),
 		IgnorePublicAcls: pulumi.Bool(true), RestrictPublicBuckets: pulumi.Bool(true),
 	}, child...)
@@ -44,7 +98,7 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 		return nil, err
 	}
 	owner, err := s3.NewBucketOwnershipControls(ctx, name+"-owner", &s3.BucketOwnershipControlsArgs{
-		Bucket: bucket.Bucket,
+		Bucket: s.BucketName,
 		Rule:   &s3.BucketOwnershipControlsRuleArgs{ObjectOwnership: pulumi.String("BucketOwnerEnforced")},
 	}, append(child, pulumi.DependsOn([]pulumi.Resource{access}))...)
 	if err != nil {
@@ -53,14 +107,14 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 	// S3 refuses changes of one bucket's access that come at the same time, so
 	// they wait for each other.
 	_, err = s3.NewBucketPolicy(ctx, name+"-tls", &s3.BucketPolicyArgs{
-		Bucket: bucket.Bucket, Policy: tlsOnly("s3", "/*", bucket.Arn),
+		Bucket: s.BucketName, Policy: tlsOnly("s3", "/*", bucket.Arn),
 	}, append(child, pulumi.DependsOn([]pulumi.Resource{access, owner}))...)
 	if err != nil {
 		return nil, err
 	}
 	_, err = s3.NewBucketServerSideEncryptionConfigurationV2(ctx, name+"-encryption",
 		&s3.BucketServerSideEncryptionConfigurationV2Args{
-			Bucket: bucket.Bucket,
+			Bucket: s.BucketName,
 			Rules: s3.BucketServerSideEncryptionConfigurationV2RuleArray{&s3.BucketServerSideEncryptionConfigurationV2RuleArgs{
 				ApplyServerSideEncryptionByDefault: &s3.BucketServerSideEncryptionConfigurationV2RuleApplyServerSideEncryptionByDefaultArgs{
 					SseAlgorithm: pulumi.String("AES256"),
@@ -71,7 +125,7 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 		return nil, err
 	}
 	_, err = s3.NewBucketLifecycleConfigurationV2(ctx, name+"-lifecycle", &s3.BucketLifecycleConfigurationV2Args{
-		Bucket: bucket.Bucket,
+		Bucket: s.BucketName,
 		Rules: s3.BucketLifecycleConfigurationV2RuleArray{
 			&s3.BucketLifecycleConfigurationV2RuleArgs{
 				Id: pulumi.String("abort-uploads"), Status: pulumi.String("Enabled"),

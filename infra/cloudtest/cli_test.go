@@ -86,7 +86,8 @@ func TestCommandLine(t *testing.T) {
 	a := newAccount(c)
 	u := newUser(t, c)
 	want := a.kinds(t, project+"-dev-")
-	want["bucket"]++ // which is kept
+	want["bucket"]++ // which is kept, with the images
+	want["repository"]++
 
 	u.does(0, "pulumi", "stack", "init", "dev")
 	for key, value := range settings() {
@@ -112,7 +113,7 @@ func TestCommandLine(t *testing.T) {
 
 	u.does(0, "pulumi", "config", "set", "timeoutSeconds", "600")
 	same(t, "the preview of less time", u.predicts(), "update aws:lambda/function:Function "+project+"-dev-worker",
-		"update aws:cloudwatch/dashboard:Dashboard "+project+"-dev-watch")
+		"update aws:lambda/alias:Alias "+project+"-dev-worker", "update aws:cloudwatch/dashboard:Dashboard "+project+"-dev-watch")
 	if got := a.timeout(t, o.FunctionName); got != 900 {
 		t.Errorf("before up the function has %d s", got)
 	}
@@ -153,7 +154,7 @@ func TestCommandLine(t *testing.T) {
 	}
 
 	u.does(0, "pulumi", "refresh", "--stack", "dev", "--yes", "--non-interactive", "--expect-no-changes")
-	u.does(0, "pulumi", "destroy", "--stack", "dev", "--yes", "--non-interactive")
+	ops(0, "destroy", "--yes")
 	if found := a.kinds(t, project+"-dev-"); !maps.Equal(found, want) {
 		t.Errorf("after destroy there is %v, want %v", found, want)
 	}

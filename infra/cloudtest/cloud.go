@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -68,6 +69,10 @@ type Cloud struct {
 	Region  string
 	Account string
 
+	// RefuseImages has Lambda refuse the image of every update of a function.
+	RefuseImages atomic.Bool
+
+	quota      atomic.Int32 // of workers at once
 	moto       string       // URL
 	endpoint   string       // URL of AWS for tools
 	server     *http.Server // behind it
@@ -98,7 +103,7 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	c := &Cloud{
 		Region: config.Region, moto: o.Endpoint, dockerPath: docker, config: config, stop: make(chan bool),
 		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config),
-		iam: iam.NewFromConfig(config), lambda: lambda.NewFromConfig(config),
+		iam:  iam.NewFromConfig(config),
 		logs: cloudwatchlogs.NewFromConfig(config), cloudwatch: cloudwatch.NewFromConfig(config, cloudwatchJSON),
 		sns: sns.NewFromConfig(config),
 	}
@@ -107,15 +112,18 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 		return nil, fmt.Errorf("moto at %s: %w", o.Endpoint, err)
 	}
 	c.Account = *who.Account
-	if c.server, c.endpoint, err = startEndpoint(o.Endpoint); err != nil {
+	c.SetQuota(1000) // of an account that is not new
+	if c.server, c.endpoint, err = startEndpoint(c, o.Endpoint); err != nil {
 		return nil, err
 	}
+	config.BaseEndpoint = &c.endpoint
+	c.lambda = lambda.NewFromConfig(config)
 	if c.registry, err = startRegistry(o.Registry, c.ecr); err != nil {
 		return nil, err
 	}
 	resources := map[tokens.Type]resourceType{}
 	for _, types := range []map[tokens.Type]resourceType{queueTypes(), bucketTypes(), repositoryTypes(), roleTypes(),
-		functionTypes(), watchTypes()} {
+		functionTypes(), aliasTypes(), watchTypes()} {
 		for t, rt := range types {
 			resources[t] = rt
 		}
@@ -134,6 +142,9 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	c.providers = fmt.Sprintf("aws:%d,docker:%d", awsPort, dockerPort)
 	return c, nil
 }
+
+// SetQuota sets how many workers the account may have at once.
+func (c *Cloud) SetQuota(workers int) { c.quota.Store(int32(workers)) }
 
 // cloudwatchJSON has CloudWatch's client speak JSON: moto cannot read CBOR.
 func cloudwatchJSON(o *cloudwatch.Options) {

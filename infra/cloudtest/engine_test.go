@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"maps"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/auto/optrefresh"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/cloudtest"
 	outputs "github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 )
@@ -31,7 +33,7 @@ func TestEngine(t *testing.T) {
 	a := newAccount(c)
 	name := unusedName()
 	prefix := project + "-" + name
-	s := newStack(t, c, name, pipeline, nil)
+	s := newStack(t, c, name, infra.Program, nil)
 	began := time.Now()
 	lap := func(what string) {
 		t.Logf("%s: %.1f s", what, time.Since(began).Seconds())
@@ -54,7 +56,7 @@ func TestEngine(t *testing.T) {
 	lap("up, image built and pushed")
 	o := checkOutputs(t, r.Outputs)
 	want := map[string]int{"queue": 2, "bucket": 1, "repository": 1, "role": 1, "function": 1, "mapping": 1,
-		"log group": 1, "alarm": 3, "dashboard": 1}
+		"log group": 1, "alarm": 4, "dashboard": 1}
 	if found := a.kinds(t, prefix); !maps.Equal(found, want) {
 		t.Errorf("up has made %v, want %v", found, want)
 	}
@@ -82,7 +84,7 @@ func TestEngine(t *testing.T) {
 	s.set("memoryMB", "4096")
 	r, changes = s.up()
 	same(t, "less memory", changes, "update aws:lambda/function:Function "+prefix+"-worker",
-		"update aws:cloudwatch/dashboard:Dashboard "+prefix+"-watch")
+		"update aws:lambda/alias:Alias "+prefix+"-worker", "update aws:cloudwatch/dashboard:Dashboard "+prefix+"-watch")
 	if m := r.Outputs[outputs.OutMemoryMB].Value; m != 4096.0 {
 		t.Errorf("output memoryMB is %v", m)
 	}
@@ -92,7 +94,12 @@ func TestEngine(t *testing.T) {
 		prefix+"-tasks-dlq")
 	lap("two changes of settings")
 
-	// So it is with files: the image is made from some of them only.
+	// So it is with files: the image is made from some of them only, and of others' umasks.
+	for path, mode := range map[string]os.FileMode{"go.mod": 0o600, "worker/start.go": 0o664} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
 	edit(t, "README.md", "An edit.")
 	edit(t, filepath.Join("worker", "worker_test.go"), "// An edit.")
 	_, changes = s.up()
@@ -100,7 +107,7 @@ func TestEngine(t *testing.T) {
 	edit(t, filepath.Join("generators", "chess-task-data-generator", "chess_puzzle.py"), "# An edit.")
 	r, changes = s.up()
 	same(t, "an edit of a generator", changes, "update docker:index/image:Image "+prefix+"-image",
-		"update aws:lambda/function:Function "+prefix+"-worker")
+		"update aws:lambda/function:Function "+prefix+"-worker", "update aws:lambda/alias:Alias "+prefix+"-worker")
 	if f, err = a.lambda.GetFunction(t.Context(), &lambda.GetFunctionInput{FunctionName: &o.FunctionName}); err != nil {
 		t.Fatal(err)
 	}
@@ -163,8 +170,8 @@ func TestEngine(t *testing.T) {
 	if _, err := s.Destroy(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if found := a.kinds(t, prefix); !maps.Equal(found, map[string]int{"bucket": 1}) {
-		t.Errorf("after destroy there is %v, want the bucket alone", found)
+	if found := a.kinds(t, prefix); !maps.Equal(found, map[string]int{"bucket": 1, "repository": 1}) {
+		t.Errorf("after destroy there is %v, want the bucket and the images alone", found)
 	}
 	if _, err := a.s3.HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &o.BucketName,
 		Key: aws.String(sampleKey)}); err != nil {
@@ -181,7 +188,7 @@ func TestEngineKeepsNothing(t *testing.T) {
 	c := cloud(t)
 	a := newAccount(c)
 	name := unusedName()
-	s := newStack(t, c, name, pipeline, map[string]string{"retainData": "false", "alarmEmail": "team@example.com"})
+	s := newStack(t, c, name, infra.Program, map[string]string{"retainData": "false", "alarmEmail": "team@example.com"})
 	r, _ := s.up()
 	o := checkOutputs(t, r.Outputs)
 	if found := a.kinds(t, project+"-"+name); found["topic"] != 1 {
@@ -201,7 +208,7 @@ func TestEngineRefusesSettings(t *testing.T) {
 	c := cloud(t)
 	a := newAccount(c)
 	name := unusedName()
-	s := newStack(t, c, name, pipeline, map[string]string{"memoryMB": "99", "visibilityTimeoutSeconds": "60",
+	s := newStack(t, c, name, infra.Program, map[string]string{"memoryMB": "99", "visibilityTimeoutSeconds": "60",
 		"architecture": "sparc"})
 	_, err := s.Up(t.Context())
 	if err == nil {

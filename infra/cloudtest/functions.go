@@ -47,7 +47,7 @@ func functionTypes() map[tokens.Type]resourceType {
 				},
 			},
 			name: "name", nameMax: 64, fixed: []string{"name", "packageType"}, volatile: []string{"codeSha256", "sourceCodeHash",
-				"lastModified"},
+				"lastModified", "version", "qualifiedArn"},
 			create: createFunction, read: readFunction, update: updateFunction,
 			remove: func(ctx context.Context, c *Cloud, id string, _ props) error {
 				_, err := c.lambda.DeleteFunction(ctx, &lambda.DeleteFunctionInput{FunctionName: &id})
@@ -85,7 +85,7 @@ func functionTypes() map[tokens.Type]resourceType {
 				args: argsOf[pulumilambda.EventSourceMappingArgs](), state: reflect.TypeFor[pulumilambda.EventSourceMapping](),
 				required: []string{"eventSourceArn"},
 				rules: map[string]rule{
-					"eventSourceArn": arn("sqs"), "functionName": matches(`(arn:aws:lambda:.+:function:)?[A-Za-z0-9_-]+`, 256),
+					"eventSourceArn": arn("sqs"), "functionName": matches(`(arn:aws:lambda:.+:function:)?[A-Za-z0-9_-]+(:[A-Za-z0-9_-]+)?`, 256),
 					"batchSize":             between(1, 10000),
 					"functionResponseTypes": items(1, 1), "functionResponseTypes[]": oneOf("ReportBatchItemFailures"),
 					"scalingConfig.maximumConcurrency": between(2, 1000), "maximumBatchingWindowInSeconds": between(0, 300),
@@ -106,6 +106,7 @@ func functionTypes() map[tokens.Type]resourceType {
 			fixed:  []string{"eventSourceArn"},
 			create: createMapping, read: readMapping,
 			update: func(ctx context.Context, c *Cloud, id string, _, in props) error {
+				c.kept.Store(functionOf(id), in.text("functionName"))
 				_, err := c.lambda.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{
 					UUID: &id, FunctionName: in.textPtr("functionName"), BatchSize: in.numberPtr("batchSize"), Enabled: enabled(in),
 					FunctionResponseTypes: responseTypes(in), ScalingConfig: scaling(in),
@@ -138,10 +139,31 @@ func createFunction(ctx context.Context, c *Cloud, in props) (string, error) {
 		Code:        &types.FunctionCode{ImageUri: in.textPtr("imageUri")},
 		Description: in.textPtr("description"), MemorySize: in.numberPtr("memorySize"), Timeout: in.numberPtr("timeout"),
 		Architectures: []types.Architecture{functionArchitecture(in)}, EphemeralStorage: ephemeral(in),
-		Environment: environment(in),
-		Tags:        in.textMap("tags"),
+		Environment: environment(in), Publish: in.flag("publish"),
+		Tags: in.textMap("tags"),
 	})
-	return in.text("name"), err
+	if err != nil {
+		return "", err
+	}
+	if in.flag("publish") {
+		c.kept.Store(versionImage(in.text("name"), "1"), in.text("imageUri"))
+	}
+	return in.text("name"), reserve(ctx, c, in)
+}
+
+// versionImage is where the image of a version is kept: an update of the function's
+// code changes that of all versions in moto.
+func versionImage(function, version string) string { return "image of " + function + ":" + version }
+
+func reserve(ctx context.Context, c *Cloud, in props) error {
+	if !in.has("reservedConcurrentExecutions") || in.number("reservedConcurrentExecutions") < 0 {
+		_, err := c.lambda.DeleteFunctionConcurrency(ctx,
+			&lambda.DeleteFunctionConcurrencyInput{FunctionName: in.textPtr("name")})
+		return err
+	}
+	_, err := c.lambda.PutFunctionConcurrency(ctx, &lambda.PutFunctionConcurrencyInput{FunctionName: in.textPtr("name"),
+		ReservedConcurrentExecutions: in.numberPtr("reservedConcurrentExecutions")})
+	return err
 }
 
 // functionCanBe makes the checks that Lambda makes and moto does not: the role is
@@ -205,6 +227,16 @@ func readFunction(ctx context.Context, c *Cloud, id string, in props) (props, er
 		"invokeArn": "arn:aws:apigateway:" + c.Region + ":lambda:path/2015-03-31/functions/" + *f.FunctionArn +
 			"/invocations",
 	}
+	if in.flag("publish") {
+		versions, err := c.lambda.ListVersionsByFunction(ctx, &lambda.ListVersionsByFunctionInput{FunctionName: &id})
+		if err != nil {
+			return props{}, err
+		}
+		values["version"] = *versions.Versions[len(versions.Versions)-1].Version
+	}
+	if in.has("reservedConcurrentExecutions") && out.Concurrency != nil {
+		values["reservedConcurrentExecutions"] = int(aws.ToInt32(out.Concurrency.ReservedConcurrentExecutions))
+	}
 	if in.has("environment") {
 		values["environment"] = map[string]any{"variables": variables}
 	}
@@ -217,16 +249,9 @@ func readFunction(ctx context.Context, c *Cloud, id string, in props) (props, er
 	return outputs(values), nil
 }
 
+// updateFunction calls Lambda in the order of the real provider: the configuration first,
+// then the image, and a version of both last.
 func updateFunction(ctx context.Context, c *Cloud, id string, old, in props) error {
-	if err := functionCanBe(ctx, c, in); err != nil {
-		return err
-	}
-	if old.text("imageUri") != in.text("imageUri") || functionArchitecture(old) != functionArchitecture(in) {
-		if _, err := c.lambda.UpdateFunctionCode(ctx, &lambda.UpdateFunctionCodeInput{FunctionName: &id,
-			ImageUri: in.textPtr("imageUri"), Architectures: []types.Architecture{functionArchitecture(in)}}); err != nil {
-			return err
-		}
-	}
 	keepLogGroup(c, in)
 	_, err := c.lambda.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{
 		FunctionName: &id, Role: in.textPtr("role"), Description: in.textPtr("description"),
@@ -235,6 +260,28 @@ func updateFunction(ctx context.Context, c *Cloud, id string, old, in props) err
 	})
 	if err != nil {
 		return err
+	}
+	if err := reserve(ctx, c, in); err != nil {
+		return err
+	}
+	if err := functionCanBe(ctx, c, in); err != nil {
+		return err
+	}
+	if old.text("imageUri") != in.text("imageUri") || functionArchitecture(old) != functionArchitecture(in) {
+		if c.RefuseImages.Load() {
+			return errors.New("InvalidParameterValueException: the image cannot be used")
+		}
+		if _, err := c.lambda.UpdateFunctionCode(ctx, &lambda.UpdateFunctionCodeInput{FunctionName: &id,
+			ImageUri: in.textPtr("imageUri"), Architectures: []types.Architecture{functionArchitecture(in)}}); err != nil {
+			return err
+		}
+	}
+	if in.flag("publish") {
+		v, err := c.lambda.PublishVersion(ctx, &lambda.PublishVersionInput{FunctionName: &id})
+		if err != nil {
+			return err
+		}
+		c.kept.Store(versionImage(id, *v.Version), in.text("imageUri"))
 	}
 	arn := "arn:aws:lambda:" + c.Region + ":" + c.Account + ":function:" + id
 	if gone := goneTags(old, in); len(gone) > 0 {
@@ -296,9 +343,14 @@ func createMapping(ctx context.Context, c *Cloud, in props) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	c.kept.Store(functionOf(*out.UUID), in.text("functionName"))
 	_, err = c.lambda.DeleteEventSourceMapping(ctx, &lambda.DeleteEventSourceMappingInput{UUID: last.UUID})
 	return *out.UUID, err
 }
+
+// functionOf is where the function or alias of a mapping is kept: moto resolves an alias
+// when the mapping is made, once and for all.
+func functionOf(mapping string) string { return "function of " + mapping }
 
 // mappingCanBe makes the checks that Lambda makes and moto does not: the role can
 // take messages from the queue already, and a message stays hidden for as long as

@@ -22,7 +22,6 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/infra"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/cloudtest"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
@@ -78,10 +77,10 @@ func cloud(t *testing.T) *cloudtest.Cloud {
 	return shared
 }
 
-// awsConfig reaches the same moto server as the providers do.
+// awsConfig reaches the same moto server as the providers do, as AWS's tools reach it.
 func awsConfig(c *cloudtest.Cloud) aws.Config {
 	return aws.Config{
-		Region: c.Region, BaseEndpoint: aws.String(os.Getenv("MOTO_ENDPOINT")), HTTPClient: store.HTTPClient(nil),
+		Region: c.Region, BaseEndpoint: aws.String(c.Environment("")["AWS_ENDPOINT_URL"]), HTTPClient: store.HTTPClient(nil),
 		Credentials: credentials.NewStaticCredentialsProvider("cloudtest", "cloudtest", ""),
 	}
 }
@@ -146,22 +145,6 @@ func settings() map[string]string {
 type stack struct {
 	auto.Stack
 	t *testing.T
-}
-
-// pipeline does what main.go does.
-func pipeline(ctx *pulumi.Context) error {
-	c, err := infra.LoadConfig(ctx)
-	if err != nil {
-		return err
-	}
-	p, err := infra.NewPipeline(ctx, c.Name, ".", c)
-	if err != nil {
-		return err
-	}
-	for name, value := range p.Outputs {
-		ctx.Export(name, value)
-	}
-	return nil
 }
 
 func newStack(t *testing.T, c *cloudtest.Cloud, name string, program pulumi.RunFunc, config map[string]string) *stack {

@@ -98,8 +98,9 @@ func (a *account) kinds(t *testing.T, prefix string) map[string]int {
 	}
 	mappings, err := a.lambda.ListEventSourceMappings(ctx, &lambda.ListEventSourceMappingsInput{})
 	ok(err)
-	add("mapping", afterLast(names(mappings.EventSourceMappings,
-		func(m lambdatypes.EventSourceMappingConfiguration) *string { return m.FunctionArn }), ":"))
+	for _, m := range mappings.EventSourceMappings {
+		add("mapping", strings.Split(*m.FunctionArn, ":")[6:7]) // the function's name; a version or alias follows
+	}
 	groups, err := a.logs.DescribeLogGroups(ctx, &cloudwatchlogs.DescribeLogGroupsInput{LogGroupNamePrefix: &prefix})
 	ok(err)
 	add("log group", names(groups.LogGroups, func(g logstypes.LogGroup) *string { return g.LogGroupName }))

@@ -241,7 +241,7 @@ func (p *provider) Delete(ctx context.Context, r plugin.DeleteRequest) (plugin.D
 	return plugin.DeleteResponse{Status: resource.StatusOK}, nil
 }
 
-// Read is what refresh calls: inputs that were changed behind Pulumi's
+// Read is what refresh and imports call: inputs that were changed behind Pulumi's
 // back come back as they are now.
 func (p *provider) Read(ctx context.Context, r plugin.ReadRequest) (plugin.ReadResponse, error) {
 	rt, err := p.resourceType(r.Type)
@@ -256,6 +256,14 @@ func (p *provider) Read(ctx context.Context, r plugin.ReadRequest) (plugin.ReadR
 		return plugin.ReadResponse{}, fmt.Errorf("read %s %s: %w", r.Type, r.Name, err)
 	}
 	in := r.Inputs.Copy()
+	if len(in) == 0 { // an import: all inputs that the service knows
+		known := fields(rt.args)
+		for key, v := range out {
+			if _, ok := known[string(key)]; ok {
+				in[key] = v
+			}
+		}
+	}
 	for key := range in {
 		if v, ok := out[key]; ok {
 			in[key] = v

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	pulumiaws "github.com/pulumi/pulumi-aws/sdk/v6/go/aws"
 	pulumiecr "github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecr"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/servicequotas"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
 )
 
@@ -81,6 +82,31 @@ func repositoryTypes() map[tokens.Type]resourceType {
 				return ecrGone(err)
 			},
 		},
+		"aws:ecr/repositoryPolicy:RepositoryPolicy": {
+			schema: schema{
+				args: argsOf[pulumiecr.RepositoryPolicyArgs](), state: reflect.TypeFor[pulumiecr.RepositoryPolicy](),
+				required: []string{"policy"}, rules: map[string]rule{"policy": isPolicy},
+			},
+			fixed: []string{"repository"},
+			create: func(ctx context.Context, c *Cloud, in props) (string, error) {
+				return in.text("repository"), putRepositoryPolicy(ctx, c, in)
+			},
+			read: func(ctx context.Context, c *Cloud, id string, _ props) (props, error) {
+				out, err := c.ecr.GetRepositoryPolicy(ctx, &ecr.GetRepositoryPolicyInput{RepositoryName: &id})
+				if err != nil {
+					return props{}, ecrGone(err)
+				}
+				return outputs(map[string]any{"repository": id, "registryId": aws.ToString(out.RegistryId),
+					"policy": *out.PolicyText}), nil
+			},
+			update: func(ctx context.Context, c *Cloud, _ string, _, in props) error {
+				return putRepositoryPolicy(ctx, c, in)
+			},
+			remove: func(ctx context.Context, c *Cloud, id string, _ props) error {
+				_, err := c.ecr.DeleteRepositoryPolicy(ctx, &ecr.DeleteRepositoryPolicyInput{RepositoryName: &id})
+				return ecrGone(err)
+			},
+		},
 		"aws:ecr/lifecyclePolicy:LifecyclePolicy": {
 			schema: schema{
 				args: argsOf[pulumiecr.LifecyclePolicyArgs](), state: reflect.TypeFor[pulumiecr.LifecyclePolicy](),
@@ -111,7 +137,8 @@ func repositoryTypes() map[tokens.Type]resourceType {
 
 func ecrGone(err error) error {
 	if errors.As(err, new(*types.RepositoryNotFoundException)) ||
-		errors.As(err, new(*types.LifecyclePolicyNotFoundException)) {
+		errors.As(err, new(*types.LifecyclePolicyNotFoundException)) ||
+		errors.As(err, new(*types.RepositoryPolicyNotFoundException)) {
 		return errGone
 	}
 	return err
@@ -134,6 +161,12 @@ func putLifecyclePolicy(ctx context.Context, c *Cloud, in props) error {
 	return err
 }
 
+func putRepositoryPolicy(ctx context.Context, c *Cloud, in props) error {
+	_, err := c.ecr.SetRepositoryPolicy(ctx, &ecr.SetRepositoryPolicyInput{RepositoryName: in.textPtr("repository"),
+		PolicyText: aws.String(jsonText(in.get("policy")))})
+	return err
+}
+
 // invokes are what the program asks AWS for.
 func invokes() map[tokens.ModuleMember]invokeType {
 	return map[tokens.ModuleMember]invokeType{
@@ -149,6 +182,15 @@ func invokes() map[tokens.ModuleMember]invokeType {
 			call: func(_ context.Context, c *Cloud, _ props) (props, error) {
 				return outputs(map[string]any{"name": c.Region, "id": c.Region, "description": c.Region,
 					"endpoint": "ec2." + c.Region + ".amazonaws.com"}), nil
+			},
+		},
+		"aws:servicequotas/getServiceQuota:getServiceQuota": {
+			args: reflect.TypeFor[servicequotas.LookupServiceQuotaArgs](),
+			call: func(_ context.Context, c *Cloud, in props) (props, error) {
+				if in.text("serviceCode") != "lambda" || in.text("quotaCode") != "L-B99A9384" {
+					return props{}, fmt.Errorf("NoSuchResourceException: %s %s", in.text("serviceCode"), in.text("quotaCode"))
+				}
+				return outputs(map[string]any{"value": float64(c.quota.Load())}), nil
 			},
 		},
 		"aws:ecr/getAuthorizationToken:getAuthorizationToken": {

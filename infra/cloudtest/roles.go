@@ -22,16 +22,16 @@ func roleTypes() map[tokens.Type]resourceType {
 				required: []string{"assumeRolePolicy"},
 				rules: map[string]rule{
 					"name": matches(`[\w+=,.@-]+`, 64), "assumeRolePolicy": isPolicy, "maxSessionDuration": between(3600, 43200),
-					"path": matches(`/|/.+/`, 512), "description": matches(`.*`, 1000),
+					"path": matches(`/|/.+/`, 512), "permissionsBoundary": matches(`arn:aws:iam::(aws|\d{12}):policy/.+`, 2048), "description": matches(`.*`, 1000),
 				},
 				together: func(in props) error {
-					if in.has("inlinePolicies") || in.has("managedPolicyArns") || in.has("permissionsBoundary") {
+					if in.has("inlinePolicies") || in.has("managedPolicyArns") {
 						return errors.New("cloudtest knows the policies of a role as resources of their own only")
 					}
 					return nil
 				},
 			},
-			name: "name", nameMax: 64, fixed: []string{"name", "path"},
+			name: "name", nameMax: 64, fixed: []string{"name", "path", "permissionsBoundary"},
 			create: func(ctx context.Context, c *Cloud, in props) (string, error) {
 				var tags []types.Tag
 				for key, v := range in.textMap("tags") {
@@ -40,7 +40,7 @@ func roleTypes() map[tokens.Type]resourceType {
 				_, err := c.iam.CreateRole(ctx, &iam.CreateRoleInput{
 					RoleName: in.textPtr("name"), AssumeRolePolicyDocument: aws.String(jsonText(in.get("assumeRolePolicy"))),
 					Description: in.textPtr("description"), MaxSessionDuration: in.numberPtr("maxSessionDuration"),
-					Path: in.textPtr("path"), Tags: tags,
+					Path: in.textPtr("path"), PermissionsBoundary: in.textPtr("permissionsBoundary"), Tags: tags,
 				})
 				return in.text("name"), err
 			},
@@ -57,6 +57,9 @@ func roleTypes() map[tokens.Type]resourceType {
 					"assumeRolePolicy": document}
 				if d := aws.ToString(out.Role.Description); d != "" {
 					values["description"] = d
+				}
+				if b := out.Role.PermissionsBoundary; b != nil {
+					values["permissionsBoundary"] = aws.ToString(b.PermissionsBoundaryArn)
 				}
 				if len(out.Role.Tags) > 0 {
 					tags := map[string]any{}

@@ -1,5 +1,5 @@
 // Package price is the one table of what AWS charges: the dashboard's estimate,
-// ops plan and ops monitor all reckon with it.
+// ops plan and ops monitor all estimate with it.
 //
 // It is a leaf: it imports the standard library alone.
 package price
@@ -46,6 +46,18 @@ var (
 	Download     = Price{0.09, "GB from S3 to the internet", s3, "2026-06-05"}
 	LogGB        = Price{0.50, "GB of logs taken in", cloudwatch, "2026-04-12"}
 	MetricMonth  = Price{0.30, "metric and month, by the hour", cloudwatch, "2026-04-12"}
+	Address      = Price{0.005, "hour of a public IPv4 address", vpc, "2026-04-01"}
+)
+
+// Spot prices, of x86_64. They change with demand, and EC2's differ between instance types and zones:
+// c7i cost 0.0126 to 0.0143 for a vCPU and hour in us-east-2 and 0.017 to 0.021 in us-east-1 in the
+// catalogue of SkyPilot that was read on the date given (its commit 00148f2). The higher is taken.
+// Those of Fargate are what the feed behind its page had for us-east-1 on the date given; in us-east-2
+// they were 1 % higher than there in 2021.
+var (
+	FargateSpotCPU = Price{0.01288871, "vCPU-hour of Fargate spot", fargate, "2026-09-28"}
+	FargateSpotGB  = Price{0.00141527, "GB-hour of memory of Fargate spot", fargate, "2026-09-28"}
+	EC2Spot        = Price{0.021, "vCPU-hour of an EC2 spot instance with 2 GB for each", spot, "2026-11-29"}
 )
 
 // listed is when others had the prices of Lambda and S3 from AWS's price list API, and
@@ -58,6 +70,9 @@ const (
 	sqs        = "https://aws.amazon.com/sqs/pricing/"
 	s3         = "https://aws.amazon.com/s3/pricing/"
 	cloudwatch = "https://aws.amazon.com/cloudwatch/pricing/"
+	vpc        = "https://aws.amazon.com/vpc/pricing/"
+	fargate    = "https://aws.amazon.com/fargate/pricing/"
+	spot       = "https://aws.amazon.com/ec2/spot/pricing/"
 )
 
 // PerSecond is what a second of one invocation costs: its memory, and its

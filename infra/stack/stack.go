@@ -21,9 +21,13 @@ const (
 	EnvDLQURL     = "SQS_DLQ_URL"              // needed for permanent failures of SQS messages
 	EnvRegion     = "AWS_REGION"               // default DefaultRegion; Lambda sets it itself
 	EnvFunction   = "AWS_LAMBDA_FUNCTION_NAME" // Lambda sets it; a dimension of the worker's metrics
-	// set where the worker is to end when its standard input does: on the local stack
+	// set by the process that runs the worker: it ends when its standard input does, and when a
+	// byte comes there it hands back what it works on
 	EnvAlive = "END_WITH_STDIN"
-	EnvImage = "IMAGE_URI" // repository@digest of the image the worker runs in; receipts record it
+	// set by ops worker: generators have no network, and tasks of generators that this machine
+	// does not have are left to other workers
+	EnvOwnMachine = "OWN_MACHINE"
+	EnvImage      = "IMAGE_URI" // repository@digest of the image the worker runs in; receipts record it
 	// files that every sample must have beyond those of the contract, separated by commas
 	EnvRequiredFiles = "REQUIRED_FILES"
 	// tests on the local stack: shortens the waits before a retry, from above 0 to 1, the default
@@ -35,6 +39,9 @@ const (
 
 // Local is the name of the local stack.
 const Local = "local"
+
+// Alias is that of the function's version that works on the queue.
+const Alias = "live"
 
 // Names of the outputs of a deployed stack: those of Outputs.
 const (
@@ -57,6 +64,9 @@ const (
 	OutDataPrefix           = "dataPrefix"
 	OutGenerators           = "generators"
 	OutLocks                = "locks"
+	OutRequiredFiles        = "requiredFiles"
+	OutFleetWorkers         = "fleetWorkers"
+	OutRetainData           = "retainData"
 )
 
 // Outputs are the stack outputs.
@@ -67,11 +77,11 @@ type Outputs struct {
 	DLQARN               string `json:"dlqArn"`
 	BucketName           string `json:"bucketName"`
 	FunctionName         string `json:"functionName"`
-	FunctionARN          string `json:"functionArn"`
-	ImageURI             string `json:"imageUri"` // repository@digest
+	FunctionARN          string `json:"functionArn"` // of its alias
+	ImageURI             string `json:"imageUri"`    // repository@digest
 	RepositoryURL        string `json:"repositoryUrl"`
 	LogGroupName         string `json:"logGroupName"`
-	EventSourceMappingID string `json:"eventSourceMappingId"`
+	EventSourceMappingID string `json:"eventSourceMappingId"` // "" if the function takes no tasks
 	DashboardURL         string `json:"dashboardUrl"`
 	Region               string `json:"region"`
 	AccountID            string `json:"accountId"`
@@ -79,8 +89,13 @@ type Outputs struct {
 	MemoryMB             int    `json:"memoryMB"`
 	DataPrefix           string `json:"dataPrefix"`
 	// in the image: name -> commit, "" where it is unknown
-	Generators map[string]string `json:"generators,omitempty"`
-	Locks      map[string]string `json:"locks,omitempty"` // of them: name -> hash of the lock, for those that have one
+	Generators map[string]string `json:"generators,omitzero"`
+	Locks      map[string]string `json:"locks,omitzero"` // of them: name -> hash of the lock, for those that have one
+	// that every sample must have beyond those of the contract
+	RequiredFiles []string `json:"requiredFiles,omitzero"`
+	FleetWorkers  int      `json:"fleetWorkers,omitzero"` // containers beside or instead of the function, at most
+	// nil and true: destroying the stack leaves its bucket and images
+	RetainData *bool `json:"retainData,omitzero"`
 
 	Endpoints
 }

@@ -18,6 +18,8 @@ func TestNames(t *testing.T) {
 	}
 	all["memoryMB"], all["generators"], all["locks"] = 10240, map[string]string{"maze": "abc", "chess": ""},
 		map[string]string{"maze": "def"}
+	all["fleetWorkers"], all["retainData"] = 20, false
+	all["requiredFiles"] = []string{"rubric.txt"}
 	text, err := json.Marshal(all)
 	if err != nil {
 		t.Fatal(err)

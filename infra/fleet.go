@@ -1,0 +1,292 @@
+package infra
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strconv"
+
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/appautoscaling"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/cloudwatch"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecs"
+	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
+	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
+	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/rights"
+)
+
+// Fleet is workers in containers on Fargate spot, as many as the queue has tasks for and none when it
+// is empty. Of what AWS has for this it needs the least: no machines, images of machines or launch
+// templates as an Auto Scaling group, and no second queue as AWS Batch.
+type Fleet struct {
+	pulumi.ResourceState
+}
+
+// Of one container. ops plan compares with these.
+const (
+	fleetCPUs     = 4
+	fleetMemoryMB = 8192
+)
+
+const (
+	maxFleet      = 1000
+	fleetIdle     = 5   // minutes without a task until the fleet is sent away
+	fleetStopTime = 110 // seconds to hand a task back; Fargate gives 120
+	fleetFile     = "/tmp/outputs.json"
+)
+
+var subnetPattern = regexp.MustCompile(`^subnet-[0-9a-f]{8,17}$`)
+
+// readFleet reads the fleet's settings.
+func (c *Config) readFleet(r *reader) {
+	c.Lambda = true
+	r.boolean("lambda", &c.Lambda)
+	r.integer("fleetMaxWorkers", &c.FleetMaxWorkers, 0, maxFleet)
+	r.list("fleetSubnets", &c.FleetSubnets)
+}
+
+// checkFleet checks them together. Without a fleet and Lambda, machines with ops worker take the tasks.
+func (c *Config) checkFleet(r *reader) {
+	if c.FleetMaxWorkers > 0 && len(c.FleetSubnets) == 0 {
+		r.refuse("fleetMaxWorkers", c.FleetMaxWorkers,
+			"it needs fleetSubnets, public subnets such as those that aws ec2 describe-subnets --filters Name=default-for-az,Values=true --query Subnets[].SubnetId lists: pulumi config set --path 'fleetSubnets[0]' subnet-ID")
+	}
+	for _, id := range c.FleetSubnets {
+		if !subnetPattern.MatchString(id) {
+			r.refuse("fleetSubnets", id, "each must be the id of a subnet such as subnet-0123456789abcdef0")
+		}
+	}
+}
+
+// NewFleet registers the fleet. Its image is the stack's with ops in it, and its containers get the
+// stack outputs, by which they find their way, in a variable.
+func NewFleet(ctx *pulumi.Context, name, root string, s *Storage, q *Queue, image *Image, f *Function,
+	outputs pulumi.Map, a account, c *Config, opts ...pulumi.ResourceOption) (*Fleet, error) {
+	fleet := &Fleet{}
+	if err := ctx.RegisterComponentResource("vm-dataset:infra:Fleet", name, fleet, opts...); err != nil {
+		return nil, err
+	}
+	child := pulumi.Parent(fleet)
+	tags := pulumi.ToStringMap(c.Tags)
+	built, err := docker.NewImage(ctx, name, &docker.ImageArgs{
+		ImageName: pulumi.Sprintf("%s:fleet", image.RepositoryURL),
+		Build:     fleetBuild(root, image, c),
+		Registry:  credentials(ctx, image.repository, child),
+	}, child)
+	if err != nil {
+		return nil, err
+	}
+	uri := built.RepoDigest.ApplyT(checkDigest).(pulumi.StringOutput)
+	execution, err := fleet.role(ctx, name+"-start", "What ECS may do to start the fleet of "+c.Name, c,
+		func(arns []string) []rights.Statement { return rights.Start(arns[0], arns[1]) }, image.repository.Arn, f.logGroupARN)
+	if err != nil {
+		return nil, err
+	}
+	work, err := fleet.role(ctx, name+"-work", "What the fleet of "+c.Name+" may do", c,
+		func(arns []string) []rights.Statement { return rights.Worker(arns[0], arns[1], arns[2], arns[3]) },
+		s.BucketARN, q.Tasks.Arn, q.DLQ.Arn, f.logGroupARN)
+	if err != nil {
+		return nil, err
+	}
+	task, err := ecs.NewTaskDefinition(ctx, name, &ecs.TaskDefinitionArgs{
+		Family: pulumi.String(name), RequiresCompatibilities: pulumi.ToStringArray([]string{"FARGATE"}),
+		NetworkMode: pulumi.String("awsvpc"),
+		Cpu:         pulumi.String(strconv.Itoa(fleetCPUs * 1024)), Memory: pulumi.String(strconv.Itoa(fleetMemoryMB)),
+		ExecutionRoleArn: execution.Arn, TaskRoleArn: work.Arn,
+		RuntimePlatform: &ecs.TaskDefinitionRuntimePlatformArgs{OperatingSystemFamily: pulumi.String("LINUX"),
+			CpuArchitecture: pulumi.String(map[string]string{X86: "X86_64", ARM: "ARM64"}[c.Architecture])},
+		ContainerDefinitions: containers(uri, f.LogGroup, outputs, a, c), Tags: tags,
+	}, child)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := ecs.NewCluster(ctx, name, &ecs.ClusterArgs{Tags: tags}, child)
+	if err != nil {
+		return nil, err
+	}
+	const spot = "FARGATE_SPOT"
+	providers, err := ecs.NewClusterCapacityProviders(ctx, name, &ecs.ClusterCapacityProvidersArgs{
+		ClusterName: cluster.Name, CapacityProviders: pulumi.ToStringArray([]string{spot})}, child)
+	if err != nil {
+		return nil, err
+	}
+	service, err := ecs.NewService(ctx, name, &ecs.ServiceArgs{
+		Cluster: cluster.Arn, TaskDefinition: task.Arn, DesiredCount: pulumi.Int(0),
+		CapacityProviderStrategies: ecs.ServiceCapacityProviderStrategyArray{&ecs.ServiceCapacityProviderStrategyArgs{
+			CapacityProvider: pulumi.String(spot), Weight: pulumi.Int(1)}},
+		NetworkConfiguration: &ecs.ServiceNetworkConfigurationArgs{Subnets: pulumi.ToStringArray(c.FleetSubnets),
+			// the way to S3, SQS and ECR without a NAT gateway, which costs more than the fleet
+			AssignPublicIp: pulumi.Bool(true)},
+		DeploymentMinimumHealthyPercent: pulumi.Int(0), // workers of an old image hand their tasks to those of the new
+		DeploymentMaximumPercent:        pulumi.Int(100),
+		PropagateTags:                   pulumi.String("SERVICE"), Tags: tags,
+	}, child, pulumi.DependsOn([]pulumi.Resource{providers}), pulumi.IgnoreChanges([]string{"desiredCount"}))
+	if err != nil {
+		return nil, err
+	}
+	if err := fleet.scale(ctx, name, cluster, service, q, f, c); err != nil {
+		return nil, err
+	}
+	return fleet, ctx.RegisterResourceOutputs(fleet, pulumi.Map{})
+}
+
+// fleetBuild is the build of the fleet's image: deploy/Dockerfile, whose context is what
+// deploy/Dockerfile.dockerignore leaves.
+func fleetBuild(root string, image *Image, c *Config) *docker.DockerBuildArgs {
+	args := pulumi.StringMap{"IMAGE": image.URI}
+	if c.BuilderImage != "" {
+		args[argBuilder] = pulumi.String(c.BuilderImage)
+	}
+	return &docker.DockerBuildArgs{
+		Context: pulumi.String(root), Dockerfile: pulumi.String(filepath.Join(root, "deploy", "Dockerfile")), Args: args,
+		BuilderVersion: docker.BuilderVersionBuilderBuildKit, Platform: pulumi.String(c.platform()),
+	}
+}
+
+// role registers a role that ECS's tasks take, and its policy.
+func (fleet *Fleet) role(ctx *pulumi.Context, name, description string, c *Config,
+	may func(arns []string) []rights.Statement, arns ...pulumi.StringInput) (*iam.Role, error) {
+	trust, err := marshal(rights.Document(rights.Statement{Sid: "ECS", Effect: rights.Allow,
+		Principal: map[string]string{"Service": "ecs-tasks.amazonaws.com"}, Action: []string{"sts:AssumeRole"}}))
+	if err != nil {
+		return nil, err
+	}
+	args := &iam.RoleArgs{Description: pulumi.String(description), AssumeRolePolicy: pulumi.String(trust),
+		Tags: pulumi.ToStringMap(c.Tags)}
+	if c.PermissionsBoundary != "" {
+		args.PermissionsBoundary = pulumi.String(c.PermissionsBoundary)
+	}
+	role, err := iam.NewRole(ctx, name, args, pulumi.Parent(fleet))
+	if err != nil {
+		return nil, err
+	}
+	_, err = iam.NewRolePolicy(ctx, name, &iam.RolePolicyArgs{Role: role.Name, Policy: policy(may, arns...)},
+		pulumi.Parent(fleet))
+	return role, err
+}
+
+// containers are the definition of the task's one container. It has one worker, which runs as many
+// generators side by side as it has CPUs and memory for, as in Lambda.
+// https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html
+func containers(uri, logGroup pulumi.StringOutput, outputs pulumi.Map, a account, c *Config) pulumi.StringOutput {
+	type variable struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	}
+	type logs struct {
+		Driver  string            `json:"logDriver"`
+		Options map[string]string `json:"options"`
+	}
+	type container struct {
+		Name        string     `json:"name"`
+		Image       string     `json:"image"`
+		Essential   bool       `json:"essential"`
+		EntryPoint  []string   `json:"entryPoint"`
+		Command     []string   `json:"command"`
+		Environment []variable `json:"environment"`
+		StopTimeout int        `json:"stopTimeout"`
+		Logs        logs       `json:"logConfiguration"`
+	}
+	run := fmt.Sprintf(`printf %%s "$OUTPUTS" >%s && exec ops --outputs %[1]s --local-dir /tmp/ops worker --workers 1 --timeout %ds`,
+		fleetFile, c.TimeoutSeconds)
+	return pulumi.All(uri, logGroup, outputs).ApplyT(func(known []any) (string, error) {
+		text, err := marshal(known[2])
+		if err != nil {
+			return "", err
+		}
+		return marshal([]container{{
+			Name: "worker", Image: known[0].(string), Essential: true, EntryPoint: []string{"/bin/sh", "-c"},
+			Command:     []string{run},
+			Environment: []variable{{"OUTPUTS", text}}, StopTimeout: fleetStopTime,
+			Logs: logs{"awslogs", map[string]string{"awslogs-group": known[1].(string), "awslogs-region": a.region,
+				"awslogs-stream-prefix": "fleet"}},
+		}})
+	}).(pulumi.StringOutput)
+}
+
+// scale registers what gives the service a container for each task that waits or is at work, in powers
+// of two, and none after some minutes without a task. Tasks at work in Lambda do not count. Step scaling
+// can leave zero, which target tracking cannot, and CloudWatch repeats an alarm's scaling action each
+// minute. A container that is stopped with a task hands that back.
+func (fleet *Fleet) scale(ctx *pulumi.Context, name string, cluster *ecs.Cluster, service *ecs.Service, q *Queue,
+	f *Function, c *Config) error {
+	child := pulumi.Parent(fleet)
+	target, err := appautoscaling.NewTarget(ctx, name, &appautoscaling.TargetArgs{
+		MinCapacity: pulumi.Int(0), MaxCapacity: pulumi.Int(c.FleetMaxWorkers),
+		ResourceId:        pulumi.Sprintf("service/%s/%s", cluster.Name, service.Name),
+		ScalableDimension: pulumi.String("ecs:service:DesiredCount"), ServiceNamespace: pulumi.String("ecs"),
+	}, child)
+	if err != nil {
+		return err
+	}
+	metric := func(id, namespace, of, dimension string, value pulumi.StringOutput) *cloudwatch.MetricAlarmMetricQueryArgs {
+		return &cloudwatch.MetricAlarmMetricQueryArgs{Id: pulumi.String(id), ReturnData: pulumi.Bool(false),
+			Metric: &cloudwatch.MetricAlarmMetricQueryMetricArgs{Namespace: pulumi.String(namespace),
+				MetricName: pulumi.String(of), Dimensions: pulumi.StringMap{dimension: value}, Period: pulumi.Int(60),
+				Stat: pulumi.String("Maximum")}}
+	}
+	busy := "waiting + working"
+	idle := busy + " + delayed" // the rest of a task that was handed back is delayed
+	busyMetrics := cloudwatch.MetricAlarmMetricQueryArray{}
+	if c.Lambda {
+		busy += " - FILL(lambda, 0)"
+		busyMetrics = append(busyMetrics, metric("lambda", lambdaNamespace, "ConcurrentExecutions", functionName, f.Name))
+	}
+	for _, p := range []struct {
+		name, means, tasks string
+		metrics            cloudwatch.MetricAlarmMetricQueryArray // beside those of tasks that wait and are at work
+		compare, missing   string
+		steps              appautoscaling.PolicyStepScalingPolicyConfigurationStepAdjustmentArray
+		minutes            int
+	}{
+		{"busy", "There are tasks: the fleet has a container for each, up to fleetMaxWorkers.", busy, busyMetrics,
+			"GreaterThanThreshold", "notBreaching", steps(c.FleetMaxWorkers), 1},
+		{"idle", "There is no task: the fleet is sent away.", idle, cloudwatch.MetricAlarmMetricQueryArray{
+			metric("delayed", sqsNamespace, "ApproximateNumberOfMessagesDelayed", queueName, q.Tasks.Name)},
+			"LessThanOrEqualToThreshold", "breaching",
+			appautoscaling.PolicyStepScalingPolicyConfigurationStepAdjustmentArray{
+				&appautoscaling.PolicyStepScalingPolicyConfigurationStepAdjustmentArgs{
+					MetricIntervalUpperBound: pulumi.String("0"), ScalingAdjustment: pulumi.Int(0)}}, fleetIdle},
+	} {
+		policy, err := appautoscaling.NewPolicy(ctx, name+"-"+p.name, &appautoscaling.PolicyArgs{
+			PolicyType: pulumi.String("StepScaling"), ResourceId: target.ResourceId,
+			ScalableDimension: target.ScalableDimension, ServiceNamespace: target.ServiceNamespace,
+			StepScalingPolicyConfiguration: &appautoscaling.PolicyStepScalingPolicyConfigurationArgs{
+				AdjustmentType: pulumi.String("ExactCapacity"), Cooldown: pulumi.Int(60),
+				MetricAggregationType: pulumi.String("Maximum"), StepAdjustments: p.steps},
+		}, child)
+		if err != nil {
+			return err
+		}
+		_, err = cloudwatch.NewMetricAlarm(ctx, name+"-"+p.name, &cloudwatch.MetricAlarmArgs{
+			AlarmDescription: pulumi.String(p.means),
+			MetricQueries: append(p.metrics, metric("waiting", sqsNamespace, queueVisible, queueName, q.Tasks.Name),
+				metric("working", sqsNamespace, "ApproximateNumberOfMessagesNotVisible", queueName, q.Tasks.Name),
+				&cloudwatch.MetricAlarmMetricQueryArgs{Id: pulumi.String("tasks"), Expression: pulumi.String(p.tasks),
+					Label: pulumi.String("tasks"), ReturnData: pulumi.Bool(true)}),
+			ComparisonOperator: pulumi.String(p.compare), Threshold: pulumi.Float64(0), EvaluationPeriods: pulumi.Int(p.minutes),
+			TreatMissingData: pulumi.String(p.missing), AlarmActions: pulumi.Array{policy.Arn}, Tags: pulumi.ToStringMap(c.Tags),
+		}, child)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// steps are the numbers of containers by the number of tasks: 1, 2, 4, 8 and so on for as many tasks or
+// fewer, and most for more. A bound is the distance from the alarm's threshold, which is 0.
+func steps(most int) (list appautoscaling.PolicyStepScalingPolicyConfigurationStepAdjustmentArray) {
+	from := "0"
+	for n := 1; ; n *= 2 {
+		step := &appautoscaling.PolicyStepScalingPolicyConfigurationStepAdjustmentArgs{
+			MetricIntervalLowerBound: pulumi.String(from), ScalingAdjustment: pulumi.Int(min(n, most))}
+		list = append(list, step)
+		if n >= most {
+			return list
+		}
+		from = strconv.Itoa(n + 1)
+		step.MetricIntervalUpperBound = pulumi.String(from)
+	}
+}
