@@ -16,11 +16,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -101,17 +98,8 @@ func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]stri
 	if _, err := builder.Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
-		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
-		SecretKey: "b"}, os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
-	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2",
-		HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
-		store.ClientOptions)
-	b := &bench{t: t, cpus: cpus, store: store.New(client, "bucket"), log: &logBuffer{}, url: server.URL(),
+	server := s3test.New(t)
+	b := &bench{t: t, cpus: cpus, store: server.Store(nil), log: &logBuffer{}, url: server.URL,
 		generators: builder.Dir}
 	b.Handler, err = withCPUs(cpus, func() (*worker.Handler, error) {
 		return worker.New(worker.Config{Bucket: "bucket", Generators: builder.Dir, Limits: limits}, b.store, nil, b.log)
@@ -140,10 +128,7 @@ func (b *bench) do(x task.Task, after time.Duration) (worker.Summary, error) {
 
 func (b *bench) receipts(name string) []store.Receipt {
 	b.t.Helper()
-	list, err := b.store.Receipts(b.t.Context(), name, task.Range{Start: 0, End: 1000})
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	list := s3test.Receipts(b.t, b.store, name)
 	slices.SortFunc(list, func(a, b store.Receipt) int { return a.Start - b.Start })
 	return list
 }

@@ -12,7 +12,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,12 +19,11 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 	"pgregory.net/rapid"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
@@ -192,25 +190,14 @@ func (m inMemory) Do(r *http.Request) (*http.Response, error) {
 // The model answers as the gateway of the local stack does, to what the store
 // asks of either.
 func TestBucketModel(t *testing.T) {
-	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
-		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
-		SecretKey: "b"}, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	client := func(endpoint string, to aws.HTTPClient) *s3.Client {
-		return s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: to,
-			Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
-	}
+	server := s3test.New(t)
 	cases := 0
 	rapid.Check(t, func(t *rapid.T) {
 		cases++
 		root := fmt.Sprintf("case-%d/", cases)
 		model := &bucket{objects: map[string][]byte{}, pageSize: 1000}
-		both := map[string]*s3.Client{"model": client("http://bucket", inMemory{model}),
-			"gateway": client(server.URL(), store.HTTPClient(nil))}
+		both := map[string]*s3.Client{"model": s3test.Client("http://bucket", inMemory{model}),
+			"gateway": server.Client(nil)}
 		key := func() *string { // none is another one's folder: the gateway keeps files
 			return aws.String(root + rapid.SampledFrom([]string{"a", "a_1.tar", "a_1/x", "a_1/y", "a_2/x", "b"}).Draw(t, "key"))
 		}

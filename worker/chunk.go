@@ -20,12 +20,8 @@ type process struct {
 	place int   // of the receipt that is made again, or -1
 }
 
-// remaining returns what is left to make of a chunk: what of it is not committed, or for
-// a repair all of it unless it was made, or for a task that restores a receipt what that
-// one holds.
-//
-// A task of no run may have a seed of its own. It is refused where something is
-// committed with another.
+// remaining returns what is left to make of a chunk: what is not committed, or for a repair all of it unless it was
+// made, or the samples of the receipt to restore. A task of no run is refused where samples have another seed.
 func remaining(t task.Task, c task.Chunk, cell *store.Cell) (list []process, err error) {
 	keep := c.Kept()
 	place := -1
@@ -64,9 +60,8 @@ func remaining(t task.Task, c task.Chunk, cell *store.Cell) (list []process, err
 	return list, nil
 }
 
-// makeChunk takes the cell of a chunk and computes what is left to make of it. What
-// becomes of each part is noted. The error is of the rest of the chunk, which was not
-// made: a *store.BusyError or store.ErrExists if another worker has the cell.
+// makeChunk takes the cell of a chunk and computes what is left to make of it. What becomes of each part is noted.
+// The error is of the rest, which was not made: a *store.BusyError or store.ErrExists if another worker has the cell.
 func (w *work) makeChunk(ctx context.Context, c task.Chunk, slot *slot) (rest task.Chunk, err error) {
 	if w.isLate() {
 		return c, errLate
@@ -141,9 +136,8 @@ func (w *work) isLate() bool {
 	return left <= 0 || left < w.longest
 }
 
-// makePart computes what one process makes of a cell that is held, to the receipt;
-// after the last one the cell is given up. The error is store.ErrExists if the cell was
-// lost. Unless stored is true, some of its requests to store may still be executed.
+// makePart computes what one process makes of a cell that is held, and commits it; the last one gives the cell up. The
+// error is store.ErrExists if the cell was lost. Unless stored, some of its requests may still be executed.
 func (w *work) makePart(ctx context.Context, p process, cell *store.Cell, last bool,
 	slot *slot) (r *store.Receipt, stored bool, err error) {
 	log := w.log.With("chunk", p.chunk.Name())

@@ -11,8 +11,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// datasets keeps, while the worker is warm, the manifests that tasks fit: for a
-// minute, because a dataset may be deleted and made anew.
+// datasets keeps the manifests that tasks fit.
 type datasets struct {
 	mu    sync.Mutex
 	known map[task.Dataset]manifest
@@ -23,21 +22,19 @@ type manifest struct {
 	read time.Time
 }
 
-const keepManifest = time.Minute
-
-// fit checks a task against its dataset and fills in what it does not say: with one
-// request, and none where the manifest is known. A task of no run makes the manifest,
-// with the defaults, where there is none yet. The error is a *task.ContradictionError,
-// or the store's.
+// fit checks a task against its dataset and fills in what it lacks, with one request unless the manifest is known. One
+// of no run makes a missing manifest. The error is a *task.ContradictionError, a *task.InvalidError, or the store's.
 func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *generator.Generator, image string) error {
-	pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: t.ChunkSize, Commit: g.Commit, Lock: g.Lock}
-	if pinned.ChunkSize == 0 {
-		pinned.ChunkSize = cmp.Or(g.ChunkSize, task.DefaultChunkSize)
+	pinned := task.PinnedGenerator{Name: g.Name, Commit: g.Commit, Lock: g.Lock, Options: t.Options,
+		ChunkSize: cmp.Or(t.ChunkSize, g.ChunkSize, task.DefaultChunkSize)}
+	if t.Options == nil && t.RunID == "" { // the catalogue's, for a dataset that does not have the generator
+		pinned.Options = g.Options
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	began := time.Now()
-	if m := d.known[t.Dataset]; time.Since(m.read) < keepManifest && m.Generator(g.Name) != nil &&
+	// Not for longer: a dataset may be deleted and made anew.
+	if m := d.known[t.Dataset]; time.Since(m.read) < time.Minute && m.Generator(g.Name) != nil &&
 		m.Fit(t, pinned) == nil && !m.Learn(pinned) {
 		return t.Validate()
 	}
@@ -47,8 +44,7 @@ func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *ge
 		}
 		first := m == nil
 		if first {
-			made := task.NewManifest(t.Dataset, task.DefaultSeed, cmp.Or(t.Format, task.Files))
-			m = &made
+			m = new(task.NewManifest(t.Dataset, task.DefaultSeed, cmp.Or(t.Format, task.Files)))
 		}
 		added := m.Add(pinned)
 		if err := m.Fit(t, pinned); err != nil {

@@ -8,14 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -24,25 +19,15 @@ import (
 // to go on; another lock is taken in by an update.
 func TestDatasetOfWorker(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
-		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
-		SecretKey: "b"}, os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	st := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2",
-		HTTPClient: store.HTTPClient(nil), Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
-		store.ClientOptions), "bucket")
+	st := s3test.New(t).Store(nil)
 	generators := install(t, "good")
-	environment := func(commit, lock string) {
+	change := func(what func(*generator.Generator)) {
 		t.Helper()
 		index, err := generator.LoadIndex(generators)
 		if err != nil {
 			t.Fatal(err)
 		}
-		index.Generators[0].Commit, index.Generators[0].Lock = commit, lock
+		what(&index.Generators[0])
 		text, err := json.Marshal(index)
 		if err != nil {
 			t.Fatal(err)
@@ -50,6 +35,10 @@ func TestDatasetOfWorker(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(generators, generator.IndexFile), text, 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	environment := func(commit, lock string) {
+		t.Helper()
+		change(func(g *generator.Generator) { g.Commit, g.Lock = commit, lock })
 	}
 	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: generators, Image: "image@sha256:1"}, st, nil,
 		os.Stderr)
@@ -79,7 +68,7 @@ func TestDatasetOfWorker(t *testing.T) {
 	handle(`{"type":"good","num_samples":2,"start_index":0,"seed":5,"output_format":"files","dedup":false,"output_bucket":null}`, "")
 	m := manifest()
 	if g := m.Generator("good"); m.Seed != task.DefaultSeed || m.Format != task.Files || g == nil ||
-		*g != (task.PinnedGenerator{Name: "good", ChunkSize: task.DefaultChunkSize}) ||
+		!reflect.DeepEqual(*g, task.PinnedGenerator{Name: "good", ChunkSize: task.DefaultChunkSize}) ||
 		!reflect.DeepEqual(m.Images(), []string{"image@sha256:1"}) {
 		t.Errorf("the manifest is %+v", m)
 	}
@@ -118,6 +107,21 @@ func TestDatasetOfWorker(t *testing.T) {
 	handle(`{"type":"good","num_samples":1,"start_index":80}`, "")
 	environment("aaaa", "1111") // a worker of before
 	handle(`{"type":"good","num_samples":1,"start_index":100}`, "dataset v1 has lock 2222, not 1111, of good")
+	// Options: what a message does not say the dataset says, and for a new one the catalogue.
+	change(func(g *generator.Generator) {
+		g.Commit, g.Lock, g.Options, g.Flags.Options = "aaaa", "2222", task.Options{"difficulty": "3"}, []string{"difficulty"}
+	})
+	handle(`{"type":"good","num_samples":1,"start_index":120}`, "")
+	handle(`{"type":"good","num_samples":1,"start_index":140,"options":{"difficulty":"3"}}`,
+		"dataset v1 has no options, not difficulty=3, of good"+other)
+	handle(`{"type":"good","num_samples":1,"dataset":"hard","options":{"width":"16"}}`,
+		"generator good has no option width: it has difficulty")
+	// The test's generator refuses what it is given.
+	handle(`{"type":"good","num_samples":1,"dataset":"hard"}`, "unrecognized arguments: ")
+	handle(`{"type":"good","num_samples":1,"dataset":"hard","seed":42,"run_id":"r"}`,
+		"dataset hard has the options difficulty=3, not none, of good: ops submit --dataset hard-2 makes another dataset")
+	change(func(g *generator.Generator) { g.Options = nil })
+
 	// A generator's dataset does not hold another's up.
 	handle(`{"type":"good","num_samples":1,"seed":9,"dataset":"v2"}`, "")
 }

@@ -34,8 +34,7 @@ func (f *failure) of(c task.Chunk) {
 // errLate says that no time is left for a chunk.
 var errLate = errors.New("no time was left to start the generator")
 
-// failure says what an error means for a chunk. One that ended because its context did
-// had no time.
+// failure says what an error means for a chunk. One that ended because its context did had no time.
 func (w *work) failure(ctx context.Context, c task.Chunk, err error) *failure {
 	f := &failure{Failure: store.Failure{Cause: task.Storage, Detail: err.Error(), Generator: w.task.Generator,
 		Image: w.config.Image, RunID: w.task.RunID, Task: w.task, Seed: c.Seed(w.task, w.task.Attempt),
@@ -74,11 +73,11 @@ func (w *work) fail(ctx context.Context, c task.Chunk, err error) {
 	failed.of(c)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	list := &w.failures
 	if failed.Cause == task.TimedOut {
-		w.unfinished = append(w.unfinished, failed)
-	} else {
-		w.failures = append(w.failures, failed)
+		list = &w.unfinished
 	}
+	*list = append(*list, failed)
 }
 
 // reportFailure writes the report of a failure, and logs and counts it.
@@ -91,17 +90,15 @@ func (w *work) reportFailure(ctx context.Context, f *failure) {
 	w.metrics.failure(f.Generator, f.Cause)
 }
 
-// parts are the parts of the task that are not committed, in order. Those without a
-// cause did not fail: no time was left for them, or another worker holds them. Those of
-// one cause that touch are one part; the first one speaks for them.
+// parts are the parts of the task that are not committed, in order; neighbours with one cause are one part. Those
+// without a cause did not fail: no time was left for them, or another worker holds them.
 func (w *work) parts() (list []failure) {
 	var all []failure
-	open := slices.Clone(w.held)
-	for _, f := range w.unfinished {
-		open = append(open, f.Range())
-	}
-	for _, r := range open {
+	for _, r := range w.held {
 		all = append(all, failure{Failure: store.Failure{Start: r.Start, End: r.End}})
+	}
+	for _, f := range w.unfinished {
+		all = append(all, failure{Failure: store.Failure{Start: f.Start, End: f.End}})
 	}
 	for _, f := range w.failures {
 		all = append(all, *f)

@@ -24,13 +24,10 @@ type output struct {
 	attempt int
 }
 
-// produce runs the generator until its output is complete.
-//
-// When memory or disk were short it is run again with half as many others beside
-// it, in the end alone: only then they count as too little. When the generator
-// itself fails it is run again alone; if it fails in the same way and neither
-// memory nor disk were short, the next attempt's seed is tried, three seeds in
-// all. So a disturbance never changes which seed makes a chunk.
+// produce runs the generator until its output is complete. When memory or disk were short it is run again with half as
+// many others beside it, in the end alone: only then they count as too little. When the generator itself fails it is run
+// again alone; if it fails in the same way and neither was short, the next attempt's seed is tried, three in all. So a
+// disturbance changes no seed.
 func (w *work) produce(ctx context.Context, p process, dir string, slot *slot, log *slog.Logger) (*output, error) {
 	kind := w.kind(p.chunk)
 	attempt := w.task.Attempt
@@ -74,10 +71,7 @@ func (w *work) try(ctx context.Context, p process, scratch string, attempt int) 
 	o := &output{seed: p.chunk.Seed(w.task, attempt), attempt: attempt}
 	limited, cancel := context.WithDeadline(ctx, w.generatorDeadline)
 	defer cancel()
-	err := os.Mkdir(scratch, 0o700)
-	if err == nil {
-		err = w.runAndCheck(limited, p, scratch, o)
-	}
+	err := w.runAndCheck(limited, p, scratch, o)
 	if err == nil {
 		return o, nil
 	}
@@ -88,12 +82,15 @@ func (w *work) try(ctx context.Context, p process, scratch string, attempt int) 
 }
 
 func (w *work) runAndCheck(ctx context.Context, p process, scratch string, o *output) (err error) {
-	c, kind := p.chunk, w.kind(p.chunk)
+	if err := os.Mkdir(scratch, 0o700); err != nil {
+		return err
+	}
+	c, kind, limits := p.chunk, w.kind(p.chunk), w.config.Limits
 	deliveries := w.delivery.earlier + w.delivery.receives
 	o.result, err = w.Handler.generate(ctx, generator.Request{
 		Generator: w.generator, Samples: c.Count(), Seed: o.seed, StartIndex: c.First(), Scratch: scratch,
-		Guard: w.guard, MaxBytes: w.config.Limits.Bytes, MaxFiles: w.config.Limits.Files * (c.Count() + 1),
-		Patience: func() time.Duration { return w.usage.of(kind).patience(w.config.Limits.Patience, deliveries) },
+		Apart: w.config.OwnMachine, Guard: w.guard, MaxBytes: limits.Bytes, MaxFiles: limits.Files * (c.Count() + 1),
+		Patience: func() time.Duration { return w.usage.of(kind).patience(limits.Patience, deliveries) },
 	})
 	w.usage.add(kind, extremes{memory: o.result.PeakRSS})
 	if err != nil {
@@ -117,9 +114,8 @@ func (w *work) runAndCheck(ctx context.Context, p process, scratch string, o *ou
 
 // short returns the resource that was short while a generator ran alone.
 func (w *work) short(during generator.Watched) task.Cause {
-	const little = 16 << 20 // bytes: less than a chunk's videos take
 	switch {
-	case during.MinFreeDisk > 0 && during.MinFreeDisk < little:
+	case during.MinFreeDisk > 0 && during.MinFreeDisk < 16<<20: // bytes: less than a chunk's videos take
 		return task.DiskFull
 	case w.guard.Part(during.PeakGroupRSS) > 0.9:
 		return task.OutOfMemory
@@ -131,13 +127,12 @@ func (o *output) receipt(w *work, p process, cell *store.Cell) *store.Receipt {
 	c, d := p.chunk, w.delivery
 	r := &store.Receipt{
 		Dataset: w.task.Dataset, Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image,
-		RunID: w.task.RunID, Lock: w.generator.Lock, Python: w.generator.Version, Platform: w.generator.Platform,
+		RunID: w.task.RunID, Options: w.task.Options, Lock: w.generator.Lock, Python: w.generator.Version, Platform: w.generator.Platform,
 		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.First(), Seed: o.seed,
 		Command: o.result.Command, Start: p.keep[0], End: p.keep[len(p.keep)-1] + 1, Indices: c.Indices, Attempt: o.attempt,
 		Epoch: cell.Epoch, ReadFrom: cell.Key(), Format: w.task.Format, Domain: o.domain, Samples: o.samples,
-		CPUSeconds:  o.result.CPU.Seconds(),
-		WallSeconds: o.result.Wall.Seconds(), PeakRSSBytes: o.result.PeakRSS, RequestID: d.requestID,
-		MessageID: d.firstID, Receives: d.earlier + d.receives, Committed: time.Now().UTC(),
+		CPUSeconds: o.result.CPU.Seconds(), WallSeconds: o.result.Wall.Seconds(), PeakRSSBytes: o.result.PeakRSS,
+		RequestID: d.requestID, MessageID: d.firstID, Receives: d.earlier + d.receives, Committed: time.Now().UTC(),
 	}
 	if c.Indices != nil {
 		r.FirstAttempt = c.Attempt

@@ -1,9 +1,6 @@
-// Package worker computes tasks: it takes one from SQS or from a direct
-// invocation, runs the generator chunk by chunk and commits each chunk to the
-// bucket with a receipt.
-//
-// A task is acknowledged only when everything it asked for is committed, handed
-// on as a new message, or reported as a failure.
+// Package worker computes tasks: it takes one from SQS or from a direct invocation, runs the generator chunk by chunk
+// and commits each chunk to the bucket with a receipt. A task is acknowledged only when everything it asked for is
+// committed, sent on as a new message, or reported as failed.
 package worker
 
 import (
@@ -27,8 +24,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Handler computes tasks. It is safe for concurrent use, though Lambda gives a
-// worker one invocation at a time.
+// Handler computes tasks. It is safe for concurrent use, though Lambda gives a worker one invocation at a time.
 type Handler struct {
 	config   Config
 	store    *store.Store
@@ -42,7 +38,7 @@ type Handler struct {
 
 	capacity int64               // oneCPU for each CPU
 	slots    *semaphore.Weighted // of that size; weight says what a generator holds of them
-	// generator.Run, but in tests of the protocol
+	// Run, but in tests of the protocol
 	generate func(context.Context, generator.Request) (generator.Result, error)
 }
 
@@ -55,10 +51,8 @@ type Summary struct {
 	Remaining []task.Range `json:"remaining,omitempty"`
 }
 
-// New returns a handler that runs as many generator processes at once as Go
-// may use CPUs (GOMAXPROCS), or fewer where they need more memory. It takes a
-// scratch folder in the temporary folder and removes what an earlier worker left
-// there. Logs and metrics go to out, a JSON object a line.
+// New returns a handler that runs as many generator processes at once as Go may use CPUs (GOMAXPROCS), or fewer where
+// they need more memory. It takes and empties a scratch folder. Logs and metrics go to out as lines of JSON.
 func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler, error) {
 	dir, err := openScratch()
 	if err != nil {
@@ -66,22 +60,23 @@ func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler,
 	}
 	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
 	c.Limits, c.RetryDelays = c.Limits.Filled(), cmp.Or(c.RetryDelays, 1)
-	return &Handler{config: c, store: st, queue: queue, log: newLog(out), metrics: &metrics{to: out, function: c.Function},
-		scratch: dir, guard: c.Limits.Guard(), usage: &usage{kinds: map[kind]extremes{}},
-		datasets: &datasets{known: map[task.Dataset]manifest{}}, capacity: capacity,
-		slots: semaphore.NewWeighted(capacity), generate: generator.Run}, nil
+	return &Handler{config: c, store: st, queue: queue, log: slog.New(slog.NewJSONHandler(out, nil)),
+		metrics: &metrics{to: out, function: c.Function}, scratch: dir, guard: c.Limits.Guard(),
+		usage: &usage{kinds: map[kind]extremes{}}, datasets: &datasets{known: map[task.Dataset]manifest{}},
+		capacity: capacity, slots: semaphore.NewWeighted(capacity), generate: generator.Run}, nil
 }
 
-// Close empties the scratch folder and gives it up.
-func (h *Handler) Close() error { return h.scratch.Close() }
-
-// Handle answers one invocation: an SQS event with a partial batch response, a
-// bare task with a Summary. A direct invocation that fails returns an error.
+// Handle answers an SQS event with a partial batch response, a bare task with a Summary or an error, and Examine with
+// an Examination.
 func (h *Handler) Handle(ctx context.Context, payload json.RawMessage) (any, error) {
 	var event struct {
 		Records *[]events.SQSMessage
+		Examine bool
 	}
-	if err := json.Unmarshal(payload, &event); err != nil || event.Records == nil {
+	switch err := json.Unmarshal(payload, &event); {
+	case err == nil && event.Examine:
+		return h.examine(ctx), nil
+	case err != nil || event.Records == nil:
 		return h.direct(ctx, payload)
 	}
 	if h.config.QueueURL == "" || h.config.DLQURL == "" {
@@ -114,8 +109,7 @@ func (h *Handler) direct(ctx context.Context, payload json.RawMessage) (any, err
 	return w.summary(), nil
 }
 
-// settle computes the task of one message and decides what happens to the
-// message. It reports whether the message is done with and may be deleted.
+// settle computes the task of one message and decides about the message: it reports whether that may be deleted.
 func (h *Handler) settle(ctx context.Context, d delivery) bool {
 	t, err := task.Parse([]byte(d.body), d.messageID)
 	if err != nil {
@@ -128,24 +122,26 @@ func (h *Handler) settle(ctx context.Context, d delivery) bool {
 	switch {
 	case len(w.failures) > 0 && !slices.ContainsFunc(w.failures, hopeless) && !w.isLast(ctx):
 		return w.putOff(ctx, w.retryDelay(w.failures[0].Cause))
-	case len(w.failures) > 0 || len(w.unfinished) > 0: // run has made sure that something was committed
-		return w.handOn(ctx, 0)
+	case len(w.failures) > 0 || len(w.unfinished) > 0:
+		// Of what is unfinished something was committed, or the worker was stopped, or another one shall try.
+		return w.handOn(ctx, w.delay)
 	case len(w.held) > 0:
-		delay := busyDelay(time.Until(w.busyUntil), d.receives)
+		left := max(time.Until(w.busyUntil), 0)
+		if d.receives <= 1 { // most are released much earlier; later tries wait that long, because deliveries are counted
+			left = min(left, 30*time.Second)
+		}
+		delay := min(left+time.Second, task.MaxBackoff)
 		if !w.isLast(ctx) {
 			return w.putOff(ctx, delay)
 		}
-		// The queue would move it to the DLQ without a cause, though nothing of it has failed. This
-		// ends: who holds a chunk commits it, fails it or dies, and then it is free.
+		// Nothing of it has failed. This ends: who holds a chunk commits it, fails it or dies.
 		return w.handOn(ctx, delay)
 	}
 	return true
 }
 
-// handOn gives each part of the task that is not committed to whom it belongs: what
-// failed to the DLQ, with its own cause, and the rest back to the queue, after a delay.
-// A part that is replayed gets other seeds only if its own generator was to blame for
-// it. It reports whether the message is done with; if not, it comes back.
+// handOn sends each part of the task that is not committed on: what failed to the DLQ with its own cause, which decides
+// about seeds in a replay, and the rest to the queue, after a delay. It reports whether the message is done with.
 func (w *work) handOn(ctx context.Context, delay time.Duration) bool {
 	for _, p := range w.parts() {
 		part := w.task.Part(p.Range())
@@ -168,14 +164,4 @@ func (h *Handler) refuse(ctx context.Context, d delivery, cause error) bool {
 // retryDelay is how long a message that failed for a cause waits.
 func (w *work) retryDelay(c task.Cause) time.Duration {
 	return time.Duration(float64(c.Delay(w.delivery.receives)) * w.config.RetryDelays)
-}
-
-// busyDelay is how long a message waits for a cell that another worker holds: not as
-// long as that could last on the first delivery, because most are released much
-// earlier; all of it later, because deliveries are counted.
-func busyDelay(left time.Duration, receives int) time.Duration {
-	if receives <= 1 {
-		left = min(left, 30*time.Second)
-	}
-	return min(max(left, 0)+time.Second, task.MaxBackoff)
 }

@@ -15,8 +15,7 @@ import (
 
 // Limits bound what the generators of a worker may use. A zero is the default.
 type Limits struct {
-	// bytes, of worker and generators together; at most and by default what the container or the machine has
-	Memory   int64
+	Memory   int64         // bytes, of worker and generators together; at most and by default those of the machine
 	FreeDisk int64         // bytes that stay free in the temporary folder, an eighth of a small disk; default 64 MiB
 	Bytes    int64         // that a chunk may write; default sample.MaxBytes
 	Files    int           // that a chunk may write for each of its samples, temporary ones counted; default 1,000
@@ -35,14 +34,12 @@ func (l Limits) Filled() Limits {
 	return l
 }
 
-// Guard makes the guard that holds generators to the limits. A tenth of the
-// memory is left to the system and to what comes between two measurements.
+// Guard makes the guard of the limits. A tenth of the memory is left to the system and to growth between two polls.
 func (l Limits) Guard() *generator.Guard {
 	return &generator.Guard{Memory: l.Memory / 10 * 9, FreeDisk: l.FreeDisk}
 }
 
-// MachineMemory is the memory of the container that this process runs in, or
-// else of the machine, in bytes; 0 if it cannot be found out.
+// MachineMemory is the memory of the container that this process runs in, or of the machine, in bytes; 0 if unknown.
 func MachineMemory() int64 {
 	limit := uint64(math.MaxInt64)
 	for _, of := range []memlimit.Provider{memlimit.FromSystem, memlimit.FromCgroup} {
@@ -53,16 +50,13 @@ func MachineMemory() int64 {
 	return int64(limit % math.MaxInt64) // which stands for none
 }
 
-// oneCPU is what a generator that needs one CPU and little memory holds of the
-// worker's slots.
+// oneCPU is what a generator that needs one CPU and little memory holds of the worker's slots.
 const oneCPU = 1000
 
-// weight is what a chunk of a kind holds of the slots: one CPU, or more where the
-// memory that such chunks were seen to use is more than a CPU's share of it. So
-// a worker begins with a generator per CPU and falls back to as many as fit.
+// weight is what a chunk of a kind holds of the slots: one CPU, or more where the memory that such chunks were seen
+// to use is more than a CPU's share of it. So a worker begins with a generator per CPU.
 func (h *Handler) weight(k kind) int64 {
-	const margin = 1.1 // the next one may use more
-	part := margin * h.guard.Part(h.usage.of(k).memory)
+	part := 1.1 * h.guard.Part(h.usage.of(k).memory) // the next one may use more
 	return min(max(oneCPU, int64(part*float64(h.capacity))), h.capacity)
 }
 
@@ -102,19 +96,11 @@ func (u *usage) add(k kind, more extremes) {
 	u.kinds[k] = extremes{e.chunks + more.chunks, max(e.wall, more.wall), max(e.memory, more.memory)}
 }
 
-// Chunks of a kind get ten times the longest that is known, once three are
-// known. A generator whose chunks take so differently that this is too little
-// gets twice the time with each delivery of its task, at last all there is.
-const (
-	patienceFactor = 10
-	patienceChunks = 3
-)
-
-// patience is how long a chunk of a kind may run, at least the floor, or 0 for as
-// long as there is time. deliveries counts those of its task, this one included.
+// patience is how long a chunk of a kind may run: ten times the longest of at least three, and at least the floor;
+// before that 0, which is as long as there is time. It doubles with each delivery, as some chunks differ by more.
 func (e extremes) patience(floor time.Duration, deliveries int) time.Duration {
-	if e.chunks < patienceChunks {
+	if e.chunks < 3 {
 		return 0
 	}
-	return max(floor, patienceFactor*e.wall) << min(max(deliveries-1, 0), 10)
+	return max(floor, 10*e.wall) << min(max(deliveries-1, 0), 10)
 }

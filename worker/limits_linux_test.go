@@ -134,7 +134,7 @@ while True:
 	if n := b.failed(task.OutOfMemory); n != 2 {
 		t.Errorf("%d tries, want one beside others and one alone", n)
 	}
-	for o, err := range b.store.Failures(t.Context(), "endless") {
+	for o, err := range b.store.List(t.Context(), b.store.Dataset().FailuresPrefix("endless"), "") {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,15 +4,13 @@ import (
 	"cmp"
 	"encoding/json"
 	"io"
-	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// metrics writes CloudWatch embedded-metric lines: JSON log lines that
-// CloudWatch turns into metrics, at no request of ours. Format:
+// metrics writes JSON log lines that CloudWatch turns into metrics, at no request of ours. Their format:
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 type metrics struct {
 	mu       sync.Mutex
@@ -20,10 +18,7 @@ type metrics struct {
 	function string
 }
 
-type metric struct {
-	Name string
-	Unit string
-}
+type metric struct{ Name, Unit string }
 
 // task measures one task: Tasks and Samples (counts) and Duration (seconds).
 func (m *metrics) task(generator string, samples int, took time.Duration) {
@@ -33,8 +28,7 @@ func (m *metrics) task(generator string, samples int, took time.Duration) {
 			task.MetricDuration: took.Seconds()})
 }
 
-// failure counts one failed chunk by its cause. CloudWatch refuses empty
-// dimensions: what has no name is called none.
+// failure counts one failed chunk by its cause. CloudWatch refuses empty dimensions: what has no name is called none.
 func (m *metrics) failure(generator string, cause task.Cause) {
 	m.write([]metric{{task.MetricFailures, "Count"}},
 		[][]string{{task.DimensionFunction}, {task.DimensionFunction, task.DimensionCause},
@@ -57,6 +51,3 @@ func (m *metrics) write(list []metric, dimensions [][]string, values map[string]
 	defer m.mu.Unlock()
 	_, _ = m.to.Write(append(line, '\n')) // a metric is no reason to fail a task
 }
-
-// newLog returns the worker's logger: one JSON object a line.
-func newLog(to io.Writer) *slog.Logger { return slog.New(slog.NewJSONHandler(to, nil)) }

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -63,7 +64,7 @@ func TestMoveToDLQ(t *testing.T) {
 			body := strings.Repeat("b", test.body)
 			failed := &failure{Failure: store.Failure{Cause: task.Crashed, Detail: strings.Repeat("d", 900)},
 				key: "failures/v1/maze/x.json"}
-			w := work{Handler: &Handler{queue: client, config: Config{DLQURL: url}}, delivery: d, log: newLog(t.Output())}
+			w := work{Handler: &Handler{queue: client, config: Config{DLQURL: url}}, delivery: d, log: slog.New(slog.NewJSONHandler(t.Output(), nil))}
 			if !w.moveToDLQ(t.Context(), body, failed) {
 				t.Fatal("it did not")
 			}

@@ -10,16 +10,14 @@ import (
 	"syscall"
 )
 
-// scratch is the worker's own part of the temporary folder. Everything a chunk
-// writes before it is stored is below it.
+// scratch is the worker's own part of the temporary folder. What chunks write before it is stored is below it.
 type scratch struct {
 	dir  string
 	lock *os.File
 }
 
-// openScratch takes the first of the folders vm-dataset-worker-0, -1, ... that
-// no living worker holds, and empties it: what is in there belonged to a worker
-// that was killed.
+// openScratch takes the first of the folders vm-dataset-worker-0, -1, ... that no living worker holds, and empties
+// it: what is in there belonged to a worker that was killed.
 func openScratch() (*scratch, error) {
 	for n := 0; ; n++ {
 		dir := filepath.Join(os.TempDir(), fmt.Sprintf("vm-dataset-worker-%d", n))
@@ -27,10 +25,10 @@ func openScratch() (*scratch, error) {
 			return nil, fmt.Errorf("make scratch folder: %w", err)
 		}
 		lock, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_DIRECTORY, 0)
-		if err != nil {
-			continue // another user's, or no folder
+		if err == nil {
+			err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		}
-		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if err != nil { // it is held, another user's, or no folder
 			_ = lock.Close()
 			continue
 		}
@@ -54,19 +52,14 @@ func (s *scratch) empty() error {
 // Folder makes an empty folder for one chunk.
 func (s *scratch) Folder() (string, error) { return os.MkdirTemp(s.dir, "chunk-") }
 
-// Remove removes a chunk's folder. What cannot be removed is logged; the next
-// start tries again.
+// Remove removes a chunk's folder, or logs why not; the next start tries again.
 func (s *scratch) Remove(dir string, log *slog.Logger) {
 	if err := removeAll(dir); err != nil {
 		log.Error("remove scratch folder", "error", err)
 	}
 }
 
-// Close empties the scratch folder and gives it up.
-func (s *scratch) Close() error { return errors.Join(s.empty(), s.lock.Close()) }
-
-// removeAll is os.RemoveAll that also gets rid of folders a generator has made
-// read-only.
+// removeAll is os.RemoveAll that also gets rid of folders a generator has made read-only.
 func removeAll(dir string) error {
 	if os.RemoveAll(dir) == nil {
 		return nil

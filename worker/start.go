@@ -1,11 +1,17 @@
 package worker
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -14,29 +20,79 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// The worker's own memory in bytes that garbage may fill before it is collected: for
-// itself, and for each chunk that it may store at once, of which a shard has a part of
-// 5 MiB and the state of gzip in use. Below that it is collected a quarter as often as
-// Go does by default, which was a sixth of the worker's CPU; beyond, as often as needed,
-// for the memory is the generators'.
-const (
-	ownMemory   = 16 << 20
-	chunkMemory = 8 << 20
-)
+// Config is the whole configuration of a worker. It comes from the environment and is read once.
+type Config struct {
+	Bucket     string   // where samples, receipts and reports go; required
+	Generators string   // folder with the index of the generators
+	QueueURL   string   // where continuations go and whose messages are put off; needed for SQS events
+	DLQURL     string   // where tasks go that can never pass; needed for SQS events
+	Region     string   // AWS region
+	Function   string   // name of the function; its metrics carry it
+	Image      string   // repository@digest of the image the worker runs in; receipts record it
+	Required   []string // files that every sample must have beyond those of the contract and of the catalogue
+	Limits     Limits
+	// The machine is not of the stack: its generators may be others, and may reach others' credentials over the network.
+	OwnMachine bool
 
-// Start configures a worker from the environment and serves the Lambda runtime
-// API that AWS_LAMBDA_RUNTIME_API names. It returns only on an error of the
-// configuration; when the runtime API is gone, the process ends.
+	RetryDelays float64 // factor on the waits before a retry, for tests; 0 is 1
+}
+
+// ConfigFromEnv reads the configuration. Its error names the variable that is missing or wrong.
+func ConfigFromEnv() (Config, error) {
+	c := Config{
+		Bucket:     os.Getenv(stack.EnvBucket),
+		Generators: cmp.Or(os.Getenv(stack.EnvGenerators), stack.DefaultGenerators),
+		QueueURL:   os.Getenv(stack.EnvQueueURL),
+		DLQURL:     os.Getenv(stack.EnvDLQURL),
+		Region:     cmp.Or(os.Getenv(stack.EnvRegion), stack.DefaultRegion),
+		Function:   os.Getenv(stack.EnvFunction),
+		Image:      os.Getenv(stack.EnvImage),
+		OwnMachine: os.Getenv(stack.EnvOwnMachine) != "",
+	}
+	// Lambda gives its limit here, and not in cgroups.
+	if megabytes, err := strconv.ParseInt(os.Getenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"), 10, 64); err == nil {
+		c.Limits.Memory = megabytes << 20
+	}
+	if c.Bucket == "" {
+		return Config{}, fmt.Errorf("%s is not set: it names the bucket the samples go to", stack.EnvBucket)
+	}
+	if list := os.Getenv(stack.EnvRequiredFiles); list != "" {
+		c.Required = strings.Split(list, ",")
+	}
+	for _, file := range c.Required {
+		if err := task.CheckFile(file); err != nil {
+			return Config{}, fmt.Errorf("%s: %w", stack.EnvRequiredFiles, err)
+		}
+	}
+	if text := os.Getenv(stack.EnvRetryDelays); text != "" {
+		factor, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(factor > 0 && factor <= 1) {
+			return Config{}, fmt.Errorf("%s is %q, it must be a number above 0 and at most 1", stack.EnvRetryDelays, text)
+		}
+		c.RetryDelays = factor
+	}
+	return c, nil
+}
+
+// Start configures a worker from the environment and serves the Lambda runtime API that AWS_LAMBDA_RUNTIME_API names.
+// It returns only on an error of the configuration; when the runtime API is gone, the process ends.
 func Start() error {
 	c, err := ConfigFromEnv()
 	if err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
 	if os.Getenv(stack.EnvAlive) != "" {
+		signal.Ignore(syscall.SIGTERM, syscall.SIGINT) // which may reach the whole process group
 		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
+			if _, err := os.Stdin.Read(make([]byte, 1)); err == nil {
+				stop()
+				_, _ = io.Copy(io.Discard, os.Stdin)
+			}
 			os.Exit(1)
 		}()
 	}
@@ -44,10 +100,12 @@ func Start() error {
 		return err
 	}
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		// By default Go collects garbage four times as often, which was a sixth of the worker's CPU. 16 MiB are for
+		// the worker and 8 for each chunk that it stores at once (a part of 5 MiB, gzip), the rest for generators.
 		debug.SetGCPercent(400)
-		debug.SetMemoryLimit(ownMemory + int64(runtime.GOMAXPROCS(0))*chunkMemory)
+		debug.SetMemoryLimit(16<<20 + int64(runtime.GOMAXPROCS(0))*8<<20)
 	}
-	cfg, err := store.LoadConfig(context.Background(), c.Region, store.UnlimitedRetries)
+	cfg, err := store.LoadConfig(ctx, c.Region, store.UnlimitedRetries)
 	if err != nil {
 		return err
 	}
@@ -56,6 +114,6 @@ func Start() error {
 	if err != nil {
 		return err
 	}
-	lambda.Start(h.Handle)
+	lambda.StartWithOptions(h.Handle, lambda.WithContext(ctx))
 	return nil
 }

@@ -35,13 +35,11 @@ type work struct {
 	held       []task.Range  // another worker holds these
 	busyUntil  time.Time     // the latest moment at which they are free
 	longest    time.Duration // that a process took from its start to its receipt
+	delay      time.Duration // before another worker shall try what is unfinished
 }
 
-// run computes the chunks of a task that are not committed yet, side by side, and
-// reports what failed. It touches no message.
-//
-// Requests are tried until half of the reserve is left: what has been made stays on
-// the disk for so long. The other half is for cleaning up.
+// run computes the chunks of a task that are not committed yet, side by side, and reports what failed. Requests are
+// tried until half of the reserve is left, which is for cleaning up.
 func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *work {
 	reserve := Reserve(time.Until(d.deadline))
 	limited, cancel := context.WithDeadline(ctx, d.deadline.Add(-reserve/2))
@@ -49,14 +47,24 @@ func (h *Handler) run(ctx context.Context, t task.Task, d delivery) *work {
 	w := &work{Handler: h, store: h.store.In(t.Dataset), task: t, delivery: d, log: h.log.With(d.attrs(t)...),
 		generatorDeadline: d.deadline.Add(-reserve)}
 	w.log.Info("task started")
-	if cause, err := w.prepare(limited); err != nil {
-		f := w.failure(ctx, task.Chunk{Cell: t.Range(), Keep: t.Range()}, err)
+	cause, err := w.prepare(limited)
+	whole := task.Chunk{Cell: t.Range(), Keep: t.Range()}
+	switch {
+	case err == nil:
+		w.all(limited, w.task.Chunks())
+	case ctx.Err() != nil:
+		w.fail(ctx, whole, err)
+	case w.isForOthers(cause, err):
+		w.log.Warn("left to other workers", "cause", cause, "detail", err.Error())
+		w.unfinished = append(w.unfinished, w.failure(ctx, whole, errLate))
+		w.delay = time.Duration(float64(leaveDelay) * w.config.RetryDelays)
+	default:
+		f := w.failure(ctx, whole, err)
 		f.Cause, f.Seed, f.Command = cause, 0, nil
 		w.failures = append(w.failures, f)
-	} else {
-		w.all(limited, w.task.Chunks())
 	}
-	if len(w.unfinished) > 0 && len(w.receipts) == 0 && len(w.failures) == 0 {
+	stopped := errors.Is(ctx.Err(), context.Canceled) // nobody's fault, and no delivery to count
+	if len(w.unfinished) > 0 && len(w.receipts) == 0 && len(w.failures) == 0 && !stopped && w.delay == 0 {
 		// Sending the same chunks on would go round for ever.
 		w.failures, w.unfinished = w.unfinished, nil
 		for _, f := range w.failures {
@@ -89,7 +97,11 @@ func (w *work) prepare(ctx context.Context) (task.Cause, error) {
 	if w.generator.Problem != "" {
 		return task.Environment, errors.New(w.generator.Problem)
 	}
+	if err := w.generator.CheckOptions(w.task.Options); err != nil {
+		return task.InvalidTask, err
+	}
 	err = w.datasets.fit(ctx, w.store, &w.task, w.generator, w.config.Image)
+	w.generator.Options = w.task.Options
 	if wrong, ok := errors.AsType[*task.ContradictionError](err); ok {
 		return task.Conflict, fmt.Errorf("%w: ops submit %s", err, wrong.Way())
 	}
@@ -97,6 +109,20 @@ func (w *work) prepare(ctx context.Context) (task.Cause, error) {
 		return task.InvalidTask, err
 	}
 	return task.Storage, err
+}
+
+// A machine that is not of the stack leaves a task whose generator it does not have, or has of another commit or lock,
+// to other workers: so often, which takes an hour with these delays. Then no worker seems to have it.
+const (
+	leaveDelay = 2 * time.Minute
+	leaveTimes = 30
+)
+
+// isForOthers reports whether another worker may be able to do what this one cannot.
+func (w *work) isForOthers(cause task.Cause, err error) bool {
+	wrong, conflict := errors.AsType[*task.ContradictionError](err)
+	return w.config.OwnMachine && w.delivery.messageID != "" && w.delivery.earlier+w.delivery.receives < leaveTimes &&
+		(cause == task.UnknownGenerator || cause == task.Environment || conflict && wrong.Commit)
 }
 
 // summary counts what was made of the task.
@@ -116,16 +142,14 @@ func (w *work) summary() Summary {
 	return s
 }
 
-// holdWait is how long a worker stays for chunks that another one holds, after it has
-// made its own. Neighbouring tasks share a cell when the batch is no multiple of the
-// chunk size, and a cell is mostly free again soon.
+// holdWait is how long a worker stays for chunks that another one holds, after it has made its own. Neighbouring
+// tasks share a cell when the batch is no multiple of the chunk size, and a cell is mostly free again soon.
 const (
 	holdWait = 20 * time.Second
 	holdPoll = 500 * time.Millisecond
 )
 
-// all makes the chunks, as many at once as there are CPUs and memory for, and comes
-// back to those whose cells another worker holds for as long as holdWait.
+// all makes the chunks, and for holdWait comes back to those whose cells another worker holds.
 func (w *work) all(ctx context.Context, list []task.Chunk) {
 	var waited time.Duration
 	own := time.Duration(task.SeedFromID(w.delivery.requestID)) % holdPoll
@@ -146,9 +170,8 @@ func (w *work) all(ctx context.Context, list []task.Chunk) {
 	}
 }
 
-// once tries each chunk and returns those that are to be tried again. The cell of
-// the next chunk is taken while the CPUs are at work on others: as many as can be made
-// at once may be taken and wait. Another worker could take the others.
+// once tries each chunk and returns those that are to be tried again. The cell of the next chunk is taken while the
+// CPUs are at work on others: as many as can be made at once may be taken and wait. Another worker could take others.
 func (w *work) once(ctx context.Context, list []task.Chunk) (busy []task.Chunk) {
 	var group sync.WaitGroup
 	waiting := semaphore.NewWeighted(w.capacity)

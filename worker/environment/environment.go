@@ -35,9 +35,9 @@ type Builder struct {
 	Python  string
 	Commits map[string]string // commits of the generators, where the folder has no git history; nil to ask git
 	Names   []string          // generators whose environments are made; nil for all
-	// a package index that cannot be reached is an error and not the Problem of generators: for what is kept when it
-	// is built
-	Online   bool
+	// what is built is kept in an image: generators that download data are left out, and a package index that cannot be
+	// reached is an error and not the Problem of generators
+	Image    bool
 	Parallel int          // environments made at once; default 1, because disk and network are what it takes
 	Progress func(string) // called with each line of progress; may be nil
 	Events   func(Event)  // the same for programs, one event at a time; may be nil
@@ -108,6 +108,9 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.Image {
+		list = slices.DeleteFunc(list, func(g generator.Generator) bool { return g.Network })
+	}
 	x := &generator.Index{Generators: list}
 	for _, name := range b.Names {
 		if _, err := x.Find(name); err != nil {
@@ -164,7 +167,7 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 			case err != nil:
 				say(Failed, err.Error())
 				members.set(err.Error())
-				if b.Online && (errors.Is(err, errNoIndex) || errors.Is(err, errNoUV)) {
+				if b.Image && (errors.Is(err, errNoIndex) || errors.Is(err, errNoUV)) {
 					return fmt.Errorf("build environments: %w", err)
 				}
 			default:

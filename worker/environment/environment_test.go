@@ -318,7 +318,7 @@ func TestBrokenIndex(t *testing.T) {
 			defer server.Close()
 			realUV(t)
 			onlyIndex(t, server.URL)
-			index, err := (&Builder{Root: bare(t, "tiny-thing==1.0\n"), Dir: t.TempDir(), Online: true}).Build(t.Context())
+			index, err := (&Builder{Root: bare(t, "tiny-thing==1.0\n"), Dir: t.TempDir(), Image: true}).Build(t.Context())
 			switch {
 			case passing && !errors.Is(err, errNoIndex):
 				t.Errorf("index %+v, %v", index, err)
@@ -437,7 +437,7 @@ func TestNoUV(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("PATH", bin+":/usr/bin:/bin")
-		_, err := (&Builder{Root: bare(t, "tiny-thing\n"), Dir: t.TempDir(), Online: true}).Build(t.Context())
+		_, err := (&Builder{Root: bare(t, "tiny-thing\n"), Dir: t.TempDir(), Image: true}).Build(t.Context())
 		if !errors.Is(err, errNoUV) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", says, err)
 		}

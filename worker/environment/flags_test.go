@@ -3,6 +3,7 @@ package environment
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -14,7 +15,8 @@ func TestBuildFindsFlags(t *testing.T) {
 	assumed := generator.Flags{Output: "--output", Seed: true, From: generator.FromContract}
 	root, dir := t.TempDir(), t.TempDir()
 	for name, source := range map[string]string{
-		"elsewhere": "import cli\ncli.flags('--num-samples', '--output-dir', '--start-index', '--no-videos')",
+		"elsewhere": "import cli\ncli.flags('--num-samples', '--output-dir', '--start-index', '--no-videos', '--width', '--difficulty')",
+		"wrong":     "import cli\ncli.flags('--num-samples', '--output', '--width')",
 		"other":     "import cli\ncli.flags('--count', '--output')",
 		"incapable": "import no_such_module\nno_such_module.main()",
 		"no-help":   "raise SystemExit('no arguments please')",
@@ -29,6 +31,7 @@ def flags(*names):
     return p.parse_args()
 `)
 	}
+	write(t, filepath.Join(root, generator.Catalogue), "wrong: {options: {difficulty: 3}}\n")
 	build := func() *generator.Index {
 		t.Helper()
 		x, err := (&Builder{Root: root, Dir: dir, Python: python(t)}).Build(t.Context())
@@ -43,8 +46,11 @@ def flags(*names):
 		flags   generator.Flags
 		problem string
 	}{
-		{"elsewhere", generator.Flags{Output: "--output-dir", StartIndex: true, NoVideo: "--no-videos", From: generator.FromHelp}, ""},
-		{"other", generator.Flags{Output: "--output", From: generator.FromHelp}, "its --help lists no --num-samples"},
+		{"elsewhere", generator.Flags{Output: "--output-dir", StartIndex: true, NoVideo: "--no-videos",
+			Options: []string{"difficulty", "width"}, From: generator.FromHelp}, ""},
+		{"wrong", generator.Flags{Output: "--output", Options: []string{"width"}, From: generator.FromHelp},
+			"its options in catalog.yaml: generator wrong has no option difficulty: it has width"},
+		{"other", generator.Flags{Output: "--output", Options: []string{"count"}, From: generator.FromHelp}, "its --help lists no --num-samples"},
 		{"incapable", assumed, "No module named 'no_such_module': add what it lacks"},
 		{"no-help", assumed, ""},
 		{"stands-in", assumed, ""},
@@ -53,7 +59,7 @@ def flags(*names):
 		if err != nil {
 			t.Fatal(err)
 		}
-		if g.Flags != test.flags || !strings.Contains(g.Problem, test.problem) || (test.problem == "") != (g.Problem == "") ||
+		if !reflect.DeepEqual(g.Flags, test.flags) || !strings.Contains(g.Problem, test.problem) || (test.problem == "") != (g.Problem == "") ||
 			(g.Reason == generator.CommandLine) != (g.Problem != "") {
 			t.Errorf("%s: got %+v, problem %q, reason %q", test.name, g.Flags, g.Problem, g.Reason)
 		}
@@ -71,7 +77,7 @@ def flags(*names):
 	}
 	write(t, filepath.Join(root, "elsewhere", generator.DefaultEntry),
 		"import cli\ncli.flags('--num-samples', '--output', '--seed')")
-	if g, _ := build().Find("elsewhere"); g.Flags != (generator.Flags{Output: "--output", Seed: true, From: generator.FromHelp}) {
+	if g, _ := build().Find("elsewhere"); !reflect.DeepEqual(g.Flags, generator.Flags{Output: "--output", Seed: true, From: generator.FromHelp}) {
 		t.Errorf("not run again: %+v", g.Flags)
 	}
 }

@@ -21,7 +21,8 @@ import (
 // program. An image's environments are made from them, so that they stay as they
 // are when a program changes. Requirements that lie in a generator's folder are
 // left out; their environments need that folder. So are generators that have a
-// Problem: the index says so when the generators themselves are installed.
+// Problem: the index says so when the generators themselves are installed. Those that
+// download data are in no image.
 func CopyRequirements(root, dir string) error {
 	list, err := generator.Discover(root)
 	if err != nil {
@@ -31,7 +32,7 @@ func CopyRequirements(root, dir string) error {
 		return err
 	}
 	for _, g := range list {
-		if g.Problem != "" {
+		if g.Problem != "" || g.Network {
 			continue
 		}
 		if slices.ContainsFunc(g.Requirements, func(line string) bool { return strings.Contains(line, g.Dir) }) {

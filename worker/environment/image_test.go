@@ -43,19 +43,27 @@ func TestCopyRequirements(t *testing.T) {
 	write(t, filepath.Join(root, "folder", generator.DefaultEntry), preamble)
 	write(t, filepath.Join(root, "folder", requirements.File), "./tiny_thing-1.0-py3-none-any.whl\n")
 	wheel(t, filepath.Join(root, "folder"), "tiny_thing", "value = 1\n")
-	write(t, filepath.Join(root, generator.Catalogue), "odd: {requirements: [Tiny_Thing == 1.0]}\n")
+	write(t, filepath.Join(root, generator.Catalogue),
+		"odd: {requirements: [Tiny_Thing == 1.0]}\nscans: {network: true, requirements: [Tiny_Thing == 1.0]}\n")
+	write(t, filepath.Join(root, "scans", generator.DefaultEntry), preamble) // it downloads data: no image has it
 
 	copied := t.TempDir()
 	if err := CopyRequirements(root, copied); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := os.Stat(filepath.Join(copied, "scans")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("scans was copied: %v", err)
+	}
 	var first, second recorder
 	if _, err := (&Builder{Root: copied, Dir: dir, Events: first.record}).Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	index, err := (&Builder{Root: root, Dir: dir, Events: second.record}).Build(t.Context())
+	index, err := (&Builder{Root: root, Dir: dir, Image: true, Events: second.record}).Build(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := index.Find("scans"); err == nil {
+		t.Error("scans is in the image's index")
 	}
 	if first.count(Ready) != 1 || second.count(Reused) != 1 || second.count(Ready) != 1 {
 		t.Errorf("events %+v, then %+v", first.events, second.events)

@@ -39,14 +39,18 @@ type lock struct {
 // repository.
 const builders = "# To build "
 
-// id is the SHA-256 of what counts, not of the comments; "" without a lock.
+// forPythons begins the comment that says for which Pythons a lock is.
+const forPythons = "# python "
+
+// id is the SHA-256 of what counts, not of the other comments; "" without a lock.
 func (l lock) id() string {
 	if l.text == nil {
 		return ""
 	}
 	h := sha256.New()
 	for line := range bytes.Lines(l.text) {
-		if !bytes.HasPrefix(line, []byte("#")) || bytes.HasPrefix(line, []byte(builders)) {
+		if !bytes.HasPrefix(line, []byte("#")) || bytes.HasPrefix(line, []byte(builders)) ||
+			bytes.HasPrefix(line, []byte(forPythons)) {
 			h.Write(line)
 		}
 	}
@@ -355,7 +359,7 @@ func (e environment) makeLock(ctx context.Context, in installer, path string, na
 		head += "# requires " + ownFolder(e.of).ReplaceAllString(line, "${1}.${2}") + "\n"
 	}
 	if e.specifier != "" {
-		head += "# python " + e.specifier + "\n"
+		head += forPythons + e.specifier + "\n"
 	}
 	head += "# as of " + date + "\n"
 	l = lock{path: path, text: []byte(head)}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -24,16 +25,37 @@ const (
 
 // Entry is what the catalogue says about one generator.
 type Entry struct {
-	Repository   string   `yaml:"repository"` // owner/name on GitHub, a URL, or a path; empty for one that is kept here
-	Commit       string   `yaml:"-"`          // full hash, from the lock; "" if it was never fetched
-	Skip         string   `yaml:"skip"`       // why it is neither fetched nor run
-	Required     []string `yaml:"required"`
-	Videoless    bool     `yaml:"videoless"`
-	FilesVary    bool     `yaml:"files_vary"`
-	ExtraArgs    []string `yaml:"extra_args"`
-	ChunkSize    int      `yaml:"chunk_size"`
-	Licence      string   `yaml:"licence"`
-	Requirements []string `yaml:"requirements"`
+	Repository   string       `yaml:"repository"` // owner/name on GitHub, a URL, or a path; empty for one that is kept here
+	Commit       string       `yaml:"-"`          // full hash, from the lock; "" if it was never fetched
+	Skip         string       `yaml:"skip"`       // why it is neither fetched nor run
+	Required     []string     `yaml:"required"`
+	Videoless    bool         `yaml:"videoless"`
+	FilesVary    bool         `yaml:"files_vary"`
+	ExtraArgs    []string     `yaml:"extra_args"`
+	Options      task.Options `yaml:"options"` // defaults of its datasets
+	ChunkSize    int          `yaml:"chunk_size"`
+	Licence      string       `yaml:"licence"`
+	Requirements []string     `yaml:"requirements"`
+	Python       string       `yaml:"python"` // ">=3.11,<3.13", where the generator itself does not say it
+	Category     string       `yaml:"category"`
+	Domain       string       `yaml:"domain"`
+	Pool         int          `yaml:"pool"`
+	Network      bool         `yaml:"network"`
+	Blender      bool         `yaml:"blender"`
+}
+
+// Categories are the kinds of abilities that a generator's samples can train or test.
+var Categories = []string{"abstraction", "knowledge", "perception", "spatiality", "transformation"}
+
+// OnRequest is why a generator is fetched only if it is named; "" for most.
+func (e Entry) OnRequest() string {
+	switch {
+	case e.Network:
+		return "it downloads the data that it converts"
+	case e.Blender:
+		return "it needs Blender, as the package bpy of a gigabyte, and minutes of CPU for a sample"
+	}
+	return ""
 }
 
 // Pin is one line of the catalogue's lock: the commit at which a generator is fetched.
@@ -128,6 +150,19 @@ func (e Entry) check(name string) error {
 		case "--num-samples", "--seed", "--start-index", "--output", "--output-dir":
 			return fmt.Errorf("%s: extra_args may not set %s, the worker does", name, flag)
 		}
+	}
+	if err := e.Options.Check(); err != nil {
+		return fmt.Errorf("%s: options: %w", name, err)
+	}
+	if e.Category != "" && !slices.Contains(Categories, e.Category) {
+		return fmt.Errorf("%s: category is %q, it must be one of %s", name, e.Category, strings.Join(Categories, ", "))
+	}
+	if e.Domain != "" && task.CheckName(e.Domain) != nil {
+		return fmt.Errorf("%s: domain is %q, it must be what stands before _task in the name of a folder that it writes",
+			name, e.Domain)
+	}
+	if e.Pool < 0 {
+		return fmt.Errorf("%s: pool is %d, it must be a number of puzzles", name, e.Pool)
 	}
 	if e.ChunkSize < 0 || e.ChunkSize > task.MaxSamples {
 		return fmt.Errorf("%s: chunk_size is %d, it must be from 1 to %d", name, e.ChunkSize, task.MaxSamples)

@@ -5,18 +5,21 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 func TestDiscover(t *testing.T) {
 	root := t.TempDir()
-	for _, name := range []string{"a", "b", "c", "left-out", "bad name", "added"} {
+	for _, name := range []string{"a", "b", "c", "d", "left-out", "bad name", "added"} {
 		write(t, filepath.Join(root, name, DefaultEntry), "")
 	}
 	write(t, filepath.Join(root, "library", "code.py"), "")
 	write(t, filepath.Join(root, "a", "requirements.txt"), "numpy==1.26.4\n")
 	write(t, filepath.Join(root, Catalogue), `
-c: {required: [rubric.txt], videoless: true, files_vary: true, extra_args: [--fast], chunk_size: 100, licence: MIT}
-a: {requirements: [scipy]}
+c: {required: [rubric.txt], videoless: true, files_vary: true, extra_args: [--fast], options: {difficulty: 3, style: "1,2"}, chunk_size: 100, licence: MIT}
+d: {category: spatiality, domain: maze, pool: 7, network: true, blender: true}
+a: {requirements: [scipy], python: ">=3.12"}
 b: {repository: org/b}
 not-fetched-yet: {chunk_size: 7}
 left-out: {skip: it needs Blender}
@@ -28,12 +31,13 @@ left-out: {skip: it needs Blender}
 	}
 	var want []Generator
 	for _, g := range []Generator{
-		{Name: "a", Requirements: []string{"numpy==1.26.4", "scipy"}},
+		{Name: "a", Requirements: []string{"numpy==1.26.4", "scipy"}, Pythons: ">=3.12"},
 		{Name: "added", Repository: "org/added", Licence: "MIT"},
 		{Name: "b", Repository: "org/b"},
 		{Name: "bad name"},
 		{Name: "c", Required: []string{"rubric.txt"}, Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"},
-			ChunkSize: 100, Licence: "MIT"},
+			Options: task.Options{"difficulty": "3", "style": "1,2"}, ChunkSize: 100, Licence: "MIT"},
+		{Name: "d", Category: "spatiality", Domain: "maze", Pool: 7, Network: true, Blender: true},
 	} {
 		g.Dir, g.Entry, g.Flags = filepath.Join(root, g.Name), DefaultEntry, contractFlags
 		want = append(want, g)
@@ -60,6 +64,10 @@ func TestDiscoverRefusesCatalogue(t *testing.T) {
 		{"a pin", "a: {commit: 0123456789012345678901234567890123456789}\n",
 			"line 1: unknown field commit (commits are in catalog.lock)"},
 		{"extra", "a: {extra_args: [--seed=1]}\n", "may not set --seed"},
+		{"category", "a: {category: logic}\n", `category is "logic", it must be one of abstraction, knowledge, perception, `},
+		{"domain", "a: {domain: maze/3}\n", "what stands before _task in the name of a folder"},
+		{"pool", "a: {pool: -1}\n", "pool is -1, it must be a number of puzzles"},
+		{"option", "a: {options: {seed: 1}}\n", "a: options: seed is no option"},
 		{"required is a path", "a: {required: [x/y]}\n", "name of a file"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -93,7 +101,7 @@ func TestOwnCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"chess", "maze", "sudoku", "hanoi", "sliding-puzzle"} {
+	for _, name := range []string{"chess", "maze", "sudoku", "hanoi", "sliding-puzzle", "gauge", "keys"} {
 		got := map[string]bool{}
 		for _, file := range all[name+"-task-data-generator"].Required {
 			got[file] = true

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -21,6 +22,7 @@ type Flags struct {
 	Seed       bool      `json:"seed"`
 	StartIndex bool      `json:"start_index,omitempty"`
 	NoVideo    string    `json:"no_video,omitempty"`
+	Options    []string  `json:"options,omitempty"` // names of the others that take a value, sorted, without dashes
 	From       FlagsFrom `json:"from,omitempty"`
 }
 
@@ -37,41 +39,73 @@ var contractFlags = Flags{Output: "--output", Seed: true, From: FromContract}
 
 var (
 	usagePattern  = regexp.MustCompile(`(?is)^\s*usage:.*?(?:\n\s*\n|\z)`)
-	optionPattern = regexp.MustCompile(`(?m)^[\s│|*]*(?:-\w(?:[ =]\S+)?,?\s+)?(--[a-zA-Z][a-zA-Z0-9_-]*)`)
-	inUsage       = regexp.MustCompile(`[\[\s|(](--[a-zA-Z][a-zA-Z0-9_-]*)`)
+	optionPattern = regexp.MustCompile(`(?m)^[\s│|*]*(?:-\w(?:[ =]\S+)?,?\s+)?(--[a-zA-Z][a-zA-Z0-9_-]*)([ =][^\s]|[ ]+[A-Z]{3,}\b)?`)
+	inUsage       = regexp.MustCompile(`[\[\s|(](--[a-zA-Z][a-zA-Z0-9_-]*)([ =][^\s\[\])|-])?`)
 )
 
-// helpFlags reads the flags from what --help printed: those in the usage and those
-// that begin a line, not those in sentences and examples.
+// helpFlags reads the flags from what --help printed, and whether a value comes after each: those in the usage and
+// those that begin a line, not those in sentences and examples.
 func helpFlags(text string) map[string]bool {
 	has := map[string]bool{}
 	for _, match := range inUsage.FindAllStringSubmatch(usagePattern.FindString(text), -1) {
-		has[match[1]] = true
+		has[match[1]] = has[match[1]] || match[2] != ""
 	}
 	for _, match := range optionPattern.FindAllStringSubmatch(text, -1) {
-		has[match[1]] = true
+		has[match[1]] = has[match[1]] || match[2] != ""
 	}
 	return has
 }
 
-// setFlags sets the flags to those that --help lists. A command line that the worker
-// cannot use is a Problem.
-func (g *Generator) setFlags(has map[string]bool) {
-	g.Flags = Flags{Output: "--output", Seed: has["--seed"], StartIndex: has["--start-index"], From: FromHelp}
-	if !has["--output"] && has["--output-dir"] {
+// setFlags sets the flags to those that --help lists, with whether they take a value. A
+// command line that the worker cannot use is a Problem.
+func (g *Generator) setFlags(values map[string]bool) {
+	has := func(name string) bool { _, ok := values[name]; return ok }
+	g.Flags = Flags{Output: "--output", Seed: has("--seed"), StartIndex: has("--start-index"), From: FromHelp}
+	if !has("--output") && has("--output-dir") {
 		g.Flags.Output = "--output-dir"
 	}
+	for flag, value := range values {
+		if name := strings.TrimPrefix(flag, "--"); value && !task.ReservedOption(name) {
+			g.Flags.Options = append(g.Flags.Options, name)
+		}
+	}
+	slices.Sort(g.Flags.Options)
 	for _, name := range []string{"--no-video", "--no-videos"} {
-		if has[name] {
+		if has(name) {
 			g.Flags.NoVideo = name
 		}
 	}
 	for _, name := range []string{"--num-samples", g.Flags.Output} {
-		if !has[name] && g.Problem == "" {
+		if !has(name) && g.Problem == "" {
 			g.Problem, g.Reason = fmt.Sprintf("its --help lists no %s", name), CommandLine
 		}
 	}
 }
+
+// CheckOptions reports what is wrong with options for this generator, or nil: they must be
+// valid, and its --help must list them.
+func (g *Generator) CheckOptions(o task.Options) error {
+	if err := o.Check(); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(o)) {
+		known := "it has " + strings.Join(g.Flags.Options, ", ")
+		switch {
+		case slices.Contains(g.Flags.Options, name):
+			continue
+		case len(g.Flags.Options) > 0:
+		case !g.OptionsKnown():
+			known = "its --help was not read here yet"
+		default:
+			known = "its --help lists none"
+		}
+		return fmt.Errorf("generator %s has no option %s: %s", g.Name, name, known)
+	}
+	return nil
+}
+
+// OptionsKnown reports whether the generator was run with --help.
+func (g *Generator) OptionsKnown() bool { return g.HelpKey != "" || g.Flags.From == FromHelp }
 
 // helpTime limits a run of --help: some generators import all their packages first, and
 // the first import after an installation reads them from the disk.
@@ -102,8 +136,8 @@ func (g *Generator) runHelp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if has := helpFlags(result.stdout); len(has) > 0 {
-		g.setFlags(has)
+	if values := helpFlags(result.stdout); len(values) > 0 {
+		g.setFlags(values)
 	}
 	return nil
 }
@@ -112,7 +146,7 @@ func (g *Generator) runHelp(ctx context.Context) error {
 // commit, or without one the files.
 func (g *Generator) helpKey() string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q\n", g.Environment, g.Commit)
+	fmt.Fprintf(h, "options %q %q\n", g.Environment, g.Commit) // another first word where Flags has a new field
 	if g.Commit == "" || strings.HasSuffix(g.Commit, Dirty) {
 		for _, dir := range append([]string{g.Dir}, g.shared...) {
 			fmt.Fprintln(h, requirements.State(dir))
@@ -134,6 +168,7 @@ func (g *Generator) FindFlags(ctx context.Context, last *Index, wanted bool) err
 		})
 		if i >= 0 {
 			g.Flags, g.HelpKey = last.Generators[i].Flags, key
+			g.checkDefaults()
 			return nil
 		}
 	}
@@ -141,5 +176,14 @@ func (g *Generator) FindFlags(ctx context.Context, last *Index, wanted bool) err
 		return nil
 	}
 	g.HelpKey = key
-	return g.runHelp(ctx)
+	err := g.runHelp(ctx)
+	g.checkDefaults()
+	return err
+}
+
+// checkDefaults makes it a Problem that the catalogue has options which the generator lacks.
+func (g *Generator) checkDefaults() {
+	if err := g.CheckOptions(g.Options); err != nil && g.Problem == "" {
+		g.Problem, g.Reason = "its options in "+Catalogue+": "+err.Error(), CommandLine
+	}
 }

@@ -1,7 +1,6 @@
 package generator
 
 import (
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -23,14 +22,14 @@ options:
 
 Examples:
     python examples/generate.py --num-samples 10 --seed 42
-`, "--fast --help --num-samples --output --slow"},
+`, "--fast --help --num-samples= --output= --slow"},
 		{"click", `Usage: generate.py [OPTIONS]
 
 Options:
   -n, --num-samples INTEGER  Number of samples.  [required]
   --output-dir TEXT
   --help                     Show this message and exit.
-`, "--help --num-samples --output-dir"},
+`, "--help --num-samples= --output-dir="},
 		{"typer", `
  Usage: generate.py [OPTIONS]
 
@@ -39,11 +38,23 @@ Options:
 │    --seed               INTEGER  like --x   │
 │    --help                        Show this. │
 ╰───────────────────────────────────────╯
-`, "--help --num-samples --seed"},
+`, "--help --num-samples= --seed="},
+		{"choices and switches", `usage: g.py [-h] [--level {1,2}] [--debug]
+            [--colour | --no-colour]
+
+  --level {1,2}
+  --debug               Print much.
+  --colour, --no-colour
+`, "--colour --debug --level= --no-colour"},
 		{"nothing", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := strings.Join(slices.Sorted(maps.Keys(helpFlags(test.text))), " "); got != test.want {
+			var list []string
+			for flag, value := range helpFlags(test.text) {
+				list = append(list, flag+map[bool]string{true: "="}[value])
+			}
+			slices.Sort(list)
+			if got := strings.Join(list, " "); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 func TestIndexRoundTrip(t *testing.T) {
@@ -13,7 +15,7 @@ func TestIndexRoundTrip(t *testing.T) {
 	want := &Index{Generators: []Generator{
 		{Name: "a", Dir: "/g/a", Entry: DefaultEntry, Commit: "c", Flags: Flags{Output: "--output", Seed: true,
 			StartIndex: true, NoVideo: "--no-videos", From: FromHelp}, HelpKey: "h", Repository: "o/a", Required: []string{"r"},
-			Videoless: true, FilesVary: true, ExtraArgs: []string{"-x"}, ChunkSize: 5, Licence: "MIT",
+			Videoless: true, FilesVary: true, ExtraArgs: []string{"-x"}, Options: task.Options{"a": "b"}, ChunkSize: 5, Licence: "MIT",
 			Requirements: []string{"numpy"}, Environment: "e", Python: "/e/bin/python"},
 		{Name: "b", Problem: "broken"},
 	}}

@@ -32,11 +32,9 @@ func workOnce(text string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if !r.Apart { // that is for programs which are no workers
-		if err := Harden(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
+	if err := Harden(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	if _, err := Run(context.Background(), r); err != nil {
 		fmt.Fprintln(os.Stderr, err)

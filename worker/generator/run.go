@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -56,15 +57,23 @@ type Apart struct {
 // Command returns the command of a run without the paths of this machine, so
 // that a receipt reads the same wherever it was made.
 func Command(g *Generator, samples, seed, startIndex int) []string {
-	argv := []string{"python", g.Entry, "--num-samples", strconv.Itoa(samples)}
+	argv := append(program(g), "--num-samples", strconv.Itoa(samples))
 	if g.Flags.Seed {
 		argv = append(argv, "--seed", strconv.Itoa(seed))
 	}
 	if g.Flags.StartIndex {
 		argv = append(argv, "--start-index", strconv.Itoa(startIndex))
 	}
-	argv = append(argv, g.ExtraArgs...)
+	argv = slices.Concat(argv, g.ExtraArgs, g.Options.Args())
 	return append(argv, g.Flags.Output, "output")
+}
+
+// program is the beginning of each command of a generator.
+func program(g *Generator) []string {
+	if g.Blender {
+		return []string{"python", g.Entry, "--"}
+	}
+	return []string{"python", g.Entry}
 }
 
 // CheckCommand refuses a command that Command does not make: one that was read
@@ -102,7 +111,7 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		return result, err
 	}
 	if r.help {
-		result.Command = []string{"python", g.Entry, "--help"}
+		result.Command = append(program(g), "--help")
 	}
 	work := filepath.Join(r.Scratch, "work")
 	for _, dir := range []string{"home", "tmp", "output"} {
@@ -121,39 +130,9 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	if !r.help {
 		argv[len(argv)-1] = result.Output
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return result, err
-	}
-
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	stdout, stderr := &Tail{Limit: tailSize}, &Tail{Limit: tailSize}
-	sandbox := func(apart bool) (*exec.Cmd, error) {
-		order, err := json.Marshal(launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...),
-			Scratch: r.Scratch, Readable: readable(g), MaxFile: r.MaxBytes, Apart: apart})
-		if err != nil {
-			return nil, err
-		}
-		cmd := exec.CommandContext(ctx, self)
-		cmd.Env = []string{launchVariable + "=" + string(order)}
-		cmd.Dir = work
-		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		cmd.WaitDelay = r.Grace
-		if cmd.WaitDelay <= 0 {
-			cmd.WaitDelay = defaultGrace
-		}
-		cmd.Stdout, cmd.Stderr = stdout, stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for the worker to handle
-		if apart {
-			setApart(cmd.SysProcAttr)
-		}
-		return cmd, nil
-	}
-	cmd, err := sandbox(r.Apart)
-	if err != nil {
-		return result, err
-	}
 	statusRead, statusWrite, err := os.Pipe()
 	if err != nil {
 		return result, err
@@ -165,17 +144,13 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		return result, err
 	}
 	defer aliveWrite.Close() // the sandbox ends when its worker is gone
-	cmd.ExtraFiles = []*os.File{statusWrite, aliveRead}
-
 	began := time.Now()
-	err = cmd.Start()
-	if err != nil && r.Apart && ctx.Err() == nil { // perhaps the system does not let us
-		if cmd, err = sandbox(false); err != nil {
-			return result, err
-		}
-		cmd.ExtraFiles = []*os.File{statusWrite, aliveRead}
-		err = cmd.Start()
-	}
+	cmd, err := launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...), Scratch: r.Scratch,
+		Readable: Readable(g), MaxFile: r.MaxBytes, Apart: r.Apart}.start(ctx, r.Grace, statusWrite, aliveRead,
+		func(cmd *exec.Cmd) error {
+			cmd.Stdout, cmd.Stderr = stdout, stderr
+			return nil
+		})
 	statusWrite.Close()
 	aliveRead.Close()
 	switch {

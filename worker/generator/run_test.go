@@ -61,10 +61,16 @@ buffer = bytearray(64 << 20)
 }
 
 func TestCommand(t *testing.T) {
-	g := &Generator{Entry: "run.py", Flags: Flags{Output: "--out", StartIndex: true}, ExtraArgs: []string{"--fast"}}
-	want := []string{"python", "run.py", "--num-samples", "3", "--start-index", "40", "--fast", "--out", "output"}
+	g := &Generator{Entry: "run.py", Flags: Flags{Output: "--out", StartIndex: true}, ExtraArgs: []string{"--fast"},
+		Options: task.Options{"style": "1,2", "difficulty": "3"}}
+	want := []string{"python", "run.py", "--num-samples", "3", "--start-index", "40", "--fast", "--difficulty", "3",
+		"--style", "1,2", "--out", "output"}
 	if got := Command(g, 3, 9, 40); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	g.Blender = true // it takes what is before -- for Blender's
+	if got := Command(g, 3, 9, 40); !reflect.DeepEqual(got, slices.Insert(want, 2, "--")) {
+		t.Errorf("got %q, want -- before the flags", got)
 	}
 }
 

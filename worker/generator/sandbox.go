@@ -1,7 +1,9 @@
 package generator
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,12 +11,20 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // launchVariable turns a process into the sandbox of a generator.
 const launchVariable = "VM_DATASET_SANDBOX"
+
+// sandboxEnv is the whole environment of a sandbox. The collector of garbage rests until Main: what the packages of a
+// program allocate at its start would make it run several times, for a third of the start's CPU.
+func sandboxEnv(order []byte) []string {
+	return []string{launchVariable + "=" + string(order), "GOGC=off"}
+}
 
 // launch is what a sandbox is to run.
 type launch struct {
@@ -24,7 +34,47 @@ type launch struct {
 	Scratch  string   `json:"scratch"`  // the one folder it may write to
 	Readable []string `json:"readable"` // what it may read beside the system
 	MaxFile  int64    `json:"max_file"` // bytes of one file; 0 is no limit
-	Apart    bool     `json:"apart"`    // the namespaces are the sandbox's own: take network and shared memory away
+	// bytes of one process, as it addresses them; 0 is no limit
+	MaxMemory int64 `json:"max_memory,omitempty"`
+	Apart     bool  `json:"apart"` // the namespaces are the sandbox's own: take network and shared memory away
+}
+
+// start starts the sandbox: apart if that is asked for, or not apart if the system does not let this process do that.
+// connect is called with each command that is tried, to give it its input and output. What the sandbox writes at its
+// end goes to status; it also ends when the other end of alive is closed. When ctx ends, it kills its processes within
+// grace.
+func (l launch) start(ctx context.Context, grace time.Duration, status, alive *os.File,
+	connect func(*exec.Cmd) error) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	for {
+		order, err := json.Marshal(l)
+		if err != nil {
+			return nil, err
+		}
+		cmd := exec.CommandContext(ctx, self)
+		cmd.Env, cmd.Dir = sandboxEnv(order), l.Dir
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		if cmd.WaitDelay = grace; grace <= 0 {
+			cmd.WaitDelay = defaultGrace
+		}
+		cmd.ExtraFiles = []*os.File{status, alive}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for this process to handle
+		start := (*exec.Cmd).Start
+		if l.Apart {
+			setApart(cmd.SysProcAttr)
+			start = startApart
+		}
+		if err := connect(cmd); err != nil {
+			return nil, err
+		}
+		if err := start(cmd); err == nil || !l.Apart || ctx.Err() != nil {
+			return cmd, err
+		}
+		l.Apart = false
+	}
 }
 
 // status is what a sandbox reports at its end.
@@ -56,6 +106,7 @@ func Main() {
 	if !ok {
 		return
 	}
+	debug.SetGCPercent(100)
 	runtime.LockOSThread() // some of what is set up belongs to the thread
 	keepDescriptors()
 	var l launch
@@ -65,8 +116,8 @@ func Main() {
 	} else {
 		end = l.run()
 	}
-	code := 0
-	if err := json.NewEncoder(os.NewFile(statusDescriptor, "status")).Encode(end); err != nil {
+	code := end.Exit
+	if err := json.NewEncoder(os.NewFile(statusDescriptor, "status")).Encode(end); err != nil || code < 0 {
 		code = 1
 	}
 	syscall.Exit(code) // at once: os.Exit under the race detector takes a second
@@ -103,13 +154,16 @@ func (l launch) run() status {
 	}
 	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
 	cmd.Dir, cmd.Env = l.Dir, l.Env
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = childAttributes()
 
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	if err := cmd.Start(); err != nil {
 		return status{Exit: 127, Problem: fmt.Sprintf("its interpreter could not be started: %v", err)}
+	}
+	if l.MaxMemory > 0 {
+		limitMemory(cmd.Process.Pid, l.MaxMemory)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
@@ -139,14 +193,32 @@ func (l launch) run() status {
 	return s
 }
 
-// readable are the folders a generator must read beside the system's own: its
+// KeepsNetwork reports whether this system lets a sandbox keep generators from the network: that
+// needs root's rights or user namespaces. It starts a process to find out.
+func KeepsNetwork(ctx context.Context) (bool, error) {
+	dir, err := os.MkdirTemp("", "vm-dataset-network-")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir)
+	source, scratch := filepath.Join(dir, "source", "true"), filepath.Join(dir, "scratch")
+	if err := errors.Join(os.MkdirAll(source, 0o700), os.Mkdir(scratch, 0o700)); err != nil {
+		return false, err
+	}
+	program, err := exec.LookPath("true") // not every system has it in /bin
+	if err != nil {
+		return false, err
+	}
+	g := &Generator{Name: "true", Dir: source, Entry: "-", Python: program, Flags: contractFlags}
+	r, err := Run(ctx, Request{Generator: g, Samples: 1, Scratch: scratch, Apart: true})
+	return r.Apart.Network, err
+}
+
+// Readable are the folders a generator must read beside the system's own: its
 // environment, the interpreter that was made from, itself and what stands beside
 // it, because generators may share code.
-func readable(g *Generator) []string {
-	dirs := []string{filepath.Dir(filepath.Dir(g.Python)), filepath.Dir(g.Dir)}
-	if resolved, err := filepath.EvalSymlinks(g.Python); err == nil {
-		dirs = append(dirs, filepath.Dir(filepath.Dir(resolved)))
-	}
+func Readable(g *Generator) []string {
+	dirs := append(Installed(g.Python), filepath.Dir(g.Dir))
 	if resolved, err := filepath.EvalSymlinks(g.Dir); err == nil {
 		dirs = append(dirs, resolved)
 	}

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
+	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +27,15 @@ func Harden() error {
 		return fmt.Errorf("make the worker undumpable: %w", err)
 	}
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+}
+
+// Landlock returns the version of the kernel's Landlock, or 0 if it has none.
+func Landlock() int {
+	version, err := llsyscall.LandlockGetABIVersion()
+	if err != nil {
+		return 0
+	}
+	return version
 }
 
 // confine restricts this process and all it starts, as far as the kernel can:
@@ -82,6 +94,29 @@ func setApart(a *syscall.SysProcAttr) {
 	}
 }
 
+// visible is held while other processes of the user may see this one.
+var visible sync.Mutex
+
+// startApart starts a process with setApart. An ordinary user must be able to see it for that: what Harden hides belongs
+// to root, the map of a new user namespace, too. For that moment it is undone, where Landlock keeps generators from
+// using it.
+func startApart(cmd *exec.Cmd) error {
+	visible.Lock()
+	defer visible.Unlock()
+	hidden, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err == nil && hidden == 0 && os.Getuid() != 0 && Landlock() > 0 {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
+			return err
+		}
+		defer func() {
+			if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+				panic(err) // it never fails; credentials would be seen
+			}
+		}()
+	}
+	return cmd.Start()
+}
+
 // takeAway leaves a process in namespaces of its own nothing of the network but
 // the loopback, and a /dev/shm that cannot be written: Lambda has none. It must
 // come before confine, which gives up the rights it needs.
@@ -103,6 +138,11 @@ func takeAway() (a Apart) {
 	}
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	return a
+}
+
+// limitMemory bounds what a process that was just started, and those that it starts, may address.
+func limitMemory(pid int, bytes int64) {
+	_ = unix.Prlimit(pid, unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(bytes), Max: uint64(bytes)}, nil)
 }
 
 // childAttributes put the generator into a session of its own and let it die

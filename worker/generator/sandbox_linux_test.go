@@ -348,3 +348,14 @@ sys.exit(1)
 		t.Errorf("watched %+v", result.Watched)
 	}
 }
+
+// What keeps generators from the network is found out with the system's program "true", wherever it is.
+func TestKeepsNetwork(t *testing.T) {
+	if _, err := KeepsNetwork(t.Context()); err != nil {
+		t.Error(err)
+	}
+	t.Setenv("PATH", t.TempDir())
+	if kept, err := KeepsNetwork(t.Context()); kept || err == nil || !strings.Contains(err.Error(), `"true"`) {
+		t.Errorf("without the program: %v, %v", kept, err)
+	}
+}

@@ -73,7 +73,7 @@ func install(ctx context.Context, from, to string, stdout io.Writer) (*generator
 		}
 	}
 	made := 0
-	b := environment.Builder{Root: from, Dir: to, Commits: commits, Online: true,
+	b := environment.Builder{Root: from, Dir: to, Commits: commits, Image: true,
 		Progress: func(line string) { fmt.Fprintln(stdout, line) }, Events: func(e environment.Event) {
 			if e.Stage == environment.Ready && len(e.Generators) > 0 {
 				made++

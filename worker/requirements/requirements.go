@@ -73,22 +73,22 @@ func decodeProject(dir string) (*project, error) {
 func ReadPythons(dir string) (string, error) {
 	is, err := decodeProject(dir)
 	if is == nil || err != nil {
-		return "", nil // who reads its requirements there has said so
+		return "", nil // reading its requirements reports that error
 	}
-	specifier, err := pythons(is.Project.RequiresPython)
+	specifier, err := Pythons(is.Project.RequiresPython)
 	if err != nil {
 		return "", fmt.Errorf("its %s: requires-python %w", ProjectFile, err)
 	}
 	return specifier, nil
 }
 
-// pythons checks a specifier of Python versions.
-func pythons(specifier string) (string, error) {
+// Pythons checks a specifier of Python versions, and returns it, or "" if it allows all that are new enough.
+func Pythons(specifier string) (string, error) {
 	if LowestMinor(specifier) < 0 {
 		return "", fmt.Errorf("%q allows no Python from 3.%d on, or is no version specifier such as >=3.11,<3.13", specifier,
 			OldestMinor)
 	}
-	for minor := OldestMinor; minor < newestMinor; minor++ {
+	for minor := OldestMinor; minor < minorLimit; minor++ {
 		if !allows(specifier, minor) {
 			return specifier, nil
 		}
@@ -96,12 +96,12 @@ func pythons(specifier string) (string, error) {
 	return "", nil
 }
 
-// newestMinor is above all that there are.
-const newestMinor = 40
+// minorLimit is above every minor version of Python 3.
+const minorLimit = 40
 
 // LowestMinor is the first Python 3 that a specifier allows, or -1.
 func LowestMinor(specifier string) int {
-	for minor := OldestMinor; minor < newestMinor; minor++ {
+	for minor := OldestMinor; minor < minorLimit; minor++ {
 		if allows(specifier, minor) {
 			return minor
 		}

@@ -68,12 +68,12 @@ func TestNormalise(t *testing.T) {
 func TestPythons(t *testing.T) {
 	for said, want := range map[string]string{"": "", ">=3.8": "", ">=3.11": "", "==3.12.*": "==3.12.*",
 		">=3.8,<3.13": ">=3.8,<3.13", "!=3.12.*": "!=3.12.*"} {
-		if got, err := pythons(said); got != want || err != nil {
+		if got, err := Pythons(said); got != want || err != nil {
 			t.Errorf("%q is %q, %v, want %q", said, got, err, want)
 		}
 	}
 	for _, wrong := range []string{"<3.11", "three", "==2.7"} {
-		if got, err := pythons(wrong); err == nil {
+		if got, err := Pythons(wrong); err == nil {
 			t.Errorf("%q is %q", wrong, got)
 		}
 	}

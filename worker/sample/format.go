@@ -56,7 +56,13 @@ func checkFile(name string, f io.ReadSeeker, size int64, buffer []byte) (Media, 
 func checkFormat(name string, f io.ReadSeeker, size int64, buffer []byte) (Media, error) {
 	switch path.Ext(name) {
 	case ".png":
-		return checkPNG(f, size, buffer)
+		m, err := checkPNG(f, size, buffer)
+		if err == nil {
+			if _, err = f.Seek(0, io.SeekStart); err == nil {
+				m.Colour = oneColour(f)
+			}
+		}
+		return m, err
 	case ".mp4", ".mov":
 		return checkMP4(f, size)
 	case ".avi":

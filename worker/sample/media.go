@@ -26,6 +26,7 @@ type Media struct {
 	Seconds     float64 `json:"seconds,omitempty"` // to 6 decimal places
 	Codec       string  `json:"codec,omitempty"`   // h264, mpeg4, vp9
 	PixelFormat string  `json:"pixel_format,omitempty"`
+	Colour      string  `json:"colour,omitempty"` // #rrggbb, of a PNG that has one colour; #rrggbbaa if it has alpha
 }
 
 // timing sets the frames and, where the duration is known, seconds and frame rate.

@@ -53,7 +53,7 @@ func TestMedia(t *testing.T) {
 		data []byte
 		want Media
 	}{
-		{"a.png", picture(t), Media{Width: 4, Height: 4}},
+		{"a.png", picture(t), Media{Width: 4, Height: 4, Colour: "#000000"}},
 		{"a.jpg", jpg.Bytes(), Media{Width: 6, Height: 5}},
 		{"a.gif", anim.Bytes(), Media{Width: 7, Height: 5}},
 		{"a.jpeg", []byte("no picture"), Media{}},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"slices"
+	"sync"
 )
 
 // MaxPixels is how large a picture may be that is decoded, four times 4096 by 4096: a
@@ -17,6 +18,8 @@ const MaxPixels = 64 << 20
 // pngHead is what of a PNG's header its rows depend on.
 type pngHead struct {
 	width, height int
+	kind          int
+	depth         int // bits of a number
 	bits          int // of a pixel
 	interlaced    bool
 }
@@ -29,7 +32,7 @@ var (
 
 // pngPass are rows of one width: all of a picture, or a seventh of an interlaced one.
 type pngPass struct {
-	rows, bytes int // bytes of each row, without its filter
+	columns, rows, bytes int // bytes of each row, without its filter
 }
 
 func (h pngHead) passes() iter.Seq[pngPass] {
@@ -40,7 +43,7 @@ func (h pngHead) passes() iter.Seq[pngPass] {
 		}
 		for _, g := range grids {
 			columns, rows := (h.width-g[2]+g[0]-1)/g[0], (h.height-g[3]+g[1]-1)/g[1]
-			if columns > 0 && rows > 0 && !yield(pngPass{rows, (columns*h.bits + 7) / 8}) {
+			if columns > 0 && rows > 0 && !yield(pngPass{columns, rows, (columns*h.bits + 7) / 8}) {
 				return
 			}
 		}
@@ -62,28 +65,45 @@ func PNGPixels(from io.Reader) (wrong string, err error) {
 	return "", err
 }
 
-func checkPixels(from *bufio.Reader) error {
+// unpackers are zlib readers that are used again: a new one takes 50 kB.
+var unpackers sync.Pool
+
+// openPixels reads a PNG up to its pixels and returns its header, and what unpacks their rows, for unpackers.
+func openPixels(from *bufio.Reader) (h pngHead, data *pngData, rows io.ReadCloser, err error) {
 	var b [8 + 8 + 13 + 4]byte // signature and IHDR
 	if _, err := io.ReadFull(from, b[:]); err != nil {
-		return broken("is a truncated PNG")
+		return h, nil, nil, broken("is a truncated PNG")
 	}
-	h := pngHead{width: int(binary.BigEndian.Uint32(b[16:])), height: int(binary.BigEndian.Uint32(b[20:])),
-		interlaced: b[28] == 1}
-	depth, kind := int(b[24]), int(b[25])
+	h = pngHead{width: int(binary.BigEndian.Uint32(b[16:])), height: int(binary.BigEndian.Uint32(b[20:])),
+		depth: int(b[24]), kind: int(b[25]), interlaced: b[28] == 1}
 	switch {
-	case string(b[12:16]) != "IHDR" || !slices.Contains(pngDepths[kind], depth) || b[26] != 0 || b[27] != 0 || b[28] > 1:
-		return broken("is no PNG that can be decoded: kind %d of %d bits", kind, depth)
+	case string(b[12:16]) != "IHDR" || !slices.Contains(pngDepths[h.kind], h.depth) || b[26] != 0 || b[27] != 0 ||
+		b[28] > 1:
+		return h, nil, nil, broken("is no PNG that can be decoded: kind %d of %d bits", h.kind, h.depth)
 	case h.width == 0 || h.height == 0:
-		return broken("is a PNG without pixels")
+		return h, nil, nil, broken("is a PNG without pixels")
 	case h.width > MaxPixels/h.height:
-		return broken("has %d by %d pixels, more than are decoded", h.width, h.height)
+		return h, nil, nil, broken("has %d by %d pixels, more than are decoded", h.width, h.height)
 	}
-	h.bits = depth * pngChannels[kind]
-	data := &pngData{from: from, palette: kind != 3}
-	unpacked, err := zlib.NewReader(data)
+	h.bits = h.depth * pngChannels[h.kind]
+	data = &pngData{from: from, needed: h.kind == 3}
+	if rows, _ = unpackers.Get().(io.ReadCloser); rows != nil {
+		err = rows.(zlib.Resetter).Reset(data, nil)
+	} else {
+		rows, err = zlib.NewReader(data)
+	}
 	if err != nil {
-		return broken("is a PNG whose pixels cannot be unpacked: %v", err)
+		err = broken("is a PNG whose pixels cannot be unpacked: %v", err)
 	}
+	return h, data, rows, err
+}
+
+func checkPixels(from *bufio.Reader) error {
+	h, _, unpacked, err := openPixels(from)
+	if err != nil {
+		return err
+	}
+	defer unpackers.Put(unpacked)
 	rows := bufio.NewReader(unpacked)
 	for pass := range h.passes() {
 		for range pass.rows {
@@ -114,7 +134,8 @@ func checkPixels(from *bufio.Reader) error {
 // pngData reads what a PNG's IDAT chunks hold, one after the other.
 type pngData struct {
 	from    *bufio.Reader
-	palette bool // is there, or not needed
+	needed  bool   // its palette is
+	palette []byte // three bytes for each colour
 	begun   bool
 	left    int64 // bytes of the chunk
 	err     error
@@ -133,14 +154,17 @@ func (d *pngData) next() error {
 		length, name := int64(binary.BigEndian.Uint32(head[:4])), string(head[4:])
 		switch {
 		case d.err != nil:
-		case name == "IDAT" && !d.palette:
+		case name == "IDAT" && d.needed && d.palette == nil:
 			d.err = broken("is a PNG without its palette")
 		case name == "IDAT":
 			d.begun, d.left = true, length
 		case d.begun || name == "IEND":
 			d.err = io.EOF
+		case name == "PLTE" && length <= 3*256:
+			d.palette = make([]byte, length+4)
+			_, d.err = io.ReadFull(d.from, d.palette)
+			d.palette = d.palette[:length]
 		default:
-			d.palette = d.palette || name == "PLTE"
 			_, d.err = io.CopyN(io.Discard, d.from, length+4)
 		}
 	}

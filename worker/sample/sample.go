@@ -40,6 +40,7 @@ type File struct {
 	Size   int64  `json:"size"`           // bytes
 	SHA256 string `json:"sha256"`         // hexadecimal
 	Media  Media  `json:"media,omitzero"` // of a video or a picture
+	Text   Text   `json:"text,omitzero"`  // of the prompt
 }
 
 // Sample is one checked sample. As JSON it is a part of a receipt.
@@ -273,7 +274,7 @@ func checkName(name string) error {
 	case len(name) > maxName:
 		return fmt.Errorf("is longer than %d bytes", maxName)
 	case strings.ContainsFunc(name, unicode.IsControl) || strings.Contains(name, `\`):
-		return fmt.Errorf("holds a character that no file name should")
+		return fmt.Errorf("holds a control character or a backslash")
 	}
 	return nil
 }
@@ -366,6 +367,9 @@ func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 		if err == nil {
 			file.SHA256 = hex.EncodeToString(h.Sum(nil))
 			file.Media, err = checkFile(name, data, file.Size, buffer)
+		}
+		if err == nil && name == "prompt.txt" {
+			file.Text, err = describePrompt(data)
 		}
 		data.Close()
 		if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare

@@ -6,8 +6,8 @@ import (
 )
 
 // Source reads from another reader and keeps the error that ended it, io.EOF apart.
-// So who judges what was read can tell bytes that are wrong from a disk or a
-// connection that failed: an archive or a picture that ends too early is both.
+// A caller can so tell wrong bytes from a disk or a connection that failed: an archive
+// or a picture that ends too early may be either.
 type Source struct {
 	io.Reader
 	N      int64 // bytes that were read

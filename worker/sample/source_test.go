@@ -82,7 +82,7 @@ func rawPNG(width, height, depth, kind, interlace int, rows []byte, split int) [
 	head := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(width)), uint32(height))
 	chunk("IHDR", append(head, byte(depth), byte(kind), 0, 0, byte(interlace)))
 	if kind == 3 {
-		chunk("PLTE", make([]byte, 3<<depth))
+		chunk("PLTE", bytes.Repeat([]byte{10, 200, 30}, 1<<depth))
 	}
 	var packed bytes.Buffer
 	z := zlib.NewWriter(&packed)
@@ -104,7 +104,7 @@ func TestPNGPixels(t *testing.T) {
 		depth := rapid.SampledFrom(depths).Draw(t, "depth")
 		width, height := rapid.IntRange(1, 20).Draw(t, "width"), rapid.IntRange(1, 20).Draw(t, "height")
 		interlace := rapid.IntRange(0, 1).Draw(t, "interlace")
-		rows := pngRows(pngHead{width, height, depth * pngChannels[kind], interlace == 1},
+		rows := pngRows(pngHead{width: width, height: height, bits: depth * pngChannels[kind], interlaced: interlace == 1},
 			rapid.IntRange(0, 4).Draw(t, "filter"))
 		switch rapid.IntRange(0, 3).Draw(t, "damage") {
 		case 1:

@@ -1,20 +1,16 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
-
-// maxMessage bounds the text of an invalid message that a report keeps.
-const maxMessage = 4096
 
 // Failure is a failure report: why a chunk, or a message that is no task, failed.
 type Failure struct {
@@ -51,23 +47,17 @@ type Failure struct {
 // Range returns the range of samples that failed.
 func (f Failure) Range() task.Range { return task.Range{Start: f.Start, End: f.End} }
 
-// PutFailure writes a failure report and returns its key. A report of the same
-// chunk and delivery is replaced.
+// PutFailure writes a failure report and returns its key. A report of the same chunk and delivery is replaced.
 func (s *Store) PutFailure(ctx context.Context, f Failure) (string, error) {
 	f.Version = 1
-	id := f.MessageID
-	if id == "" {
-		id = f.RequestID // a direct invocation
-	}
-	key := s.dataset.FailureKey(f.Generator, f.Name, id, f.Receives)
-	if len(f.Message) > maxMessage {
-		f.Message = strings.ToValidUTF8(f.Message[:maxMessage], "")
-	}
+	f.Message = strings.ToValidUTF8(f.Message[:min(len(f.Message), 4096)], "")
+	// a direct invocation has no message
+	key := s.dataset.FailureKey(f.Generator, f.Name, cmp.Or(f.MessageID, f.RequestID), f.Receives)
 	body, err := json.Marshal(f)
-	if err != nil {
-		return "", err
+	if err == nil {
+		err = s.put(ctx, key, body)
 	}
-	if err := s.put(ctx, key, body); err != nil {
+	if err != nil {
 		return "", err
 	}
 	return key, nil
@@ -75,15 +65,8 @@ func (s *Store) PutFailure(ctx context.Context, f Failure) (string, error) {
 
 // Failure reads a failure report, or returns ErrNotFound.
 func (s *Store) Failure(ctx context.Context, key string) (Failure, error) {
-	var f Failure
-	_, err := s.readJSON(ctx, key, &f)
+	f, _, err := readJSON[Failure](ctx, s, key, key)
 	return f, err
-}
-
-// Failures lists a generator's failure reports, without reading them. The generator
-// task.InvalidFailure stands for messages that are no task.
-func (s *Store) Failures(ctx context.Context, generator string) iter.Seq2[Object, error] {
-	return s.List(ctx, s.dataset.FailuresPrefix(generator), "")
 }
 
 // PutRun writes a run down. It fails with ErrExists when the id is taken.
@@ -98,19 +81,13 @@ func (s *Store) PutRun(ctx context.Context, r task.Run) error {
 
 // Run reads a run, or returns ErrNotFound.
 func (s *Store) Run(ctx context.Context, id string) (task.Run, error) {
-	var r task.Run
-	_, err := s.readJSON(ctx, s.dataset.RunKey(id), &r)
-	if errors.Is(err, ErrNotFound) {
-		return r, fmt.Errorf("run %s: %w", id, ErrNotFound)
-	}
+	r, _, err := readJSON[task.Run](ctx, s, s.dataset.RunKey(id), "run "+id)
 	return r, err
 }
 
-// ChangeRun changes a run that was written down, whoever else does so at the same
-// time. what is called until it reports that nothing is left to change, or until
-// what it did is stored.
+// ChangeRun changes a run, as Change does; what reports whether it has changed it.
 func (s *Store) ChangeRun(ctx context.Context, id string, what func(*task.Run) (changed bool)) error {
-	_, err := changeJSON(ctx, s, s.dataset.RunKey(id), func(r *task.Run) (*task.Run, error) {
+	_, err := Change(ctx, s, s.dataset.RunKey(id), func(r *task.Run) (*task.Run, error) {
 		switch {
 		case r == nil:
 			return nil, fmt.Errorf("run %s: %w", id, ErrNotFound)

@@ -21,10 +21,8 @@ type Holder struct {
 	Deadline  time.Time `json:"-"`       // after it the platform has killed the holder
 }
 
-// grace is how much longer than its holder lives a cell is held: what the holder had
-// sent when it was killed may be executed a little later. It also covers that the
-// times of an answer have whole seconds. It is less than a message is usually hidden
-// beyond the time of an invocation (60 s).
+// grace is how much longer than its holder lives a cell is held: requests of a killed holder may be executed later, and
+// the times of answers have whole seconds. It is less than messages stay hidden beyond an invocation's time (60 s).
 const grace = 10 * time.Second
 
 // BusyError says that another worker holds a cell.
@@ -37,19 +35,14 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("held by request %s until %s", e.RequestID, e.Until.UTC().Format(time.RFC3339))
 }
 
-// Take takes a cell for a holder. It is returned as it is, not taken, if wanted says
-// that nothing is left to do in it, unless a holder before was killed in it: what that
-// one left is to be cleared away, by who has its message at the latest. It fails with a
-// *BusyError while another worker holds it.
+// Take takes a cell for a holder, with one request if it is new. It is returned as it is, not taken, if nothing in it
+// is wanted, unless a holder was killed in it: what that left must be cleared, at the latest by its message's next
+// delivery. It fails with a *BusyError while another holds it.
 //
-// Whether a cell is held goes by the bucket's clock alone, which dates both the object
-// and the answer: workers' clocks may differ by any amount. What is taken from the
-// worker's clock is how long the holder has left, and that before anything is asked, so
-// that a slow answer makes the time longer and not shorter.
-//
-// A cell that nobody took before takes one request.
-func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by Holder, wanted func(*Cell) bool) (*Cell,
-	error) {
+// Whether a cell is held goes by the bucket's clock alone, which dates both the object and the answer. How long this
+// holder has left is measured before anything is asked, so a slow answer makes the hold longer.
+func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by Holder,
+	wanted func(*Cell) bool) (*Cell, error) {
 	by.Nonce = rand.Uint64()
 	c := &Cell{Version: 1, Dataset: s.dataset, Generator: generator, Start: cell.Start, End: cell.End,
 		Receipts: []Receipt{}, key: s.dataset.CellKey(generator, cell)}
@@ -73,8 +66,7 @@ func (s *Store) Take(ctx context.Context, generator string, cell task.Range, by 
 	}
 }
 
-// putCell swaps a cell for what it was. If another worker has changed it, the error is
-// ErrExists, and what is there is returned.
+// putCell swaps a cell for what it was. If another worker has changed it, that is returned, with ErrExists.
 func (s *Store) putCell(ctx context.Context, c *Cell) (there content, err error) {
 	if c.Holder != nil && !c.Holder.Deadline.IsZero() { // the time begins anew with each object
 		by := *c.Holder
@@ -99,9 +91,8 @@ func (s *Store) replace(ctx context.Context, c, changed *Cell) error {
 	return err
 }
 
-// Overwrite must be called before objects of committed samples are overwritten: from now
-// on they do not count, until they are committed again. It takes no request if none of
-// them counts.
+// Overwrite must be called before objects of committed samples are overwritten: from now on they do not count, until
+// they are committed again. It takes no request if none of them counts.
 func (s *Store) Overwrite(ctx context.Context, c *Cell, samples []sample.Sample) error {
 	changed := *c
 	changed.Void = slices.Clone(c.Void)
@@ -116,9 +107,8 @@ func (s *Store) Overwrite(ctx context.Context, c *Cell, samples []sample.Sample)
 	return s.replace(ctx, c, &changed)
 }
 
-// Commit adds a receipt to a cell that was taken, or puts it in the place of another.
-// The objects must be stored. What a killed holder left is deleted before, and what
-// does not count any more after. With done the cell is given up, too.
+// Commit adds a receipt to a cell that was taken, or puts it in the place of another; with done the cell is given up.
+// The objects must be stored. What a killed holder left is deleted before, and what does not count any more after.
 func (s *Store) Commit(ctx context.Context, c *Cell, r Receipt, place int, done bool) error {
 	changed := *c
 	changed.Receipts = slices.Clone(c.Receipts)
@@ -149,8 +139,7 @@ func (s *Store) Commit(ctx context.Context, c *Cell, r Receipt, place int, done 
 	return s.Delete(ctx, gone)
 }
 
-// Clear deletes what a holder that was killed has left in the cell: objects that neither
-// the cell nor also names. It takes requests only if there was one.
+// Clear deletes what a killed holder, if there was one, has left in the cell: what neither the cell nor also names.
 func (s *Store) Clear(ctx context.Context, c *Cell, also map[string]bool) error {
 	if !c.stale {
 		return nil
@@ -181,9 +170,8 @@ func (s *Store) Clear(ctx context.Context, c *Cell, also map[string]bool) error 
 	return nil
 }
 
-// Release gives a cell up, if its holder still has it. Unless every request of the
-// holder has been answered (clean), one may still be executed: then the cell is held
-// on for grace. What it has left is cleared away by whoever takes it next.
+// Release gives a cell up, if its holder still has it. Unless every request of the holder has been answered (clean),
+// one may still be executed: then the cell is held on for grace, and whoever takes it next clears away what is left.
 func (s *Store) Release(ctx context.Context, c *Cell, clean bool) error {
 	if !c.taken || c.Holder == nil {
 		return nil
@@ -202,8 +190,7 @@ func (s *Store) Release(ctx context.Context, c *Cell, clean bool) error {
 	return nil
 }
 
-// EndHold ends the hold on a cell of a request, or of whoever holds it if requestID is
-// empty. It is for who knows that the holder is dead: the local stack.
+// EndHold ends the hold of a request, or of any without an id, on a cell. Its caller knows that the holder is dead.
 func (s *Store) EndHold(ctx context.Context, generator string, cell task.Range, requestID string) error {
 	c, err := s.Cell(ctx, s.dataset.CellKey(generator, cell))
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) { // which verify reports

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -14,25 +13,14 @@ import (
 
 // Manifest reads the manifest of the store's dataset, or returns ErrNotFound.
 func (s *Store) Manifest(ctx context.Context) (task.Manifest, error) {
-	var m task.Manifest
-	_, err := s.readJSON(ctx, s.dataset.ManifestKey(), &m)
-	if errors.Is(err, ErrNotFound) {
-		return m, fmt.Errorf("dataset %s: %w", s.dataset, ErrNotFound)
-	}
+	m, _, err := readJSON[task.Manifest](ctx, s, s.dataset.ManifestKey(), "dataset "+s.dataset.String())
 	return m, err
 }
 
-// ChangeManifest creates or changes the manifest of the store's dataset, whoever
-// else does so at the same time, and returns what is stored then. what is called
-// with what is there, or nil, until it returns nil, which leaves it so, or until
-// what it returns is stored. It must leave alone what is pinned.
-func (s *Store) ChangeManifest(ctx context.Context, what func(there *task.Manifest) (*task.Manifest,
-	error)) (task.Manifest, error) {
-	m, err := changeJSON(ctx, s, s.dataset.ManifestKey(), what)
-	if m == nil {
-		m = &task.Manifest{}
-	}
-	return *m, err
+// ChangeManifest makes or changes the dataset's manifest, as Change does. what must leave alone what is pinned.
+func (s *Store) ChangeManifest(ctx context.Context,
+	what func(there *task.Manifest) (*task.Manifest, error)) (task.Manifest, error) {
+	return Change(ctx, s, s.dataset.ManifestKey(), what)
 }
 
 // ChunkSize returns what the dataset has for a generator, or what it would have.
@@ -58,9 +46,9 @@ func (s *Store) Datasets(ctx context.Context) (list []task.Dataset, err error) {
 	return list, err
 }
 
-// kinds are those of a dataset's objects, but for its manifest. Receipts go first
-// where they are deleted: none vouches for bytes that are gone.
-var kinds = []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind, task.ReceiptKind}
+// kinds are those of a dataset's objects, but for its manifest, as they are deleted: receipts first, as none may vouch
+// for bytes that are gone, and last those that a worker has written meanwhile.
+var kinds = []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind, task.FlagKind, task.ReceiptKind}
 
 // Holds reports whether there is any object of the store's dataset beside its manifest.
 func (s *Store) Holds(ctx context.Context) (bool, error) {
@@ -72,9 +60,8 @@ func (s *Store) Holds(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// DeleteDataset deletes all objects of the store's dataset, 1,000 a request, and
-// its manifest last, so that what was interrupted is found and can go on. deleted is
-// called with the number of objects that each request has deleted.
+// DeleteDataset deletes all objects of the store's dataset and its manifest last, so that what was interrupted can go
+// on. deleted is called with the number of objects that each request has deleted, 1,000 at most.
 func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
 	for _, kind := range kinds {
 		prefix := s.dataset.Prefix(kind)
@@ -103,20 +90,19 @@ func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
 	return s.Delete(ctx, []string{s.dataset.ManifestKey()})
 }
 
-// lockKey is where a lock lies: under the hash that receipts have. Locks belong to no
-// dataset, and stay.
+// lockKey is where a lock lies: under the hash that receipts have. Locks belong to no dataset, and stay.
 func lockKey(hash string) string { return "locks/" + hash + ".txt" }
 
 // PutLock keeps the text of a lock under its hash, unless it is there.
 func (s *Store) PutLock(ctx context.Context, hash string, text []byte) error {
-	if _, err := s.swap(ctx, lockKey(hash), text, ""); !errors.Is(err, ErrExists) && !errors.Is(err, ErrDamaged) {
-		return err
+	_, err := s.PutNew(ctx, lockKey(hash), text)
+	if errors.Is(err, ErrDamaged) {
+		return nil
 	}
-	return nil
+	return err
 }
 
-// Lock reads the text of a lock, or returns ErrNotFound. Whether it is what its hash
-// says is for the caller to check.
+// Lock reads the text of a lock, or returns ErrNotFound. The caller checks that it is what its hash says.
 func (s *Store) Lock(ctx context.Context, hash string) ([]byte, error) {
 	return s.Read(ctx, lockKey(hash))
 }

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -109,21 +110,24 @@ func TestDeleteDataset(t *testing.T) {
 			m := task.NewManifest(name, 1, task.Files)
 			return &m, nil
 		})
-		check(t, errors.Join(err, st.PutFiles(t.Context(), "maze", list), st.PutRun(t.Context(), task.Run{ID: "r"})))
+		_, flagged := st.PutNew(t.Context(), name.Prefix(task.FlagKind)+"maze/00000000_00009999.json", []byte("{}"))
+		check(t, errors.Join(err, flagged, st.PutFiles(t.Context(), "maze", list), st.PutRun(t.Context(), task.Run{ID: "r"})))
 		_, err = st.PutFailure(t.Context(), store.Failure{Generator: "maze", Name: "x", RequestID: "m"})
 		check(t, err)
 		commit(t, st, task.Range{End: 5}, 0, 1)
 	}
 	before := keys(t, all, "")
 	st := all.In("v2")
+	limited, kill := context.WithCancel(t.Context())
 	network.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
 		if r.Method == http.MethodGet && r.URL.Query().Get("prefix") == "failures/v2/" {
-			return nil, errors.New("it was killed")
+			kill()
+			return nil, limited.Err()
 		}
 		return send()
 	})
 	n := 0
-	if err := st.DeleteDataset(t.Context(), func(some int) { n += some }); err == nil ||
+	if err := st.DeleteDataset(limited, func(some int) { n += some }); err == nil ||
 		n != len(list)*len(list[0].Files)+1 {
 		t.Errorf("interrupted after %d: %v", n, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -35,19 +36,9 @@ func (s *Store) putText(ctx context.Context, key string, text []byte, in *s3.Put
 	return s.putObject(ctx, sum[:], in)
 }
 
-// refused reports whether a conditional put was answered that its condition does not
-// hold, or that another put came between.
-func refused(err error) bool {
-	code := status(err)
-	return code == http.StatusPreconditionFailed || code == http.StatusConflict || code == http.StatusNotFound
-}
-
-// swap stores a small object in the place of the one with an ETag, or where there is
-// none. It fails with ErrExists if another is there, and returns that.
-//
-// The answer can be lost and the request sent again, by us or by the SDK: then the
-// second one finds what the first has written. So a refusal is resolved by reading: if
-// our own bytes are there, the put has succeeded. For that no two puts may be alike.
+// swap stores a small object in the place of the one with an ETag, or where there is none. It fails with ErrExists if
+// another is there, and returns that. If an answer is lost, the next try finds what the first has written. So a refusal
+// is resolved by reading: if our own bytes are there, the put has succeeded. For that no two puts may be alike.
 func (s *Store) swap(ctx context.Context, key string, text []byte, etag string) (content, error) {
 	in := &s3.PutObjectInput{IfMatch: &etag}
 	if etag == "" {
@@ -58,11 +49,13 @@ func (s *Store) swap(ctx context.Context, key string, text []byte, etag string) 
 	if own.etag, err = s.putText(ctx, key, text, in); err == nil {
 		return own, nil
 	}
+	// its condition does not hold, another put came between, or what was to be replaced is gone
+	refusals := []int{http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound}
 	there, readErr := s.read(ctx, key)
 	switch {
 	case readErr == nil && bytes.Equal(there.text, text):
 		return there, nil
-	case readErr == nil && refused(err):
+	case readErr == nil && slices.Contains(refusals, status(err)):
 		return there, fmt.Errorf("%s: %w", key, ErrExists)
 	case errors.Is(readErr, ErrDamaged):
 		return there, readErr
@@ -70,8 +63,7 @@ func (s *Store) swap(ctx context.Context, key string, text []byte, etag string) 
 	return content{}, fail("put", key, err)
 }
 
-// PutNew stores a small object where there is none, and returns what is there then: text, or what another client
-// has put there.
+// PutNew stores a small object where there is none, and returns what is there then: text, or another client's.
 func (s *Store) PutNew(ctx context.Context, key string, text []byte) (there []byte, err error) {
 	o, err := s.swap(ctx, key, text, "")
 	if err != nil && !errors.Is(err, ErrExists) {
@@ -80,9 +72,8 @@ func (s *Store) PutNew(ctx context.Context, key string, text []byte) (there []by
 	return o.text, nil
 }
 
-// putObject puts an object whose SHA-256 is known. The store refuses bytes that do
-// not fit it. It is signed, too: the SDK would read the body once more for that,
-// and over TLS leave it out.
+// putObject puts an object whose SHA-256 is known. The store refuses bytes that do not fit it. It is signed, too: the
+// SDK would read the body once more for that, and over TLS leave it out.
 func (s *Store) putObject(ctx context.Context, sum []byte, in *s3.PutObjectInput) (etag string, err error) {
 	in.Bucket, in.ChecksumSHA256 = &s.bucket, aws.String(base64.StdEncoding.EncodeToString(sum))
 	out, err := s.client.PutObject(ctx, in, s3.WithAPIOptions(func(stack *middleware.Stack) error {
@@ -105,8 +96,7 @@ type content struct {
 	now  time.Time // of the answer, by the store's clock
 }
 
-// read returns a small object, checked against the store's checksum, or
-// ErrNotFound or ErrDamaged.
+// read returns a small object, checked against the store's checksum, or ErrNotFound or ErrDamaged.
 func (s *Store) read(ctx context.Context, key string) (o content, err error) {
 	err = s.get(ctx, key, aws.ResponseChecksumValidationWhenSupported, func(from io.Reader, there content) (err error) {
 		o = there
@@ -116,10 +106,8 @@ func (s *Store) read(ctx context.Context, key string) (o content, err error) {
 	return o, err
 }
 
-// Stream has use read an object; o has the store's size of it. If the connection breaks
-// meanwhile, use is called again with the bytes from the first one on. The error is
-// ErrNotFound, an *Error of the bucket, or that of use. The bytes are not checked: the
-// caller has a hash.
+// Stream has use read an object, again from its start if the connection breaks; o has its size. The error is
+// ErrNotFound, an *Error of the bucket, or that of use. The bytes are not checked: the caller has a hash.
 func (s *Store) Stream(ctx context.Context, key string, use func(from io.Reader, o Object) error) error {
 	return s.get(ctx, key, aws.ResponseChecksumValidationWhenRequired,
 		func(from io.Reader, o content) error { return use(from, o.Object) })
@@ -131,8 +119,7 @@ type brokenAnswer struct{ error }
 func (e *brokenAnswer) Unwrap() error        { return e.error }
 func (e *brokenAnswer) RetryableError() bool { return true }
 
-// get has use read an object. That is a part of the request, so that the SDK, which by
-// itself tries only until an answer begins, tries again one that breaks off.
+// get has use read an object, as a part of the request: so the SDK also tries again an answer that breaks off.
 func (s *Store) get(ctx context.Context, key string, validation aws.ResponseChecksumValidation,
 	use func(from io.Reader, o content) error) error {
 	var used error
@@ -162,12 +149,8 @@ func (s *Store) get(ctx context.Context, key string, validation aws.ResponseChec
 			return stack.Finalize.Insert(reading, lastErrorID, middleware.After)
 		})
 	})
-	var none *types.NoSuchKey
-	switch {
-	case err == nil:
+	if err == nil {
 		return used
-	case errors.As(err, &none), status(err) == http.StatusNotFound:
-		return fmt.Errorf("%s: %w", key, ErrNotFound)
 	}
 	return fail("read", key, err)
 }
@@ -181,49 +164,48 @@ func (s *Store) Read(ctx context.Context, key string) (text []byte, err error) {
 	return text, err
 }
 
-func (s *Store) readJSON(ctx context.Context, key string, to any) (etag string, err error) {
+// readJSON reads a small object that people know by a name.
+func readJSON[T any](ctx context.Context, s *Store, key, name string) (v T, etag string, err error) {
 	o, err := s.read(ctx, key)
-	if err != nil {
-		return "", err
+	if errors.Is(err, ErrNotFound) {
+		return v, "", fmt.Errorf("%s: %w", name, ErrNotFound)
 	}
-	if err := json.Unmarshal(o.text, to); err != nil {
-		return "", fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
+	if err == nil {
+		if err = json.Unmarshal(o.text, &v); err != nil {
+			err = fail("read", key, fmt.Errorf("%w: %w", ErrDamaged, err))
+		}
 	}
-	return o.etag, nil
+	return v, o.etag, err
 }
 
-// changeJSON changes a small object, whoever else does so at the same time, and returns
-// what is there then. what is called with what is there, or nil, until it returns nil,
-// which leaves it so, or until what it returns is stored.
-func changeJSON[T any](ctx context.Context, s *Store, key string, what func(there *T) (*T, error)) (*T, error) {
-	const tries = 20
+// Change changes a small JSON object, whoever else does so at the same time, and returns what is there then. what is
+// called with what is there, or nil, until it returns nil, which leaves it so, or until what it returns is stored.
+func Change[T any](ctx context.Context, s *Store, key string, what func(there *T) (*T, error)) (T, error) {
 	for try := 1; ; try++ {
-		there := new(T)
-		etag, err := s.readJSON(ctx, key, there)
+		now, etag, err := readJSON[T](ctx, s, key, key)
+		there := &now
 		if err != nil {
 			if absent, err := s.absent(ctx, key, err); !absent {
-				return nil, err
+				return now, err
 			}
 			there = nil
 		}
 		next, err := what(there)
 		if err != nil || next == nil {
-			return there, err
+			return now, err
 		}
 		text, err := json.MarshalIndent(next, "", "  ")
-		if err != nil {
-			return nil, err
+		if err == nil {
+			_, err = s.swap(ctx, key, text, etag)
 		}
-		_, err = s.swap(ctx, key, text, etag)
-		if !errors.Is(err, ErrExists) || try == tries {
-			return next, err
+		if !errors.Is(err, ErrExists) || try == 20 {
+			return *next, err
 		}
 	}
 }
 
-// absent reports whether an error of reading an object means that it is not there.
-// S3 answers 403, and not 404, to who may list only below some prefixes, as a
-// worker may: then a listing shows it.
+// absent reports whether an error of reading an object means that it is not there. S3 answers 403, and not 404, to
+// who may list only below some prefixes, as a worker may: then a listing shows it.
 func (s *Store) absent(ctx context.Context, key string, err error) (bool, error) {
 	if errors.Is(err, ErrNotFound) {
 		return true, nil
@@ -239,16 +221,11 @@ func (s *Store) absent(ctx context.Context, key string, err error) (bool, error)
 	return true, nil
 }
 
-// Head asks for an object without reading it, or returns ErrNotFound. The hash is
-// what the store checked when the object was put; it is empty for one that came
-// in parts.
+// Head asks for an object without reading it, or returns ErrNotFound. An object that came in parts has no hash.
 func (s *Store) Head(ctx context.Context, key string) (Object, error) {
 	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: &key,
 		ChecksumMode: types.ChecksumModeEnabled})
 	if err != nil {
-		if status(err) == http.StatusNotFound {
-			return Object{}, fmt.Errorf("%s: %w", key, ErrNotFound)
-		}
 		return Object{}, fail("head", key, err)
 	}
 	o := Object{Key: key, Size: aws.ToInt64(out.ContentLength)}

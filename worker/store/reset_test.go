@@ -7,16 +7,11 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
-
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -24,13 +19,8 @@ import (
 // A connection that is reset in the middle of a body that is being written costs one
 // more request, which sends the body from its beginning.
 func TestResetInABody(t *testing.T) {
-	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
-		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
-		SecretKey: "b"}, io.Discard)
-	check(t, err)
-	defer server.Close()
-	to, err := url.Parse(server.URL())
+	server := s3test.New(t)
+	to, err := url.Parse(server.URL)
 	check(t, err)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(to)
@@ -61,9 +51,7 @@ func TestResetInABody(t *testing.T) {
 		_ = conn.Close()
 	}))
 	defer front.Close()
-	s := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(front.URL), Region: "us-east-2",
-		HTTPClient:  store.HTTPClient(nil),
-		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions), "bucket")
+	s := store.New(s3test.Client(front.URL, nil), s3test.Name)
 	check(t, s.PutFiles(t.Context(), "maze", makeSamples(t, 0, 3, 1<<20)))
 	o, err := s.PutShard(t.Context(), "maze", task.Chunk{Keep: task.Range{End: 4}}, 1, makeSamples(t, 0, 2, 6<<20))
 	check(t, err)

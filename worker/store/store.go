@@ -1,6 +1,5 @@
-// Package store keeps what the pipeline makes in the bucket: samples as objects
-// or shards, and the cells and failure reports that say what is complete. Workers and the CLI reach the bucket
-// through it alone.
+// Package store keeps what the pipeline makes in the bucket: samples as objects or shards, and the cells and failure
+// reports that say what is complete. Workers and the CLI reach the bucket through it alone.
 package store
 
 import (
@@ -9,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -26,8 +26,7 @@ import (
 )
 
 var (
-	// ErrExists says that an object which may be written only once is there, or that
-	// another client has changed one since it was read.
+	// ErrExists says that an object is there which may be written only once, or was changed since it was read.
 	ErrExists = errors.New("exists already")
 	// ErrNotFound says that there is no such object.
 	ErrNotFound = errors.New("not found")
@@ -35,8 +34,7 @@ var (
 	ErrDamaged = errors.New("it is not what was written there")
 )
 
-// Error is a request to the bucket that failed. Errors of other origin (the disk, an
-// ended context) are returned as they are.
+// Error is a request to the bucket that failed. Errors of other origin, as of the disk, are returned as they are.
 type Error struct {
 	Op  string
 	Key string
@@ -46,15 +44,12 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s %s: %v", e.Op, e.Key, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Parallel is how many requests one call keeps in flight: enough to hide 30 ms
-// of latency behind a chunk's hundred files, few enough for Lambda's 1,024 open
-// files.
+// Parallel is how many requests one call keeps in flight: enough to hide 30 ms of latency behind a chunk's hundred
+// files, few enough for Lambda's 1,024 open files.
 const Parallel = 32
 
-// inFlight is how many objects a Store puts or deletes at once, whatever the number
-// of calls, and how many connections there are: those of as many chunks as Lambda
-// has CPUs. A large task has more chunks to store when the bucket is slow, and each
-// object that is put has a file open.
+// inFlight is how many requests the calls of a Store keep in flight together, and how many connections there are:
+// those of as many chunks as Lambda has CPUs. A slow bucket has more to store, with a file open for each.
 const inFlight = 6 * Parallel
 
 // Store is one dataset in a bucket. It is safe for concurrent use.
@@ -66,8 +61,7 @@ type Store struct {
 	buffers  *sync.Pool // *[]byte, of uploads that were sent
 }
 
-// New returns the store of the default dataset in a bucket. Give the client
-// ClientOptions.
+// New returns the store of the default dataset in a bucket. Give the client ClientOptions.
 func New(client *s3.Client, bucket string) *Store {
 	return &Store{client: client, bucket: bucket, inFlight: semaphore.NewWeighted(inFlight),
 		buffers: &sync.Pool{New: func() any { return new(make([]byte, 0, PartSize)) }}}
@@ -83,10 +77,8 @@ func (s *Store) In(d task.Dataset) *Store {
 // Dataset returns the name of the store's dataset.
 func (s *Store) Dataset() task.Dataset { return s.dataset }
 
-// ClientOptions sets what every S3 client of the pipeline needs: retries without
-// the SDK's quota, LimitedRetries unless the configuration has others of this
-// package, and path-style addresses where an endpoint of its own is configured,
-// which has no name per bucket.
+// ClientOptions sets what every S3 client of the pipeline needs: LimitedRetries, unless the configuration has others
+// of this package, and path-style addresses where an endpoint of its own is configured, which has no name per bucket.
 func ClientOptions(o *s3.Options) {
 	o.UsePathStyle = o.BaseEndpoint != nil
 	if _, ours := o.Retryer.(*retryer); !ours {
@@ -102,8 +94,7 @@ func ClientOptions(o *s3.Options) {
 // Bucket returns the bucket's name.
 func (s *Store) Bucket() string { return s.bucket }
 
-// Probe writes, reads and deletes an object, to find out whether these
-// credentials can. No reader of the bucket takes it for anything.
+// Probe writes, reads and deletes an object, to find out whether these credentials can.
 func (s *Store) Probe(ctx context.Context, id string) error {
 	key := task.ManifestKind + "_probe/" + id // no dataset has such a name
 	if err := s.put(ctx, key, []byte(id)); err != nil {
@@ -126,25 +117,25 @@ type Object struct {
 	etag     string
 }
 
-// fail wraps an error of a request. What the context's end caused stays
-// recognisable by errors.Is.
+// fail wraps an error of a request, which is ErrNotFound where there is nothing to read.
 func fail(op, key string, err error) error {
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case (op == "read" || op == "head") && status(err) == http.StatusNotFound:
+		return fmt.Errorf("%s: %w", key, ErrNotFound)
 	}
 	return &Error{Op: op, Key: key, Err: err}
 }
 
 func status(err error) int {
-	var response *awshttp.ResponseError
-	if errors.As(err, &response) {
+	if response, ok := errors.AsType[*awshttp.ResponseError](err); ok {
 		return response.HTTPStatusCode()
 	}
 	return 0
 }
 
-// List returns the objects below a prefix in the order of their keys, those
-// after a key if one is given. It asks for 1,000 at a time.
+// List returns the objects below a prefix, after a key if one is given, in the order of their keys, 1,000 a request.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		for page, err := range s.pages(ctx, s3.ListObjectsV2Input{Prefix: &prefix, StartAfter: &after}) {
@@ -191,8 +182,7 @@ func (s *Store) names(ctx context.Context, prefix string) (names []string, err e
 	return names, nil
 }
 
-// Folders returns the names that stand directly below a prefix: the generators
-// below a dataset's samples, for example.
+// Folders returns the names that stand directly below a prefix, as the generators below a dataset's samples.
 func (s *Store) Folders(ctx context.Context, prefix string) (names []string, err error) {
 	for page, err := range s.pages(ctx, s3.ListObjectsV2Input{Prefix: &prefix, Delimiter: aws.String("/")}) {
 		if err != nil {
@@ -207,11 +197,7 @@ func (s *Store) Folders(ctx context.Context, prefix string) (names []string, err
 
 // Delete deletes objects; one that is not there is no error.
 func (s *Store) Delete(ctx context.Context, keys []string) error {
-	return each(ctx, len(keys), func(ctx context.Context, i int) error {
-		if err := s.inFlight.Acquire(ctx, 1); err != nil {
-			return err
-		}
-		defer s.inFlight.Release(1)
+	return s.each(ctx, len(keys), func(ctx context.Context, i int) error {
 		_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: &keys[i]})
 		// S3 takes the second of two deletes for done; other servers may not when both come at once.
 		if e, ok := errors.AsType[smithy.APIError](err); ok && e.ErrorCode() == "NoSuchKey" {
@@ -221,19 +207,20 @@ func (s *Store) Delete(ctx context.Context, keys []string) error {
 	})
 }
 
-// each calls do for 0 to n-1, some at a time, and returns the first error. One
-// goroutine makes many calls: each new one would have to grow its stack for the
-// depth of the SDK, a twentieth of what a put takes.
-func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+// each calls do for 0 to n-1, some at a time, and returns the first error. One goroutine makes many calls: each new
+// one would have to grow its stack for the depth of the SDK, a twentieth of what a put takes.
+func (s *Store) each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for range min(n, Parallel) {
 		group.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
-				if err := ctx.Err(); err != nil {
-					return err
+				err := s.inFlight.Acquire(ctx, 1)
+				if err == nil {
+					err = do(ctx, int(i))
+					s.inFlight.Release(1)
 				}
-				if err := do(ctx, int(i)); err != nil {
+				if err != nil {
 					return err
 				}
 			}

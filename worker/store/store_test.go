@@ -22,11 +22,10 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -79,21 +78,9 @@ func (n *network) loseAnswers(every int64) {
 // newStore returns the store of a fresh bucket in a real server.
 func newStore(t testing.TB) (*store.Store, *network) {
 	t.Helper()
-	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
-		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
-		SecretKey: "b"}, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
 	n := &network{}
-	client := s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: n,
-		Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
-		// as in a configuration
-		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported}, store.ClientOptions)
-	n.client = client
-	return store.New(client, "bucket"), n
+	n.client = s3test.New(t).Client(n)
+	return store.New(n.client, s3test.Name), n
 }
 
 func check(t testing.TB, err error) {
@@ -300,7 +287,7 @@ func TestRunsAndFailures(t *testing.T) {
 	check(t, err)
 	for generator, want := range map[string]int{"maze": 1, task.InvalidFailure: 1, "maz": 0} {
 		n := 0
-		for o, err := range s.Failures(t.Context(), generator) {
+		for o, err := range s.List(t.Context(), s.Dataset().FailuresPrefix(generator), "") {
 			check(t, err)
 			f, err := s.Failure(t.Context(), o.Key)
 			check(t, err)

@@ -71,9 +71,9 @@ func (c Chunk) Name() string {
 // Seed returns the seed the generator gets for this chunk of t at an attempt.
 func (c Chunk) Seed(t Task, attempt int) int {
 	if c.Indices != nil {
-		return RepairSeed(t.Generator, t.Seed, attempt, c.Indices)
+		return RepairSeed(t.Options.Namespace(t.Generator), t.Seed, attempt, c.Indices)
 	}
-	return Seed(t.Generator, t.Seed, c.Cell.Len(), c.Number, attempt)
+	return Seed(t.Options.Namespace(t.Generator), t.Seed, c.Cell.Len(), c.Number, attempt)
 }
 
 // Chunks cuts a task along the grid of its chunk size. A task that starts or

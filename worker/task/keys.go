@@ -13,6 +13,7 @@ const (
 	ReceiptKind    = "receipts/"
 	FailureKind    = "failures/"
 	RunKind        = "runs/"
+	FlagKind       = "flags/"
 	ManifestKind   = "datasets/"
 	InvalidFailure = "_invalid" // stands for the generator of a failure that has no trustworthy range
 )

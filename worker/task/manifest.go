@@ -1,7 +1,9 @@
 package task
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -15,18 +17,19 @@ type Manifest struct {
 	Seed    int       `json:"seed"`
 	Format  Format    `json:"output_format"`
 
-	// Each generator has the chunk size, the commit and the lock with which it came
-	// into the dataset; later commits are in the history.
+	// Each generator has the chunk size, the options, the commit and the lock with which
+	// it came into the dataset; later commits are in the history.
 	Generators []PinnedGenerator `json:"generators"`
 	History    []Event           `json:"history,omitempty"`
 }
 
 // PinnedGenerator is how a dataset has a generator.
 type PinnedGenerator struct {
-	Name      string `json:"name"`
-	ChunkSize int    `json:"chunk_size"`
-	Commit    string `json:"commit,omitempty"` // empty where it is not known
-	Lock      string `json:"lock"`             // hash of the locked requirements; empty where there are none
+	Name      string  `json:"name"`
+	ChunkSize int     `json:"chunk_size"`
+	Options   Options `json:"options,omitempty"`
+	Commit    string  `json:"commit,omitempty"` // empty where it is not known
+	Lock      string  `json:"lock"`             // hash of the locked requirements; empty where there are none
 }
 
 // Event is one thing that happened to a dataset: samples were asked for, a
@@ -119,6 +122,21 @@ func (m *Manifest) CheckChunk(generator string, size int) error {
 	return nil
 }
 
+// CheckOptions reports whether the dataset has other options of a generator, as a
+// *ContradictionError. Of one that is not in it nothing is pinned.
+func (m *Manifest) CheckOptions(generator string, o Options) error {
+	g := m.Generator(generator)
+	if g == nil || maps.Equal(g.Options, o) {
+		return nil
+	}
+	what := "the options " + g.Options.String()
+	if len(g.Options) == 0 {
+		what = "no options"
+	}
+	return &ContradictionError{Dataset: m.Dataset, Generator: generator,
+		What: fmt.Sprintf("%s, not %s,", what, cmp.Or(o.String(), "none"))}
+}
+
 // CheckCommit reports whether the dataset is made by another commit, or with
 // another lock, of a generator, as a *ContradictionError. What is not known
 // contradicts nothing.
@@ -145,10 +163,14 @@ func (m *Manifest) Fit(t *Task, g PinnedGenerator) error {
 	if t.Format == "" {
 		t.Format = m.Format
 	}
-	if pinned := m.Generator(t.Generator); t.ChunkSize == 0 && pinned != nil {
-		t.ChunkSize = pinned.ChunkSize
+	if pinned := m.Generator(t.Generator); pinned != nil {
+		t.ChunkSize = cmp.Or(t.ChunkSize, pinned.ChunkSize)
+		if t.Options == nil && t.RunID == "" {
+			t.Options = pinned.Options
+		}
 	}
-	errs := []error{m.CheckFormat(t.Format), m.CheckChunk(t.Generator, t.ChunkSize), m.CheckCommit(g)}
+	errs := []error{m.CheckFormat(t.Format), m.CheckChunk(t.Generator, t.ChunkSize),
+		m.CheckOptions(t.Generator, t.Options), m.CheckCommit(g)}
 	if t.RunID != "" && t.Restore == 0 {
 		errs = append(errs, m.CheckSeed(t.Seed))
 	}
@@ -177,7 +199,8 @@ func (m *Manifest) Update(g PinnedGenerator) (changed bool) {
 	if m.CheckCommit(g) == nil {
 		return false
 	}
-	g.ChunkSize = m.Generator(g.Name).ChunkSize
+	pinned := m.Generator(g.Name)
+	g.ChunkSize, g.Options = pinned.ChunkSize, pinned.Options
 	m.History = append(m.History, Event{Time: time.Now().UTC(), Updated: &g})
 	return true
 }
@@ -196,10 +219,10 @@ func (m *Manifest) Learn(g PinnedGenerator) (changed bool) {
 	if next.Lock == "" && next.Commit == g.Commit {
 		next.Lock = g.Lock
 	}
-	if next != *now {
+	if changed = next.Commit != now.Commit || next.Lock != now.Lock; changed {
 		m.History = append(m.History, Event{Time: time.Now().UTC(), Updated: &next})
 	}
-	return next != *now
+	return changed
 }
 
 // Ask notes that samples of generators are wanted. It reports whether that is more

@@ -13,7 +13,7 @@ import (
 func TestFit(t *testing.T) {
 	m := NewManifest("v2", 7, Tar)
 	m.Add(PinnedGenerator{Name: "g", ChunkSize: 50, Commit: "aaaaaaaaaaaaaaaa", Lock: "1111111111111111"},
-		PinnedGenerator{Name: "h", ChunkSize: 20})
+		PinnedGenerator{Name: "h", ChunkSize: 20, Options: Options{"difficulty": "3"}})
 	m.Update(PinnedGenerator{Name: "g", Commit: "bbbbbbbbbbbbbbbb", Lock: "1111111111111111"})
 	run := Task{Dataset: "v2", Generator: "g", NumSamples: 1, Seed: 7, Format: Tar, ChunkSize: 50, RunID: "r"}
 	for _, test := range []struct {
@@ -35,6 +35,14 @@ func TestFit(t *testing.T) {
 		{"of a generator that is new", func(x *Task) { x.ChunkSize, x.Generator = 5, "new" }, "", ""},
 		{"the commit before", func(*Task) {}, "aaaaaaaaaaaaaaaa",
 			"dataset v2 has commit bbbbbbbbbbbb, not aaaaaaaaaaaa, of g"},
+		{"options of its own", func(x *Task) { x.Options = Options{"difficulty": "3"} }, "",
+			"dataset v2 has no options, not difficulty=3, of g"},
+		{"other options", func(x *Task) { x.Generator, x.ChunkSize, x.Options = "h", 20, Options{"difficulty": "4"} }, "",
+			"dataset v2 has the options difficulty=3, not difficulty=4, of h"},
+		{"a run without the options", func(x *Task) { x.Generator, x.ChunkSize = "h", 20 }, "",
+			"dataset v2 has the options difficulty=3, not none, of h"},
+		{"the options", func(x *Task) { x.Generator, x.ChunkSize, x.Options = "h", 20, Options{"difficulty": "3"} }, "", ""},
+		{"no run, and the dataset's options", func(x *Task) { x.Generator, x.ChunkSize, x.RunID = "h", 20, "" }, "", ""},
 		{"nothing said", func(x *Task) { *x = Task{Dataset: "v2", Generator: "g", NumSamples: 1, Seed: 3} }, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -46,7 +54,8 @@ func TestFit(t *testing.T) {
 			if wrong, ok := errors.AsType[*ContradictionError](err); ok {
 				got = wrong.Error()
 			}
-			if got != test.want || err == nil && (x.Format != Tar || x.ChunkSize == 0) {
+			if got != test.want || err == nil && (x.Format != Tar || x.ChunkSize == 0 ||
+				x.Generator == "h" && x.Options["difficulty"] != "3") {
 				t.Errorf("got %q, want %q; %+v", got, test.want, x)
 			}
 		})
@@ -79,7 +88,7 @@ func TestHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	var back Manifest
-	if err := json.Unmarshal(text, &back); err != nil || len(back.History) != 7 || *back.Generator("g") != pinned ||
+	if err := json.Unmarshal(text, &back); err != nil || len(back.History) != 7 || !reflect.DeepEqual(*back.Generator("g"), pinned) ||
 		back.Generator("h") != nil {
 		t.Errorf("%s, %v", text, err)
 	}

@@ -53,8 +53,9 @@ type RunGenerator struct {
 	Lock      string  `json:"lock,omitempty"`       // hash of its locked requirements
 	ChunkSize int     `json:"chunk_size,omitempty"` // where it is not the run's
 	Batch     int     `json:"batch,omitempty"`      // where it is not the run's
-	Missing   []Range `json:"missing,omitempty"`    // with Run.Missing: the ranges that were sent
-	Repairs   []Task  `json:"repairs,omitempty"`    // sent beside them: repair tasks, and tasks that restore
+	Options   Options `json:"options,omitempty"`
+	Missing   []Range `json:"missing,omitempty"` // with Run.Missing: the ranges that were sent
+	Repairs   []Task  `json:"repairs,omitempty"` // sent beside them: repair tasks, and tasks that restore
 }
 
 // NewRunID returns an id that sorts by time, which is how a repair knows
@@ -105,7 +106,7 @@ func (r Run) Plan() []Task {
 				part := Range{start, min(start+batch, all.End)}
 				perGenerator[i] = append(perGenerator[i], Task{
 					Dataset: r.Dataset, Generator: g.Name, StartIndex: part.Start, NumSamples: part.Len(), Seed: r.Seed,
-					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g),
+					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g), Options: g.Options,
 				})
 			}
 		}

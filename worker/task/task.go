@@ -60,6 +60,7 @@ type Task struct {
 	Indices    []int   `json:"indices,omitempty"`
 	Attempt    int     `json:"attempt,omitempty"`
 	PartSize   int     `json:"part_size,omitempty"` // samples per generator process where a chunk is too much for one
+	Options    Options `json:"options,omitempty"`   // of the generator; of a task of no run, nil is the dataset's
 }
 
 // InvalidError names the field of a task that is wrong, and why. Field is empty
@@ -125,6 +126,7 @@ func Parse(body []byte, messageID string) (Task, error) {
 		"indices":       func(v json.RawMessage) error { return readIndices(v, &t.Indices) },
 		"part_size":     func(v json.RawMessage) error { return readInt(v, 1, MaxSamples, &t.PartSize) },
 		"attempt":       func(v json.RawMessage) error { return readInt(v, 0, MaxAttempt, &t.Attempt) },
+		"options":       func(v json.RawMessage) error { return readOptions(v, &t.Options) },
 		"overwrite":     only("false", "is not supported: other samples are another dataset"),
 		// The Python predecessor's own submitter also wrote these two, always
 		// with the value that means nothing.
@@ -187,6 +189,9 @@ func (t Task) Validate() error {
 	if t.Restore < 0 || t.Restore > 0 && t.RunID == "" {
 		return invalid("restore", "needs a run_id, which names who has done it")
 	}
+	if err := t.Options.Check(); err != nil {
+		return invalid("options", "are wrong: %v", err)
+	}
 	if t.Seed < 0 || t.Seed > MaxSeed {
 		return invalid("seed", "is %d, it must be from 0 to %d", t.Seed, MaxSeed)
 	}
@@ -246,9 +251,18 @@ func (t Task) Count() int {
 func (t Task) Body() string {
 	b, err := json.Marshal(t)
 	if err != nil {
-		panic(err) // a struct of strings, ints and bools always marshals
+		panic(err) // strings and ints, and lists and maps of them, always marshal
 	}
 	return string(b)
+}
+
+// Group returns the message group of a run's tasks in SQS: the run, so that a queue serves
+// runs in turn. It is nil for tasks of no run.
+func Group(run string) *string {
+	if run == "" {
+		return nil
+	}
+	return &run
 }
 
 type field struct {
@@ -341,8 +355,8 @@ func readIndices(v json.RawMessage, to *[]int) error {
 }
 
 // Seed returns the seed of one chunk: the first 31 bits of a SHA-256 over
-// generator, run seed, chunk size, number of the chunk on the grid and attempt.
-// Nothing of it depends on how samples are batched into tasks.
+// generator (Options.Namespace if it has options), run seed, chunk size, number of the
+// chunk on the grid and attempt. Nothing of it depends on how samples are batched into tasks.
 func Seed(generator string, runSeed, chunkSize, chunk, attempt int) int {
 	return hash31("chunk", generator, runSeed, chunkSize, chunk, attempt)
 }

@@ -37,6 +37,8 @@ func TestParse(t *testing.T) {
 			Task{Generator: "g", NumSamples: 1, Seed: 1}},
 		{"parts", `{"type":"g","num_samples":20,"seed":1,"chunk_size":20,"part_size":5}`,
 			Task{Generator: "g", NumSamples: 20, Seed: 1, ChunkSize: 20, PartSize: 5}},
+		{"options", `{"type":"g","num_samples":1,"seed":1,"options":{"style":"a","difficulty":"1,3"}}`,
+			Task{Generator: "g", NumSamples: 1, Seed: 1, Options: Options{"difficulty": "1,3", "style": "a"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := Parse([]byte(test.body), "m-1")
@@ -101,6 +103,12 @@ func TestParseRefuses(t *testing.T) {
 		{"index too large", `{"type":"g","indices":[100000000]}`, "indices", "100000000"},
 		{"indices is text", `{"type":"g","indices":"1"}`, "indices", "list"},
 		{"other bucket", `{"type":"g","num_samples":1,"output_bucket":"mine"}`, "output_bucket", "not supported"},
+		{"options are a text", `{"type":"g","num_samples":1,"options":"a=b"}`, "options", "object of strings"},
+		{"no options", `{"type":"g","num_samples":1,"options":{}}`, "options", "object of strings"},
+		{"option is a number", `{"type":"g","num_samples":1,"options":{"difficulty":3}}`, "options", "must be a string"},
+		{"option twice", `{"type":"g","num_samples":1,"options":{"a":"b","a":"c"}}`, "options", "twice"},
+		{"option of the worker", `{"type":"g","num_samples":1,"options":{"seed":"3"}}`, "options", "the worker decides"},
+		{"option with a path", `{"type":"g","num_samples":1,"options":{"a":"../b"}}`, "options", "leads out"},
 		{"dedup", `{"type":"g","num_samples":1,"dedup":true}`, "dedup", "not supported"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -120,6 +128,7 @@ func TestParseRefuses(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"type":"g","num_samples":1,"seed":7}`))
 	f.Add([]byte(`{"type":"g","indices":[1,2],"attempt":3}`))
+	f.Add([]byte(`{"type":"g","num_samples":1,"options":{"a":"b"}}`))
 	f.Add([]byte("{\"type\":\"\xc3\x28\"}"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got, err := Parse(body, "m-1")

@@ -14,28 +14,36 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
 
 // Wheel makes a version of a package that is one module, in a folder.
 func Wheel(dir, module, version, source string) error {
-	return wheel(dir, module, version, module+".py", source)
+	return wheel(dir, module, version, anywhere, module+".py", source)
 }
+
+// PlatformWheel makes the wheel of such a version for one platform, as in manylinux_2_28_x86_64.
+func PlatformWheel(dir, module, version, platform, source string) error {
+	return wheel(dir, module, version, "py3-none-"+platform, module+".py", source)
+}
+
+const anywhere = "py3-none-any"
 
 // Program makes a version of a package that is one program of its name, in a folder.
 func Program(dir, name, version, script string) error {
-	return wheel(dir, name, version, name+"-"+version+".data/scripts/"+name, script)
+	return wheel(dir, name, version, anywhere, name+"-"+version+".data/scripts/"+name, script)
 }
 
-func wheel(dir, name, version, file, text string) error {
+func wheel(dir, name, version, tag, file, text string) error {
 	info := name + "-" + version + ".dist-info/"
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
 	for _, f := range []struct{ name, text string }{
 		{file, text},
 		{info + "METADATA", "Metadata-Version: 2.1\nName: " + name + "\nVersion: " + version + "\n"},
-		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
+		{info + "WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: " + tag + "\n"},
 		{info + "RECORD", file + ",,\n" + info + "METADATA,,\n" + info + "WHEEL,,\n" + info + "RECORD,,\n"},
 	} {
 		h := &zip.FileHeader{Name: f.name, Method: zip.Deflate}
@@ -51,7 +59,7 @@ func wheel(dir, name, version, file, text string) error {
 	if err := z.Close(); err != nil {
 		return err
 	}
-	return write(dir, name+"-"+version+"-py3-none-any.whl", b.Bytes())
+	return write(dir, name+"-"+version+"-"+tag+".whl", b.Bytes())
 }
 
 // builder is a build backend that needs no other, but a module that is imported: its
@@ -108,10 +116,11 @@ func write(dir, name string, text []byte) error {
 	return os.WriteFile(filepath.Join(dir, name), text, 0o644)
 }
 
-// Index serves the packages in a folder, as the simple repository API has it. Those
-// of version 1.0 were uploaded in January 2026, and all else in March.
+// Index serves the packages in a folder, as the simple repository API has it. Those of the versions Old were uploaded
+// in January 2026, and all else in March.
 type Index struct {
 	Dir     string
+	Old     []string    // nil is 1.0 alone
 	Undated atomic.Bool // it does not tell when files were uploaded
 }
 
@@ -139,9 +148,10 @@ func (x *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f := file{Filename: filepath.Base(path), URL: "/files/" + filepath.Base(path),
 			Hashes: map[string]string{"sha256": fmt.Sprintf("%x", sha256.Sum256(text))}}
 		if !x.Undated.Load() {
-			f.Uploaded = "2026-01-01T00:00:00Z"
-			if !strings.Contains(path, "-1.0-") && !strings.HasSuffix(path, "-1.0.tar.gz") {
-				f.Uploaded = "2026-03-01T00:00:00Z"
+			f.Uploaded = "2026-03-01T00:00:00Z"
+			version := strings.Split(strings.TrimSuffix(filepath.Base(path), ".tar.gz"), "-")[1]
+			if slices.Contains(x.Old, version) || x.Old == nil && version == "1.0" {
+				f.Uploaded = "2026-01-01T00:00:00Z"
 			}
 		}
 		files = append(files, f)
