@@ -173,6 +173,9 @@ func BenchmarkHalfMillion(b *testing.B) {
 			b.Run("verify", func(b *testing.B) {
 				rounds(b, func() took { return f.ops(b, dir, ui.ExitProblem, "verify", "--run", run.ID) })
 			})
+			b.Run("inspect", func(b *testing.B) {
+				rounds(b, func() took { return f.ops(b, dir, 0, "inspect") })
+			})
 			b.Run("monitor", func(b *testing.B) {
 				rounds(b, func() took { return f.ops(b, dir, 0, "monitor", "--run", run.ID, "--json") })
 			})

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 
 	"github.com/posener/complete"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -39,6 +41,20 @@ func (c *choice) given() bool { return c.All || len(c.Generator) > 0 }
 // choose returns the chosen generators of a list.
 func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Generator, error) {
 	return o.inventory().Choose(list, c.names())
+}
+
+// sayPools says which generators cannot make as many different puzzles as are wanted of each.
+func sayPools(o *Output, chosen []generator.Generator, samples int) {
+	var list []string
+	for _, g := range chosen {
+		if g.Pool > 0 && g.Pool < samples {
+			list = append(list, fmt.Sprintf("%s (%s)", g.Name, ui.Count(g.Pool)))
+		}
+	}
+	if len(list) > 0 {
+		o.Say("note: fewer than %s different puzzles can be made by %s: ops verify counts duplicates", ui.Count(samples),
+			ui.Some(list, 3))
+	}
 }
 
 // predictGenerators completes generator names from the folder in which ops runs.

@@ -114,10 +114,10 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	return o.Print(s, func(w io.Writer) {
 		fmt.Fprintf(w, "dataset %s: seed %d, format %s, made %s\n", m.Dataset, m.Seed, m.Format,
 			m.Created.Format("2006-01-02 15:04"))
-		fmt.Fprintln(w, "GENERATOR\tCHUNK\tASKED FOR\tCOMMITTED\tCOMMITS\tLOCKS")
+		fmt.Fprintln(w, "GENERATOR\tCHUNK\tOPTIONS\tASKED FOR\tCOMMITTED\tCOMMITS\tLOCKS")
 		for _, g := range m.Generators {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, dataset.Extent(m.Asked(g.Name)),
-				ui.Count(s.Committed[g.Name]), cut12s(m.Commits(g.Name)), cut12s(m.Locks(g.Name)))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, cmp.Or(g.Options.String(), "-"), dataset.Extent(m.Asked(g.Name)),
+				ui.Count(s.Committed[g.Name]), shortAll(m.Commits(g.Name)), shortAll(m.Locks(g.Name)))
 		}
 		for _, image := range m.Images() {
 			fmt.Fprintf(w, "image %s\n", image)
@@ -125,11 +125,11 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	})
 }
 
-// cut12s writes hashes shortened, "-" for none.
-func cut12s(hashes []string) string {
+// shortAll writes hashes shortened, "-" for none.
+func shortAll(hashes []string) string {
 	short := make([]string, len(hashes))
 	for i, hash := range hashes {
-		short[i] = cut12(hash)
+		short[i] = ui.Short(hash)
 	}
 	return cmp.Or(strings.Join(short, ", "), "-")
 }
@@ -142,7 +142,7 @@ type DatasetDiffCmd struct {
 
 // Help is the long help.
 func (*DatasetDiffCmd) Help() string {
-	return `Compares seed and format; of each generator the chunk size, the commits, the lock, and the range that was asked for. If nothing differs, a deterministic generator has made the same samples in one image.
+	return `Compares seed and format; of each generator the chunk size, the options, the commits, the lock, and the range that was asked for. If nothing differs, a deterministic generator has made the same samples in one image.
 
 Exit status 0: nothing differs. 2: something differs.
 
@@ -168,8 +168,11 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 		}
 		fmt.Fprintf(w, "GENERATOR\tWHAT\t%s\t%s\n", a.Dataset, b.Dataset)
 		for _, d := range list {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Generator, d.What, cut12s(strings.Split(d.A, ", ")),
-				cut12s(strings.Split(d.B, ", ")))
+			a, b := cmp.Or(d.A, "-"), cmp.Or(d.B, "-")
+			if d.What != "options" {
+				a, b = shortAll(strings.Split(d.A, ", ")), shortAll(strings.Split(d.B, ", "))
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Generator, d.What, a, b)
 		}
 	}); err != nil {
 		return err
@@ -187,7 +190,7 @@ type DatasetDeleteCmd struct {
 
 // Help is the long help.
 func (*DatasetDeleteCmd) Help() string {
-	return `Deletes receipts, samples, failure reports and runs, and the manifest last. After Ctrl-C or a crash, the same command continues. Wait until the queue is empty, or purge it: a worker that knows the dataset continues with its tasks. What it leaves behind, the same command deletes.
+	return `Deletes receipts, samples, failure reports, runs and flags, and the manifest last. After Ctrl-C or a crash, the same command continues. Wait until the queue is empty, or purge it: a worker that knows the dataset continues with its tasks. What it leaves behind, the same command deletes.
 
 Examples:
   ops --stack dev dataset delete trial`

@@ -51,6 +51,7 @@ func (*DLQCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 
 // dlqFilter are the flags that choose messages of the DLQ.
 type dlqFilter struct {
+	ID        []string     `help:"Only the task with this message id, its own or that of its first message; may be repeated." placeholder:"ID"`
 	Cause     []task.Cause `help:"Only tasks that failed for this cause; may be repeated." placeholder:"CAUSE"`
 	Generator []string     `help:"Only tasks of this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 	Dataset   string       `help:"Only tasks of this dataset." env:"OPS_DATASET" placeholder:"NAME"`
@@ -85,12 +86,12 @@ func (f *dlqFilter) check() error {
 
 // given reports whether any flag chooses.
 func (f *dlqFilter) given() bool {
-	return len(f.Cause)+len(f.Generator)+len(f.Dataset)+f.Max > 0 || !f.Since.IsZero()
+	return len(f.ID)+len(f.Cause)+len(f.Generator)+len(f.Dataset)+f.Max > 0 || !f.Since.IsZero()
 }
 
 // filter is what the flags choose.
 func (f *dlqFilter) filter() dlq.Filter {
-	return dlq.Filter{Causes: f.Cause, Generators: f.Generator, Dataset: f.Dataset, Since: f.Since.Time, Max: f.Max}
+	return dlq.Filter{IDs: f.ID, Causes: f.Cause, Generators: f.Generator, Dataset: f.Dataset, Since: f.Since.Time, Max: f.Max}
 }
 
 // DLQListCmd shows the DLQ.
@@ -169,7 +170,7 @@ func listGroups(w io.Writer, groups []*dlq.Group) {
 func listEach(w io.Writer, list []dlq.Message) {
 	fmt.Fprintln(w, "CAUSE\tGENERATOR\tSAMPLES\tRECEIVES\tAGE\tMESSAGE\tDETAIL")
 	for _, d := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, owner(d), samplesOf(d), deliveries(d),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.Cause, owner(d), d.Samples(), deliveries(d),
 			ui.Span(time.Since(d.Sent)), d.FirstID(), ui.Cut(d.Detail, 120))
 	}
 }
@@ -183,17 +184,6 @@ func owner(d dlq.Message) string {
 		return d.Generator()
 	}
 	return d.Generator() + " in " + d.Dataset()
-}
-
-func samplesOf(d dlq.Message) string {
-	if d.Task == nil {
-		return "?"
-	}
-	r := d.Task.Range()
-	if d.Task.Indices != nil {
-		return fmt.Sprintf("%d of %d-%d", len(d.Task.Indices), r.Start, r.End-1)
-	}
-	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
 }
 
 // deliveries is how often workers received the task. SQS does not tell it of a message

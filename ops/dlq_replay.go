@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"io"
-	"path"
-	"path/filepath"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dlq"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
@@ -33,7 +30,7 @@ func (*DLQReplayCmd) Help() string {
 
 With --chunk, the chunks of a task are made in parts of that size. The run, its chunk grid and what is committed do not change; the run's object in the bucket and the receipts record the parts.
 
-A message is deleted from the DLQ only after the queue has confirmed the new one, and a journal records every step: after Ctrl-C or a crash, the same command continues and sends each task once. If it cannot know whether the queue took a task, it sends exactly the same task again, and workers absorb it. A task that fails again meanwhile is left for the next replay. Messages that are no tasks stay in the DLQ.
+A message is deleted from the DLQ only after the queue has confirmed the new one, and a journal records every step: after Ctrl-C or a crash, the same command continues and sends each task once. If it cannot know whether the queue took a task, it sends exactly the same task again, and workers ignore the second. A task that fails again meanwhile is left for the next replay. Messages that are no tasks stay in the DLQ.
 
 Examples:
   ops --stack dev dlq replay --dry-run
@@ -55,7 +52,7 @@ func (c *DLQReplayCmd) Validate() error {
 
 // Run replays.
 func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
-	r := dlq.Replay{Filter: c.filter(), Queue: q, Store: st, From: c.From, Journal: c.journal(o, t), Rate: c.Rate,
+	r := dlq.Replay{Filter: c.filter(), Queue: q, Store: st, From: c.From, Journal: dlq.JournalPath(o.LocalDir, t.DLQURL, c.From), Rate: c.Rate,
 		Chunk: c.Chunk, KeepSeed: c.KeepSeed, FreshSeed: c.FreshSeed, Say: o.Say, Progress: o.Progress}
 	replay := r.DryRun
 	if !c.DryRun {
@@ -67,15 +64,6 @@ func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 		return err
 	}
 	return o.Print(result, func(w io.Writer) { printReplay(w, &result) })
-}
-
-// journal is where the steps of replays of this DLQ, or of this folder, are kept.
-func (c *DLQReplayCmd) journal(o *Output, t *target.Target) string {
-	if c.From != "" {
-		return filepath.Join(c.From, "replay.journal")
-	}
-	sum := sha256.Sum256([]byte(t.DLQURL))
-	return filepath.Join(o.LocalDir, "replays", fmt.Sprintf("%s-%x.journal", task.SafeName(path.Base(t.DLQURL)), sum[:4]))
 }
 
 func printReplay(w io.Writer, r *dlq.Result) {

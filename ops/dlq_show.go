@@ -65,7 +65,7 @@ func printDetails(w io.Writer, s *dlq.Details) {
 	pair("what to do", "%s", s.Remedy)
 	if s.Task != nil {
 		pair("generator", "%s", s.Task.Generator)
-		pair("samples", "%s", samplesOf(s.Message))
+		pair("samples", "%s", s.Samples())
 		pair("deliveries", "%s", deliveries(s.Message))
 	}
 	pair("task", "%s", s.Body)

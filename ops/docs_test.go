@@ -31,11 +31,12 @@ func readPages(t *testing.T) map[string]string {
 }
 
 var (
-	mdBlock   = regexp.MustCompile("(?ms)^ *```\n(.*?)^ *```$")
+	mdBlock   = regexp.MustCompile("(?ms)^ *```[a-z]*\n(.*?)^ *```$")
 	mdCommand = regexp.MustCompile(`(?m)^(?:\$ )?(?:bin/ops|go run \./ops|ops) (.*?)(?:  .*)?(?: #.*)?$`)
+	mdQuoted  = regexp.MustCompile(`^(?:eval "\$\()?ops (.*?)(?:\)")?$`)
 )
 
-// The command line understands every command that a block of the documentation has.
+// The command line understands every command that a block of the documentation has, or a table of the README.
 func TestDocumentedCommands(t *testing.T) {
 	texts := readPages(t)
 	t.Chdir(t.TempDir())
@@ -43,30 +44,48 @@ func TestDocumentedCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	parsed := 0
+	parses := func(page, command string) {
+		t.Helper()
+		parser, err := kong.New(&CLI{}, variables()) // each its own: one remembers the flags of the last
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parser.Parse(strings.Fields(command)); err != nil {
+			t.Errorf("%s: ops %s: %v", page, command, err)
+		}
+		parsed++
+	}
 	for page, text := range texts {
 		for _, inside := range mdBlock.FindAllStringSubmatch(text, -1) {
 			for _, line := range mdCommand.FindAllStringSubmatch(inside[1], -1) {
-				if strings.Contains(line[1], "──") { // a drawing
-					continue
+				if !strings.Contains(line[1], "──") { // a drawing
+					parses(page, line[1])
 				}
-				parser, err := kong.New(&CLI{}, variables()) // each its own: one remembers the flags of the last
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := parser.Parse(strings.Fields(line[1])); err != nil {
-					t.Errorf("%s: ops %s: %v", page, line[1], err)
-				}
-				parsed++
 			}
 		}
 	}
-	if parsed < 30 {
+	for line := range strings.Lines(mdBlock.ReplaceAllString(texts["README.md"], "")) {
+		stack, begun := "", false // the next commands of a cell leave out "ops" and the stack
+		for _, code := range mdCode.FindAllStringSubmatch(line, -1) {
+			found := mdQuoted.FindStringSubmatch(code[1])
+			switch {
+			case line[0] != '|':
+			case found != nil:
+				parses("README.md", found[1])
+				stack, begun = mdStack.FindString(found[1]), true
+			case begun:
+				parses("README.md", stack+code[1])
+			}
+		}
+	}
+	if parsed < 70 {
 		t.Errorf("only %d commands were found", parsed)
 	}
 }
 
 var (
-	mdCode = regexp.MustCompile("`([^`\n]+)`")
+	mdCode  = regexp.MustCompile("`([^`\n]+)`")
+	mdStack = regexp.MustCompile(`^--stack \w+ `)
 	// Files and folders of the project, as they are named in prose.
 	mdPath  = regexp.MustCompile(`^(?:\.ci|\.golangci|docs|infra|ops|worker)(?:/[\w.-]+)*(?:\.go|\.py|\.md|\.yaml|/)?$`)
 	mdLink  = regexp.MustCompile(`\]\(([^)\s]+)\)`)

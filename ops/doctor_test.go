@@ -34,8 +34,13 @@ func (c *motoCloud) diagnose(generators string) (map[string]doctor.Finding, int)
 
 func diagnose(t testing.TB, f target.Flags) (map[string]doctor.Finding, int) {
 	t.Helper()
+	return diagnoseWith(t, DoctorCmd{}, f)
+}
+
+func diagnoseWith(t testing.TB, cmd DoctorCmd, f target.Flags) (map[string]doctor.Finding, int) {
+	t.Helper()
 	var out bytes.Buffer
-	err := (&DoctorCmd{}).Run(t.Context(),
+	err := cmd.Run(t.Context(),
 		&Output{&ui.Output{Style: &ui.Style{JSON: true}, Stdout: &out, Stderr: io.Discard}, &f})
 	status := 0
 	if exit, ok := errors.AsType[*ui.StatusError](err); ok {
@@ -66,7 +71,7 @@ func TestDoctorCloud(t *testing.T) {
 	generators := t.TempDir()
 	makeGenerators(t, generators, "maze-task", "chess-task")
 	function := func(change func(configuration map[string]any)) answer {
-		return answer{method: "GET", path: "/2015-03-31/functions/ops-", change: func(a map[string]any) {
+		return answer{method: "GET", path: "/2015-03-31/functions/arn:", change: func(a map[string]any) {
 			if f, ok := a["Configuration"].(map[string]any); ok {
 				change(f)
 			}
@@ -211,11 +216,14 @@ func TestDoctorCloud(t *testing.T) {
 			found, status := c.diagnose(generators)
 			if test.check == "" {
 				for name, f := range found {
-					if f.State != "ok" {
+					if (f.State != "ok") != (name == "worker") {
 						t.Errorf("%s: %+v", name, f)
 					}
 				}
-				if status != 0 || len(found) != 12 {
+				if f := found["worker"]; f.State != "skipped" || !strings.Contains(f.Says, "doctor --worker") {
+					t.Errorf("%+v", f)
+				}
+				if status != 0 || len(found) != 13 {
 					t.Errorf("status %d, %d checks", status, len(found))
 				}
 				return
@@ -226,6 +234,88 @@ func TestDoctorCloud(t *testing.T) {
 				t.Errorf("status %d, %+v", status, f)
 			}
 		})
+	}
+}
+
+// After a rollback the image and the settings are not the stack's, which is no problem: its remedy would
+// bring the bad version back.
+func TestDoctorAfterRollback(t *testing.T) {
+	c := newMotoCloud(t)
+	c.setEnvironment(t)
+	generators := t.TempDir()
+	makeGenerators(t, generators, "maze-task", "chess-task")
+	for range 2 {
+		c.ok(c.lambda.UpdateFunctionCode(t.Context(), &lambda.UpdateFunctionCodeInput{FunctionName: &c.FunctionName,
+			ImageUri: aws.String(c.RepositoryURL + ":other")}))
+		c.ok(c.lambda.PublishVersion(t.Context(), &lambda.PublishVersionInput{FunctionName: &c.FunctionName}))
+	}
+	alias, err := c.lambda.CreateAlias(t.Context(), &lambda.CreateAliasInput{FunctionName: &c.FunctionName,
+		Name: aws.String(stack.Alias), FunctionVersion: aws.String("2")})
+	c.ok(alias, err)
+	c.FunctionARN = *alias.AliasArn
+	found, _ := c.diagnose(generators)
+	if f := found["function"]; f.State != "problem" || !strings.Contains(f.Says, "it runs the image") {
+		t.Errorf("the newest version has another image: %+v", f)
+	}
+	c.ok(c.lambda.UpdateAlias(t.Context(), &lambda.UpdateAliasInput{FunctionName: &c.FunctionName,
+		Name: aws.String(stack.Alias), FunctionVersion: aws.String("1")}))
+	found, _ = c.diagnose(generators)
+	if f := found["function"]; f.State != "ok" || !strings.Contains(f.Says,
+		"version 1 takes tasks, not the newest, 2: ops --outputs ") || !strings.Contains(f.Says, " rollback --to 2, or pulumi up") {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A stack whose function takes no tasks lacks nothing. What takes them is not checked, and no fleet is paused.
+func TestDoctorWithoutLambda(t *testing.T) {
+	c := newMotoCloud(t)
+	c.setEnvironment(t)
+	generators := t.TempDir()
+	makeGenerators(t, generators, "maze-task", "chess-task")
+	c.EventSourceMappingID, c.FleetWorkers = "", 20
+	for workers, want := range map[int]string{0: "ops worker does, on other machines",
+		20: "a fleet of at most 20 workers takes the tasks, which is not checked"} {
+		c.FleetWorkers = workers
+		found, status := c.diagnose(generators)
+		if f := found["outputs"]; f.State != "ok" || status != 0 {
+			t.Errorf("status %d, %+v", status, f)
+		}
+		for _, name := range []string{"mapping", "concurrency"} {
+			if f := found[name]; f.State != "skipped" || !strings.Contains(f.Says, want) {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+	c.FleetWorkers = 20
+	deployed := &target.Target{Outputs: c.Outputs, Name: "dev"}
+	q, err := deployed.Queue(t.Context())
+	c.ok(q, err)
+	err = (&PauseCmd{}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: io.Discard},
+		&target.Flags{}}, deployed, q, c.lambda)
+	if err == nil || !strings.Contains(err.Error(), "its fleet does, which cannot be paused") {
+		t.Error(err)
+	}
+}
+
+// A peek is a delivery that counts while a fleet works on, also when the function is paused.
+func TestPeekBesideFleet(t *testing.T) {
+	c := newMotoCloud(t)
+	c.setEnvironment(t)
+	deployed := &target.Target{Outputs: c.Outputs, Name: "dev"}
+	q, err := deployed.Queue(t.Context())
+	c.ok(q, err)
+	c.ok(c.lambda.UpdateEventSourceMapping(t.Context(),
+		&lambda.UpdateEventSourceMappingInput{UUID: &c.EventSourceMappingID, Enabled: aws.Bool(false)}))
+	peek := func() error {
+		return (&QueuePeekCmd{Max: 1}).Run(t.Context(), &Output{&ui.Output{Style: &ui.Style{}, Stdout: io.Discard,
+			Stderr: io.Discard}, &target.Flags{}}, deployed, q, c.lambda)
+	}
+	if err := peek(); err != nil {
+		t.Errorf("paused, without a fleet: %v", err)
+	}
+	deployed.FleetWorkers = 5
+	if err := peek(); err == nil || !strings.Contains(err.Error(), "the stack's fleet works on whatever is paused") {
+		t.Errorf("with a fleet: %v", err)
 	}
 }
 

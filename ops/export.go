@@ -47,6 +47,7 @@ type ExportMakeCmd struct {
 	Generator    []string `help:"Only this generator; may be repeated. Default: all of the dataset." placeholder:"NAME" predictor:"generator"`
 	Split        string   `help:"train=0.9,test=0.1 by fingerprint, or train=*,test=NAME+NAME by generator. Default: all in train." placeholder:"RULE"`
 	Where        string   `help:"Only samples for whose metadata.json this holds: difficulty >= 3." placeholder:"CONDITION"`
+	Without      string   `help:"Leave out the samples of open flags: flagged. 'ops flags list' shows them." enum:",flagged" default:"" placeholder:"flagged"`
 	PerGenerator int      `help:"At most so many samples of each generator, the first ones." placeholder:"N"`
 	ShardSize    string   `help:"About how large a file of webdataset and parquet may be." default:"1GB" placeholder:"SIZE"`
 	Video        string   `help:"Encode videos again: h264, h264:832x480, @16 frames a second, x81 frames. Default: as they are." placeholder:"h264[:WxH][@FPS][xFRAMES]"`
@@ -81,6 +82,7 @@ Examples:
   ops --stack dev export --as webdataset --to v1
   ops --stack dev export --as parquet --to v1 --split train=0.9,test=0.1
   ops --stack dev export --as vbvr --to s3://datasets/v1 --endpoint https://s3.example.com
+  ops --stack dev export --as parquet --to curated --without flagged
   ops --stack local export --as folder --to hard --where 'difficulty >= 3' --per-generator 100
   ops export verify v1`
 }
@@ -90,7 +92,7 @@ func (c *ExportMakeCmd) Validate() error {
 	if _, err := export.ParseSplits(c.Split); err != nil {
 		return fmt.Errorf("--split: %w", err)
 	}
-	if err := export.CheckWhere(c.Where); err != nil {
+	if _, err := export.ParseCondition(c.Where); err != nil {
 		return err
 	}
 	if _, err := export.ParseVideo(c.Video); err != nil {
@@ -118,23 +120,6 @@ func parseSize(text string) (int64, error) {
 	return 0, fmt.Errorf("%q is no size", text)
 }
 
-// exportFormat returns the format of a name that the enum of --as has.
-func exportFormat(name string) export.Format {
-	switch name {
-	case "webdataset":
-		return export.Webdataset()
-	case "parquet":
-		return export.Parquet()
-	case "vbvr":
-		return export.VBVR()
-	case "folder":
-		return export.Folder()
-	case "manifest":
-		return export.Manifest()
-	}
-	panic("no such format: " + name)
-}
-
 // Run exports.
 func (c *ExportMakeCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	// What is read ahead and not used any more would double, before Go collects it.
@@ -158,15 +143,17 @@ func (c *ExportMakeCmd) Run(ctx context.Context, o *Output, t *target.Target, st
 	}
 	defer to.Close()
 	shard, _ := parseSize(c.ShardSize)
-	e := &export.Export{Store: st, To: to, Format: exportFormat(c.As), Workers: c.Workers, Say: o.Say,
+	e := &export.Export{Store: st, To: to, Format: export.Formats[c.As](), Workers: c.Workers, Say: o.Say,
 		Progress: newProgress(o).show, Options: export.Options{Generators: slices.Sorted(slices.Values(c.Generator)),
-			Split: c.Split, Where: c.Where, PerGenerator: c.PerGenerator, ShardSize: shard, Partial: c.Partial}}
+			Split: c.Split, Where: c.Where, Without: c.Without, PerGenerator: c.PerGenerator, ShardSize: shard,
+			Partial: c.Partial}}
 	catalogue, err := generator.ReadCatalogue(o.Generators)
 	if err != nil {
 		return err
 	}
-	e.About = func(name string) (licence, repository string) {
-		return catalogue[name].Licence, catalogue[name].Repository
+	e.About = func(name string) (licence, repository, category string) {
+		g := catalogue[name]
+		return g.Licence, g.Repository, g.Category
 	}
 	if t.Name == stack.Local {
 		e.Folder = local.BucketDir(o.LocalDir)
@@ -219,6 +206,9 @@ func printExport(w io.Writer, s *export.Summary) {
 		strings.Join(splits, ", "), s.Format, ui.Plural(s.Files, "file"), ui.Size(s.Bytes), s.To)
 	if s.Resumed > 0 {
 		fmt.Fprintf(w, "%s of %s were finished before\n", ui.Count(s.Resumed), ui.Plural(s.Parts, "part"))
+	}
+	if s.Flagged > 0 {
+		fmt.Fprintf(w, "%s left out: flagged\n", ui.Plural(s.Flagged, "sample"))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Missing)) {
 		fmt.Fprintf(w, "%s: %s missing\n", name, ui.Plural(s.Missing[name], "sample"))

@@ -63,7 +63,8 @@ func (f *far) small(b *testing.B, generator string, n, chunk int) {
 		{"prompt.txt", []byte("Show how the ball gets to the goal.\n")}} {
 		path := filepath.Join(dir, file.name)
 		must(b, os.WriteFile(path, file.text, 0o600))
-		files = append(files, sample.File{Name: file.name, Path: path, Size: int64(len(file.text)), SHA256: hashOf(file.text)})
+		files = append(files, sample.File{Name: file.name, Path: path, Size: int64(len(file.text)),
+			SHA256: hashOf(file.text)})
 	}
 	asked := task.Range{End: n}
 	_, err := f.store.ChangeManifest(b.Context(), func(*task.Manifest) (*task.Manifest, error) {

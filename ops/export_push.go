@@ -49,7 +49,8 @@ func (c *ExportPushCmd) Validate() error {
 // Run uploads.
 func (c *ExportPushCmd) Run(ctx context.Context, o *Output) error {
 	if _, err := os.Stat(filepath.Join(c.Folder, "SHA256SUMS")); err != nil {
-		return ui.WithHint(ui.Problem("%s has no SHA256SUMS: it is no finished export", c.Folder), "the same ops export again: it goes on where it was")
+		return ui.WithHint(ui.Problem("%s has no SHA256SUMS: it is no finished export", c.Folder),
+			"the same ops export again: it goes on where it was")
 	}
 	from, err := export.ReadFolder(c.Folder)
 	if err != nil {

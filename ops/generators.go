@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
@@ -27,7 +28,7 @@ type GeneratorsListCmd struct{}
 func (*GeneratorsListCmd) Help() string {
 	return `Every folder in the generators' folder that has examples/generate.py is a generator; catalog.yaml there names more, and 'ops generators sync' fetches them. A generator is ready when its Python environment exists; the local stack makes it on first use.
 
-A generator without --seed works, but two of its chunks may be equal. FILES are those that its samples must have in addition to first_frame.png, prompt.txt and a ground_truth video. --json also lists the packages.
+A generator without --seed works, but two of its chunks may be equal. FILES are those that its samples must have in addition to first_frame.png, prompt.txt and a ground_truth video. POOL is the number of puzzles that a generator can make: of more samples than that, some are alike. --json also lists the packages.
 
 Examples:
   ops generators list
@@ -41,15 +42,15 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 		return err
 	}
 	return o.Print(list, func(w io.Writer) {
-		fmt.Fprintln(w, "GENERATOR\tSTATE\tCOMMIT\tSEED\tCHUNK\tREPOSITORY\tENVIRONMENT\tFLAGS\tFILES")
+		fmt.Fprintln(w, "GENERATOR\tSTATE\tCOMMIT\tSEED\tCHUNK\tREPOSITORY\tENVIRONMENT\tFLAGS\tFILES\tCATEGORY\tDOMAIN\tPOOL")
 		for _, k := range list {
 			state := "ready"
 			if !k.Ready {
 				state = ui.Cut(k.Problem, 60)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, commitOf(k), seedOf(k), chunkOf(k),
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, commitOf(k), seedOf(k), countOf(k.ChunkSize),
 				cmp.Or(k.Repository, "-"),
-				cmp.Or(cut12(k.Environment), "-"), flagsOf(k), filesOf(k))
+				cmp.Or(ui.Short(k.Environment), "-"), flagsOf(k), filesOf(k), cmp.Or(k.Category, "-"), cmp.Or(k.Domain, "-"), countOf(k.Pool))
 		}
 	})
 }
@@ -57,17 +58,15 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 // commitOf is the short commit of the folder, and the pin if that differs.
 func commitOf(k inventory.Known) string {
 	hash, changed := strings.CutSuffix(k.Commit, "-dirty")
-	text := cut12(cmp.Or(hash, k.Pin, "-"))
+	text := ui.Short(cmp.Or(hash, k.Pin, "-"))
 	if changed {
 		text += "-dirty"
 	}
 	if k.Commit != "" && k.Pin != "" && hash != k.Pin {
-		text += " (pin " + cut12(k.Pin) + ")"
+		text += " (pin " + ui.Short(k.Pin) + ")"
 	}
 	return text
 }
-
-func cut12(hash string) string { return hash[:min(len(hash), 12)] }
 
 func seedOf(k inventory.Known) string {
 	switch {
@@ -93,7 +92,7 @@ func flagsOf(k inventory.Known) string {
 	if k.Flags.NoVideo != "" {
 		list = append(list, k.Flags.NoVideo)
 	}
-	return strings.Join(append(list, k.ExtraArgs...), " ")
+	return strings.Join(slices.Concat(list, k.ExtraArgs, k.Options.Args()), " ")
 }
 
 // filesOf are the files that only its samples must have.
@@ -105,9 +104,10 @@ func filesOf(k inventory.Known) string {
 	return cmp.Or(strings.Join(list, ", "), "-")
 }
 
-func chunkOf(k inventory.Known) string {
-	if k.ChunkSize == 0 {
+// countOf is a number that 0 stands for as long as none is known.
+func countOf(n int) string {
+	if n == 0 {
 		return "-"
 	}
-	return fmt.Sprint(k.ChunkSize)
+	return ui.Count(n)
 }

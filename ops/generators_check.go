@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,16 +23,17 @@ import (
 
 // GeneratorsCheckCmd checks whether generators keep the contract.
 type GeneratorsCheckCmd struct {
+	optionFlags
 	Names    []string      `arg:"" optional:"" name:"name" help:"Only these generators. Default: all that are there." predictor:"generator"`
 	Samples  int           `help:"Samples of a run; one run makes twice as many. More samples measure the costs better." default:"3"`
-	Seed     int           `help:"Run seed that the seeds derive from." default:"42"`
+	Seed     int           `help:"Dataset seed, from which the seeds of its runs are computed." default:"42"`
 	Timeout  time.Duration `help:"How long one run may take." default:"10m"`
 	Parallel int           `help:"Generators checked at once. Default: one per CPU." short:"j" placeholder:"N"`
 }
 
 // Help is the long help.
 func (*GeneratorsCheckCmd) Help() string {
-	return `Runs each generator six or seven times, in the environment and the sandbox of a worker, and compares the results: the same command twice, another seed, twice as many samples, another PYTHONHASHSEED, and once watched, without network and shared memory. It decodes every picture and video of one run.
+	return `Runs each generator six or seven times, in the environment and the sandbox of a worker, and compares the results: the same command twice, another seed, twice as many samples, another PYTHONHASHSEED, and once watched, without network and shared memory. It decodes every picture and video of one run, and has its own judge, eval/verify.py, score them if it has one. It shows the hints of the longest run (see ops inspect).
 
 The measured costs are kept in the local folder for 'ops plan', together with a recommended --chunk and --batch. PyAV, OpenCV or imageio-ffmpeg of the generator's environment decode videos, or else ffmpeg. Only root on Linux, or a user on a system with user namespaces, can take network and shared memory away from a process; elsewhere the table shows "?".
 
@@ -41,7 +43,8 @@ Exit status 0: all keep the contract. 2: some fail or break it.
 
 Examples:
   ops generators check
-  ops generators check maze-task-data-generator --samples 20 --json`
+  ops generators check maze-task-data-generator --samples 20 --json
+  ops generators check maze-task-data-generator --option difficulty=5`
 }
 
 // Validate checks the flags.
@@ -56,13 +59,16 @@ func (c *GeneratorsCheckCmd) Validate() error {
 	case c.Parallel < 0:
 		return ui.Usage("--parallel is %d, it must not be negative", c.Parallel)
 	}
-	return nil
+	return c.check()
 }
 
 // Run checks.
 func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	chosen, err := o.inventory().PrepareFolder(ctx, c.Names)
 	if err != nil {
+		return err
+	}
+	if _, err := c.give(o, chosen); err != nil {
 		return err
 	}
 	scratch, err := os.MkdirTemp("", "vm-dataset-check-")
@@ -136,6 +142,14 @@ func printChecks(w io.Writer, reports []*contract.Report) {
 	for _, r := range reports {
 		for _, f := range r.Findings {
 			fmt.Fprintf(w, "%s: %s: %s\n", r.Generator, f.Level, f.Text)
+		}
+		for _, c := range r.Hints {
+			fmt.Fprintf(w, "%s: hint: %s, %.0f %% of its samples: %s\n", r.Generator, c.Kind, 100*c.Share, c.Text)
+		}
+		if len(r.Scores) > 0 {
+			lowest := slices.MinFunc(r.Scores, func(a, b probe.Score) int { return cmp.Compare(a.Score, b.Score) })
+			fmt.Fprintf(w, "%s: its own judge scored %s, the lowest has %s\n", r.Generator,
+				ui.Plural(len(r.Scores), "sample"), lowest.Percent())
 		}
 		if r.Lock == "missing" || r.Lock == "stale" {
 			fmt.Fprintf(w, "%s: its lock is %s: ops generators lock %s\n", r.Generator, r.Lock, r.Generator)

@@ -20,6 +20,7 @@ import (
 
 // GeneratorsRunCmd runs one generator.
 type GeneratorsRunCmd struct {
+	optionFlags
 	Name    string `arg:"" help:"The generator." predictor:"generator"`
 	Samples int    `help:"How many samples to make." default:"5"`
 	Seed    int    `help:"Seed that the generator is given." default:"42"`
@@ -34,6 +35,7 @@ Exit status 0: a worker would accept the samples. 2: it would not, for the reaso
 
 Examples:
   ops generators run my-generator --to /tmp/samples
+  ops generators run my-generator --option difficulty=5 --to /tmp/hard
   ops generators run my-generator --samples 20 --seed 7 --to /tmp/samples --json`
 }
 
@@ -45,7 +47,7 @@ func (c *GeneratorsRunCmd) Validate() error {
 	case c.Seed < 0 || c.Seed > task.MaxSeed:
 		return ui.Usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
 	}
-	return nil
+	return c.check()
 }
 
 // Tried is what run prints.
@@ -93,6 +95,9 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if err != nil {
 		return err
 	}
+	if _, err := c.give(o, chosen); err != nil {
+		return err
+	}
 	g := &chosen[0]
 	if g.Problem != "" {
 		return fmt.Errorf("generator %s is not ready: %s", g.Name, g.Problem)
@@ -125,7 +130,7 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if tried.Samples, err = listSamples(made.Samples); err != nil {
 		return err
 	}
-	if tried.Sheets, err = contract.SaveSheets(ctx, runner, g, dir, made.Samples, c.To); err != nil {
+	if tried.Sheets, err = contract.SaveSheets(ctx, g, dir, made.Samples, c.To); err != nil {
 		return err
 	}
 	if err := o.Print(tried, tried.table); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -28,7 +29,7 @@ type GeneratorsSyncCmd struct {
 
 // Help is the long help.
 func (*GeneratorsSyncCmd) Help() string {
-	return `catalog.yaml in the generators' folder names a repository for each generator: owner/name on GitHub, a URL, or a path; catalog.lock has the commits. Sync fetches only those that are not there at that commit, one commit deep; run it again after an interruption. A generator without a commit gets the newest.
+	return `catalog.yaml in the generators' folder names a repository for each generator: owner/name on GitHub, a URL, or a path; catalog.lock has the commits. Sync fetches only those that are not there at that commit, one commit deep; run it again after an interruption. A generator without a commit gets the newest. Those that download data or need Blender are fetched only if they are named.
 
 It never touches a folder with changes, commits or branches of its own, but names it. --update writes the newest commit of a generator to catalog.lock after it was fetched. --org asks the GitHub API for an organisation's repositories and adds those with examples/generate.py to catalog.lock; an entry in catalog.yaml with 'skip: REASON' is left out. Sync never changes catalog.yaml.
 
@@ -109,6 +110,14 @@ func (c *GeneratorsSyncCmd) choose(ctx context.Context, o *Output, entries map[s
 	}
 	if len(c.Names) == 0 {
 		names = slices.Sorted(maps.Keys(entries))
+		all := len(names)
+		names = slices.DeleteFunc(names, func(name string) bool {
+			_, err := os.Lstat(filepath.Join(o.Generators, name))
+			return err != nil && entries[name].OnRequest() != ""
+		})
+		if left := all - len(names); left > 0 {
+			o.Say("%s not fetched unless named: ops generators list says why", ui.Plural(left, "generator"))
+		}
 	}
 	if c.Org != "" {
 		github := catalogue.GitHub{API: os.Getenv("GITHUB_API_URL"), Token: catalogue.FindToken(ctx)}
@@ -173,9 +182,9 @@ func (c *GeneratorsSyncCmd) printResults(o *Output, results []catalogue.Result) 
 
 // change shows the commits before and after.
 func change(r catalogue.Result) string {
-	text := cut12(r.Commit)
+	text := ui.Short(r.Commit)
 	if r.Before != "" {
-		text = cut12(r.Before) + ".." + text
+		text = ui.Short(r.Before) + ".." + text
 	}
 	switch {
 	case r.Commits > 0:

@@ -110,7 +110,7 @@ func docker(t *testing.T, args ...string) string {
 }
 
 // ops runs the command line in a folder and returns what it prints and says.
-func ops(t *testing.T, dir string, args ...string) (stdout, stderr string, err error) {
+func ops(t testing.TB, dir string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "ops", args...)
 	var out, said bytes.Buffer

@@ -217,7 +217,7 @@ func TestImageWithoutOne(t *testing.T) {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	if out, said, err := ops(t, dir, append(run, "--all")...); err != nil ||
-		!strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, ": 5 generators, 10 samples") {
+		!strings.Contains(said, "left out: broken: "+why) || !strings.Contains(out, ": 7 generators, 14 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	found, err := generator.Discover(filepath.Join(repo, "generators"))
@@ -290,7 +290,7 @@ func TestImageOfSeveralSets(t *testing.T) {
 	}
 	logsOf(t, dir)
 	if out, said, err := ops(t, dir, "local", "run", "--image", first.ID, "--memory", "2048", "--all", "--samples",
-		"2"); err != nil || !strings.Contains(out, ": 10 generators, 20 samples") {
+		"2"); err != nil || !strings.Contains(out, ": 12 generators, 24 samples") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
 	const above = 5 // layers above the base image, of which two hold the system's packages and the environments
@@ -348,8 +348,8 @@ func TestImageBases(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`(?m)^ARG BUILDER_IMAGE=golang:\d+\.\d+\.\d+-bookworm$`,
-		`(?m)^ARG BASE_IMAGE=python:3\.11\.\d+-slim-bookworm$`} {
+	for _, want := range []string{`(?m)^ARG BUILDER_IMAGE=public\.ecr\.aws/docker/library/golang:\d+\.\d+\.\d+-bookworm@sha256:[0-9a-f]{64}$`,
+		`(?m)^ARG BASE_IMAGE=public\.ecr\.aws/docker/library/python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}$`} {
 		if !regexp.MustCompile(want).Match(text) {
 			t.Errorf("no %s in the Dockerfile", want)
 		}

@@ -28,11 +28,11 @@ type LocalCmd struct {
 	Status LocalStatusCmd `cmd:"" help:"Show whether the local stack is up, and its queues."`
 }
 
-// workers are the flags of the local stack.
-type workers struct {
+// workerFlags are the flags of the local stack.
+type workerFlags struct {
 	Workers    int           `help:"Worker processes. Default: one per CPU." placeholder:"N"`
-	Visibility time.Duration `help:"How long a task is hidden while a worker has it." default:"960s"`
-	Timeout    time.Duration `help:"How long a worker may take for a task before it is killed." default:"900s"`
+	Visibility time.Duration `help:"How long a task is hidden while a worker has it." default:"${local_visibility}"`
+	Timeout    time.Duration `help:"How long a worker may take for a task before it is killed." default:"${local_timeout}"`
 	Require    []string      `help:"Files that every sample must have in addition to the generator's own: rubric.txt, for example." placeholder:"FILE"`
 	Image      string        `help:"Run the workers in containers of this image, with the limits of AWS Lambda. Linux only; needs Docker, and no Python." placeholder:"REF"`
 	Memory     int           `help:"Memory of each container in MB." default:"${local_memory}" placeholder:"MB"`
@@ -41,7 +41,7 @@ type workers struct {
 
 // find returns the image and the generators that a run can use: those in the
 // image, or those on this machine.
-func (w *workers) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator, error) {
+func (w *workerFlags) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator, error) {
 	if w.Image == "" {
 		list, err := o.inventory().Prepare(ctx, &target.Target{Name: stack.Local}, chosen...)
 		return nil, list, err
@@ -56,7 +56,7 @@ func (w *workers) find(ctx context.Context, o *Output, chosen ...string) (*local
 	return image, image.Generators, nil
 }
 
-func (w *workers) check() error {
+func (w *workerFlags) check() error {
 	switch {
 	case w.Workers < 0:
 		return ui.Usage("--workers is %d, it must be at least 1", w.Workers)
@@ -77,7 +77,7 @@ func (w *workers) check() error {
 	return nil
 }
 
-func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *target.Target, error) {
+func (w *workerFlags) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *target.Target, error) {
 	s, err := local.Up(ctx, local.Config{Dir: o.LocalDir, Workers: w.Workers, Visibility: w.Visibility, Timeout: w.Timeout,
 		Required: w.Require, Image: image, Memory: w.Memory, Tmp: w.Tmp, Say: func(m string) { o.Say("%s", m) }})
 	if err != nil {
@@ -88,7 +88,7 @@ func (w *workers) up(ctx context.Context, o *Output, image *local.Image) (*local
 
 // LocalUpCmd starts the local stack.
 type LocalUpCmd struct {
-	workers
+	workerFlags
 }
 
 // Help is the long help.
@@ -119,6 +119,9 @@ func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	o.Say("  queue    %s", t.QueueURL)
 	o.Say("  bucket   %s at %s", t.BucketName, t.S3Endpoint)
 	o.Say("  samples  %s", ui.FromHere(local.SamplesDir(o.LocalDir, task.DefaultDataset)))
+	address, stopUI := serveBeside(ctx, o, t)
+	defer stopUI()
+	o.Say("  ui       %s", address)
 	o.Say("next, in another terminal: ops --stack local submit --all --samples 20")
 	err = s.Wait(ctx)
 	if err == nil {
@@ -231,7 +234,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 type LocalRunCmd struct {
 	wanted
 	inDataset
-	workers
+	workerFlags
 }
 
 // Help is the long help.
@@ -244,7 +247,7 @@ Examples:
 }
 
 // Validate checks the flags.
-func (c *LocalRunCmd) Validate() error { return errors.Join(c.wanted.check(), c.workers.check()) }
+func (c *LocalRunCmd) Validate() error { return errors.Join(c.wanted.check(), c.workerFlags.check()) }
 
 // LocalResult is what run prints as JSON.
 type LocalResult struct {
@@ -264,6 +267,7 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	if err != nil {
 		return err
 	}
+	sayPools(o, chosen, c.Start+c.Samples)
 	s, t, err := c.up(ctx, o, image)
 	if err != nil {
 		return err

@@ -33,13 +33,17 @@ import (
 type CLI struct {
 	Globals
 	Local      LocalCmd                  `cmd:"" help:"Run the pipeline on this machine."`
+	Worker     WorkerCmd                 `cmd:"" help:"Take a stack's tasks on this machine."`
 	Plan       PlanCmd                   `cmd:"" help:"Predict the tasks, time and cost of a run."`
 	Submit     SubmitCmd                 `cmd:"" help:"Plan a run and send its tasks."`
 	Monitor    MonitorCmd                `cmd:"" help:"Show the progress of a run."`
 	Verify     VerifyCmd                 `cmd:"" help:"Check that a run is complete."`
 	Repair     RepairCmd                 `cmd:"" help:"Make missing and damaged samples again, and replace duplicates."`
+	Marks      FlagsCmd                  `cmd:"" name:"flags" help:"Flag samples to repair, or to leave out of exports."`
+	Inspect    InspectCmd                `cmd:"" help:"Count and list hints: what is odd about samples that are complete."`
 	Results    ResultsCmd                `cmd:"" help:"List and download samples."`
 	Export     ExportCmd                 `cmd:"" help:"Export a dataset for trainers, hubs and evaluators."`
+	UI         UICmd                     `cmd:"" name:"ui" help:"Show samples, the run and its failures in a browser."`
 	Datasets   DatasetCmd                `cmd:"" name:"dataset" help:"Show, compare and delete datasets."`
 	Reproduce  ReproduceCmd              `cmd:"" help:"Make a committed sample again and compare it."`
 	Queue      QueueCmd                  `cmd:"" help:"Show the task queue."`
@@ -47,8 +51,10 @@ type CLI struct {
 	Gens       GeneratorsCmd             `cmd:"" name:"generators" help:"Show, fetch and check the generators."`
 	Pause      PauseCmd                  `cmd:"" help:"Stop giving tasks to workers."`
 	Resume     ResumeCmd                 `cmd:"" help:"Give tasks to workers again."`
+	Rollback   RollbackCmd               `cmd:"" help:"Have an earlier version of the worker work on the queue."`
+	Destroy    DestroyCmd                `cmd:"" help:"Delete a stack in AWS."`
 	Logs       LogsCmd                   `cmd:"" help:"Show the logs of the workers."`
-	Doctor     DoctorCmd                 `cmd:"" help:"Check that a stack can work, and how to fix it."`
+	Doctor     DoctorCmd                 `cmd:"" help:"Check a stack, and show how to fix what is wrong."`
 	Info       InfoCmd                   `cmd:"" help:"Show the stack outputs."`
 	Completion kongcompletion.Completion `cmd:"" help:"Print the code that makes your shell complete ops commands."`
 }
@@ -62,7 +68,8 @@ func main() {
 func variables() kong.Vars {
 	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(),
 		"large_run": strconv.Itoa(plan.LargeRun), "large_chunk": strconv.Itoa(plan.LargeChunk),
-		"small_chunk":  strconv.Itoa(plan.SmallChunk),
+		"small_chunk":      strconv.Itoa(plan.SmallChunk),
+		"local_visibility": local.DefaultVisibility.String(), "local_timeout": local.DefaultTimeout.String(),
 		"local_memory": strconv.Itoa(local.DefaultMemory), "local_tmp": strconv.Itoa(local.DefaultTmp)}
 }
 
@@ -148,7 +155,7 @@ func version() string {
 	v := info.Main.Version
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
-			v += " " + s.Value[:min(12, len(s.Value))]
+			v += " " + ui.Short(s.Value)
 		}
 	}
 	return strings.TrimSpace(v + " " + info.GoVersion)

@@ -76,6 +76,7 @@ type answer struct {
 	instead      any                         // of moto's, with status 200
 	status       int                         // of an error instead of moto's answer
 	code         string                      // of that error
+	failed       bool                        // an invocation's function has failed
 }
 
 func newMotoCloud(t testing.TB) *motoCloud {
@@ -90,6 +91,9 @@ func newMotoCloud(t testing.TB) *motoCloud {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a := c.take(r, func(a answer) bool { return a.change == nil }); a != nil {
 			w.Header().Set("Content-Type", "application/json")
+			if a.failed {
+				w.Header().Set("X-Amz-Function-Error", "Unhandled")
+			}
 			if a.status != 0 {
 				w.Header().Set("X-Amzn-Errortype", a.code)
 				w.WriteHeader(a.status)
@@ -169,6 +173,7 @@ func (c *motoCloud) deploy(name string) {
 	c.ok(c.logs.PutRetentionPolicy(ctx, &cloudwatchlogs.PutRetentionPolicyInput{LogGroupName: &c.LogGroupName,
 		RetentionInDays: aws.Int32(30)}))
 	c.Generators, c.Locks = map[string]string{"maze-task": "c1", "chess-task": ""}, map[string]string{"maze-task": "l1"}
+	c.RequiredFiles = []string{}
 }
 
 // connect makes an event source mapping and forgets the last one.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"strconv"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/workers"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -39,12 +40,8 @@ func deployGenerators(ts *testscript.TestScript, neg bool, args []string) {
 // that were deployed, until there are none.
 func workOnTasks(ts *testscript.TestScript, neg bool, args []string) {
 	c := ts.Value("moto").(*motoCloud)
-	var log bytes.Buffer
-	h, err := worker.New(worker.Config{Bucket: c.BucketName, Generators: ts.MkAbs("image"), QueueURL: c.QueueURL,
-		DLQURL: c.DLQURL, Region: c.Region, Function: c.FunctionName, Image: c.ImageURI}, store.New(c.s3, c.BucketName),
-		c.sqs, &log)
+	f, err := newFunction(ts.MkAbs("image"), &c.Outputs, store.New(c.s3, c.BucketName), c.sqs)
 	ts.Check(err)
-	defer h.Close()
 	for done := 0; ; done++ {
 		out, err := c.sqs.ReceiveMessage(context.Background(), &sqs.ReceiveMessageInput{QueueUrl: &c.QueueURL,
 			MessageSystemAttributeNames: []types.MessageSystemAttributeName{"All"}})
@@ -53,20 +50,53 @@ func workOnTasks(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Logf("%d tasks", done)
 			return
 		}
-		m := out.Messages[0]
-		payload, err := json.Marshal(events.SQSEvent{Records: []events.SQSMessage{{MessageId: *m.MessageId,
-			ReceiptHandle: *m.ReceiptHandle, Body: *m.Body, Attributes: m.Attributes}}})
+		ok, err := f.invoke(context.Background(), &out.Messages[0], time.Minute)
 		ts.Check(err)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		answer, err := h.Handle(lambdacontext.NewContext(ctx,
-			&lambdacontext.LambdaContext{AwsRequestID: strconv.Itoa(done)}), payload)
-		cancel()
-		ts.Check(err)
-		if got, ok := answer.(events.SQSEventResponse); !ok || len(got.BatchItemFailures) > 0 {
-			ts.Fatalf("%+v\n%s", answer, &log)
+		if !ok {
+			ts.Fatalf("%s", &f.log)
 		}
-		_, err = c.sqs.DeleteMessage(context.Background(),
-			&sqs.DeleteMessageInput{QueueUrl: &c.QueueURL, ReceiptHandle: m.ReceiptHandle})
-		ts.Check(err)
 	}
+}
+
+// function is the function of a stack: a worker in this process.
+type function struct {
+	*worker.Handler
+	outputs *stack.Outputs
+	sqs     *sqs.Client
+	log     bytes.Buffer
+}
+
+func newFunction(generators string, o *stack.Outputs, st *store.Store, client *sqs.Client) (*function, error) {
+	f := &function{outputs: o, sqs: client}
+	var err error
+	f.Handler, err = worker.New(worker.Config{Bucket: o.BucketName, Generators: generators, QueueURL: o.QueueURL,
+		DLQURL: o.DLQURL, Region: o.Region, Function: o.FunctionName, Image: o.ImageURI}, st, client, &f.log)
+	return f, err
+}
+
+// invoke does what Lambda does with a message, and reports whether it is done with.
+func (f *function) invoke(ctx context.Context, m *types.Message, timeout time.Duration) (done bool, err error) {
+	record := events.SQSMessage{MessageId: *m.MessageId, ReceiptHandle: *m.ReceiptHandle, Body: *m.Body,
+		Attributes: m.Attributes, MessageAttributes: map[string]events.SQSMessageAttribute{}}
+	for name, a := range m.MessageAttributes {
+		record.MessageAttributes[name] = events.SQSMessageAttribute{StringValue: a.StringValue, BinaryValue: a.BinaryValue,
+			DataType: *a.DataType}
+	}
+	payload, err := json.Marshal(events.SQSEvent{Records: []events.SQSMessage{record}})
+	if err != nil {
+		return false, err
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	answer, err := f.Handle(lambdacontext.NewContext(limited,
+		&lambdacontext.LambdaContext{AwsRequestID: workers.RequestID(*m.ReceiptHandle)}), payload)
+	if err != nil {
+		return false, err
+	}
+	if got, ok := answer.(events.SQSEventResponse); !ok || len(got.BatchItemFailures) > 0 {
+		return false, nil
+	}
+	_, err = f.sqs.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &f.outputs.QueueURL,
+		ReceiptHandle: m.ReceiptHandle})
+	return true, err
 }

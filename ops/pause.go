@@ -17,7 +17,7 @@ type PauseCmd struct{}
 
 // Help is the long help.
 func (*PauseCmd) Help() string {
-	return `Disables the event source mapping that gives tasks of the queue to workers, and waits until it is disabled. Workers finish the tasks they have; all others wait in the queue, as long as its retention. On the local stack a pause lasts until resume, or until the stack ends.
+	return `Disables the event source mapping that gives tasks of the queue to workers, and waits until it is disabled. Workers finish the tasks they have; all others wait in the queue, as long as its retention. An ops worker on another machine goes on: stop it there. On the local stack a pause lasts until resume, or until the stack ends.
 
 A later 'pulumi up' leaves a paused stack paused.
 
@@ -60,19 +60,15 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 	if on {
 		want, word = target.MappingEnabled, "working"
 	}
-	state, err := t.MappingState(ctx, l)
+	changed, err := setMapping(ctx, o, t, l, want)
 	if err != nil {
 		return err
 	}
-	if state != want {
-		if err := t.SetMapping(ctx, l, on); err != nil {
-			return err
-		}
-		if err := t.WaitMapping(ctx, l, want, o.Say); err != nil {
-			return err
-		}
-	} else {
+	if !changed {
 		word += " already"
+	}
+	if !on && t.FleetWorkers > 0 {
+		o.Say("note: the stack's fleet works on: pulumi config set fleetMaxWorkers 0, then pulumi up, sends it away")
 	}
 	s := switched{State: want}
 	if s.Queue, err = q.Depth(ctx); err != nil {
@@ -82,4 +78,16 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"),
 			s.Queue.InFlight)
 	})
+}
+
+// setMapping brings the event source mapping into a state. It reports whether it was in another one.
+func setMapping(ctx context.Context, o *Output, t *target.Target, l *lambda.Client, want string) (bool, error) {
+	state, err := t.MappingState(ctx, l)
+	if err != nil || state == want {
+		return false, err
+	}
+	if err := t.SetMapping(ctx, l, want == target.MappingEnabled); err != nil {
+		return false, err
+	}
+	return true, t.WaitMapping(ctx, l, want, o.Say)
 }

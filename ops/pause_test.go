@@ -54,7 +54,7 @@ func TestPauseWaits(t *testing.T) {
 				code: "ResourceInUseException"})
 		}, "is being changed", "in a minute"},
 		{func() { deployed.EventSourceMappingID = "00000000-0000-4000-8000-000000000000" }, "is gone", "pulumi up --refresh"},
-		{func() { deployed.EventSourceMappingID = "" }, "lack eventSourceMappingId", "pulumi up"},
+		{func() { deployed.EventSourceMappingID = "" }, "neither its function nor a fleet takes tasks", "where they run"},
 	} {
 		test.harm()
 		_, err := pause(t.Context())

@@ -33,7 +33,7 @@ type PlanCmd struct {
 	Workers      int     `help:"Workers at once. Default: the stack's maxConcurrency, or 10." aliases:"concurrency" placeholder:"N"`
 	Memory       int     `help:"Memory of a worker in MB. Default: the stack's, or 10240." placeholder:"MB"`
 	Architecture string  `help:"Instruction set of the workers: x86_64 or arm64. Default: the stack's, or x86_64." enum:",x86_64,arm64" default:"" placeholder:"NAME"`
-	Slower       float64 `help:"How many times as long as this machine a worker takes." default:"1" placeholder:"FACTOR"`
+	Slower       float64 `help:"How many times the CPU time measured here a worker needs." default:"1" placeholder:"FACTOR"`
 	Canary       int     `help:"Measure first: make one sample and then K of each generator on this machine, at least 2." placeholder:"K"`
 }
 
@@ -44,6 +44,10 @@ func (*PlanCmd) Help() string {
 'ops generators check' measures costs, or --canary does it here; they are kept in the local folder. Measure on a CPU like that of a worker, or give the ratio with --slower: 'ops monitor' shows the CPU time that a run took.
 
 Assumed, not measured: a request to S3 takes 50 ms, a worker uploads 60 MB/s and starts in 3 s, nothing fails. Prices are those of us-east-2 without free tiers; other regions differ.
+
+Without a stack it assumes the largest workers that Lambda has, ten at once; a new account takes --memory 3008.
+
+It compares the places where the run could be made: Lambda on x86_64 and arm64, fleets of spot machines of 4 CPUs and 8 GB with 'ops worker' that have as many CPUs, and this machine. A CPU is taken to be as fast everywhere, a fleet to start in 3 minutes (Fargate) or 5 (EC2) and to be paid for 5 minutes after the last task. Spot prices change: their dates are printed.
 
 It recommends memory and batch: Lambda charges memory times duration, so a task should keep all CPUs of its worker busy to its end. Another chunk size makes other samples, so it is only mentioned if it saves a tenth.
 
@@ -85,7 +89,8 @@ type Planned struct {
 	Batch       int                   `json:"batch"`
 	ChunkSize   int                   `json:"chunk_size"`
 	Format      task.Format           `json:"output_format"`
-	Here        plan.Duration         `json:"here"` // on this machine: concurrency is the number of its CPUs
+	Places      []plan.Place          `json:"places"`
+	Place       string                `json:"recommended_place,omitempty"`
 	Measured    []string              `json:"measured_on"`
 	AsShards    float64               `json:"dollars_as_tar,omitempty"` // to make it in the other format
 	Prices      map[string]string     `json:"prices"`
@@ -138,7 +143,11 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 			p.AsShards = e.Make
 		}
 	}
-	p.Here = plan.Duration{Concurrency: runtime.NumCPU(), Seconds: p.CPUSeconds / float64(runtime.NumCPU())}
+	if p.Places, err = plan.Compare(run, costs, s, runtime.NumCPU()); err != nil {
+		return err
+	}
+	best, _ := plan.Recommend(p.Places)
+	p.Place = best.Name
 	oldest := slices.MinFunc(p.Items, func(a, b plan.Item) int { return strings.Compare(a.Date, b.Date) })
 	p.Prices = map[string]string{"region": price.Region, "as_of": oldest.Date}
 	p.costs = costs
@@ -225,6 +234,9 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 	if err != nil {
 		return err
 	}
+	for i := range list {
+		list[i].Options = p.list[i].Options
+	}
 	var done atomic.Int64
 	results, err := probe.New(canaryTimeout).MeasureAll(ctx, list, c.Canary, func() {
 		o.Progress("canary", int(done.Add(1)), len(names))
@@ -262,10 +274,6 @@ func unmeasured(err error, chosen string, samples int) error {
 
 // remark adds notes on the inputs of the plan.
 func (p *Planned) remark(t *target.Target) {
-	commits := map[string]string{}
-	for _, g := range p.list {
-		commits[g.Name] = g.Commit
-	}
 	var waits []string
 	for _, g := range p.Generators {
 		cost := p.costs[g.Name]
@@ -276,8 +284,8 @@ func (p *Planned) remark(t *target.Target) {
 			waits = append(waits, g.Name)
 		}
 	}
-	if changed := p.Changed(commits); changed != nil {
-		p.Notes = append(p.Notes, ui.Some(changed, 3)+" changed since measured")
+	if p.Changed != nil {
+		p.Notes = append(p.Notes, "measured at another commit, or with other options: "+ui.Some(p.Changed, 3))
 	}
 	if waits != nil {
 		p.Notes = append(p.Notes,
@@ -308,9 +316,7 @@ func (p *Planned) table(w io.Writer) {
 	for _, d := range p.Takes {
 		fmt.Fprintf(w, "%s\t%s\t\n", ui.Count(d.Concurrency), ui.Span(ui.Seconds(d.Seconds)))
 	}
-	fmt.Fprintf(w, "here\t%s\twith %s, at no cost\n\n", ui.Span(ui.Seconds(p.Here.Seconds)),
-		ui.Plural(p.Here.Concurrency, "CPU"))
-
+	fmt.Fprintln(w)
 	fmt.Fprintln(w, "ITEM\tAMOUNT\tOF\tUSD\t")
 	line := func(i plan.Item) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t\n", i.Name, amount(i.Amount), i.Unit, ui.Dollars(i.Dollars))
@@ -332,6 +338,7 @@ func (p *Planned) table(w io.Writer) {
 	if a := p.OtherChunks; a != nil {
 		fmt.Fprintf(w, "with other samples: --chunk %d %s\n", a.ChunkSize, p.change(*a))
 	}
+	p.compare(w)
 	fmt.Fprintf(w, "measured on %s\n", strings.Join(p.Measured, ", "))
 	fmt.Fprintf(w, "prices: %s, on demand, without what is free, as of %s or later\n", p.Prices["region"],
 		p.Prices["as_of"])
@@ -341,6 +348,35 @@ func (p *Planned) table(w io.Writer) {
 	for _, wrong := range p.Problems {
 		fmt.Fprintf(w, "problem: %s\n", wrong)
 	}
+}
+
+// compare prints where the run could be made, and the prices that the table above does not have.
+func (p *Planned) compare(w io.Writer) {
+	fmt.Fprintln(w, "\nWHERE\tWORKERS\tCPUS\tTAKES\tCOMPUTE\tUSD\t")
+	for _, at := range p.Places {
+		if len(at.Problems) > 0 {
+			fmt.Fprintf(w, "%s\t%s\t%.0f\tcannot work: %s\n", at.Name, ui.Count(at.Workers), at.CPUs,
+				at.Problems[0])
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t\n", at.Name, ui.Count(at.Workers), at.CPUs,
+			ui.Span(ui.Seconds(at.Seconds)), ui.Dollars(at.Compute), ui.Dollars(at.Dollars))
+	}
+	fmt.Fprintln(w)
+	if best, why := plan.Recommend(p.Places); best.Name != "" {
+		fmt.Fprintf(w, "recommended place: %s (%s)\n", best.Name, why)
+	}
+	fmt.Fprintln(w, "\nPRICE OF A\tUSD\tOF\tSOURCE\t")
+	var shown []price.Price
+	for _, at := range p.Places {
+		for _, of := range at.Prices {
+			if !slices.Contains(shown, of) {
+				shown = append(shown, of)
+				fmt.Fprintf(w, "%s\t%.3g\t%s\t%s\t\n", of.Unit, of.Dollars, of.Date, of.Source)
+			}
+		}
+	}
+	fmt.Fprintln(w)
 }
 
 // others lists the generators with other chunk sizes.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -73,6 +74,11 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 			return ui.WithHint(fmt.Errorf(
 				"a peek counts as a delivery of the task, and whether the workers are paused is not known: %w", err),
 				"the same command with --yes, if you accept the count")
+		}
+		if t.FleetWorkers > 0 {
+			return ui.WithHint(errors.New(
+				"a peek counts as a delivery of the task, and the stack's fleet works on whatever is paused"),
+				"pulumi config set fleetMaxWorkers 0, then pulumi up, which sends it away; or --yes, if you accept the count")
 		}
 		if state != target.MappingDisabled {
 			return ui.WithHint(fmt.Errorf(

@@ -22,12 +22,12 @@ import (
 type RepairCmd struct {
 	order
 	Run_       string  `help:"Run whose gaps are filled. Default: the newest." name:"run" placeholder:"ID"`
-	Plan       string  `help:"Carry out a plan of 'ops verify --deep': fill the gaps, and restore what is gone." type:"existingfile" placeholder:"FILE"`
+	Plan       string  `help:"Carry out a plan of 'ops verify --deep' or 'ops flags plan': fill the gaps, and restore what is gone." type:"existingfile" placeholder:"FILE"`
 	Overwrite  bool    `help:"With --plan: also repair what is wrong, and remove what should not be there. It asks before it removes anything."`
 	Duplicates bool    `help:"Also replace duplicates by further draws, in rounds, until all samples are distinct or the generator has no more."`
 	MaxDraws   float64 `help:"With --duplicates: give up on a generator that would have to make more than this many times the wanted samples." default:"4" placeholder:"FACTOR"`
 
-	Batch, Chunk, Seed, Format struct{} `kong:"-"` // no flags: the dataset has them
+	Batch, Chunk, Seed, Format, Option struct{} `kong:"-"` // no flags: the dataset has them
 
 	id     string // of the new run
 	create bool   // the dataset, if it does not exist
@@ -37,7 +37,7 @@ type RepairCmd struct {
 func (*RepairCmd) Help() string {
 	return `Fills the gaps of a run, or of --all or --generator with --samples: it sends tasks for the samples without a receipt, as the dataset pins them. If tasks are in the queue it asks first, because they may be the missing ones. Committed samples are not made again, so you can stop it and repeat it at any time; 'ops submit --resume ID' sends the rest of a run that it was sending.
 
-For damage, 'ops verify --deep' writes a plan and prints the command that carries it out. Samples whose objects are gone are made again with the seeds of their receipts, so a deterministic generator produces the same bytes; nothing else is touched. With --overwrite it also restores objects that differ from their receipts, replaces samples that the generator wrote damaged by another draw, and removes objects that no receipt names, after a question that --yes answers. What has changed since the plan was made is left alone.
+For damage, 'ops verify --deep' writes a plan and prints the command that carries it out. Samples whose objects are gone are made again with the seeds of their receipts, so a deterministic generator produces the same bytes; nothing else is touched. With --overwrite it also restores objects that differ from their receipts, replaces samples that the generator wrote damaged by another draw, and removes objects that no receipt names, after a question that --yes answers. What has changed since the plan was made is left alone. 'ops flags plan' writes a plan that replaces flagged samples.
 
 With --duplicates it fills the gaps, waits, replaces the later ones of equal samples, waits, and checks again. It stops at a generator that has fewer puzzles than samples are wanted, and prints how many it has. After Ctrl-C the same command continues.
 
@@ -156,7 +156,7 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 		return err
 	}
 	if changed > 0 {
-		o.Say("%s changed since the plan was made, and left alone", ui.Plural(changed, "receipt"))
+		o.Say("%s changed since the plan was made, and left alone", ui.Plural(changed, "item"))
 	}
 	if left > 0 {
 		o.Say("left alone, because they are wrong and not gone: %s in the plan; --overwrite repairs them, too",

@@ -53,7 +53,7 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st 
 	p, err := reproduce.Sample(ctx, st, reproduce.Request{Generator: c.Generator, Index: c.Index, To: c.To, Here: c.Here,
 		Inventory: o.inventory()})
 	if errors.Is(err, store.ErrNotFound) {
-		return c.unknown(ctx, t, st)
+		return unknownSample(ctx, t, st, c.Generator, fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator))
 	}
 	if err != nil {
 		return err
@@ -67,18 +67,17 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st 
 	return nil
 }
 
-// unknown is the error for a sample that is not committed.
-func (c *ReproduceCmd) unknown(ctx context.Context, t *target.Target, st *store.Store) error {
-	there, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
-	if err != nil {
-		return err
+// unknownSample returns the error for a sample that is not committed: err, or one that
+// names the generator if nothing of it is.
+func unknownSample(ctx context.Context, t *target.Target, st *store.Store, name string, err error) error {
+	there, e := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
+	if e != nil {
+		return e
 	}
-	if !slices.Contains(there, c.Generator) {
-		return ui.WithHint(&generator.UnknownError{Name: c.Generator, Nearest: generator.Nearest(c.Generator, there)},
-			"ops%s results list%s", t.Flags(), t.In())
+	if !slices.Contains(there, name) {
+		err = &generator.UnknownError{Name: name, Nearest: generator.Nearest(name, there)}
 	}
-	return ui.WithHint(fmt.Errorf("sample %d of %s is not committed", c.Index, c.Generator), "ops%s results list%s",
-		t.Flags(), t.In())
+	return ui.WithHint(err, "ops%s results list%s", t.Flags(), t.In())
 }
 
 func printReproduction(w io.Writer, p *reproduce.Reproduction) {

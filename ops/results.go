@@ -102,11 +102,7 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 }
 
 func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {
-	names, err := st.CellNames(ctx, generator, task.Range{End: task.MaxIndex})
-	if err != nil {
-		return err
-	}
-	for c, err := range st.Cells(ctx, names) {
+	for c, err := range st.CellsIn(ctx, generator, task.Range{End: task.MaxIndex}, nil) {
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,7 @@ type order struct {
 	inDataset
 	DryRun  bool     `help:"Print the plan, send nothing."`
 	MaxCost *float64 `help:"Send nothing if the run costs more than this at AWS, by the measured costs of its generators." placeholder:"DOLLARS"`
-	Slower  float64  `help:"With --max-cost: how many times as long as the machine that measured a worker takes." default:"1" placeholder:"FACTOR"`
+	Slower  float64  `help:"With --max-cost: how many times the measured CPU time a worker needs." default:"1" placeholder:"FACTOR"`
 }
 
 // SubmitCmd plans a run and sends its tasks.
@@ -45,7 +45,7 @@ type SubmitCmd struct {
 
 // Help is the long help.
 func (*SubmitCmd) Help() string {
-	return `The run is stored before its first task is sent, and a journal records every task that the queue has confirmed. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; workers absorb what is sent twice.
+	return `The run is stored before its first task is sent, and a journal records every task that the queue has confirmed. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; workers ignore what is sent twice.
 
 The first submit makes the dataset. It pins the seed, the format, and the chunk size and commit of each generator; later ones extend it. Committed samples are not made again. What contradicts the dataset is refused: other samples are another dataset, --dataset NAME. To accept a newer commit of a generator, give --update-generators: committed samples keep their commit, and 'ops verify' counts the samples of each.
 
@@ -67,7 +67,7 @@ func (c *SubmitCmd) Validate() error {
 		if err := task.CheckName(c.Resume); err != nil {
 			return ui.Usage("--resume %v", err)
 		}
-		if c.given() || c.Run_ != "" || c.DryRun || c.MaxCost != nil || c.repair() != nil {
+		if c.given() || c.Run_ != "" || c.DryRun || c.MaxCost != nil || c.repair() != nil || c.Option != nil {
 			return ui.Usage("--resume stands alone: the run defines what it makes")
 		}
 		return nil
@@ -208,13 +208,9 @@ func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 	if err != nil {
 		return unmeasured(err, c.generatorFlags(run), run.Samples)
 	}
-	commits := map[string]string{}
-	for _, g := range run.Generators {
-		commits[g.Name] = g.Commit
-	}
-	if changed := e.Changed(commits); changed != nil {
-		o.Say("%s changed since they were measured, so the cost may differ: ops plan --canary 10 measures again",
-			ui.Some(changed, 3))
+	if e.Changed != nil {
+		o.Say("the cost may differ: measured at another commit, or with other options: %s; ops plan --canary 10 measures again",
+			ui.Some(e.Changed, 3))
 	}
 	if e.Make > *c.MaxCost {
 		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g",
@@ -286,6 +282,7 @@ func (c *order) newRun(ctx context.Context, o *Output, t *target.Target, st *sto
 	if err != nil {
 		return run, left, err
 	}
+	sayPools(o, chosen, c.Start+c.Samples)
 	costs := knownCosts(o)
 	order := c.runOrder()
 	run = order.New(chosen, costs)

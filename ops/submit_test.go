@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // process runs ops in a folder with three generators and returns it started.
@@ -31,6 +34,8 @@ func (c *cloud) process(t testing.TB, dir string, args ...string) (*exec.Cmd, *b
 func TestSubmitStopped(t *testing.T) {
 	t.Parallel()
 	const tasks = 600 // 60 requests
+	c, dir := newCloud(t), t.TempDir()
+	makeGenerators(t, filepath.Join(dir, "generators"), "maze-task")
 	for _, how := range []os.Signal{syscall.SIGKILL, os.Interrupt} {
 		for _, at := range []int{1, 2, 17, 30} {
 			for _, done := range []bool{false, true} {
@@ -39,8 +44,7 @@ func TestSubmitStopped(t *testing.T) {
 					name = how.String() + " after"
 				}
 				t.Run(name, func(t *testing.T) {
-					c, dir := newCloud(t), t.TempDir()
-					makeGenerators(t, filepath.Join(dir, "generators"), "maze-task")
+					run := fmt.Sprintf("%s-%d", strings.ReplaceAll(name, " ", "-"), at)
 					var mu sync.Mutex
 					requests := 0
 					reached, stopped := make(chan struct{}), make(chan struct{})
@@ -62,7 +66,7 @@ func TestSubmitStopped(t *testing.T) {
 						return http.StatusServiceUnavailable
 					})
 					cmd, said := c.process(t, dir, "submit", "--all", "--samples", "6000", "--batch", "10", "--chunk", "10", "--run",
-						"stopped")
+						run, "--dataset", run)
 					<-reached
 					if err := cmd.Process.Signal(how); err != nil {
 						t.Fatal(err)
@@ -74,11 +78,11 @@ func TestSubmitStopped(t *testing.T) {
 						if code := cmd.ProcessState.ExitCode(); code != 1 {
 							t.Errorf("exit status %d, want 1", code)
 						}
-						if !strings.Contains(said.String(), "submit --resume stopped\n") {
+						if !strings.Contains(said.String(), "submit --resume "+run+" --dataset "+run+"\n") {
 							t.Errorf("it does not say how to go on: %s", said)
 						}
 					}
-					again, said := c.process(t, dir, "submit", "--resume", "stopped")
+					again, said := c.process(t, dir, "submit", "--resume", run, "--dataset", run)
 					if err := again.Wait(); err != nil {
 						t.Fatalf("resume: %v: %s", err, said)
 					}
@@ -124,4 +128,11 @@ func TestSubmitTwice(t *testing.T) {
 	if err := first.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+// makeGood makes the test generator in a file do nothing wrong.
+func makeGood(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile(args[0])
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, "fault = mood", "fault = \"good\"  # mood", 1)),
+		0o644))
 }

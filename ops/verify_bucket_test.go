@@ -33,7 +33,7 @@ var video = sync.OnceValue(func() []byte {
 	if err != nil {
 		panic(err)
 	}
-	text := regexp.MustCompile(`(?s)VIDEO = base64.b64decode\(\s*"""(.*?)"""`).FindSubmatch(source)
+	text := regexp.MustCompile(`(?s)VIDEO = a2b_base64\(\s*"""(.*?)"""`).FindSubmatch(source)
 	data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(text[1])), ""))
 	if err != nil {
 		panic(err)

@@ -129,6 +129,7 @@ status = subprocess.run(sys.argv[2:]).returncode
 with open(sys.argv[1], "w") as f:
     f.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
 sys.exit(status)`, report, program}, cmd.Args[1:]...)
+	cmd.Env = append(cmd.Env, "GOGC=100") // as users have it
 	out, err := cmd.CombinedOutput()
 	text, e := os.ReadFile(report)
 	must(t, e)

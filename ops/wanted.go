@@ -1,17 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/runs"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // wanted are the flags that define what a run makes.
 type wanted struct {
 	choice
+	optionFlags
 	Samples int    `help:"Samples per generator." placeholder:"N"`
 	Batch   *int   `help:"Samples per task, 1 to 1000; a multiple of the chunk size wastes nothing. Default: what keeps all CPUs of a worker busy to the end of a task, about 600." placeholder:"N"`
 	Chunk   *int   `help:"Samples per generator process, the unit of retry and commit, 1 to 1000. A dataset keeps the first value of a generator. Default: the catalogue's, else ${large_chunk} for ${large_run} samples and more, ${small_chunk} for fewer." placeholder:"N"`
@@ -20,6 +23,8 @@ type wanted struct {
 	Start   int    `help:"First sample index." default:"0"`
 
 	UpdateGenerators bool `help:"Accept newer commits of the generators in the dataset; committed samples keep theirs."`
+
+	options map[string]task.Options // that flags give, by generator; choose sets it
 }
 
 func (p *wanted) check() error {
@@ -33,7 +38,17 @@ func (p *wanted) check() error {
 	case p.Seed != nil && (*p.Seed < 0 || *p.Seed > task.MaxSeed):
 		return ui.Usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
 	}
-	return p.checkExtent("", p.Samples, p.Start)
+	return cmp.Or(p.optionFlags.check(), p.checkExtent("", p.Samples, p.Start))
+}
+
+// choose returns the chosen generators of a list, with the options that the flags give
+// them.
+func (p *wanted) choose(o *Output, list []generator.Generator) ([]generator.Generator, error) {
+	chosen, err := p.choice.choose(o, list)
+	if err == nil {
+		p.options, err = p.give(o, chosen)
+	}
+	return chosen, err
 }
 
 // checkExtent checks the flags of the samples that a command works on: those of a run,
@@ -52,7 +67,7 @@ func (c *choice) checkExtent(run string, samples, start int) error {
 	return nil
 }
 
-// shape returns the flags of batch, chunk and format, for a hint.
+// shape returns the flags of batch, chunk, format and options, for a hint.
 func (p *wanted) shape(run task.Run) string {
 	s := ""
 	if p.Batch != nil {
@@ -64,13 +79,16 @@ func (p *wanted) shape(run task.Run) string {
 	if run.Format != task.Files {
 		s += fmt.Sprintf(" --format %s", run.Format)
 	}
+	for _, option := range p.Option {
+		s += " --option " + ui.Quote(option)
+	}
 	return s
 }
 
 // runOrder is what the flags ask for.
 func (p *wanted) runOrder() *runs.Order {
 	return &runs.Order{Start: p.Start, Samples: p.Samples, Batch: p.Batch, Chunk: p.Chunk, Seed: p.Seed,
-		Format: task.Format(p.Format), UpdateGenerators: p.UpdateGenerators, Version: version()}
+		Format: task.Format(p.Format), Options: p.options, UpdateGenerators: p.UpdateGenerators, Version: version()}
 }
 
 // sayCommitted prints how much of the range is committed, given a run that was narrowed

@@ -29,7 +29,8 @@ var errNoProgram = errors.New("no generator")
 // clone with that commit checked out. For "" it is the remote's HEAD. The hash of
 // the commit is returned when HEAD is it and all of its files are there.
 func clone(ctx context.Context, dir, url, commit string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, fetchTime, fmt.Errorf("nothing complete was fetched within %s", fetchTime))
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchTime, fmt.Errorf("nothing complete was fetched within %s",
+		fetchTime))
 	defer cancel()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err

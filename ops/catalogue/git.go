@@ -68,7 +68,7 @@ func git(ctx context.Context, dir string, own bool, args ...string) (string, err
 	return strings.TrimRight(out.String(), "\n"), nil
 }
 
-// gitError is what git stderr when it failed.
+// gitError is a failed git command with its stderr.
 type gitError struct {
 	command string
 	stderr  string
@@ -78,7 +78,7 @@ type gitError struct {
 func (e *gitError) Unwrap() error { return e.err }
 
 // Error is the reason in one line: the last that git calls fatal or an error, or
-// what the server stderr.
+// else the server's message.
 func (e *gitError) Error() string {
 	reason := ""
 	for line := range strings.Lines(e.stderr) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -47,6 +48,7 @@ const (
 	Network      Property = "network"
 	SharedMemory Property = "shared_memory" // /dev/shm, which Lambda has not
 	Fonts        Property = "fonts"         // pixels depend on those of the machine
+	OwnJudge     Property = "judge"         // its eval/verify.py scores its own videos
 	Watching     Property = "watching"      // that it could not be found out, or made a difference
 )
 
@@ -76,6 +78,8 @@ type Report struct {
 	Shm       *bool           `json:"shm,omitempty"`        // it needs /dev/shm
 	Seen      Seen            `json:"seen"`
 	Decoders  []string        `json:"decoders,omitempty"` // that decoded its videos
+	Hints     []inspect.Count `json:"hints,omitempty"`    // of the samples of its longest run
+	Scores    []probe.Score   `json:"scores,omitempty"`   // that its own judge gives samples of one run
 	LeftInTmp int             `json:"left_in_tmp"`        // files in the temporary folder, after a run
 	Cost      *plan.Cost      `json:"cost,omitempty"`
 	Advice    *Advice         `json:"advice,omitempty"`
@@ -90,7 +94,7 @@ func (r *Report) add(p Property, level Verdict, format string, args ...any) {
 	}
 }
 
-// Steps is how many runs of a generator a check takes, for who counts them.
+// Steps is how many runs of a generator a check takes, for progress displays.
 const Steps = 6
 
 // Checker checks generators. It is safe for concurrent use.
@@ -112,7 +116,7 @@ func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, e
 			property = CommandLine
 		}
 		r.add(property, Fails, "%s", g.Problem)
-		c.rest(g, 0)
+		c.skip(g, 0)
 		return r, nil
 	}
 	dir, err := os.MkdirTemp(c.Scratch, "check-")
@@ -124,12 +128,12 @@ func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, e
 	if err := k.all(ctx); err != nil {
 		return nil, fmt.Errorf("check %s: %w", g.Name, err)
 	}
-	c.rest(g, k.done)
+	c.skip(g, k.done)
 	return r, nil
 }
 
-// rest reports the steps that were not needed.
-func (c *Checker) rest(g *generator.Generator, done int) {
+// skip reports the steps that were not needed.
+func (c *Checker) skip(g *generator.Generator, done int) {
 	for ; done < Steps && c.Progress != nil; done++ {
 		c.Progress(g.Name, done+1)
 	}
@@ -232,13 +236,18 @@ func (k *check) step() {
 	}
 }
 
-// lucky makes the samples of a chunk of the grid, with the first seed that does it,
+// seed is that of a chunk of a dataset with the generator's options.
+func (k *check) seed(chunk, attempt int) int {
+	return task.Seed(k.generator.Options.Namespace(k.generator.Name), k.Seed, k.Samples, chunk, attempt)
+}
+
+// runWithSeeds makes the samples of a chunk of the grid, with the first seed that does it,
 // as a worker would.
-func (k *check) lucky(ctx context.Context, chunk int) (*made, error) {
+func (k *check) runWithSeeds(ctx context.Context, chunk int) (*made, error) {
 	defer k.step()
 	var first *made
 	for attempt := range task.SeedTries {
-		m, err := k.run(ctx, order{count: k.Samples, seed: task.Seed(k.generator.Name, k.Seed, k.Samples, chunk, attempt)})
+		m, err := k.run(ctx, order{count: k.Samples, seed: k.seed(chunk, attempt)})
 		if err != nil {
 			return nil, err
 		}

@@ -32,9 +32,9 @@ func TestMain(m *testing.M) {
 
 const catalogue = `
 pipeline: {extra_args: [--generator, maze]}
-videoless: {videoless: true}
-wants-rubric: {required: [rubric.txt]}
-uneven-allowed: {files_vary: true}
+wants-rubric: {required: [rubric.txt], videoless: true}
+needs-network-declared: {network: true, videoless: true}
+asks-network: {domain: other, videoless: true}
 `
 
 // cases are generators by name: the program in testdata that each has, the verdict
@@ -104,7 +104,9 @@ var cases = []struct {
 	{"home", "faults.py", Notes, []string{"home: it writes into the home folder: .cache/shapes/list.json"}},
 	{"outside", "faults.py", Breaks,
 		[]string{"outside: it wants to write outside its folders, where a worker does not let it: /usr/share/shapes.bin, /var/shapes.bin"}},
-	{"asks-network", "faults.py", Notes, []string{"network: it asks for the network (192.0.2.1:9), and does without"}},
+	{"needs-network-declared", "faults.py", Notes, []string{"network: it needs the network ("}},
+	{"asks-network", "faults.py", Notes, []string{"output: the domain of its samples is faults, and other in catalog.yaml",
+		"network: it asks for the network (192.0.2.1:9), and does without"}},
 	{"needs-network", "faults.py", Breaks, []string{"network: it needs the network ("}},
 	{"processes", "faults.py", Breaks,
 		[]string{"shared_memory: it needs shared memory (a multiprocessing lock or queue): without, it fails: crashed"}},
@@ -127,6 +129,8 @@ var cases = []struct {
 		[]string{"decodable: 3 pictures or videos cannot be decoded, such as faults_00000000/first_frame.png: has 65535 by 65535 pixels, more than are decoded"}},
 	{"leaves-much", "faults.py", Keeps, nil},
 	{"hoards", "faults.py", Keeps, nil},
+	{"misjudged", "faults.py", Notes, []string{
+		"judge: its own judge does not give all points to 1 of 3 samples: faults_00000001 has 65.0 % (frame 7: it jumps)"}},
 }
 
 // folder makes the generators of the cases.
@@ -151,12 +155,18 @@ func folder(t *testing.T) string {
 		}
 		return string(text)
 	}
+	entries := catalogue
 	for _, c := range cases {
 		put(c.name+"/examples/generate.py", read("testdata/"+c.program))
+		videos := []string{"no-opencv", "full-disk", "movies", "frames", "misjudged"}
+		if c.program == "faults.py" && !slices.Contains(videos, c.name) && !strings.Contains(catalogue, "\n"+c.name+":") {
+			entries += c.name + ": {videoless: true}\n"
+		}
 	}
 	put("undecodable/examples/generate.py", read("testdata/faults.py"))
-	put("catalog.yaml", catalogue)
+	put("catalog.yaml", entries)
 	put("kit/__init__.py", read("testdata/kit/__init__.py"))
+	put("misjudged/eval/verify.py", read("testdata/verify.py"))
 	put("kit/kit.ttf", "a font")
 	put("kit/video.mp4", video3(t, read("../local/testdata/generate.py")))
 	put("pillow-fonts/examples/PIL/ImageFont.py", read("testdata/imagefont.py"))
@@ -168,7 +178,7 @@ func folder(t *testing.T) string {
 // video3 is the video that the generator of the local stack's tests carries.
 func video3(t *testing.T, program string) string {
 	t.Helper()
-	found := regexp.MustCompile(`(?s)b64decode\(\s*"""(.*?)"""`).FindStringSubmatch(program)
+	found := regexp.MustCompile(`(?s)a2b_base64\(\s*"""(.*?)"""`).FindStringSubmatch(program)
 	if found == nil {
 		t.Fatal("there is no video in it")
 	}
@@ -227,8 +237,10 @@ func required(t *testing.T, what string) {
 func TestCheck(t *testing.T) {
 	root := folder(t)
 	server := serve(t)
-	if err := os.WriteFile(filepath.Join(root, "needs-network", "server.txt"), []byte(server), 0o644); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"needs-network", "needs-network-declared"} {
+		if err := os.WriteFile(filepath.Join(root, name, "server.txt"), []byte(server), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	index, err := (&environment.Builder{Root: root, Dir: t.TempDir()}).Build(t.Context())
 	if err != nil {
@@ -251,7 +263,7 @@ func TestCheck(t *testing.T) {
 			switch want.name {
 			case "hangs":
 				c.Runs.Timeout = 2 * time.Second
-			case "needs-network":
+			case "needs-network", "needs-network-declared":
 				if server == "" {
 					required(t, "network but the loopback")
 				}

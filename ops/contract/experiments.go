@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
@@ -17,7 +20,7 @@ import (
 // check does (another PYTHONHASHSEED, watching, keeping apart) comes after that.
 func (k *check) all(ctx context.Context) error {
 	k.commandLine()
-	first, err := k.lucky(ctx, 0)
+	first, err := k.runWithSeeds(ctx, 0)
 	if err != nil {
 		return err
 	}
@@ -27,10 +30,14 @@ func (k *check) all(ctx context.Context) error {
 	}
 	r := k.report
 	r.Domain = first.domain
+	if known := k.generator.Domain; known != "" && known != first.domain {
+		r.add(Output, Notes, "the domain of its samples is %s, and %s in %s", first.domain, known, generator.Catalogue)
+	}
 	for _, f := range first.samples[0].Files {
 		r.Files = append(r.Files, f.Name)
 	}
 	r.Files = sample.Shape(r.Files)
+	r.Hints = inspect.Of(r.Generator, first.domain, first.samples).Hints
 	k.leftovers(first)
 	for _, experiment := range []func(context.Context, *made) error{k.sameSeed, k.otherSeed, k.twice, k.hashSeed,
 		k.apart} {
@@ -40,6 +47,9 @@ func (k *check) all(ctx context.Context) error {
 		k.removeRuns(first)
 	}
 	if err := k.decodable(ctx, first); err != nil {
+		return err
+	}
+	if err := k.judge(ctx, first); err != nil {
 		return err
 	}
 	k.cost()
@@ -125,7 +135,7 @@ func (k *check) sameSeed(ctx context.Context, first *made) error {
 
 // otherSeed makes the next chunk.
 func (k *check) otherSeed(ctx context.Context, first *made) error {
-	other, err := k.lucky(ctx, 1)
+	other, err := k.runWithSeeds(ctx, 1)
 	if err != nil {
 		return err
 	}
@@ -178,6 +188,7 @@ func (k *check) twice(ctx context.Context, first *made) error {
 		r.add(Twice, Breaks, "with the same seed it makes %d samples, but not %d: %s", first.count, more.count, more.failure)
 		return nil
 	}
+	r.Hints = inspect.Of(r.Generator, more.domain, more.samples).Hints
 	if r.SameSeed == nil || !*r.SameSeed {
 		return nil // there is nothing to compare with
 	}
@@ -257,28 +268,28 @@ func (k *check) apart(ctx context.Context, first *made) error {
 			how = "makes other files: " + named(d.in, len(d.in))
 		}
 	}
-	k.without(m.result.Apart, how, readOnly)
-	k.places()
-	k.fonts()
+	k.reportIsolation(m.result.Apart, how, readOnly)
+	k.reportWrites()
+	k.reportFonts()
 	return nil
 }
 
-// without reports what a run without network and shared memory shows: how its result
+// reportIsolation reports what a run without network and shared memory shows: how its result
 // differs, or "", and whether it failed as a lock in /dev/shm does.
-func (k *check) without(taken generator.Apart, how string, readOnly bool) {
+func (k *check) reportIsolation(taken generator.Apart, how string, readOnly bool) {
 	r := k.report
 	network := resource{Network, "the network", r.Seen.Network, taken.Network, &r.Network}
 	shared := resource{SharedMemory, "shared memory", r.Seen.Shared, taken.Shm, &r.Shm}
 	switch asks := [2]bool{len(network.asked) > 0, len(shared.asked) > 0}; {
 	case how == "":
-		k.missed(network, "")
-		k.missed(shared, "")
+		k.reportResource(network, "")
+		k.reportResource(shared, "")
 	case asks == [2]bool{}:
 		r.add(Watching, Notes, "without network and /dev/shm, and watched, it %s", how)
 	case !asks[0] || asks[1] && readOnly:
-		k.missed(shared, how)
+		k.reportResource(shared, how)
 	default:
-		k.missed(network, how) // of the other nothing is known then
+		k.reportResource(network, how) // of the other nothing is known then
 	}
 }
 
@@ -291,9 +302,9 @@ type resource struct {
 	needs    **bool   // in the report
 }
 
-// missed says what a generator did without a resource: how it came out otherwise,
+// reportResource says what a generator did without a resource: how it came out otherwise,
 // or "".
-func (k *check) missed(x resource, how string) {
+func (k *check) reportResource(x resource, how string) {
 	name := x.name
 	if len(x.asked) > 0 {
 		name += " (" + named(x.asked, len(x.asked)) + ")"
@@ -301,7 +312,11 @@ func (k *check) missed(x resource, how string) {
 	switch {
 	case x.taken && how != "":
 		*x.needs = new(true)
-		k.report.add(x.property, Breaks, "it needs %s: without, it %s", name, how)
+		level := Breaks
+		if x.property == Network && k.generator.Network { // as the catalogue says
+			level = Notes
+		}
+		k.report.add(x.property, level, "it needs %s: without, it %s", name, how)
 	case len(x.asked) == 0:
 		if x.taken {
 			*x.needs = new(false)
@@ -315,8 +330,8 @@ func (k *check) missed(x resource, how string) {
 	}
 }
 
-// places says where it wanted to write.
-func (k *check) places() {
+// reportWrites says where it wanted to write.
+func (k *check) reportWrites() {
 	var own, outside []string
 	home, err := filepath.EvalSymlinks(k.generator.Dir)
 	for _, name := range k.report.Seen.Outside {
@@ -335,8 +350,8 @@ func (k *check) places() {
 	}
 }
 
-// fonts says on which of the machine its pixels depend.
-func (k *check) fonts() {
+// reportFonts says on which of the machine its pixels depend.
+func (k *check) reportFonts() {
 	base := func(list []string) (names []string) {
 		for _, name := range list {
 			names = append(names, filepath.Base(name))
@@ -363,7 +378,7 @@ func (k *check) fonts() {
 
 // decodable decodes every picture and video of a run.
 func (k *check) decodable(ctx context.Context, m *made) error {
-	wrong, tools, unknown, err := decoded(ctx, k.Runs, k.generator, k.dir, m.samples)
+	wrong, tools, unknown, err := decoded(ctx, k.generator, k.dir, m.samples)
 	if err != nil {
 		return err
 	}
@@ -374,6 +389,42 @@ func (k *check) decodable(ctx context.Context, m *made) error {
 	case unknown:
 		k.report.add(Decodable, Notes,
 			"its videos are complete, but were not decoded: neither its environment nor this machine has PyAV, OpenCV or ffmpeg")
+	}
+	return nil
+}
+
+// judge has its own judge, if it has one, score the videos of a run: all should have all points.
+func (k *check) judge(ctx context.Context, m *made) error {
+	if !probe.HasJudge(k.generator) {
+		return nil
+	}
+	scratch, err := os.MkdirTemp(k.dir, "judge-")
+	if err != nil {
+		return err
+	}
+	if k.Runs.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, k.Runs.Timeout)
+		defer cancel()
+	}
+	scores, err := probe.Judge(ctx, k.generator, scratch, m.samples)
+	if f := probe.Blame(err); f != nil {
+		k.report.add(OwnJudge, Notes, "%s", f)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	k.report.Scores = scores
+	var low []string
+	for _, s := range scores {
+		if s.Low() {
+			low = append(low, s.String())
+		}
+	}
+	if len(low) > 0 {
+		k.report.add(OwnJudge, Notes, "its own judge does not give all points to %d of %d samples: %s", len(low), len(scores),
+			named(low, len(low)))
 	}
 	return nil
 }

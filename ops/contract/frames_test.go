@@ -8,13 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // withDecoder makes an environment in which videos can be decoded, for generators
@@ -68,23 +66,6 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// A decoder that a video makes run for ever is stopped.
-func TestDecoderHangs(t *testing.T) {
-	dir := t.TempDir()
-	python := filepath.Join(dir, "bin", "python")
-	if err := os.Mkdir(filepath.Dir(python), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(python, []byte("#!/bin/sh\nexec sleep 20\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	_, err := decodeVideos(t.Context(), &probe.Runner{Timeout: 200 * time.Millisecond},
-		&generator.Generator{Name: "slow", Python: python}, dir, []string{"video.mp4"}, 0)
-	if f := probe.Blame(err); f == nil || f.Cause != task.TimedOut {
-		t.Errorf("got %v", err)
-	}
-}
-
 // The contact sheet shows each sample's first frame, frames of its video, and its
 // final frame.
 func TestContactSheet(t *testing.T) {
@@ -106,7 +87,7 @@ func TestContactSheet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sheet, err := ContactSheet(t.Context(), &probe.Runner{}, g, dir, samples, 2)
+	sheet, err := ContactSheet(t.Context(), g, dir, samples, 2)
 	if err != nil {
 		t.Fatal(err)
 	}

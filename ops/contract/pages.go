@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
@@ -15,12 +14,12 @@ import (
 // SaveSheets draws contact sheets of samples, a page for each PerSheet of them, saves
 // them as contact-sheet.png, contact-sheet-2.png and so on in a folder, and returns the
 // files. A name that is taken is left out. dir is as for ContactSheet.
-func SaveSheets(ctx context.Context, runs *probe.Runner, g *generator.Generator, dir string, samples []sample.Sample,
+func SaveSheets(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample,
 	to string) (files []string, err error) {
 	const frames = 4
 	page := 1
 	for part := range slices.Chunk(samples, PerSheet) {
-		sheet, err := ContactSheet(ctx, runs, g, dir, part, frames)
+		sheet, err := ContactSheet(ctx, g, dir, part, frames)
 		if err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package contract
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -10,6 +9,7 @@ import (
 	"image/png"
 	"io"
 	"path"
+	"path/filepath"
 	"strings"
 
 	scale "golang.org/x/image/draw"
@@ -17,7 +17,6 @@ import (
 	"golang.org/x/image/font/basicfont"
 	"golang.org/x/image/math/fixed"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -29,6 +28,8 @@ const (
 	gap    = 8
 	label  = 18  // height of a line of text
 	widest = 400 // of a picture that is long and low
+
+	shownSide = 480 // of a frame, before it becomes a thumbnail
 )
 
 // PerSheet is for how many samples one sheet is made: it is 4,658 pixels high, and
@@ -37,9 +38,8 @@ const PerSheet = 25
 
 // ContactSheet draws a row for each sample: its first frame, count frames of its
 // video, its final frame, and its name above. Where the video cannot be decoded a
-// box says so. Of what is decoded one picture is in memory at a time. Give it PerSheet
-// samples at most. dir is a folder for the work; the samples must lie below it.
-func ContactSheet(ctx context.Context, runs *probe.Runner, g *generator.Generator, dir string, samples []sample.Sample,
+// box says so. Give it PerSheet samples at most. The samples must lie below dir.
+func ContactSheet(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample,
 	count int) (image.Image, error) {
 	var files []string
 	at := map[int]int{} // place of a sample's video in files
@@ -49,22 +49,13 @@ func ContactSheet(ctx context.Context, runs *probe.Runner, g *generator.Generato
 			files = append(files, file)
 		}
 	}
-	videos := make([]video, len(files))
-	if len(files) > 0 {
-		decoded, err := decodeVideos(ctx, runs, g, dir, files, count)
-		if _, died := errors.AsType[*generator.Failure](err); err != nil && !died {
-			return nil, err
-		}
-		copy(videos, decoded)
+	videos, err := decodeVideos(ctx, g, dir, files, count)
+	if err != nil {
+		return nil, err
 	}
-	type row struct {
-		title    string
-		pictures []image.Image
-	}
-	var rows []row
-	width, height := 0, gap
+	var rows []Row
 	for n, s := range samples {
-		r := row{title: s.ID}
+		r := Row{Title: s.ID}
 		for _, name := range []string{"first_frame.png", "", "final_frame.png"} {
 			if name == "" {
 				place, there := at[n]
@@ -72,49 +63,71 @@ func ContactSheet(ctx context.Context, runs *probe.Runner, g *generator.Generato
 					continue
 				}
 				v := videos[place]
-				r.title += fmt.Sprintf("   %s: %d frames", path.Base(files[place]), v.Frames)
-				r.pictures = append(r.pictures, v.shown...)
-				if len(v.shown) == 0 {
-					r.title += ", not decoded"
-					r.pictures = append(r.pictures, placeholder("no frames"))
+				r.Title += fmt.Sprintf("   %s: %d frames", path.Base(files[place]), v.Frames)
+				for _, frame := range v.Shown {
+					r.Pictures = append(r.Pictures, thumbnail(frame))
+				}
+				if len(v.Shown) == 0 {
+					r.Title += ", not decoded"
+					r.Pictures = append(r.Pictures, placeholder("no frames"))
 				}
 				continue
 			}
-			file := fileOf(s, name)
-			if file.Path == "" {
-				continue
+			if file := fileOf(s, name); file.Path != "" {
+				if err := r.AddFile(file.Path); err != nil {
+					return nil, err
+				}
 			}
-			picture, wrong, err := readPicture(file.Path)
-			if err != nil {
-				return nil, err
-			}
-			if wrong != "" {
-				r.title += fmt.Sprintf("   %s: %s", name, wrong)
-				picture = placeholder("not decoded")
-			}
-			r.pictures = append(r.pictures, thumbnail(picture))
 		}
 		rows = append(rows, r)
+	}
+	return Sheet(rows), nil
+}
+
+// Row is a line of text and pictures of a sheet.
+type Row struct {
+	Title    string
+	Pictures []image.Image // as AddFile adds them
+}
+
+// AddFile adds a picture, or says what is wrong with it. The error is of the reading.
+func (r *Row) AddFile(file string) error {
+	picture, wrong, err := readPicture(file)
+	if err != nil {
+		return err
+	}
+	if wrong != "" {
+		r.Title += fmt.Sprintf("   %s: %s", filepath.Base(file), wrong)
+		picture = placeholder("not decoded")
+	}
+	r.Pictures = append(r.Pictures, thumbnail(picture))
+	return nil
+}
+
+// Sheet draws rows, at most PerSheet.
+func Sheet(rows []Row) image.Image {
+	width, height := 0, gap
+	for _, r := range rows {
 		wide := gap
-		for _, p := range r.pictures {
+		for _, p := range r.Pictures {
 			wide += p.Bounds().Dx() + gap
 		}
-		width, height = max(width, wide, 2*gap+len(r.title)*basicfont.Face7x13.Advance), height+label+thumb+gap
+		width, height = max(width, wide, 2*gap+len(r.Title)*basicfont.Face7x13.Advance), height+label+thumb+gap
 	}
 	sheet := image.NewRGBA(image.Rect(0, 0, width, height))
 	// most pictures are white at their edges
 	draw.Draw(sheet, sheet.Bounds(), image.NewUniform(color.Gray{0xdd}), image.Point{}, draw.Src)
 	y := gap
 	for _, r := range rows {
-		write(sheet, gap, y+13, r.title)
+		write(sheet, gap, y+13, r.Title)
 		x := gap
-		for _, p := range r.pictures {
+		for _, p := range r.Pictures {
 			draw.Draw(sheet, image.Rect(x, y+label, x+p.Bounds().Dx(), y+label+thumb), p, p.Bounds().Min, draw.Over)
 			x += p.Bounds().Dx() + gap
 		}
 		y += label + thumb + gap
 	}
-	return sheet, nil
+	return sheet
 }
 
 // videoOf returns the video of a sample that shows its solution, or else the first

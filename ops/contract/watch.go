@@ -4,16 +4,12 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
@@ -53,7 +49,7 @@ const mostSeen = 64 << 20
 // readSeen reads what the watcher wrote in a scratch folder. The error is
 // fs.ErrNotExist when it was not even started.
 func readSeen(scratch string, g *generator.Generator) (Seen, error) {
-	text, err := readLeft(scratch, watchFolder+"/seen", mostSeen)
+	text, err := generator.ReadLeft(scratch, watchFolder+"/seen", mostSeen)
 	if err != nil {
 		return Seen{}, err
 	}
@@ -78,30 +74,12 @@ func readSeen(scratch string, g *generator.Generator) (Seen, error) {
 		OwnFonts: list("own font"), MissedFonts: list("no font"), Programs: list("program")}, nil
 }
 
-// readLeft reads a file below a folder in which a generator could write, at most so
-// many bytes of it. What it put in its place may be a pipe, or a link out of there.
-func readLeft(dir, name string, most int64) ([]byte, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s is no plain file", name))
-	}
-	return io.ReadAll(io.LimitReader(f, most))
-}
-
 // own reports whether a file is the generator's, its environment's or made by the
 // run.
 func own(name, scratch string, g *generator.Generator) bool {
 	for _, dir := range []string{scratch, g.Dir, filepath.Dir(filepath.Dir(g.Python))} {
-		if resolved, err := filepath.EvalSymlinks(dir); err == nil && strings.HasPrefix(name, resolved+string(filepath.Separator)) {
+		if resolved, err := filepath.EvalSymlinks(dir); err == nil &&
+			strings.HasPrefix(name, resolved+string(filepath.Separator)) {
 			return true
 		}
 	}

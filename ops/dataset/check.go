@@ -8,6 +8,7 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,9 +20,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Checker checks generators one after the other, so that its memory is that of the
-// largest: about 60 bytes for each sample that was made, 20 for each object, and 48 MiB
-// for pictures that are decoded.
+// Checker checks generators one after the other, so that its memory is that of the largest: about 60 bytes for each
+// sample that was made, 20 for each object, and 48 MiB for pictures that are decoded.
 type Checker struct {
 	Store    *store.Store
 	Deep     bool     // read the contents of the objects, not only names and sizes
@@ -33,8 +33,7 @@ type Checker struct {
 // atOnce is how many cells or listings are read side by side.
 const atOnce = 16
 
-// inspection is the check of one generator. It lists all objects, takes those off the
-// list that receipts name, and in the end looks up what is left.
+// inspection is the check of one generator: it lists all objects, takes off what receipts name, and reports the rest.
 type inspection struct {
 	*Checker
 	name     string
@@ -73,11 +72,14 @@ func (c *Checker) Run(ctx context.Context, run task.Run) (*Report, error) {
 	return r, nil
 }
 
-// Generator checks one generator in a range of indices. The error is of the
-// store, or ctx's; damage is in the report.
+// Generator checks one generator in a range of indices. The error is of the store, or ctx's; damage is in the report.
 func (c *Checker) Generator(ctx context.Context, name string, r task.Range) (*GeneratorReport, error) {
 	i := c.inspect(name, r)
-	for _, step := range []func(context.Context) error{i.listObjects, i.readCells, i.findStrays} {
+	// Of each object a hash is kept: the names of millions would take too much memory.
+	listObjects := func(ctx context.Context) error {
+		return i.list(ctx, func(o store.Object) { i.stored[i.hash(o.Key, o.Size)] = true })
+	}
+	for _, step := range []func(context.Context) error{listObjects, i.readCells, i.findStrays} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -100,21 +102,10 @@ func (i *inspection) progress(stage string, done, total int) {
 }
 
 func (i *inspection) hash(key string, size int64) uint64 {
-	return maphash.Comparable(i.seed, struct {
-		key  string
-		size int64
-	}{key, size})
+	return maphash.Comparable(i.seed, store.Object{Key: key, Size: size})
 }
 
-// listObjects notes what is stored. Of each object it keeps a hash: the names of millions
-// would take too much memory.
-func (i *inspection) listObjects(ctx context.Context) error {
-	return i.list(ctx, func(o store.Object) { i.stored[i.hash(o.Key, o.Size)] = true })
-}
-
-// list lists the generator's objects in the range, and those that are of no samples by
-// their names. S3 lists one page after the other, so it begins at several samples side by
-// side.
+// list lists the generator's objects in the range, and those of no samples, from several samples on side by side.
 func (i *inspection) list(ctx context.Context, each func(store.Object)) error {
 	const enough = 1000 // samples for a listing of their own
 	prefix := i.Store.Dataset().SamplesPrefix(i.name)
@@ -153,9 +144,7 @@ func (i *inspection) list(ctx context.Context, each func(store.Object)) error {
 	return group.Wait()
 }
 
-// placeOf returns the indices that a data object is of by its key, none if its key is
-// none of the layout's, and what its name begins with: a domain, or for shards the
-// generator.
+// placeOf returns the indices that the key of a data object names, if any, and its domain, or for shards the generator.
 func placeOf(d task.Dataset, generator, key string) (at task.Range, stem string) {
 	if r, ok := d.ShardRange(key); ok {
 		return r, generator
@@ -220,8 +209,7 @@ type object struct {
 	file    *store.ReceiptFile
 }
 
-// examine takes a cell into the report, and finds out what is wrong with its objects.
-// What was listed is there with the right size; of anything else the store is asked.
+// examine takes a cell into the report, and finds out what is wrong with its objects. Those listed have the right size.
 func (i *inspection) examine(ctx context.Context, c *store.Cell, cells int) error {
 	var objects []object
 	i.mu.Lock()
@@ -269,18 +257,18 @@ func (i *inspection) examine(ctx context.Context, c *store.Cell, cells int) erro
 		}
 	}
 	i.done++
+	stage := "receipts"
+	if i.Deep {
+		stage = "contents"
+	}
+	i.progress(stage, i.done, cells)
 	switch {
-	case !i.Deep:
-		i.progress("receipts", i.done, cells)
-		return nil
 	case resumed:
 		i.report.Resumed++
+	case i.Deep && healthy:
+		return i.Journal.add(c)
 	}
-	i.progress("contents", i.done, cells)
-	if resumed || !healthy {
-		return nil
-	}
-	return i.Journal.add(c)
+	return nil
 }
 
 // record takes a receipt into the report and returns the objects that it vouches for.
@@ -329,38 +317,32 @@ func addNew[T comparable](list *[]T, x T) {
 
 // lookUp returns what is wrong with an object that was not listed as it should be.
 func (i *inspection) lookUp(ctx context.Context, o object) ([]Damage, error) {
-	for there, err := range i.Store.List(ctx, o.key, "") {
-		if err != nil {
-			return nil, err
-		}
-		if there.Key != o.key {
-			break
-		}
-		if there.Size == o.size {
-			return nil, nil // it came since
-		}
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		delete(i.stored, i.hash(o.key, there.Size)) // it is no stray
-		return []Damage{wrongSize(o.key, there.Size, o.size)}, nil
+	there, err := i.Store.Head(ctx, o.key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return []Damage{{Kind: MissingObject, Key: o.key}}, nil
+	case err != nil || there.Size == o.size: // it came since
+		return nil, err
 	}
-	return []Damage{{Kind: MissingObject, Key: o.key}}, nil
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.stored, i.hash(o.key, there.Size)) // it is no stray
+	return []Damage{wrongSize(o.key, there.Size, o.size)}, nil
 }
 
-// damaged takes damage of a receipt's object into the report, and into the plan what
-// repairs it.
+// damaged takes damage of a receipt's object into the report, and into the plan what repairs it.
 func (i *inspection) damaged(r store.Receipt, d Damage) {
 	i.report.add(d)
 	if d.Kind == Undecodable { // its bytes are the receipt's: the same seed would make it so again
-		addNew(&i.report.plan.Replace, d.index)
+		at := slices.IndexFunc(r.Samples, func(s store.ReceiptSample) bool { return s.Index == d.index })
+		addNew(&i.report.plan.Replace, Draw{d.index, Digest(r.Samples[at])})
 		return
 	}
 	ref := Ref{Key: r.ReadFrom, Digest: digest(r)}
 	i.corrupt[ref] = i.corrupt[ref] || d.Kind != MissingObject
 }
 
-// findStrays lists again, if objects are left that no receipt names. One can be removed
-// if its samples are all committed; else whoever makes them deals with it.
+// findStrays lists again if objects are left that no receipt names. Those of missing samples are for who makes these.
 func (i *inspection) findStrays(ctx context.Context) error {
 	i.missing = Gaps(i.view.Range, i.committed)
 	if len(i.stored) == 0 {
@@ -372,9 +354,7 @@ func (i *inspection) findStrays(ctx context.Context) error {
 		}
 		d := Damage{Kind: StrayObject, Key: o.Key}
 		at, _ := placeOf(i.Store.Dataset(), i.name, o.Key)
-		n, _ := slices.BinarySearchFunc(i.missing, at.Start, func(gap task.Range, index int) int {
-			return cmp.Compare(gap.End, index+1)
-		})
+		n := sort.Search(len(i.missing), func(n int) bool { return i.missing[n].End > at.Start })
 		if n < len(i.missing) && i.missing[n].Overlaps(at) {
 			d.Detail = "its sample has no receipt"
 		} else if len(i.report.plan.Remove) < maxPlanned {
@@ -402,14 +382,17 @@ func (i *inspection) conclude() *GeneratorReport {
 	for _, counts := range []map[string]int{r.Commits, r.Locks} {
 		maps.DeleteFunc(counts, func(what string, n int) bool { return what == "" || n == 0 })
 	}
-	r.Missing, r.Complete = Spans(i.missing), len(i.missing) == 0 && len(r.Damaged) == 0
+	for _, gap := range i.missing {
+		r.Missing = append(r.Missing, Extent(gap))
+	}
+	r.Complete = len(i.missing) == 0 && len(r.Damaged) == 0
 	slices.Sort(r.Seeds)
 	slices.Sort(r.Domains)
 	slices.SortFunc(r.Examples, func(a, b Damage) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key))
 	})
 	slices.Sort(r.plan.Remove)
-	slices.Sort(r.plan.Replace)
+	slices.SortFunc(r.plan.Replace, func(a, b Draw) int { return a.Index - b.Index })
 	byKey := func(a, b Ref) int { return cmp.Compare(a.Key+a.Digest, b.Key+b.Digest) }
 	for _, ref := range slices.SortedFunc(maps.Keys(i.corrupt), byKey) {
 		if i.corrupt[ref] {

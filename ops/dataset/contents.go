@@ -1,7 +1,9 @@
 package dataset
 
 import (
+	"archive/tar"
 	"bufio"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +14,7 @@ import (
 	_ "image/jpeg" // pictures of this format decode
 	_ "image/png"  // a picture of this format may have another's name
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -25,8 +28,7 @@ const (
 	perPixel = 16       // bytes, of one that is: a progressive JPEG keeps its coefficients, too
 )
 
-// contents reads an object that a receipt vouches for and returns what is wrong with it.
-// The error is of the store or of this machine.
+// contents reads an object of a receipt and returns what is wrong with it, or an error of the store or this machine.
 func (i *inspection) contents(ctx context.Context, o object) (found []Damage, err error) {
 	err = i.read(ctx, o, &found)
 	if damage, ok := errors.AsType[Damage](err); ok {
@@ -38,8 +40,7 @@ func (i *inspection) contents(ctx context.Context, o object) (found []Damage, er
 	return found, err
 }
 
-// read reads an object. What is wrong with it is a Damage, or samples that cannot be
-// decoded.
+// read reads an object. What is wrong with it is a Damage, or samples that cannot be decoded.
 func (i *inspection) read(ctx context.Context, o object, undecodable *[]Damage) error {
 	if i.Trust && o.receipt.Shard == nil && !isPicture(o.file.Name) {
 		there, err := i.Store.Head(ctx, o.key)
@@ -62,8 +63,7 @@ func (i *inspection) read(ctx context.Context, o object, undecodable *[]Damage) 
 	})
 }
 
-// shard reads a shard: its bytes must be the receipt's, and its members just the files
-// of the samples it was written for.
+// shard reads a shard: its bytes must be the receipt's, and its members just the files of its samples.
 func (i *inspection) shard(ctx context.Context, from io.Reader, r store.Receipt, undecodable *[]Damage) error {
 	hash := sha256.New()
 	from = io.TeeReader(from, hash)
@@ -98,9 +98,8 @@ func (i *inspection) shard(ctx context.Context, from io.Reader, r store.Receipt,
 	return err
 }
 
-// file reads a file of a sample, from the object of a key. What is wrong with it is a
-// Damage. It goes through the temporary folder: videos are not read from front to back,
-// and may be large.
+// file reads a file of a sample, from the object of a key. What is wrong with it is a Damage. It goes through the
+// temporary folder: videos are not read from front to back, and may be large.
 func (i *inspection) file(ctx context.Context, from io.Reader, s store.ReceiptSample, f store.ReceiptFile,
 	key string) error {
 	hash := sha256.New()
@@ -139,8 +138,7 @@ func isPicture(name string) bool {
 	return slices.Contains([]string{".png", ".jpg", ".jpeg", ".gif"}, path.Ext(name))
 }
 
-// decode decodes every pixel of a picture and returns what is wrong with it, or "".
-// The error is of the reading.
+// decode decodes every pixel of a picture and returns what is wrong with it, or "". The error is of the reading.
 func (i *inspection) decode(ctx context.Context, data *os.File, extension string) (wrong string, err error) {
 	if _, err := data.Seek(0, io.SeekStart); err != nil {
 		return "", err
@@ -170,4 +168,63 @@ func (i *inspection) decode(ctx context.Context, data *os.File, extension string
 		return "", from.Failed
 	}
 	return bad.Error(), nil
+}
+
+func badShard(r store.Receipt, format string, args ...any) error {
+	return Damage{Kind: BadShard, Key: r.Shard.Key, Detail: "it " + fmt.Sprintf(format, args...)}
+}
+
+// ReadShard reads a shard and calls use with each of its files. They must be just the plain files of the receipt, with
+// their sizes: none can leave a folder, be a link, or unpack to more. What is wrong is a Damage, other errors are use's.
+func ReadShard(from io.Reader, r store.Receipt,
+	use func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error) error {
+	type member struct {
+		sample store.ReceiptSample
+		file   store.ReceiptFile
+	}
+	want := map[string]member{}
+	for _, s := range r.Samples {
+		for _, f := range s.Files {
+			want[s.ID+"/"+f.Name] = member{s, f}
+		}
+	}
+	unpacked, err := gzip.NewReader(from)
+	if err != nil {
+		return badShard(r, "is no gzip file")
+	}
+	archive := tar.NewReader(unpacked)
+	for {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return badShard(r, "is damaged: %v", err)
+		}
+		m, named := want[h.Name]
+		switch {
+		case h.Typeflag != tar.TypeReg:
+			return badShard(r, "holds %q, which is no plain file", h.Name)
+		case !named:
+			return badShard(r, "holds %q, which its receipt does not name, or holds it twice", h.Name)
+		case h.Size != m.file.Size:
+			return badShard(r, "holds %q with %d bytes, its receipt says %d", h.Name, h.Size, m.file.Size)
+		}
+		delete(want, h.Name)
+		content := &sample.Source{Reader: archive}
+		err = use(m.sample, m.file, content)
+		if content.Failed != nil {
+			return badShard(r, "is damaged at %q: %v", h.Name, content.Failed)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(want) > 0 {
+		return badShard(r, "lacks %q", slices.Min(slices.Collect(maps.Keys(want))))
+	}
+	if n, err := io.Copy(io.Discard, unpacked); err != nil || n > 0 {
+		return badShard(r, "does not end where its archive does")
+	}
+	return nil
 }

@@ -16,14 +16,6 @@ type Difference struct {
 	B         string `json:"b"`
 }
 
-// Extent formats a range, first to last, "-" for an empty one.
-func Extent(r task.Range) string {
-	if r.Len() == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%d-%d", r.Start, r.End-1)
-}
-
 // Differences compares what two datasets pin and were asked for.
 func Differences(a, b *task.Manifest) []Difference {
 	list := []Difference{}
@@ -42,11 +34,12 @@ func Differences(a, b *task.Manifest) []Difference {
 	for _, name := range slices.Compact(names) {
 		x, y := a.Generator(name), b.Generator(name)
 		if x == nil || y == nil {
-			compare(name, "exists", map[bool]string{true: "yes", false: "no"}[x != nil],
-				map[bool]string{true: "yes", false: "no"}[y != nil])
+			exists := map[bool]string{true: "yes", false: "no"}
+			compare(name, "exists", exists[x != nil], exists[y != nil])
 			continue
 		}
 		compare(name, "chunk", x.ChunkSize, y.ChunkSize)
+		compare(name, "options", x.Options, y.Options)
 		compare(name, "commits", strings.Join(a.Commits(name), ", "), strings.Join(b.Commits(name), ", "))
 		compare(name, "locks", strings.Join(a.Locks(name), ", "), strings.Join(b.Locks(name), ", "))
 		compare(name, "asked for", Extent(a.Asked(name)), Extent(b.Asked(name)))

@@ -13,10 +13,8 @@ import (
 // JournalAge is how long what an interrupted check has read counts as read.
 const JournalAge = 7 * 24 * time.Hour
 
-// Journal keeps the cells whose objects a check of contents has found healthy, a line
-// for each, so that an interrupted check continues. A line has the cell's ETag: a cell
-// that was changed is read again. It trusts that nobody has changed objects of the same
-// size meanwhile. A nil Journal keeps nothing.
+// Journal keeps the cells whose objects a check of contents has found healthy, a line with key and ETag for each, so
+// that an interrupted check continues. It trusts that objects of the same size do not change. A nil one keeps nothing.
 type Journal struct {
 	file *journal.Journal
 	done map[string]bool
@@ -25,14 +23,9 @@ type Journal struct {
 // ErrBusy: another process uses the journal.
 var ErrBusy = errors.New("another check of the same samples is running")
 
-// OpenJournal opens or begins the journal in a file. What is in it counts unless
-// fresh is wanted, if it was begun for the same thing, in the same words, and less
-// than JournalAge ago.
+// OpenJournal opens a journal, or begins it anew if fresh is wanted, or it is about another check or too old.
 func OpenJournal(path, about string, fresh bool) (*Journal, error) {
-	file, text, err := journal.Open(path)
-	if errors.Is(err, journal.ErrBusy) {
-		return nil, ErrBusy
-	}
+	file, text, err := journal.Open(path, ErrBusy)
 	if err != nil {
 		return nil, err
 	}
@@ -52,15 +45,13 @@ func OpenJournal(path, about string, fresh bool) (*Journal, error) {
 	return j, nil
 }
 
-func journalLine(c *store.Cell) string { return c.Key() + " " + c.ETag() }
-
-func (j *Journal) has(c *store.Cell) bool { return j != nil && j.done[journalLine(c)] }
+func (j *Journal) has(c *store.Cell) bool { return j != nil && j.done[c.Key()+" "+c.ETag()] }
 
 func (j *Journal) add(c *store.Cell) error {
 	if j == nil {
 		return nil
 	}
-	return j.file.Append(fmt.Appendln(nil, journalLine(c)))
+	return j.file.Append(fmt.Appendln(nil, c.Key(), c.ETag()))
 }
 
 // Close keeps what was done for the next time, unless the check has finished.

@@ -16,11 +16,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -91,27 +90,15 @@ func newLab(t *testing.T, seed uint64) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
-		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: "bucket", Region: "us-east-2", AccessKey: "a",
-		SecretKey: "b"}, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = server.Close() })
+	server := s3test.New(t)
 	l := &lab{t: t, random: rand.New(rand.NewPCG(seed, 0)), content: map[int]string{}, prints: map[string]string{}} //nolint:gosec // repeatable
-	client := func(through aws.HTTPClient) *s3.Client {
-		return s3.New(s3.Options{BaseEndpoint: aws.String(server.URL()), Region: "us-east-2", HTTPClient: through,
-			Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions)
-	}
-	l.client = client(quick)
+	l.client = server.Client(quick)
 	l.store = store.New(l.client, "bucket")
-	l.handler, err = worker.New(worker.Config{Bucket: "bucket", Generators: index}, store.New(client(l), "bucket"), nil,
+	l.handler, err = worker.New(worker.Config{Bucket: "bucket", Generators: index}, server.Store(l), nil,
 		io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.handler.Close() })
 	l.format = []task.Format{task.Files, task.Tar}[l.random.IntN(2)]
 	_, err = l.store.ChangeManifest(t.Context(), func(*task.Manifest) (*task.Manifest, error) {
 		m := task.NewManifest("", 7, l.format)

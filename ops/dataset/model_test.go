@@ -48,7 +48,7 @@ func (l *lab) repair() {
 		return
 	}
 	t := l.newTask()
-	t.Attempt = NextAttempt(l.runs * attemptStride)
+	t.Attempt = NextAttempt(l.runs * 1000)
 	for _, i := range slices.Sorted(maps.Keys(l.content)) {
 		if l.random.IntN(4) == 0 {
 			t.Indices = append(t.Indices, i)

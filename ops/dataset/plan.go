@@ -21,9 +21,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Plan is what a check found that can be repaired. It names objects and receipts; how
-// they were made is read from the receipts when the plan is carried out, and what
-// has changed since is left alone. Gaps are not in it: they are looked up then.
+// Plan is what a check found that can be repaired, but for gaps. It names objects and receipts as they were: what has
+// changed since is left alone.
 type Plan struct {
 	Version    int             `json:"version"`
 	Made       time.Time       `json:"made"`
@@ -40,7 +39,7 @@ type GeneratorPlan struct {
 	Name    string   `json:"name"`
 	Gone    []Ref    `json:"gone,omitempty"`    // receipts with objects that are not there
 	Corrupt []Ref    `json:"corrupt,omitempty"` // receipts with objects that are wrong
-	Replace []int    `json:"replace,omitempty"` // indices whose samples another draw must replace
+	Replace []Draw   `json:"replace,omitempty"` // samples that another draw must replace
 	Remove  []string `json:"remove,omitempty"`  // objects that no receipt names, and receipts that cannot be trusted
 }
 
@@ -48,6 +47,49 @@ type GeneratorPlan struct {
 type Ref struct {
 	Key    string `json:"key"`    // of its cell
 	Digest string `json:"digest"` // SHA-256 of the receipt, hexadecimal
+}
+
+// Draw names a sample as it was.
+type Draw struct {
+	Index  int    `json:"index"`
+	Digest string `json:"digest"` // by Digest
+}
+
+// Digest is the SHA-256 of the names, sizes and hashes of a sample's files: another one if a file differs.
+func Digest(s store.ReceiptSample) string {
+	h := sha256.New()
+	for _, f := range s.Files {
+		fmt.Fprintf(h, "%q %d %s\n", f.Name, f.Size, f.SHA256)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// Replaceable returns the indices of the samples that are still as they were, in order, the number of the others, and
+// the highest attempt of a repair near them.
+func Replaceable(ctx context.Context, st *store.Store, generator string, list []Draw) (indices []int, changed,
+	attempt int, err error) {
+	was, all := map[Draw]bool{}, []int{}
+	for _, d := range list {
+		was[d] = true
+		all = append(all, d.Index)
+	}
+	slices.Sort(all)
+	view := View{Generator: generator}
+	for c, err := range CellsOf(ctx, st, generator, slices.Compact(all)) {
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		view.Add(c)
+		for _, r := range c.Receipts {
+			for _, s := range r.Current {
+				if was[Draw{s.Index, Digest(s)}] {
+					indices = append(indices, s.Index)
+				}
+			}
+		}
+	}
+	slices.Sort(indices)
+	return indices, len(was) - len(indices), view.Attempt, nil
 }
 
 // digest is the SHA-256 of a receipt.
@@ -72,8 +114,7 @@ func (r *Report) Plan(bucket string) *Plan {
 	return p
 }
 
-// Needs reports whether the plan has more than gaps, and whether it would write over
-// objects or remove some.
+// Needs reports whether the plan has more than gaps, and whether it would write over objects or remove some.
 func (p *Plan) Needs() (repair, overwrite bool) {
 	for _, g := range p.Generators {
 		overwrite = overwrite || len(g.Corrupt)+len(g.Replace)+len(g.Remove) > 0
@@ -123,8 +164,7 @@ func ReadPlan(path string, st *store.Store) (*Plan, error) {
 	return p, nil
 }
 
-// Restorations returns the tasks that make the referred receipts' objects again. A
-// receipt that is gone or was changed since is left out and counted.
+// Restorations returns the tasks that make the receipts' objects again, and how many receipts have changed since.
 func Restorations(ctx context.Context, st *store.Store, generator string, refs []Ref) (tasks []task.Task, changed int,
 	err error) {
 	for _, ref := range refs {
@@ -142,7 +182,7 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 		}
 		r := c.Receipts[at]
 		t := task.Task{Dataset: r.Dataset, Generator: generator, Seed: r.RunSeed, Format: r.Format, ChunkSize: r.ChunkSize,
-			PartSize: r.PartSize, Restore: r.Epoch, Attempt: r.Attempt}
+			PartSize: r.PartSize, Restore: r.Epoch, Attempt: r.Attempt, Options: r.Options}
 		if r.Indices != nil {
 			t.Indices, t.PartSize, t.Attempt = r.Indices, 0, r.FirstAttempt
 		} else {
@@ -153,8 +193,7 @@ func Restorations(ctx context.Context, st *store.Store, generator string, refs [
 	return tasks, changed, nil
 }
 
-// Removable returns those of the keys to remove that still are what the plan took
-// them for: objects that no receipt names, and cells that cannot be trusted.
+// Removable returns those of the keys that still are objects which no receipt names, or cells that cannot be trusted.
 func Removable(ctx context.Context, st *store.Store, generator string, list []string) ([]string, error) {
 	d := st.Dataset()
 	near := task.Range{Start: task.MaxIndex} // what they are of: the cells of other samples do not name them
@@ -173,11 +212,7 @@ func Removable(ctx context.Context, st *store.Store, generator string, list []st
 			near = task.Range{Start: min(near.Start, of.Start), End: max(near.End, of.End)}
 		}
 	}
-	names, err := st.CellNames(ctx, generator, near)
-	if err != nil {
-		return nil, err
-	}
-	for c, err := range st.Cells(ctx, names) {
+	for c, err := range st.CellsIn(ctx, generator, near, nil) {
 		if errors.Is(err, store.ErrDamaged) || err == nil && Contradiction(c, d, generator) != "" {
 			continue
 		}

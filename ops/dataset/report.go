@@ -68,9 +68,7 @@ type Report struct {
 	Bytes      int64              `json:"bytes"`   // of their files
 	Generators []*GeneratorReport `json:"generators"`
 
-	// SameIDs are domains that several generators have, with their names. A sample's id,
-	// and the task_id in its metadata, is its domain and its index: it is distinct within
-	// a generator, and here the samples of two have the same.
+	// SameIDs are domains with the names of the generators that share them: ids are not distinct among these.
 	SameIDs map[string][]string `json:"same_ids,omitempty"`
 }
 
@@ -106,8 +104,7 @@ const (
 	maxPlanned  = 200_000 // objects to remove, of one generator
 )
 
-// ChunksAlike reports whether most chunks hold the very samples of another: the
-// generator takes no seed, or does nothing with it.
+// ChunksAlike reports whether most chunks hold the very samples of another: the generator ignores its seed.
 func (r *GeneratorReport) ChunksAlike() bool { return 2*r.Alike > r.Chunks }
 
 func (r *GeneratorReport) add(d Damage) {
@@ -118,8 +115,7 @@ func (r *GeneratorReport) add(d Damage) {
 
 var hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Contradiction returns what is wrong with a cell of a dataset's generator in itself, or
-// "".
+// Contradiction returns what is wrong with a cell of a dataset's generator in itself, or "".
 func Contradiction(c *store.Cell, d task.Dataset, generator string) string {
 	if c.Version != 1 || c.Key() != c.Dataset.CellKey(c.Generator, c.Range()) ||
 		c.Key() != d.CellKey(generator, c.Range()) {
@@ -139,15 +135,14 @@ type Order struct{ end int } // of the last cell that can be trusted
 
 // Contradiction returns why a cell cannot be trusted, in itself or after those before it, or nothing.
 func (o *Order) Contradiction(c *store.Cell, d task.Dataset, generator string) string {
-	wrong := Contradiction(c, d, generator)
-	switch {
-	case wrong != "":
-	case c.Start < o.end:
-		wrong = "it overlaps another"
-	default:
-		o.end = c.End
+	if wrong := Contradiction(c, d, generator); wrong != "" {
+		return wrong
 	}
-	return wrong
+	if c.Start < o.end {
+		return "it overlaps another"
+	}
+	o.end = c.End
+	return ""
 }
 
 func wrongReceipt(r store.Receipt, c *store.Cell) string {

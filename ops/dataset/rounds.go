@@ -9,23 +9,109 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// attemptStride is how far apart the attempts of two rounds of repairs are. Each
-// delivery of a task may use up task.SeedTries of them, and each replay as many
-// more, so that a round never meets an attempt of an earlier one.
-const attemptStride = 1000
+// Pool is an estimate of how many different puzzles a generator has: the bias-corrected form of Chao1 (A. Chao,
+// Scandinavian Journal of Statistics 11, 1984, 265-270). Of n draws with d different ones, f1 seen once and f2 seen
+// twice, it is d + f1(f1-1) / 2(f2+1): unbiased if puzzles are drawn evenly, else a lower bound. The interval is the
+// log-normal one of A. Chao, Biometrics 43, 1987, 783-791, with the variance of R. K. Colwell's EstimateS (appendix).
+type Pool struct {
+	Estimate int `json:"estimate"`
+	Low      int `json:"low"`  // of the interval that holds it with a probability of 95 %
+	High     int `json:"high"` //
+	Drawn    int `json:"drawn"`
+	Once     int `json:"once"` // puzzles that were drawn once
+}
 
-// Rounds replaces duplicates by further draws: it sends repair tasks for the later
-// ones of equal samples, waits for them, reads again, and so on, until all samples
-// are distinct or that is shown to be out of reach. It keeps nothing: stopped at
-// any point and started again, it continues from the receipts.
+func (p Pool) String() string {
+	if p.Low == p.High {
+		return fmt.Sprintf("about %d", p.Estimate)
+	}
+	return fmt.Sprintf("about %d (95 %%: %d to %d)", p.Estimate, p.Low, p.High)
+}
+
+// Pool estimates from every draw for the range, those included that were replaced since.
+func (v *View) Pool() Pool {
+	times := map[[16]byte]int32{}
+	for _, d := range v.draws {
+		times[d.Puzzle]++
+	}
+	puzzles := map[int32]int{} // by how often they were drawn
+	for _, n := range times {
+		puzzles[n]++
+	}
+	return estimate(len(v.draws), len(times), puzzles[1], puzzles[2])
+}
+
+func estimate(drawn, distinct, once, twice int) Pool {
+	n, d, f1, f2 := float64(drawn), float64(distinct), float64(once), float64(twice)
+	unseen := f1 * (f1 - 1) / (2 * (f2 + 1))
+	p := Pool{Drawn: drawn, Once: once, Estimate: int(math.Round(d + unseen))}
+	var variance float64
+	switch {
+	case f1 > 0 && f2 > 0:
+		variance = f1*(f1-1)/(2*(f2+1)) + f1*(2*f1-1)*(2*f1-1)/(4*(f2+1)*(f2+1)) +
+			f1*f1*f2*(f1-1)*(f1-1)/(4*math.Pow(f2+1, 4))
+	case f1 > 0 && d+unseen > 0:
+		variance = f1*(f1-1)/2 + f1*(2*f1-1)*(2*f1-1)/4 - math.Pow(f1, 4)/(4*(d+unseen))
+	}
+	if unseen > 0 && variance > 0 {
+		k := math.Exp(1.96 * math.Sqrt(math.Log(1+variance/(unseen*unseen))))
+		p.Low, p.High = int(math.Floor(d+unseen/k)), int(math.Ceil(min(d+unseen*k, math.MaxInt32)))
+		return p
+	}
+	// Nothing, or a single puzzle, was seen just once: as good as all are known, but some may be missed n times.
+	if d > 0 && n > 0 {
+		missed := math.Exp(-n / d)
+		variance = d * missed * (1 - missed)
+	}
+	p.Low, p.High = distinct, int(math.Ceil(d+f1+1.96*math.Sqrt(variance)))
+	return p
+}
+
+// Verdict is whether a generator's duplicates can be replaced.
+type Verdict string
+
+// The verdicts.
+const (
+	Distinct  Verdict = "distinct"   // there are no duplicates
+	GoOn      Verdict = "go_on"      // further draws will do it
+	Exhausted Verdict = "exhausted"  // the generator has fewer puzzles than samples are wanted
+	TooCostly Verdict = "too_costly" // it may have enough, but would have to draw too often
+	Failed    Verdict = "failed"     // its repair tasks fail
+)
+
+// judge decides what to do about duplicates, by the upper end of the estimate. limit is how many draws are bearable.
+func judge(p Pool, distinct, wanted, limit int) (v Verdict, draws float64) {
+	high, left := float64(p.High), float64(wanted-distinct)
+	if left <= 0 {
+		return Distinct, float64(p.Drawn)
+	}
+	if p.Drawn < 30 { // from so few nothing follows
+		return GoOn, float64(p.Drawn) + left
+	}
+	if p.High < wanted {
+		return Exhausted, math.Inf(1)
+	}
+	// Of a pool of N drawn evenly, the step from d to d+1 different ones takes N/(N-d) draws. Never fewer than by the
+	// rate at which new ones come (I. J. Good, Biometrika 40, 1953, 237-264): f1/n, here with what chance may add.
+	draws = float64(p.Drawn) + high*math.Log((high-float64(distinct)+0.5)/(high-float64(wanted)+0.5))
+	once := float64(p.Once)
+	rate := (once + 2*math.Sqrt(once) + 3) / float64(p.Drawn)
+	draws = max(draws, float64(p.Drawn)+left/min(rate, 1))
+	if draws > float64(limit) {
+		return TooCostly, draws
+	}
+	return GoOn, draws
+}
+
+// Rounds replaces duplicates by further draws: it sends repair tasks for the later ones of equal samples, waits for
+// them, and reads the receipts again, until all samples are distinct or cannot be.
 type Rounds struct {
 	Run   task.Run // whose range, seed and format the repairs have
 	Limit float64  // draws in all that are bearable, as a multiple of the samples wanted
 	Used  int      // highest attempt that a repair task was ever sent with, beyond what receipts have
 
-	Read func(ctx context.Context, v *View) error // adds the cells to a view
-	// sends them, a list for each generator of the run, and waits until each is committed or has failed
-	Repair func(ctx context.Context, repairs [][]task.Task) error
+	Read   func(ctx context.Context, v *View) error               // adds the cells to a view
+	Repair func(ctx context.Context, repairs [][]task.Task) error // of each generator; waits until none is left to make
 	Report func(line string)
 }
 
@@ -55,8 +141,7 @@ func (o Outcome) String() string {
 	return head
 }
 
-// Do makes rounds until no further draws would help, and returns an outcome for each
-// generator of the run.
+// Do makes rounds until no further draws would help, and returns an outcome for each generator of the run.
 func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(r.Run.Generators))
 	for n, g := range r.Run.Generators {
@@ -90,8 +175,7 @@ func (r *Rounds) Do(ctx context.Context) ([]Outcome, error) {
 	}
 }
 
-// next returns the indices whose samples the next round of a generator replaces, none if
-// it has come to its end.
+// next returns the indices whose samples the next round of a generator replaces, none if it has come to its end.
 func (r *Rounds) next(v *View, o *Outcome) (indices []int) {
 	samples, duplicates := v.Duplicates()
 	pool := v.Pool()
@@ -120,8 +204,7 @@ func (r *Rounds) next(v *View, o *Outcome) (indices []int) {
 	return indices
 }
 
-// RepairTasks cuts sorted indices into repair tasks of a generator of a run, no cell in
-// two of them: a process makes what one has in a cell.
+// RepairTasks cuts sorted indices into repair tasks of a generator of a run, no cell in two of them.
 func RepairTasks(run task.Run, g task.RunGenerator, attempt int, indices []int) []task.Task {
 	var tasks []task.Task
 	size := run.Chunk(g)
@@ -131,14 +214,14 @@ func RepairTasks(run task.Run, g task.RunGenerator, attempt int, indices []int) 
 			n++
 		}
 		tasks = append(tasks, task.Task{Generator: g.Name, Indices: slices.Clone(indices[:n]), Attempt: attempt,
-			Seed: run.Seed, Format: run.Format, ChunkSize: size})
+			Seed: run.Seed, Format: run.Format, ChunkSize: size, Options: g.Options})
 		indices = indices[n:]
 	}
 	return tasks
 }
 
-// NextAttempt returns an attempt that is above every one used so far.
-func NextAttempt(used int) int { return (used/attemptStride + 1) * attemptStride }
+// NextAttempt returns an attempt above those used so far, and above those that their deliveries and replays may use.
+func NextAttempt(used int) int { return (used/1000 + 1) * 1000 }
 
 // UsedAttempt returns the highest attempt of the repair tasks in a run.
 func UsedAttempt(run task.Run) (used int) {

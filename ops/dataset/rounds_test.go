@@ -108,7 +108,8 @@ func (g *simulated) begin(samples, chunk, seed int) task.Run {
 
 // Duplicates are replaced until there are none, or it is plain that the generator
 // has no more, at a cost near the least that drawing at random can have: for 10,000
-// samples of a pool of 13,300 that is 13,300·ln(13,300/3,300), 1.85 a sample.
+// samples of a pool of 13,300 that is 13,300·ln(13,300/3,300), 1.85 a sample. With SCALE=1
+// that is what is made; else a fifth of such samples and pools.
 func TestRoundsAtFullScale(t *testing.T) {
 	for _, test := range []struct {
 		name          string
@@ -138,9 +139,14 @@ func TestRoundsAtFullScale(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			seeds := 1
-			if os.Getenv("SCALE") != "" {
-				seeds = 5
+			seeds := 5
+			if os.Getenv("SCALE") == "" {
+				seeds = 1
+				for _, n := range []*int{&test.samples, &test.pool} {
+					if *n > 1000 {
+						*n /= 5
+					}
+				}
 			}
 			for seed := range seeds {
 				g := &simulated{pool: test.pool, skewed: test.skewed, unlike: test.unlike}
@@ -214,6 +220,9 @@ func TestPoolEstimate(t *testing.T) {
 	}{{7, 100, false}, {348, 1000, false}, {348, 10_000, false}, {13_300, 10_000, false}, {13_300, 2_000, false},
 		{13_300, 20_000, true}, {1_000_000, 10_000, false}} {
 		inside, trials, sum := 0, 25, 0
+		if test.draws >= 10_000 && os.Getenv("SCALE") == "" {
+			trials = 10
+		}
 		for seed := range trials {
 			g := &simulated{pool: test.pool, skewed: test.skewed}
 			v := &View{Generator: "g", Range: task.Range{End: test.draws}}

@@ -74,7 +74,7 @@ func (s *Details) findReport(ctx context.Context, st *store.Store) error {
 	key := s.Text(task.AttributeReport)
 	var all []string
 	if s.Task != nil {
-		for o, err := range st.Failures(ctx, s.Task.Generator) {
+		for o, err := range st.List(ctx, st.Dataset().FailuresPrefix(s.Task.Generator), "") {
 			if err != nil {
 				return err
 			}
@@ -142,12 +142,9 @@ func byHand(g *target.Flags, f *store.Failure) (command, note string) {
 
 // shell writes a command in a folder and an environment for a shell.
 func shell(dir string, environment, argv []string, output string) string {
-	words := []string{"cd", dir, "&&", "mkdir", "-p", output, "&&", "env"}
-	words = append(append(words, environment...), argv...)
-	for i, w := range words {
-		if w != "&&" {
-			words[i] = ui.Quote(w)
-		}
+	line := "cd " + ui.Quote(dir) + " && mkdir -p " + ui.Quote(output) + " && env"
+	for _, word := range slices.Concat(environment, argv) {
+		line += " " + ui.Quote(word)
 	}
-	return strings.Join(words, " ")
+	return line
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -59,8 +60,21 @@ func (d Message) Dataset() string {
 	return d.Task.Dataset.String()
 }
 
+// Samples writes which samples the task asks for, "?" if it is none.
+func (d Message) Samples() string {
+	if d.Task == nil {
+		return "?"
+	}
+	r := d.Task.Range()
+	if d.Task.Indices != nil {
+		return fmt.Sprintf("%d of %s", len(d.Task.Indices), dataset.Extent(r))
+	}
+	return dataset.Extent(r)
+}
+
 // Filter chooses messages of the DLQ. An empty field allows all.
 type Filter struct {
+	IDs        []string // of the message, or of the first message of its task, or the first 8 characters of either
 	Causes     []task.Cause
 	Generators []string
 	Dataset    string
@@ -75,6 +89,9 @@ func (f *Filter) chooser() func(Message) bool {
 	return func(d Message) bool {
 		switch {
 		case f.Max > 0 && left == 0,
+			len(f.IDs) > 0 && !slices.ContainsFunc(f.IDs, func(id string) bool {
+				return names(id, d.ID) || names(id, d.FirstID())
+			}),
 			len(f.Causes) > 0 && !slices.Contains(f.Causes, d.Cause),
 			len(f.Generators) > 0 && !slices.Contains(f.Generators, d.Generator()),
 			f.Dataset != "" && d.Dataset() != f.Dataset,

@@ -2,10 +2,12 @@ package dlq
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,6 +39,15 @@ type Replay struct {
 	taken  int // counted by Max
 	again  map[string][]task.Range
 	runs   map[string]error // why a run cannot record parts
+}
+
+// JournalPath is where the steps of replays of a DLQ, or of saved messages in a folder, are kept.
+func JournalPath(localDir, dlqURL, from string) string {
+	if from != "" {
+		return filepath.Join(from, "replay.journal")
+	}
+	sum := sha256.Sum256([]byte(dlqURL))
+	return filepath.Join(localDir, "replays", fmt.Sprintf("%s-%x.journal", task.SafeName(path.Base(dlqURL)), sum[:4]))
 }
 
 // Result is the summary of a replay.
@@ -182,7 +193,7 @@ func (r *Replay) change(ctx context.Context, m queue.Message) (*queue.Outgoing, 
 	}
 	r.taken++
 	r.again[first] = append(r.again[first], t.Range())
-	return &queue.Outgoing{Body: t.Body(), Attributes: forwarded(m)}, nil
+	return &queue.Outgoing{Body: t.Body(), Attributes: forwarded(m), Run: t.RunID}, nil
 }
 
 // fresh returns the task as it is sent again: with new seeds if its seeds were to
@@ -195,7 +206,7 @@ func (r *Replay) fresh(ctx context.Context, d Message) (task.Task, error) {
 	case t.RunID != "":
 		t.Attempt += task.SeedTries
 	default:
-		// Random enough, and the same for the same message: workers absorb what an
+		// Random enough, and the same for the same message: workers ignore what an
 		// interrupted replay sends twice, and another seed would be a conflict.
 		t.Seed = task.SeedFromID(fmt.Sprintf("replay of %s with seed %d", d.FirstID(), t.Seed))
 	}

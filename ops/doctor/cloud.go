@@ -53,8 +53,9 @@ func newDoctor(ctx context.Context, f *target.Flags, t *target.Target) (*doctor,
 	return d, err
 }
 
-// Cloud checks a deployed stack. It writes an object to its bucket and deletes it again.
-func Cloud(ctx context.Context, o *ui.Output, f *target.Flags) ([]Finding, error) {
+// Cloud checks a deployed stack. It writes an object to its bucket and deletes it again. If invoke is
+// set it also asks the function, by an invocation, what only a worker can know.
+func Cloud(ctx context.Context, o *ui.Output, f *target.Flags, invoke bool) ([]Finding, error) {
 	t, err := target.Find(ctx, f, "")
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -82,7 +83,17 @@ func Cloud(ctx context.Context, o *ui.Output, f *target.Flags) ([]Finding, error
 		}
 	}
 	second, err := examine(ctx, append(rest, check{"generators", d.generators}))
-	return append(first, second...), err
+	found := append(first, second...)
+	switch {
+	case err != nil:
+	case !invoke:
+		found = append(found, finding("worker", "", skipped(fmt.Sprintf(
+			"it was not asked: ops%s doctor --worker invokes it once, for less than a cent, and shows which generators in the image cannot run",
+			d.t.Flags()))))
+	case first[len(first)-1].State == "ok":
+		found = append(found, d.worker(ctx)...)
+	}
+	return found, err
 }
 
 // outputs checks the stack outputs beyond what all commands need.
@@ -90,7 +101,9 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 	var missing []string
 	v := reflect.ValueOf(d.t.Outputs)
 	for i, name := range stack.Names() {
-		if v.Field(i).IsZero() {
+		none := name == stack.OutFleetWorkers || name == stack.OutRetainData ||
+			name == stack.OutEventSourceMappingID && d.t.WithoutLambda()
+		if v.Field(i).IsZero() && !none {
 			missing = append(missing, name)
 		}
 	}
@@ -216,70 +229,6 @@ func (d *doctor) bucket(ctx context.Context) (string, error) {
 // manifestRule is the way to an image that Lambda takes.
 const manifestRule = "Lambda takes one plain manifest and no index: push without provenance and attestations, from a Docker daemon that does not use the containerd image store; then pulumi up"
 
-func (d *doctor) function(ctx context.Context) (string, error) {
-	out, err := d.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &d.t.FunctionName})
-	if err != nil {
-		return "", err
-	}
-	c := out.Configuration
-	reason := func(state any, code any, text *string) error {
-		return fmt.Errorf("it is %v: %v %s", state, code, aws.ToString(text))
-	}
-	switch {
-	case c.StateReasonCode == types.StateReasonCodeInvalidImage:
-		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), manifestRule)
-	case c.LastUpdateStatusReasonCode == types.LastUpdateStatusReasonCodeInvalidImage:
-		return "", ui.WithHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), manifestRule)
-	case c.State == types.StatePending:
-		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), "the same in a minute")
-	case c.State != types.StateActive && c.State != types.StateInactive: // an inactive one wakes at the first task
-		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), "pulumi up")
-	case c.LastUpdateStatus == types.LastUpdateStatusInProgress:
-		return "", ui.WithHint(errors.New("an update is in progress"), "the same in a minute")
-	case c.LastUpdateStatus == types.LastUpdateStatusFailed:
-		return "", ui.WithHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), "pulumi up")
-	}
-	runs := ""
-	if out.Code != nil {
-		runs = aws.ToString(out.Code.ResolvedImageUri)
-	}
-	if digest(runs) != digest(d.t.ImageURI) {
-		return "", ui.WithHint(fmt.Errorf("it runs the image %q, the stack's is %s", runs, d.t.ImageURI),
-			"pulumi up --refresh")
-	}
-	if len(c.Architectures) > 0 && string(c.Architectures[0]) != d.t.Architecture {
-		return "", ui.WithHint(fmt.Errorf("it runs on %s, the stack is for %s", c.Architectures[0], d.t.Architecture),
-			"pulumi up --refresh")
-	}
-	env := map[string]string{}
-	if c.Environment != nil {
-		env = c.Environment.Variables
-	}
-	for _, v := range []struct{ name, want string }{{stack.EnvBucket, d.t.BucketName}, {stack.EnvQueueURL, d.t.QueueURL},
-		{stack.EnvDLQURL, d.t.DLQURL}} {
-		if env[v.name] != v.want {
-			return "", ui.WithHint(fmt.Errorf("its %s is %q, the stack's is %q", v.name, env[v.name], v.want),
-				"pulumi up --refresh")
-		}
-	}
-	timeout := time.Duration(aws.ToInt32(c.Timeout)) * time.Second
-	s, err := d.tasks.Settings(ctx)
-	if err != nil {
-		return "", err
-	}
-	if timeout >= s.Visibility {
-		return "", ui.WithHint(fmt.Errorf(
-			"it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run",
-			ui.Span(timeout), ui.Span(s.Visibility)),
-			"timeoutSeconds below visibilityTimeoutSeconds in the stack's configuration, then pulumi up")
-	}
-	return fmt.Sprintf("%s, %d MB, %s, at most %s", c.State, aws.ToInt32(c.MemorySize), d.t.Architecture,
-		ui.Span(timeout)), nil
-}
-
-// digest is what follows the last @ of an image's URI, or all of one without.
-func digest(uri string) string { return uri[strings.LastIndex(uri, "@")+1:] }
-
 // Manifests that Lambda takes. It refuses indexes of several.
 // https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
 var manifests = []string{"application/vnd.docker.distribution.manifest.v2+json",
@@ -311,6 +260,9 @@ func (d *doctor) image(ctx context.Context) (string, error) {
 }
 
 func (d *doctor) mapping(ctx context.Context) (string, error) {
+	if d.t.WithoutLambda() {
+		return "", d.otherWorkers()
+	}
 	m, err := d.t.Mapping(ctx, d.lambda)
 	if err != nil {
 		return "", err
@@ -339,7 +291,19 @@ func (d *doctor) mapping(ctx context.Context) (string, error) {
 	return target.MappingEnabled, nil
 }
 
+// otherWorkers says what takes tasks in place of the function, which is not checked.
+func (d *doctor) otherWorkers() error {
+	if d.t.FleetWorkers == 0 {
+		return skipped("neither the function nor a fleet takes tasks: ops worker does, on other machines")
+	}
+	return skipped(fmt.Sprintf("a fleet of at most %s takes the tasks, which is not checked: aws ecs describe-services",
+		ui.Plural(d.t.FleetWorkers, "worker")))
+}
+
 func (d *doctor) concurrency(ctx context.Context) (string, error) {
+	if d.t.WithoutLambda() {
+		return "", d.otherWorkers()
+	}
 	m, err := d.t.Mapping(ctx, d.lambda)
 	if err != nil {
 		return "", err

@@ -16,6 +16,10 @@ import (
 	_ "embed"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
 // Files of the card.
@@ -29,7 +33,8 @@ const (
 var cardText string
 
 var cardTemplate = template.Must(template.New("card").Funcs(template.FuncMap{
-	"count": count, "size": size, "short": short, "each": each, "kinds": kinds, "cell": cell}).Parse(cardText))
+	"count": ui.Count, "size": ui.Size, "short": ui.Short, "each": each, "kinds": kinds, "cell": cell,
+	"image": shortImage}).Parse(cardText))
 
 // card is what README.md says.
 type card struct {
@@ -47,8 +52,8 @@ type card struct {
 
 // pictured is a sample of a generator with its pictures in the export.
 type pictured struct {
-	Generator, Prompt string
-	Pictures          []picture
+	Generator, ID, Prompt string
+	Pictures              []picture
 }
 
 type picture struct{ Name, Path string }
@@ -56,7 +61,7 @@ type picture struct{ Name, Path string }
 // unplayable is a kind of video that browsers do not play.
 type unplayable struct {
 	Generator string
-	What      string // by describeVideo
+	What      string // as in Generator.Unplayable
 	Videos    int
 }
 
@@ -101,12 +106,8 @@ func (c *card) head(ctx context.Context, out Output) (string, error) {
 	y.License, y.LicenseName = licences(p)
 	switch p.Format {
 	case "parquet":
-		f := &parquetFormat{}
-		if err := f.Check(p); err != nil {
-			return "", err
-		}
-		c.Columns = f.columns
-		c.loaded(p, &y, "parquet", tableFeatures(f.columns))
+		c.Columns, _ = parquetColumns(p)
+		c.loaded(p, &y, "parquet", tableFeatures(c.Columns))
 	case "webdataset":
 		names, err := fileNames(ctx, p, out)
 		if err != nil {
@@ -150,13 +151,14 @@ func fileNames(ctx context.Context, p *Plan, out Output) ([]string, error) {
 		if !nested {
 			continue
 		}
-		for row, err := range out.Sample(ctx, g.Name, 1) {
-			if err != nil {
-				return nil, err
-			}
+		err := out.First(ctx, g.Name, func(row *Row) error {
 			for _, f := range row.Files {
 				names[f.Name] = true
 			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return slices.Sorted(maps.Keys(names)), nil
@@ -164,11 +166,8 @@ func fileNames(ctx context.Context, p *Plan, out Output) ([]string, error) {
 
 // pictures copies the pictures of a generator's first sample.
 func pictures(ctx context.Context, g *Generator, out Output) (shown []pictured, err error) {
-	for row, err := range out.Sample(ctx, g.Name, 1) {
-		if err != nil {
-			return nil, err
-		}
-		s := pictured{Generator: g.Name, Prompt: row.Prompt}
+	err = out.First(ctx, g.Name, func(row *Row) error {
+		s := pictured{Generator: g.Name, ID: row.ID, Prompt: row.Prompt}
 		for _, name := range []string{"first_frame.png", "final_frame.png"} {
 			f := row.File(name)
 			if f == nil {
@@ -176,26 +175,33 @@ func pictures(ctx context.Context, g *Generator, out Output) (shown []pictured, 
 			}
 			to := path.Join(assetsFolder, g.Name, name)
 			if err := out.Copy(ctx, to, f); err != nil {
-				return nil, err
+				return err
 			}
 			s.Pictures = append(s.Pictures, picture{strings.TrimSuffix(name, ".png"), to})
 		}
 		shown = append(shown, s)
+		return nil
+	})
+	return shown, err
+}
+
+// addMedia counts a file by what it is as a video.
+func (g *Generator) addMedia(name string, m Media) {
+	if m.Codec != "" {
+		g.Media[describeVideo(&m)]++
+		if n := m.Frames; n > 0 {
+			g.FewestFrames, g.MostFrames = min(cmp.Or(g.FewestFrames, n), n), max(g.MostFrames, n)
+		}
 	}
-	return shown, nil
+	if sample.IsVideo(name) && !inspect.Plays(name, m) {
+		g.Unplayable[cmp.Or(describeVideo(&m), shape(name))]++
+	}
 }
 
 // silent returns the videos of a generator that browsers do not play.
 func silent(g *Generator) (list []unplayable) {
-	for _, what := range slices.Sorted(maps.Keys(g.Media)) {
-		if !plays(what) {
-			list = append(list, unplayable{g.Name, what, g.Media[what]})
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(g.Names)) {
-		if ext := path.Ext(name); len(g.Media) == 0 && (ext == ".avi" || ext == ".mkv") {
-			list = append(list, unplayable{g.Name, name, g.Names[name]})
-		}
+	for _, what := range slices.Sorted(maps.Keys(g.Unplayable)) {
+		list = append(list, unplayable{g.Name, what, g.Unplayable[what]})
 	}
 	return list
 }
@@ -211,36 +217,6 @@ func describeVideo(m *Media) string {
 	}
 	return strings.TrimSpace(strings.Join(append(words, m.Codec, m.PixelFormat), " "))
 }
-
-// plays reports whether all current browsers play a video, described by describeVideo.
-func plays(what string) bool {
-	words := strings.Fields(what)
-	is := func(codec string) bool { return slices.Contains(words, codec) }
-	return is("h264") && is("yuv420p") || is("vp8") || is("vp9") || is("av1")
-}
-
-func count(n int) string {
-	text := fmt.Sprint(n)
-	for i := len(text) - 3; i > 0; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
-}
-
-func size(n int64) string {
-	switch {
-	case n < 1e6:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	case n < 1e9:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	case n < 1e12:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	}
-	return fmt.Sprintf("%.1f TB", float64(n)/1e12)
-}
-
-// short is the beginning of a hash.
-func short(hash string) string { return hash[:min(len(hash), 12)] }
 
 // each lists the keys of counts, without that of what is not known.
 func each(counts map[string]int) []string {
@@ -259,8 +235,25 @@ func kinds(media map[string]int) []string {
 	return list
 }
 
+// shortImage is what tells an image apart.
+func shortImage(image string) string {
+	if hash, ok := strings.CutPrefix(image, "sha256:"); ok {
+		return "sha256:" + ui.Short(hash)
+	}
+	return cell(image)
+}
+
 // cell is a text as a cell of a Markdown table.
 func cell(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
-	return strings.NewReplacer("|", `\|`, "<", "&lt;", "`", "'", "*", `\*`, "_", `\_`, "[", `\[`).Replace(text)
+	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "<", "&lt;", "`", "'", "*", `\*`, "_", `\_`, "[", `\[`).Replace(text)
+}
+
+// imageDigest is an image without its repository, whose name holds an account: sha256:..., or the name and tag of one
+// that has no digest.
+func imageDigest(image string) string {
+	if _, digest, ok := strings.Cut(image, "@"); ok {
+		return digest
+	}
+	return path.Base(image)
 }

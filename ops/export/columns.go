@@ -23,6 +23,7 @@ var rowColumns = []rowColumn{
 	{Column{"seconds", Float}, media(func(m *Media) any { return known(m.Seconds) })},
 	{Column{"codec", Label}, media(func(m *Media) any { return known(m.Codec) })},
 	{Column{"pixel_format", Label}, media(func(m *Media) any { return known(m.PixelFormat) })},
+	{Column{"hints", Label}, func(r *Row) any { return r.Hints }},
 	{Column{"fingerprint", Text}, func(r *Row) any { return r.Fingerprint }},
 	{Column{"seed", Int}, func(r *Row) any { return r.Seed }},
 	{Column{"attempt", Int}, func(r *Row) any { return r.Attempt }},
@@ -30,6 +31,7 @@ var rowColumns = []rowColumn{
 	{Column{"lock", Label}, func(r *Row) any { return r.Lock }},
 	{Column{"python", Label}, func(r *Row) any { return r.Python }},
 	{Column{"platform", Label}, func(r *Row) any { return r.Platform }},
+	{Column{"options", Label}, func(r *Row) any { return known(r.Options) }},
 	{Column{"files", Hashes}, func(r *Row) any { return r.Files }},
 }
 

@@ -20,9 +20,9 @@ import (
 func TestManyShardsInCell(t *testing.T) {
 	const samples = 8
 	g := maze
-	g.samples, g.chunk = samples, samples
-	texts := g.files
-	g.files = func(i int) map[string]string { // so large that no shard is read to its end ahead
+	g.Samples, g.Chunk = samples, samples
+	texts := g.Files
+	g.Files = func(i int) map[string]string { // so large that no shard is read to its end ahead
 		files := texts(i)
 		files["ground_truth.mp4"] = random(i, 1<<20)
 		return files
@@ -31,22 +31,22 @@ func TestManyShardsInCell(t *testing.T) {
 	b.commit(t, "v1", task.Tar, g)
 	dir := t.TempDir()
 	for i := 1; i < samples; i++ { // of each shard, only the first sample stays
-		c, err := b.store.Take(t.Context(), g.name, task.Range{End: g.chunk}, store.Holder{RequestID: "repair",
+		c, err := b.store.Take(t.Context(), g.Name, task.Range{End: g.Chunk}, store.Holder{RequestID: "repair",
 			Deadline: time.Now().Add(time.Hour)}, func(*store.Cell) bool { return true })
 		check(t, err)
 		var list []sample.Sample
 		var indices []int
 		for n := i; n < samples; n++ {
-			list, indices = append(list, writeSample(t, dir, g, n)), append(indices, n)
+			list, indices = append(list, g.Write(t, dir, n)), append(indices, n)
 		}
-		r := receiptOf("v1", task.Tar, g, c, list)
-		shard, err := b.store.PutShard(t.Context(), g.name, task.Chunk{Cell: task.Range{End: g.chunk}, Keep: r.Range()},
+		r := g.NewReceipt("v1", task.Tar, c, list)
+		shard, err := b.store.PutShard(t.Context(), g.Name, task.Chunk{Cell: task.Range{End: g.Chunk}, Keep: r.Range()},
 			c.Epoch, list)
 		check(t, err)
 		r.Shard, r.Indices = &shard, indices
 		check(t, b.store.Commit(t.Context(), c, r, -1, true))
 	}
-	st := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(b.url), Region: "us-east-2",
+	st := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(b.URL), Region: "us-east-2",
 		HTTPClient:  &http.Client{Transport: &http.Transport{MaxConnsPerHost: 3}},
 		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, store.ClientOptions), "bucket")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

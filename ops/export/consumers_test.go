@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -37,15 +40,15 @@ func python(ctx context.Context, t *testing.T, program string, args ...string) s
 	return string(said)
 }
 
-// withVideos returns the generators of the other tests with real videos.
-func withVideos(t *testing.T) []made {
+// withVideos returns the generators of the other tests with real videos, and what a worker measures of them.
+func withVideos(t *testing.T) []s3test.Generator {
 	t.Helper()
 	dir := t.TempDir()
-	python(t.Context(), t, "media.py", dir, fmt.Sprint(maze.samples))
-	var list []made
-	for _, g := range []made{maze, chess, odd} {
-		texts := g.files
-		g.files = func(i int) map[string]string {
+	python(t.Context(), t, "media.py", dir, fmt.Sprint(maze.Samples))
+	var list []s3test.Generator
+	for _, g := range []s3test.Generator{maze, chess, odd} {
+		texts := g.Files
+		g.Files = func(i int) map[string]string {
 			files := texts(i)
 			for name := range files {
 				kind, ok := map[string]string{"ground_truth.mp4": "mpeg4.mp4", "ground_truth.avi": "mpeg4.avi",
@@ -57,6 +60,11 @@ func withVideos(t *testing.T) []made {
 				}
 			}
 			return files
+		}
+		g.Media = func(i int, name string) sample.Media { // as the worker does it
+			m, err := sample.Describe(name, []byte(g.Files(i)[name]))
+			check(t, err)
+			return m
 		}
 		list = append(list, g)
 	}
@@ -70,11 +78,11 @@ type trueSample struct {
 	Domain      string              `json:"domain"`
 	ID          string              `json:"id"`
 	Index       int                 `json:"index"`
-	Split       string              `json:"split"`
 	Prompt      string              `json:"prompt"`
 	Rubric      string              `json:"rubric"`
 	Metadata    string              `json:"metadata"`
 	Fingerprint string              `json:"fingerprint"`
+	Receipt     map[string]any      `json:"receipt"` // by column
 	Files       map[string]trueFile `json:"files"`
 }
 
@@ -83,45 +91,60 @@ type trueFile struct {
 	SHA256 string `json:"sha256"`
 }
 
-// truth writes down what was put into the bucket. The splits are those of the shards' names.
-func truth(t *testing.T, generators []made, shards string) string {
+// truth writes down what was put into the bucket: the files, and what the receipts there say.
+func truth(t *testing.T, st *store.Store, generators []s3test.Generator) string {
 	t.Helper()
-	splits := map[string]string{}
-	for name, text := range content(t, shards) {
-		if strings.HasSuffix(name, ".tar") {
-			split, _, _ := strings.Cut(filepath.Base(name), "-")
-			for _, m := range members(t, text) {
-				key, _, _ := strings.Cut(m.name, ".")
-				splits[key] = split
-			}
-		}
-	}
 	var samples []trueSample
+	about := map[string]map[string]any{}
 	for _, g := range generators {
-		for i := range g.samples {
-			files := g.files(i)
-			s := trueSample{Key: strings.ReplaceAll(g.name, ".", "-") + task.SampleID("", i), Generator: g.name, Domain: g.domain,
-				ID: task.SampleID(g.domain, i), Index: i, Prompt: files["prompt.txt"], Rubric: files["rubric.txt"],
-				Metadata: files["metadata.json"], Fingerprint: fmt.Sprintf("%s-%d", g.domain, i), Files: map[string]trueFile{}}
-			if s.Split = splits[s.Key]; s.Split == "" {
-				t.Fatalf("%s is in no shard", s.Key)
+		licence, repository, category := catalogued(g.Name)
+		about[g.Name] = map[string]any{"licence": licence, "repository": repository, "category": category, "commit": g.Commit, "lock": g.Lock,
+			"platform": "linux-x86_64, Python 3.11.2", "command": "python examples/generate.py", "image": ""}
+		for _, r := range s3test.Receipts(t, st, g.Name) {
+			if r.Image != "" {
+				about[g.Name]["image"] = strings.Split(r.Image, "@")[1]
 			}
-			for name, text := range files {
-				hash := sha256.Sum256([]byte(text))
-				s.Files[name] = trueFile{len(text), hex.EncodeToString(hash[:])}
+			for i := r.Start; i < r.End; i++ {
+				files := g.Files(i)
+				s := trueSample{Key: key(g, i), Generator: g.Name, Domain: g.Domain, ID: task.SampleID(g.Domain, i), Index: i,
+					Prompt: files["prompt.txt"], Rubric: files["rubric.txt"], Metadata: files["metadata.json"],
+					Fingerprint: g.Fingerprint(i), Files: map[string]trueFile{}, Receipt: map[string]any{"seed": r.Seed,
+						"attempt": r.Attempt, "commit": r.Commit, "lock": r.Lock, "python": r.Python, "platform": r.Platform}}
+				for name, text := range files {
+					s.Files[name] = trueFile{len(text), sumOf(text)}
+				}
+				samples = append(samples, s)
 			}
-			samples = append(samples, s)
 		}
 	}
-	text, err := json.Marshal(map[string]any{"samples": samples})
+	text, err := json.Marshal(map[string]any{"samples": samples, "generators": about, "split": small.Split,
+		"account": account})
 	check(t, err)
 	file := filepath.Join(t.TempDir(), "truth.json")
 	check(t, os.WriteFile(file, text, 0o644))
 	return file
 }
 
-// Those for whom an export is made open it, and find every sample, every field and every byte.
+func sumOf(text string) string {
+	hash := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(hash[:])
+}
+
+// catalogued are the licences of the catalogue: one generator is not in it.
+func catalogued(generator string) (licence, repository, category string) {
+	switch generator {
+	case maze.Name:
+		return "Apache-2.0", "org/mazes", "spatiality"
+	case chess.Name:
+		return "MIT", "org/chess", ""
+	}
+	return "", "", ""
+}
+
+// Those for whom an export is made open it, and find every sample, every field and every byte. What they import takes
+// seconds, so two processes do it all.
 func TestConsumers(t *testing.T) {
+	t.Parallel()
 	generators := withVideos(t)
 	b := newBucket(t)
 	for _, g := range generators {
@@ -129,38 +152,28 @@ func TestConsumers(t *testing.T) {
 	}
 	st := b.store.In("v1")
 	dirs := map[string]string{}
-	for _, f := range []export.Format{export.Webdataset(), export.Parquet(), export.VBVR(), export.Folder(),
-		export.Manifest()} {
-		dirs[f.Name()] = t.TempDir()
-		_, err := exported(t.Context(), t, export.Export{Store: st, Format: f, About: func(string) (string, string) {
-			return "Apache-2.0", "org/repository"
-		}, Options: export.Options{
-			ShardSize: 60_000, Split: "train=0.7,test=0.3"}}, dirs[f.Name()])
+	for name, format := range formats {
+		dirs[name] = t.TempDir()
+		_, err := exported(t.Context(), t, export.Export{Store: st, Format: format(), About: catalogued, Options: small},
+			dirs[name])
 		check(t, err)
+		checkSums(t, dirs[name])
 	}
-	facts := truth(t, generators, dirs["webdataset"])
-	for _, dir := range dirs {
-		checkSums(t, dir)
-	}
-	for _, c := range []struct{ format, program string }{
-		{"webdataset", "webdataset_webdataset.py"},
-		{"webdataset", "webdataset_datasets.py"},
-		{"parquet", "parquet_datasets.py"},
-		{"parquet", "parquet_duckdb.py"},
-		{"webdataset", "card.py"},
-		{"parquet", "card.py"},
-		{"vbvr", "card.py"},
-		{"webdataset", "croissant.py"},
-		{"parquet", "croissant.py"},
-		{"vbvr", "vbvr.py"},
-		{"vbvr", "croissant.py"},
-		{"folder", "folder.py"},
-		{"manifest", "folder.py"},
-		{"manifest", "croissant.py"},
+	facts := truth(t, st, generators)
+	for name, programs := range map[string]string{
+		"datasets": "webdataset webdataset_webdataset.py; webdataset webdataset_datasets.py; parquet parquet_datasets.py; " +
+			"webdataset card.py; parquet card.py; vbvr card.py; folder card.py; manifest card.py",
+		"tables": "parquet parquet_tables.py; vbvr vbvr.py; folder folder.py; manifest folder.py; webdataset croissant.py; " +
+			"parquet croissant.py; vbvr croissant.py; folder croissant.py; manifest croissant.py",
 	} {
-		t.Run(c.format+"/"+c.program, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			t.Log(python(t.Context(), t, c.program, dirs[c.format], facts))
+			args := []string{facts}
+			for program := range strings.SplitSeq(programs, "; ") {
+				format, file, _ := strings.Cut(program, " ")
+				args = append(args, file, dirs[format])
+			}
+			t.Log(python(t.Context(), t, "run.py", args...))
 		})
 	}
 }

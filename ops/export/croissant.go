@@ -23,8 +23,17 @@ type object = map[string]any
 
 // writeCroissant describes the export in Croissant 1.1, with its vocabularies for responsible AI and provenance.
 // To load the record set files checks the hash of every file that is listed. The files of sample folders are not:
-// there may be millions. SHA256SUMS has them.
+// there may be millions. A file that is listed has their hashes, which SHA256SUMS has, too; that one cannot be listed,
+// because it has the hash of croissant.json.
 func writeCroissant(ctx context.Context, p *Plan, out Output) error {
+	if p.Format == "folder" || p.Format == "manifest" {
+		err := out.Create(ctx, folderSums, 0, func(w io.Writer) error {
+			return writeSums(w, out.Files(ctx), func(f Written) bool { return strings.HasPrefix(f.Name, questions) })
+		})
+		if err != nil {
+			return err
+		}
+	}
 	d := croissant{Plan: p, generators: map[string]bool{}}
 	for _, g := range p.Generators {
 		d.generators[g.Name] = true
@@ -42,8 +51,10 @@ func writeCroissant(ctx context.Context, p *Plan, out Output) error {
 	return out.Create(ctx, croissantFile, 0, func(w io.Writer) error { return encodeJSON(w, d.dataset()) })
 }
 
-// questions is where sample folders are.
-const questions = "questions/"
+const (
+	questions  = "questions/"       // where sample folders are
+	folderSums = "questions.sha256" // the lines of SHA256SUMS for them
+)
 
 type croissant struct {
 	*Plan
@@ -91,7 +102,7 @@ func (d *croissant) file(f Written) object {
 
 var mediaTypes = map[string]string{".parquet": "application/x-parquet", ".tar": "application/x-tar",
 	".json": "application/json", ".jsonl": "application/jsonlines", ".csv": "text/csv", ".md": "text/markdown",
-	".png": "image/png"}
+	".png": "image/png", ".sha256": "text/plain"}
 
 // Ids of the sets of files.
 const (
@@ -114,9 +125,13 @@ func (d *croissant) distribution() []object {
 			"encodingFormat": "application/x-parquet", "includes": "data/*.parquet"})
 	}
 	if d.folders {
+		var made []object
+		for _, g := range d.Generators {
+			made = append(made, object{"@id": activity(g.Name)})
+		}
 		list = append(list, object{"@type": "cr:FileSet", "@id": folderSet, "name": folderSet,
-			"encodingFormat": "application/octet-stream", "includes": questions + "*",
-			"description": "Sample folders. SHA256SUMS has the hashes of their files."})
+			"encodingFormat": "application/octet-stream", "includes": questions + "*", "prov:wasGeneratedBy": made,
+			"description": "Sample folders. " + folderSums + " has the hashes of their files."})
 	}
 	return list
 }
@@ -129,10 +144,7 @@ func (d *croissant) recordSets() []object {
 	var columns []Column
 	switch d.Format {
 	case "parquet":
-		f := &parquetFormat{}
-		if f.Check(d.Plan) == nil {
-			columns = f.columns
-		}
+		columns, _ = parquetColumns(d.Plan)
 	case "vbvr":
 		columns = VBVRColumns()
 	}
@@ -185,6 +197,9 @@ func (d *croissant) activities() (list []object) {
 		for _, lock := range each(g.Locks) {
 			used = append(used, object{"@type": "prov:Entity", "@id": "urn:sha256:" + lock,
 				"prov:label": "lock: the exact versions of all packages"})
+		}
+		for _, image := range each(g.Images) {
+			used = append(used, object{"@type": "prov:Entity", "prov:label": "image of the workers: " + image})
 		}
 		for _, platform := range each(g.Platforms) {
 			used = append(used, object{"@type": "prov:Entity", "prov:label": "platform: " + platform})

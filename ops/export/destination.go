@@ -11,24 +11,20 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// Destination is where an export is written: a folder, or a prefix of a bucket. A file is
-// there entirely or not at all. Names have slashes. Reading one that is not there fails with
-// fs.ErrNotExist.
+// Destination is where an export is written: a folder, or a prefix of a bucket. Names have slashes. Reading a file that
+// is not there fails with fs.ErrNotExist.
 type Destination interface {
 	fmt.Stringer
-	// Create writes a file, or replaces it. The size is an estimate in bytes.
+	// Create writes a file, or replaces it. The size is an estimate in bytes. If write fails, there is no such file.
 	Create(ctx context.Context, name string, size int64, write func(io.Writer) error) error
-	// Commit is Create of a file that vouches for others: a power failure leaves it only with all files that were
-	// created before it. It is on the disk when Commit returns.
+	// Commit is Create of a file that vouches for others: a crash or power failure leaves all of it or nothing, and only
+	// with all files that were created before it. It is on the disk when Commit returns.
 	Commit(ctx context.Context, name string, write func(io.Writer) error) error
 	// Claim commits a small file where there is none. It returns what is there then, which another process may have
 	// written.
@@ -47,9 +43,8 @@ const state = ".export/"
 
 // folder is a Destination on this machine.
 type folder struct {
-	path      string
-	lock      *os.File
-	temporary atomic.Int64 // names that were given
+	path string
+	lock *os.File
 }
 
 // OpenFolder opens a folder to export to, and makes it if it is not there. Only one process
@@ -66,10 +61,6 @@ func OpenFolder(dir string) (Destination, error) {
 	if errors.Is(syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
 		d.Close()
 		return nil, fmt.Errorf("another export to %s is under way", dir)
-	}
-	if err := os.RemoveAll(f.at(state + "tmp")); err != nil {
-		d.Close()
-		return nil, err
 	}
 	return d, nil
 }
@@ -95,27 +86,21 @@ func (d *folder) Close() error { return d.lock.Close() }
 // as long as writing a small file.
 func (d *folder) at(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
 
-// OpenFile, Rename and Remove are what atomicfile needs.
-func (d *folder) OpenFile(name string, flag int, mode os.FileMode) (*os.File, error) {
-	return os.OpenFile(d.at(name), flag, mode)
-}
-
-func (d *folder) Rename(from, to string) error { return os.Rename(d.at(from), d.at(to)) }
-
-func (d *folder) Remove(name string) error { return os.Remove(d.at(name)) }
-
+// Create writes the file in its place: of a process that is killed, half of it may be left, without a Commit.
 func (d *folder) Create(ctx context.Context, name string, _ int64, write func(io.Writer) error) error {
 	return d.create(ctx, name, !canSyncAll, write)
 }
 
 func (d *folder) Commit(ctx context.Context, name string, write func(io.Writer) error) error {
-	if err := syncAll(d.lock); err != nil {
-		return d.failed(err)
-	}
-	if err := d.create(ctx, name, true, write); err != nil {
+	temporary := state + "tmp/" + path.Base(name)
+	if err := d.create(ctx, temporary, true, write); err != nil {
 		return err
 	}
-	dir, err := os.Open(d.at(path.Dir(name)))
+	to := d.at(name)
+	if err := cmp.Or(os.MkdirAll(filepath.Dir(to), 0o755), os.Rename(d.at(temporary), to)); err != nil {
+		return d.failed(err)
+	}
+	dir, err := os.Open(filepath.Dir(to))
 	if err != nil {
 		return d.failed(err)
 	}
@@ -131,25 +116,46 @@ func (d *folder) Claim(ctx context.Context, name string, text []byte) ([]byte, e
 	return text, d.Commit(ctx, name, func(w io.Writer) error { _, err := w.Write(text); return err })
 }
 
+// create writes a file, and waits until it and all files before it are on the disk if sync is set. Nothing is left of
+// one that cannot be written.
 func (d *folder) create(ctx context.Context, name string, sync bool, write func(io.Writer) error) error {
-	for _, dir := range []string{state + "tmp", path.Dir(name)} {
-		if err := os.MkdirAll(d.at(dir), 0o755); err != nil {
-			return d.failed(err)
-		}
+	at := d.at(name)
+	f, err := openNew(at)
+	if err != nil {
+		return d.failed(err)
 	}
-	target := &writing{ctx: ctx}
-	err := atomicfile.Create(d, state+"tmp/"+strconv.FormatInt(d.temporary.Add(1), 10), name, func(f *os.File) error {
-		target.file = f
-		if err := write(target); err != nil || !sync {
-			return err
-		}
-		target.failed = f.Sync()
-		return target.failed
-	})
+	target := &writing{ctx: ctx, file: f}
+	err = write(target)
+	if err == nil && sync {
+		target.failed = syncAll(f)
+	}
+	target.failed = cmp.Or(target.failed, f.Close())
+	if err = cmp.Or(err, target.failed); err == nil {
+		return nil
+	}
+	_ = os.Remove(at)
 	if target.failed != nil {
 		return d.failed(target.failed)
 	}
 	return err
+}
+
+// openNew creates a file in the place of another one that may be there, and its folder.
+func openNew(at string) (*os.File, error) {
+	const flags = os.O_CREATE | os.O_EXCL | os.O_WRONLY
+	f, err := os.OpenFile(at, flags, 0o644)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = os.MkdirAll(filepath.Dir(at), 0o755)
+	case errors.Is(err, fs.ErrExist): // it may have other names
+		err = os.Remove(at)
+	default:
+		return f, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(at, flags, 0o644)
 }
 
 // failed leaves the names of temporary files out: a person knows the folder.
@@ -164,8 +170,14 @@ func (d *folder) failed(err error) error {
 type writing struct {
 	ctx    context.Context
 	file   *os.File
+	n      int64 // bytes that were written
+	begun  int64 // of them, those that are on their way to the disk
 	failed error
 }
+
+// writeBack is after how many bytes of a file the disk begins to write them: the one that waits for all of them in the
+// end waits less.
+const writeBack = 8 << 20
 
 func (w *writing) Write(p []byte) (int, error) {
 	if err := w.ctx.Err(); err != nil {
@@ -174,6 +186,10 @@ func (w *writing) Write(p []byte) (int, error) {
 	n, err := w.file.Write(p)
 	if err != nil {
 		w.failed = err
+	}
+	if w.n += int64(n); w.n-w.begun >= writeBack {
+		beginSync(w.file, w.begun, w.n-w.begun)
+		w.begun = w.n
 	}
 	return n, err
 }
@@ -291,12 +307,7 @@ func (d *prefix) RemoveAll(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if keys = append(keys, o.Key); len(keys) == 1000 {
-			if err := d.store.Delete(ctx, keys); err != nil {
-				return err
-			}
-			keys = keys[:0]
-		}
+		keys = append(keys, o.Key)
 	}
 	return d.store.Delete(ctx, keys)
 }

@@ -13,6 +13,7 @@ import (
 
 // A full disk is one sentence; with room again, the export goes on.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=400k"); err != nil {
 		t.Skipf("needs the right to mount a tmpfs: %v", err)

@@ -1,5 +1,5 @@
 """Encodes videos as H.264 with PyAV. Reads a JSON object for each video from standard input:
-{"from": PATH, "to": PATH, "filters": [[NAME, ARGUMENTS], ...], "rate": "16/1", "options": {...}},
+{"from": PATH, "format": NAME, "to": PATH, "filters": [[NAME, ARGUMENTS], ...], "rate": "16/1", "options": {...}},
 and answers with an object: {} or {"error": "..."}. The same video and filters give the same bytes."""
 import fractions
 import json
@@ -31,7 +31,7 @@ def pulled(chain):
 
 
 def encode(job):
-    with av.open(job["from"]) as source, av.open(job["to"], "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as out:
+    with av.open(job["from"], format=job["format"]) as source, av.open(job["to"], "w", options={"movflags": "+faststart", "fflags": "+bitexact"}) as out:
         video = source.streams.video[0]
         chain, stream = graph(video, job["filters"]), None
 

@@ -1,7 +1,8 @@
 package export
 
 import (
-	"bytes"
+	"cmp"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,14 +11,16 @@ import (
 	"io/fs"
 	"iter"
 	"path"
+	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
@@ -26,6 +29,10 @@ const (
 	manifestFile = "export.json" // the plan
 	sumsFile     = "SHA256SUMS"  // of all other files; it is written last
 )
+
+// Formats has them all by their names.
+var Formats = map[string]func() Format{"webdataset": Webdataset, "parquet": Parquet, "vbvr": VBVR, "folder": Folder,
+	"manifest": Manifest}
 
 // Export is one export of a dataset.
 type Export struct {
@@ -38,8 +45,8 @@ type Export struct {
 
 	// Encode changes the files of a row that was read; nil leaves them as they are.
 	Encode func(context.Context, *Row) error
-	// About returns a generator's licence and repository, as catalogued; empty for what is not known. It may be nil.
-	About func(generator string) (licence, repository string)
+	// About returns what the catalogue says of a generator; empty for what is not known. It may be nil.
+	About func(generator string) (licence, repository, category string)
 
 	Progress func(Progress)                   // never nil
 	Say      func(format string, args ...any) // never nil
@@ -67,6 +74,7 @@ type Summary struct {
 	Files   int            `json:"files"`
 	Bytes   int64          `json:"bytes"`             // of the export
 	Missing map[string]int `json:"missing,omitempty"` // samples by generator
+	Flagged int            `json:"flagged,omitempty"` // samples that were left out
 	Notes   []string       `json:"notes,omitempty"`   // what a user should know of the samples
 	Already bool           `json:"already,omitempty"` // it was finished before
 }
@@ -90,12 +98,11 @@ var ErrOther = errors.New("holds something else")
 
 // Run exports. If it is interrupted, the next call does the parts that are left.
 func (e *Export) Run(ctx context.Context) (*Summary, error) {
-	splits, err := ParseSplits(e.Options.Split)
-	if err != nil {
-		return nil, fmt.Errorf("--split: %w", err)
+	e.source = &source{store: e.Store, folder: e.Folder, memory: semaphore.NewWeighted(readAhead), encode: e.Encode,
+		rules: map[string]*inspect.Rule{}}
+	if e.Options.Video != "" {
+		e.source.without = inspect.Unplayable.Set() | inspect.VideoSize.Set() | inspect.Length.Set()
 	}
-	e.source = &source{store: e.Store, folder: e.Folder, memory: semaphore.NewWeighted(readAhead), splits: splits,
-		encode: e.Encode}
 	plan, err := e.makePlan(ctx)
 	if err != nil {
 		return nil, err
@@ -105,6 +112,9 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 	}
 	summary := &Summary{Dataset: plan.Dataset, Format: plan.Format, To: e.To.String(), Samples: plan.Rows(),
 		Splits: map[string]int{}, Parts: len(plan.Parts), Missing: plan.Missing}
+	if plan.Flagged != nil {
+		summary.Flagged = plan.Flagged.Samples
+	}
 	for _, g := range plan.Generators {
 		for split, n := range g.Splits {
 			summary.Splits[split] += n
@@ -138,16 +148,19 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 // not.
 func (e *Export) begin(ctx context.Context, plan *Plan) (finished bool, err error) {
 	now := unfinished{plan.id(), plan.Dataset, plan.Format, plan.Options}
-	var there unfinished
 	err = e.readJSON(ctx, sumsFile, nil)
-	cut := err == nil // if export.json is, in a crash
-	if cut {
-		err = e.readJSON(ctx, manifestFile, &there)
+	sums := err == nil
+	if err != nil && !absent(err) {
+		return false, err
+	}
+	var there *unfinished
+	if sums {
+		if there, err = e.there(ctx, manifestFile); err != nil {
+			return false, err
+		}
 	}
 	switch {
-	case err == nil && there.ID != now.ID:
-		return false, e.other(there, plan)
-	case err == nil:
+	case there != nil && there.ID == now.ID:
 		lost, err := e.lost(ctx)
 		if err != nil {
 			return false, err
@@ -159,31 +172,38 @@ func (e *Export) begin(ctx context.Context, plan *Plan) (finished bool, err erro
 		if err := e.claim(ctx, now, plan); err != nil {
 			return false, err
 		}
-		return false, e.To.RemoveAll(ctx, sumsFile)
-	case !absent(err):
-		return false, err
+	case there == nil: // nor is SHA256SUMS of any worth, which a crash may have left
+		if there, err = e.there(ctx, state+"plan.json"); err != nil {
+			return false, err
+		}
 	}
-	err = e.readJSON(ctx, state+"plan.json", &there)
 	switch {
-	case err == nil && there.ID == now.ID && cut:
+	case there == nil:
+		if err := e.empty(ctx); err != nil {
+			return false, err
+		}
+		if err := e.claim(ctx, now, plan); err != nil {
+			return false, err
+		}
+		if err := e.empty(ctx); err != nil { // another export has begun and ended meanwhile
+			return false, errors.Join(err, e.To.RemoveAll(ctx, state))
+		}
+	case there.ID != now.ID:
+		return false, e.other(*there, plan)
+	case sums:
 		return false, e.To.RemoveAll(ctx, sumsFile)
-	case err == nil && there.ID == now.ID:
-		return false, nil
-	case err == nil:
-		return false, e.other(there, plan)
-	case !absent(err):
-		return false, err
-	}
-	if err := e.empty(ctx); err != nil {
-		return false, err
-	}
-	if err := e.claim(ctx, now, plan); err != nil {
-		return false, err
-	}
-	if err := e.empty(ctx); err != nil { // another export has begun and ended meanwhile
-		return false, errors.Join(err, e.To.RemoveAll(ctx, state))
 	}
 	return false, nil
+}
+
+// there reads what an export says of itself, or nil if there is none, or not all of it.
+func (e *Export) there(ctx context.Context, name string) (*unfinished, error) {
+	var u unfinished
+	err := e.readJSON(ctx, name, &u)
+	if absent(err) {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	return &u, err
 }
 
 // claim notes what is exported, unless another export has done so.
@@ -252,16 +272,10 @@ func (e *Export) other(there unfinished, plan *Plan) error {
 		what = "of dataset " + there.Dataset
 	case there.Format != plan.Format:
 		what = "in the format " + there.Format
-	case !there.Options.equal(plan.Options):
+	case !reflect.DeepEqual(there.Options, plan.Options):
 		what = "with other options"
 	}
 	return fmt.Errorf("%s %w: an export %s", e.To, ErrOther, what)
-}
-
-func (o Options) equal(p Options) bool {
-	a, errA := json.Marshal(o)
-	b, errB := json.Marshal(p)
-	return errA == nil && errB == nil && bytes.Equal(a, b)
 }
 
 // parts writes the parts that have no record.
@@ -270,38 +284,39 @@ func (e *Export) parts(ctx context.Context, plan *Plan) (resumed int, err error)
 	if err != nil {
 		return 0, err
 	}
-	var done atomic.Int64
-	total := plan.Bytes()
 	var mu sync.Mutex
+	at := Progress{Doing: "exporting", Total: plan.Bytes(), Bytes: true}
 	count := func(n int64) {
 		mu.Lock()
 		defer mu.Unlock()
-		e.Progress(Progress{Doing: "exporting", Done: done.Add(n), Total: total, Bytes: true})
+		at.Done += n
+		e.Progress(at)
 	}
-	var left []Part
-	for _, p := range plan.Parts {
+	left := slices.DeleteFunc(slices.Clone(plan.Parts), func(p Part) bool {
 		if finished[p.Name] {
-			done.Add(p.Bytes)
-		} else {
-			left = append(left, p)
+			at.Done += p.Bytes
 		}
-	}
+		return finished[p.Name]
+	})
 	count(0) // what is finished before anything is written tells nothing about the speed
 	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(e.workers())
+	group.SetLimit(e.workers(plan))
 	for _, p := range left {
 		group.Go(func() error { return e.part(limited, p, count) })
 	}
 	return len(finished), group.Wait()
 }
 
-func (e *Export) workers() int {
+func (e *Export) workers(plan *Plan) int {
 	n := e.Workers
 	if n == 0 {
 		n = max(4, runtime.NumCPU())
 	}
 	const memory = 128 << 20 // of all parts, so that all takes less than 300 MB
 	if each := e.Format.Cut(e.Options.ShardSize).Memory; each > 0 {
+		for _, g := range plan.Generators {
+			each = max(each, 4*g.Largest) // it is read, and the writer has copies
+		}
 		n = max(1, min(n, int(memory/each)))
 	}
 	return n
@@ -352,37 +367,39 @@ func recordName(p Part) string { return state + "parts/" + p.Name + ".json" }
 // part writes the files of a part, and then its record.
 func (e *Export) part(ctx context.Context, p Part, count func(int64)) error {
 	out := &output{export: e}
-	rows := counted(e.source.rows(ctx, p), count)
-	var noted *rowWriter
-	if e.Format.Cut(e.Options.ShardSize).Rows {
-		noted = newRowWriter(ctx, e.To, p)
-		rows = noted.tee(rows)
+	write := func(note func(*Row) error) error {
+		return e.Format.Part(ctx, p, observed(e.source.rows(ctx, p), func(r *Row) error {
+			count(r.bytes())
+			return note(r)
+		}), out)
 	}
-	err := e.Format.Part(ctx, p, rows, out)
-	if noted != nil {
-		err = noted.end(err)
+	var err error
+	if e.Format.Cut(e.Options.ShardSize).Rows {
+		err = e.To.Create(ctx, rowsName(p), 0, func(w io.Writer) error {
+			packed, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
+			rows := encoder(packed)
+			return cmp.Or(write(func(r *Row) error { return rows.Encode(r) }), packed.Close())
+		})
+	} else {
+		err = write(func(*Row) error { return nil })
 	}
 	if err != nil {
 		return err
 	}
-	return e.To.Commit(ctx, recordName(p), func(w io.Writer) error { return encodeJSON(w, record{p.Digest, out.sorted()}) })
+	return e.To.Commit(ctx, recordName(p),
+		func(w io.Writer) error { return encodeJSON(w, record{p.Digest, out.sorted()}) })
 }
 
-// counted reports the bytes of the rows that pass.
-func counted(rows iter.Seq2[*Row, error], count func(int64)) iter.Seq2[*Row, error] {
+// observed has do see the rows that pass, and ends with its error.
+func observed(rows iter.Seq2[*Row, error], do func(*Row) error) iter.Seq2[*Row, error] {
 	return func(yield func(*Row, error) bool) {
 		for r, err := range rows {
-			if !yield(r, err) {
+			if err == nil {
+				err = do(r)
+			}
+			if !yield(r, err) || err != nil {
 				return
 			}
-			if err != nil {
-				continue
-			}
-			var n int64
-			for _, f := range r.Files {
-				n += f.Size
-			}
-			count(n)
 		}
 	}
 }
@@ -411,8 +428,13 @@ func (e *Export) readJSON(ctx context.Context, name string, to any) error {
 
 // encodeJSON writes a JSON text for people, too.
 func encodeJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
+	e := encoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func encoder(w io.Writer) *json.Encoder {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e
 }

@@ -28,8 +28,7 @@ import (
 )
 
 // formats are all of them.
-var formats = map[string]func() export.Format{"webdataset": export.Webdataset, "parquet": export.Parquet,
-	"vbvr": export.VBVR, "folder": export.Folder, "manifest": export.Manifest}
+var formats = export.Formats
 
 // small are options with which every generator has several parts.
 var small = export.Options{ShardSize: 60_000, Split: "train=0.7,test=0.3"}
@@ -53,11 +52,13 @@ func differences(a, b map[string]string) (list []string) {
 // The same samples give the same files: stored as files or in shards, read from the server or
 // from its folder, by one worker or by many, to a folder or to a bucket.
 func TestSameBytes(t *testing.T) {
+	t.Parallel()
 	b, shards := newBucket(t), newBucket(t)
 	files := b.all(t, "v1", task.Files)
 	tarred := shards.all(t, "v1", task.Tar)
 	for name, format := range formats {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			first := t.TempDir()
 			s, err := exported(t.Context(), t, export.Export{Store: files, Format: format(), Options: small, Workers: 1}, first)
 			check(t, err)
@@ -68,9 +69,9 @@ func TestSameBytes(t *testing.T) {
 			checkSums(t, first)
 			for what, e := range map[string]export.Export{
 				"many workers":      {Store: files, Workers: 8},
-				"from its folder":   {Store: files, Folder: b.folder},
+				"from its folder":   {Store: files, Folder: b.Folder},
 				"shards":            {Store: tarred},
-				"shards, in folder": {Store: tarred, Folder: shards.folder},
+				"shards, in folder": {Store: tarred, Folder: shards.Folder},
 			} {
 				dir := t.TempDir()
 				e.Format, e.Options = format(), small
@@ -80,12 +81,12 @@ func TestSameBytes(t *testing.T) {
 					t.Errorf("%s: %v differ", what, list)
 				}
 			}
-			to := export.OpenPrefix(store.New(b.client, "bucket"), "exports/"+name)
+			to := export.OpenPrefix(store.New(b.Client(nil), "bucket"), "exports/"+name)
 			e := export.Export{Store: files, Format: format(), Options: small, To: to, Say: t.Logf,
 				Progress: func(export.Progress) {}}
 			_, err = e.Run(t.Context())
 			check(t, err)
-			if list := differences(want, content(t, filepath.Join(b.folder, "exports", name))); len(list) > 0 {
+			if list := differences(want, content(t, filepath.Join(b.Folder, "exports", name))); len(list) > 0 {
 				t.Errorf("in a bucket: %v differ", list)
 			}
 			r, err := export.Verify(t.Context(), to, func(export.Progress) {})
@@ -148,7 +149,7 @@ func (d dying) Write(p []byte) (int, error) {
 	return n + more, err
 }
 
-// child is the process that TestKilled kills.
+// child is the process that TestKilledExport kills.
 func child() {
 	endpoint, name, dir := os.Getenv("EXPORT_CHILD"), os.Getenv("EXPORT_FORMAT"), os.Getenv("EXPORT_TO")
 	left, _ := strconv.ParseInt(os.Getenv("EXPORT_WRITES"), 10, 64)
@@ -173,18 +174,23 @@ func child() {
 		os.Exit(1)
 	}
 	fmt.Println(s.Resumed)
+	if text, err := os.ReadFile("/proc/self/status"); err == nil {
+		fmt.Print(string(text))
+	}
 	os.Exit(0)
 }
 
 // An export that is killed again and again, wherever it is, goes on without the parts that it
 // had finished, and ends as one that nobody disturbed.
-func TestKilled(t *testing.T) {
+func TestKilledExport(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	st := b.all(t, "v1", task.Files)
 	for _, test := range []struct {
 		format, to string
 		slow       int // how slowly the number of writes until the next kill grows
-	}{{"manifest", "", 2}, {"webdataset", "s3://bucket/killed", 20}} {
+	}{{"manifest", "", 1}, {"webdataset", "s3://bucket/killed", 24}, {"parquet", "", 24},
+		{"vbvr", "s3://bucket/vbvr", 10}} {
 		t.Run(test.format, func(t *testing.T) {
 			t.Parallel()
 			undisturbed, dir := t.TempDir(), test.to
@@ -198,11 +204,11 @@ func TestKilled(t *testing.T) {
 			for ; ; kills++ {
 				cmd := exec.Command(os.Args[0])
 				// More each time, or an export of large parts would never end.
-				cmd.Env = append(os.Environ(), "EXPORT_CHILD="+b.url, "EXPORT_FORMAT="+test.format, "EXPORT_TO="+dir,
+				cmd.Env = append(os.Environ(), "EXPORT_CHILD="+b.URL, "EXPORT_FORMAT="+test.format, "EXPORT_TO="+dir,
 					fmt.Sprint("EXPORT_WRITES=", 3+kills*kills/test.slow))
 				out, err := cmd.CombinedOutput()
 				if err == nil {
-					if resumed, _ := strconv.Atoi(strings.TrimSpace(string(out))); resumed == 0 {
+					if resumed, _ := strconv.Atoi(strings.Fields(string(out))[0]); resumed == 0 {
 						t.Errorf("nothing was resumed: %s", out)
 					}
 					break
@@ -213,7 +219,7 @@ func TestKilled(t *testing.T) {
 				}
 			}
 			t.Logf("killed %d times", kills)
-			is := strings.Replace(dir, "s3://bucket", b.folder, 1)
+			is := strings.Replace(dir, "s3://bucket", b.Folder, 1)
 			if list := differences(content(t, undisturbed), content(t, is)); kills < 20 || len(list) > 0 {
 				t.Errorf("after %d kills %v differ", kills, list)
 			}
@@ -224,6 +230,7 @@ func TestKilled(t *testing.T) {
 // What is in the place already is kept: the same export, finished or not, goes on, and
 // anything else is refused.
 func TestPlace(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze)
 	dir := t.TempDir()
@@ -268,6 +275,7 @@ func refused(t *testing.T, e export.Export, dir, want string) {
 
 // Files that are missing, changed or not of the export are named.
 func TestVerify(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze)
 	dir := t.TempDir()
@@ -289,7 +297,7 @@ func TestVerify(t *testing.T) {
 	if got := verify(); got != "" {
 		t.Errorf("untouched: %s", got)
 	}
-	shards := shardsOf(content(t, dir), maze.name)
+	shards := shardsOf(content(t, dir), maze.Name)
 	check(t, os.Remove(filepath.Join(dir, shards[1])))
 	text, err := os.ReadFile(filepath.Join(dir, shards[0]))
 	check(t, err)
@@ -297,6 +305,7 @@ func TestVerify(t *testing.T) {
 	check(t, os.WriteFile(filepath.Join(dir, shards[0]), text, 0o644))
 	check(t, os.WriteFile(filepath.Join(dir, "data", "more.tar"), nil, 0o644))
 	check(t, os.WriteFile(filepath.Join(dir, ".gitattributes"), nil, 0o644))
+	check(t, os.WriteFile(filepath.Join(dir, "data", "train.tar.idx"), nil, 0o644)) // of Energon
 	want := fmt.Sprintf("%s was changed; %s is missing; data/more.tar is not of this export", shards[0], shards[1])
 	if got := verify(); got != want {
 		t.Errorf("%s\nwant %s", got, want)
@@ -309,6 +318,7 @@ func TestVerify(t *testing.T) {
 
 // An incomplete dataset is refused, and exported with --partial, which says what is missing.
 func TestIncomplete(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze, task.Range{End: 12}, task.Range{Start: 13, End: 20})
 	b.commit(t, "v1", task.Files, chess)
@@ -320,7 +330,7 @@ func TestIncomplete(t *testing.T) {
 		missing.Error() != "dataset v1 is incomplete: 6 samples of maze-task-data-generator are missing" {
 		t.Errorf("%v", err)
 	}
-	e.Options.Generators = []string{chess.name}
+	e.Options.Generators = []string{chess.Name}
 	_, err = exported(t.Context(), t, e, t.TempDir()) // which is complete
 	check(t, err)
 	e.Options.Generators, e.Options.Partial = nil, true
@@ -330,7 +340,7 @@ func TestIncomplete(t *testing.T) {
 	if want := "maze-task-data-generator: browsers do not play 19 of its videos; --video h264 encodes them again"; !slices.Contains(s.Notes, want) {
 		t.Errorf("%q", s.Notes)
 	}
-	if !maps.Equal(s.Missing, map[string]int{maze.name: 6}) || s.Samples != 31 ||
+	if !maps.Equal(s.Missing, map[string]int{maze.Name: 6}) || s.Samples != 31 ||
 		!strings.Contains(readme, "12-12") || !strings.Contains(readme, "20-24") {
 		t.Errorf("%+v\n%s", s, readme)
 	}
@@ -338,6 +348,7 @@ func TestIncomplete(t *testing.T) {
 
 // A file that is not what its receipt says ends the export and is named.
 func TestDamaged(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		format task.Format
 		hurt   func(t *testing.T, b *bucket)
@@ -356,17 +367,17 @@ func TestDamaged(t *testing.T) {
 			put(t, b, "data/v1/maze-task-data-generator/maze-task-data-generator_00000010_00000019_e1.tar.gz", "nothing")
 		}, "_00000010_00000019_e1.tar.gz is no gzip file"},
 		"another shard": {task.Tar, func(t *testing.T, b *bucket) {
-			_, err := b.client.CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: aws.String("bucket"),
+			_, err := b.Client(nil).CopyObject(t.Context(), &s3.CopyObjectInput{Bucket: aws.String("bucket"),
 				CopySource: aws.String("bucket/data/v1/maze-task-data-generator/maze-task-data-generator_00000000_00000009_e1.tar.gz"),
 				Key:        aws.String("data/v1/maze-task-data-generator/maze-task-data-generator_00000010_00000019_e1.tar.gz")})
 			check(t, err)
 		}, `_00000010_00000019_e1.tar.gz holds "maze_00000000/final_frame.png", which its receipt does not name`},
 		"cells that overlap": {task.Files, func(t *testing.T, b *bucket) {
-			c, err := b.store.Take(t.Context(), maze.name, task.Range{Start: 5, End: 15}, store.Holder{RequestID: "r",
+			c, err := b.store.Take(t.Context(), maze.Name, task.Range{Start: 5, End: 15}, store.Holder{RequestID: "r",
 				Deadline: time.Now().Add(time.Hour)}, func(*store.Cell) bool { return true })
 			check(t, err)
-			list := []sample.Sample{writeSample(t, t.TempDir(), maze, 5), writeSample(t, t.TempDir(), maze, 6)}
-			check(t, b.store.Commit(t.Context(), c, receiptOf("v1", task.Files, maze, c, list), -1, true))
+			list := []sample.Sample{maze.Write(t, t.TempDir(), 5), maze.Write(t, t.TempDir(), 6)}
+			check(t, b.store.Commit(t.Context(), c, maze.NewReceipt("v1", task.Files, c, list), -1, true))
 		}, "receipts/v1/maze-task-data-generator/00000005_00000014.json cannot be trusted: it overlaps another"},
 		"a cell": {task.Files, func(t *testing.T, b *bucket) {
 			put(t, b, "receipts/v1/maze-task-data-generator/00000000_00000009.json", "{}")
@@ -386,15 +397,9 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-func put(t *testing.T, b *bucket, key, text string) {
-	t.Helper()
-	_, err := b.client.PutObject(t.Context(), &s3.PutObjectInput{Bucket: aws.String("bucket"), Key: &key,
-		Body: strings.NewReader(text)})
-	check(t, err)
-}
-
 // --where, --per-generator and --generator choose samples.
 func TestChosen(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	for _, format := range []task.Format{task.Files, task.Tar} {
 		st := b.all(t, task.Dataset(format), format)
@@ -410,7 +415,8 @@ func TestChosen(t *testing.T) {
 			{export.Options{Generators: []string{"odd"}}, "odd 7"},
 			{export.Options{Where: "difficulty > 9"}, `--where "difficulty > 9": no sample is like that`},
 			{export.Options{Where: "difficulty >"}, `--where "difficulty >": unexpected token EOF (1:12)`},
-			{export.Options{Where: "difficulty + 1"}, `--where "difficulty + 1": for maze_00000000 of maze-task-data-generator it comes to 1 and not to true or false`},
+			{export.Options{Where: "difficulty + 1"},
+				`--where "difficulty + 1": for maze_00000000 of maze-task-data-generator it comes to 1 and not to true or false`},
 			{export.Options{Where: "difficulty contains \"a\" or task_id > 5"},
 				`--where "difficulty contains \"a\" or task_id > 5": for maze_00000000 of maze-task-data-generator it fails with `},
 			{export.Options{Where: "seed % 2 == 0"}, "O-11_chess.data-generator 6"},
@@ -423,7 +429,7 @@ func TestChosen(t *testing.T) {
 			counts := map[string]int{}
 			for name, text := range content(t, dir) {
 				if strings.HasSuffix(name, "/prompt.txt") {
-					counts[map[string]string{"S": maze.name, "M": chess.name, "G": odd.name}[text[:1]]]++
+					counts[map[string]string{"S": maze.Name, "M": chess.Name, "G": odd.Name}[text[:1]]]++
 				}
 			}
 			var got []string

@@ -1,9 +1,11 @@
 package export
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"iter"
 )
 
 // finishedPlan is the manifest of an export: the plan that was carried out.
@@ -33,18 +35,28 @@ func (e *Export) finish(ctx context.Context, plan *Plan, s *Summary) error {
 		return err
 	}
 	return e.To.Commit(ctx, sumsFile, func(w io.Writer) error {
-		h := newHashing(w)
 		s.Files, s.Bytes = 0, 0
-		for f, err := range out.Files(ctx) {
-			if err != nil {
-				return err
-			}
+		return writeSums(w, out.Files(ctx), func(f Written) bool {
 			s.Files++
 			s.Bytes += f.Size
-			if _, err := fmt.Fprintf(h, "%s  %s\n", f.SHA256, f.Name); err != nil {
-				return err
-			}
-		}
-		return h.Flush()
+			return true
+		})
 	})
+}
+
+// writeSums writes the hashes and names of some files as sha256sum has them.
+func writeSums(w io.Writer, files iter.Seq2[Written, error], some func(Written) bool) error {
+	lines := bufio.NewWriter(w)
+	for f, err := range files {
+		if err != nil {
+			return err
+		}
+		if !some(f) {
+			continue
+		}
+		if _, err := fmt.Fprintf(lines, "%s  %s\n", f.SHA256, f.Name); err != nil {
+			return err
+		}
+	}
+	return lines.Flush()
 }

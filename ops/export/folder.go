@@ -7,8 +7,9 @@ import (
 	"slices"
 )
 
-// folderBytes is how much a part of folders has: what an interrupted export writes again.
-const folderBytes = 256 << 20
+// folderBytes is how much a part of folders has: what an interrupted export writes again, and with small files how many
+// names four parts hold in memory at once.
+const folderBytes = 128 << 20
 
 // folders writes folders and files: questions/<domain>_task/<id>/. Where two generators have
 // the same domain, their level is kept: questions/<generator>/<domain>_task/<id>/. With

@@ -39,6 +39,7 @@ func discover(t *testing.T, questions, pattern string) map[string]int {
 // The evaluators find every sample, with all of its files; where two generators have the same
 // domain, below the folder of each.
 func TestFolder(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	st := b.all(t, "v1", task.Files)
 	dir := t.TempDir()
@@ -51,7 +52,7 @@ func TestFolder(t *testing.T) {
 		}
 	}
 	files := content(t, dir)
-	for name, want := range odd.files(3) {
+	for name, want := range odd.Files(3) {
 		if got := files["questions/odd_task/odd_00000003/"+name]; got != want {
 			t.Errorf("%s is %.40q", name, got)
 		}
@@ -59,7 +60,7 @@ func TestFolder(t *testing.T) {
 	checkSums(t, dir)
 
 	other := maze
-	other.name = "O-1_maze"
+	other.Name = "O-1_maze"
 	b.commit(t, "v1", task.Files, other)
 	dir = t.TempDir()
 	_, err = exported(t.Context(), t, export.Export{Store: st, Format: export.Folder(),
@@ -79,6 +80,7 @@ func TestFolder(t *testing.T) {
 
 // The lists name every sample of a split once, with files that are there and its prompt.
 func TestLists(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	st := b.all(t, "v1", task.Files)
 	dir := t.TempDir()
@@ -92,6 +94,10 @@ func TestLists(t *testing.T) {
 	there := func(name string) bool {
 		_, err := os.Stat(filepath.Join(dir, name))
 		return err == nil
+	}
+	// What was cut off of SHA256SUMS is found, because it ends with a file that every export has.
+	if sums := content(t, dir)["SHA256SUMS"]; !strings.HasSuffix(sums, "  export.json\n") {
+		t.Errorf("SHA256SUMS ends with %q", sums[max(0, len(sums)-80):])
 	}
 	for _, split := range []string{"train", "test"} {
 		prompts := map[string]string{} // by video
@@ -165,6 +171,7 @@ func TestLists(t *testing.T) {
 
 // Every path of metadata.parquet is a member of the tar file that its row names.
 func TestVBVR(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	st := b.all(t, "v1", task.Files)
 	dir := t.TempDir()
@@ -204,7 +211,7 @@ func TestVBVR(t *testing.T) {
 		}
 		in := archives[r.Tar]
 		folder := r.Generator + "/" + r.Task + "/" + r.SampleID + "/"
-		if in[r.FirstFrame] == "" || in[r.Video] == "" || (r.FinalFrame != "") != (r.Generator == maze.name) ||
+		if in[r.FirstFrame] == "" || in[r.Video] == "" || (r.FinalFrame != "") != (r.Generator == maze.Name) ||
 			in[folder+"prompt.txt"] != r.Prompt || in[folder+"metadata.json"] != r.Metadata || r.ID != int64(n) ||
 			r.Frames != 17 || r.PixelFormat != "yuv420p" {
 			t.Errorf("%+v", r)

@@ -77,51 +77,36 @@ func (f feature) MarshalJSON() ([]byte, error) {
 	return json.Marshal(as)
 }
 
-// allConfig is the config of all generators.
-const allConfig = "all"
-
-// hubConfigs returns a config for each generator and one for all of them.
-func hubConfigs(p *Plan, extension string, features []feature) ([]config, []infoFor) {
-	all := config{Name: allConfig, Default: true}
-	infos := []infoFor{{Config: allConfig, Features: features}}
-	sizes := map[string]*splitInfo{}
-	var list []config
-	for _, g := range p.Generators {
-		if g.Rows == 0 {
-			continue
-		}
-		c, info := config{Name: g.Name}, infoFor{Config: g.Name}
-		if g.Name == allConfig { // then that of all of them is the default, without a name of its own
-			all.Name, infos[0].Config = "default", "default"
-		}
+// hubConfigs returns a config for all generators, which is the default, and one for each.
+func hubConfigs(p *Plan, extension string, features []feature) (list []config, infos []infoFor) {
+	add := func(name, folder string, features []feature) {
+		c, info := config{Name: name, Default: folder == "*"}, infoFor{Config: name, Features: features}
 		for _, split := range p.Splits {
 			s := splitInfo{Name: split}
 			for _, part := range p.Parts {
-				if part.Generator == g.Name && part.Split == split {
+				if part.Split == split && (folder == "*" || folder == part.Generator) {
 					s.Rows += part.Rows
 					s.Bytes += part.Bytes
 				}
 			}
-			if s.Rows == 0 {
-				continue
+			if s.Rows > 0 {
+				c.Files = append(c.Files, dataFiles{split, fmt.Sprintf("data/%s/%s-*.%s", folder, split, extension)})
+				info.add(s)
 			}
-			c.Files = append(c.Files, dataFiles{split, fmt.Sprintf("data/%s/%s-*.%s", g.Name, split, extension)})
-			info.add(s)
-			if sizes[split] == nil {
-				sizes[split] = &splitInfo{Name: split}
-			}
-			sizes[split].Rows += s.Rows
-			sizes[split].Bytes += s.Bytes
 		}
 		list, infos = append(list, c), append(infos, info)
 	}
-	for _, split := range p.Splits {
-		if s := sizes[split]; s != nil {
-			all.Files = append(all.Files, dataFiles{split, fmt.Sprintf("data/*/%s-*.%s", split, extension)})
-			infos[0].add(*s)
+	all := "all"
+	if slices.ContainsFunc(p.Generators, func(g *Generator) bool { return g.Name == all && g.Rows > 0 }) {
+		all = "default"
+	}
+	add(all, "*", features)
+	for _, g := range p.Generators {
+		if g.Rows > 0 {
+			add(g.Name, g.Name, nil)
 		}
 	}
-	return slices.Insert(list, 0, all), infos
+	return list, infos
 }
 
 func (i *infoFor) add(s splitInfo) {

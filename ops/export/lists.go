@@ -3,7 +3,6 @@ package export
 import (
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"io"
 	"iter"
 	"math"
@@ -118,12 +117,6 @@ func (f *folders) writeRows(rows iter.Seq2[*Row, error], asCSV, asLines, asClips
 	}
 	table.Flush()
 	return table.Error()
-}
-
-func encoder(w io.Writer) *json.Encoder {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e
 }
 
 var tableColumns = []Column{{"video", Text}, {"prompt", Text}, {"image", Text}}

@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // output is what formats write through: it notes what was written.
@@ -31,13 +33,14 @@ func (o *output) Create(ctx context.Context, name string, size int64, write func
 	if err := checkName(name); err != nil {
 		return err
 	}
-	var h *hashing
+	h := &hashing{hash: sha256.New()}
 	err := o.export.To.Create(ctx, name, size, func(w io.Writer) error {
-		h = newHashing(w)
-		return cmp.Or(write(h), h.Flush())
+		h.to = w
+		buffer := bufio.NewWriterSize(h, 64<<10)
+		return cmp.Or(write(buffer), buffer.Flush())
 	})
 	if err == nil {
-		o.note(Written{name, h.n, h.sum()})
+		o.note(Written{name, h.n, hex.EncodeToString(h.hash.Sum(nil))})
 	}
 	return err
 }
@@ -70,33 +73,35 @@ func checkName(name string) error {
 	return nil
 }
 
+// sorted returns what was written by its names, and export.json last: with it SHA256SUMS is complete.
 func (o *output) sorted() []Written {
-	return slices.SortedFunc(slices.Values(o.files), func(a, b Written) int { return cmp.Compare(a.Name, b.Name) })
+	return slices.SortedFunc(slices.Values(o.files), func(a, b Written) int {
+		switch {
+		case a.Name == manifestFile:
+			return 1
+		case b.Name == manifestFile:
+			return -1
+		}
+		return cmp.Compare(a.Name, b.Name)
+	})
 }
 
 // hashing counts and hashes what is written through it.
 type hashing struct {
-	*bufio.Writer
 	to   io.Writer
 	hash hash.Hash
 	n    int64
 }
 
-func newHashing(to io.Writer) *hashing {
-	h := &hashing{to: to, hash: sha256.New()}
-	h.Writer = bufio.NewWriterSize(sink{h}, 256<<10)
-	return h
-}
-
-func (h *hashing) sum() string { return hex.EncodeToString(h.hash.Sum(nil)) }
-
-// sink is where the buffer of a hashing writes.
-type sink struct{ *hashing }
-
-func (s sink) Write(p []byte) (int, error) {
-	n, err := s.to.Write(p)
-	_, _ = s.hash.Write(p[:n])
-	s.n += int64(n)
+func (h *hashing) Write(p []byte) (int, error) {
+	hashed := make(chan struct{})
+	go func() { // while another CPU writes
+		_, _ = h.hash.Write(p)
+		close(hashed)
+	}()
+	n, err := h.to.Write(p)
+	h.n += int64(n)
+	<-hashed
 	return n, err
 }
 
@@ -122,76 +127,24 @@ func (o *output) Files(ctx context.Context) iter.Seq2[Written, error] {
 	}
 }
 
-func (o *output) Sample(ctx context.Context, generator string, n int) iter.Seq2[*Row, error] {
-	return func(yield func(*Row, error) bool) {
-		for _, p := range o.plan.Parts {
-			if p.Generator != generator {
-				continue
-			}
-			for row, err := range o.export.source.rows(ctx, p) {
-				if n <= 0 || !yield(row, err) {
-					return
-				}
-				n--
-			}
-		}
+func (o *output) First(ctx context.Context, generator string, use func(*Row) error) error {
+	at := slices.IndexFunc(o.plan.Parts, func(p Part) bool { return p.Generator == generator })
+	if at < 0 {
+		return nil
 	}
+	p := o.plan.Parts[at]
+	p.Ranges = []task.Range{{Start: p.Ranges[0].Start, End: p.Ranges[0].Start + 1}} // nothing is read ahead
+	for row, err := range o.export.source.rows(ctx, p) {
+		if err == nil {
+			err = use(row)
+		}
+		return err
+	}
+	return nil
 }
 
+// rowsName is the file that has the rows of a part, for Output.Rows.
 func rowsName(p Part) string { return state + "rows/" + p.Name + ".jsonl.gz" }
-
-// rowWriter notes the rows of a part, for Output.Rows.
-type rowWriter struct {
-	pipe    *io.PipeWriter
-	packed  *gzip.Writer
-	encoder *json.Encoder
-	written chan error
-}
-
-func newRowWriter(ctx context.Context, to Destination, p Part) *rowWriter {
-	from, pipe := io.Pipe()
-	packed := gzip.NewWriter(pipe)
-	w := &rowWriter{pipe, packed, json.NewEncoder(packed), make(chan error, 1)}
-	w.encoder.SetEscapeHTML(false)
-	go func() {
-		err := to.Create(ctx, rowsName(p), 0, func(w io.Writer) error {
-			_, err := io.Copy(w, from)
-			return err
-		})
-		_ = from.CloseWithError(err) // who writes on must not wait
-		w.written <- err
-	}()
-	return w
-}
-
-// tee notes the rows that pass.
-func (w *rowWriter) tee(rows iter.Seq2[*Row, error]) iter.Seq2[*Row, error] {
-	return func(yield func(*Row, error) bool) {
-		for r, err := range rows {
-			if err == nil {
-				if err = w.encoder.Encode(r); err != nil {
-					r = nil
-				}
-			}
-			if !yield(r, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-// end ends the notes, which are dropped if the part has failed.
-func (w *rowWriter) end(failed error) error {
-	err := failed
-	if err == nil {
-		err = w.packed.Close()
-	}
-	_ = w.pipe.CloseWithError(cmp.Or(err, io.EOF))
-	if written := <-w.written; failed == nil {
-		err = cmp.Or(written, err)
-	}
-	return err
-}
 
 func (o *output) Rows(ctx context.Context) iter.Seq2[*Row, error] {
 	return func(yield func(*Row, error) bool) {

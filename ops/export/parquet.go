@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
@@ -93,23 +94,22 @@ func mediaKind(name string) (Kind, bool) {
 }
 
 func (f *parquetFormat) Check(p *Plan) error {
-	media, names := MediaColumns(p)
-	f.names = names
-	columns := RowColumns()
-	prompt := slices.Index(columns, Column{"prompt", Text}) + 1
-	f.columns = slices.Concat(columns[:prompt], media)
-	for _, g := range p.Generators {
-		for name := range g.Names {
-			if names[name] == "" && !slices.Contains(texts, name) && !slices.ContainsFunc(f.columns, isOther) {
-				f.columns = append(f.columns, Column{"other_files", Blobs})
-			}
-		}
-	}
-	f.columns = append(f.columns, columns[prompt:]...)
+	f.columns, f.names = parquetColumns(p)
 	return nil
 }
 
-func isOther(c Column) bool { return c.Kind == Blobs }
+// parquetColumns returns the columns of all files, and those of pictures and videos by the names of their files.
+func parquetColumns(p *Plan) ([]Column, map[string]string) {
+	media, names := MediaColumns(p)
+	other := func(name string) bool { return names[name] == "" && !slices.Contains(texts, name) }
+	if slices.ContainsFunc(p.Generators, func(g *Generator) bool {
+		return slices.ContainsFunc(slices.Collect(maps.Keys(g.Names)), other)
+	}) {
+		media = append(media, Column{"other_files", Blobs})
+	}
+	columns := RowColumns()
+	return slices.Insert(columns, slices.Index(columns, Column{"prompt", Text})+1, media...), names
+}
 
 // path is the name of a part's file, as the hub's loaders have it.
 func (p Part) path(extension string) string {
@@ -139,15 +139,15 @@ func (f *parquetFormat) cells(rows iter.Seq2[*Row, error]) iter.Seq2[[]any, erro
 }
 
 func (f *parquetFormat) row(row *Row) ([]any, error) {
-	blobs, others := map[string]any{}, []Blob{}
+	blobs, others, size := map[string]any{}, []Blob{}, int64(0)
 	for i := range row.Files {
 		file := &row.Files[i]
 		if slices.Contains(texts, file.Name) {
 			continue
 		}
-		if file.Size > maxCell {
-			return nil, fmt.Errorf("%s of %s has %d bytes, more than a cell of a Parquet file: export it with --as webdataset",
-				file.Name, row.Key, file.Size)
+		if size += file.Size; size > maxRow {
+			return nil, fmt.Errorf("the files of %s have more than %s, too much for a row of a Parquet file: "+
+				"export it with --as webdataset", row.Key, ui.Size(maxRow))
 		}
 		text, err := file.Bytes()
 		if err != nil {

@@ -54,12 +54,13 @@ func (m *meddling) Create(ctx context.Context, name string, size int64, write fu
 // Two exports to one prefix that begin together are kept apart: the later one is refused,
 // and changes nothing.
 func TestTwoBegin(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze)
 	for name, finish := range map[string]bool{"the other has ended": true, "the other is under way": false} {
 		t.Run(name, func(t *testing.T) {
 			place := strings.ReplaceAll(name, " ", "-")
-			to := export.OpenPrefix(store.New(b.client, "bucket"), place)
+			to := export.OpenPrefix(store.New(b.Client(nil), "bucket"), place)
 			ctx, stop := context.WithCancel(t.Context())
 			first := export.Export{Store: b.store, Format: export.Webdataset(), Options: small, To: to, Workers: 1, Say: t.Logf,
 				Progress: func(p export.Progress) {
@@ -74,12 +75,12 @@ func TestTwoBegin(t *testing.T) {
 				if _, err := first.Run(ctx); (err == nil) != finish {
 					t.Errorf("the first: %v", err)
 				}
-				before = content(t, filepath.Join(b.folder, place))
+				before = content(t, filepath.Join(b.Folder, place))
 			}}
 			if _, err := second.Run(t.Context()); !errors.Is(err, export.ErrOther) {
 				t.Errorf("the second: %v", err)
 			}
-			if list := differences(before, content(t, filepath.Join(b.folder, place))); len(list) > 0 {
+			if list := differences(before, content(t, filepath.Join(b.Folder, place))); len(list) > 0 {
 				t.Errorf("%v differ", list)
 			}
 		})
@@ -88,9 +89,10 @@ func TestTwoBegin(t *testing.T) {
 
 // The same export to the same prefix by two processes: the one that ends later says why.
 func TestTwoEnd(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze)
-	to := export.OpenPrefix(store.New(b.client, "bucket"), "both")
+	to := export.OpenPrefix(store.New(b.Client(nil), "bucket"), "both")
 	e := export.Export{Store: b.store, Format: export.Webdataset(), Options: small, To: to, Say: t.Logf,
 		Progress: func(export.Progress) {}}
 	other := e
@@ -108,6 +110,7 @@ func TestTwoEnd(t *testing.T) {
 
 // An export that a crash or a person has left with less than all of its files goes on.
 func TestLost(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze)
 	whole := t.TempDir()
@@ -115,7 +118,7 @@ func TestLost(t *testing.T) {
 	_, err := exported(t.Context(), t, e, whole)
 	check(t, err)
 	want := content(t, whole)
-	shard := shardsOf(want, maze.name)[1]
+	shard := shardsOf(want, maze.Name)[1]
 	// state is that of an export of which all parts are finished.
 	state := t.TempDir()
 	to, err := export.OpenFolder(state)
@@ -191,6 +194,7 @@ func (r *reads) Read(ctx context.Context, name string, use func(io.Reader) error
 
 // To verify takes hours, which no connection lasts: SHA256SUMS is read before the files are.
 func TestVerifyReads(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze)
 	dir := t.TempDir()
@@ -200,7 +204,8 @@ func TestVerifyReads(t *testing.T) {
 	check(t, err)
 	defer from.Close()
 	r := &reads{Destination: from}
-	if report, err := export.Verify(t.Context(), r, func(export.Progress) {}); err != nil || report.Wrong > 0 || r.both.Load() {
+	if report, err := export.Verify(t.Context(), r, func(export.Progress) {}); err != nil || report.Wrong > 0 ||
+		r.both.Load() {
 		t.Errorf("%+v, %v; files were read while SHA256SUMS was open: %v", report, err, r.both.Load())
 	}
 }
@@ -220,6 +225,7 @@ func (f full) Create(ctx context.Context, name string, size int64, write func(io
 // Parts that were finished before are no progress of the export that goes on: they are counted
 // once, before all others.
 func TestProgressResumed(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze)
 	to, err := export.OpenFolder(t.TempDir())

@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/flags"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -64,6 +66,9 @@ func (c chosen) digest(h hash.Hash) {
 	r, s := c.receipt, c.sample
 	fmt.Fprintf(h, "%d %s %q %d %d %s %s %q %q\n", s.Index, s.ID, s.Fingerprint, r.Seed, r.Attempt, r.Commit, r.Lock,
 		r.Python, r.Platform)
+	if len(r.Options) > 0 {
+		fmt.Fprintf(h, "%q\n", r.Options)
+	}
 	for _, f := range s.Files {
 		fmt.Fprintf(h, "%q %d %s\n", f.Name, f.Size, f.SHA256)
 	}
@@ -85,8 +90,10 @@ type planner struct {
 	plan      *Plan
 	cut       Cut
 	splits    *Splits
-	where     *where
-	undecided int // samples of which --where could not say anything
+	where     *Condition
+	flagged   flags.Set // that are left out
+	out       hash.Hash // of those that were
+	undecided int       // samples of which --where could not say anything
 }
 
 func (e *Export) makePlan(ctx context.Context) (*Plan, error) {
@@ -96,7 +103,8 @@ func (e *Export) makePlan(ctx context.Context) (*Plan, error) {
 	if p.splits, err = ParseSplits(e.Options.Split); err != nil {
 		return nil, fmt.Errorf("--split: %w", err)
 	}
-	if p.where, err = parseWhere(e.Options.Where); err != nil {
+	e.source.splits = p.splits
+	if p.where, err = ParseCondition(e.Options.Where); err != nil {
 		return nil, err
 	}
 	m, err := e.Store.Manifest(ctx)
@@ -114,10 +122,20 @@ func (e *Export) makePlan(ctx context.Context) (*Plan, error) {
 	if err := p.splits.checkGenerators(names); err != nil {
 		return nil, err
 	}
+	if e.Options.Without == WithoutFlagged {
+		list, err := flags.List(ctx, e.Store, names...)
+		if err != nil {
+			return nil, err
+		}
+		p.flagged, p.out, p.plan.Flagged = flags.NewSet(list), sha256.New(), &Flagged{}
+	}
 	for _, name := range names {
 		if err := p.generator(ctx, &m, name); err != nil {
 			return nil, err
 		}
+	}
+	if p.plan.Flagged != nil {
+		p.plan.Flagged.Digest = hex.EncodeToString(p.out.Sum(nil))
 	}
 	return p.plan, p.check()
 }
@@ -145,6 +163,8 @@ func (p *planner) check() error {
 		return e
 	case rows == 0 && p.where != nil:
 		return fmt.Errorf("--where %q: no sample is like that", p.Options.Where)
+	case rows == 0 && p.plan.Flagged != nil && p.plan.Flagged.Samples > 0:
+		return fmt.Errorf("--without flagged: all %d samples are flagged", p.plan.Flagged.Samples)
 	case rows == 0:
 		return fmt.Errorf("dataset %s has no committed samples of %s", p.plan.Dataset, cmp.Or(
 			strings.Join(p.Options.Generators, ", "), "any generator"))
@@ -155,10 +175,11 @@ func (p *planner) check() error {
 // generator plans the parts of a generator.
 func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) error {
 	g := &Generator{Name: name, Key: strings.ReplaceAll(name, ".", "-"), Splits: map[string]int{},
-		Names: map[string]int{}, Media: map[string]int{}, Commits: map[string]int{}, Locks: map[string]int{},
-		Platforms: map[string]int{}}
+		Names: map[string]int{}, Media: map[string]int{}, Unplayable: map[string]int{}, Commits: map[string]int{},
+		Locks:     map[string]int{},
+		Platforms: map[string]int{}, Images: map[string]int{}}
 	if p.About != nil {
-		g.Licence, g.Repository = p.About(name)
+		g.Licence, g.Repository, g.Category = p.About(name)
 	}
 	c := &cutter{cut: p.cut, generator: name, open: map[string]*opened{}}
 	seen, domains, seeds := map[[8]byte]bool{}, map[string]bool{}, map[int]bool{}
@@ -182,6 +203,7 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 		for _, s := range samples {
 			committed = extend(committed, s.sample.Index)
 		}
+		samples = slices.DeleteFunc(samples, func(c chosen) bool { return p.leaveOut(name, c) })
 		if samples, err = p.filter(ctx, cell, samples); err != nil {
 			return err
 		}
@@ -199,11 +221,22 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 			domains[s.receipt.Domain], seeds[s.receipt.Seed] = true, true
 		}
 	}
+	p.source.rules[name], g.marks = inspect.RuleOf(g.marks), nil
 	g.Distinct, g.Seeds, g.Domains = len(seen), len(seeds), slices.Sorted(maps.Keys(domains))
 	p.complete(g, m, committed)
 	p.plan.Parts = append(p.plan.Parts, c.finish(p.splits.Names())...)
 	p.plan.Generators = append(p.plan.Generators, g)
 	return nil
+}
+
+// leaveOut reports whether a sample is left out because it is flagged, and counts it.
+func (p *planner) leaveOut(name string, c chosen) bool {
+	if len(p.flagged.Open(name, c.sample)) == 0 {
+		return false
+	}
+	p.plan.Flagged.Samples++
+	fmt.Fprintf(p.out, "%s %d %s\n", name, c.sample.Index, dataset.Digest(c.sample))
+	return true
 }
 
 // filter keeps the samples of a cell for which --where holds.
@@ -216,11 +249,11 @@ func (p *planner) filter(ctx context.Context, cell *store.Cell, samples []chosen
 		byIndex[s.sample.Index] = s
 	}
 	var kept []chosen
-	for row, err := range p.source.cell(ctx, cell, samples, func(name string) bool { return name == metadataFile }) {
+	for row, err := range p.source.cell(ctx, cell, samples, p.where.WantsFile) {
 		if err != nil {
 			return nil, err
 		}
-		yes, decided, err := p.where.holds(row)
+		yes, decided, err := p.where.Holds(row)
 		if err != nil {
 			return nil, err
 		}
@@ -284,23 +317,23 @@ func extend(ranges []task.Range, index int) []task.Range {
 func (g *Generator) add(c chosen, split, video string) {
 	r := c.receipt
 	g.Rows++
+	g.Largest = max(g.Largest, c.bytes())
 	g.Splits[split]++
 	g.Commits[r.Commit]++
 	g.Locks[r.Lock]++
 	g.Platforms[strings.TrimPrefix(r.Platform+", Python "+r.Python, ", ")]++
+	if r.Image != "" {
+		g.Images[imageDigest(r.Image)]++
+	}
 	if g.Command == nil {
 		g.Command = r.Command
 	}
+	g.marks = append(g.marks, inspect.MarksOf(&c.sample))
 	shapes := map[string]bool{}
 	for _, f := range c.sample.Files {
 		g.Files++
 		g.Bytes += f.Size
-		if f.Media.Codec != "" {
-			g.Media[describeVideo(&f.Media)]++
-			if n := f.Media.Frames; n > 0 {
-				g.FewestFrames, g.MostFrames = min(cmp.Or(g.FewestFrames, n), n), max(g.MostFrames, n)
-			}
-		}
+		g.addMedia(f.Name, f.Media)
 		shapes[shape(EncodedName(video, f.Name))] = true
 	}
 	for name := range shapes {
@@ -387,21 +420,11 @@ func (p *Plan) Bytes() (n int64) {
 	return n
 }
 
-// Generator returns a generator of the plan, or nil.
-func (p *Plan) Generator(name string) *Generator {
-	for _, g := range p.Generators {
-		if g.Name == name {
-			return g
-		}
-	}
-	return nil
-}
-
 // id tells the plan from one of other samples or other options.
 func (p *Plan) id() string {
 	h := sha256.New()
 	e := json.NewEncoder(h)
-	if err := errors.Join(e.Encode(p.Options), e.Encode(p.Parts), e.Encode(p.Missing)); err != nil {
+	if err := errors.Join(e.Encode(p.Options), e.Encode(p.Parts), e.Encode(p.Missing), e.Encode(p.Flagged)); err != nil {
 		panic(err) // strings and numbers
 	}
 	_, _ = io.WriteString(h, p.Dataset+" "+p.Format)

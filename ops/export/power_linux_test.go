@@ -56,6 +56,7 @@ func (p powerless) Commit(ctx context.Context, name string, write func(io.Writer
 // What was finished when the power failed is there: the parts of an export that goes on, and
 // all of one that has ended.
 func TestPowerFails(t *testing.T) {
+	t.Parallel()
 	image := filepath.Join(t.TempDir(), "image")
 	check(t, os.WriteFile(image, nil, 0o644))
 	check(t, os.Truncate(image, 64<<20))
@@ -66,7 +67,8 @@ func TestPowerFails(t *testing.T) {
 	b := newBucket(t)
 	st := b.all(t, "v1", task.Files)
 	undisturbed := t.TempDir()
-	e := export.Export{Store: st, Format: export.Parquet(), Options: small, Progress: func(export.Progress) {}, Say: t.Logf}
+	e := export.Export{Store: st, Format: export.Parquet(), Options: small, Progress: func(export.Progress) {},
+		Say: t.Logf}
 	_, err := exported(t.Context(), t, e, undisturbed)
 	check(t, err)
 	want := content(t, undisturbed)

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -59,23 +60,24 @@ func (c *cutOff) Read(p []byte) (int, error) {
 // Connections that break in the middle of an object change nothing. A file may be larger than
 // what is kept in memory.
 func TestConnectionsBreak(t *testing.T) {
+	t.Parallel()
 	large := odd
-	large.name, large.samples = "large", 2
-	large.files = func(i int) map[string]string {
-		files := odd.files(i)
+	large.Name, large.Samples = "large", 2
+	large.Files = func(i int) map[string]string {
+		files := odd.Files(i)
 		files["ground_truth.avi"] = random(i, 9<<20)
 		return files
 	}
 	for _, format := range []task.Format{task.Files, task.Tar} {
 		b := newBucket(t)
-		for _, g := range []made{maze, large} {
+		for _, g := range []s3test.Generator{maze, large} {
 			b.commit(t, "v1", format, g)
 		}
 		steady := t.TempDir()
 		_, err := exported(t.Context(), t, export.Export{Store: b.store, Format: export.VBVR()}, steady)
 		check(t, err)
 		network := &unsteady{RoundTripper: http.DefaultTransport}
-		st := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(b.url), Region: "us-east-2",
+		st := store.New(s3.New(s3.Options{BaseEndpoint: aws.String(b.URL), Region: "us-east-2",
 			HTTPClient: &http.Client{Transport: network}, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")},
 			store.ClientOptions), "bucket")
 		dir := t.TempDir()
@@ -105,6 +107,7 @@ func (a *acting) Create(ctx context.Context, name string, size int64, write func
 // A sample that is repaired while it is exported may have come into another split: the export
 // ends, and one that goes on is of other samples.
 func TestChangedMeanwhile(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze)
 	to, err := export.OpenFolder(t.TempDir())
@@ -112,14 +115,14 @@ func TestChangedMeanwhile(t *testing.T) {
 	defer to.Close()
 	repair := func() {
 		ctx := t.Context()
-		c, err := b.store.Take(ctx, maze.name, task.Range{Start: 20, End: 30}, store.Holder{RequestID: "repair",
+		c, err := b.store.Take(ctx, maze.Name, task.Range{Start: 20, End: 30}, store.Holder{RequestID: "repair",
 			Deadline: time.Now().Add(time.Hour)}, func(*store.Cell) bool { return true })
 		check(t, err)
 		other := maze
-		other.files = func(i int) map[string]string { return maze.files(i + 500) }
-		list := []sample.Sample{writeSample(t, t.TempDir(), other, 22)}
-		check(t, b.store.PutFiles(ctx, maze.name, list))
-		r := receiptOf("v1", task.Files, maze, c, list)
+		other.Files = func(i int) map[string]string { return maze.Files(i + 500) }
+		list := []sample.Sample{other.Write(t, t.TempDir(), 22)}
+		check(t, b.store.PutFiles(ctx, maze.Name, list))
+		r := maze.NewReceipt("v1", task.Files, c, list)
 		r.Indices = []int{22}
 		check(t, b.store.Commit(ctx, c, r, -1, true))
 	}
@@ -142,6 +145,7 @@ func TestChangedMeanwhile(t *testing.T) {
 // An export that is stopped ends at once, and the same one goes on. What was finished before is no progress: the first
 // report has it.
 func TestStopped(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	st := b.all(t, "v1", task.Files)
 	undisturbed := t.TempDir()

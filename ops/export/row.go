@@ -13,8 +13,8 @@ import (
 	"encoding/hex"
 	"io"
 	"iter"
-	"os"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -30,6 +30,7 @@ type Row struct {
 	Prompt      string `json:"prompt"`   // prompt.txt, byte for byte
 	Rubric      string `json:"rubric"`   // rubric.txt; empty if there is none
 	Metadata    string `json:"metadata"` // metadata.json, byte for byte; empty if there is none
+	Hints       string `json:"hints"`    // keys of ops/inspect with blanks between them, among the samples of the export
 	Fingerprint string `json:"fingerprint"`
 	Seed        int    `json:"seed"` // that the generator was given
 	Attempt     int    `json:"attempt"`
@@ -37,7 +38,8 @@ type Row struct {
 	Lock        string `json:"lock"`
 	Python      string `json:"python"`
 	Platform    string `json:"platform"`
-	Files       []File `json:"files"` // sorted by name, all of them: prompt.txt, rubric.txt and metadata.json, too
+	Options     string `json:"options,omitempty"` // of the generator: difficulty=3 fps=8
+	Files       []File `json:"files"`             // sorted by name, all of them: prompt.txt, rubric.txt and metadata.json, too
 }
 
 // File returns the file of a name, or nil.
@@ -48,6 +50,14 @@ func (r *Row) File(name string) *File {
 		}
 	}
 	return nil
+}
+
+// bytes is the size of the row's files.
+func (r *Row) bytes() (n int64) {
+	for _, f := range r.Files {
+		n += f.Size
+	}
+	return n
 }
 
 // Video returns the ground truth video, or nil.
@@ -70,8 +80,9 @@ type File struct {
 	// SHA-256 of the file as it is in the bucket; empty unless --video has encoded it again
 	Original string `json:"original,omitempty"`
 
-	text  []byte   // the file, unless it is large
-	large *os.File // a temporary one, without a name
+	text   []byte     // the file, unless it is large
+	buffer *[]byte    // that text is in, if it is one of buffers
+	large  *temporary // has the file otherwise
 }
 
 // Media are the facts of a picture or video. What is not known is zero.
@@ -96,18 +107,14 @@ func (f *File) Bytes() ([]byte, error) {
 	if f.large == nil {
 		return f.text, nil
 	}
-	return io.ReadAll(f.Open())
+	text := make([]byte, f.Size)
+	_, err := io.ReadFull(f.Open(), text)
+	return text, err
 }
 
 func sumOf(text []byte) string {
 	hash := sha256.Sum256(text)
 	return hex.EncodeToString(hash[:])
-}
-
-func (f *File) release() {
-	if f.large != nil {
-		f.large.Close()
-	}
 }
 
 // Part is a slice of the rows, in the order of their indices.
@@ -159,8 +166,8 @@ type Output interface {
 	// Files returns the files that have been written, in the order of the plan; there may be
 	// millions. Only for Finish.
 	Files(ctx context.Context) iter.Seq2[Written, error]
-	// Sample reads some rows of a generator, the first ones, with their files. Only for Finish.
-	Sample(ctx context.Context, generator string, n int) iter.Seq2[*Row, error]
+	// First has use read the first row of a generator, if there is one, with its files. Only for Finish.
+	First(ctx context.Context, generator string, use func(*Row) error) error
 }
 
 // Written is a file of the export.
@@ -181,7 +188,17 @@ type Plan struct {
 	Generators []*Generator `json:"generators"`
 	// samples that were asked for and are not there, by generator: only with --partial
 	Missing map[string]int `json:"missing,omitempty"`
+	Flagged *Flagged       `json:"flagged,omitempty"` // that were left out: only with --without flagged
 	Parts   []Part         `json:"parts"`
+}
+
+// WithoutFlagged is the option that leaves flagged samples out.
+const WithoutFlagged = "flagged"
+
+// Flagged are the samples that were left out because they are flagged.
+type Flagged struct {
+	Samples int    `json:"samples"`
+	Digest  string `json:"digest"` // SHA-256 of which samples they were, with their files: equal for equal flags
 }
 
 // Generator is what the receipts say of the samples of a generator that are exported.
@@ -189,25 +206,32 @@ type Generator struct {
 	Name       string         `json:"name"`
 	Licence    string         `json:"licence,omitempty"`    // SPDX identifier, as catalogued
 	Repository string         `json:"repository,omitempty"` // on GitHub: owner/name
+	Category   string         `json:"category,omitempty"`   // one of generator.Categories
 	Key        string         `json:"key"`                  // first part of its rows' keys
 	Domains    []string       `json:"domains"`
 	Rows       int            `json:"rows"`
 	Files      int            `json:"files"`
 	Bytes      int64          `json:"bytes"`  // of the files as they are in the bucket
+	Largest    int64          `json:"-"`      // bytes of the largest sample
 	Splits     map[string]int `json:"splits"` // rows by split
 	// how many rows have a file; those in sub-folders are counted as frames/*.png
-	Names        map[string]int `json:"names"`
-	Media        map[string]int `json:"media"`                   // videos by "512x512 16 fps mpeg4 yuv420p"
+	Names map[string]int `json:"names"`
+	Media map[string]int `json:"media"` // videos by "512x512 16 fps mpeg4 yuv420p"
+	// those that browsers do not play; by name if nothing else is known
+	Unplayable   map[string]int `json:"-"`
 	FewestFrames int            `json:"fewest_frames,omitempty"` // of a video
 	MostFrames   int            `json:"most_frames,omitempty"`
 	Commits      map[string]int `json:"commits"`           // rows by commit; "" is not known
 	Locks        map[string]int `json:"locks"`             // rows by hash
 	Platforms    map[string]int `json:"platforms"`         // rows by "linux-x86_64, Python 3.11.2"
+	Images       map[string]int `json:"images,omitempty"`  // rows by digest of the worker's image, if it had one
 	Seeds        int            `json:"seeds"`             // how many seeds its processes were given
 	Distinct     int            `json:"distinct"`          // fingerprints
 	Command      []string       `json:"command"`           // of the first receipt
 	Asked        int            `json:"asked"`             // samples that were asked for
 	Missing      []string       `json:"missing,omitempty"` // ranges that were asked for and are not there
+
+	marks []inspect.Marks // of its rows
 }
 
 // Options choose what is exported.
@@ -215,6 +239,7 @@ type Options struct {
 	Generators   []string `json:"generators,omitempty"` // none: all that the dataset has
 	Split        string   `json:"split,omitempty"`
 	Where        string   `json:"where,omitempty"`
+	Without      string   `json:"without,omitempty"`       // WithoutFlagged
 	PerGenerator int      `json:"per_generator,omitempty"` // at most so many of each
 	ShardSize    int64    `json:"shard_size,omitempty"`    // bytes
 	Partial      bool     `json:"partial,omitempty"`

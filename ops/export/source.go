@@ -12,10 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/semaphore"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -24,7 +26,7 @@ import (
 const (
 	readAhead = 48 << 20 // bytes of all rows that have been read and not been written
 	largeFile = 8 << 20  // bytes; a larger file goes through a temporary one
-	inQueue   = 32       // rows of a part that are read ahead
+	inQueue   = 64       // rows of a part that are read ahead
 )
 
 // Names of the text files that a row has as strings.
@@ -42,6 +44,9 @@ type source struct {
 	memory *semaphore.Weighted
 	splits *Splits
 	encode func(context.Context, *Row) error // nil: files stay as they are
+
+	rules   map[string]*inspect.Rule // of the generators' rows, once they are known
+	without inspect.Set              // hints that rows do not have: of what encode changes
 }
 
 // loading is a row that is being read.
@@ -55,7 +60,8 @@ type loading struct {
 // rows returns the rows of a part in their order, read ahead.
 func (s *source) rows(ctx context.Context, p Part) iter.Seq2[*Row, error] {
 	return s.stream(ctx, func(ctx context.Context, add func(*store.Cell, []chosen) error) error {
-		names, err := s.store.CellNames(ctx, p.Generator, hull(p.Ranges))
+		hull := task.Range{Start: p.Ranges[0].Start, End: p.Ranges[len(p.Ranges)-1].End}
+		names, err := s.store.CellNames(ctx, p.Generator, hull)
 		if err != nil {
 			return err
 		}
@@ -69,10 +75,7 @@ func (s *source) rows(ctx context.Context, p Part) iter.Seq2[*Row, error] {
 			}
 			var list []chosen
 			for _, c := range current(cell) {
-				for len(ranges) > 0 && ranges[0].End <= c.sample.Index {
-					ranges = ranges[1:]
-				}
-				if len(ranges) > 0 && ranges[0].Start <= c.sample.Index {
+				if ranges = from(ranges, c.sample.Index); len(ranges) > 0 && ranges[0].Start <= c.sample.Index {
 					c.digest(h)
 					list = append(list, c)
 					n++
@@ -217,11 +220,16 @@ func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Ce
 func (s *source) row(c chosen) *Row {
 	r := c.receipt
 	key := strings.ReplaceAll(r.Generator, ".", "-")
-	return &Row{Key: fmt.Sprintf("%s_%08d", key, c.sample.Index), Generator: r.Generator, Domain: r.Domain,
+	var hints inspect.Set
+	if rule := s.rules[r.Generator]; rule != nil {
+		hints = rule.Set(new(inspect.MarksOf(&c.sample))) &^ s.without
+	}
+	return &Row{Hints: strings.Join(hints.Keys(), " "), Key: fmt.Sprintf("%s_%08d", key, c.sample.Index), Generator: r.Generator, Domain: r.Domain,
 		ID:    c.sample.ID,
 		Index: c.sample.Index, Split: s.splits.of(r.Generator, c.sample.Fingerprint), Fingerprint: c.sample.Fingerprint,
 		Seed: r.Seed, Attempt: r.Attempt,
-		Commit: r.Commit, Lock: r.Lock, Python: r.Python, Platform: r.Platform}
+		Commit: r.Commit, Lock: r.Lock, Python: r.Python, Platform: r.Platform,
+		Options: r.Options.String()}
 }
 
 // fill sets the texts of a row, and has its video encoded if all of it was read.
@@ -282,42 +290,30 @@ func (s *source) open(ctx context.Context, key string, use func(io.Reader) error
 	return use(f)
 }
 
-func closeAll(list []File) {
-	for i := range list {
-		list[i].release()
-	}
-}
-
-// readError says that a file could not be read to its end.
-type readError struct{ error }
-
-func (e *readError) Unwrap() error { return e.error }
-
-// take reads a file and compares it with its receipt. The error is a *DamageError, a
-// *readError, or what failed here.
+// take reads a file and compares it with its receipt. The error is a *DamageError, the reader's, or what failed here.
 func take(name string, from io.Reader, f store.ReceiptFile) (File, error) {
 	file := File{Name: f.Name, Size: f.Size, SHA256: f.SHA256}
 	if f.Media != (Media{}) {
 		file.Media = &f.Media
 	}
 	source := &sample.Source{Reader: from}
-	bounded := io.LimitReader(source, f.Size+1)
 	var err error
 	h := sha256.New()
 	if f.Size <= largeFile {
-		file.text = make([]byte, f.Size+1)
-		n := 0
-		if n, err = io.ReadFull(bounded, file.text); errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		file.hold()
+		if _, err = io.ReadFull(source, file.text); err == nil {
+			_, err = io.ReadFull(source, make([]byte, 1)) // nothing follows
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = nil
 		}
-		file.text = file.text[:min(n, int(f.Size))]
 		_, _ = h.Write(file.text)
-	} else if file.large, err = temporaryFile(); err == nil {
-		_, err = io.Copy(io.MultiWriter(&localWriter{file.large}, h), bounded)
+	} else if file.large, err = newTemporary(name); err == nil {
+		_, err = io.Copy(io.MultiWriter(file.large, h), io.LimitReader(source, f.Size+1))
 	}
 	switch {
 	case source.Failed != nil:
-		err = &readError{source.Failed}
+		err = source.Failed
 	case err != nil:
 	case source.N < f.Size:
 		err = &DamageError{name, fmt.Sprintf("has %d bytes, its receipt says %d", source.N, f.Size)}
@@ -333,46 +329,82 @@ func take(name string, from io.Reader, f store.ReceiptFile) (File, error) {
 	return file, nil
 }
 
-// temporaryFile has no name, so nothing of it is left whatever happens to this process.
-func temporaryFile() (*os.File, error) {
+// buffers are those of files that were released, by their size in units of bufferUnit: new memory for each file takes
+// as long as reading it.
+var buffers [largeFile/bufferUnit + 1]sync.Pool
+
+const bufferUnit = 64 << 10 // bytes
+
+// hold makes the file's text as long as the file.
+func (f *File) hold() {
+	if f.Size < bufferUnit/4 {
+		f.text = make([]byte, f.Size)
+		return
+	}
+	units := (f.Size + bufferUnit - 1) / bufferUnit
+	var ok bool
+	if f.buffer, ok = buffers[units].Get().(*[]byte); !ok {
+		f.buffer = new(make([]byte, units*bufferUnit))
+	}
+	f.text = (*f.buffer)[:f.Size]
+}
+
+// release gives back what a file has taken.
+func (f *File) release() {
+	if f.large != nil {
+		f.large.Close()
+	}
+	if f.buffer != nil {
+		buffers[len(*f.buffer)/bufferUnit].Put(f.buffer)
+	}
+	f.text, f.buffer = nil, nil
+}
+
+func closeAll(list []File) {
+	for i := range list {
+		list[i].release()
+	}
+}
+
+// temporary is a file without a name, so nothing of it is left whatever happens to this process.
+type temporary struct {
+	*os.File
+	what string // goes through it
+}
+
+func newTemporary(what string) (*temporary, error) {
 	f, err := os.CreateTemp("", "vm-dataset-export-")
 	if err == nil {
 		err = os.Remove(f.Name())
 	}
-	if err != nil {
-		return nil, fmt.Errorf("files of more than %d MiB go through the temporary folder: %w: name another one with TMPDIR",
-			largeFile>>20, err)
-	}
-	return f, nil
+	return &temporary{f, what}, failedTemporary(what, err)
 }
 
-// localWriter says which disk is full.
-type localWriter struct{ file *os.File }
-
-func (w *localWriter) Write(p []byte) (int, error) {
-	n, err := w.file.Write(p)
-	if err != nil {
-		err = fmt.Errorf("files of more than %d MiB go through the temporary folder %s: %w: name another one with TMPDIR",
-			largeFile>>20, os.TempDir(), err)
-	}
-	return n, err
+func (t *temporary) Write(p []byte) (int, error) {
+	n, err := t.File.Write(p)
+	return n, failedTemporary(t.what, err)
 }
 
-// hull is the range from the first index to the last.
-func hull(ranges []task.Range) task.Range {
-	if len(ranges) == 0 {
-		return task.Range{}
+// failedTemporary says which disk is full. The error is not wrapped: nobody asked for the file that is not there.
+func failedTemporary(what string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s goes through the temporary folder %s: %v: name another one with TMPDIR", what, os.TempDir(), err) //nolint:errorlint // see above
 	}
-	return task.Range{Start: ranges[0].Start, End: ranges[len(ranges)-1].End}
+	return err
+}
+
+// from returns the ranges without those that end before an index; they are in order.
+func from(ranges []task.Range, index int) []task.Range {
+	for len(ranges) > 0 && ranges[0].End <= index {
+		ranges = ranges[1:]
+	}
+	return ranges
 }
 
 // only keeps the cells that have an index of the ranges, both in order.
 func only(names []store.CellName, ranges []task.Range) (list []store.CellName) {
 	for _, name := range names {
-		for len(ranges) > 0 && ranges[0].End <= name.Range.Start {
-			ranges = ranges[1:]
-		}
-		if len(ranges) > 0 && ranges[0].Overlaps(name.Range) {
+		if ranges = from(ranges, name.Range.Start); len(ranges) > 0 && ranges[0].Overlaps(name.Range) {
 			list = append(list, name)
 		}
 	}

@@ -2,7 +2,6 @@ package export
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"math"
 	"regexp"
@@ -99,22 +98,7 @@ func (s *Splits) checkGenerators(names []string) error {
 }
 
 // of returns the split of a sample.
-//
-// A fraction is compared with the first 53 bits of SHA-256("split " + fingerprint) as a
-// number in [0, 1).
-func (s *Splits) of(generator, fingerprint string) string {
-	if s.generators != nil {
-		return s.names[s.placeOf(generator)]
-	}
-	hash := sha256.Sum256([]byte("split " + fingerprint))
-	x := float64(binary.BigEndian.Uint64(hash[:8])>>11) / (1 << 53)
-	for place, until := range s.until {
-		if x < until {
-			return s.names[place]
-		}
-	}
-	return s.names[len(s.names)-1] // the fractions are a little less than 1
-}
+func (s *Splits) of(generator, fingerprint string) string { return s.At(generator, Place(fingerprint)) }
 
 func (s *Splits) placeOf(generator string) int {
 	if place, ok := s.generators[generator]; ok {

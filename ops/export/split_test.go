@@ -35,6 +35,21 @@ func TestParseSplits(t *testing.T) {
 	}
 }
 
+// These places were calculated with Python: int.from_bytes(sha256(b"split " + fingerprint).digest()[:8], "big") >> 11,
+// over 2**53.
+func TestPlaceOfFingerprint(t *testing.T) {
+	for fingerprint, want := range map[string]float64{
+		"":                      0.23719023856363697,
+		"maze-0":                0.17017197737017276,
+		"größe 猫":               0.9006862814698489,
+		strings.Repeat("a", 64): 0.5062502601345354,
+	} {
+		if got := Place(fingerprint); got != want {
+			t.Errorf("%q: %v, not %v", fingerprint, got, want)
+		}
+	}
+}
+
 // The same puzzle is in the same split whatever generator has it, and the splits have their
 // fractions of many.
 func TestSplitsOfFingerprints(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 // picture reads a column of it. The hub's viewer refuses more than 286 MiB.
 const rowGroupBytes = 32 << 20
 
-// maxCell is the largest file in a table: a page counts its bytes with 31 bits.
-const maxCell = 1 << 30
+// maxRow is how many bytes the files of a row may have: a row is in memory several times while it is written.
+const maxRow = 32 << 20
 
 // Kind is the type of a column.
 type Kind int

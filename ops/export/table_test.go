@@ -25,6 +25,7 @@ func tableRows(rows [][]any) iter.Seq2[[]any, error] {
 
 // A table takes little more than its media, has row groups that readers can hold, and is the same bytes each time.
 func TestTableSize(t *testing.T) {
+	t.Parallel()
 	columns := []export.Column{{Name: "key", Kind: export.Text}, {Name: "picture", Kind: export.Image},
 		{Name: "video", Kind: export.Video}, {Name: "others", Kind: export.Blobs}}
 	random := rand.NewChaCha8([32]byte{})
@@ -63,6 +64,7 @@ func TestTableSize(t *testing.T) {
 
 // Whatever cells hold comes out again, nulls and empty ones, too.
 func TestTable(t *testing.T) {
+	t.Parallel()
 	columns := []export.Column{{Name: "z", Kind: export.Text}, {Name: "label", Kind: export.Label},
 		{Name: "int", Kind: export.Int}, {Name: "float", Kind: export.Float}, {Name: "picture", Kind: export.Image},
 		{Name: "others", Kind: export.Blobs}, {Name: "files", Kind: export.Hashes}}

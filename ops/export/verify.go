@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"os"
 	"path"
 	"runtime"
 	"slices"
@@ -83,7 +82,8 @@ func Verify(ctx context.Context, from Destination, progress func(Progress)) (*Re
 
 // hidden are files of tools, such as git's and the hub's.
 func hidden(name string) bool {
-	return strings.HasPrefix(name, ".") || strings.Contains(name, "/.cache/") || path.Base(name) == ".gitattributes"
+	return strings.HasPrefix(name, ".") || strings.Contains(name, "/.cache/") || path.Base(name) == ".gitattributes" ||
+		strings.HasSuffix(name, ".tar.idx") // of Energon, beside each tar
 }
 
 // fileSizes are the sizes of the files of an export by a hash of the name: there may be millions.
@@ -122,24 +122,21 @@ const sumOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b78
 // sums reads SHA256SUMS: first all of it, for a connection breaks if a file is hashed after each line.
 func sums(ctx context.Context, from Destination) iter.Seq2[Written, error] {
 	return func(yield func(Written, error) bool) {
-		f, err := os.CreateTemp("", sumsFile)
+		f, err := newTemporary(sumsFile)
 		if err != nil {
-			yield(Written{}, fmt.Errorf("no temporary file: %v", err)) //nolint:errorlint // it is not SHA256SUMS that is missing
+			yield(Written{}, err)
 			return
 		}
-		defer os.Remove(f.Name())
 		defer f.Close()
+		begin := func() error { _, err := f.Seek(0, io.SeekStart); return err }
 		err = from.Read(ctx, sumsFile, func(from io.Reader) error {
-			_, err := f.Seek(0, io.SeekStart)
-			if err = cmp.Or(err, f.Truncate(0)); err == nil {
+			err := cmp.Or(begin(), f.Truncate(0))
+			if err == nil {
 				_, err = io.Copy(f, from)
 			}
 			return err
 		})
-		if err == nil {
-			_, err = f.Seek(0, io.SeekStart)
-		}
-		if err != nil {
+		if err = cmp.Or(err, begin()); err != nil {
 			yield(Written{}, err)
 			return
 		}

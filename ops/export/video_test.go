@@ -2,13 +2,14 @@ package export_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -28,28 +29,16 @@ func TestParseVideo(t *testing.T) {
 			t.Errorf("%s: %+v, %v", c.rule, got, err)
 		}
 	}
-	for _, rule := range []string{"h265", "h264:832", "h264:833x480", "h264:8x8", "h264@0.5", "h264@16@16", "h264x0", "x81"} {
+	for _, rule := range []string{"h265", "h264:832", "h264:833x480", "h264:8x8", "h264@0.5", "h264@16@16", "h264x0",
+		"x81"} {
 		if got, err := export.ParseVideo(rule); err == nil || !strings.Contains(err.Error(), rule) {
 			t.Errorf("%s: %+v, %v", rule, got, err)
 		}
 	}
 }
 
-func key(g made, index int) string {
-	return strings.ReplaceAll(g.name, ".", "-") + task.SampleID("", index)
-}
-
-// decodes has a video decoded, and compared with the one of files that it was made of.
-func decodes(t *testing.T, video string, files map[string]string, name string) {
-	t.Helper()
-	dir := t.TempDir()
-	original := files[name]
-	if original == "" {
-		original = files["ground_truth.avi"]
-	}
-	check(t, os.WriteFile(filepath.Join(dir, "video.mp4"), []byte(video), 0o600))
-	check(t, os.WriteFile(filepath.Join(dir, "original"), []byte(original), 0o600))
-	python(t.Context(), t, "decodes.py", filepath.Join(dir, "video.mp4"), filepath.Join(dir, "original"))
+func key(g s3test.Generator, index int) string {
+	return strings.ReplaceAll(g.Name, ".", "-") + task.SampleID("", index)
 }
 
 // Videos that are encoded again have the size, rate and number of frames that were asked for, decode, are the same
@@ -60,6 +49,16 @@ func TestVideo(t *testing.T) {
 	for _, g := range generators {
 		b.commit(t, "v1", task.Tar, g)
 	}
+	originals := map[string]string{} // content by <key>/<name in the export>
+	for _, g := range generators {
+		for i := range 2 {
+			for name, text := range g.Files(i) {
+				if sample.IsVideo(name) {
+					originals[key(g, i)+"/"+export.EncodedName("h264", name)] = text
+				}
+			}
+		}
+	}
 	run := func(t *testing.T, rule string) string {
 		dir := t.TempDir()
 		o, err := export.ParseVideo(rule)
@@ -67,7 +66,8 @@ func TestVideo(t *testing.T) {
 		encoder, err := export.NewEncoder(t.Context(), *o)
 		check(t, err)
 		defer encoder.Close()
-		_, err = exported(t.Context(), t, export.Export{Store: b.store.In("v1"), Format: export.Webdataset(), Encode: encoder.Encode,
+		_, err = exported(t.Context(), t, export.Export{Store: b.store.In("v1"), Format: export.Webdataset(),
+			Encode:  encoder.Encode,
 			Options: export.Options{ShardSize: 1 << 20, PerGenerator: 2, Video: rule, Encoder: encoder.Version}}, dir)
 		check(t, err)
 		return dir
@@ -84,13 +84,17 @@ func TestVideo(t *testing.T) {
 		t.Run(c.rule, func(t *testing.T) {
 			dir := run(t, c.rule)
 			files := content(t, dir)
-			seen := 0
+			seen, pairs, videos := 0, []string(nil), t.TempDir()
+			write := func(text string) {
+				pairs = append(pairs, filepath.Join(videos, fmt.Sprint(len(pairs))))
+				check(t, os.WriteFile(pairs[len(pairs)-1], []byte(text), 0o600))
+			}
 			for name, text := range files {
 				if !strings.HasSuffix(name, ".tar") {
 					continue
 				}
 				for _, m := range members(t, text) {
-					_, field, _ := strings.Cut(m.name, ".")
+					id, field, _ := strings.Cut(m.name, ".")
 					if strings.HasPrefix(field, "ground_truth") || strings.HasPrefix(field, "first_video") {
 						media, err := sample.Describe(field, []byte(m.text))
 						want := c.want
@@ -98,9 +102,8 @@ func TestVideo(t *testing.T) {
 						if seen++; err != nil || media != want {
 							t.Errorf("%s: %+v, %v, not %+v", m.name, media, err, want)
 						}
-						if i := slices.IndexFunc(generators, func(g made) bool { return strings.HasPrefix(m.name, key(g, 0)) }); i >= 0 {
-							decodes(t, m.text, generators[i].files(0), field)
-						}
+						write(m.text)
+						write(originals[id+"/"+field])
 					}
 					if field == "json" {
 						var d struct {
@@ -111,13 +114,18 @@ func TestVideo(t *testing.T) {
 						}
 						check(t, json.Unmarshal([]byte(m.text), &d))
 						for _, f := range d.Files {
-							if video := strings.HasSuffix(f.Name, ".mp4"); video != (len(f.Original) == 64) {
-								t.Errorf("%s: the original of %s is %q", m.name, f.Name, f.Original)
+							want := ""
+							if original := originals[id+"/"+f.Name]; original != "" {
+								want = sumOf(original)
+							}
+							if f.Original != want {
+								t.Errorf("%s: the original of %s is %q, not %q", m.name, f.Name, f.Original, want)
 							}
 						}
 					}
 				}
 			}
+			python(t.Context(), t, "decodes.py", pairs...)
 			if seen != 8 {
 				t.Errorf("%d videos", seen)
 			}
@@ -153,7 +161,7 @@ func TestVideo(t *testing.T) {
 
 // A video that decodes in part is an error and no shorter video.
 func TestVideoDamaged(t *testing.T) {
-	files := withVideos(t)[0].files(0)
+	files := withVideos(t)[0].Files(0)
 	good := files["ground_truth.mp4"]
 	media, err := sample.Describe("ground_truth.mp4", []byte(good))
 	check(t, err)
@@ -191,4 +199,19 @@ func TestVideoDamaged(t *testing.T) {
 	t.Setenv("EXPORT_PYTHON", "")
 	t.Setenv("PATH", bin)
 	t.Run("ffmpeg", encode)
+}
+
+// Who has named a Python with EXPORT_PYTHON is told what is wrong with it.
+func TestNoEncoder(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "broken")
+	check(t, os.WriteFile(broken, []byte("#!/bin/sh\necho 'ImportError: libavcodec.so.60 is missing' >&2\nexit 1\n"), 0o755))
+	t.Setenv("EXPORT_PYTHON", broken)
+	t.Setenv("PATH", t.TempDir())
+	_, err := export.NewEncoder(t.Context(), export.VideoOptions{}, "/nowhere/python")
+	for _, part := range []string{broken + " has none (", "ImportError: libavcodec.so.60 is missing",
+		"/nowhere/python has none (", "no such file or directory", "python3 has none (", "and there is no such ffmpeg"} {
+		if err == nil || !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: it is without %q", err, part)
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -35,6 +36,7 @@ func members(t testing.TB, archive string) (list []member) {
 // The members of a sample follow one another, the key ends at the first dot, every sample has
 // the fields json, prompt.txt and rubric.txt, and every byte is the bucket's.
 func TestWebdataset(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	st := b.all(t, "v1", task.Files)
 	dir := t.TempDir()
@@ -45,11 +47,11 @@ func TestWebdataset(t *testing.T) {
 	if s.Samples != 44 || s.Files != len(files)-1 {
 		t.Errorf("%+v of %d files", s, len(files))
 	}
-	for _, g := range []made{maze, chess, odd} {
+	for _, g := range []s3test.Generator{maze, chess, odd} {
 		seen, last, fields := map[string]map[string]string{}, "", map[string]string(nil)
 		var shards []string
 		for _, name := range slices.Sorted(maps.Keys(files)) {
-			if strings.HasPrefix(name, "data/"+g.name+"/") {
+			if strings.HasPrefix(name, "data/"+g.Name+"/") {
 				shards = append(shards, name)
 				if len(files[name]) > 62_000 {
 					t.Errorf("%s has %d bytes", name, len(files[name]))
@@ -67,18 +69,18 @@ func TestWebdataset(t *testing.T) {
 				}
 			}
 		}
-		if len(seen) != g.samples {
-			t.Errorf("%s: %d samples in %v", g.name, len(seen), shards)
+		if len(seen) != g.Samples {
+			t.Errorf("%s: %d samples in %v", g.Name, len(seen), shards)
 		}
-		for i := range g.samples {
-			key := strings.ReplaceAll(g.name, ".", "-") + task.SampleID("", i)
-			is, want := seen[key], g.files(i)
+		for i := range g.Samples {
+			key := strings.ReplaceAll(g.Name, ".", "-") + task.SampleID("", i)
+			is, want := seen[key], g.Files(i)
 			var d struct {
 				Metadata, ID string
 				FPS          float64
 			}
 			check(t, json.Unmarshal([]byte(is["json"]), &d))
-			if d.Metadata != want["metadata.json"] || d.ID != task.SampleID(g.domain, i) || d.FPS != 16 {
+			if d.Metadata != want["metadata.json"] || d.ID != task.SampleID(g.Domain, i) || d.FPS != 16 {
 				t.Errorf("%s: %s", key, is["json"])
 			}
 			if !strings.Contains(is["json"], `"fps":16.0,`) {
@@ -92,14 +94,14 @@ func TestWebdataset(t *testing.T) {
 				}
 				delete(is, export.WebField(name))
 			}
-			if rubric, ok := is["rubric.txt"]; g.name == odd.name && (!ok || rubric != "" || len(is) != 1) ||
-				g.name != odd.name && len(is) > 0 {
+			if rubric, ok := is["rubric.txt"]; g.Name == odd.Name && (!ok || rubric != "" || len(is) != 1) ||
+				g.Name != odd.Name && len(is) > 0 {
 				t.Errorf("%s has %v, too", key, is)
 			}
 		}
 	}
-	if len(shardsOf(files, maze.name)) < 3 {
-		t.Errorf("%v", shardsOf(files, maze.name))
+	if len(shardsOf(files, maze.Name)) < 3 {
+		t.Errorf("%v", shardsOf(files, maze.Name))
 	}
 }
 

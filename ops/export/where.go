@@ -17,14 +17,14 @@ import (
 	"github.com/expr-lang/expr/vm"
 )
 
-// where is a condition on the metadata of samples.
-type where struct {
+// Condition is what --where asks of a sample's metadata.
+type Condition struct {
 	text    string
 	program *vm.Program
 }
 
-// parseWhere reads a condition, such as difficulty >= 3. An empty one is nil.
-func parseWhere(text string) (*where, error) {
+// ParseCondition reads a condition, such as difficulty >= 3. An empty one is nil.
+func ParseCondition(text string) (*Condition, error) {
 	if text == "" {
 		return nil, nil
 	}
@@ -42,13 +42,7 @@ func parseWhere(text string) (*where, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &where{text, program}, nil
-}
-
-// CheckWhere reports what is wrong with a condition, or nil.
-func CheckWhere(text string) error {
-	_, err := parseWhere(text)
-	return err
+	return &Condition{text, program}, nil
 }
 
 // ConditionError says that a condition does not fit the metadata of a sample.
@@ -56,9 +50,12 @@ type ConditionError struct{ reason string }
 
 func (e *ConditionError) Error() string { return e.reason }
 
-// holds reports whether a sample is wanted; decided is false if its metadata does not have
-// what the condition asks for. The error is a *ConditionError if the condition does not fit.
-func (w *where) holds(r *Row) (yes, decided bool, err error) {
+// WantsFile reports whether a condition needs a file of a sample.
+func (*Condition) WantsFile(name string) bool { return name == metadataFile }
+
+// Holds reports whether a sample is like that; decided is false if its metadata do not have what the condition asks
+// for. The error is a *ConditionError if the condition does not fit.
+func (w *Condition) Holds(r *Row) (yes, decided bool, err error) {
 	fail := func(format string, args ...any) error {
 		return &ConditionError{fmt.Sprintf("--where %q: for %s of %s ", w.text, r.ID, r.Generator) +
 			fmt.Sprintf(format, args...)}

@@ -41,12 +41,12 @@ func TestWhere(t *testing.T) {
 		"text > 3":                       `--where "text > 3": for maze_00000000 of maze it fails with invalid operation: string > int (1:6)`,
 		"n + 1":                          `--where "n + 1": for maze_00000000 of maze it comes to 5 and not to true or false`,
 	} {
-		w, err := parseWhere(condition)
+		w, err := ParseCondition(condition)
 		if err != nil {
 			t.Errorf("%s: %v", condition, err)
 			continue
 		}
-		yes, decided, err := w.holds(&Row{ID: "maze_00000000", Generator: "maze", Metadata: metadata})
+		yes, decided, err := w.Holds(&Row{ID: "maze_00000000", Generator: "maze", Metadata: metadata})
 		got := map[bool]string{true: "yes", false: "no"}[yes]
 		if !decided {
 			got = "left out"
@@ -59,20 +59,20 @@ func TestWhere(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"now", "keys", "values", "toPairs"} { // which do not give the same each time
-		w, err := parseWhere(name + `(metadata)[0] == "a"`)
+		w, err := ParseCondition(name + `(metadata)[0] == "a"`)
 		if err == nil {
-			_, _, err = w.holds(&Row{ID: "maze_00000000", Generator: "maze", Metadata: metadata})
+			_, _, err = w.Holds(&Row{ID: "maze_00000000", Generator: "maze", Metadata: metadata})
 		}
 		if err == nil || !strings.Contains(err.Error(), "cannot call nil") && name != "now" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	w, err := parseWhere(`generator == "maze"`)
+	w, err := ParseCondition(`generator == "maze"`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range []string{"", "\ufeff{}", "[NaN]", "-Infinity", `"NaN"`} {
-		if yes, decided, err := w.holds(&Row{Generator: "maze", Metadata: text}); !yes || !decided || err != nil {
+		if yes, decided, err := w.Holds(&Row{Generator: "maze", Metadata: text}); !yes || !decided || err != nil {
 			t.Errorf("%q: %v, %v, %v", text, yes, decided, err)
 		}
 	}

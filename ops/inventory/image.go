@@ -1,6 +1,8 @@
 package inventory
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"io/fs"
 	"maps"
@@ -8,15 +10,31 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// inImage returns the generators in a stack's image, with the settings of the local
-// catalogue, and with the problem of the local source if that is of the same commit. One
-// that is only in the local folder is not ready. Whether its environment could be made
-// in the image is not known here: a worker finds out.
-func (v Inventory) inImage(t *target.Target) ([]generator.Generator, error) {
-	here, err := v.Folder()
+// inImage returns the generators in a stack's image, or after a rollback in that of the version that works,
+// with the settings of the local catalogue, and with the problem of the local source if that is of the same
+// commit. One that is only in the local folder is not ready. Whether its environment could be made in the
+// image is known after a rollback only: otherwise a worker finds out.
+func (v Inventory) inImage(ctx context.Context, t *target.Target) ([]generator.Generator, error) {
+	works, err := t.RolledBack(ctx, v.Say)
+	if err != nil {
+		return nil, err
+	}
+	commits := t.Generators
+	if works == nil {
+		for _, name := range slices.Sorted(maps.Keys(commits)) {
+			works = append(works, worker.Installed{Name: name, Commit: commits[name], Lock: t.Locks[name]})
+		}
+	} else {
+		commits = map[string]string{}
+		for _, g := range works {
+			commits[g.Name] = g.Commit
+		}
+	}
+	here, err := v.deployable()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -25,18 +43,24 @@ func (v Inventory) inImage(t *target.Target) ([]generator.Generator, error) {
 		byName[g.Name] = g
 	}
 	var list []generator.Generator
-	for _, name := range slices.Sorted(maps.Keys(t.Generators)) {
-		g := generator.Generator{Name: name, Commit: t.Generators[name], Lock: t.Locks[name],
-			ChunkSize: byName[name].ChunkSize, Flags: byName[name].Flags}
-		if g.Commit == byName[name].Commit {
-			g.Problem = byName[name].Problem
+	for _, in := range works {
+		source := byName[in.Name]
+		g := generator.Generator{Name: in.Name, Commit: in.Commit, Lock: in.Lock, ChunkSize: source.ChunkSize,
+			Options: source.Options, Flags: source.Flags, HelpKey: source.HelpKey, Pool: source.Pool, Problem: in.Problem}
+		if g.Commit == source.Commit || source.Network {
+			g.Problem = cmp.Or(g.Problem, source.Problem)
 		}
 		list = append(list, g)
+	}
+	for _, g := range here {
+		if _, there := t.Generators[g.Name]; g.Network && !there {
+			list = append(list, g)
+		}
 	}
 	if here == nil {
 		return list, nil
 	}
-	d := Compare(here, t.Generators)
+	d := Compare(here, commits)
 	for _, name := range d.Local {
 		list = append(list, generator.Generator{Name: name,
 			Problem: "it is in " + v.Generators + " but not in the stack's image: pulumi up brings it there"})

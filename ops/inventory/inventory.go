@@ -31,11 +31,26 @@ func (v Inventory) Folder() ([]generator.Generator, error) {
 	if index, err := generator.LoadIndex(filepath.Join(v.LocalDir, "generators")); err == nil {
 		for i := range list {
 			if built, err := index.Find(list[i].Name); err == nil && built.Commit == list[i].Commit {
-				list[i].Flags = built.Flags
+				list[i].Flags, list[i].HelpKey = built.Flags, built.HelpKey
 			}
 		}
 	}
 	return list, nil
+}
+
+// notDeployed is the Problem on a deployed stack of a generator that downloads data.
+const notDeployed = "it downloads the data that it converts, and the workers of a deployed stack do not: " +
+	"run it on the local stack or by hand; docs/CATALOGUE.md says which need credentials for that"
+
+// deployable returns the generators of the folder, as a deployed stack can use them.
+func (v Inventory) deployable() ([]generator.Generator, error) {
+	list, err := v.Folder()
+	for i := range list {
+		if g := &list[i]; g.Network && g.Problem == "" {
+			g.Problem = notDeployed
+		}
+	}
+	return list, err
 }
 
 // image is the image that the workers of the local stack run in, if any.
@@ -54,9 +69,9 @@ func (v Inventory) image() string {
 func (v Inventory) List(ctx context.Context, t *target.Target) ([]generator.Generator, error) {
 	switch {
 	case t.Name != stack.Local && t.Generators != nil:
-		return v.inImage(t)
+		return v.inImage(ctx, t)
 	case t.Name != stack.Local:
-		return v.Folder()
+		return v.deployable()
 	}
 	if uri := v.image(); uri != "" {
 		image, err := local.FindImage(ctx, uri)

@@ -58,10 +58,13 @@ func (v Inventory) All() ([]Known, error) {
 	}
 	for name, e := range entries {
 		k := Known{Generator: generator.Generator{Name: name, Repository: e.Repository, ChunkSize: e.ChunkSize,
-			Licence: e.Licence}, Pin: e.Commit}
+			Options: e.Options, Licence: e.Licence, Category: e.Category, Domain: e.Domain, Pool: e.Pool, Network: e.Network,
+			Blender: e.Blender}, Pin: e.Commit}
 		switch {
 		case e.Skip != "":
 			k.Problem = "left out: " + e.Skip
+		case e.OnRequest() != "":
+			k.Problem = "fetched only if it is named: " + e.OnRequest()
 		case e.Repository != "":
 			k.Problem = "not fetched yet"
 		default:

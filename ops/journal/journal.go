@@ -12,9 +12,6 @@ import (
 	"syscall"
 )
 
-// ErrBusy: another process has the journal open.
-var ErrBusy = errors.New("another process uses the journal")
-
 // Journal is a file of lines that only one process can have open. It is not synced: it
 // survives the death of the process, and not always a power failure.
 type Journal struct {
@@ -23,13 +20,13 @@ type Journal struct {
 	size int64
 }
 
-// Open opens or makes a journal and its folder, and returns the lines that are in it. A
-// line that was cut off is removed: what is appended to it would be another line.
-func Open(path string) (*Journal, []byte, error) {
+// Open opens or makes a journal and its folder, and returns the lines that are in it, or the error busy while another
+// process has it open. A line that was cut off is removed: what is appended to it would be another line.
+func Open(path string, busy error) (*Journal, []byte, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, nil, err
 	}
-	f, err := openLocked(path)
+	f, err := openLocked(path, busy)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -45,7 +42,7 @@ func Open(path string) (*Journal, []byte, error) {
 	return &Journal{path, f, int64(len(text))}, text, nil
 }
 
-func openLocked(path string) (*os.File, error) {
+func openLocked(path string, busy error) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
 		if err != nil {
@@ -53,7 +50,7 @@ func openLocked(path string) (*os.File, error) {
 		}
 		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 			f.Close()
-			return nil, ErrBusy
+			return nil, busy
 		}
 		opened, err := f.Stat()
 		if err != nil {

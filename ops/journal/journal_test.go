@@ -12,9 +12,11 @@ import (
 	"testing"
 )
 
+var errBusy = errors.New("busy")
+
 func reopen(t *testing.T, path string) (*Journal, string) {
 	t.Helper()
-	j, text, err := Open(path)
+	j, text, err := Open(path, errBusy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +54,7 @@ func TestBusy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
 	j, _ := reopen(t, path)
 	for range 2 {
-		if _, _, err := Open(path); !errors.Is(err, ErrBusy) {
+		if _, _, err := Open(path, errBusy); !errors.Is(err, errBusy) {
 			t.Errorf("opened twice: %v", err)
 		}
 		if err := errors.Join(j.Rewrite([]byte("new\n")), j.Append([]byte("more\n"))); err != nil {
@@ -82,8 +84,8 @@ func TestRewrittenMeanwhile(t *testing.T) {
 	for range writers {
 		group.Go(func() {
 			for n := 0; n < lines; {
-				j, text, err := Open(path)
-				if errors.Is(err, ErrBusy) {
+				j, text, err := Open(path, errBusy)
+				if errors.Is(err, errBusy) {
 					runtime.Gosched()
 					continue
 				}

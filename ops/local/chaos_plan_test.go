@@ -19,7 +19,7 @@ type schedule struct {
 	dateSkew time.Duration
 	behind   []time.Duration // the workers' clocks
 	beside   bool            // a second dataset is made by the same workers
-	late     bool            // the generator is mended only when the queue has become empty
+	late     bool            // the generator is fixed only when the queue has become empty
 	length   time.Duration   // of the part in which things happen
 	events   []event
 	submits  []time.Duration // how long each call of ops submit lives; those after them are left alone

@@ -23,6 +23,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // The generators of the chaos run: one of the project's own, and one that fails
@@ -65,7 +66,7 @@ var opsBinary = sync.OnceValues(func() (string, error) {
 })
 
 // installChaos gives a stack's folder the generators. The moody one is its own,
-// because it is mended there.
+// because it is fixed there.
 func installChaos(dir string) error {
 	root, err := chaosGenerators()
 	if err != nil {
@@ -92,9 +93,9 @@ func installChaos(dir string) error {
 		os.WriteFile(filepath.Join(generatorsDir(dir), generator.IndexFile), text, 0o644))
 }
 
-// mend ends what is wrong with the machine, as the moody generator sees it.
-func mend(dir string) error {
-	return os.WriteFile(filepath.Join(dir, "own", moody, "mended"), nil, 0o644)
+// fix ends what is wrong with the machine, as the moody generator sees it.
+func fix(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "own", moody, "fixed"), nil, 0o644)
 }
 
 // keeper keeps the stack of one schedule up.
@@ -347,6 +348,9 @@ func (q queues) drop(ctx context.Context, causes ...string) (map[string]int, err
 		}
 		for _, m := range out.Messages {
 			cause := aws.ToString(m.MessageAttributes["cause"].StringValue)
+			if _, err := task.Parse([]byte(aws.ToString(m.Body)), ""); err != nil {
+				cause = string(task.InvalidTask) // also if every worker that received it was killed before it said so
+			}
 			found[cause]++
 			if !slices.Contains(causes, cause) {
 				kept = append(kept, aws.ToString(m.ReceiptHandle))

@@ -13,12 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/workers"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 var (
 	chaosSeed      = flag.Uint64("chaos.seed", 0, "seed of the first schedule; 0 takes the time")
-	chaosSchedules = flag.Int("chaos.schedules", 2, "schedules, at least")
+	chaosSchedules = flag.Int("chaos.schedules", 1, "schedules, at least; CI and make nightly have more")
 	chaosFor       = flag.Duration("chaos.for", 0, "go on with further schedules for so long")
 	chaosAtOnce    = flag.Int("chaos.parallel", 4, "schedules side by side: they mostly wait")
 	chaosKeep      = flag.Bool("chaos.keep", false, "keep the folders of all schedules, and tell all that happened")
@@ -148,7 +149,7 @@ func (c *chaos) run() map[string]content {
 		}
 		c.drained(ctx)
 	}
-	if err := errors.Join(mend(c.dir), c.stack.calm(calmTimeout)); err != nil {
+	if err := errors.Join(fix(c.dir), c.stack.calm(calmTimeout)); err != nil {
 		c.t.Fatal(err)
 	}
 	c.settle(ctx)
@@ -195,7 +196,7 @@ func (c *chaos) do(ctx context.Context, e event) error {
 	defer cancel()
 	switch e.what {
 	case "kill worker":
-		workers := c.stack.children(workerVariable)
+		workers := c.stack.children(workers.Variable)
 		if len(workers) == 0 {
 			return errors.New("there is none")
 		}

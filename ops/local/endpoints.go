@@ -61,7 +61,7 @@ func (s *Stack) openQueue() (_ net.Listener, err error) {
 		QueueURL: tasks, DLQURL: dlq, QueueARN: arn + tasksQueue, DLQARN: arn + dlqQueue, BucketName: Bucket,
 		FunctionName: functionName, FunctionARN: "arn:aws:lambda:" + region + ":" + accountID + ":function:" + functionName,
 		EventSourceMappingID: mappingID, Region: region, AccountID: accountID, Architecture: runtime.GOARCH,
-		DataPrefix: task.DefaultDataset.Prefix(task.DataKind),
+		DataPrefix: task.DefaultDataset.Prefix(task.DataKind), RequiredFiles: s.config.Required,
 		Endpoints: stack.Endpoints{SQSEndpoint: url, LambdaEndpoint: url, S3Endpoint: before.S3Endpoint,
 			AccessKeyID: accessKey, SecretAccessKey: secretKey, Workers: s.config.Workers},
 	}

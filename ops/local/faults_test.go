@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/workers"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -257,7 +258,7 @@ func killWorkers(t *testing.T, dir string) {
 	out, _ := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid())).Output()
 	for _, pid := range strings.Fields(string(out)) {
 		env, err := os.ReadFile("/proc/" + pid + "/environ")
-		if err == nil && bytes.Contains(env, []byte(workerVariable+"=")) && bytes.Contains(env, []byte(dir+"/")) {
+		if err == nil && bytes.Contains(env, []byte(workers.Variable+"=")) && bytes.Contains(env, []byte(dir+"/")) {
 			var n int
 			_, _ = fmt.Sscan(pid, &n)
 			if err := syscall.Kill(n, syscall.SIGKILL); err != nil {

@@ -1,10 +1,8 @@
 package local
 
 import (
-	"errors"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -54,22 +52,12 @@ func TestDockerKillHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	client := exec.Command("docker", "run")
-	alive, err := client.StdinPipe()
-	if err := errors.Join(err, client.Start()); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{cmd: client, container: "worker-0", alive: alive, done: make(chan struct{})}
-	go func() {
-		_ = client.Wait()
-		close(p.done)
-	}()
 	var said string
-	w := &instance{stack: &Stack{config: Config{dockerLimit: 100 * time.Millisecond, Say: func(m string) { said += m }}}}
+	stack := &Stack{config: Config{dockerLimit: 100 * time.Millisecond, Say: func(m string) { said += m }}}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		w.end(p)
+		stack.endContainer("worker-0", make(chan struct{})) // which is closed when the client has ended
 	}()
 	select {
 	case <-ended:

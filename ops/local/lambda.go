@@ -173,7 +173,7 @@ func (s *Stack) function() map[string]any {
 		"FunctionName": functionName, "FunctionArn": s.outputs.FunctionARN, "Timeout": int(s.config.Timeout.Seconds()),
 		"LastUpdateStatus": "Successful", "State": "Active",
 	}
-	if ready := int(s.ready.Load()); ready < s.config.Workers {
+	if ready := s.pool.Ready(); ready < s.config.Workers {
 		c["State"], c["StateReasonCode"] = "Pending", "Creating"
 		c["StateReason"] = fmt.Sprintf("%d of %d workers are ready", ready, s.config.Workers)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -174,7 +175,7 @@ func (r *rig) dead(id string) map[string]string {
 func (r *rig) failures(name string) []store.Failure {
 	r.t.Helper()
 	var list []store.Failure
-	for o, err := range r.store.Failures(r.t.Context(), name) {
+	for o, err := range r.store.List(r.t.Context(), r.store.Dataset().FailuresPrefix(name), "") {
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -196,11 +197,7 @@ func (r *rig) in(d task.Dataset) *rig {
 
 func (r *rig) receipts(name string) []store.Receipt {
 	r.t.Helper()
-	list, err := r.store.Receipts(r.t.Context(), name, task.Range{Start: 0, End: 1000})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return list
+	return s3test.Receipts(r.t, r.store, name)
 }
 
 // holds checks that just the samples of a range are committed, that each object

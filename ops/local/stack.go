@@ -17,12 +17,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/workers"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -76,7 +76,7 @@ type Stack struct {
 	s3      *s3server.Server
 	store   *store.Store
 	mapping *mapping
-	ready   atomic.Int32 // worker processes that have asked for work
+	pool    *workers.Pool
 	failed  chan error
 	context context.Context // of the workers
 	stop    context.CancelFunc
@@ -125,6 +125,7 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.pool = s.newPool()
 	s.http = &http.Server{Handler: s.lambdaAPI(s.queue), ReadHeaderTimeout: 10 * time.Second}
 	if err := s.serveObjects(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -138,37 +139,35 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err := s.writeOutputs(); err != nil {
 		return nil, err
 	}
-	for n := range c.Workers {
-		w, err := newWorker(s, n)
-		if err != nil {
-			return nil, err
+	s.workers.Go(func() {
+		if err := s.pool.Run(s.context, s.context); err != nil {
+			s.fail(err)
 		}
-		s.workers.Go(func() { w.loop(s.context) })
-	}
+	})
 	return s, nil
 }
 
-// reopen returns messages and cells that the last stack had in flight. This stack has
-// the lock, so none of the last one's workers is alive.
+// reopen returns the messages that the last stack's own workers had, and their cells, at
+// once: this stack has the lock, so none of them is alive. What other programs have
+// received comes back by its visibility.
 func (s *Stack) reopen(ctx context.Context) error {
-	for _, name := range []string{tasksQueue, dlqQueue} {
-		for _, d := range s.queue.InFlight(name) {
-			if name == tasksQueue {
-				if err := s.releaseCells(ctx, &d, ""); err != nil {
-					return err
-				}
-			}
-			if err := s.queue.Return(name, d.ReceiptHandle, false); err != nil {
-				return err
-			}
+	for _, d := range s.queue.InFlight(tasksQueue) {
+		if !d.Own {
+			continue
+		}
+		if err := s.releaseCells(ctx, d.Body, d.MessageID, workers.RequestID(d.ReceiptHandle)); err != nil {
+			return err
+		}
+		if err := s.queue.Return(tasksQueue, d.ReceiptHandle, false); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// releaseCells ends the holds that the worker of a delivery has on cells.
-func (s *Stack) releaseCells(ctx context.Context, d *sqsserver.Delivery, requestID string) error {
-	t, err := task.Parse([]byte(d.Body), d.MessageID)
+// releaseCells ends the holds that a request has on the cells of a task.
+func (s *Stack) releaseCells(ctx context.Context, body, messageID, requestID string) error {
+	t, err := task.Parse([]byte(body), messageID)
 	if err != nil {
 		return nil // no task, no cells
 	}

@@ -34,6 +34,8 @@ type cloud struct {
 	store     *store.Store
 	queue     *queue.Client
 	cellReads atomic.Int64
+	refuses   atomic.Bool // to read a cell
+	folder    string      // of the bucket
 }
 
 // Do is the store's way to the bucket.
@@ -41,6 +43,9 @@ func (c *cloud) Do(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".json") &&
 		strings.Contains(r.URL.Path, task.ReceiptKind) {
 		c.cellReads.Add(1)
+		if c.refuses.Load() {
+			return &http.Response{StatusCode: http.StatusForbidden, Body: http.NoBody, Request: r}, nil
+		}
 	}
 	return http.DefaultClient.Do(r)
 }
@@ -69,7 +74,8 @@ func newCloud(t *testing.T) *cloud {
 	must(t, err)
 	t.Cleanup(func() { _ = objects.Close() })
 	key := credentials.NewStaticCredentialsProvider("key", "secret", "")
-	c := &cloud{queue: queue.New(sqs.New(sqs.Options{Region: region, BaseEndpoint: &url, Credentials: key}), tasks, dead)}
+	c := &cloud{queue: queue.New(sqs.New(sqs.Options{Region: region, BaseEndpoint: &url, Credentials: key}), tasks, dead),
+		folder: filepath.Join(dir, "s3")}
 	c.store = store.New(s3.New(s3.Options{Region: region, BaseEndpoint: aws.String(objects.URL()), Credentials: key,
 		HTTPClient: c}, store.ClientOptions), bucket)
 	return c

@@ -15,8 +15,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// clocks is how far the clocks of the store and of who submitted a run may differ.
-const clocks = time.Hour
+// clockSkew is how far the clocks of the bucket and of the machine that submitted a run may differ.
+const clockSkew = time.Hour
 
 // How many failure reports are read in one poll, which takes a second with S3 and a
 // fiftieth of a cent, and of one run, which bounds the memory of a watch.
@@ -37,11 +37,11 @@ func (m *Monitor) countFailures(ctx context.Context, p *Progress) error {
 		}
 		group.Go(func() error {
 			keys := []string{}
-			for o, err := range m.store.Failures(limited, g.Name) {
+			for o, err := range m.store.List(limited, m.store.Dataset().FailuresPrefix(g.Name), "") {
 				if err != nil {
 					return err
 				}
-				if o.Modified.After(m.run.Created.Add(-clocks)) {
+				if o.Modified.After(m.run.Created.Add(-clockSkew)) {
 					keys = append(keys, o.Key)
 				}
 			}

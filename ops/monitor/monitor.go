@@ -3,6 +3,7 @@ package monitor
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"time"
 
@@ -39,6 +40,8 @@ type generator struct {
 	partial  map[string]dataset.Partial // cells that are partly committed
 	names    []store.CellName           // of the cells that the last poll listed
 	fresh    int                        // samples that were committed within the window, for the rate
+	left     int                        // samples that the last poll did not find committed, or repaired
+	before   int                        // samples that were committed before the run, as complete cells show; -1 at first
 }
 
 type observation struct {
@@ -49,8 +52,8 @@ type observation struct {
 // parallel is how many requests a poll has in flight.
 const parallel = 16
 
-// peeked is how many messages of the DLQ are read for the oldest.
-const peeked = 10
+// readForOldest is how many messages of the DLQ are read for the oldest.
+const readForOldest = 10
 
 // window is how far back the rate goes.
 const window = 2 * time.Minute
@@ -60,9 +63,9 @@ const window = 2 * time.Minute
 // and started again is the end of it.
 const patience = 3 * time.Minute
 
-// forgives reports whether a watch continues after a poll that failed. The first
+// toleratesFailure reports whether a watch continues after a poll that failed. The first
 // one may not fail: then more is wrong than a moment repairs.
-func (m *Monitor) forgives(ctx context.Context) bool {
+func (m *Monitor) toleratesFailure(ctx context.Context) bool {
 	if len(m.past) == 0 || ctx.Err() != nil {
 		return false
 	}
@@ -77,7 +80,7 @@ func New(st *store.Store, q *queue.Client, run task.Run) *Monitor {
 	m := &Monitor{store: st, queue: q, run: run, reports: map[string]task.Cause{}, idle: q.NewIdle()}
 	for _, g := range run.Generators {
 		m.generators = append(m.generators, &generator{RunGenerator: g, open: []task.Range{run.Range()},
-			repaired: repaired{}, partial: map[string]dataset.Partial{}})
+			before: -1, repaired: repaired{}, partial: map[string]dataset.Partial{}})
 	}
 	return m
 }
@@ -106,8 +109,9 @@ func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 			continue
 		}
 		group.Go(func() error {
-			left, err := m.list(limited, g, since)
-			p.Generators[i].Committed = max(0, expected-left)
+			var err error
+			g.left, err = m.list(limited, g, since)
+			p.Generators[i].Committed = max(0, expected-g.left)
 			return err
 		})
 	}
@@ -126,7 +130,7 @@ func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 		m.generators[i].complete = g.Committed == g.Expected
 	}
 	if p.DLQ = dlq.Total(); p.DLQ > 0 {
-		oldest, err := m.queue.DLQ(ctx, peeked)
+		oldest, err := m.queue.DLQ(ctx, readForOldest)
 		if err != nil {
 			return nil, err
 		}
@@ -159,6 +163,14 @@ func (m *Monitor) list(ctx context.Context, g *generator, since time.Time) (left
 	for _, n := range g.names {
 		if n.State == store.Complete && !n.Modified.Before(since.Truncate(time.Second)) { // as the store rounds it
 			g.fresh += intersection(n.Range, m.run.Range()).Len()
+		}
+	}
+	if g.before < 0 { // the first poll lists all
+		g.before = 0
+		for _, n := range g.names {
+			if n.State == store.Complete && n.Modified.Before(m.run.Created.Add(-clockSkew)) {
+				g.before += intersection(n.Range, m.run.Range()).Len()
+			}
 		}
 	}
 	g.open = open
@@ -209,8 +221,13 @@ func (m *Monitor) Poll(ctx context.Context) (*Progress, error) {
 	if err != nil || m.costs == nil {
 		return p, err
 	}
-	if !p.Complete() {
-		p.Cost = m.costs.soFar(p)
+	switch {
+	case p.Complete():
+	case m.costs.planned != nil:
+		p.Cost = m.soFar()
+		return p, nil
+	default:
+		p.Cost = m.sample(ctx)
 		return p, nil
 	}
 	var cells []store.CellName
@@ -219,6 +236,20 @@ func (m *Monitor) Poll(ctx context.Context) (*Progress, error) {
 	}
 	p.Cost, err = m.costs.exact(ctx, m.store, m.run, cells)
 	return p, err
+}
+
+// Times yields when how many samples of the run were committed, as far as whole cells show it. After the first poll it
+// has all; a later one lists only where samples were missing.
+func (m *Monitor) Times() iter.Seq2[time.Time, int] {
+	return func(yield func(time.Time, int) bool) {
+		for _, g := range m.generators {
+			for _, n := range g.names {
+				if of := intersection(n.Range, m.run.Range()).Len(); n.State == store.Complete && of > 0 && !yield(n.Modified, of) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // rate is over the last two minutes of polls. The first poll has only the times of

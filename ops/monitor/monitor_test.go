@@ -2,7 +2,11 @@ package monitor
 
 import (
 	"fmt"
+	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,8 +31,8 @@ func putReceipts(t *testing.T, c *cloud, generator, run string, from, to int, se
 	}
 }
 
-// Until a run is complete it has cost the plan's figure times its progress, and no poll
-// reads receipts that are complete for that. Then it has cost what its own receipts show.
+// Until a run is complete it has cost the plan's figure times its progress, and no poll reads receipts that are complete
+// for that. Of what was not measured, some receipts show it. Then it has cost what its own receipts show.
 func TestMonitorCost(t *testing.T) {
 	c := newCloud(t)
 	putReceipts(t, c, "maze", "before", 0, 200, 1000)
@@ -52,17 +56,24 @@ func TestMonitorCost(t *testing.T) {
 		return p.Cost
 	}
 	for _, x := range []struct {
-		upTo int
-		part float64
-	}{{200, 0}, {400, 0.25}, {600, 0.5}} {
+		upTo  int
+		part  float64
+		reads int64 // of what was not measured
+	}{{200, 0, 10}, {400, 0.25, 10}, {600, 0.5, 0}} {
 		putReceipts(t, c, "maze", "mine", max(200, x.upTo-200), x.upTo, 10)
 		got := poll(m, 0)
 		if !got.Planned || math.Abs(got.Dollars-x.part*all.Make) > 1e-9 || got.Expected != all.Make ||
 			math.Abs(got.CPUSeconds-x.part*all.CPUSeconds) > 1e-9 {
 			t.Errorf("%d are committed: %+v, want %g of %g dollars", x.upTo, got, x.part, all.Make)
 		}
-		if got := poll(unmeasured, 0); got != nil {
-			t.Errorf("what was not measured costs %+v", got)
+		// Of what was not measured, ten receipts show it, which are read once; the first ones are of another run.
+		got = poll(unmeasured, x.reads)
+		if (got != nil) != (x.part > 0) {
+			t.Errorf("%d are committed: what was not measured costs %+v", x.upTo, got)
+		}
+		if got != nil && (!got.Sampled || got.Planned || math.Abs(got.CPUSeconds-0.5*float64(x.upTo-200)) > 1e-9 ||
+			!strings.Contains(got.String(), "so far, by 10 receipts")) {
+			t.Errorf("%d are committed: what was not measured costs %+v: %s", x.upTo, got, got)
 		}
 	}
 	putReceipts(t, c, "maze", "mine", 600, 1000, 10)
@@ -79,6 +90,85 @@ func TestMonitorCost(t *testing.T) {
 		if dollars := got.GBSeconds * 0.0000166667; got.Dollars < dollars || got.Dollars > dollars+0.01 {
 			t.Errorf("%g dollars for %g GB-seconds", got.Dollars, got.GBSeconds)
 		}
+	}
+}
+
+// A run costs what it makes itself: its repairs, and not what was committed before it. A receipt that cannot be read
+// leaves the poll as it is, and is read by the next one.
+func TestMonitorCostOfItsOwn(t *testing.T) {
+	c := newCloud(t)
+	cpu := func(m *Monitor) float64 {
+		t.Helper()
+		p, err := m.Poll(t.Context())
+		must(t, err)
+		if p.Complete() {
+			t.Error("it is complete")
+		}
+		if p.Cost == nil {
+			return -1
+		}
+		return p.Cost.CPUSeconds
+	}
+	unmeasured := func(run task.Run) *Monitor {
+		m := New(c.store, c.queue, run)
+		m.CountCost(plan.DefaultWorker(), nil, false)
+		return m
+	}
+	putReceipts(t, c, "maze", "before", 0, 200, 1000)
+	must(t, filepath.WalkDir(c.folder, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		old := time.Now().Add(-24 * time.Hour)
+		return os.Chtimes(path, old, old)
+	}))
+
+	// The clock of the machine that submits it is ahead.
+	run := task.Run{ID: "again", Samples: 400, Batch: 100, ChunkSize: 20, Created: time.Now().Add(clockSkew / 2),
+		Generators: []task.RunGenerator{{Name: "maze"}}}
+	m, planned := unmeasured(run), New(c.store, c.queue, run)
+	planned.CountCost(plan.DefaultWorker(), map[string]plan.Cost{"maze": {SampleCPU: 1, SampleWall: 1,
+		PeakRSS: 1 << 20, SampleBytes: 1000, SampleFiles: 1}}, false)
+	if got := cpu(m); got != -1 {
+		t.Errorf("nothing is made: %g s", got)
+	}
+	if got := cpu(planned); got != 0 {
+		t.Errorf("nothing is made, and planned: %g s", got)
+	}
+	putReceipts(t, c, "maze", "again", 200, 300, 10)
+	c.refuses.Store(true)
+	if got := cpu(m); got != -1 {
+		t.Errorf("no receipt can be read: %g s", got)
+	}
+	c.refuses.Store(false)
+	if got := cpu(m); got != 50 {
+		t.Errorf("100 samples were made in 50 s: %g s", got)
+	}
+	of400, err := plan.Of(run, map[string]plan.Cost{"maze": {SampleCPU: 1, SampleWall: 1, PeakRSS: 1 << 20,
+		SampleBytes: 1000, SampleFiles: 1}}, plan.Setting{Worker: plan.DefaultWorker(), Concurrency: plan.MostWorkers})
+	must(t, err)
+	if got := cpu(planned); math.Abs(got-of400.CPUSeconds/4) > 1e-9 {
+		t.Errorf("100 of 200 samples are made by a plan of 400 in %g s: %g s", of400.CPUSeconds, got)
+	}
+
+	repair := func(indices ...int) task.Task {
+		return task.Task{Generator: "maze", Seed: 1, Format: task.Files, ChunkSize: 20, Attempt: 3, Indices: indices}
+	}
+	first := repair(7, 9)
+	m = unmeasured(task.Run{ID: "repair", Missing: true, Created: time.Now(), Generators: []task.RunGenerator{{Name: "maze",
+		Repairs: []task.Task{first, repair(207)}}}})
+	if got := cpu(m); got != -1 { // reads the cell of 207, which is new, and not of this run
+		t.Errorf("nothing is repaired: %g s", got)
+	}
+	r := store.Receipt{Generator: "maze", RunID: "repair", ChunkSize: 20, Start: first.Range().Start,
+		End: first.Range().End, Indices: first.Indices, FirstAttempt: 3, Attempt: 3, Format: task.Files, CPUSeconds: 6,
+		WallSeconds: 6}
+	for _, i := range first.Indices {
+		r.Samples = append(r.Samples, store.ReceiptSample{Index: i})
+	}
+	must(t, commitReceipt(t.Context(), c.store, r))
+	if got := cpu(m); got != 6 {
+		t.Errorf("2 of 3 samples are repaired in 6 s: %g s", got)
 	}
 }
 
@@ -223,7 +313,7 @@ func TestMonitorFailures(t *testing.T) {
 	}
 	poll(2+readPerPoll, 8)
 	poll(2+readPerPoll+8, 0)
-	run.Created = time.Now().Add(2 * clocks)
+	run.Created = time.Now().Add(2 * clockSkew)
 	m = New(c.store, c.queue, run)
 	poll(0, 0)
 }

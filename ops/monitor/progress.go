@@ -61,13 +61,13 @@ func (p *Progress) settling() string {
 		ui.Span(time.Duration(p.Settling*float64(time.Second))))
 }
 
-// dead is how many messages the DLQ has, and for how long.
-func (p *Progress) dead() string {
+// dlqText is how many messages the DLQ has, and for how long.
+func (p *Progress) dlqText() string {
 	if p.DLQ == 0 {
 		return "0"
 	}
 	least := ""
-	if p.DLQ > peeked { // SQS shows them in no order
+	if p.DLQ > readForOldest { // SQS shows them in no order
 		least = "at least "
 	}
 	return fmt.Sprintf("%s, the oldest for %s%s", ui.Count(p.DLQ), least,
@@ -78,10 +78,10 @@ func (p *Progress) dead() string {
 func (p *Progress) line() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), ui.Count(p.Committed),
-		ui.Count(p.Expected), p.percent())
+		ui.Count(p.Expected), p.Percent())
 	b.WriteString(p.speed())
 	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight,
-		p.Queue.Delayed, p.dead())
+		p.Queue.Delayed, p.dlqText())
 	b.WriteString(p.settling())
 	if p.failed() {
 		fmt.Fprintf(&b, "  failures %s", p.causes())
@@ -92,7 +92,8 @@ func (p *Progress) line() string {
 	return b.String()
 }
 
-func (p *Progress) percent() float64 {
+// Percent is how much is committed of what is expected.
+func (p *Progress) Percent() float64 {
 	if p.Expected == 0 {
 		return 100
 	}
@@ -107,9 +108,9 @@ func (p *Progress) Table(w io.Writer) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%.1f %%\n", g.Name, ui.Count(g.Committed), ui.Count(g.Expected),
 			100*float64(g.Committed)/float64(max(g.Expected, 1)))
 	}
-	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", ui.Count(p.Committed), ui.Count(p.Expected), p.percent(), p.speed())
+	fmt.Fprintf(w, "all\t%s\t%s\t%.1f %%%s\n", ui.Count(p.Committed), ui.Count(p.Expected), p.Percent(), p.speed())
 	fmt.Fprintf(w, "queue\t%d waiting, %d in flight, %d delayed\n", p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed)
-	fmt.Fprintf(w, "dlq\t%s\n", p.dead())
+	fmt.Fprintf(w, "dlq\t%s\n", p.dlqText())
 	if p.failed() {
 		fmt.Fprintf(w, "failures\t%s\n", p.causes())
 	}

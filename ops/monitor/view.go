@@ -82,7 +82,7 @@ func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case polled:
 		if v.err = msg.err; v.err != nil {
-			if !v.monitor.forgives(v.context) {
+			if !v.monitor.toleratesFailure(v.context) {
 				return v, tea.Quit
 			}
 			return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })
@@ -119,12 +119,12 @@ func (v *view) View() string {
 	rate := fmt.Sprintf("%s of %s samples%s", ui.Count(p.Committed), ui.Count(p.Expected), p.speed())
 	head := slices.Concat(
 		[]string{bold.Render("run "+p.Run) + faint.Render("  "+ui.Span(time.Since(v.started)))}, gap,
-		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.percent()), rate},
+		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.Percent()), rate},
 		gap)
 	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed",
 		ui.Count(p.Queue.Waiting), ui.Count(p.Queue.InFlight), ui.Count(p.Queue.Delayed)) + p.settling()})
 	if p.DLQ > 0 {
-		tail = append(tail, bad.Render("dlq    "+p.dead()))
+		tail = append(tail, bad.Render("dlq    "+p.dlqText()))
 	}
 	if p.failed() {
 		tail = append(tail, bad.Render("failures  "+p.causes()))

@@ -43,7 +43,7 @@ func (m *Monitor) WatchLines(ctx context.Context, o *ui.Output, interval time.Du
 			if done {
 				return p, nil
 			}
-		case m.forgives(ctx):
+		case m.toleratesFailure(ctx):
 			o.Say("poll failed: %s; trying again", ui.Plain(err))
 		default:
 			return nil, err

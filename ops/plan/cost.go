@@ -11,21 +11,23 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Cost is what a generator was measured to take. A chunk of n samples takes
 // StartCPU + n*SampleCPU seconds of CPU, and the same of wall time.
 type Cost struct {
-	Generator  string    `json:"generator"`
-	Commit     string    `json:"commit,omitempty"` // that was measured
-	Measured   time.Time `json:"measured"`
-	Machine    string    `json:"machine"`     // model of its CPU
-	Samples    int       `json:"samples"`     // that it was measured with
-	StartCPU   float64   `json:"start_cpu"`   // seconds, before the first sample
-	SampleCPU  float64   `json:"sample_cpu"`  // seconds
-	StartWall  float64   `json:"start_wall"`  // seconds, before the first sample
-	SampleWall float64   `json:"sample_wall"` // seconds
-	PeakRSS    int64     `json:"peak_rss"`    // bytes, of all its processes together
+	Generator  string       `json:"generator"`
+	Commit     string       `json:"commit,omitempty"`  // that was measured
+	Options    task.Options `json:"options,omitempty"` // that it was measured with
+	Measured   time.Time    `json:"measured"`
+	Machine    string       `json:"machine"`     // model of its CPU
+	Samples    int          `json:"samples"`     // that it was measured with
+	StartCPU   float64      `json:"start_cpu"`   // seconds, before the first sample
+	SampleCPU  float64      `json:"sample_cpu"`  // seconds
+	StartWall  float64      `json:"start_wall"`  // seconds, before the first sample
+	SampleWall float64      `json:"sample_wall"` // seconds
+	PeakRSS    int64        `json:"peak_rss"`    // bytes, of all its processes together
 	// bytes that each further sample of one process adds; 0 if it does not grow
 	SampleRSS   int64 `json:"sample_rss"`
 	SampleBytes int64 `json:"sample_bytes"` // stored for each sample, before compression

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -19,8 +20,7 @@ type Setting struct {
 	Retention   time.Duration // how long a task may wait in the queue; 0 is DefaultRetention
 }
 
-// DefaultSetting is what a stack has unless it is configured otherwise: the table in
-// docs/AWS.md.
+// DefaultSetting is DefaultWorker in an account that may have ten at once.
 func DefaultSetting() Setting { return Setting{Worker: DefaultWorker(), Concurrency: 10} }
 
 // DefaultRetention is how long the queue of a stack keeps a task unless it is
@@ -49,6 +49,7 @@ type Estimate struct {
 	Generators  []GeneratorEstimate `json:"generators"`
 	Problems    []string            `json:"problems,omitempty"` // why it cannot work
 	Notes       []string            `json:"notes,omitempty"`
+	Changed     []string            `json:"changed,omitempty"` // generators that were measured at another commit, or with other options
 
 	longest float64 // seconds of the longest task
 }
@@ -90,17 +91,6 @@ type Item struct {
 	Dollars float64 `json:"dollars"`
 }
 
-// Changed returns the generators that were measured at another commit than these, by
-// name.
-func (e *Estimate) Changed(commits map[string]string) (changed []string) {
-	for _, g := range e.Generators {
-		if now := commits[g.Name]; g.Commit != "" && now != "" && g.Commit != now {
-			changed = append(changed, g.Name)
-		}
-	}
-	return changed
-}
-
 // UnknownCostError names generators of which it is not known what they take.
 type UnknownCostError struct{ Generators []string }
 
@@ -124,6 +114,9 @@ func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 		if !known {
 			unknown = append(unknown, g.Name)
 			continue
+		}
+		if c.Commit != "" && g.Commit != "" && c.Commit != g.Commit || !maps.Equal(c.Options, g.Options) {
+			e.Changed = append(e.Changed, g.Name)
 		}
 		size := run.Chunk(g)
 		one := GeneratorEstimate{Name: g.Name, ChunkSize: size, AtOnce: s.AtOnce(c, size), Measured: c.Measured,

@@ -71,13 +71,15 @@ func TestPartition(t *testing.T) {
 	for _, c := range []struct{ percent, perSecond, window, chunks int }{
 		{30, 100, ticks, 2}, {50, 60, ticks, 3}, {70, 60, ticks, 12}, {70, 60, 1, 9},
 	} {
-		var measured figures
-		synctest.Test(t, func(t *testing.T) {
-			server := &narrow{began: time.Now(), taken: map[int]int{},
-				limit: c.perSecond * c.window / ticks, window: time.Duration(c.window) * requestTime}
-			measured.ends = server.store(t, c.chunks, chunk)
-			measured.refused, measured.taken = server.refused, c.chunks*files
-		})
+		var rounds [3]figures // one file may wait long by chance, which the middle one of three does not show
+		for i := range rounds {
+			synctest.Test(t, func(t *testing.T) {
+				server := &narrow{began: time.Now(), taken: map[int]int{},
+					limit: c.perSecond * c.window / ticks, window: time.Duration(c.window) * requestTime}
+				ends := server.store(t, c.chunks, chunk)
+				rounds[i] = figures{ends: ends, refused: server.refused, taken: c.chunks * files}
+			})
+		}
 		var list []figures
 		for n := range often {
 			p := &partition{perSecond: c.perSecond, window: c.window, taken: func(*upload) {},
@@ -106,9 +108,11 @@ func TestPartition(t *testing.T) {
 				deviation += (of(f) - mean) * (of(f) - mean) / often
 			}
 			deviation = math.Sqrt(deviation)
-			t.Logf("%d %%: %s: %.2f, simulated %.2f ± %.2f", c.percent, what, of(measured), mean, deviation)
-			if math.Abs(of(measured)-mean) > 5*deviation+0.05*mean { // ticks are coarse
-				t.Errorf("%d %%: %s: %.2f, simulated %.2f ± %.2f", c.percent, what, of(measured), mean, deviation)
+			measured := []float64{of(rounds[0]), of(rounds[1]), of(rounds[2])}
+			slices.Sort(measured)
+			t.Logf("%d %%: %s: %.2f, simulated %.2f ± %.2f", c.percent, what, measured, mean, deviation)
+			if math.Abs(measured[1]-mean) > 5*deviation+0.05*mean { // ticks are coarse
+				t.Errorf("%d %%: %s: %.2f, simulated %.2f ± %.2f", c.percent, what, measured, mean, deviation)
 			}
 		}
 	}

@@ -21,6 +21,17 @@ type Spent struct {
 	Dollars     float64  `json:"dollars"` // at AWS
 }
 
+// Add adds what so many samples cost that are like those of another one.
+func (s *Spent) Add(other Spent, samples int) {
+	share := float64(samples) / float64(max(other.Samples, 1))
+	s.Samples += samples
+	s.Receipts += other.Receipts
+	s.CPUSeconds += other.CPUSeconds * share
+	s.BusySeconds += other.BusySeconds * share
+	s.Bytes += int64(float64(other.Bytes) * share)
+	s.Dollars += other.Dollars * share
+}
+
 // Trace is what a receipt shows of its cost.
 type Trace struct {
 	RequestID string
@@ -37,8 +48,8 @@ type Trace struct {
 // TraceOf takes from a receipt what an estimate needs.
 func TraceOf(r store.Receipt) Trace {
 	t := Trace{RequestID: r.RequestID, RunID: r.RunID, Samples: len(r.Samples), CPU: r.CPUSeconds, Wall: r.WallSeconds,
-		RSS:   r.PeakRSSBytes,
-		Bytes: r.Bytes(), Objects: r.Files(), Committed: r.Committed}
+		RSS: r.PeakRSSBytes, Committed: r.Committed}
+	t.Objects, t.Bytes = r.Size()
 	if r.Shard != nil {
 		t.Shard = r.Shard.Size
 	}

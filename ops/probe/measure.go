@@ -78,8 +78,8 @@ func (r *Runner) Measure(ctx context.Context, g *generator.Generator, n int) (pl
 // ran. The wall time of the first counts only if there are few: it reads the packages
 // from the disk.
 func CostOf(g *generator.Generator, runs []Made) plan.Cost {
-	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Measured: time.Now().UTC().Truncate(time.Second),
-		Machine: machine()}
+	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Options: g.Options, Measured: time.Now().UTC().Truncate(time.Second),
+		Machine: cpuModel()}
 	size := func(m Made) int { return len(m.Samples) }
 	bySize := func(a, b Made) int { return cmp.Compare(size(a), size(b)) }
 	few, many := size(slices.MinFunc(runs, bySize)), size(slices.MaxFunc(runs, bySize))
@@ -152,8 +152,8 @@ func contention() time.Duration {
 	return time.Duration(micros) * time.Microsecond
 }
 
-// machine is the model of this machine's CPU.
-func machine() string {
+// cpuModel is the model of this machine's CPU.
+func cpuModel() string {
 	f, err := os.Open("/proc/cpuinfo")
 	if err == nil {
 		defer f.Close()

@@ -3,7 +3,6 @@ package queue
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -52,10 +51,7 @@ const journalKeeps = 15 * 24 * time.Hour
 
 // OpenJournal opens or makes a journal. Only one process can have it open.
 func OpenJournal(path string) (*Journal, error) {
-	file, text, err := journal.Open(path)
-	if errors.Is(err, journal.ErrBusy) {
-		return nil, fmt.Errorf("another replay is under way here (%s is in use)", path)
-	}
+	file, text, err := journal.Open(path, fmt.Errorf("another replay is under way here (%s is in use)", path))
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func (c *Client) Send(ctx context.Context, tasks []task.Task, acknowledged func(
 			// of these alone: a run may have half a million
 			messages, places := make([]Outgoing, len(batch)), make([]int, len(batch))
 			for i, t := range batch {
-				messages[i], places[i] = Outgoing{Body: t.Body(), name: name(t)}, i
+				messages[i], places[i] = Outgoing{Body: t.Body(), Run: t.RunID, name: name(t)}, i
 			}
 			return c.sendBatch(limited, messages, places, func(place int) error {
 				mu.Lock()
@@ -78,6 +78,7 @@ func (c *Client) Send(ctx context.Context, tasks []task.Task, acknowledged func(
 type Outgoing struct {
 	Body       string
 	Attributes map[string]Attribute
+	Run        string // that its task belongs to; may be ""
 	name       string // for errors
 }
 
@@ -97,7 +98,8 @@ func (c *Client) sendBatch(ctx context.Context, all []Outgoing, places []int, ac
 		in := &sqs.SendMessageBatchInput{QueueUrl: &c.url}
 		for _, p := range places {
 			in.Entries = append(in.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(p)),
-				MessageBody: aws.String(all[p].Body), MessageAttributes: write(all[p].Attributes)})
+				MessageBody: aws.String(all[p].Body), MessageAttributes: write(all[p].Attributes),
+				MessageGroupId: task.Group(all[p].Run)})
 		}
 		out, err := c.trySend(ctx, in)
 		if err != nil && ctx.Err() != nil {

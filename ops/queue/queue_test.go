@@ -110,8 +110,8 @@ func (e *endpoint) bodies(t testing.TB, queue string) []string {
 	}
 }
 
-// bury puts messages into the dead letter queue.
-func (e *endpoint) bury(t testing.TB, bodies ...string) {
+// moveToDLQ puts messages into the dead letter queue.
+func (e *endpoint) moveToDLQ(t testing.TB, bodies ...string) {
 	t.Helper()
 	other := New(e.client.sqs, e.client.dlq, "")
 	for _, b := range bodies {
@@ -139,7 +139,7 @@ func TestDepth(t *testing.T) {
 	if _, err := e.server.Receive(t.Context(), tasks); err != nil {
 		t.Fatal(err)
 	}
-	e.bury(t, "x")
+	e.moveToDLQ(t, "x")
 	got, err := e.client.Depth(t.Context())
 	if want := (Depth{Waiting: 4, InFlight: 1}); err != nil || got != want {
 		t.Errorf("Depth = %+v, %v, want %+v", got, err, want)
@@ -196,7 +196,7 @@ func TestDLQ(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			e := newEndpoint(t, t.TempDir())
 			for i := range n {
-				e.bury(t, fmt.Sprintf("message %d", i))
+				e.moveToDLQ(t, fmt.Sprintf("message %d", i))
 			}
 			got, err := e.client.DLQ(t.Context(), 0)
 			if err != nil || len(got) != n {
@@ -224,7 +224,7 @@ func TestDLQ(t *testing.T) {
 func TestDLQReceivesTwice(t *testing.T) {
 	e := newEndpoint(t, t.TempDir())
 	for i := range 40 {
-		e.bury(t, fmt.Sprintf("message %d", i))
+		e.moveToDLQ(t, fmt.Sprintf("message %d", i))
 	}
 	var mu sync.Mutex
 	receives := 0
@@ -257,7 +257,7 @@ func TestDLQReceivesTwice(t *testing.T) {
 
 func TestPurge(t *testing.T) {
 	e := newEndpoint(t, t.TempDir())
-	e.bury(t, "x")
+	e.moveToDLQ(t, "x")
 	if err := e.client.Send(t.Context(), list(3), func(int) error { return nil }); err != nil {
 		t.Fatal(err)
 	}

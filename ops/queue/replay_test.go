@@ -40,7 +40,7 @@ func renew(j *Journal, round string) Replay {
 func TestReplay(t *testing.T) {
 	e := newEndpoint(t, t.TempDir())
 	for i := range 35 {
-		e.bury(t, fmt.Sprintf("message %d", i))
+		e.moveToDLQ(t, fmt.Sprintf("message %d", i))
 	}
 	j := testJournal(t, t.TempDir())
 	r := renew(j, "new")
@@ -81,7 +81,7 @@ func TestReplay(t *testing.T) {
 func TestReplayEnough(t *testing.T) {
 	e := newEndpoint(t, t.TempDir())
 	for i := range 25 {
-		e.bury(t, fmt.Sprintf("message %d", i))
+		e.moveToDLQ(t, fmt.Sprintf("message %d", i))
 	}
 	r := renew(testJournal(t, t.TempDir()), "new")
 	change, n := r.Change, 0
@@ -103,7 +103,7 @@ func TestReplayEnough(t *testing.T) {
 func TestReplayRate(t *testing.T) {
 	e := newEndpoint(t, t.TempDir())
 	for i := range 60 {
-		e.bury(t, fmt.Sprintf("message %d", i))
+		e.moveToDLQ(t, fmt.Sprintf("message %d", i))
 	}
 	r := renew(testJournal(t, t.TempDir()), "new")
 	r.Rate = 50
@@ -124,7 +124,7 @@ func TestReplayRate(t *testing.T) {
 func TestReplayRefused(t *testing.T) {
 	e := newEndpoint(t, t.TempDir())
 	for i := range 12 {
-		e.bury(t, fmt.Sprintf("message %d", i))
+		e.moveToDLQ(t, fmt.Sprintf("message %d", i))
 	}
 	j := testJournal(t, t.TempDir())
 	r := renew(j, "new")
@@ -161,7 +161,7 @@ func TestReplayInterrupted(t *testing.T) {
 		e := newEndpoint(t, dir)
 		n := rapid.IntRange(1, 30).Draw(rt, "messages")
 		for i := range n {
-			e.bury(t, fmt.Sprintf("message %d", i))
+			e.moveToDLQ(t, fmt.Sprintf("message %d", i))
 		}
 		at := rapid.IntRange(1, 3*(n/10+1)+3).Draw(rt, "at request")
 		how := rapid.SampledFrom([]string{"cancelled", "refused", "killed before", "killed after"}).Draw(rt, "how")
@@ -280,7 +280,7 @@ func TestJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 		if out[0].Body != map[bool]string{true: "for b", false: "another"}[lines >= 2] || out[1].Body != "another" {
-			t.Fatalf("after %d lines b becomes %q", lines, out)
+			t.Fatalf("after %d lines b becomes %v", lines, out)
 		}
 		_ = j.Close()
 		if again := testJournal(t, dir); again.entries["c"] == nil || again.entries["b"] == nil {

@@ -26,8 +26,9 @@ type Order struct {
 	Chunk            *int // samples per generator process
 	Seed             *int
 	Format           task.Format
-	UpdateGenerators bool   // accept newer commits of the generators
-	Version          string // of the program
+	Options          map[string]task.Options // of generators, that the dataset must have
+	UpdateGenerators bool                    // accept newer commits of the generators
+	Version          string                  // of the program
 }
 
 // New returns a run of the chosen generators. Pin and Cut complete it.
@@ -41,11 +42,11 @@ func (p *Order) New(chosen []generator.Generator, costs map[string]plan.Cost) ta
 		run.Seed = *p.Seed
 	}
 	for _, g := range chosen {
-		x := task.RunGenerator{Name: g.Name, Commit: g.Commit, Lock: g.Lock, ChunkSize: g.ChunkSize}
+		x := task.RunGenerator{Name: g.Name, Commit: g.Commit, Lock: g.Lock, ChunkSize: g.ChunkSize, Options: g.Options}
 		switch {
-		case x.ChunkSize > 0: // the catalogue's
 		case p.Chunk != nil:
 			x.ChunkSize = *p.Chunk
+		case x.ChunkSize > 0: // the catalogue's
 		default:
 			x.ChunkSize, _ = plan.ChunkSize(costs[g.Name], p.Samples)
 		}
@@ -77,8 +78,9 @@ func (p *Order) Pin(ctx context.Context, st *store.Store, run *task.Run, write b
 		for i := range run.Generators {
 			g := &run.Generators[i]
 			g.ChunkSize = run.Chunk(*g)
-			pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: g.ChunkSize, Commit: g.Commit, Lock: g.Lock}
-			if p.Chunk != nil && *p.Chunk == g.ChunkSize { // else it is the catalogue's
+			pinned := task.PinnedGenerator{Name: g.Name, ChunkSize: g.ChunkSize, Options: g.Options, Commit: g.Commit,
+				Lock: g.Lock}
+			if p.Chunk != nil {
 				wrong = append(wrong, m.CheckChunk(g.Name, *p.Chunk))
 			}
 			if p.UpdateGenerators {
@@ -87,7 +89,9 @@ func (p *Order) Pin(ctx context.Context, st *store.Store, run *task.Run, write b
 			wrong = append(wrong, m.CheckCommit(pinned))
 			changed = m.Add(pinned) || changed
 			changed = m.Learn(pinned) || changed
-			g.ChunkSize, names[i] = m.Generator(g.Name).ChunkSize, g.Name
+			there := m.Generator(g.Name)
+			wrong = append(wrong, m.CheckOptions(g.Name, there.Options.With(p.Options[g.Name])))
+			g.ChunkSize, g.Options, names[i] = there.ChunkSize, there.Options, g.Name
 		}
 		for _, err := range wrong {
 			if err != nil {

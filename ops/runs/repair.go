@@ -33,7 +33,7 @@ func ForPlan(plan *dataset.Plan, old task.Run, version string) (task.Run, error)
 
 // AddRepairs narrows a run to what is missing and adds the tasks of a repair plan:
 // those that restore what is gone, and with overwrite those that replace what is wrong.
-// changed counts receipts that changed since the plan was made, which are left alone;
+// changed counts receipts and samples that changed since the plan was made, which are left alone;
 // left counts what needs overwrite.
 func AddRepairs(ctx context.Context, st *store.Store, run *task.Run, plan *dataset.Plan,
 	overwrite bool) (changed, left int, err error) {
@@ -59,25 +59,16 @@ func AddRepairs(ctx context.Context, st *store.Store, run *task.Run, plan *datas
 		}
 		changed += skipped
 		if overwrite && len(p.Replace) > 0 {
-			again, err := replacements(ctx, st, *run, *g, used, p.Replace)
+			indices, skipped, attempt, err := dataset.Replaceable(ctx, st, p.Name, p.Replace)
 			if err != nil {
 				return 0, 0, err
 			}
-			tasks = append(tasks, again...)
+			changed += skipped
+			tasks = append(tasks, dataset.RepairTasks(*run, *g, dataset.NextAttempt(max(used, attempt)), indices)...)
 		}
 		g.Repairs = tasks
 	}
 	return changed, left, nil
-}
-
-// replacements returns repair tasks for samples that their generator wrote damaged.
-func replacements(ctx context.Context, st *store.Store, run task.Run, g task.RunGenerator, used int,
-	indices []int) ([]task.Task, error) {
-	view := dataset.View{Generator: g.Name, Range: task.Range{Start: indices[0], End: indices[len(indices)-1] + 1}}
-	if err := view.Read(ctx, st); err != nil {
-		return nil, err
-	}
-	return dataset.RepairTasks(run, g, dataset.NextAttempt(max(used, view.Attempt)), indices), nil
 }
 
 // usedAttempt is the highest attempt that a repair task of any run was sent with.

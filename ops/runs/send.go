@@ -3,7 +3,6 @@ package runs
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -31,7 +30,7 @@ type Sender struct {
 
 // Send sends those tasks of a run that its journal does not have, and returns how many
 // they are. resumed is whether the run was sent before. The journal is a file below a
-// folder of this machine: on another one all tasks are sent again, and workers absorb
+// folder of this machine: on another one all tasks are sent again, and workers ignore
 // them.
 func (s *Sender) Send(ctx context.Context, localDir string, run task.Run, resumed bool) (int, error) {
 	tasks := run.Plan()
@@ -41,7 +40,7 @@ func (s *Sender) Send(ctx context.Context, localDir string, run task.Run, resume
 	}
 	defer j.closeFile()
 	if resumed && len(j.sent) == 0 {
-		s.Out.Say("no journal of run %s is here: all its tasks are sent, and the workers absorb what was sent before", run.ID)
+		s.Out.Say("no journal of run %s is here: all its tasks are sent, and the workers ignore what was sent before", run.ID)
 	}
 	remaining, places := make([]task.Task, 0, len(tasks)), make([]int, 0, len(tasks))
 	for place, x := range tasks {
@@ -112,10 +111,7 @@ type submitJournal struct {
 
 func openJournal(localDir, stackName, run string) (*submitJournal, error) {
 	file, text, err := journal.Open(filepath.Join(localDir, "submits", strings.ReplaceAll(stackName, "/", "_"),
-		run+".journal"))
-	if errors.Is(err, journal.ErrBusy) {
-		return nil, fmt.Errorf("run %s is being submitted by another process", run)
-	}
+		run+".journal"), fmt.Errorf("run %s is being submitted by another process", run))
 	if err != nil {
 		return nil, err
 	}

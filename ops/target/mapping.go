@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
@@ -21,12 +22,24 @@ const (
 	MappingDisabled = "Disabled"
 )
 
+// WithoutLambda reports whether the stack's function takes no tasks: its fleet does, or ops worker on
+// other machines.
+func (t *Target) WithoutLambda() bool { return t.EventSourceMappingID == "" && t.Name != stack.Local }
+
 // Mapping asks for the event source mapping.
 func (t *Target) Mapping(ctx context.Context, l *lambda.Client) (*lambda.GetEventSourceMappingOutput, error) {
-	if t.EventSourceMappingID == "" {
+	switch {
+	case t.WithoutLambda() && t.FleetWorkers > 0:
+		return nil, ui.WithHint(errors.New("the stack's function takes no tasks, its fleet does, which cannot be paused"),
+			"pulumi config set fleetMaxWorkers 0, then pulumi up, which sends it away; the tasks wait in the queue")
+	case t.WithoutLambda():
+		return nil, ui.WithHint(errors.New(
+			"the stack's outputs lack eventSourceMappingId: neither its function nor a fleet takes tasks, ops worker does on other machines"),
+			"stop and start the workers where they run; or pulumi config set lambda true, then pulumi up")
+	case t.EventSourceMappingID == "":
 		return nil, ui.WithHint(errors.New(
 			"the stack outputs lack eventSourceMappingId: what gives its tasks to workers is unknown"),
-			"pulumi up; or for the local stack, ops local down and up")
+			"ops local down and up")
 	}
 	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})
 	if err != nil {

@@ -48,7 +48,7 @@ func pulumiTarget(ctx context.Context, f *Flags, d task.Dataset) (*Target, error
 	case err != nil:
 		return nil, ui.WithHint(fmt.Errorf("stack %s: %w", name, err), "pulumi up --stack %s, then the same command", name)
 	}
-	return &Target{Outputs: o, Name: name, Dataset: d, project: f.projectFlag()}, nil
+	return &Target{Outputs: o, Name: name, Dataset: d, flags: f.projectFlag()}, nil
 }
 
 // Pulumi runs the Pulumi CLI in the project's folder and returns what it

@@ -26,7 +26,7 @@ type Target struct {
 	stack.Outputs
 	Name    string
 	Dataset task.Dataset // that the command works on
-	project string       // flag that leads to it from this folder; mostly ""
+	flags   string       // that lead to it from this folder, beside --stack; mostly ""
 }
 
 // Find returns the stack: the local one, a saved file, or what Pulumi says. The
@@ -52,7 +52,11 @@ func Find(ctx context.Context, f *Flags, d task.Dataset) (*Target, error) {
 		if name == "" {
 			name = "of " + f.Outputs
 		}
-		return &Target{Outputs: o, Name: name, Dataset: d}, nil
+		t := &Target{Outputs: o, Name: name, Dataset: d}
+		if os.Getenv("OPS_OUTPUTS") == "" { // else the next command has it, too
+			t.flags = " --outputs " + ui.Quote(ui.FromHere(f.Outputs))
+		}
+		return t, nil
 	}
 	return pulumiTarget(ctx, f, d)
 }
@@ -113,9 +117,9 @@ func (t *Target) String() string {
 // Flags are what to write behind ops to reach the same stack again.
 func (t *Target) Flags() string {
 	if t.Name == "" || strings.HasPrefix(t.Name, "of ") {
-		return ""
+		return t.flags
 	}
-	return t.project + " --stack " + t.Name
+	return t.flags + " --stack " + t.Name
 }
 
 // In is what to write behind a command to reach the same dataset again.

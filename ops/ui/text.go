@@ -42,6 +42,14 @@ func Plural(n int, what string) string {
 	return Count(n) + " " + what + "s"
 }
 
+// Short is the beginning of a commit or another hash; that a commit is "-dirty" stays.
+func Short(hash string) string {
+	if commit, dirty := strings.CutSuffix(hash, "-dirty"); dirty {
+		return Short(commit) + "-dirty"
+	}
+	return hash[:min(len(hash), 12)]
+}
+
 // FromHere returns a path below the working folder relative to it.
 func FromHere(path string) string {
 	here, err := os.Getwd()

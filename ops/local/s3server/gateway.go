@@ -62,7 +62,7 @@ func (c Config) serve() error {
 	if err != nil {
 		return err
 	}
-	storage := &swapping{Backend: files}
+	storage := &atomicPuts{Backend: files}
 	account := auth.Account{Access: c.AccessKey, Secret: c.SecretKey, Role: auth.RoleAdmin}
 	server, err := s3api.New(storage, middlewares.RootUserConfig{Access: c.AccessKey, Secret: c.SecretKey}, c.Region,
 		auth.NewIAMServiceSingle(account), nil, nil, nil, nil,
@@ -79,15 +79,15 @@ func (c Config) serve() error {
 	return server.ServeMultiPort([]string{c.Address})
 }
 
-// swapping makes conditional puts atomic. The backend checks the condition first and
-// writes later, so two puts could find it met; and a read may return old bytes with the
+// atomicPuts makes conditional puts atomic. The backend checks the condition first and
+// writes later, so two puts could both satisfy it; and a read may return old bytes with the
 // ETag of the new ones.
-type swapping struct {
+type atomicPuts struct {
 	backend.Backend
 	locks [256]sync.RWMutex // by a hash of the key
 }
 
-func (s *swapping) lock(key *string) *sync.RWMutex {
+func (s *atomicPuts) lock(key *string) *sync.RWMutex {
 	h := fnv.New32a()
 	if key != nil {
 		_, _ = io.WriteString(h, *key)
@@ -96,7 +96,7 @@ func (s *swapping) lock(key *string) *sync.RWMutex {
 }
 
 // PutObject is the backend's.
-func (s *swapping) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
+func (s *atomicPuts) PutObject(ctx context.Context, in s3response.PutObjectInput) (s3response.PutObjectOutput, error) {
 	if in.IfMatch != nil || in.IfNoneMatch != nil {
 		lock := s.lock(in.Key)
 		lock.Lock()
@@ -106,7 +106,7 @@ func (s *swapping) PutObject(ctx context.Context, in s3response.PutObjectInput) 
 }
 
 // GetObject is the backend's. The body is of one object, however long it is read.
-func (s *swapping) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
+func (s *atomicPuts) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.GetObjectOutput, error) {
 	lock := s.lock(in.Key)
 	lock.RLock()
 	defer lock.RUnlock()
@@ -114,7 +114,7 @@ func (s *swapping) GetObject(ctx context.Context, in *s3.GetObjectInput) (*s3.Ge
 }
 
 // DeleteObject is the backend's.
-func (s *swapping) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
+func (s *atomicPuts) DeleteObject(ctx context.Context, in *s3.DeleteObjectInput) (*s3.DeleteObjectOutput, error) {
 	lock := s.lock(in.Key)
 	lock.Lock()
 	defer lock.Unlock()

@@ -212,14 +212,22 @@ func integer(name string, value *int, otherwise, lowest, highest int) (int, *api
 	return *value, nil
 }
 
-var queueName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
+// Lengths are compared, and not part of the patterns: those with a count take milliseconds to compile, at each start of
+// ops.
+var (
+	shortName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	printable = regexp.MustCompile(`^[\x21-\x7e]+$`)
+)
+
+// isShortName reports whether a text can be the name of a queue or the id of an entry of a batch.
+func isShortName(text string) bool { return len(text) <= 80 && shortName.MatchString(text) }
 
 func (s *Server) createQueue(in *request) (any, error) {
 	if strings.HasSuffix(in.QueueName, ".fifo") || in.Attributes["FifoQueue"] == "true" {
 		return nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
 			message: "The local queue has no FIFO queues."}
 	}
-	if !queueName.MatchString(in.QueueName) {
+	if !isShortName(in.QueueName) {
 		return nil, errParameter("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
 	}
 	q := newQueue(Queue{Name: in.QueueName}).Queue

@@ -113,8 +113,6 @@ var systemAttributes = []string{"All", "SenderId", "SentTimestamp", "Approximate
 	"ApproximateFirstReceiveTimestamp",
 	"DeadLetterQueueSourceArn", "MessageGroupId", traceAttribute, "MessageDeduplicationId", "SequenceNumber"}
 
-var groupID = regexp.MustCompile(fmt.Sprintf(`^[\x21-\x7e]{1,%d}$`, maxGroup))
-
 // number is an attribute of a queue that is one, with its range.
 type number struct {
 	low, high int

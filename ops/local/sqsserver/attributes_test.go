@@ -76,6 +76,19 @@ func init() {
 			next := must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 1}))
 			expect(t, "next", *next.Messages[0].Body, "quiet")
 		}},
+		check{"groups are served in turn", func(t *testing.T, c *sqs.Client, queue, _ string) {
+			for _, group := range []string{"backlog", "backlog", "backlog", "backlog", "repair", "repair", "late"} {
+				must(c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &queue, MessageBody: &group,
+					MessageGroupId: &group}))
+			}
+			var order []string
+			for range 7 { // by one worker: no group ever has a message in flight
+				m := must(c.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &queue})).Messages[0]
+				must(c.DeleteMessage(t.Context(), &sqs.DeleteMessageInput{QueueUrl: &queue, ReceiptHandle: m.ReceiptHandle}))
+				order = append(order, *m.Body)
+			}
+			expect(t, "order", strings.Join(order, " "), "backlog repair late backlog repair backlog backlog")
+		}},
 		check{"tags are kept", func(t *testing.T, c *sqs.Client, queue, _ string) {
 			name := queue[strings.LastIndex(queue, "/")+1:] + "-tagged"
 			tagged := *must(c.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name,
@@ -165,6 +178,7 @@ func init() {
 	for name, why := range map[string]string{
 		"what it does not do it refuses by name":    "moto does some of it, and says nothing of the rest",
 		"a busy group does not hold up the others":  "moto has no fair queues",
+		"groups are served in turn":                 "moto has no fair queues",
 		"the group comes with the message":          "moto has no groups on standard queues",
 		"lists come in pages":                       "moto gives no pages of sources",
 		"tags are kept":                             "moto takes no empty tag",

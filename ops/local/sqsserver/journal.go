@@ -30,10 +30,8 @@ func openJournal(dir string, apply func(change)) (*journal.Journal, int, error) 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, 0, err
 	}
-	j, text, err := journal.Open(filepath.Join(dir, journalName))
-	if errors.Is(err, journal.ErrBusy) {
-		return nil, 0, fmt.Errorf("the queue in %s is in use by another process", dir)
-	}
+	j, text, err := journal.Open(filepath.Join(dir, journalName),
+		fmt.Errorf("the queue in %s is in use by another process", dir))
 	if err != nil {
 		return nil, 0, err
 	}

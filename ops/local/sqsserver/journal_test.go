@@ -66,7 +66,7 @@ func TestSurvivesTheEndOfTheProcess(t *testing.T) {
 				m[body] = 0
 			},
 			"receive": func(t *rapid.T) {
-				list, err := s.receive(ended(), "q", 1, nil)
+				list, err := s.receive(ended(), "q", receipt{limit: 1})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -3,7 +3,6 @@ package sqsserver
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -61,7 +60,7 @@ func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
 	switch {
 	case e.MessageDeduplicationId != "":
 		return nil, errParameter("The local queue has no FIFO queues, and MessageDeduplicationId is for those.")
-	case e.MessageGroupId != "" && !groupID.MatchString(e.MessageGroupId):
+	case e.MessageGroupId != "" && (len(e.MessageGroupId) > maxGroup || !printable.MatchString(e.MessageGroupId)):
 		return nil, errParameter(
 			"MessageGroupId can only include alphanumeric and punctuation characters. 1 to 128 in length")
 	}
@@ -90,8 +89,6 @@ func sent(id string, m *message) map[string]string {
 	return out
 }
 
-var batchID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,80}$`)
-
 // batch does one thing for each entry, journals it all at once, and answers for
 // each.
 func (s *Server) batch(q *queue, in *request, do func(entry) (change, any, *apiError)) (any, error) {
@@ -103,7 +100,7 @@ func (s *Server) batch(q *queue, in *request, do func(entry) (change, any, *apiE
 	}
 	ids := map[string]bool{}
 	for _, e := range in.Entries {
-		if !batchID.MatchString(e.Id) {
+		if !isShortName(e.Id) {
 			return nil, errBatchID
 		}
 		if ids[e.Id] {
@@ -167,7 +164,7 @@ func (s *Server) receiveMessages(ctx context.Context, in *request) (any, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, min(time.Duration(wait)*time.Second, s.options.MaxWait))
 	defer cancel()
-	list, err := s.receive(ctx, name, limit, hide)
+	list, err := s.receive(ctx, name, receipt{limit: limit, visibility: hide})
 	if err != nil {
 		return nil, err
 	}

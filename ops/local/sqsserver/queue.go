@@ -18,8 +18,9 @@ type message struct {
 	Source     string               `json:"source,omitempty"` // ARN of the queue it was redriven from
 	Visible    time.Time            `json:"visible"`          // from when on it can be received
 	Handle     string               `json:"handle,omitempty"` // of the last receive, if that is in flight
+	Own        bool                 `json:"own,omitempty"`    // the last receive was by this process
 	Order      uint64               `json:"order"`            // of sending
-	Group      string               `json:"group,omitempty"`  // MessageGroupId: see fair
+	Group      string               `json:"group,omitempty"`  // MessageGroupId: see next
 	Trace      string               `json:"trace,omitempty"`  // AWSTraceHeader
 
 	place int // in the heap
@@ -55,17 +56,22 @@ func (q Queue) sameAttributes(other Queue) bool {
 	return reflect.DeepEqual(q, other)
 }
 
-// queue is the state of one queue: every message, ordered by the moment from
-// which it can be received.
+// queue is the state of one queue: every message, in its group.
 type queue struct {
 	Queue
 	messages map[string]*message
 	byHandle map[string]*message
-	ready    readyHeap
-	changed  chan struct{} // closed and replaced when a message may have become visible
+	groups   map[string]*group // by MessageGroupId, which may be ""; none is empty
+	turns    uint64            // how often a group was served
+	changed  chan struct{}     // closed and replaced when a message may have become visible
 	purged   time.Time
-	grouped  int       // messages that have a group
 	seen     []counted // what counts were, for a server whose counts lag
+}
+
+// group is the messages of a group, ordered by the moment from which each can be received.
+type group struct {
+	ready  readyHeap
+	served uint64 // the last turn of the group
 }
 
 // counted is how many messages a queue had at a moment.
@@ -84,7 +90,8 @@ func newQueue(q Queue) *queue {
 	if q.MaxSize == 0 {
 		q.MaxSize = maxMessage
 	}
-	return &queue{Queue: q, messages: map[string]*message{}, byHandle: map[string]*message{}, changed: make(chan struct{})}
+	return &queue{Queue: q, messages: map[string]*message{}, byHandle: map[string]*message{},
+		groups: map[string]*group{}, changed: make(chan struct{})}
 }
 
 // put adds a message, or takes over a new state of it.
@@ -94,15 +101,15 @@ func (q *queue) put(m message) {
 		old = &message{}
 		*old = m
 		q.messages[m.ID] = old
-		if m.Group != "" {
-			q.grouped++
+		if q.groups[m.Group] == nil {
+			q.groups[m.Group] = &group{}
 		}
-		heap.Push(&q.ready, old)
+		q.push(old)
 	} else {
 		delete(q.byHandle, old.Handle)
 		m.place = old.place
 		*old = m
-		heap.Fix(&q.ready, old.place)
+		heap.Fix(&q.groups[m.Group].ready, old.place)
 	}
 	if m.Handle != "" {
 		q.byHandle[m.Handle] = old
@@ -116,51 +123,61 @@ func (q *queue) remove(id string) {
 	}
 	delete(q.messages, id)
 	delete(q.byHandle, m.Handle)
-	if m.Group != "" {
-		q.grouped--
+	if q.pop(m); len(q.groups[m.Group].ready) == 0 {
+		delete(q.groups, m.Group)
 	}
-	heap.Remove(&q.ready, m.place)
 }
+
+func (q *queue) push(m *message) { heap.Push(&q.groups[m.Group].ready, m) }
+func (q *queue) pop(m *message)  { heap.Remove(&q.groups[m.Group].ready, m.place) }
 
 func (q *queue) wake() {
 	close(q.changed)
 	q.changed = make(chan struct{})
 }
 
-// next returns the message that can be received now, or nil and when the first
-// one can (zero if there is none).
-func (q *queue) next(now time.Time) (*message, time.Time) {
-	if len(q.ready) == 0 {
-		return nil, time.Time{}
+// next returns the message that can be received now, or nil and when the first one can
+// (zero if there is none). It is of the group that has the fewest in flight, and of several
+// the one that was served longest ago, so that a group with many holds up no other.
+// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+func (q *queue) next(now time.Time) (m *message, due time.Time) {
+	var best *group
+	busy := q.busy(now)
+	for _, g := range q.groups {
+		if len(g.ready) == 0 { // all of it is being taken
+			continue
+		}
+		first := g.ready[0]
+		switch {
+		case first.Visible.After(now):
+			if due.IsZero() || first.Visible.Before(due) {
+				due = first.Visible
+			}
+		case best == nil || cmp.Or(cmp.Compare(busy[first.Group], busy[m.Group]), cmp.Compare(g.served, best.served),
+			first.Visible.Compare(m.Visible), cmp.Compare(first.Order, m.Order)) < 0:
+			best, m = g, first
+		}
 	}
-	if m := q.ready[0]; m.Visible.After(now) {
-		return nil, m.Visible
+	if m == nil {
+		return nil, due
 	}
-	if q.grouped > 0 {
-		return q.fair(now), time.Time{}
-	}
-	return q.ready[0], time.Time{}
+	q.turns++
+	best.served = q.turns
+	return m, time.Time{}
 }
 
-// fair returns the first visible message of the group that has the fewest in
-// flight, so that a group with many holds up no other. It reads every message:
-// nobody queues more than some thousands with groups on one machine.
-// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
-func (q *queue) fair(now time.Time) *message {
-	busy := map[string]int{}
+// busy counts the messages in flight of each group, if there are several.
+func (q *queue) busy(now time.Time) map[string]int {
+	if len(q.groups) < 2 {
+		return nil
+	}
+	count := map[string]int{}
 	for _, m := range q.byHandle {
-		if m.Group != "" && m.inFlight(now) {
-			busy[m.Group]++
+		if m.inFlight(now) {
+			count[m.Group]++
 		}
 	}
-	var best *message
-	for _, m := range q.ready {
-		if !m.Visible.After(now) && (best == nil || cmp.Or(cmp.Compare(busy[m.Group], busy[best.Group]),
-			m.Visible.Compare(best.Visible), cmp.Compare(m.Order, best.Order)) < 0) {
-			best = m
-		}
-	}
-	return best
+	return count
 }
 
 func (q *queue) counts(now time.Time) (visible, inFlight, delayed int) {

@@ -6,7 +6,6 @@ package sqsserver
 
 import (
 	"cmp"
-	"container/heap"
 	"context"
 	"crypto/md5"
 	"crypto/rand"
@@ -178,11 +177,12 @@ type Delivery struct {
 	Attributes        map[string]string // SQS's own: ApproximateReceiveCount and so on
 	MessageAttributes map[string]Attribute
 	Receives          int
+	Own               bool // received by this process, not by a client
 }
 
-// Receive waits for a message of a queue and receives it.
+// Receive waits for a message of a queue and receives it for this process's own workers.
 func (s *Server) Receive(ctx context.Context, name string) (*Delivery, error) {
-	list, err := s.receive(ctx, name, 1, nil)
+	list, err := s.receive(ctx, name, receipt{limit: 1, own: true})
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (s *Server) Receive(ctx context.Context, name string) (*Delivery, error) {
 
 func (s *Server) delivery(m message) *Delivery {
 	d := &Delivery{MessageID: m.ID, ReceiptHandle: m.Handle, Body: m.Body, MessageAttributes: m.Attributes,
-		Receives: m.Receives,
+		Receives: m.Receives, Own: m.Own,
 		Attributes: map[string]string{
 			"SenderId":                         s.options.AccountID,
 			"SentTimestamp":                    strconv.FormatInt(m.Sent.UnixMilli(), 10),
@@ -210,8 +210,15 @@ func (s *Server) delivery(m message) *Delivery {
 	return d
 }
 
-// receive takes up to limit messages, waiting for the first until ctx ends.
-func (s *Server) receive(ctx context.Context, name string, limit int, visibility *time.Duration) ([]message, error) {
+// receipt is how messages are received.
+type receipt struct {
+	limit      int            // messages at most
+	visibility *time.Duration // nil is the queue's
+	own        bool           // by this process
+}
+
+// receive takes messages, waiting for the first until ctx ends.
+func (s *Server) receive(ctx context.Context, name string, r receipt) ([]message, error) {
 	for {
 		s.mu.Lock()
 		q := s.queues[name]
@@ -219,7 +226,7 @@ func (s *Server) receive(ctx context.Context, name string, limit int, visibility
 			s.mu.Unlock()
 			return nil, errNoQueue
 		}
-		taken, due, err := s.take(q, limit, visibility)
+		taken, due, err := s.take(q, r)
 		changed := q.changed
 		s.mu.Unlock()
 		if err != nil || len(taken) > 0 {
@@ -242,30 +249,30 @@ func (s *Server) receive(ctx context.Context, name string, limit int, visibility
 
 // take receives what is visible. Messages that were received too often go to the
 // dead letter queue, those past their retention are dropped.
-func (s *Server) take(q *queue, limit int, visibility *time.Duration) (taken []message, due time.Time, err error) {
+func (s *Server) take(q *queue, r receipt) (taken []message, due time.Time, err error) {
 	now := s.now()
 	hide := q.Visibility
-	if visibility != nil {
-		hide = *visibility
+	if r.visibility != nil {
+		hide = *r.visibility
 	}
 	var changes []change
 	var popped []*message // so that a visibility of zero does not show one twice
-	for len(taken) < limit {
+	for len(taken) < r.limit {
 		m, next := q.next(now)
 		if m == nil {
 			due = next
 			break
 		}
 		popped = append(popped, m)
-		heap.Remove(&q.ready, m.place)
-		c, out := s.step(q, *m, now, hide)
+		q.pop(m)
+		c, out := s.step(q, *m, now, hide, r.own)
 		changes = append(changes, c...)
 		if out != nil {
 			taken = append(taken, *out)
 		}
 	}
 	for _, m := range popped {
-		heap.Push(&q.ready, m)
+		q.push(m)
 	}
 	if err := s.commit(changes...); err != nil {
 		return nil, time.Time{}, err
@@ -274,7 +281,7 @@ func (s *Server) take(q *queue, limit int, visibility *time.Duration) (taken []m
 }
 
 // step decides what a receive does to one visible message.
-func (s *Server) step(q *queue, m message, now time.Time, hide time.Duration) ([]change, *message) {
+func (s *Server) step(q *queue, m message, now time.Time, hide time.Duration, own bool) ([]change, *message) {
 	if now.Sub(m.Sent) > q.Retention {
 		return []change{{Queue: q.Name, Remove: m.ID}}, nil
 	}
@@ -287,7 +294,7 @@ func (s *Server) step(q *queue, m message, now time.Time, hide time.Duration) ([
 		m.First = now
 	}
 	m.Handle = q.Name + "." + m.ID + "." + token()
-	m.Visible = now.Add(hide)
+	m.Visible, m.Own = now.Add(hide), own
 	return []change{{Queue: q.Name, Put: &m}}, &m
 }
 

@@ -1,5 +1,5 @@
 """load_dataset of tar files, streaming and not: by the card (DIR), and by the files alone ("webdataset")."""
-from truth import decode, equal, export, generators, of, said, same_file, samples, splits
+from truth import equal, export, generators, of, said, same_file, samples, splits
 
 import datasets
 

@@ -1,0 +1,300 @@
+package export
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	_ "embed"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+)
+
+// Encoder encodes videos, as many at once as there are CPUs. What decodes them runs in a sandbox: they come from
+// generators.
+type Encoder struct {
+	Version string // of the program; others may give other bytes
+	options VideoOptions
+	start   func(seat *seat) error
+	seats   chan *seat // those that are free
+	dir     string
+}
+
+// seat is the place of an engine.
+type seat struct {
+	engine        // nil until it is needed
+	dir    string // of its own
+}
+
+// engine encodes one video after the other. If the error is errEnded, another one has to take its place.
+type engine interface {
+	encode(ctx context.Context, from, to string, filters [][2]string, rate string) error
+	end()
+}
+
+var errEnded = errors.New("the encoder has ended")
+
+//go:embed encode.py
+var encodeProgram string
+
+// NewEncoder finds a program that encodes: PyAV in the Python that EXPORT_PYTHON names, in one of pythons or in
+// python3, else ffmpeg, also that of imageio-ffmpeg beside one of pythons. It works until ctx ends. A program that
+// calls it must call generator.Main first.
+func NewEncoder(ctx context.Context, o VideoOptions, pythons ...string) (*Encoder, error) {
+	dir, err := os.MkdirTemp("", "export-video-")
+	if err != nil {
+		return nil, err
+	}
+	e := &Encoder{options: o, dir: dir, seats: make(chan *seat, runtime.NumCPU())}
+	for n := range cap(e.seats) {
+		s := &seat{dir: filepath.Join(dir, strconv.Itoa(n))}
+		err = cmp.Or(err, os.Mkdir(s.dir, 0o700))
+		e.seats <- s
+	}
+	if err == nil {
+		err = e.find(ctx, pythons)
+	}
+	if err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// find sets how an engine is started, and its version.
+func (e *Encoder) find(ctx context.Context, pythons []string) error {
+	dir := filepath.Join(e.dir, "0")
+	list := slices.Concat([]string{os.Getenv("EXPORT_PYTHON")}, pythons, []string{"python3"})
+	python, version, absent := video.FindPython(ctx, dir, encodeProgram, list)
+	if absent == nil {
+		e.Version = version
+		e.start = func(s *seat) (err error) { s.engine, err = startPython(ctx, s.dir, python); return err }
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	names := []string{"ffmpeg"}
+	for _, python := range pythons { // imageio-ffmpeg, which many of them have, has one
+		more, _ := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(python)), "lib", "python*", "site-packages",
+			"imageio_ffmpeg", "binaries", "ffmpeg-*"))
+		names = append(names, more...)
+	}
+	for _, name := range names {
+		p, err := video.Find(name)
+		if err != nil {
+			continue
+		}
+		about, err := p.Output(limited, dir, "-h", "encoder=libx264") // some are built without it
+		if err != nil || !strings.Contains(about, "x264-params") {
+			continue
+		}
+		if e.Version, err = p.Output(limited, dir, "-version"); err != nil {
+			continue
+		}
+		e.Version, _, _ = strings.Cut(e.Version, " Copyright")
+		e.start = func(s *seat) error { s.engine = ffmpeg{p, s.dir}; return nil }
+		return nil
+	}
+	return fmt.Errorf("--video needs PyAV or an ffmpeg with libx264: %w, and there is no such ffmpeg", absent)
+}
+
+// longestVideo is how long encoding a video may take.
+const longestVideo = time.Hour
+
+// Close ends the programs, after what they encode now.
+func (e *Encoder) Close() {
+	for range cap(e.seats) {
+		if s := <-e.seats; s.engine != nil {
+			s.end()
+		}
+	}
+	_ = os.RemoveAll(e.dir)
+}
+
+// Encode encodes the videos of a row again.
+func (e *Encoder) Encode(ctx context.Context, r *Row) error {
+	names := map[string]bool{}
+	for i := range r.Files {
+		f := &r.Files[i]
+		name := EncodedName("h264", f.Name)
+		if names[name] {
+			return fmt.Errorf("%s of %s: two of its videos would be %s", r.ID, r.Generator, name)
+		}
+		names[name] = true
+		if !sample.IsVideo(f.Name) {
+			continue
+		}
+		encoded, err := e.file(ctx, f, name)
+		if err != nil {
+			return fmt.Errorf("%s of %s of %s cannot be encoded: %w", f.Name, r.ID, r.Generator, err)
+		}
+		f.release()
+		*f = encoded
+	}
+	slices.SortFunc(r.Files, func(a, b File) int { return strings.Compare(a.Name, b.Name) })
+	return nil
+}
+
+func (e *Encoder) file(ctx context.Context, f *File, name string) (File, error) {
+	var s *seat
+	select {
+	case s = <-e.seats:
+	case <-ctx.Done():
+		return File{}, ctx.Err()
+	}
+	defer func() { e.seats <- s }()
+	if s.engine == nil {
+		if err := e.start(s); err != nil {
+			return File{}, err
+		}
+	}
+	dir, err := os.MkdirTemp(s.dir, "")
+	if err != nil {
+		return File{}, err
+	}
+	defer os.RemoveAll(dir)
+	from, to := filepath.Join(dir, "from"+path.Ext(f.Name)), filepath.Join(dir, "to.mp4")
+	original, err := os.Create(from)
+	if err != nil {
+		return File{}, err
+	}
+	_, err = io.Copy(original, f.Open())
+	if err := errors.Join(err, original.Close()); err != nil {
+		return File{}, err
+	}
+	media := f.Media
+	if media == nil { // of a receipt that is older than these facts
+		text, err := f.Bytes()
+		if err != nil {
+			return File{}, err
+		}
+		m, err := sample.Describe(f.Name, text)
+		if err != nil {
+			return File{}, err
+		}
+		media = &m
+	}
+	filters, rate, err := e.options.filters(*media)
+	if err != nil {
+		return File{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, longestVideo)
+	defer cancel()
+	if err := s.encode(ctx, from, to, filters, rate); err != nil {
+		if errors.Is(err, errEnded) || ctx.Err() != nil {
+			s.end()
+			s.engine = nil
+		}
+		return File{}, cmp.Or(ctx.Err(), err)
+	}
+	encoded, err := os.ReadFile(to)
+	if err != nil {
+		return File{}, err
+	}
+	m, err := sample.Describe(name, encoded)
+	if err != nil {
+		return File{}, fmt.Errorf("what was encoded is damaged: %w", err)
+	}
+	if err := e.options.check(*media, m); err != nil {
+		return File{}, err
+	}
+	result := NewFile(name, encoded, &m)
+	result.Original = cmp.Or(f.Original, f.SHA256)
+	return result, nil
+}
+
+// pythonEngine is a Python process that encodes.
+type pythonEngine struct {
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	answers *bufio.Reader
+	stderr  *generator.Tail
+}
+
+func startPython(ctx context.Context, dir string, python video.Program) (engine, error) {
+	e := &pythonEngine{stderr: video.NewTail()}
+	var err error
+	e.cmd, err = python.Start(ctx, dir, []string{"-u", "-c", encodeProgram}, func(c *exec.Cmd) (err error) {
+		c.Stderr = e.stderr
+		if e.in, err = c.StdinPipe(); err != nil {
+			return err
+		}
+		out, err := c.StdoutPipe()
+		e.answers = bufio.NewReaderSize(out, 64<<10)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *pythonEngine) encode(ctx context.Context, from, to string, filters [][2]string, rate string) error {
+	job, err := json.Marshal(map[string]any{"from": from, "format": video.Format(from), "to": to, "filters": filters,
+		"rate": rate, "options": quality})
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = e.cmd.Cancel() })()
+	_, _ = e.in.Write(append(job, '\n')) // if it has ended, there is no answer
+	line, err := e.answers.ReadSlice('\n')
+	if err != nil {
+		_ = e.cmd.Cancel()
+		err = cmp.Or(e.cmd.Wait(), err)
+		return fmt.Errorf("%w: %w: %s", errEnded, err, video.LastLine(e.stderr))
+	}
+	var answer struct {
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal(line, &answer); err != nil {
+		return err
+	}
+	if answer.Error != "" {
+		return errors.New(answer.Error)
+	}
+	return nil
+}
+
+func (e *pythonEngine) end() {
+	_ = e.in.Close()
+	_ = e.cmd.Cancel()
+	_ = e.cmd.Wait()
+}
+
+// ffmpeg encodes in a process for each video.
+type ffmpeg struct {
+	video.Program
+	dir string
+}
+
+func (f ffmpeg) encode(ctx context.Context, from, to string, filters [][2]string, rate string) error {
+	var chain []string
+	for _, f := range filters {
+		chain = append(chain, strings.TrimSuffix(f[0]+"="+f[1], "="))
+	}
+	_, err := f.Output(ctx, f.dir, "-nostdin", "-loglevel", "error", "-xerror", "-y", "-f", video.Format(from), "-i", from,
+		"-map", "0:v:0", "-vf", strings.Join(chain, ","), "-r", rate, "-c:v", "libx264", "-preset", quality["preset"],
+		"-crf", quality["crf"], "-threads", "1", "-filter_threads", "1", "-flags:v", "+bitexact", "-fflags", "+bitexact",
+		"-map_metadata", "-1", "-movflags", "+faststart", to)
+	if err != nil {
+		err = fmt.Errorf("ffmpeg: %w", err)
+	}
+	return err
+}
+
+func (ffmpeg) end() {}

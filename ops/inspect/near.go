@@ -1,0 +1,175 @@
+package inspect
+
+import (
+	"context"
+	"image"
+	_ "image/png" // pictures of samples
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+)
+
+// Near is the distance up to which samples are near duplicates if nobody says otherwise: bits of the hashes of their
+// first and final frames together, of 512. docs/INSPECT.md has what it misses and what it finds wrongly.
+const Near = 48
+
+// Look is how a sample looks, in 6 KB: the hashes of its first and final frames, which find the pairs that may be alike,
+// and small pictures, which tell.
+type Look struct {
+	ID    string
+	Index int
+	hash  [2]Hash
+	thumb [2][]byte
+}
+
+// see takes the first (0) or final (1) frame.
+func (l *Look) see(at int, p image.Image) { l.hash[at], l.thumb[at] = HashOf(p), thumb(p) }
+
+// LookOf returns the look of a sample with these frames.
+func LookOf(id string, index int, first, final image.Image) Look {
+	l := Look{ID: id, Index: index}
+	l.see(0, first)
+	l.see(1, final)
+	return l
+}
+
+// Group are samples of which each is near another one.
+type Group struct {
+	Samples  []Found `json:"samples"`  // in order of their indices; Number is the distance to the nearest one
+	Furthest int     `json:"furthest"` // the largest of these distances
+}
+
+// Groups returns the groups of looks that are at most so far from each other, the largest first. Each look is compared
+// with all others: 10,000 take seconds.
+func Groups(looks []Look, most int) (groups []Group) {
+	parent, nearest := make([]int, len(looks)), make([]int, len(looks))
+	for i := range looks {
+		parent[i], nearest[i] = i, most+1
+	}
+	root := func(i int) int {
+		for parent[i] != i {
+			parent[i] = parent[parent[i]]
+			i = parent[i]
+		}
+		return i
+	}
+	for i := range looks {
+		for j := range i {
+			n := looks[i].hash[0].Distance(looks[j].hash[0])
+			if n > most {
+				continue
+			}
+			if n += looks[i].hash[1].Distance(looks[j].hash[1]); n > most {
+				continue
+			}
+			if n >= nearest[i] && n >= nearest[j] && root(i) == root(j) {
+				continue // it would change nothing
+			}
+			if alike(looks[i].thumb[0], looks[j].thumb[0]) && alike(looks[i].thumb[1], looks[j].thumb[1]) {
+				nearest[i], nearest[j] = min(nearest[i], n), min(nearest[j], n)
+				parent[root(i)] = root(j)
+			}
+		}
+	}
+	at := map[int]int{} // place of a root's group
+	for i, l := range looks {
+		if nearest[i] > most {
+			continue
+		}
+		r := root(i)
+		if _, ok := at[r]; !ok {
+			at[r] = len(groups)
+			groups = append(groups, Group{})
+		}
+		g := &groups[at[r]]
+		g.Samples = append(g.Samples, Found{ID: l.ID, Index: l.Index, Hint: Hint{Number: float64(nearest[i])}})
+		g.Furthest = max(g.Furthest, nearest[i])
+	}
+	slices.SortStableFunc(groups, func(a, b Group) int { return len(b.Samples) - len(a.Samples) })
+	return groups
+}
+
+// Looks reads the first and final frames of n samples of a generator, or of all if n is 0. Those that cannot be decoded
+// are left out, and so is a final frame that is not there.
+func (d *Deep) Looks(ctx context.Context, generator string, n int) (looks []Look, err error) {
+	want := func(name string) bool { return name == firstFrame || name == finalFrame }
+	err = d.files(ctx, "pictures of "+generator, generator, n, want, func(_ context.Context, _ string,
+		samples []sample.Sample) (func(), error) {
+		var list []Look
+		for _, s := range samples {
+			l, seen := Look{ID: s.ID, Index: s.Index}, false
+			for _, f := range s.Files {
+				picture, err := readPicture(f)
+				if err != nil {
+					return nil, err
+				}
+				if picture == nil {
+					continue
+				}
+				at := 0
+				if f.Name == finalFrame {
+					at = 1
+				}
+				l.see(at, picture)
+				seen = true
+			}
+			if seen {
+				list = append(list, l)
+			}
+		}
+		return func() { looks = append(looks, list...) }, nil
+	})
+	slices.SortFunc(looks, func(a, b Look) int { return a.Index - b.Index })
+	return looks, err
+}
+
+// Pictures hands over the first and final frames of samples of a generator, as files that are removed afterwards.
+func (d *Deep) Pictures(ctx context.Context, generator string, indices []int,
+	use func(id string, files []sample.File) error) error {
+	wanted := map[int]bool{}
+	for _, i := range indices {
+		wanted[i] = true
+	}
+	want := func(name string) bool { return name == firstFrame || name == finalFrame }
+	for g, err := range d.pick(ctx, generator, func(s *sample.Sample) bool { return wanted[s.Index] }) {
+		if err != nil {
+			return err
+		}
+		dir, err := os.MkdirTemp("", "inspect-")
+		if err != nil {
+			return err
+		}
+		samples, err := g.fetch(ctx, d.Store, dir, want)
+		for _, s := range samples {
+			slices.SortFunc(s.Files, func(a, b sample.File) int { return strings.Compare(b.Name, a.Name) })
+			if err == nil {
+				err = use(s.ID, s.Files)
+			}
+		}
+		_ = os.RemoveAll(dir)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readPicture decodes a picture that is not too large, or returns nil.
+func readPicture(f sample.File) (image.Image, error) {
+	if f.Media.Width > sample.MaxPixels/max(f.Media.Height, 1) {
+		return nil, nil
+	}
+	file, err := os.Open(f.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	source := &sample.Source{Reader: file}
+	picture, _, err := image.Decode(source)
+	if err != nil && source.Failed == nil {
+		return nil, nil // ops verify --deep reports it
+	}
+	return picture, source.Failed
+}

@@ -1,0 +1,169 @@
+package inspect
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"unique"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Examples are how many samples a report names of each kind.
+const Examples = 5
+
+// Scan finds the hints of all committed samples of a dataset's generators. It reads each receipt once and keeps 64
+// bytes of each sample, those of one generator at a time; what is listed takes about 100 bytes more.
+type Scan struct {
+	Store    *store.Store
+	List     Set                              // kinds of which all samples are named; of the others, Examples are
+	Files    FilesFunc                        // finds what receipts do not have; may be nil
+	Progress func(what string, done, all int) // receipts that were read; may be nil
+}
+
+// FilesFunc finds hints in the files of samples, which are all of one receipt, and calls found with each. It is called
+// for one receipt at a time. Kinds that it finds are About.Deep.
+type FilesFunc func(ctx context.Context, r *store.Receipt, samples []store.ReceiptSample,
+	found func(*store.ReceiptSample, Hint)) error
+
+// Report is what a scan has found of one generator.
+type Report struct {
+	Generator string  `json:"generator"`
+	Samples   int     `json:"samples"` // that are committed
+	Hinted    int     `json:"hinted"`  // of these, those that have a hint
+	Hints     []Count `json:"hints"`   // of the kinds that were found, in the order of Kinds
+}
+
+// Count is how many samples have a kind of hint.
+type Count struct {
+	About
+	Samples int     `json:"samples"`
+	Share   float64 `json:"share"` // of the generator's samples, from 0 to 1
+	Found   []Found `json:"found"` // some Examples, or all that are listed
+}
+
+// Found is a sample with a hint.
+type Found struct {
+	ID    string `json:"id"`
+	Index int    `json:"index"`
+	Hint
+}
+
+// record is a sample while a scan goes on.
+type record struct {
+	Marks
+	index  int32
+	domain int32 // place in scanned.domains
+}
+
+// scanned is what a scan knows of a generator.
+type scanned struct {
+	*Scan
+	records []record
+	domains []string
+	found   map[Kind][]Found
+}
+
+func newScanned(s *Scan) *scanned { return &scanned{Scan: s, found: map[Kind][]Found{}} }
+
+// Generator scans one generator. An error is store.ErrDamaged if a receipt cannot be read or trusted.
+func (s *Scan) Generator(ctx context.Context, name string) (*Report, error) {
+	names, err := s.Store.CellNames(ctx, name, task.Range{End: task.MaxIndex})
+	if err != nil {
+		return nil, err
+	}
+	g, done := newScanned(s), 0
+	var order dataset.Order
+	for cell, err := range s.Store.Cells(ctx, names) {
+		if err != nil {
+			return nil, err
+		}
+		if wrong := order.Contradiction(cell, s.Store.Dataset(), name); wrong != "" {
+			return nil, fmt.Errorf("%s cannot be trusted: %s: %w", cell.Key(), wrong, store.ErrDamaged)
+		}
+		for i := range cell.Receipts {
+			if err := g.add(ctx, &cell.Receipts[i]); err != nil {
+				return nil, err
+			}
+		}
+		if done++; s.Progress != nil {
+			s.Progress("receipts of "+name, done, len(names))
+		}
+	}
+	return g.report(name), nil
+}
+
+// add takes the samples that a receipt describes.
+func (g *scanned) add(ctx context.Context, r *store.Receipt) error {
+	domain := slices.Index(g.domains, r.Domain)
+	if domain < 0 {
+		domain, g.domains = len(g.domains), append(g.domains, r.Domain)
+	}
+	from := len(g.records)
+	for i := range r.Current {
+		s := &r.Current[i]
+		hints := alone(s)
+		for _, h := range hints {
+			g.keep(s.ID, s.Index, h)
+		}
+		g.records = append(g.records, record{marksOf(s, hints), int32(s.Index), int32(domain)})
+	}
+	if g.Files == nil || len(r.Current) == 0 {
+		return nil
+	}
+	return g.Files(ctx, r, r.Current, func(s *store.ReceiptSample, h Hint) {
+		g.keep(s.ID, s.Index, h)
+		at, _ := slices.BinarySearchFunc(g.records[from:], s.Index, func(a record, b int) int { return int(a.index) - b })
+		g.records[from+at].alone |= h.Kind.Set()
+	})
+}
+
+// keep notes a sample that a report names.
+func (g *scanned) keep(id string, index int, h Hint) {
+	if len(g.found[h.Kind]) < Examples || g.List&h.Kind.Set() != 0 {
+		h.Text = unique.Make(h.Text).Value() // many are alike
+		g.found[h.Kind] = append(g.found[h.Kind], Found{id, index, h})
+	}
+}
+
+func (g *scanned) report(name string) *Report {
+	r := &Report{Generator: name, Samples: len(g.records), Hints: []Count{}}
+	slices.SortFunc(g.records, func(a, b record) int { return int(a.index - b.index) })
+	marks := make([]Marks, len(g.records))
+	for i := range g.records {
+		marks[i] = g.records[i].Marks
+	}
+	rule, counts := RuleOf(marks), make([]int, len(Kinds))
+	for i := range g.records {
+		rec := &g.records[i]
+		set := rec.alone
+		for _, h := range rule.among(&rec.Marks) {
+			g.keep(task.SampleID(g.domains[rec.domain], int(rec.index)), int(rec.index), h)
+			set |= h.Kind.Set()
+		}
+		if set != 0 {
+			r.Hinted++
+		}
+		for k := range Kinds {
+			counts[k] += int(set >> k & 1)
+		}
+	}
+	for k, about := range Kinds {
+		if counts[k] > 0 {
+			list := g.found[about.Kind]
+			slices.SortStableFunc(list, func(a, b Found) int { return a.Index - b.Index })
+			r.Hints = append(r.Hints, Count{about, counts[k], float64(counts[k]) / float64(r.Samples), list})
+		}
+	}
+	return r
+}
+
+// Of reports the hints of samples of one domain that are all there is of a generator.
+func Of(generator, domain string, samples []sample.Sample) *Report {
+	g := newScanned(&Scan{})
+	_ = g.add(context.Background(), &store.Receipt{Domain: domain, Current: samples}) // only Files can fail
+	return g.report(generator)
+}

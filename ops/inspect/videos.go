@@ -1,0 +1,257 @@
+package inspect
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+)
+
+// The kinds of hints that decoded videos show.
+const (
+	Undecoded  Kind = "video-undecoded"
+	FirstFrame Kind = "video-first-frame"
+	FinalFrame Kind = "video-final-frame"
+	Frozen     Kind = "video-frozen"
+	LowScore   Kind = "low-score"
+)
+
+var deepKinds = []About{
+	{Kind: Undecoded, Text: "the video cannot be decoded", File: anyVideo, Deep: true},
+	{Kind: FirstFrame, Text: "the video does not begin with the first frame", File: anyVideo, Deep: true},
+	{Kind: FinalFrame, Text: "the video does not end with the final frame", File: anyVideo, Deep: true},
+	{Kind: Frozen, Text: "all frames of the video are alike", File: anyVideo, Deep: true},
+	{Kind: LowScore, Text: "the generator's own judge does not give it all points", File: anyVideo, Deep: true},
+}
+
+// Unlike is the Distance.Worst from which two pictures show something else. Encoding changes a block by at most 4 %, and
+// the least that happens in a video is 15 %: docs/INSPECT.md has the measurements.
+const Unlike = 0.08
+
+// Hints are the hints of samples, by their indices.
+type Hints map[int][]Hint
+
+// Files is the FilesFunc that finds these hints.
+func (h Hints) Files(_ context.Context, _ *store.Receipt, samples []store.ReceiptSample,
+	found func(*store.ReceiptSample, Hint)) error {
+	for i := range samples {
+		for _, hint := range h[samples[i].Index] {
+			found(&samples[i], hint)
+		}
+	}
+	return nil
+}
+
+// Set are the kinds of these hints.
+func (h Hints) Set() (set Set) {
+	for _, list := range h {
+		set |= SetOf(list)
+	}
+	return set
+}
+
+// Add adds hints.
+func (h Hints) Add(others Hints) {
+	for index, list := range others {
+		h[index] = append(h[index], list...)
+	}
+}
+
+// Deep finds hints in the files of samples.
+type Deep struct {
+	Store    *store.Store
+	Progress func(what string, done, all int) // may be nil
+}
+
+// atOnce is how many samples one process decodes or judges before their files are removed.
+const atOnce = 8
+
+// Videos decodes the videos of n samples of a generator, spread evenly, or of all if n is 0.
+func (d *Deep) Videos(ctx context.Context, generator string, n int, decoder *video.Decoder) (Hints, error) {
+	hints := Hints{}
+	want := func(name string) bool { return name == firstFrame || name == finalFrame || sample.IsGroundTruth(name) }
+	return hints, d.files(ctx, "videos of "+generator, generator, n, want, func(ctx context.Context, dir string,
+		samples []sample.Sample) (func(), error) {
+		found, err := VideosOf(ctx, decoder, dir, samples)
+		return func() { hints.Add(found) }, err
+	})
+}
+
+// VideosOf decodes the videos of samples whose files lie below dir.
+func VideosOf(ctx context.Context, decoder *video.Decoder, dir string, samples []sample.Sample) (Hints, error) {
+	list, err := measure(ctx, decoder, dir, samples)
+	hints := Hints{}
+	for i, m := range list {
+		if found := m.hints(samples[i]); len(found) > 0 {
+			hints[samples[i].Index] = found
+		}
+	}
+	return hints, err
+}
+
+// files has use read the files of n samples, spread evenly, or of all if n is 0, of some at once. What use returns is
+// called by one goroutine at a time.
+func (d *Deep) files(ctx context.Context, what, generator string, n int, want func(string) bool,
+	use func(ctx context.Context, dir string, samples []sample.Sample) (func(), error)) error {
+	all := 0
+	for r, err := range d.receipts(ctx, generator) {
+		if err != nil {
+			return err
+		}
+		all += len(r.Current)
+	}
+	if n == 0 || n > all {
+		n = all
+	}
+	place, chosen := 0, 0
+	wanted := func(*sample.Sample) bool {
+		yes := chosen < n && place == chosen*all/n
+		place++
+		if yes {
+			chosen++
+		}
+		return yes
+	}
+	var mu sync.Mutex
+	done := 0
+	seats := make(chan struct{}, runtime.NumCPU())
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(2 * runtime.NumCPU()) // some wait for the bucket
+	read := func(g picked) error {
+		dir, err := os.MkdirTemp("", "inspect-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		samples, err := g.fetch(limited, d.Store, dir, want)
+		if err != nil {
+			return err
+		}
+		seats <- struct{}{}
+		note, err := use(limited, dir, samples)
+		<-seats
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		note()
+		if done += len(samples); d.Progress != nil {
+			d.Progress(what, done, n)
+		}
+		return nil
+	}
+	for g, err := range d.pick(limited, generator, wanted) {
+		if err != nil {
+			group.Go(func() error { return err })
+			break
+		}
+		group.Go(func() error { return read(g) })
+	}
+	return group.Wait()
+}
+
+// measured is what decoding the video of a sample shows.
+type measured struct {
+	frames int       // that were decoded; 0 if there is no video
+	first  *Distance // from first_frame.png to the first frame
+	final  *Distance // from final_frame.png to the last frame
+	motion float64   // the largest Worst from the first frame to another
+	wrong  string    // why the video was not decoded
+}
+
+func (m measured) hints(s sample.Sample) (list []Hint) {
+	name := ""
+	for _, f := range s.Files {
+		if sample.IsGroundTruth(f.Name) && name == "" {
+			name = f.Name
+		}
+	}
+	add := func(k Kind, number float64, format string, args ...any) {
+		list = append(list, Hint{k, name, number, fmt.Sprintf(format, args...)})
+	}
+	if m.wrong != "" {
+		add(Undecoded, 1, "%s", m.wrong)
+	}
+	for _, x := range []struct {
+		kind    Kind
+		d       *Distance
+		picture string
+	}{{FirstFrame, m.first, firstFrame}, {FinalFrame, m.final, finalFrame}} {
+		if x.d != nil && x.d.Worst >= Unlike {
+			add(x.kind, x.d.Worst, "%.0f %% from %s where they differ most, %.1f %% on average", 100*x.d.Worst, x.picture,
+				100*x.d.Mean)
+		}
+	}
+	if m.frames > 0 && m.motion < Unlike {
+		add(Frozen, m.motion, "%d frames, at most %.1f %% from the first one", m.frames, 100*m.motion)
+	}
+	return list
+}
+
+// measure decodes the videos and pictures of samples, whose files lie below dir.
+func measure(ctx context.Context, d *video.Decoder, dir string, samples []sample.Sample) ([]measured, error) {
+	var jobs []video.Job
+	type place struct{ video, first, final int }
+	places := make([]place, len(samples))
+	for i, s := range samples {
+		p := place{-1, -1, -1}
+		for _, f := range s.Files {
+			var at *int
+			switch {
+			case f.Name == firstFrame:
+				at = &p.first
+			case f.Name == finalFrame:
+				at = &p.final
+			case sample.IsGroundTruth(f.Name):
+				at = &p.video
+			}
+			if at != nil && *at < 0 {
+				*at = len(jobs)
+				jobs = append(jobs, video.Job{Path: f.Path, Every: true, Square: square})
+			}
+		}
+		places[i] = p
+	}
+	decoded, err := d.Decode(ctx, dir, jobs)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]measured, len(samples))
+	for i, p := range places {
+		m := &list[i]
+		if p.video < 0 {
+			continue
+		}
+		v := decoded[p.video]
+		if m.wrong = v.Wrong; len(v.Shown) == 0 {
+			if m.wrong == "" {
+				m.wrong = "there is nothing to decode it with"
+			}
+			continue
+		}
+		m.frames = v.Frames
+		begin, end := v.Shown[0], v.Shown[len(v.Shown)-1]
+		for _, f := range v.Shown {
+			m.motion = max(m.motion, distance(begin, f).Worst)
+		}
+		for _, x := range []struct {
+			at    int
+			frame *video.Frame
+			to    **Distance
+		}{{p.first, begin, &m.first}, {p.final, end, &m.final}} {
+			if x.at >= 0 && len(decoded[x.at].Shown) > 0 {
+				d := distance(decoded[x.at].Shown[0], x.frame)
+				*x.to = &d
+			}
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,364 @@
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/flags"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+const (
+	freshFlags   = 10 * time.Second // for which flags that were read are shown: others may have changed them
+	lateFlags    = time.Minute      // after which a page waits until they are read again: thousands take seconds
+	flagsPerPage = 200
+	nameCookie   = "ops-ui-name" // who flags
+	doneCookie   = "ops-ui-done" // id of the command that does what a form has done
+)
+
+// flagsRoutes has GET /flags and POST /flags. The grid and the page of a sample post to it: "sample" (repeated,
+// GENERATOR:INDEX), "reason", "do" (add or remove), "dataset", and "back", the address of this server to go on to. Who
+// does not accept text/html gets {"flags": N, "command": the command that does the same}.
+func (s *Server) flagsRoutes() {
+	s.page("GET /flags", s.flagsPage)
+	s.page("POST /flags", s.changeFlags)
+	s.page("POST /flags/name", s.nameFlagger)
+	s.page("POST /flags/plan", s.planFlags)
+	s.page("GET /flags.json", s.downloadFlags)
+	s.page("GET /flags.csv", s.downloadFlags)
+}
+
+// sampleAt is the place of a sample in a dataset.
+type sampleAt struct {
+	Generator string
+	Index     int
+}
+
+// flagsRead are the flags of a dataset as they were read.
+type flagsRead struct {
+	list []flags.Listed
+	open map[sampleAt]string // reasons
+}
+
+// flagged returns the reasons of the flagged samples of a dataset. It is asked for each page of the grid.
+func (s *Server) flagged(ctx context.Context, st *store.Store) (map[sampleAt]string, error) {
+	f, err := s.readFlags(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	return f.open, nil
+}
+
+// readFlags reads the flags of a dataset and their states, unless that was done a moment ago.
+func (s *Server) readFlags(ctx context.Context, st *store.Store) (*flagsRead, error) {
+	d := s.browsed(st)
+	return d.flags.get(ctx, s.background, freshFlags, lateFlags, func(ctx context.Context) (*flagsRead, error) {
+		list, err := flags.List(ctx, st)
+		if err != nil {
+			return nil, err
+		}
+		f := &flagsRead{open: map[sampleAt]string{}}
+		if f.list, err = flags.States(ctx, st, list); err != nil {
+			return nil, err
+		}
+		for _, flag := range f.list {
+			if at := (sampleAt{flag.Generator, flag.Index}); flag.State == flags.Open {
+				f.open[at] = strings.Trim(f.open[at]+"; "+flag.Reason, "; ")
+			}
+		}
+		return f, nil
+	})
+}
+
+// flagsData is what the page of the flags shows.
+type flagsData struct {
+	Flags                []flags.Listed
+	Open, Resolved, Gone int
+	First, Until, Total  int    // of the list, the first as 1
+	Before, After        string // addresses of other parts of the list
+	By                   string
+	Planned              int    // samples of the plan that was just made
+	Carry                string // command that carries it out
+	Plan, Export         string // commands
+}
+
+func (s *Server) flagsPage(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.store(r)
+	if err != nil {
+		return err
+	}
+	f, err := s.readFlags(r.Context(), st)
+	if err != nil {
+		return err
+	}
+	d := flagsData{Total: len(f.list), By: flagger(r),
+		Plan:   s.command(st.Dataset(), "flags", "plan", "--to", "flagged.json"),
+		Export: s.command(st.Dataset(), "export", "--as", "parquet", "--to", "curated", "--without", "flagged")}
+	for _, flag := range f.list {
+		switch flag.State {
+		case flags.Open:
+			d.Open++
+		case flags.Resolved:
+			d.Resolved++
+		case flags.Gone:
+			d.Gone++
+		}
+	}
+	from, err := place(r, "from", 0)
+	if err != nil {
+		return err
+	}
+	from = min(from, max(d.Total-1, 0))
+	d.First, d.Until = from+1, min(from+flagsPerPage, d.Total)
+	d.Flags = f.list[from:d.Until]
+	v := view{Title: "Flags", Path: "/flags", Command: s.command(st.Dataset(), "flags", "list"),
+		Dataset: st.Dataset(), Home: s.Store.Dataset()}
+	if from > 0 {
+		d.Before = v.To("/flags", "from", strconv.Itoa(max(0, from-flagsPerPage)))
+	}
+	if d.Until < d.Total {
+		d.After = v.To("/flags", "from", strconv.Itoa(d.Until))
+	}
+	if d.Planned, err = place(r, "planned", 0); err != nil {
+		return err
+	}
+	if path := s.planFile(st); d.Planned > 0 {
+		d.Carry = s.command(st.Dataset(), "repair", "--plan", ui.FromHere(path), "--overwrite")
+	}
+	v.Data = d
+	return s.show(w, r, "flags.html", v)
+}
+
+// planFile is where the repair plan of the flags is written on this machine.
+func (s *Server) planFile(st *store.Store) string {
+	return filepath.Join(s.Flags.LocalDir, "flags", task.SafeName(s.Target.Name)+"-"+st.Dataset().String()+".plan.json")
+}
+
+// planFlags writes a repair plan of the open flags and goes back to the page, which has the command for it.
+func (s *Server) planFlags(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.store(r)
+	if err != nil {
+		return err
+	}
+	s.browsed(st).flags.forget()
+	f, err := s.readFlags(r.Context(), st)
+	if err != nil {
+		return err
+	}
+	plan, n := flags.Plan(st, f.list), 0
+	for _, g := range plan.Generators {
+		n += len(g.Replace)
+	}
+	if n == 0 {
+		return &badRequest{"no flag is open: there is nothing to replace"}
+	}
+	if err := plan.Write(s.planFile(st)); err != nil {
+		return err
+	}
+	http.Redirect(w, r, address(s.Store.Dataset(), st.Dataset(), "/flags", "planned", strconv.Itoa(n))+"#next",
+		http.StatusSeeOther)
+	return nil
+}
+
+// flagger is who flags with a request: the name that was chosen in this browser, else this account.
+func flagger(r *http.Request) string {
+	if c, err := r.Cookie(nameCookie); err == nil {
+		if name, err := url.QueryUnescape(c.Value); err == nil && name != "" {
+			return ui.Cut(name, 50)
+		}
+	}
+	return flags.Account()
+}
+
+func (s *Server) nameFlagger(w http.ResponseWriter, r *http.Request) error {
+	http.SetCookie(w, &http.Cookie{Name: nameCookie, Value: url.QueryEscape(ui.Cut(r.FormValue("name"), 50)), Path: "/",
+		MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	return s.goOn(w, r, "/flags", "")
+}
+
+// changeFlags adds or removes flags.
+func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.store(r)
+	if err != nil {
+		return err
+	}
+	chosen, err := chosenSamples(r)
+	if err != nil {
+		return err
+	}
+	reason := strings.TrimSpace(r.FormValue("reason"))
+	n, command := 0, ""
+	defer s.browsed(st).flags.forget() // what has failed may have changed some
+	switch do := r.FormValue("do"); do {
+	case "add":
+		for _, generator := range sortedNames(chosen) {
+			added, err := flags.Add(r.Context(), st, generator, chosen[generator], reason, flagger(r))
+			if absent, ok := errors.AsType[*flags.AbsentError](err); ok {
+				text := absent.Error()
+				if n > 0 {
+					text = fmt.Sprintf("%s of other generators flagged; of %s %s", ui.Plural(n, "sample"), generator, text)
+				}
+				return &badRequest{text}
+			}
+			if err != nil {
+				return err
+			}
+			n += added
+		}
+		command = s.flagCommand(st, chosen, "add", "--reason", reason)
+	case "remove", "remove resolved":
+		var names []string // none is all
+		if do == "remove" {
+			names = sortedNames(chosen)
+		}
+		list, err := flags.List(r.Context(), st, names...)
+		if err != nil {
+			return err
+		}
+		var gone []flags.Flag
+		if do == "remove" {
+			for _, name := range names {
+				gone = append(gone, flags.Of(list, name, chosen[name])...)
+			}
+			command = s.flagCommand(st, chosen, "remove")
+		} else {
+			if gone, err = flags.Closed(r.Context(), st, list); err != nil {
+				return err
+			}
+			command = s.command(st.Dataset(), "flags", "remove", "--resolved")
+		}
+		n = len(gone)
+		if err := flags.Remove(r.Context(), st, gone); err != nil {
+			return err
+		}
+	default:
+		return &badRequest{fmt.Sprintf("do is %.40q, it must be add, remove or remove resolved", do)}
+	}
+	if !wantsPage(r) {
+		return answer(w, map[string]any{"flags": n, "command": command})
+	}
+	return s.goOn(w, r, "/flags", command)
+}
+
+// goOn answers a form: it leads to the address of this server that the form names, or to a page. That shows a command,
+// which does what the form has done.
+func (s *Server) goOn(w http.ResponseWriter, r *http.Request, page, command string) error {
+	st, err := s.store(r)
+	if err != nil {
+		return err
+	}
+	back := address(s.Store.Dataset(), st.Dataset(), page)
+	if to, err := url.Parse(r.FormValue("back")); err == nil && to.Scheme == "" && to.Host == "" &&
+		strings.HasPrefix(to.Path, "/") && !strings.HasPrefix(to.Path, "//") {
+		back = to.String()
+	}
+	if command != "" {
+		id := rand.Text()
+		s.commands.Store(id, command)
+		time.AfterFunc(time.Minute, func() { s.commands.Delete(id) }) // nobody may come for it
+		http.SetCookie(w, &http.Cookie{Name: doneCookie, Value: id, Path: "/", MaxAge: 60, HttpOnly: true,
+			SameSite: http.SameSiteStrictMode})
+	}
+	http.Redirect(w, r, back, http.StatusSeeOther)
+	return nil
+}
+
+// did returns the command that does what a form has done, on the page after it. The cookie has only its id: what
+// another site of this host may plant there is shown to nobody.
+func (s *Server) did(w http.ResponseWriter, r *http.Request) string {
+	c, err := r.Cookie(doneCookie)
+	if err != nil {
+		return ""
+	}
+	http.SetCookie(w, &http.Cookie{Name: doneCookie, Path: "/", MaxAge: -1})
+	command, _ := s.commands.LoadAndDelete(c.Value)
+	text, _ := command.(string)
+	return text
+}
+
+// chosenSamples reads the samples of a form, by generator.
+func chosenSamples(r *http.Request) (map[string][]flags.Sample, error) {
+	if err := r.ParseForm(); err != nil {
+		return nil, &badRequest{err.Error()}
+	}
+	chosen := map[string][]flags.Sample{}
+	for _, text := range r.Form["sample"] {
+		at := strings.LastIndexByte(text, ':')
+		index, err := strconv.Atoi(text[at+1:])
+		if at < 1 || err != nil || index < 0 || task.CheckName(text[:at]) != nil {
+			return nil, &badRequest{fmt.Sprintf("sample is %.60q, it must be GENERATOR:INDEX", text)}
+		}
+		chosen[text[:at]] = append(chosen[text[:at]], flags.Sample{Index: index})
+	}
+	if len(chosen) == 0 && r.FormValue("do") != "remove resolved" {
+		return nil, &badRequest{"no sample is chosen"}
+	}
+	return chosen, nil
+}
+
+func sortedNames(chosen map[string][]flags.Sample) (names []string) {
+	for name := range chosen {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// flagCommand returns the command line that does to samples what a form has done.
+func (s *Server) flagCommand(st *store.Store, chosen map[string][]flags.Sample, words ...string) string {
+	var commands []string
+	for _, name := range sortedNames(chosen) {
+		line := append(append([]string{"flags"}, words...), name)
+		for _, sample := range chosen[name] {
+			line = append(line, sample.String())
+		}
+		commands = append(commands, s.command(st.Dataset(), line...))
+	}
+	return strings.Join(commands, " && ")
+}
+
+// downloadFlags answers with the list as a file.
+func (s *Server) downloadFlags(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.store(r)
+	if err != nil {
+		return err
+	}
+	f, err := s.readFlags(r.Context(), st)
+	if err != nil {
+		return err
+	}
+	name := "flags-" + st.Dataset().String() + filepath.Ext(r.URL.Path)
+	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
+	if filepath.Ext(name) == ".json" {
+		return answer(w, f.list)
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	lines := csv.NewWriter(w)
+	_ = lines.Write([]string{"generator", "index", "sample", "state", "by", "time", "reason"})
+	for _, f := range f.list {
+		_ = lines.Write([]string{f.Generator, strconv.Itoa(f.Index), f.Sample, string(f.State), noFormula(f.By),
+			f.Time.Format(time.RFC3339), noFormula(f.Reason)})
+	}
+	lines.Flush()
+	return nil
+}
+
+// noFormula is a text that a spreadsheet takes for one, whatever it begins with.
+func noFormula(text string) string {
+	if text != "" && strings.ContainsAny(text[:1], "=+-@") {
+		return "'" + text
+	}
+	return text
+}

@@ -1,0 +1,282 @@
+package web
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+const (
+	pollEvery      = 5 * time.Second
+	pollEveryLocal = time.Second
+	linger         = 2 * time.Second // for which a run is polled after its last viewer has left
+	firstPoll      = 3 * time.Second // for which a page waits for the first poll
+	runsListed     = 100
+)
+
+func (s *Server) runRoutes() {
+	s.page("GET /run", s.runPage)
+	s.page("GET /run/events", s.runEvents)
+	s.page("POST /run/delivery", s.switchDelivery)
+}
+
+// runData is what the page of a run shows.
+type runData struct {
+	ID            string
+	Run           task.Run
+	Runs          []string
+	Live          *liveRun // the last poll; nil if there was none yet
+	Paused        bool
+	Problem       string // why it is not known whether it is paused
+	Pause, Resume string // commands
+	Submit        string // command that makes a first run
+}
+
+// liveRun is the part of the page that each poll replaces.
+type liveRun struct {
+	*monitor.Progress
+	Rates    *chart
+	Causes   []causeBar
+	Problem  string // of the last poll
+	End      string // "", complete, incomplete or failed
+	Repair   string // command
+	Failures string // address
+}
+
+// causeBar is how often failure reports have a cause.
+type causeBar struct {
+	Cause task.Cause
+	Means string
+	N     int
+	Width float64 // of 100
+}
+
+func (s *Server) runPage(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.store(r)
+	if err != nil {
+		return err
+	}
+	ids, err := st.Runs(r.Context())
+	if err != nil {
+		return err
+	}
+	d := runData{ID: r.FormValue("run"), Runs: ids[:min(len(ids), runsListed)],
+		Pause: s.stackCommand("pause"), Resume: s.stackCommand("resume"),
+		Submit: s.command(st.Dataset(), "submit", "--all", "--samples", "100")}
+	v := view{Title: "Run", Path: "/run", Command: s.command(st.Dataset(), "monitor", "--watch")}
+	if d.ID == "" && len(ids) > 0 {
+		d.ID = ids[0]
+	}
+	if d.ID != "" {
+		if d.Run, err = s.findRun(r.Context(), st, d.ID); err != nil {
+			return err
+		}
+		if !slices.Contains(d.Runs, d.ID) {
+			d.Runs = append(d.Runs, d.ID)
+		}
+		v.Command = s.command(st.Dataset(), "monitor", "--run", d.ID, "--watch")
+		f := s.join(st, d.Run)
+		defer s.leave(f)
+		d.Live = f.first(r.Context())
+	}
+	if d.Paused, err = s.Paused(r.Context()); err != nil {
+		d.Problem = describe(err).Error
+	}
+	v.Data = d
+	return s.show(w, r, "run.html", v)
+}
+
+func (s *Server) findRun(ctx context.Context, st *store.Store, id string) (task.Run, error) {
+	if err := task.CheckName(id); err != nil {
+		return task.Run{}, &badRequest{fmt.Sprintf("run %v", err)}
+	}
+	return st.Run(ctx, id)
+}
+
+func (s *Server) runEvents(w http.ResponseWriter, r *http.Request) error {
+	st, err := s.store(r)
+	if err != nil {
+		return err
+	}
+	run, err := s.findRun(r.Context(), st, r.FormValue("run"))
+	if err != nil {
+		return err
+	}
+	f := s.join(st, run)
+	defer s.leave(f)
+	follow(w, r, f.topic)
+	return nil
+}
+
+// switchDelivery pauses or resumes.
+func (s *Server) switchDelivery(w http.ResponseWriter, r *http.Request) error {
+	do := r.FormValue("do")
+	if do != "pause" && do != "resume" {
+		return &badRequest{fmt.Sprintf("do is %.40q, it must be pause or resume", do)}
+	}
+	if err := s.Switch(r.Context(), do == "resume"); err != nil {
+		return err
+	}
+	return s.goOn(w, r, "/run", s.stackCommand(do))
+}
+
+// feed polls a run for all who watch it, and ends when nobody does.
+type feed struct {
+	*topic
+	key     string
+	viewers int // s.mu guards it
+	cancel  context.CancelFunc
+	live    *liveRun // topic.mu guards it
+}
+
+// join returns the feed of a run. Call leave when the viewer is gone.
+func (s *Server) join(st *store.Store, run task.Run) *feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := st.Dataset().String() + "/" + run.ID
+	f := s.feeds[key]
+	if f != nil {
+		if e, _ := f.now(); e != nil && e.end != "" { // it has ended: who comes now wants to know how it is now
+			f = nil
+		}
+	}
+	if f == nil {
+		ctx, cancel := context.WithCancel(s.background)
+		f = &feed{topic: newTopic(), key: key, cancel: cancel}
+		s.feeds[key] = f
+		s.jobs.Go(func() { s.poll(ctx, f, st, run) })
+	}
+	f.viewers++
+	return f
+}
+
+func (s *Server) leave(f *feed) {
+	time.AfterFunc(linger, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if f.viewers--; f.viewers == 0 {
+			f.cancel()
+			if s.feeds[f.key] == f {
+				delete(s.feeds, f.key)
+			}
+		}
+	})
+}
+
+// first waits for the first poll, for a moment.
+func (f *feed) first(ctx context.Context) *liveRun {
+	e, news := f.now()
+	if e == nil {
+		select {
+		case <-news:
+		case <-ctx.Done():
+		case <-time.After(firstPoll):
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.live
+}
+
+// poll publishes each poll of a run until it ends.
+func (s *Server) poll(ctx context.Context, f *feed, st *store.Store, run task.Run) {
+	m := monitor.New(st, s.Queue, run)
+	costs, err := plan.LoadCosts(s.Flags.LocalDir)
+	if err != nil {
+		s.Say("note: %v", err)
+	}
+	m.CountCost(s.Target.Worker(), costs, s.Target.Name == stack.Local)
+	interval := pollEvery
+	if s.Target.Name == stack.Local {
+		interval = pollEveryLocal
+	}
+	live := liveRun{}
+	show := func() {
+		live.Failures = address(s.Store.Dataset(), st.Dataset(), "/failures")
+		live.Repair = s.command(st.Dataset(), "repair", "--run", run.ID)
+		now := live
+		html := s.part("run.html", "live", &now)
+		f.mu.Lock()
+		f.live = &now
+		f.mu.Unlock()
+		f.publish(event{html, now.End})
+	}
+	var perMinute map[int64]int
+	committed := 0
+	problems := writerFunc(func(line string) { live.Problem = strings.TrimSpace(line); show() })
+	out := &ui.Output{Style: &ui.Style{}, Stdout: io.Discard, Stderr: problems}
+	last, err := m.WatchLines(ctx, out, interval, func(p *monitor.Progress) error {
+		if perMinute == nil {
+			perMinute = map[int64]int{}
+			for at, n := range m.Times() {
+				perMinute[at.Unix()/60] += n
+			}
+		} else if n := p.Committed - committed; n > 0 {
+			perMinute[p.Time.Unix()/60] += n
+		}
+		committed = p.Committed
+		live = liveRun{Progress: p, Causes: causes(p)}
+		until := time.Time{}
+		if !p.Complete() {
+			until = p.Time
+		}
+		live.Rates = rates(perMinute, until)
+		show()
+		return nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		live.End, live.Problem = "failed", describe(err).Error
+	case last.Complete():
+		live.End = "complete"
+	default:
+		live.End = "incomplete"
+	}
+	show()
+}
+
+// causes are those of the failure reports, most frequent first.
+func causes(p *monitor.Progress) (list []causeBar) {
+	most := 1
+	for cause, n := range p.Failures {
+		list = append(list, causeBar{Cause: cause, Means: cause.Policy().Means, N: n})
+		most = max(most, n)
+	}
+	slices.SortFunc(list, func(a, b causeBar) int { return cmp.Or(b.N-a.N, cmp.Compare(a.Cause, b.Cause)) })
+	for i := range list {
+		list[i].Width = 100 * float64(list[i].N) / float64(most)
+	}
+	return list
+}
+
+// part is a template of a page by itself.
+func (s *Server) part(file, name string, data any) []byte {
+	var text bytes.Buffer
+	if err := templates()[file].ExecuteTemplate(&text, name, data); err != nil {
+		s.Say("the page cannot be drawn: %v", err) // a template and its data do not fit; what was drawn before stays
+	}
+	return text.Bytes()
+}
+
+// writerFunc is called with what is written.
+type writerFunc func(text string)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(string(p))
+	return len(p), nil
+}

@@ -1,0 +1,267 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
+)
+
+// Names in the cache of what was made from a video: its SHA-256 and these.
+const (
+	encodedSuffix = ".h264.mp4"
+	frameSuffix   = ".frame.png" // after the number of the frame
+)
+
+const (
+	again       = time.Minute // after which a tool that is not there is looked for again
+	stripFrames = 16          // at most, of a video that nothing here can re-encode
+	stripSide   = 480         // pixels: they are at most so wide and high
+)
+
+// tool is a program for videos. It is looked for when a video first needs it.
+type tool[T interface {
+	comparable
+	Close()
+}] struct {
+	find func() (T, error)
+
+	mu     sync.Mutex
+	found  T
+	failed error
+	tried  time.Time
+}
+
+// get returns the tool.
+func (t *tool[T]) get() (T, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.wanted() {
+		t.found, t.failed = t.find()
+		t.tried = time.Now()
+	}
+	return t.found, t.failed
+}
+
+// await is why there is no such tool. If ctx ends before that is known, it is what absent knows.
+func (t *tool[T]) await(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { _, err := t.get(); done <- err }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return t.absent()
+	}
+}
+
+func (t *tool[T]) wanted() bool {
+	var none T
+	return t.found == none && (t.failed == nil || time.Since(t.tried) > again)
+}
+
+// absent is why there is no such tool, or nil if there is one or nobody knows yet: to ask each Python takes seconds.
+func (t *tool[T]) absent() error {
+	if !t.mu.TryLock() {
+		return nil
+	}
+	defer t.mu.Unlock()
+	if t.wanted() {
+		go func() { _, _ = t.get() }()
+	}
+	return t.failed
+}
+
+func (t *tool[T]) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var none T
+	if t.found != none {
+		t.found.Close()
+	}
+}
+
+// findTools sets how the tools are found: in the generators' environments on this machine, then in the system.
+func (s *Server) findTools(localDir string) {
+	s.encoder.find = func() (*export.Encoder, error) {
+		e, err := export.NewEncoder(s.background, export.VideoOptions{},
+			append(video.Pythons(localDir, "av"), video.Pythons(localDir, "imageio_ffmpeg")...)...)
+		if err != nil {
+			return nil, ui.WithHint(errors.New("browsers do not play this video, and nothing here can re-encode it"),
+				"install ffmpeg, or PyAV with: python3 -m pip install av")
+		}
+		return e, nil
+	}
+	s.decoder.find = func() (*video.Decoder, error) {
+		return video.FindDecoder(s.background, video.Pythons(localDir, "cv2")...)
+	}
+}
+
+// playable is how a video is shown.
+type playable struct {
+	Video   string   `json:"video,omitempty"`   // address of a video that browsers play
+	Encoded bool     `json:"encoded,omitempty"` // it is not the original
+	Strip   []string `json:"strip,omitempty"`   // addresses of frames, where there is no such video
+}
+
+// playable returns how a video is shown, by what is known of the tools.
+func (s *Server) playable(d task.Dataset, c committed, f *sample.File) playable {
+	switch {
+	case inspect.Plays(f.Name, f.Media):
+		return playable{Video: s.media(d, c, f)}
+	case s.encoder.absent() == nil:
+		return playable{Video: s.fileAddress("/play/", d, c, f), Encoded: true}
+	case s.decoder.absent() == nil:
+		return playable{Strip: s.strip(d, c, f)}
+	}
+	return playable{}
+}
+
+// strip are the addresses of some frames of a video.
+func (s *Server) strip(d task.Dataset, c committed, f *sample.File) (list []string) {
+	for _, n := range stripOf(f.Media.Frames) {
+		list = append(list, s.fileAddress(fmt.Sprintf("/frame/%d/", n), d, c, f))
+	}
+	return list
+}
+
+// stripOf are the numbers of the frames of a strip: evenly spread, with the first and the last one.
+func stripOf(frames int) (numbers []int) {
+	n := min(frames, stripFrames)
+	for i := range n {
+		numbers = append(numbers, i*(frames-1)/max(1, n-1))
+	}
+	return numbers
+}
+
+// encodedFile answers with a video that was re-encoded for browsers.
+func (s *Server) encodedFile(w http.ResponseWriter, r *http.Request) error {
+	d, c, f, err := s.requestedVideo(r)
+	if err != nil {
+		return err
+	}
+	return s.made(w, r, d, "video/mp4", f.SHA256+encodedSuffix, func(ctx context.Context) error {
+		encoder, err := s.encoder.get()
+		if err != nil {
+			return err
+		}
+		text, err := s.contents(ctx, d, c, f)
+		if err != nil {
+			return err
+		}
+		media := &f.Media
+		if media.Frames == 0 {
+			media = nil
+		}
+		row := &export.Row{ID: c.sample.ID, Generator: c.Generator, Files: []export.File{export.NewFile(f.Name, text, media)}}
+		if err := encoder.Encode(ctx, row); err != nil {
+			return err
+		}
+		return s.cache.put(f.SHA256+encodedSuffix, row.Files[0].Open())
+	})
+}
+
+// stripFrame answers with a frame of a strip. All of the strip are cut at once.
+func (s *Server) stripFrame(w http.ResponseWriter, r *http.Request) error {
+	number, err := strconv.Atoi(r.PathValue("number"))
+	if err != nil {
+		return &notFound{fmt.Sprintf("%.40q is no number of a frame", r.PathValue("number"))}
+	}
+	d, c, f, err := s.requestedVideo(r)
+	if err != nil {
+		return err
+	}
+	numbers := stripOf(f.Media.Frames)
+	if !slices.Contains(numbers, number) {
+		return &notFound{fmt.Sprintf("frame %d is not among those that are shown of %s", number, f.Name)}
+	}
+	name := func(n int) string { return fmt.Sprintf("%s.%d%s", f.SHA256, n, frameSuffix) }
+	return s.made(w, r, d, "image/png", name(number), func(ctx context.Context) error {
+		text, err := s.contents(ctx, d, c, f)
+		if err != nil {
+			return err
+		}
+		frames, err := s.cut(ctx, f.Name, text, numbers)
+		for i, frame := range frames {
+			var picture bytes.Buffer
+			if err = png.Encode(&picture, frame); err == nil {
+				err = s.cache.put(name(numbers[i]), &picture)
+			}
+			if err != nil {
+				break
+			}
+		}
+		return err
+	})
+}
+
+// cut returns frames of a video.
+func (s *Server) cut(ctx context.Context, name string, text []byte, numbers []int) ([]*video.Frame, error) {
+	decoder, err := s.decoder.get()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "frames-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "video"+filepath.Ext(name))
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, err
+	}
+	decoded, err := decoder.Decode(ctx, dir, []video.Job{{Path: file, Numbers: numbers, Side: stripSide}})
+	if err != nil {
+		return nil, err
+	}
+	if v := decoded[0]; len(v.Shown) != len(numbers) {
+		return nil, fmt.Errorf("no frames of %s: %s", name, v.Wrong)
+	}
+	return decoded[0].Shown, nil
+}
+
+// made answers with a file of the cache that do makes and puts there, unless it is there. Of what several ask for at
+// once with one video, whose hash begins the name, and one kind, do is called once.
+func (s *Server) made(w http.ResponseWriter, r *http.Request, d *browsed, kind, name string,
+	do func(context.Context) error) error {
+	file, err := s.cache.open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		hash, _, _ := strings.Cut(name, ".")
+		_, err = share(r.Context(), d, kind+" of "+hash, func(ctx context.Context) (any, error) { return nil, do(ctx) })
+		if err == nil {
+			file, err = s.cache.open(name)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	serveMedia(w, r, file, kind, name)
+	return nil
+}
+
+// contents reads a file of a sample into memory.
+func (s *Server) contents(ctx context.Context, d *browsed, c committed, f *sample.File) ([]byte, error) {
+	file, err := s.fetch(ctx, d, c, f)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readAll(file)
+}
