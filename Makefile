@@ -1,7 +1,7 @@
 # The commands of a maintainer. CI runs the same ones (.ci/run).
 LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.11.0
 
-.PHONY: check test nightly bench lint cover hooks
+.PHONY: check test provider-check nightly bench lint cover hooks
 
 check: lint test
 
@@ -16,11 +16,16 @@ test:
 	go test -race ./...
 	go test -C infra/cloudtest ./...
 
+# The program's inputs, given to the real aws provider, where terraform has it.
+provider-check:
+	go test -tags provider -count 1 -v -timeout 30m -run '^TestProvider$$' ./infra
+
 # What takes hours, of which CI runs a sample.
 nightly:
 	SCALE=1 go test -timeout 2h ./ops/plan ./ops/dataset
 	SCALE=1 go test -timeout 2h -run '^(TestTaskOfManyInvocations|TestSameBytesWhateverHappens)$$' ./ops/local
 	go test -timeout 0 -run '^TestProtocol$$' ./worker -rapid.checks 20000
+	go test -timeout 1h -run '^TestWorkersAnywhere$$' ./ops -worker.schedules 20
 	go test -timeout 0 -run '^TestChaos$$' ./ops/local -chaos.schedules 500 -chaos.parallel 10
 	$(MAKE) bench
 
