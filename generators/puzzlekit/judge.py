@@ -29,7 +29,7 @@ from puzzlekit.video import PIXELS, YUV
 WEIGHTS = {"first_frame_consistency": 0.15, "final_frame_accuracy": 0.35, "temporal_smoothness": 0.15, "task_specific": 0.35}
 BLOCK = 4  # side of what is compared, in pixels of the pictures of half size
 UNLIKE = 16  # difference of a block's mean, of 255, from which it shows something else; our videos' own is at most 8
-STEP = 8  # pixels between the places where a thing is first looked for
+NEAR = 24  # pixels from where a thing is expected that it is looked for
 LEAP = 0.5  # part of a move that may not happen between two frames
 JERK = 0.1  # of the smoothness that a frame costs in which a thing does not move as things do
 MAX_FAULTS = 20  # that are listed
@@ -95,18 +95,14 @@ class Guess:
     t: float = 0.0
     before: float = 0.0
 
-    def expected(self) -> tuple[float, float]:
+    def expected(self) -> float:
         """Where it is if it is as fast as before."""
-        t = min(1.0, max(0.0, 2 * self.t - self.before))
-        return t, t
+        return min(1.0, max(0.0, 2 * self.t - self.before))
 
     def near(self) -> tuple[float, float]:
         """Where it may be if it becomes faster or slower."""
-        t, more = self.expected()[0], 3 * STEP / self.motion.length + abs(self.t - self.before)
+        t, more = self.expected(), NEAR / self.motion.length + abs(self.t - self.before)
         return max(0.0, t - more), min(1.0, t + more)
-
-    def anywhere(self) -> tuple[float, float]:
-        return 0.0, 1.0
 
     def slack(self) -> float:
         """What t may be wrong by: some pixels."""
@@ -207,14 +203,8 @@ def follow(frame: Image.Image, guesses: list[Guess], rest: Image.Image) -> list[
     there; if that is none, anywhere."""
     changed = unlike(frame, rest)
     views = [(g, View(frame, g.motion, changed)) for g in guesses if not changed or inside(changed, g.motion)]
-    for ranges in ((Guess.expected, Guess.near), (Guess.anywhere,)):
-        found = []
-        for guess, view in views:
-            for low, high in (r(guess) for r in ranges):
-                t = view.place(low, high) if high > low else low
-                if view.shows(t):
-                    found.append(Guess(guess.move, guess.motion, t, guess.t))
-                    break
+    for places in (View.around, View.anywhere):
+        found = [replace(g, t=t, before=g.t) for g, view in views if (t := next(filter(view.shows, places(view, g)), None)) is not None]
         if found:
             return found
     return []
@@ -243,15 +233,31 @@ class View:
         counts = ImageChops.difference(self.thing, self.shown(t, self.spot)).convert("L").histogram()
         return sum(map(mul, counts, range(256)))
 
+    def around(self, guess: Guess) -> Iterator[float]:
+        """Where the move is expected, and the best place near there, the cheaper way first."""
+        yield guess.expected()
+        yield self.best(self.motion.alike / self.motion.length / 2, guess.expected())
+        yield self.place(*guess.near())
+
+    def anywhere(self, _: Guess) -> Iterator[float]:
+        yield self.place(0.0, 1.0)
+
     def place(self, low: float, high: float) -> float:
         """Where between low and high the move is most like the frame."""
-        steps = max(4, round((high - low) * self.motion.length / STEP))
+        steps = max(4, round((high - low) * self.motion.length / self.motion.alike))
         width = (high - low) / steps
-        best = min((self.error(low + n * width), low + n * width) for n in range(steps + 1))
+        return self.best(width / 2, *(low + n * width for n in range(steps + 1)))
+
+    def best(self, width: float, *places: float) -> float:
+        """Where the move is most like the frame, from the best of these places on, by this width and less, to half a pixel."""
+        error, at = min((self.error(t), t) for t in places)
         while width * self.motion.length > 0.5:
-            width /= 2
-            best = min(best, *((self.error(t), t) for t in (best[1] - width, best[1] + width) if 0 <= t <= 1))
-        return best[1]
+            beside = min((self.error(t), t) for t in (max(0.0, at - width), min(1.0, at + width)))
+            if beside[0] < error:
+                error, at = beside
+            else:
+                width /= 2
+        return at
 
 
 def half(picture: Image.Image) -> Image.Image:

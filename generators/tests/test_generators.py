@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import math
 import os
 import random
 import subprocess
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GENERATORS = {
     "chess-task-data-generator": "chess_family",
     "gauge-task-data-generator": "gauge_family",
+    "gears-task-data-generator": "gears_family",
     "hanoi-task-data-generator": "hanoi_family",
     "keys-task-data-generator": "keys_family",
     "maze-task-data-generator": "maze_family",
@@ -265,6 +267,25 @@ class Puzzles(unittest.TestCase):
             self.assertEqual(len({*p.keys, p.begin, p.goal}), len(p.keys) + 2)
             needed = {n for kind, n in p.moves if kind == "open"}
             self.assertEqual({n for kind, n in p.moves if kind == "take"}, needed)
+
+    def test_gears_mesh(self):
+        # The pictures' geometry agrees with the count of teeth: wherever two gears meet, a tooth of one is in a gap of
+        # the other, before, on the way and after.
+        for p in self.puzzles("gears-task-data-generator", 50):
+            for teeth in (0, 0.3, *p.moves, sum(p.moves)):
+                for n, gear in enumerate(p.gears):
+                    if gear.on < 0:
+                        continue
+                    on = p.gears[gear.on]
+                    self.assertAlmostEqual(math.hypot(gear.x - on.x, gear.y - on.y), gear.radius + on.radius, delta=0.2)
+                    angle = math.degrees(math.atan2(gear.x - on.x, on.y - gear.y))
+                    past = (angle - p.mark(gear.on, teeth)) * on.teeth / 360
+                    other = (p.mark(n, teeth) - angle - 180) * gear.teeth / 360
+                    self.assertAlmostEqual((other - past) % 1, 0.5, delta=0.03)
+            ends = [p.rotation(n, sum(p.moves)) for n in range(len(p.gears))]
+            for n, gear in enumerate(p.gears):
+                if gear.on >= 0:
+                    self.assertEqual(ends[n] * gear.teeth, -ends[gear.on] * p.gears[gear.on].teeth)
 
     def test_maze_dot_is_unlike_goal_and_start(self):
         drawing = importlib.import_module("maze_drawing")

@@ -150,7 +150,7 @@ func TestJudgeNamesBroken(t *testing.T) {
 	if python == "" {
 		t.Skip("EXPORT_PYTHON is not set: it names a Python with PyAV and Pillow")
 	}
-	for _, name := range []string{"maze-task-data-generator"} { // generators/tests has all seven
+	for _, name := range []string{"maze-task-data-generator"} { // generators/tests has them all
 		dir, err := filepath.Abs(filepath.Join("..", "..", "generators", name))
 		if err != nil {
 			t.Fatal(err)

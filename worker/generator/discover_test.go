@@ -101,7 +101,7 @@ func TestOwnCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"chess", "maze", "sudoku", "hanoi", "sliding-puzzle", "gauge", "keys"} {
+	for _, name := range []string{"chess", "maze", "sudoku", "hanoi", "sliding-puzzle", "gauge", "gears", "keys"} {
 		got := map[string]bool{}
 		for _, file := range all[name+"-task-data-generator"].Required {
 			got[file] = true
