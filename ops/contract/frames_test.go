@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -99,7 +100,7 @@ func TestContactSheet(t *testing.T) {
 	for n, s := range samples {
 		for at, name := range map[int]string{0: "first_frame.png", pictures - 1: "final_frame.png"} {
 			file := s.Files[slices.IndexFunc(s.Files, func(f sample.File) bool { return f.Name == name })]
-			picture, wrong, err := readPicture(file.Path)
+			picture, wrong, err := video.ReadPicture(file.Path)
 			if err != nil || wrong != "" {
 				t.Fatal(wrong, err)
 			}

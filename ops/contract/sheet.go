@@ -17,6 +17,7 @@ import (
 	"golang.org/x/image/font/basicfont"
 	"golang.org/x/image/math/fixed"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -92,7 +93,7 @@ type Row struct {
 
 // AddFile adds a picture, or says what is wrong with it. The error is of the reading.
 func (r *Row) AddFile(file string) error {
-	picture, wrong, err := readPicture(file)
+	picture, wrong, err := video.ReadPicture(file)
 	if err != nil {
 		return err
 	}

@@ -3,11 +3,11 @@ package inspect
 import (
 	"context"
 	"image"
-	_ "image/png" // pictures of samples
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
@@ -101,11 +101,11 @@ func (d *Deep) Looks(ctx context.Context, generator string, n int) (looks []Look
 		for _, s := range samples {
 			l, seen := Look{ID: s.ID, Index: s.Index}, false
 			for _, f := range s.Files {
-				picture, err := readPicture(f)
+				picture, wrong, err := video.ReadPicture(f.Path)
 				if err != nil {
 					return nil, err
 				}
-				if picture == nil {
+				if wrong != "" { // ops verify --deep reports it
 					continue
 				}
 				at := 0
@@ -154,22 +154,4 @@ func (d *Deep) Pictures(ctx context.Context, generator string, indices []int,
 		}
 	}
 	return nil
-}
-
-// readPicture decodes a picture that is not too large, or returns nil.
-func readPicture(f sample.File) (image.Image, error) {
-	if f.Media.Width > sample.MaxPixels/max(f.Media.Height, 1) {
-		return nil, nil
-	}
-	file, err := os.Open(f.Path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	source := &sample.Source{Reader: file}
-	picture, _, err := image.Decode(source)
-	if err != nil && source.Failed == nil {
-		return nil, nil // ops verify --deep reports it
-	}
-	return picture, source.Failed
 }
