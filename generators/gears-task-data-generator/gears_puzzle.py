@@ -128,12 +128,15 @@ class Gears:
 
     def name(self, state: State, move: Move) -> str:
         n = self.turns[state[0]].gear
-        turned = self.rotation(n, move)
-        return f"gear {letter(n)} by {abs(turned)} of a turn {'clockwise' if turned > 0 else 'anticlockwise'}"
+        return f"gear {letter(n)} by {turned(self.rotation(n, move))}"
 
 
 def letter(n: int) -> str:
     return "ABCDEF"[n]
+
+
+def turned(turns: Fraction) -> str:
+    return f"{abs(turns)} {'turn' if abs(turns) <= 1 else 'turns'} {'clockwise' if turns > 0 else 'anticlockwise'}"
 
 
 def in_words(turn: Turn) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gears_puzzle import Gears, in_words, letter
+from gears_puzzle import Gears, in_words, letter, turned
 from puzzlekit.sample import Text
 
 
@@ -25,9 +25,9 @@ def text(puzzle: Gears, wording: int) -> Text:
     end = sum(puzzle.moves)
     lines = []
     for n, gear in enumerate(puzzle.gears):
-        turned = puzzle.rotation(n, end)
-        moves = f"{abs(turned)} of a turn {'clockwise' if turned > 0 else 'anticlockwise'}" if turned else "back to where it was"
-        lines.append(f"Gear {letter(n)}, {gear.teeth} teeth: {moves} in all; its mark ends {puzzle.mark(n, end):.0f} degrees clockwise from the top.")
+        turns = puzzle.rotation(n, end)
+        moves = f"{turned(turns)} in all" if turns else "back to where it was"
+        lines.append(f"Gear {letter(n)}, {gear.teeth} teeth: {moves}; its mark ends {puzzle.mark(n, end):.0f} degrees clockwise from the top.")
     rubric = (
         "Score 0 to 5.\n"
         "2 points: all marks end where the list says, to half a tooth (1 point if only some do).\n"
