@@ -52,19 +52,19 @@ type Found struct {
 	Hint
 }
 
-// record is a sample while a scan goes on.
-type record struct {
-	Marks
-	index  int32
-	domain int32 // place in scanned.domains
-}
-
-// scanned is what a scan knows of a generator.
+// scanned is what a scan knows of a generator: of its samples the marks, and at the same places what their ids are
+// made of.
 type scanned struct {
 	*Scan
-	records []record
+	marks   []Marks
+	ids     []id
 	domains []string
 	found   map[Kind][]Found
+}
+
+type id struct {
+	index  int32
+	domain int32 // place in scanned.domains
 }
 
 func newScanned(s *Scan) *scanned { return &scanned{Scan: s, found: map[Kind][]Found{}} }
@@ -102,22 +102,22 @@ func (g *scanned) add(ctx context.Context, r *store.Receipt) error {
 	if domain < 0 {
 		domain, g.domains = len(g.domains), append(g.domains, r.Domain)
 	}
-	from := len(g.records)
+	from := len(g.marks)
 	for i := range r.Current {
 		s := &r.Current[i]
 		hints := alone(s)
 		for _, h := range hints {
 			g.keep(s.ID, s.Index, h)
 		}
-		g.records = append(g.records, record{marksOf(s, hints), int32(s.Index), int32(domain)})
+		g.marks, g.ids = append(g.marks, marksOf(s, hints)), append(g.ids, id{int32(s.Index), int32(domain)})
 	}
 	if g.Files == nil || len(r.Current) == 0 {
 		return nil
 	}
 	return g.Files(ctx, r, r.Current, func(s *store.ReceiptSample, h Hint) {
 		g.keep(s.ID, s.Index, h)
-		at, _ := slices.BinarySearchFunc(g.records[from:], s.Index, func(a record, b int) int { return int(a.index) - b })
-		g.records[from+at].alone |= h.Kind.Set()
+		at, _ := slices.BinarySearchFunc(g.ids[from:], s.Index, func(a id, b int) int { return int(a.index) - b })
+		g.marks[from+at].alone |= h.Kind.Set()
 	})
 }
 
@@ -130,18 +130,13 @@ func (g *scanned) keep(id string, index int, h Hint) {
 }
 
 func (g *scanned) report(name string) *Report {
-	r := &Report{Generator: name, Samples: len(g.records), Hints: []Count{}}
-	slices.SortFunc(g.records, func(a, b record) int { return int(a.index - b.index) })
-	marks := make([]Marks, len(g.records))
-	for i := range g.records {
-		marks[i] = g.records[i].Marks
-	}
-	rule, counts := RuleOf(marks), make([]int, len(Kinds))
-	for i := range g.records {
-		rec := &g.records[i]
-		set := rec.alone
-		for _, h := range rule.among(&rec.Marks) {
-			g.keep(task.SampleID(g.domains[rec.domain], int(rec.index)), int(rec.index), h)
+	r := &Report{Generator: name, Samples: len(g.marks), Hints: []Count{}}
+	rule, counts := RuleOf(g.marks), make([]int, len(Kinds))
+	for i := range g.marks {
+		m, of := &g.marks[i], g.ids[i]
+		set := m.alone
+		for _, h := range rule.among(m) {
+			g.keep(task.SampleID(g.domains[of.domain], int(of.index)), int(of.index), h)
 			set |= h.Kind.Set()
 		}
 		if set != 0 {
