@@ -272,7 +272,8 @@ def blocks(a: Image.Image, b: Image.Image) -> Image.Image:
 
 def unlike(a: Image.Image, b: Image.Image) -> Area | None:
     """The part of two pictures of half size that shows something else, in their pixels."""
-    box = blocks(a, b).getbbox()
+    means = ImageChops.difference(a, b).reduce(BLOCK)
+    box = ImageChops.subtract(means, Image.new("RGB", means.size, (UNLIKE - 1,) * 3)).getbbox()
     return tuple(v * BLOCK for v in box) if box else None  # type: ignore[return-value]
 
 
