@@ -94,6 +94,7 @@ class Guess:
     motion: Motion
     t: float = 0.0
     before: float = 0.0
+    missed: bool = False  # the last frame does not show it, but another move
 
     def expected(self) -> float:
         """Where it is if it is as fast as before."""
@@ -169,7 +170,10 @@ class Reader:
             self.jerk(f"{self.name(found[0])} goes back")
         elif all(g.t > past[g.move] + LEAP for g in found):
             self.jerk(f"{self.name(found[0])} jumps")
-        self.now.guesses = found
+        # One frame is no reason to give a move up: near the best place for it the search may end a pixel beside it.
+        shown = {g.move for g in found}
+        late = [replace(g, t=g.expected(), before=g.t, missed=True) for g in self.now.guesses if g.move not in shown and g.t > 0 and not g.missed]
+        self.now.guesses = found + late
 
     def name(self, guess: Guess) -> str:
         return self.puzzle.name(self.now.state, guess.move)
@@ -204,7 +208,7 @@ def follow(frame: Image.Image, guesses: list[Guess], rest: Image.Image) -> list[
     changed = unlike(frame, rest)
     views = [(g, View(frame, g.motion, changed)) for g in guesses if not changed or inside(changed, g.motion)]
     for places in (View.around, View.anywhere):
-        found = [replace(g, t=t, before=g.t) for g, view in views if (t := next(filter(view.shows, places(view, g)), None)) is not None]
+        found = [replace(g, t=t, before=g.t, missed=False) for g, view in views if (t := next(filter(view.shows, places(view, g)), None)) is not None]
         if found:
             return found
     return []
@@ -236,7 +240,7 @@ class View:
     def around(self, guess: Guess) -> Iterator[float]:
         """Where the move is expected, and the best place near there, the cheaper way first."""
         yield guess.expected()
-        yield self.best(self.motion.alike / self.motion.length / 2, guess.expected())
+        yield self.best(self.motion.alike / self.motion.length, guess.expected())
         yield self.place(*guess.near())
 
     def anywhere(self, _: Guess) -> Iterator[float]:
@@ -246,11 +250,14 @@ class View:
         """Where between low and high the move is most like the frame."""
         steps = max(4, round((high - low) * self.motion.length / self.motion.alike))
         width = (high - low) / steps
-        return self.best(width / 2, *(low + n * width for n in range(steps + 1)))
+        return self.best(width, *(low + n * width for n in range(steps + 1)))
 
-    def best(self, width: float, *places: float) -> float:
-        """Where the move is most like the frame, from the best of these places on, by this width and less, to half a pixel."""
+    def best(self, apart: float, *places: float) -> float:
+        """Where the move is most like the frame, from the best of these places on, which are so far apart."""
         error, at = min((self.error(t), t) for t in places)
+        # In steps of 6, 3, 1.5 and 0.75 pixels: a thing is drawn at whole pixels, and one or the other step leads from
+        # wherever one is beside the right one to it.
+        width = 0.75 * apart
         while width * self.motion.length > 0.5:
             beside = min((self.error(t), t) for t in (max(0.0, at - width), min(1.0, at + width)))
             if beside[0] < error:
