@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
@@ -135,7 +136,7 @@ func lock(scratch string) (unlock func(), err error) {
 		return nil, fmt.Errorf("another sync is at work in %s: wait for it", filepath.Dir(scratch))
 	}
 	sweep(scratch)
-	return func() { sweep(scratch); f.Close() }, nil
+	return func() { sweep(scratch); _ = journal.Unlock(f) }, nil
 }
 
 // sweep removes half-made clones. A git that outlived its sync may still write into

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -113,7 +114,7 @@ func open(st *store.Store, o Options) (*download, error) {
 func (d *download) unlock() {
 	if d.lock != nil {
 		_ = d.root.RemoveAll(partial)
-		d.lock.Close()
+		_ = journal.Unlock(d.lock)
 	}
 	d.root.Close()
 }

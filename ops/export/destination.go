@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
@@ -80,7 +81,7 @@ func ReadFolder(dir string) (Destination, error) {
 
 func (d *folder) String() string { return d.path }
 
-func (d *folder) Close() error { return d.lock.Close() }
+func (d *folder) Close() error { return journal.Unlock(d.lock) }
 
 // at is where a file lies. An *os.Root would open each folder on the way to it, which takes
 // as long as writing a small file.

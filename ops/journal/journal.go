@@ -86,7 +86,7 @@ func (j *Journal) Rewrite(lines []byte) error {
 	if err != nil {
 		return errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
-	_ = j.file.Close()
+	_ = Unlock(j.file)
 	j.file, j.size = f, int64(len(lines))
 	return nil
 }
@@ -95,4 +95,11 @@ func (j *Journal) Rewrite(lines []byte) error {
 func (j *Journal) Remove() error { return errors.Join(os.Remove(j.path), j.Close()) }
 
 // Close closes the journal.
-func (j *Journal) Close() error { return j.file.Close() }
+func (j *Journal) Close() error { return Unlock(j.file) }
+
+// Unlock gives up the flock of a file and closes it. Without that, a child process that is between its fork and its
+// exec holds the lock for some moments more.
+func Unlock(f *os.File) error {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
+	return f.Close()
+}

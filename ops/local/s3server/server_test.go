@@ -115,8 +115,8 @@ func TestBehaviourOfMoto(t *testing.T) {
 	suite(t, s, true)
 }
 
-// suite checks a bucket. moto neither verifies nor returns checksums; what
-// depends on them is not asked of it.
+// suite checks a bucket. moto neither verifies nor returns checksums, and looks for an object and
+// writes it in two steps; what depends on that is not asked of it.
 func suite(t *testing.T, s store, moto bool) {
 	t.Run("put, get, head, delete", func(t *testing.T) {
 		for _, key := range []string{"a/b c+d/é%.txt", "empty", "a/b/c/d/e/f/g"} {
@@ -271,6 +271,9 @@ func suite(t *testing.T, s store, moto bool) {
 			t.Errorf("%d bytes came back, other ones", len(got))
 		}
 	})
+	if moto {
+		return
+	}
 	t.Run("one of many conditional puts wins", func(t *testing.T) {
 		for round := range 25 {
 			key := fmt.Sprintf("race/%d", round)
