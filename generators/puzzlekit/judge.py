@@ -94,16 +94,19 @@ class Guess:
     motion: Motion
     t: float = 0.0
     before: float = 0.0
-    missed: bool = False  # the last frame does not show it, but another move
 
-    def expected(self) -> float:
+    def expected(self) -> tuple[float, float]:
         """Where it is if it is as fast as before."""
-        return min(1.0, max(0.0, 2 * self.t - self.before))
+        t = min(1.0, max(0.0, 2 * self.t - self.before))
+        return t, t
 
     def near(self) -> tuple[float, float]:
         """Where it may be if it becomes faster or slower."""
-        t, more = self.expected(), NEAR / self.motion.length + abs(self.t - self.before)
+        t, more = self.expected()[0], NEAR / self.motion.length + abs(self.t - self.before)
         return max(0.0, t - more), min(1.0, t + more)
+
+    def anywhere(self) -> tuple[float, float]:
+        return 0.0, 1.0
 
     def slack(self) -> float:
         """What t may be wrong by: some pixels."""
@@ -170,10 +173,7 @@ class Reader:
             self.jerk(f"{self.name(found[0])} goes back")
         elif all(g.t > past[g.move] + LEAP for g in found):
             self.jerk(f"{self.name(found[0])} jumps")
-        # One frame is no reason to give a move up: near the best place for it the search may end a pixel beside it.
-        shown = {g.move for g in found}
-        late = [replace(g, t=g.expected(), before=g.t, missed=True) for g in self.now.guesses if g.move not in shown and g.t > 0 and not g.missed]
-        self.now.guesses = found + late
+        self.now.guesses = found
 
     def name(self, guess: Guess) -> str:
         return self.puzzle.name(self.now.state, guess.move)
@@ -207,8 +207,14 @@ def follow(frame: Image.Image, guesses: list[Guess], rest: Image.Image) -> list[
     there; if that is none, anywhere."""
     changed = unlike(frame, rest)
     views = [(g, View(frame, g.motion, changed)) for g in guesses if not changed or inside(changed, g.motion)]
-    for places in (View.around, View.anywhere):
-        found = [replace(g, t=t, before=g.t, missed=False) for g, view in views if (t := next(filter(view.shows, places(view, g)), None)) is not None]
+    for ranges in ((Guess.expected, Guess.near), (Guess.anywhere,)):
+        found = []
+        for guess, view in views:
+            for low, high in (r(guess) for r in ranges):
+                t = view.place(low, high) if high > low else low
+                if view.shows(t):
+                    found.append(Guess(guess.move, guess.motion, t, guess.t))
+                    break
         if found:
             return found
     return []
@@ -237,34 +243,15 @@ class View:
         counts = ImageChops.difference(self.thing, self.shown(t, self.spot)).convert("L").histogram()
         return sum(map(mul, counts, range(256)))
 
-    def around(self, guess: Guess) -> Iterator[float]:
-        """Where the move is expected, and the best place near there, the cheaper way first."""
-        yield guess.expected()
-        yield self.best(self.motion.alike / self.motion.length, guess.expected())
-        yield self.place(*guess.near())
-
-    def anywhere(self, _: Guess) -> Iterator[float]:
-        yield self.place(0.0, 1.0)
-
     def place(self, low: float, high: float) -> float:
         """Where between low and high the move is most like the frame."""
         steps = max(4, round((high - low) * self.motion.length / self.motion.alike))
         width = (high - low) / steps
-        return self.best(width, *(low + n * width for n in range(steps + 1)))
-
-    def best(self, apart: float, *places: float) -> float:
-        """Where the move is most like the frame, from the best of these places on, which are so far apart."""
-        error, at = min((self.error(t), t) for t in places)
-        # In steps of 6, 3, 1.5 and 0.75 pixels: a thing is drawn at whole pixels, and one or the other step leads from
-        # wherever one is beside the right one to it.
-        width = 0.75 * apart
+        best = min((self.error(low + n * width), low + n * width) for n in range(steps + 1))
         while width * self.motion.length > 0.5:
-            beside = min((self.error(t), t) for t in (max(0.0, at - width), min(1.0, at + width)))
-            if beside[0] < error:
-                error, at = beside
-            else:
-                width /= 2
-        return at
+            width /= 2
+            best = min(best, *((self.error(t), t) for t in (best[1] - width, best[1] + width) if 0 <= t <= 1))
+        return best[1]
 
 
 def half(picture: Image.Image) -> Image.Image:
