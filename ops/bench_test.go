@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -84,16 +83,33 @@ func (f *far) ops(b *testing.B, dir string, status int, args ...string) took {
 	b.Helper()
 	before, began := f.requests.Load(), time.Now()
 	cmd, said := f.process(b, dir, args...)
+	ended, peak := make(chan bool), make(chan int64)
+	go func() { peak <- peakMemory(cmd.Process.Pid, ended) }()
 	err := cmd.Wait()
+	close(ended)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || cmd.ProcessState.ExitCode() != status {
 		b.Fatalf("ops %v: %v: %s", args, err, said)
 	}
-	x := took{wall: time.Since(began), requests: f.requests.Load() - before}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		x.memory = usage.Maxrss << 10 // Linux counts kibibytes
+	return took{wall: time.Since(began), requests: f.requests.Load() - before, memory: <-peak}
+}
+
+// peakMemory is the most memory that a process has had until it ended, in bytes; 0 where there is no /proc. What
+// wait4 tells counts the process from before its exec, when it was a copy of this one.
+func peakMemory(pid int, ended <-chan bool) (peak int64) {
+	for {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if _, after, ok := strings.Cut(string(text), "VmHWM:"); ok {
+			var kibibytes int64
+			_, _ = fmt.Sscan(after, &kibibytes)
+			peak = max(peak, kibibytes<<10)
+		}
+		select {
+		case <-ended:
+			return peak
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	return x
 }
 
 // rounds does something as often as -benchtime says (3x), or else three times unless

@@ -41,7 +41,7 @@ class GearsScene:
 
     def motion(self, state: State, move: Move) -> Motion:
         length = abs(move) * pi * self.puzzle.gears[0].module * self.screen.unit
-        return Motion(self.box, lambda t: self.turned(round((state[1] + move * t) * STEPS)), length, length / abs(move) / STEPS)
+        return Motion(self.box, lambda t: self.turned(round((state[1] + move * t) * STEPS)), length)
 
     def drawn(self, steps: int) -> Image.Image:
         """The picture after so many sixteenths of a tooth."""

@@ -29,7 +29,8 @@ from puzzlekit.video import PIXELS, YUV
 WEIGHTS = {"first_frame_consistency": 0.15, "final_frame_accuracy": 0.35, "temporal_smoothness": 0.15, "task_specific": 0.35}
 BLOCK = 4  # side of what is compared, in pixels of the pictures of half size
 UNLIKE = 16  # difference of a block's mean, of 255, from which it shows something else; our videos' own is at most 8
-NEAR = 24  # pixels from where a thing is expected that it is looked for
+STEP = 8  # pixels between the places where a thing is first looked for, in pictures that are so coarse, too
+NEAR = 3 * STEP  # pixels from where a thing is expected that it is looked for
 LEAP = 0.5  # part of a move that may not happen between two frames
 JERK = 0.1  # of the smoothness that a frame costs in which a thing does not move as things do
 MAX_FAULTS = 20  # that are listed
@@ -94,19 +95,16 @@ class Guess:
     motion: Motion
     t: float = 0.0
     before: float = 0.0
+    missed: bool = False  # the last frame does not show it, but another move
 
-    def expected(self) -> tuple[float, float]:
+    def expected(self) -> float:
         """Where it is if it is as fast as before."""
-        t = min(1.0, max(0.0, 2 * self.t - self.before))
-        return t, t
+        return min(1.0, max(0.0, 2 * self.t - self.before))
 
     def near(self) -> tuple[float, float]:
         """Where it may be if it becomes faster or slower."""
-        t, more = self.expected()[0], NEAR / self.motion.length + abs(self.t - self.before)
+        t, more = self.expected(), NEAR / self.motion.length + abs(self.t - self.before)
         return max(0.0, t - more), min(1.0, t + more)
-
-    def anywhere(self) -> tuple[float, float]:
-        return 0.0, 1.0
 
     def slack(self) -> float:
         """What t may be wrong by: some pixels."""
@@ -173,7 +171,10 @@ class Reader:
             self.jerk(f"{self.name(found[0])} goes back")
         elif all(g.t > past[g.move] + LEAP for g in found):
             self.jerk(f"{self.name(found[0])} jumps")
-        self.now.guesses = found
+        # One frame is no reason to give a move up: the search may end a pixel beside its place.
+        shown = {g.move for g in found}
+        late = [replace(g, t=g.expected(), before=g.t, missed=True) for g in self.now.guesses if g.move not in shown and g.t > 0 and not g.missed]
+        self.now.guesses = found + late
 
     def name(self, guess: Guess) -> str:
         return self.puzzle.name(self.now.state, guess.move)
@@ -207,14 +208,8 @@ def follow(frame: Image.Image, guesses: list[Guess], rest: Image.Image) -> list[
     there; if that is none, anywhere."""
     changed = unlike(frame, rest)
     views = [(g, View(frame, g.motion, changed)) for g in guesses if not changed or inside(changed, g.motion)]
-    for ranges in ((Guess.expected, Guess.near), (Guess.anywhere,)):
-        found = []
-        for guess, view in views:
-            for low, high in (r(guess) for r in ranges):
-                t = view.place(low, high) if high > low else low
-                if view.shows(t):
-                    found.append(Guess(guess.move, guess.motion, t, guess.t))
-                    break
+    for places in (View.around, View.anywhere):
+        found = [replace(g, t=t, before=g.t, missed=False) for g, view in views if (t := next(filter(view.shows, places(view, g)), None)) is not None]
         if found:
             return found
     return []
@@ -239,19 +234,42 @@ class View:
     def shows(self, t: float) -> bool:
         return unlike(self.seen, self.shown(t, self.box)) is None
 
-    def error(self, t: float) -> float:
-        counts = ImageChops.difference(self.thing, self.shown(t, self.spot)).convert("L").histogram()
+    def error(self, t: float, coarse: int = 1) -> float:
+        """How unlike the thing is, in pictures of half size that are reduced so many times."""
+        thing, shown = self.thing, self.shown(t, self.spot)
+        if coarse > 1:
+            thing, shown = thing.reduce(coarse), shown.reduce(coarse)
+        counts = ImageChops.difference(thing, shown).convert("L").histogram()
         return sum(map(mul, counts, range(256)))
 
+    def around(self, guess: Guess) -> Iterator[float]:
+        """Where the move is expected, right beside that, and farther away: the cheaper way first."""
+        yield guess.expected()
+        yield self.beside(guess.expected(), 3, 0.5)
+        yield self.place(*guess.near())
+
+    def anywhere(self, _: Guess) -> Iterator[float]:
+        yield self.place(0.0, 1.0)
+
     def place(self, low: float, high: float) -> float:
-        """Where between low and high the move is most like the frame."""
-        steps = max(4, round((high - low) * self.motion.length / self.motion.alike))
+        """Where between low and high the move is most like the frame. Seen sharply, a thin thing is as unlike three pixels
+        beside its place as anywhere else, so it is looked for in coarse pictures first."""
+        steps = max(4, round((high - low) * self.motion.length / STEP))
         width = (high - low) / steps
-        best = min((self.error(low + n * width), low + n * width) for n in range(steps + 1))
-        while width * self.motion.length > 0.5:
-            width /= 2
-            best = min(best, *((self.error(t), t) for t in (best[1] - width, best[1] + width) if 0 <= t <= 1))
-        return best[1]
+        _, t = min((self.error(low + n * width, STEP // 2), low + n * width) for n in range(steps + 1))
+        return self.beside(self.beside(t, width * self.motion.length / 2, 1, STEP // 2), 1.5, 0.5)
+
+    def beside(self, t: float, width: float, least: float, coarse: int = 1) -> float:
+        """The most alike place that is reached from t in steps of a width and its halves, down to the least, in pixels."""
+        error = self.error(t, coarse)
+        while width > least:
+            step = width / self.motion.length
+            best = min((self.error(u, coarse), u) for u in (max(0.0, t - step), min(1.0, t + step)))
+            if best[0] < error:
+                error, t = best
+            else:
+                width /= 2
+        return t
 
 
 def half(picture: Image.Image) -> Image.Image:

@@ -58,7 +58,6 @@ class Motion:
     box: Box
     at: Callable[[float], Image.Image]  # the picture at t, from 0 to 1
     length: float  # pixels that the thing moves
-    alike: float = 8  # pixels of the way within which two pictures are more alike than any farther apart
 
 
 class Scene(Protocol):
