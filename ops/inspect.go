@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"runtime/debug"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
@@ -85,9 +83,7 @@ func (c *InspectCmd) Validate() error {
 
 // Run scans.
 func (c *InspectCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
-	if os.Getenv("GOGC") == "" { // as for verify: what is kept has few pointers
-		debug.SetGCPercent(40)
-	}
+	collectOften()
 	names, err := committed(ctx, st, c.Generator)
 	if err != nil {
 		return err

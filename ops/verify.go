@@ -65,11 +65,7 @@ func (c *VerifyCmd) Validate() error {
 
 // Run verifies and prints the report.
 func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
-	// What is kept of each sample has no pointers, so collecting garbage often is cheap,
-	// and half a million samples fit into 200 MB.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(40)
-	}
+	collectOften()
 	run, err := c.run(ctx, o, t, st)
 	if err != nil {
 		return err
@@ -273,4 +269,15 @@ func tallied(counts map[string]int, by string) string {
 		parts = append(parts, fmt.Sprintf("%s %s %.12s", ui.Count(counts[what]), by, what))
 	}
 	return ui.Some(parts, 10)
+}
+
+// collectOften has half a million samples fit into 200 MB. What is kept of each has no pointers, so collecting garbage
+// often is cheap. The limit counts where other processes leave the collector little time.
+func collectOften() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(128 << 20)
+	}
 }
