@@ -245,7 +245,7 @@ class View:
     def around(self, guess: Guess) -> Iterator[float]:
         """Where the move is expected, right beside that, and farther away: the cheaper way first."""
         yield guess.expected()
-        yield self.beside(guess.expected(), 3, 0.5)
+        yield self.beside(guess.expected(), 3, 0.2)
         yield self.place(*guess.near())
 
     def anywhere(self, _: Guess) -> Iterator[float]:
@@ -257,7 +257,7 @@ class View:
         steps = max(4, round((high - low) * self.motion.length / STEP))
         width = (high - low) / steps
         _, t = min((self.error(low + n * width, STEP // 2), low + n * width) for n in range(steps + 1))
-        return self.beside(self.beside(t, width * self.motion.length / 2, 1, STEP // 2), 1.5, 0.5)
+        return self.beside(self.beside(t, width * self.motion.length / 2, 1, STEP // 2), 1.5, 0.2)
 
     def beside(self, t: float, width: float, least: float, coarse: int = 1) -> float:
         """The most alike place that is reached from t in steps of a width and its halves, down to the least, in pixels."""
