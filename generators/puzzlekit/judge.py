@@ -30,7 +30,7 @@ WEIGHTS = {"first_frame_consistency": 0.15, "final_frame_accuracy": 0.35, "tempo
 BLOCK = 4  # side of what is compared, in pixels of the pictures of half size
 UNLIKE = 16  # difference of a block's mean, of 255, from which it shows something else; our videos' own is at most 8
 STEP = 8  # pixels between the places where a thing is first looked for, in pictures that are so coarse, too
-NEAR = 3 * STEP  # pixels from where a thing is expected that it is looked for
+NEAR = 4 * STEP  # pixels from where a thing is expected that it is looked for
 LEAP = 0.5  # part of a move that may not happen between two frames
 JERK = 0.1  # of the smoothness that a frame costs in which a thing does not move as things do
 MAX_FAULTS = 20  # that are listed
@@ -257,7 +257,10 @@ class View:
         steps = max(4, round((high - low) * self.motion.length / STEP))
         width = (high - low) / steps
         _, t = min((self.error(low + n * width, STEP // 2), low + n * width) for n in range(steps + 1))
-        return self.beside(self.beside(t, width * self.motion.length / 2, 1, STEP // 2), 1.5, 0.2)
+        t = self.beside(t, width * self.motion.length / 2, 1, STEP // 2)
+        # A thing is drawn at whole pixels, so a place may be a quarter of a pixel wide.
+        sharp = (min(1.0, max(0.0, t + n / 4 / self.motion.length)) for n in range(-10, 11))
+        return min((self.error(u), u) for u in sharp)[1]
 
     def beside(self, t: float, width: float, least: float, coarse: int = 1) -> float:
         """The most alike place that is reached from t in steps of a width and its halves, down to the least, in pixels."""
