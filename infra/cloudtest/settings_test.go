@@ -37,7 +37,7 @@ func TestEngineSettings(t *testing.T) {
 
 	// Another account is refused before there is anything.
 	if _, err := s.Up(t.Context()); err == nil || !strings.Contains(err.Error(), project+
-		`:allowedAccountIds is "210987654321", but the credentials are of account `+c.Account+
+		":allowedAccountIds is 210987654321, but the credentials are of account "+c.Account+
 		": use another profile, or add") {
 		t.Errorf("another account: %v", err)
 	}
