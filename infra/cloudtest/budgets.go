@@ -2,8 +2,10 @@ package cloudtest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"strings"
 
@@ -102,11 +104,36 @@ func putBudget(ctx context.Context, c *Cloud, in props) error {
 			BudgetType: types.BudgetType(in.text("budgetType")), TimeUnit: types.TimeUnit(in.text("timeUnit")),
 			BudgetLimit: &types.Spend{Amount: in.textPtr("limitAmount"), Unit: in.textPtr("limitUnit")},
 			CostFilters: filters}}) //nolint:staticcheck // see above
+	c.kept.Store(warningsOf(in.text("name")), warn)
 	return err
+}
+
+// warningsOf is where a budget's notifications are kept with their subscribers: moto tells nobody of these.
+func warningsOf(budget string) string { return "warnings of " + budget }
+
+const subscribersTarget = "AWSBudgetServiceGateway.DescribeSubscribersForNotification"
+
+// tellSubscribers answers DescribeSubscribersForNotification, which moto does not know.
+func (c *Cloud) tellSubscribers(rw http.ResponseWriter, q *http.Request) {
+	var in budgets.DescribeSubscribersForNotificationInput
+	var subscribers []types.Subscriber
+	if err := json.NewDecoder(q.Body).Decode(&in); err != nil || in.Notification == nil {
+		rw.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	kept, _ := c.kept.Load(warningsOf(aws.ToString(in.BudgetName)))
+	warn, _ := kept.([]types.NotificationWithSubscribers)
+	for _, w := range warn {
+		if w.Notification.NotificationType == in.Notification.NotificationType {
+			subscribers = w.Subscribers
+		}
+	}
+	_ = json.NewEncoder(rw).Encode(map[string]any{"Subscribers": subscribers})
 }
 
 func removeBudget(ctx context.Context, c *Cloud, id string) error {
 	_, name, _ := strings.Cut(id, ":")
+	c.kept.Delete(warningsOf(name))
 	_, err := c.budgets.DeleteBudget(ctx, &budgets.DeleteBudgetInput{AccountId: &c.Account, BudgetName: &name})
 	return budgetGone(err)
 }
