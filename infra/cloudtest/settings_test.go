@@ -152,10 +152,9 @@ func (a *account) warns(t *testing.T, prefix, tag, limit, address string) {
 		if !strings.HasPrefix(*b.BudgetName, prefix) {
 			continue
 		}
-		//nolint:staticcheck // the real provider sends the old filters
-		if *b.BudgetLimit.Amount != limit || *b.BudgetLimit.Unit != "USD" || !slices.Equal(b.CostFilters["TagKeyValue"],
-			[]string{tag}) {
-			t.Errorf("the budget is %+v of %+v", b.BudgetLimit, b)
+		filters := b.CostFilters["TagKeyValue"] //nolint:staticcheck // the real provider sends these, which AWS calls old
+		if *b.BudgetLimit.Amount != limit || *b.BudgetLimit.Unit != "USD" || !slices.Equal(filters, []string{tag}) {
+			t.Errorf("the budget is %s %s of %v", *b.BudgetLimit.Amount, *b.BudgetLimit.Unit, filters)
 		}
 		list, err := a.budgets.DescribeNotificationsForBudget(t.Context(),
 			&budgets.DescribeNotificationsForBudgetInput{AccountId: &a.id, BudgetName: b.BudgetName})
