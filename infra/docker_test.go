@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/daemon"
 )
 
 // A daemon is refused in a sentence, whatever is wrong with it.
@@ -29,16 +31,16 @@ func TestDaemon(t *testing.T) {
 		t.Cleanup(func() { server.Close() })
 		return "unix://" + path
 	}
-	daemon := func(version, status string) string {
+	answers := func(version, status string) string {
 		return serve(200, fmt.Sprintf(`{"ServerVersion":%q,"DriverStatus":[%s]}`, version, status))
 	}
 	const containerd = `["driver-type","io.containerd.snapshotter.v1"]`
 	for _, test := range []struct{ host, want string }{
-		{daemon("20.10.24+dfsg1", `["Backing Filesystem","extfs"]`), ""},
-		{daemon("27.5.0", containerd), ""},
-		{daemon("29.1.2", containerd), ""},
-		{daemon("27.4.1", containerd), "the daemon is Docker 27.4.1 with the containerd image store, which pushes images that Lambda refuses"},
-		{daemon("26.1.0", containerd), "update Docker to 27.5"},
+		{answers("20.10.24+dfsg1", `["Backing Filesystem","extfs"]`), ""},
+		{answers("27.5.0", containerd), ""},
+		{answers("29.1.2", containerd), ""},
+		{answers("27.4.1", containerd), "the daemon is Docker 27.4.1 with the containerd image store, which pushes images that Lambda refuses"},
+		{answers("26.1.0", containerd), "update Docker to 27.5"},
 		{"unix:///nowhere/docker.sock", "there is no Docker daemon at /nowhere/docker.sock: start Docker"},
 		{serve(404, "page not found"), "is no Docker daemon (404 Not Found)"},
 		{"tcp://192.0.2.1:2376", ""}, {"ssh://me@192.0.2.1", ""},
@@ -53,8 +55,8 @@ func TestDaemon(t *testing.T) {
 // Pulumi does not read contexts of the docker command, as Colima and a rootless Docker
 // make them: the error says what to set.
 func TestDockerContext(t *testing.T) {
-	if _, err := os.Stat(defaultSocket); err == nil {
-		t.Skip(defaultSocket + " exists on this machine, so no context is needed")
+	if _, err := os.Stat(daemon.Socket); err == nil {
+		t.Skip(daemon.Socket + " exists on this machine, so no context is needed")
 	}
 	folder := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", folder)

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/daemon"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
@@ -35,6 +37,9 @@ func (*DestroyCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queu
 	}
 	if o.Outputs != "" {
 		return ui.Usage("--outputs names outputs and no stack of Pulumi: give --stack alone")
+	}
+	if err := dockerAnswers(ctx, o, t.Name); err != nil {
+		return fmt.Errorf("pulumi destroy needs Docker, to forget the images: %w", err)
 	}
 	o.Changing(t)
 	tasks, err := remaining(ctx, o, "queue", q.Depth)
@@ -76,6 +81,20 @@ func (*DestroyCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queu
 		return ui.WithHint(fmt.Errorf("pulumi destroy: %w", err), "docs/AWS.md says what to do about its message")
 	}
 	return nil
+}
+
+// dockerAnswers refuses to begin without the daemon that Pulumi's Docker provider asks: at DOCKER_HOST, or
+// where the stack's docker:host says.
+func dockerAnswers(ctx context.Context, o *Output, stack string) error {
+	_, err := daemon.Ask(ctx, os.Getenv("DOCKER_HOST"))
+	if err == nil {
+		return nil
+	}
+	host, missing := target.Pulumi(ctx, o.Flags, "config", "get", "docker:host", "--stack", stack, "--non-interactive")
+	if host := strings.TrimSpace(string(host)); missing == nil && host != "" {
+		_, err = daemon.Ask(ctx, host)
+	}
+	return err
 }
 
 // remaining counts a queue. One that a destroy before this has deleted has no tasks.

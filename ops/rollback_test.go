@@ -173,9 +173,13 @@ func TestSubmitAfterRollback(t *testing.T) {
 	}
 }
 
+// elsewhere is a Docker daemon on another machine, which only Pulumi asks.
+const elsewhere = "ssh://me@192.0.2.1"
+
 // Before it destroys, ops says what would be lost and what stays, and asks.
 func TestDestroyAsks(t *testing.T) {
 	c := newMotoCloud(t)
+	t.Setenv("DOCKER_HOST", elsewhere)
 	c.setEnvironment(t)
 	deployed := &target.Target{Outputs: c.Outputs, Name: "dev"}
 	q, err := deployed.Queue(t.Context())
@@ -215,6 +219,38 @@ func TestDestroyAsks(t *testing.T) {
 	}
 }
 
+// Without the Docker daemon, which pulumi destroy needs, nothing is asked and nothing begins. The daemon
+// may be where the stack's configuration says.
+func TestDestroyNeedsDocker(t *testing.T) {
+	t.Setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	deployed := &target.Target{Name: "dev"}
+	for _, test := range []struct{ pulumi, says string }{
+		{"echo \"$*\" >&2; exit 1", "there is no Docker daemon at /nowhere/docker.sock: start Docker, or set DOCKER_HOST"},
+		{"[ \"$*\" = 'config get docker:host --stack dev --non-interactive' ] && echo unix:///far/docker.sock",
+			"there is no Docker daemon at /far/docker.sock"},
+		{"echo " + elsewhere, ""},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "pulumi"), []byte("#!/bin/sh\n"+test.pulumi+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var messages bytes.Buffer
+		o := &Output{&ui.Output{Style: &ui.Style{Yes: true}, Stdout: &messages, Stderr: &messages}, &target.Flags{}}
+		if test.says == "" {
+			if err := dockerAnswers(t.Context(), o, "dev"); err != nil {
+				t.Errorf("a daemon on another machine: %v", err)
+			}
+			continue
+		}
+		err := (&DestroyCmd{}).Run(t.Context(), o, deployed, nil)
+		if err == nil || !strings.Contains(err.Error(), "pulumi destroy needs Docker, to forget the images: "+test.says) ||
+			messages.Len() > 0 {
+			t.Errorf("%v, %s\nwant %s", err, messages.String(), test.says)
+		}
+	}
+}
+
 // A destroy that stopped half-way can be repeated when the queues are gone. Pulumi is in a process
 // group of its own: a terminal would send it a second interrupt, which makes it leave its work.
 func TestDestroyAgain(t *testing.T) {
@@ -226,6 +262,7 @@ func TestDestroyAgain(t *testing.T) {
 	for _, address := range []string{c.QueueURL, c.DLQURL} {
 		c.ok(c.sqs.DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: &address}))
 	}
+	t.Setenv("DOCKER_HOST", elsewhere)
 	dir := t.TempDir()
 	text := "#!/bin/sh\nread -r _ _ _ _ group _ </proc/$$/stat\necho \"pulumi $*, own group: $([ $$ = $group ] && echo yes)\" >&2\n"
 	if err := os.WriteFile(filepath.Join(dir, "pulumi"), []byte(text), 0o755); err != nil {

@@ -112,14 +112,7 @@ func watchTypes() map[tokens.Type]resourceType {
 				args: argsOf[pulumisns.TopicArgs](), state: reflect.TypeFor[pulumisns.Topic](),
 				rules: map[string]rule{"name": matches(`[A-Za-z0-9_-]+`, 256), "policy": isPolicy,
 					"displayName": matches(`.*`, 100)},
-				together: func(in props) error {
-					for name := range in.values {
-						if !slices.Contains([]string{"name", "displayName", "kmsMasterKeyId", "policy", "tags"}, name) {
-							return fmt.Errorf("cloudtest does not know topics with %s", name)
-						}
-					}
-					return nil
-				},
+				together: knows("topics", "name", "displayName", "kmsMasterKeyId", "policy", "tags"),
 			},
 			name: "name", nameMax: 256, fixed: []string{"name"},
 			create: func(ctx context.Context, c *Cloud, in props) (string, error) {
@@ -262,7 +255,7 @@ func alarmType() resourceType {
 	return resourceType{
 		schema: schema{
 			args: argsOf[pulumicloudwatch.MetricAlarmArgs](), state: reflect.TypeFor[pulumicloudwatch.MetricAlarm](),
-			required: []string{"namespace", "metricName", "statistic", "period", "threshold"},
+			required: []string{"threshold"},
 			rules: map[string]rule{
 				"name": matches(`.+`, 255), "evaluationPeriods": between(1, 100), "datapointsToAlarm": between(1, 100),
 				"period": between(10, 86400),
@@ -270,9 +263,22 @@ func alarmType() resourceType {
 					"LessThanOrEqualToThreshold"),
 				"statistic":        oneOf("SampleCount", "Average", "Sum", "Minimum", "Maximum"),
 				"treatMissingData": oneOf("missing", "ignore", "breaching", "notBreaching"),
-				"alarmActions":     items(0, 5), "okActions": items(0, 5), "alarmActions[]": arn("sns"), "okActions[]": arn("sns"),
+				"alarmActions":     items(0, 5), "okActions": items(0, 5), "alarmActions[]": arn("(sns|autoscaling)"),
+				"okActions[]":                      arn("(sns|autoscaling)"),
+				"metricQueries":                    items(1, 20),
+				"metricQueries[].metric.period":    between(1, 86400),
+				"metricQueries[].metric.namespace": matches(`[^:].*`, 255),
+				"metricQueries[].metric.stat":      oneOf("SampleCount", "Average", "Sum", "Minimum", "Maximum"),
 			},
 			together: func(in props) error {
+				if in.has("metricQueries") {
+					return checkQueries(in)
+				}
+				for _, name := range []string{"namespace", "metricName", "statistic", "period"} {
+					if !in.has(name) {
+						return fmt.Errorf("%s is required", name)
+					}
+				}
 				if in.has("datapointsToAlarm") && in.number("datapointsToAlarm") > in.number("evaluationPeriods") {
 					return fmt.Errorf("datapointsToAlarm %d is more than evaluationPeriods %d", in.number("datapointsToAlarm"),
 						in.number("evaluationPeriods"))
@@ -280,8 +286,8 @@ func alarmType() resourceType {
 				if p := in.number("period"); p != 10 && p != 30 && p%60 != 0 {
 					return fmt.Errorf("period %d is neither 10, 30 nor a multiple of 60", p)
 				}
-				if in.has("metricQueries") || in.has("extendedStatistic") {
-					return errors.New("cloudtest does not know alarms on expressions")
+				if in.has("extendedStatistic") {
+					return errors.New("cloudtest does not know alarms on percentiles")
 				}
 				return nil
 			},
@@ -300,10 +306,12 @@ func alarmType() resourceType {
 			}
 			a := out.MetricAlarms[0]
 			values := map[string]any{
-				"name": id, "arn": aws.ToString(a.AlarmArn), "namespace": aws.ToString(a.Namespace),
-				"metricName": aws.ToString(a.MetricName),
-				"statistic":  string(a.Statistic), "period": int(aws.ToInt32(a.Period)), "threshold": aws.ToFloat64(a.Threshold),
+				"name": id, "arn": aws.ToString(a.AlarmArn), "threshold": aws.ToFloat64(a.Threshold),
 				"evaluationPeriods": int(aws.ToInt32(a.EvaluationPeriods)), "comparisonOperator": string(a.ComparisonOperator),
+			}
+			if !in.has("metricQueries") {
+				values["namespace"], values["metricName"] = aws.ToString(a.Namespace), aws.ToString(a.MetricName)
+				values["statistic"], values["period"] = string(a.Statistic), int(aws.ToInt32(a.Period))
 			}
 			if in.has("treatMissingData") {
 				values["treatMissingData"] = aws.ToString(a.TreatMissingData)
@@ -326,14 +334,10 @@ func alarmType() resourceType {
 }
 
 func putAlarm(ctx context.Context, c *Cloud, in props) error {
-	var dimensions []types.Dimension
-	for name, v := range in.textMap("dimensions") {
-		dimensions = append(dimensions, types.Dimension{Name: aws.String(name), Value: aws.String(v)})
-	}
 	threshold, _ := in.get("threshold").(float64)
 	_, err := c.cloudwatch.PutMetricAlarm(ctx, &cloudwatch.PutMetricAlarmInput{
 		AlarmName: in.textPtr("name"), AlarmDescription: in.textPtr("alarmDescription"), Namespace: in.textPtr("namespace"),
-		MetricName: in.textPtr("metricName"), Dimensions: dimensions,
+		MetricName: in.textPtr("metricName"), Dimensions: dimensions(in), Metrics: metricQueries(in),
 		Statistic: types.Statistic(in.text("statistic")), Period: in.numberPtr("period"),
 		EvaluationPeriods: in.numberPtr("evaluationPeriods"), DatapointsToAlarm: in.numberPtr("datapointsToAlarm"),
 		ComparisonOperator: types.ComparisonOperator(in.text("comparisonOperator")), Threshold: &threshold,

@@ -22,10 +22,13 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/applicationautoscaling"
+	"github.com/aws/aws-sdk-go-v2/service/budgets"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/schemas"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -86,6 +89,9 @@ type Cloud struct {
 	logs       *cloudwatchlogs.Client
 	cloudwatch *cloudwatch.Client
 	sns        *sns.Client
+	ecs        *ecs.Client
+	scaling    *applicationautoscaling.Client
+	budgets    *budgets.Client
 	registry   *registry
 	kept       sync.Map // what moto has no room for
 	providers  string   // as PULUMI_DEBUG_PROVIDERS takes it
@@ -105,7 +111,8 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config),
 		iam:  iam.NewFromConfig(config),
 		logs: cloudwatchlogs.NewFromConfig(config), cloudwatch: cloudwatch.NewFromConfig(config, cloudwatchJSON),
-		sns: sns.NewFromConfig(config),
+		sns: sns.NewFromConfig(config), ecs: ecs.NewFromConfig(config),
+		scaling: applicationautoscaling.NewFromConfig(config), budgets: budgets.NewFromConfig(config),
 	}
 	who, err := sts.NewFromConfig(config).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
@@ -123,7 +130,7 @@ func Start(ctx context.Context, o Options) (*Cloud, error) {
 	}
 	resources := map[tokens.Type]resourceType{}
 	for _, types := range []map[tokens.Type]resourceType{queueTypes(), bucketTypes(), repositoryTypes(), roleTypes(),
-		functionTypes(), aliasTypes(), watchTypes()} {
+		functionTypes(), aliasTypes(), watchTypes(), budgetTypes(), fleetTypes(), scalingTypes()} {
 		for t, rt := range types {
 			resources[t] = rt
 		}

@@ -49,7 +49,13 @@ func startEndpoint(c *Cloud, moto string) (*http.Server, string, error) {
 		},
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", proxy)
+	mux.HandleFunc("/", func(rw http.ResponseWriter, q *http.Request) {
+		if q.Header.Get("X-Amz-Target") == subscribersTarget {
+			c.tellSubscribers(rw, q)
+			return
+		}
+		proxy.ServeHTTP(rw, q)
+	})
 	accountSettings := func(rw http.ResponseWriter, _ *http.Request) { // moto does not know it
 		_, _ = fmt.Fprintf(rw, `{"AccountLimit":{"ConcurrentExecutions":%[1]d,"UnreservedConcurrentExecutions":%[1]d}}`,
 			c.quota.Load())

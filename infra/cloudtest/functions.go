@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -249,6 +250,11 @@ func readFunction(ctx context.Context, c *Cloud, id string, in props) (props, er
 	return outputs(values), nil
 }
 
+// versioned are the inputs that a version of a function has: AWS and the real provider publish none
+// for a change of the others, such as reserved concurrency.
+var versioned = []string{"role", "description", "memorySize", "timeout", "ephemeralStorage", "environment",
+	"loggingConfig", "imageUri", "architectures"}
+
 // updateFunction calls Lambda in the order of the real provider: the configuration first,
 // then the image, and a version of both last.
 func updateFunction(ctx context.Context, c *Cloud, id string, old, in props) error {
@@ -276,7 +282,9 @@ func updateFunction(ctx context.Context, c *Cloud, id string, old, in props) err
 			return err
 		}
 	}
-	if in.flag("publish") {
+	if in.flag("publish") && slices.ContainsFunc(versioned, func(name string) bool {
+		return !reflect.DeepEqual(old.get(name), in.get(name))
+	}) {
 		v, err := c.lambda.PublishVersion(ctx, &lambda.PublishVersionInput{FunctionName: &id})
 		if err != nil {
 			return err

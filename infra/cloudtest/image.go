@@ -89,14 +89,18 @@ func isRelative(v any) string {
 }
 
 // hashContext hashes what Docker would send to the builder: names, modes and
-// contents of the files that .dockerignore leaves.
+// contents of the files that .dockerignore, or the Dockerfile's own, leaves.
 func hashContext(dir, dockerfile string) (string, error) {
 	recipe, err := os.ReadFile(dockerfile)
 	if err != nil {
 		return "", fmt.Errorf("could not open dockerfile: %w", err)
 	}
 	var patterns []string
-	f, err := os.Open(filepath.Join(dir, ".dockerignore"))
+	// Docker and the plugin take the file of the Dockerfile's own if there is one.
+	f, err := os.Open(dockerfile + ".dockerignore")
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = os.Open(filepath.Join(dir, ".dockerignore"))
+	}
 	if err == nil {
 		patterns, err = ignorefile.ReadAll(f)
 		f.Close()

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/applicationautoscaling"
+	"github.com/aws/aws-sdk-go-v2/service/budgets"
+	budgettypes "github.com/aws/aws-sdk-go-v2/service/budgets/types"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/schemas"
 	cloudwatchtypes "github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
@@ -16,6 +19,7 @@ import (
 	logstypes "github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs/types"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	ecrtypes "github.com/aws/aws-sdk-go-v2/service/ecr/types"
+	"github.com/aws/aws-sdk-go-v2/service/ecs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -33,6 +37,7 @@ import (
 
 // account is the tests' own view of moto, apart from the providers'.
 type account struct {
+	id         string
 	sqs        *sqs.Client
 	s3         *s3.Client
 	ecr        *ecr.Client
@@ -41,14 +46,20 @@ type account struct {
 	logs       *cloudwatchlogs.Client
 	cloudwatch *cloudwatch.Client
 	sns        *sns.Client
+	ecs        *ecs.Client
+	scaling    *applicationautoscaling.Client
+	budgets    *budgets.Client
 }
 
 func newAccount(c *cloudtest.Cloud) *account {
 	config := awsConfig(c)
 	return &account{
+		id:  c.Account,
 		sqs: sqs.NewFromConfig(config), s3: s3.NewFromConfig(config, store.ClientOptions), ecr: ecr.NewFromConfig(config),
 		iam:    iam.NewFromConfig(config),
 		lambda: lambda.NewFromConfig(config), logs: cloudwatchlogs.NewFromConfig(config), sns: sns.NewFromConfig(config),
+		ecs: ecs.NewFromConfig(config), scaling: applicationautoscaling.NewFromConfig(config),
+		budgets: budgets.NewFromConfig(config),
 		cloudwatch: cloudwatch.NewFromConfig(config, func(o *cloudwatch.Options) {
 			o.Protocol = awsjson.New10(schemas.GraniteServiceVersion20100801) // moto cannot read CBOR
 		}),
@@ -114,6 +125,10 @@ func (a *account) kinds(t *testing.T, prefix string) map[string]int {
 	topics, err := a.sns.ListTopics(ctx, &sns.ListTopicsInput{})
 	ok(err)
 	add("topic", afterLast(names(topics.Topics, func(s snstypes.Topic) *string { return s.TopicArn }), ":"))
+	all, err := a.budgets.DescribeBudgets(ctx, &budgets.DescribeBudgetsInput{AccountId: &a.id})
+	ok(err)
+	add("budget", names(all.Budgets, func(b budgettypes.Budget) *string { return b.BudgetName }))
+	a.addFleets(t, add)
 	return count
 }
 

@@ -24,6 +24,7 @@ type resourceType struct {
 	nameMax  int      // characters of such a name
 	fixed    []string // inputs that the service cannot change: another value makes a new resource
 	volatile []string // outputs that an update changes
+	beside   bool     // a new one can be made before the one that it takes the place of is gone
 
 	// prepare may add to inputs that have passed the schema; nil does nothing.
 	prepare func(in resource.PropertyMap) error
@@ -149,7 +150,7 @@ func (p *provider) Diff(_ context.Context, r plugin.DiffRequest) (plugin.DiffRes
 			kind = plugin.DiffUpdateReplace
 			result.ReplaceKeys = append(result.ReplaceKeys, key)
 			// Two of one name cannot be at the same time.
-			result.DeleteBeforeReplace = rt.name == "" || !r.OldInputs.HasValue(defaultsKey)
+			result.DeleteBeforeReplace = !rt.beside && (rt.name == "" || !r.OldInputs.HasValue(defaultsKey))
 		}
 		result.Changes = plugin.DiffSome
 		result.ChangedKeys = append(result.ChangedKeys, key)

@@ -31,8 +31,11 @@ func roleTypes() map[tokens.Type]resourceType {
 					return nil
 				},
 			},
-			name: "name", nameMax: 64, fixed: []string{"name", "path", "permissionsBoundary"},
+			name: "name", nameMax: 64, fixed: []string{"name", "path"},
 			create: func(ctx context.Context, c *Cloud, in props) (string, error) {
+				if err := boundaryCanBe(ctx, c, in); err != nil {
+					return "", err
+				}
 				var tags []types.Tag
 				for key, v := range in.textMap("tags") {
 					tags = append(tags, types.Tag{Key: aws.String(key), Value: aws.String(v)})
@@ -71,6 +74,9 @@ func roleTypes() map[tokens.Type]resourceType {
 				return outputs(values), nil
 			},
 			update: func(ctx context.Context, c *Cloud, id string, old, in props) error {
+				if err := putBoundary(ctx, c, id, old, in); err != nil {
+					return err
+				}
 				if _, err := c.iam.UpdateAssumeRolePolicy(ctx, &iam.UpdateAssumeRolePolicyInput{RoleName: &id,
 					PolicyDocument: aws.String(jsonText(in.get("assumeRolePolicy")))}); err != nil {
 					return err
@@ -127,6 +133,31 @@ func roleTypes() map[tokens.Type]resourceType {
 			},
 		},
 	}
+}
+
+// boundaryCanBe makes a check that IAM makes and moto does not: the policy is there.
+func boundaryCanBe(ctx context.Context, c *Cloud, in props) error {
+	if !in.has("permissionsBoundary") {
+		return nil
+	}
+	_, err := c.iam.GetPolicy(ctx, &iam.GetPolicyInput{PolicyArn: in.textPtr("permissionsBoundary")})
+	return err
+}
+
+func putBoundary(ctx context.Context, c *Cloud, id string, old, in props) error {
+	if old.text("permissionsBoundary") == in.text("permissionsBoundary") {
+		return nil
+	}
+	if !in.has("permissionsBoundary") {
+		_, err := c.iam.DeleteRolePermissionsBoundary(ctx, &iam.DeleteRolePermissionsBoundaryInput{RoleName: &id})
+		return err
+	}
+	if err := boundaryCanBe(ctx, c, in); err != nil {
+		return err
+	}
+	_, err := c.iam.PutRolePermissionsBoundary(ctx, &iam.PutRolePermissionsBoundaryInput{RoleName: &id,
+		PermissionsBoundary: in.textPtr("permissionsBoundary")})
+	return err
 }
 
 func putRolePolicy(ctx context.Context, c *Cloud, in props) error {

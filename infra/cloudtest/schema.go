@@ -27,6 +27,18 @@ type schema struct {
 	together func(in props) error
 }
 
+// knows refuses inputs that this package leaves out of what it makes.
+func knows(what string, names ...string) func(in props) error {
+	return func(in props) error {
+		for name := range in.values {
+			if !slices.Contains(names, name) {
+				return fmt.Errorf("cloudtest does not know %s with %s", what, name)
+			}
+		}
+		return nil
+	}
+}
+
 // rule returns what is wrong with a known value, or "".
 type rule func(v any) string
 

@@ -1,6 +1,7 @@
 package cloudtest
 
 import (
+	"encoding/json"
 	"maps"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ import (
 func TestWrongInputs(t *testing.T) {
 	types := map[tokens.Type]resourceType{}
 	for _, some := range []map[tokens.Type]resourceType{queueTypes(), bucketTypes(), repositoryTypes(), roleTypes(),
-		functionTypes(), watchTypes(), (&Cloud{}).imageTypes()} {
+		functionTypes(), watchTypes(), budgetTypes(), fleetTypes(), scalingTypes(), (&Cloud{}).imageTypes()} {
 		maps.Copy(types, some)
 	}
 	type m = map[string]any
@@ -31,6 +32,44 @@ func TestWrongInputs(t *testing.T) {
 		maps.DeleteFunc(all, func(_ string, v any) bool { return v == nil })
 		return all
 	}
+	container := func(change m) string {
+		text, err := json.Marshal([]m{with(m{"name": "worker", "image": "host/name@sha256:" + strings.Repeat("0", 64),
+			"essential": true, "logConfiguration": m{"logDriver": "awslogs", "options": m{"awslogs-group": "g",
+				"awslogs-region": "us-east-2", "awslogs-stream-prefix": "fleet"}}}, change)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	definition := m{"family": "f", "requiresCompatibilities": []any{"FARGATE"}, "networkMode": "awsvpc", "cpu": "4096",
+		"memory": "8192", "executionRoleArn": "arn:aws:iam::123456789012:role/r", "containerDefinitions": container(nil)}
+	service := m{"cluster": "arn:aws:ecs:us-east-2:1:cluster/c",
+		"taskDefinition":             "arn:aws:ecs:us-east-2:1:task-definition/f:1",
+		"capacityProviderStrategies": []any{m{"capacityProvider": "FARGATE_SPOT", "weight": 1}},
+		"networkConfiguration":       m{"subnets": []any{"subnet-01234567"}}, "deploymentMaximumPercent": 100}
+	scaled := m{"resourceId": "service/c/s", "serviceNamespace": "ecs", "scalableDimension": "ecs:service:DesiredCount"}
+	target := with(scaled, m{"minCapacity": 0, "maxCapacity": 20})
+	stepping := func(steps ...any) m {
+		return with(scaled, m{"policyType": "StepScaling", "stepScalingPolicyConfiguration": m{
+			"adjustmentType": "ExactCapacity", "stepAdjustments": steps}})
+	}
+	step := func(low, high any) m {
+		return with(m{"scalingAdjustment": 1}, m{"metricIntervalLowerBound": low, "metricIntervalUpperBound": high})
+	}
+	budget := m{"budgetType": "COST", "limitAmount": "50", "limitUnit": "USD", "timeUnit": "MONTHLY", "costFilters": []any{
+		m{"name": "TagKeyValue", "values": []any{"user:stack$dev"}}}}
+	warning := func(change m) m {
+		return with(budget, m{"notifications": []any{with(m{"notificationType": "ACTUAL",
+			"comparisonOperator": "GREATER_THAN", "threshold": 80, "thresholdType": "PERCENTAGE",
+			"subscriberEmailAddresses": []any{"team@example.com"}}, change)}})
+	}
+	waiting := m{"id": "waiting", "metric": m{"namespace": "AWS/SQS", "metricName": "Visible", "period": 60,
+		"stat": "Maximum"}}
+	queries := func(change m, all ...any) m {
+		return with(m{"comparisonOperator": "GreaterThanThreshold", "evaluationPeriods": 1, "threshold": 0,
+			"alarmActions": []any{"arn:aws:autoscaling:us-east-2:1:scalingPolicy:p"}, "metricQueries": all}, change)
+	}
+	tasks := m{"id": "tasks", "expression": "waiting + FILL(waiting, 0)", "returnData": true}
 	const statement = `{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}`
 	for _, c := range []struct {
 		t      tokens.Type
@@ -94,6 +133,72 @@ func TestWrongInputs(t *testing.T) {
 			m{"dashboardName": "d", "dashboardBody": `{"widgets":[{"type":"metric","x":20,"y":0,"width":8,"height":6,"properties":{"region":"us-east-2"}}]}`}, "outside the 24 columns"},
 		{"aws:cloudwatch/metricAlarm:MetricAlarm", m{"comparisonOperator": ">", "evaluationPeriods": 1, "namespace": "n",
 			"metricName": "m", "statistic": "Sum", "period": 60, "threshold": 0}, "comparisonOperator is >"},
+		{"aws:cloudwatch/metricAlarm:MetricAlarm", m{"comparisonOperator": "GreaterThanThreshold", "evaluationPeriods": 1,
+			"namespace": "n", "metricName": "m", "statistic": "Sum", "threshold": 0}, "period is required"},
+		{"aws:cloudwatch/metricAlarm:MetricAlarm", queries(nil, waiting, tasks), ""},
+		{"aws:cloudwatch/metricAlarm:MetricAlarm", queries(m{"metricName": "m"}, waiting, tasks), "with metricName"},
+		{"aws:cloudwatch/metricAlarm:MetricAlarm", queries(nil, waiting), "0 metric queries return data"},
+		{"aws:cloudwatch/metricAlarm:MetricAlarm", queries(nil, waiting, with(waiting, m{"label": "2"}), tasks),
+			`the id "waiting", which is`},
+		{"aws:cloudwatch/metricAlarm:MetricAlarm", queries(nil, waiting, with(tasks, m{"expression": "waiting + working"})),
+			"names working, which is no metric query"},
+		{"aws:cloudwatch/metricAlarm:MetricAlarm", queries(nil, waiting, with(waiting, m{"id": "two", "expression": "1"}),
+			tasks), "two must have either a metric or an expression"},
+		{"aws:cloudwatch/metricAlarm:MetricAlarm", queries(m{"alarmActions": []any{"policy"}}, waiting, tasks),
+			"alarmActions[] is"},
+		{"aws:ecs/cluster:Cluster", m{"name": "a cluster"}, "name is"},
+		{"aws:ecs/cluster:Cluster", m{"settings": []any{m{"name": "containerInsights", "value": "enabled"}}},
+			"clusters with settings"},
+		{"aws:ecs/clusterCapacityProviders:ClusterCapacityProviders", m{"capacityProviders": []any{"FARGATE_SPOT"}},
+			"clusterName is required"},
+		{"aws:ecs/clusterCapacityProviders:ClusterCapacityProviders",
+			m{"clusterName": "c", "capacityProviders": []any{"SPOT"}}, "capacityProviders[] is SPOT"},
+		{"aws:ecs/taskDefinition:TaskDefinition", definition, ""},
+		{"aws:ecs/taskDefinition:TaskDefinition", with(definition, m{"memory": "4096"}), "is no size of Fargate"},
+		{"aws:ecs/taskDefinition:TaskDefinition", with(definition, m{"networkMode": "bridge"}), "networkMode is bridge"},
+		{"aws:ecs/taskDefinition:TaskDefinition", with(definition, m{"executionRoleArn": nil}),
+			"executionRoleArn is required"},
+		{"aws:ecs/taskDefinition:TaskDefinition", with(definition, m{"runtimePlatform": m{"cpuArchitecture": "x86_64"}}),
+			"cpuArchitecture is x86_64"},
+		{"aws:ecs/taskDefinition:TaskDefinition",
+			with(definition, m{"containerDefinitions": container(m{"image": "host/name:fleet"})}), "an image by digest"},
+		{"aws:ecs/taskDefinition:TaskDefinition", with(definition, m{"containerDefinitions": container(m{"entrypoints": 1})}),
+			"is no list of containers"},
+		{"aws:ecs/taskDefinition:TaskDefinition",
+			with(definition, m{"containerDefinitions": container(m{"stopTimeout": 121})}),
+			"allowed are 120"},
+		{"aws:ecs/taskDefinition:TaskDefinition", with(definition, m{"containerDefinitions": container(
+			m{"logConfiguration": m{"logDriver": "awslogs"}})}), "without awslogs-group"},
+		{"aws:ecs/taskDefinition:TaskDefinition",
+			with(definition, m{"containerDefinitions": container(m{"essential": false})}), "no essential container"},
+		{"aws:ecs/service:Service", service, ""},
+		{"aws:ecs/service:Service", with(service, m{"networkConfiguration": m{"subnets": []any{"vpc-1"}}}),
+			"networkConfiguration.subnets[] is"},
+		{"aws:ecs/service:Service", with(service, m{"capacityProviderStrategies": nil}),
+			"capacityProviderStrategies is required"},
+		{"aws:ecs/service:Service", with(service, m{"deploymentMinimumHealthyPercent": 100}), "can replace no task"},
+		{"aws:ecs/service:Service", with(service, m{"launchType": "FARGATE"}), "services with launchType"},
+		{"aws:appautoscaling/target:Target", target, ""},
+		{"aws:appautoscaling/target:Target", with(target, m{"minCapacity": 21}), "minCapacity 21 is more than"},
+		{"aws:appautoscaling/target:Target", with(target, m{"resourceId": "c/s"}), "resourceId is"},
+		{"aws:appautoscaling/policy:Policy", stepping(step("0", "2"), step("2", nil)), ""},
+		{"aws:appautoscaling/policy:Policy", stepping(step(nil, "0")), ""},
+		{"aws:appautoscaling/policy:Policy", stepping(step("0", "2"), step("3", nil)), "ends at 2 and the next begins at 3"},
+		{"aws:appautoscaling/policy:Policy", stepping(step("0", "3"), step("2", nil)), "ends at 3 and the next begins at 2"},
+		{"aws:appautoscaling/policy:Policy", stepping(step("0", "2")), "a step without an end"},
+		{"aws:appautoscaling/policy:Policy", stepping(step("a", nil)), "which is no number"},
+		{"aws:appautoscaling/policy:Policy", with(stepping(step(nil, "0")), m{"policyType": "TargetTrackingScaling"}),
+			"policyType is TargetTrackingScaling"},
+		{"aws:budgets/budget:Budget", warning(nil), ""},
+		{"aws:budgets/budget:Budget", with(budget, m{"limitAmount": "fifty"}), "limitAmount is"},
+		{"aws:budgets/budget:Budget", with(budget, m{"limitUnit": nil}), "limitUnit is required"},
+		{"aws:budgets/budget:Budget", with(budget, m{"costFilters": []any{m{"name": "TagKeyValue",
+			"values": []any{"stack=dev"}}}}),
+			"costFilters[].values[] is"},
+		{"aws:budgets/budget:Budget", warning(m{"notificationType": "SPENT"}), "notificationType is SPENT"},
+		{"aws:budgets/budget:Budget", warning(m{"subscriberEmailAddresses": nil}), "has no address"},
+		{"aws:budgets/budget:Budget", warning(m{"subscriberEmailAddresses": []any{"nobody"}}),
+			"subscriberEmailAddresses[] is"},
 		{"aws:ecr/repository:Repository", m{"name": "Repository"}, "name is"},
 		{"aws:sns/topicSubscription:TopicSubscription", m{"topic": "arn:aws:sns:us-east-2:1:t", "protocol": "email",
 			"endpoint": "nobody"}, "endpoint is"},
