@@ -103,7 +103,7 @@ func putBudget(ctx context.Context, c *Cloud, in props) error {
 		NotificationsWithSubscribers: warn, Budget: &types.Budget{BudgetName: in.textPtr("name"),
 			BudgetType: types.BudgetType(in.text("budgetType")), TimeUnit: types.TimeUnit(in.text("timeUnit")),
 			BudgetLimit: &types.Spend{Amount: in.textPtr("limitAmount"), Unit: in.textPtr("limitUnit")},
-			CostFilters: filters}}) //nolint:staticcheck // see above
+			CostFilters: filters}})
 	c.kept.Store(warningsOf(in.text("name")), warn)
 	return err
 }
