@@ -13,6 +13,7 @@ from puzzlekit.sample import Motion
 STEPS = 16  # places of a tooth on its way to the next one's: each gear is drawn once in each
 # From the middle of a tooth, parts of a tooth and a gap: foot and head of the flanks. Less than a quarter, for play.
 FOOT, HEAD = 0.29, 0.13
+HUB = 0.42  # of the radius: what does not turn
 
 # background, plate, gears in turn, mark
 STYLES: list[tuple[Color, Color, list[Color], Color]] = [
@@ -30,7 +31,7 @@ class GearsScene:
         self.puzzle, self.screen = puzzle, screen
         self.paper, self.plate, self.colors, self.mark = STYLES[puzzle.style]
         self.board = self.empty()
-        self.hubs, self.dots = [self.hub(n) for n in range(len(puzzle.gears))], [self.dot(g) for g in puzzle.gears]
+        self.dots = [self.dot(g) for g in puzzle.gears]
         self.teeth = lru_cache(None)(self.outline)
         self.turned = lru_cache(8)(self.drawn)
         (left, right), (top, bottom) = extent([*puzzle.gears])
@@ -50,37 +51,36 @@ class GearsScene:
             mask, corner = self.teeth(n, self.puzzle.way(n) * steps % STEPS)
             picture.paste(self.colors[n % len(self.colors)], corner, mask)
         for n, gear in enumerate(self.puzzle.gears):
-            self.screen.place(picture, self.hubs[n], gear.x, gear.y)
             angle = self.puzzle.mark(n, steps / STEPS) / 180 * pi
             self.screen.place(picture, self.dots[n], *at(gear.x, gear.y, gear.radius - 1.5 * gear.module * HEIGHT, angle))
         return picture
 
     def empty(self) -> Image.Image:
+        """The picture with the middles of the gears, which do not turn, and their letters."""
         canvas = self.screen.canvas(self.paper)
         canvas.rectangle(6, 6, 500, 500, self.plate, radius=18)
+        for n, gear in enumerate(self.puzzle.gears):
+            radius = gear.radius * HUB
+            canvas.ellipse(gear.x, gear.y, radius + 1, radius + 1, mix(self.colors[n % len(self.colors)], WHITE, 0.75))
+            canvas.text(gear.x, gear.y, letter(n), radius * 1.2, INK)
         return canvas.picture()
 
     def outline(self, n: int, step: int) -> tuple[Image.Image, tuple[int, int]]:
-        """A gear whose teeth are so many sixteenths past their first place, as a mask, and the pixel of its corner."""
-        gear = self.puzzle.gears[n]
+        """A gear whose teeth are so many sixteenths past their first place, as a mask with a hole, and the pixel of its corner."""
+        gear, unit = self.puzzle.gears[n], self.screen.unit * SCALE
         left, top, right, bottom = self.screen.box(gear.x - gear.reach - 1, gear.y - gear.reach - 1, 2 * gear.reach + 2, 2 * gear.reach + 2)
+        x, y = self.screen.pixel(gear.x, gear.y)
+        x, y = (x - left) * SCALE, (y - top) * SCALE
         points: list[Point] = []
         for tooth in range(gear.teeth):
             for offset, out in ((-FOOT, -1), (-HEAD, 1), (HEAD, 1), (FOOT, -1)):
                 angle = 2 * pi / gear.teeth * (tooth + gear.phase / 1000 + step / STEPS + offset)
-                x, y = self.screen.pixel(*at(gear.x, gear.y, gear.radius + out * gear.module * HEIGHT / 2, angle))
-                points.append(((x - left) * SCALE, (y - top) * SCALE))
+                points.append(at(x, y, (gear.radius + out * gear.module * HEIGHT / 2) * unit, angle))
         mask = Image.new("L", ((right - left) * SCALE, (bottom - top) * SCALE))
-        ImageDraw.Draw(mask).polygon(points, 255)
+        draw, hub = ImageDraw.Draw(mask), gear.radius * HUB * unit
+        draw.polygon(points, 255)
+        draw.ellipse((x - hub, y - hub, x + hub, y + hub), 0)
         return mask.resize((right - left, bottom - top), Image.Resampling.BOX), (left, top)
-
-    def hub(self, n: int) -> Image.Image:
-        """The middle of a gear, which does not turn, with its letter."""
-        radius = self.puzzle.gears[n].radius * 0.42
-        canvas = self.screen.sprite(2 * radius + 2, 2 * radius + 2)
-        canvas.ellipse(radius + 1, radius + 1, radius, radius, mix(self.colors[n % len(self.colors)], WHITE, 0.75))
-        canvas.text(radius + 1, radius + 1, letter(n), radius * 1.2, INK)
-        return canvas.picture()
 
     def dot(self, gear: Gear) -> Image.Image:
         radius = gear.module * 0.75
