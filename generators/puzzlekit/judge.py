@@ -132,6 +132,7 @@ class Reader:
         self.puzzle, self.scene = puzzle, family.scene(puzzle, screen)
         self.now = Reading(puzzle.start, half(self.scene.picture(puzzle.start)))
         self.passing: Reading | None = None  # what else the last move may be: the middle of a longer one, or frames out of order
+        self.last: tuple[list[Guess], Image.Image] | None = None  # the last move at its end, and the picture before it
         self.count = 0
 
     def fault(self, text: str) -> None:
@@ -160,9 +161,13 @@ class Reader:
         if found := follow(frame, begun, now.rest):
             now.guesses = begun
             self.moved(found)
-        else:
+        elif now.guesses or not self.ending(frame):
             now.unread += 1
             self.jerk("shows no state and no move of the puzzle")
+
+    def ending(self, frame: Image.Image) -> bool:
+        """Whether a frame shows the last move right before its end, which the frame before was taken for: they are alike."""
+        return any(g.t >= 1 - g.slack() for g in follow(frame, *self.last)) if self.last else False
 
     def moved(self, found: list[Guess]) -> None:
         """Take over how far the moves are that the frame shows."""
@@ -199,6 +204,7 @@ class Reader:
         if leap:
             self.jerk(f"{self.name(guess)} jumps")
         now.moves.append(self.name(guess))
+        self.last = [replace(guess, t=1.0, before=1.0)], now.rest
         now.state, now.rest, now.guesses = after, picture, []
         return True
 
