@@ -83,17 +83,15 @@ func (*DestroyCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queu
 	return nil
 }
 
-// dockerAnswers refuses to begin without the daemon that Pulumi's Docker provider asks: at DOCKER_HOST, or
-// where the stack's docker:host says.
+// dockerAnswers refuses to begin without the daemon that Pulumi's Docker provider asks: where the stack's docker:host
+// says, or else at DOCKER_HOST.
 func dockerAnswers(ctx context.Context, o *Output, stack string) error {
-	_, err := daemon.Ask(ctx, os.Getenv("DOCKER_HOST"))
-	if err == nil {
-		return nil
+	host := os.Getenv("DOCKER_HOST")
+	set, err := target.Pulumi(ctx, o.Flags, "config", "get", "docker:host", "--stack", stack, "--non-interactive")
+	if set := strings.TrimSpace(string(set)); err == nil && set != "" { // it fails where nothing is set
+		host = set
 	}
-	host, missing := target.Pulumi(ctx, o.Flags, "config", "get", "docker:host", "--stack", stack, "--non-interactive")
-	if host := strings.TrimSpace(string(host)); missing == nil && host != "" {
-		_, err = daemon.Ask(ctx, host)
-	}
+	_, err = daemon.Ask(ctx, host)
 	return err
 }
 

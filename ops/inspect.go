@@ -83,7 +83,6 @@ func (c *InspectCmd) Validate() error {
 
 // Run scans.
 func (c *InspectCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
-	collectOften()
 	names, err := committed(ctx, st, c.Generator)
 	if err != nil {
 		return err
@@ -91,6 +90,7 @@ func (c *InspectCmd) Run(ctx context.Context, o *Output, st *store.Store) error 
 	if c.Near.given {
 		return c.near(ctx, o, st, names)
 	}
+	collectOften()
 	scan := inspect.Scan{Store: st, List: c.listed, Progress: o.Progress}
 	reports, low := []*inspect.Report{}, false
 	judges, err := c.judges(ctx, o, names)

@@ -222,16 +222,17 @@ func TestDestroyAsks(t *testing.T) {
 // Without the Docker daemon, which pulumi destroy needs, nothing is asked and nothing begins. The daemon
 // may be where the stack's configuration says.
 func TestDestroyNeedsDocker(t *testing.T) {
-	t.Setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
 	dir := t.TempDir()
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	deployed := &target.Target{Name: "dev"}
-	for _, test := range []struct{ pulumi, says string }{
-		{"echo \"$*\" >&2; exit 1", "there is no Docker daemon at /nowhere/docker.sock: start Docker, or set DOCKER_HOST"},
-		{"[ \"$*\" = 'config get docker:host --stack dev --non-interactive' ] && echo unix:///far/docker.sock",
+	const nowhere = "unix:///nowhere/docker.sock"
+	for _, test := range []struct{ host, pulumi, says string }{
+		{nowhere, "echo \"$*\" >&2; exit 1", "there is no Docker daemon at /nowhere/docker.sock: start Docker, or set DOCKER_HOST"},
+		{elsewhere, "[ \"$*\" = 'config get docker:host --stack dev --non-interactive' ] && echo unix:///far/docker.sock",
 			"there is no Docker daemon at /far/docker.sock"},
-		{"echo " + elsewhere, ""},
+		{nowhere, "echo " + elsewhere, ""},
 	} {
+		t.Setenv("DOCKER_HOST", test.host)
 		if err := os.WriteFile(filepath.Join(dir, "pulumi"), []byte("#!/bin/sh\n"+test.pulumi+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}

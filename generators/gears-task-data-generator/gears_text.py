@@ -27,11 +27,11 @@ def text(puzzle: Gears, wording: int) -> Text:
     for n, gear in enumerate(puzzle.gears):
         turns = puzzle.rotation(n, end)
         moves = f"{turned(turns)} in all" if turns else "back to where it was"
-        lines.append(f"Gear {letter(n)}, {gear.teeth} teeth: {moves}; its mark ends {puzzle.mark(n, end):.0f} degrees clockwise from the top.")
+        lines.append(f"Gear {letter(n)}, {gear.teeth} teeth: {moves}; its mark ends {round(puzzle.mark(n, end)) % 360} degrees clockwise from the top.")
     rubric = (
         "Score 0 to 5.\n"
         "2 points: all marks end where the list says, to half a tooth (1 point if only some do).\n"
-        f"1 point: the driven gear turns as asked: {orders}.\n"
+        f"1 point: {'the turn is' if len(turns) == 1 else 'all turns are'} made as asked: {orders}.\n"
         "1 point: gears that mesh turn in opposite directions, at the speeds of their numbers of teeth, all at once.\n"
         "1 point: letters, axles and sizes stay as they are, and no gear jumps.\n" + "\n".join(lines)
     )

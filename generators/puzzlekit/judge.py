@@ -2,7 +2,7 @@
 pixels, frame by frame, and compares that with the rules.
 
 It knows how the puzzle is drawn, the final picture, and of the solution only its length
-(of a sudoku its digits, which are the only ones). A frame is read if
+(of a sudoku its digits, of gauges and gears what is asked for). A frame is read if
 it is the picture of the state before, of a move that can be shown from there, at any
 point of it, or of the state after. So every legal way to the goal is accepted, and
 whatever else happens in the picture is a fault with the number of its frame.
@@ -121,7 +121,7 @@ class Reading:
     moves: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     illegal: int = 0  # moves against the rules
-    unread: int = 0  # frames that show neither a state nor a move
+    unread: int = 0  # frames that show neither a state nor a move, or the end of a move that was not seen
     jerks: int = 0  # frames in which nothing moves as a thing does
 
 
@@ -202,6 +202,7 @@ class Reader:
             now.illegal += 1
             self.fault(f"{self.name(guess)} is no legal move: {why}")
         if leap:
+            now.unread += 1
             self.jerk(f"{self.name(guess)} jumps")
         now.moves.append(self.name(guess))
         self.last = [replace(guess, t=1.0, before=1.0)], now.rest

@@ -62,7 +62,10 @@ func budgetTypes() map[tokens.Type]resourceType {
 			},
 			update: func(ctx context.Context, c *Cloud, id string, _, in props) error {
 				// moto cannot update one
-				return errors.Join(removeBudget(ctx, c, id), putBudget(ctx, c, in))
+				if err := removeBudget(ctx, c, id); err != nil && !errors.Is(err, errGone) {
+					return err
+				}
+				return putBudget(ctx, c, in)
 			},
 			remove: func(ctx context.Context, c *Cloud, id string, _ props) error { return removeBudget(ctx, c, id) },
 		},
@@ -104,7 +107,9 @@ func putBudget(ctx context.Context, c *Cloud, in props) error {
 			BudgetType: types.BudgetType(in.text("budgetType")), TimeUnit: types.TimeUnit(in.text("timeUnit")),
 			BudgetLimit: &types.Spend{Amount: in.textPtr("limitAmount"), Unit: in.textPtr("limitUnit")},
 			CostFilters: filters}})
-	c.kept.Store(warningsOf(in.text("name")), warn)
+	if err == nil {
+		c.kept.Store(warningsOf(in.text("name")), warn)
+	}
 	return err
 }
 

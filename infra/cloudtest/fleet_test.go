@@ -96,7 +96,7 @@ func TestEngineFleet(t *testing.T) {
 	_, changes := s.up()
 	same(t, "up without changes", changes)
 
-	// The scaling's work is not undone, neither by an up nor by one of something else.
+	// The scaling's work is not undone: here not even asked about, after the refresh below kept as it is.
 	a.desire(t, fleet, 3)
 	_, changes = s.up()
 	same(t, "up of a fleet at work", changes)

@@ -101,7 +101,8 @@ func open(st *store.Store, o Options) (*download, error) {
 		return nil, err
 	}
 	if errors.Is(syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
-		d.unlock()
+		d.lock.Close() // what is there is the other's
+		root.Close()
 		return nil, fmt.Errorf("another download to %s is under way", o.To)
 	}
 	if err := errors.Join(root.RemoveAll(partial), root.Mkdir(partial, 0o755)); err != nil {
