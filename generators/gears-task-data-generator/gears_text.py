@@ -25,8 +25,8 @@ def text(puzzle: Gears, wording: int) -> Text:
     end = sum(puzzle.moves)
     lines = []
     for n, gear in enumerate(puzzle.gears):
-        turns = puzzle.rotation(n, end)
-        moves = f"{turned(turns)} in all" if turns else "back to where it was"
+        rotation = puzzle.rotation(n, end)
+        moves = f"{turned(rotation)} in all" if rotation else "back to where it was"
         lines.append(f"Gear {letter(n)}, {gear.teeth} teeth: {moves}; its mark ends {round(puzzle.mark(n, end)) % 360} degrees clockwise from the top.")
     rubric = (
         "Score 0 to 5.\n"
