@@ -266,7 +266,7 @@ class View:
         _, t = min((self.error(low + n * width, STEP // 2), low + n * width) for n in range(steps + 1))
         t = self.beside(t, width * self.motion.length / 2, 1, STEP // 2)
         # A thing is drawn at whole pixels, so a place may be a quarter of a pixel wide.
-        sharp = (min(1.0, max(0.0, t + n / 4 / self.motion.length)) for n in range(-10, 11))
+        sharp = (min(1.0, max(0.0, t + n / 4 / self.motion.length)) for n in range(-16, 17))
         return min((self.error(u), u) for u in sharp)[1]
 
     def beside(self, t: float, width: float, least: float, coarse: int = 1) -> float:
