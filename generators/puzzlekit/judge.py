@@ -265,9 +265,10 @@ class View:
         width = (high - low) / steps
         _, t = min((self.error(low + n * width, STEP // 2), low + n * width) for n in range(steps + 1))
         t = self.beside(t, width * self.motion.length / 2, 1, STEP // 2)
-        # A thing is drawn at whole pixels, so a place may be a quarter of a pixel wide.
-        sharp = (min(1.0, max(0.0, t + n / 4 / self.motion.length)) for n in range(-16, 17))
-        return min((self.error(u), u) for u in sharp)[1]
+        # A thing is drawn at whole pixels, on a slope at whole ones of both axes: its place may be a tenth of a pixel wide.
+        for apart, most in ((0.25, 16), (0.05, 32)):
+            t = min((self.error(u), u) for n in range(-most, most + 1) if 0 <= (u := t + n * apart / self.motion.length) <= 1)[1]
+        return t
 
     def beside(self, t: float, width: float, least: float, coarse: int = 1) -> float:
         """The most alike place that is reached from t in steps of a width and its halves, down to the least, in pixels."""
