@@ -138,27 +138,22 @@ func TestVerifyResumes(t *testing.T) {
 	}
 	run := task.Run{Samples: 2 * chunks, Generators: []task.RunGenerator{{Name: "long"}}}
 	path := filepath.Join(t.TempDir(), "verify", "long.journal")
-	var reads atomic.Int64
-	limit := int64(0) // contents that may be read before the check is stopped
-	stop := func() {}
-	st := c.through(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		if isContent(r) {
-			if n := reads.Add(1); limit > 0 && n > limit {
-				stop()
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
-	// check returns what was found and how many objects were read.
+	// check returns what was found and how many objects were read. Each has a proxy of its
+	// own: requests of a check that was stopped may still be under way in the next one.
 	check := func(about string, fresh bool, stopAfter int64) (*dataset.GeneratorReport, int64, error) {
 		t.Helper()
 		j, err := dataset.OpenJournal(path, about, fresh)
 		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		reads.Store(0)
-		limit, stop = stopAfter, cancel
+		var reads atomic.Int64
+		st := c.through(t, func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if isContent(r) && reads.Add(1) > stopAfter && stopAfter > 0 {
+				cancel()
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
 		report, err := (&dataset.Checker{Store: st, Deep: true, Journal: j}).Run(ctx, run)
 		must(t, j.Close(err == nil))
 		if err != nil {
