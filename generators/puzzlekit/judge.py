@@ -29,6 +29,7 @@ from puzzlekit.video import PIXELS, YUV
 WEIGHTS = {"first_frame_consistency": 0.15, "final_frame_accuracy": 0.35, "temporal_smoothness": 0.15, "task_specific": 0.35}
 BLOCK = 4  # side of what is compared, in pixels of the pictures of half size
 UNLIKE = 16  # difference of a block's mean, of 255, from which it shows something else; our videos' own is at most 8
+ELSEWHERE = 48  # difference in coarse pictures from which a thing is not beside a place but at another
 STEP = 8  # pixels between the places where a thing is first looked for, in pictures that are so coarse, too
 NEAR = 4 * STEP  # pixels from where a thing is expected that it is looked for
 LEAP = 0.5  # part of a move that may not happen between two frames
@@ -156,7 +157,8 @@ class Reader:
             self.moved(found)
             return
         begun = now.guesses or [g for g in self.possible() if inside(changed, g.motion)]
-        if any(self.arrived(frame, guess) for guess in begun):
+        if ends := [(distance(frame, picture), n) for n, g in enumerate(begun) if unlike(frame, picture := self.end(g)) is None]:
+            self.arrive(frame, begun[min(ends)[1]])
             return
         if found := follow(frame, begun, now.rest):
             now.guesses = begun
@@ -188,13 +190,12 @@ class Reader:
         for move in self.puzzle.options(self.now.state):
             yield Guess(move, self.scene.motion(self.now.state, move))
 
-    def arrived(self, frame: Image.Image, guess: Guess) -> bool:
-        """Whether a frame shows the end of a move; then that is the state."""
+    def end(self, guess: Guess) -> Image.Image:
+        return half(self.scene.picture(self.puzzle.after(self.now.state, guess.move)))
+
+    def arrive(self, frame: Image.Image, guess: Guess) -> None:
+        """Take the state after a move over, whose end a frame shows."""
         now = self.now
-        after = self.puzzle.after(now.state, guess.move)
-        picture = half(self.scene.picture(after))
-        if unlike(frame, picture):
-            return False
         leap = guess.t < 1 - LEAP
         others = follow(frame, [g for g in now.guesses if g is not guess], now.rest) or [replace(guess, t=1.0, before=1.0)] * leap
         self.passing = replace(now, guesses=others, moves=[*now.moves], faults=[*now.faults]) if others else None
@@ -206,8 +207,7 @@ class Reader:
             self.jerk(f"{self.name(guess)} jumps")
         now.moves.append(self.name(guess))
         self.last = [replace(guess, t=1.0, before=1.0)], now.rest
-        now.state, now.rest, now.guesses = after, picture, []
-        return True
+        now.rest, now.state, now.guesses = self.end(guess), self.puzzle.after(now.state, guess.move), []
 
 
 def follow(frame: Image.Image, guesses: list[Guess], rest: Image.Image) -> list[Guess]:
@@ -223,13 +223,13 @@ def follow(frame: Image.Image, guesses: list[Guess], rest: Image.Image) -> list[
 
 
 class View:
-    """The part of a frame in which a move is seen, in whole blocks, and that part of it in which the frame is unlike the
-    picture at rest: there a thing is looked for, which is cheaper."""
+    """The part of a frame that a move has to explain, in whole blocks: where it is seen and where the frame is unlike the
+    picture at rest. Only there a thing is looked for, which is cheaper."""
 
     def __init__(self, frame: Image.Image, motion: Motion, changed: Area | None) -> None:
         self.motion = motion
         left, top, right, bottom = motion.box
-        self.box = whole((left // 2, top // 2, right // 2 + 1, bottom // 2 + 1))
+        self.box = both(whole((left // 2, top // 2, right // 2 + 1, bottom // 2 + 1)), changed)
         self.seen = frame.crop(self.box)
         left, top, right, bottom = changed or self.box
         self.spot = (left - BLOCK, top - BLOCK, right + BLOCK, bottom + BLOCK) if changed else self.box
@@ -243,32 +243,39 @@ class View:
 
     def error(self, t: float, coarse: int = 1) -> float:
         """How unlike the thing is, in pictures of half size that are reduced so many times."""
+        return distance(*self.pictures(t, coarse))
+
+    def elsewhere(self, t: float, coarse: int) -> bool:
+        """Whether the thing is not beside this place, but at another."""
+        return max(most for _, most in ImageChops.difference(*self.pictures(t, coarse)).getextrema()) > ELSEWHERE
+
+    def pictures(self, t: float, coarse: int) -> tuple[Image.Image, Image.Image]:
         thing, shown = self.thing, self.shown(t, self.spot)
-        if coarse > 1:
-            thing, shown = thing.reduce(coarse), shown.reduce(coarse)
-        counts = ImageChops.difference(thing, shown).convert("L").histogram()
-        return sum(map(mul, counts, range(256)))
+        return (thing.reduce(coarse), shown.reduce(coarse)) if coarse > 1 else (thing, shown)
 
     def around(self, guess: Guess) -> Iterator[float]:
         """Where the move is expected, right beside that, and farther away: the cheaper way first."""
         yield guess.expected()
         yield self.beside(guess.expected(), 3, 0.2)
-        yield self.place(*guess.near())
+        yield from self.places(*guess.near())
 
     def anywhere(self, _: Guess) -> Iterator[float]:
-        yield self.place(0.0, 1.0)
+        yield from self.places(0.0, 1.0)
 
-    def place(self, low: float, high: float) -> float:
-        """Where between low and high the move is most like the frame. Seen sharply, a thin thing is as unlike three pixels
-        beside its place as anywhere else, so it is looked for in coarse pictures first."""
-        steps = max(4, round((high - low) * self.motion.length / STEP))
+    def places(self, low: float, high: float) -> Iterator[float]:
+        """Where between low and high the move is most like the frame, more exactly each time. Seen sharply, a thin thing is
+        as unlike three pixels beside its place as anywhere else, so it is looked for in coarse pictures first."""
+        steps = max(4, round((high - low) * self.motion.length / (STEP / 2)))
         width = (high - low) / steps
         _, t = min((self.error(low + n * width, STEP // 2), low + n * width) for n in range(steps + 1))
         t = self.beside(t, width * self.motion.length / 2, 1, STEP // 2)
+        yield t
+        if self.elsewhere(t, STEP // 2):
+            return
         # A thing is drawn at whole pixels, on a slope at whole ones of both axes: its place may be a tenth of a pixel wide.
         for apart, most in ((0.25, 16), (0.05, 32)):
             t = min((self.error(u), u) for n in range(-most, most + 1) if 0 <= (u := t + n * apart / self.motion.length) <= 1)[1]
-        return t
+            yield t
 
     def beside(self, t: float, width: float, least: float, coarse: int = 1) -> float:
         """The most alike place that is reached from t in steps of a width and its halves, down to the least, in pixels."""
@@ -288,6 +295,10 @@ def half(picture: Image.Image) -> Image.Image:
     return picture.reduce(2).convert("RGB", YUV)
 
 
+def distance(a: Image.Image, b: Image.Image) -> int:
+    return sum(map(mul, ImageChops.difference(a, b).convert("L").histogram(), range(256)))
+
+
 def blocks(a: Image.Image, b: Image.Image) -> Image.Image:
     """What differs, a pixel for each block; not 0 if it shows something else."""
     return ImageChops.difference(a, b).reduce(BLOCK).point(OVER)
@@ -304,6 +315,11 @@ def whole(box: Area) -> Area:
     """The blocks that a box touches: of a part of one a video's own noise can be more than UNLIKE."""
     left, top, right, bottom = box
     return left // BLOCK * BLOCK, top // BLOCK * BLOCK, -(-right // BLOCK) * BLOCK, -(-bottom // BLOCK) * BLOCK
+
+
+def both(a: Area, b: Area | None) -> Area:
+    """The area around two."""
+    return (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])) if b else a
 
 
 def inside(box: Area, motion: Motion) -> bool:
