@@ -2,9 +2,12 @@ package export_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -25,6 +28,10 @@ func TestMain(m *testing.M) {
 	s3server.Main()
 	if os.Getenv("EXPORT_CHILD") != "" {
 		child()
+	}
+	// They wait for the disk most of the time.
+	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

@@ -30,6 +30,7 @@ var (
 // is that of an undisturbed run, every index once, and that nothing else is
 // left. docs/CHAOS.md says what is done and how to repeat a schedule.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	if _, err := opsBinary(); err != nil {
 		t.Fatal(err)
 	}

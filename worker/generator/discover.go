@@ -144,24 +144,28 @@ func commitOf(dir string, shared []string) string {
 			}
 		}
 		out, err := cmd.Output()
-		return strings.TrimSpace(string(out)), err
+		return strings.TrimSuffix(string(out), "\n"), err
 	}
-	commit, err := git("rev-parse", "--verify", "--quiet", "HEAD")
-	if err != nil {
+	// A line each; what there is not is printed as it was asked for.
+	out, err := git("rev-parse", "--show-prefix", "HEAD", "HEAD:./")
+	prefix, revisions, _ := strings.Cut(out, "\n")
+	commit, _, _ := strings.Cut(revisions, "\n")
+	if commit == "" || commit == "HEAD" { // no repository, or one without commits
 		return ""
 	}
+	ignored := err != nil // or new, which git status tells
 	watched := []string{"."}
-	if prefix, err := git("rev-parse", "--show-prefix"); err == nil && prefix != "" {
+	if prefix != "" {
 		watched = append(watched, shared...)
 		if last, err := git(append([]string{"rev-list", "-1", "HEAD", "--"}, watched...)...); err == nil && last != "" {
 			commit = last
 		}
 	}
 	changes, err := git(append([]string{"status", "--porcelain", "--"}, watched...)...)
-	if err != nil || changes != "" {
+	switch {
+	case err != nil || changes != "":
 		return commit + Dirty
-	}
-	if _, err := git("rev-parse", "--verify", "--quiet", "HEAD:./"); err != nil {
+	case ignored:
 		return ""
 	}
 	return commit
