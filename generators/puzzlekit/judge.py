@@ -148,6 +148,10 @@ class Reader:
         now = self.now
         changed = unlike(frame, now.rest)
         if changed is None:
+            # A full turn ends as it began.
+            if ends := [g for g in now.guesses if g.t >= 1 - LEAP and unlike(frame, self.end(g)) is None]:
+                self.arrive(frame, ends[0])
+                return
             if any(g.t > 0.25 for g in now.guesses):
                 self.jerk(f"{self.name(now.guesses[0])} is back where it began")
             now.guesses = []
