@@ -55,6 +55,29 @@ func TestApart(t *testing.T) {
 	}
 }
 
+// Whose folder lies in /dev/shm keeps that.
+func TestApartInSharedMemory(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "apart-")
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		written, _ := filepath.Glob("/dev/shm/vm-dataset-test-*")
+		for _, name := range append(written, dir) {
+			_ = os.RemoveAll(name)
+		}
+	})
+	r := request(t, generatorOf(t, apartBody))
+	r.Apart, r.Scratch = true, dir
+	result, err := Run(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen := saved[apartSeen](t, result, "seen.json"); result.Apart.Shm || seen.Shm != "" {
+		t.Errorf("taken away: %+v; it saw %+v", result.Apart, seen)
+	}
+}
+
 func checkApart(t *testing.T, seen apartSeen, user int) {
 	t.Helper()
 	if seen.User != user || !slices.Equal(seen.Interfaces, []string{"lo"}) || seen.Shm == "" || seen.Loopback != "" ||

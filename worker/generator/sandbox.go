@@ -140,7 +140,7 @@ func keepDescriptors() {
 func (l launch) run() status {
 	var apart Apart
 	if l.Apart {
-		apart = takeAway()
+		apart = takeAway(append(l.Readable, l.Scratch)...)
 	}
 	if err := confine(l.Scratch, l.Readable); err != nil {
 		return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}

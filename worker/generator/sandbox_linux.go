@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -118,9 +119,10 @@ func startApart(cmd *exec.Cmd) error {
 }
 
 // takeAway leaves a process in namespaces of its own nothing of the network but
-// the loopback, and a /dev/shm that cannot be written: Lambda has none. It must
-// come before confine, which gives up the rights it needs.
-func takeAway() (a Apart) {
+// the loopback, and a /dev/shm that cannot be written: Lambda has none. That stays
+// as it is if a folder that the process needs lies in it. It must come before
+// confine, which gives up the rights it needs.
+func takeAway(needed ...string) (a Apart) {
 	a.Network = true
 	if s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
 		if lo, err := unix.NewIfreq("lo"); err == nil {
@@ -130,7 +132,8 @@ func takeAway() (a Apart) {
 		_ = unix.Close(s)
 	}
 	const shm = "/dev/shm"
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err == nil {
+	within := func(dir string) bool { return strings.HasPrefix(dir, shm+"/") }
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err == nil && !slices.ContainsFunc(needed, within) {
 		a.Shm = unix.Mount("none", shm, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "") == nil
 	}
 	if _, err := os.Stat(shm); errors.Is(err, fs.ErrNotExist) {
