@@ -180,7 +180,7 @@ class Reader:
         past = {g.move: g.t for g in self.now.guesses}
         if all(g.t < past[g.move] - g.slack() for g in found):
             self.jerk(f"{self.name(found[0])} goes back")
-        elif all(g.t > past[g.move] + LEAP for g in found):
+        elif all(g.t > past[g.move] + LEAP + g.slack() for g in found):
             self.jerk(f"{self.name(found[0])} jumps")
         # One frame is no reason to give a move up: the search may end a pixel beside its place.
         shown = {g.move for g in found}
@@ -200,7 +200,7 @@ class Reader:
     def arrive(self, frame: Image.Image, guess: Guess) -> None:
         """Take the state after a move over, whose end a frame shows."""
         now = self.now
-        leap = guess.t < 1 - LEAP
+        leap = guess.t < 1 - LEAP - guess.slack()
         others = follow(frame, [g for g in now.guesses if g is not guess], now.rest) or [replace(guess, t=1.0, before=1.0)] * leap
         self.passing = replace(now, guesses=others, moves=[*now.moves], faults=[*now.faults]) if others else None
         if why := self.puzzle.fault(now.state, guess.move):
