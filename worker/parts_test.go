@@ -79,7 +79,6 @@ func TestPartsBesideWholeChunks(t *testing.T) {
 // What a part could not do for lack of time is the rest of the task, and each part
 // has its own receipt.
 func TestPartsOneByOne(t *testing.T) {
-	t.Parallel()
 	b := newBench(t, 1, worker.Limits{}, map[string]string{"g": "", "slow": "time.sleep(1)"})
 	x := task.Task{Generator: "slow", NumSamples: 8, Seed: 1, ChunkSize: 8, PartSize: 2}
 	s, err := b.do(x, 5*time.Second) // 2 s of it are kept back
