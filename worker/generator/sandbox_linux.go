@@ -132,8 +132,8 @@ func takeAway(needed ...string) (a Apart) {
 		_ = unix.Close(s)
 	}
 	const shm = "/dev/shm"
-	within := func(dir string) bool { return strings.HasPrefix(dir, shm+"/") }
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err == nil && !slices.ContainsFunc(needed, within) {
+	kept := slices.ContainsFunc(needed, func(dir string) bool { return strings.HasPrefix(dir, shm+"/") })
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err == nil && !kept {
 		a.Shm = unix.Mount("none", shm, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "") == nil
 	}
 	if _, err := os.Stat(shm); errors.Is(err, fs.ErrNotExist) {
