@@ -30,7 +30,7 @@ WEIGHTS = {"first_frame_consistency": 0.15, "final_frame_accuracy": 0.35, "tempo
 BLOCK = 4  # side of what is compared, in pixels of the pictures of half size
 UNLIKE = 16  # difference of a block's mean, of 255, from which it shows something else; our videos' own is at most 8
 ELSEWHERE = 48  # difference in coarse pictures from which a thing is not beside a place but at another
-STEP = 8  # pixels between the places where a thing is first looked for, in pictures that are so coarse, too
+STEP = 8  # pixels that are one in the pictures in which a thing is first looked for, at places half as far apart
 NEAR = 4 * STEP  # pixels from where a thing is expected that it is looked for
 LEAP = 0.5  # part of a move that may not happen between two frames
 JERK = 0.1  # of the smoothness that a frame costs in which a thing does not move as things do
@@ -111,6 +111,10 @@ class Guess:
         """What t may be wrong by: some pixels."""
         return max(0.02, 4 / self.motion.length)
 
+    def leap(self) -> float:
+        """The part of the move that may not happen between two frames: in small pictures the first pixels are not seen."""
+        return LEAP + min(self.slack(), 0.15)
+
 
 @dataclass
 class Reading:
@@ -149,8 +153,8 @@ class Reader:
         changed = unlike(frame, now.rest)
         if changed is None:
             # A full turn ends as it began.
-            if ends := [g for g in now.guesses if g.t >= 1 - LEAP and unlike(frame, self.end(g)) is None]:
-                self.arrive(frame, ends[0])
+            if ends := [g for g in now.guesses if g.t >= 1 - LEAP and not g.missed and unlike(frame, self.end(g)) is None]:
+                self.arrive(frame, max(ends, key=lambda g: g.t))
                 return
             if any(g.t > 0.25 for g in now.guesses):
                 self.jerk(f"{self.name(now.guesses[0])} is back where it began")
@@ -180,7 +184,7 @@ class Reader:
         past = {g.move: g.t for g in self.now.guesses}
         if all(g.t < past[g.move] - g.slack() for g in found):
             self.jerk(f"{self.name(found[0])} goes back")
-        elif all(g.t > past[g.move] + LEAP + g.slack() for g in found):
+        elif all(g.t > past[g.move] + g.leap() for g in found):
             self.jerk(f"{self.name(found[0])} jumps")
         # One frame is no reason to give a move up: the search may end a pixel beside its place.
         shown = {g.move for g in found}
@@ -200,7 +204,7 @@ class Reader:
     def arrive(self, frame: Image.Image, guess: Guess) -> None:
         """Take the state after a move over, whose end a frame shows."""
         now = self.now
-        leap = guess.t < 1 - LEAP - guess.slack()
+        leap = guess.t < 1 - guess.leap()
         others = follow(frame, [g for g in now.guesses if g is not guess], now.rest) or [replace(guess, t=1.0, before=1.0)] * leap
         self.passing = replace(now, guesses=others, moves=[*now.moves], faults=[*now.faults]) if others else None
         if why := self.puzzle.fault(now.state, guess.move):

@@ -146,11 +146,11 @@ func commitOf(dir string, shared []string) string {
 		out, err := cmd.Output()
 		return strings.TrimSuffix(string(out), "\n"), err
 	}
-	// A line each; what there is not is printed as it was asked for.
-	out, err := git("rev-parse", "--show-prefix", "HEAD", "HEAD:./")
+	// A line each, up to what there is not.
+	out, err := git("rev-parse", "--show-prefix", "HEAD", "HEAD:./", "--")
 	prefix, revisions, _ := strings.Cut(out, "\n")
 	commit, _, _ := strings.Cut(revisions, "\n")
-	if commit == "" || commit == "HEAD" { // no repository, or one without commits
+	if commit == "" { // no repository, or one without commits
 		return ""
 	}
 	ignored := err != nil // or new, which git status tells

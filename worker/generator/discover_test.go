@@ -133,12 +133,15 @@ func TestCommit(t *testing.T) {
 	git(t, clone, "add", ".")
 	git(t, clone, "commit", "-qm", "y")
 	latest, own := git(t, root, "rev-parse", "HEAD"), git(t, clone, "rev-parse", "HEAD")
+	outside, unborn := t.TempDir(), t.TempDir()
+	git(t, unborn, "init", "-q")
+	write(t, filepath.Join(unborn, "sub", "file"), "no commit yet")
 	t.Setenv("GIT_DIR", filepath.Join(t.TempDir(), "elsewhere")) // as inside a git hook
-	outside := t.TempDir()
 	for _, test := range []struct{ dir, want string }{
 		{filepath.Join(root, "tracked"), head}, {filepath.Join(root, "changed"), head + "-dirty"},
 		{filepath.Join(root, "new"), latest + "-dirty"},
 		{filepath.Join(root, "ignored"), ""}, {clone, own}, {outside, ""},
+		{unborn, ""}, {filepath.Join(unborn, "sub"), ""},
 	} {
 		if got := commitOf(test.dir, nil); got != test.want {
 			t.Errorf("%s: got %q, want %q", filepath.Base(test.dir), got, test.want)

@@ -132,7 +132,13 @@ func takeAway(needed ...string) (a Apart) {
 		_ = unix.Close(s)
 	}
 	const shm = "/dev/shm"
-	kept := slices.ContainsFunc(needed, func(dir string) bool { return strings.HasPrefix(dir, shm+"/") })
+	resolved := func(dir string) string { // as the kernel sees it
+		if found, err := filepath.EvalSymlinks(dir); err == nil {
+			return found + "/"
+		}
+		return dir + "/"
+	}
+	kept := slices.ContainsFunc(needed, func(dir string) bool { return strings.HasPrefix(resolved(dir), resolved(shm)) })
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err == nil && !kept {
 		a.Shm = unix.Mount("none", shm, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "") == nil
 	}
