@@ -130,7 +130,7 @@ func (b *bucket) inParts(key string) {
 func TestVerifyResumes(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
-	const chunks = 120 // of which a few dozen are under way when it is stopped
+	const chunks = 80 // of which a few dozen are under way when it is stopped
 	b := &bucket{t: t, cloud: c, name: "long"}
 	for n := range chunks {
 		b.chunks = append(b.chunks, stored(t, c.store, "long", task.Range{Start: 2 * n, End: 2*n + 2},

@@ -36,7 +36,7 @@ import (
 )
 
 var (
-	workerSchedules = flag.Int("worker.schedules", 1, "schedules of TestWorkersAnywhere on each queue")
+	workerSchedules = flag.Int("worker.schedules", 0, "schedules of TestWorkersAnywhere on each queue; CI has 4, make nightly 20")
 	workerSeed      = flag.Uint64("worker.seed", 0, "seed of the first schedule; 0 takes the time")
 )
 
@@ -264,6 +264,9 @@ func (n *node) killWorker() {
 // schedule, while they are killed and terminated at random: in the end both queues are empty and the
 // bytes are those of an undisturbed run.
 func TestWorkersAnywhere(t *testing.T) {
+	if *workerSchedules == 0 {
+		t.Skip("-worker.schedules says how many there are")
+	}
 	const samples, nodes, length = 12, 3, 4 * time.Second
 	generators := []string{"good", "slow"}
 	var want map[string][]byte

@@ -84,8 +84,8 @@ func TestParallelismAdaptsToMemory(t *testing.T) {
 	const limit = 760 << 20
 	b := newBench(t, 4, worker.Limits{Memory: limit}, map[string]string{"grows": `
 hoard = []
-for i in range(40):
-    hoard.append(b"x" * (5 << 20))
+for i in range(20):
+    hoard.append(b"x" * (10 << 20))
     time.sleep(0.1)
 `})
 	stop := usage()
@@ -196,12 +196,12 @@ func TestOutputLimits(t *testing.T) {
 	b := newBench(t, 1, worker.Limits{Files: 10, Bytes: 20 << 20}, map[string]string{"files": `
 for i in range(100_000):
     open(os.path.join(os.environ["TMPDIR"], str(i)), "w").close()
-    time.sleep(0.001)
+    time.sleep(0.01)
 `, "bytes": `
 for i in range(1 << 20):
     with open(os.path.join(os.environ["TMPDIR"], str(i)), "wb") as f:
         f.write(b"x" * (1 << 20))
-    time.sleep(0.01)
+    time.sleep(0.03)
 `})
 	for _, name := range []string{"files", "bytes"} {
 		if _, err := b.do(task.Task{Generator: name, NumSamples: 2, Seed: 1, ChunkSize: 2}, 2*time.Minute); err == nil ||

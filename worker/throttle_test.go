@@ -180,7 +180,7 @@ func TestThrottledUntilTheEnd(t *testing.T) {
 }
 
 // A worker keeps the connections that it has needed: for three tasks of 5 chunks with
-// 120 files it makes no more than a store has requests in flight.
+// 60 files it makes no more than a store has requests in flight.
 func TestConnections(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 5, worker.Limits{}, map[string]string{"good": ""})
@@ -197,7 +197,7 @@ func TestConnections(t *testing.T) {
 	made, began := int64(0), time.Now()
 	for n := range 3 {
 		ctx, cancel := invocation(t.Context(), "r")
-		x := task.Task{Generator: "good", StartIndex: 120 * n, NumSamples: 120, ChunkSize: 24, Seed: 7, Format: task.Files}
+		x := task.Task{Generator: "good", StartIndex: 60 * n, NumSamples: 60, ChunkSize: 12, Seed: 7, Format: task.Files}
 		if _, err := h.Handle(ctx, json.RawMessage(x.Body())); err != nil {
 			t.Fatal(err)
 		}

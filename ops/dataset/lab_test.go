@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,7 @@ import (
 func TestMain(m *testing.M) {
 	generator.Main()
 	s3server.Main()
+	debug.SetGCPercent(400) // it is short of CPU and not of memory
 	os.Exit(m.Run())
 }
 

@@ -16,6 +16,7 @@ import (
 // hangs costs its time and not the encoder.
 func TestEncoderConfined(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "from-the-environment")
+	t.Setenv("TMPDIR", "/var/tmp") // every sandbox may write to /dev/shm
 	elsewhere := t.TempDir()
 	secret := filepath.Join(elsewhere, "credentials")
 	check(t, os.WriteFile(secret, []byte("from-a-file"), 0o600))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("EXPORT_CHILD") != "" {
 		child()
 	}
+	debug.SetGCPercent(400) // it is short of CPU and not of memory
 	// They wait for the disk most of the time.
 	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
 		panic(err)
