@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/sqsserver"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment/uvtest"
@@ -40,7 +42,8 @@ import (
 // itself, and the processes of the local stack.
 func TestMain(m *testing.M) {
 	local.Main()
-	// The processes are short, and most of them would collect garbage for a fifth of their time.
+	// This process and those it starts are short of CPU and not of memory.
+	debug.SetGCPercent(400)
 	if err := os.Setenv("GOGC", "400"); err != nil {
 		panic(err)
 	}
@@ -76,7 +79,7 @@ type cloud struct {
 // newCloud starts the endpoints; they end with the test.
 func newCloud(t testing.TB) *cloud {
 	t.Helper()
-	dir := t.TempDir()
+	dir := s3test.Folder(t)
 	c := &cloud{outputs: filepath.Join(dir, "outputs.json")}
 	web := httptest.NewServer(http.HandlerFunc(c.serve))
 	t.Cleanup(web.Close)

@@ -31,7 +31,12 @@ func TestMain(m *testing.M) {
 		child()
 	}
 	debug.SetGCPercent(400) // it is short of CPU and not of memory
-	// They wait for the disk most of the time.
+	// Exports wait for the disk most of the time, and these are of nobody's data.
+	if memory := s3test.Memory(); memory != "" && os.Getenv("TMPDIR") == "" {
+		if err := os.Setenv("TMPDIR", memory); err != nil {
+			panic(err)
+		}
+	}
 	if err := flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))); err != nil {
 		panic(err)
 	}

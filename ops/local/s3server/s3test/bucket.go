@@ -29,7 +29,7 @@ type Bucket struct {
 // New starts an endpoint with an empty bucket.
 func New(t testing.TB) *Bucket {
 	t.Helper()
-	dir := t.TempDir()
+	dir := Folder(t)
 	server, err := s3server.Start(t.Context(), s3server.Config{Dir: filepath.Join(dir, "objects"),
 		Meta: filepath.Join(dir, "metadata"), Address: "127.0.0.1:0", Bucket: Name, Region: region, AccessKey: accessKey,
 		SecretKey: secretKey}, io.Discard)
