@@ -23,7 +23,8 @@ provider-check:
 # What takes hours, of which CI runs a sample.
 nightly:
 	SCALE=1 go test -timeout 2h ./ops/plan ./ops/dataset
-	SCALE=1 go test -timeout 2h -run '^(TestTaskOfManyInvocations|TestSameBytesWhateverHappens)$$' ./ops/local
+	SCALE=1 go test -timeout 2h -run '^Test(TaskOfManyInvocations|SameBytesWhateverHappens)$$' ./ops/local
+	SCALE=1 go test -timeout 2h -run '^Test(KilledExport|LargeVideos|SheetsOfManySamples|VerifyOfLargePictures)$$' ./ops ./ops/export
 	go test -timeout 0 -run '^TestProtocol$$' ./worker -rapid.checks 20000
 	go test -timeout 1h -run '^TestWorkersAnywhere$$' ./ops -worker.schedules 20
 	go test -timeout 0 -run '^TestChaos$$' ./ops/local -chaos.schedules 500 -chaos.parallel 10
