@@ -219,8 +219,7 @@ func (k *check) try(ctx context.Context, o order) (*made, error) {
 	return m, err
 }
 
-// removeRuns removes what was made, but for one run: the checks of others need the disk,
-// too.
+// removeRuns removes what was made, but for one run: the checks of others need the disk, too.
 func (k *check) removeRuns(but *made) {
 	entries, _ := os.ReadDir(k.dir)
 	for _, e := range entries {
@@ -241,8 +240,7 @@ func (k *check) seed(chunk, attempt int) int {
 	return task.Seed(k.generator.Options.Namespace(k.generator.Name), k.Seed, k.Samples, chunk, attempt)
 }
 
-// runWithSeeds makes the samples of a chunk of the grid, with the first seed that does it,
-// as a worker would.
+// runWithSeeds makes the samples of a chunk of the grid, with the first seed that does it, as a worker would.
 func (k *check) runWithSeeds(ctx context.Context, chunk int) (*made, error) {
 	defer k.step()
 	var first *made

@@ -39,9 +39,8 @@ func SaveCosts(dir string, reports []*Report) error {
 	return plan.SaveCosts(dir, costs...)
 }
 
-// advise cuts the work as a large run does by default. catalogued is the chunk that the
-// catalogue asks for, 0 for none. Whether another batch is cheaper depends on the
-// worker, which 'ops plan' knows.
+// advise cuts the work as a large run does by default. catalogued is the chunk that the catalogue asks for, 0 for none.
+// Whether another batch is cheaper depends on the worker, which 'ops plan' knows.
 func advise(c plan.Cost, catalogued int) Advice {
 	var a Advice
 	if catalogued == 0 {

@@ -84,9 +84,8 @@ func fileOf(s sample.Sample, name string) sample.File {
 	return sample.File{}
 }
 
-// DifferingFields names the fields in which two JSON texts differ, with dots
-// between the levels, and reports whether all of them are times. It returns none
-// for what is no JSON.
+// DifferingFields names the fields in which two JSON texts differ, with dots between the levels, and reports whether
+// all of them are times. It returns none for what is no JSON.
 func DifferingFields(before, after []byte) (fields []string, times bool) {
 	var a, b any
 	if decode(before, &a) != nil || decode(after, &b) != nil {

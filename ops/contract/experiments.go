@@ -302,8 +302,7 @@ type resource struct {
 	needs    **bool   // in the report
 }
 
-// reportResource says what a generator did without a resource: how it came out otherwise,
-// or "".
+// reportResource says what a generator did without a resource: how it came out otherwise, or "".
 func (k *check) reportResource(x resource, how string) {
 	name := x.name
 	if len(x.asked) > 0 {

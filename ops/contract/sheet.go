@@ -131,8 +131,7 @@ func Sheet(rows []Row) image.Image {
 	return sheet
 }
 
-// videoOf returns the video of a sample that shows its solution, or else the first
-// that it has; "" if there is none.
+// videoOf returns the video of a sample that shows its solution, or else the first that it has; "" if there is none.
 func videoOf(s sample.Sample) (file string) {
 	for _, f := range s.Files {
 		if sample.IsVideo(f.Name) && (file == "" || strings.HasPrefix(f.Name, "ground_truth.")) {

@@ -20,8 +20,7 @@ var watcher []byte
 // watchFolder is where the watcher lies in a run's scratch folder.
 const watchFolder = "watch"
 
-// watch puts the watcher into a scratch folder, and returns the variable that
-// makes Python import it.
+// watch puts the watcher into a scratch folder, and returns the variable that makes Python import it.
 func watch(scratch string) (variable string, err error) {
 	dir := filepath.Join(scratch, watchFolder)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -42,12 +41,10 @@ type Seen struct {
 	Programs    []string `json:"programs,omitempty"`      // that it ran
 }
 
-// mostSeen is how much of what the watcher wrote is read: some thousand lines each
-// of a hundred processes.
+// mostSeen is how much of what the watcher wrote is read: some thousand lines each of a hundred processes.
 const mostSeen = 64 << 20
 
-// readSeen reads what the watcher wrote in a scratch folder. The error is
-// fs.ErrNotExist when it was not even started.
+// readSeen reads what the watcher wrote in a scratch folder. The error is fs.ErrNotExist when it was not even started.
 func readSeen(scratch string, g *generator.Generator) (Seen, error) {
 	text, err := generator.ReadLeft(scratch, watchFolder+"/seen", mostSeen)
 	if err != nil {
@@ -74,8 +71,7 @@ func readSeen(scratch string, g *generator.Generator) (Seen, error) {
 		OwnFonts: list("own font"), MissedFonts: list("no font"), Programs: list("program")}, nil
 }
 
-// own reports whether a file is the generator's, its environment's or made by the
-// run.
+// own reports whether a file is the generator's, its environment's or made by the run.
 func own(name, scratch string, g *generator.Generator) bool {
 	for _, dir := range []string{scratch, g.Dir, filepath.Dir(filepath.Dir(g.Python))} {
 		if resolved, err := filepath.EvalSymlinks(dir); err == nil &&

@@ -106,8 +106,7 @@ func (s *Details) findReport(ctx context.Context, st *store.Store) error {
 	return nil
 }
 
-// delivery is the part of a failure report's key that says in which delivery of
-// which message it was written.
+// delivery is the part of a failure report's key that says in which delivery of which message it was written.
 func delivery(key string) string { return strings.TrimSuffix(path.Base(key), ".json") }
 
 // byHand returns the shell command that runs the failed chunk again, and a note on it.

@@ -24,8 +24,7 @@ type Message struct {
 	Task   *task.Task `json:"task,omitempty"` // nil if it is none
 }
 
-// Describe reads a message. Any program may have put it there, with attributes of its
-// own.
+// Describe reads a message. Any program may have put it there, with attributes of its own.
 func Describe(m queue.Message) Message {
 	d := Message{Message: m, Cause: task.Cause(m.Text(task.AttributeCause)), Detail: m.Text(task.AttributeDetail)}
 	known := slices.Contains(task.Causes(), d.Cause)
@@ -82,8 +81,7 @@ type Filter struct {
 	Max        int // that are chosen; 0 for all
 }
 
-// chooser returns a function that reports whether a message is chosen. With Max it
-// chooses that many.
+// chooser returns a function that reports whether a message is chosen. With Max it chooses that many.
 func (f *Filter) chooser() func(Message) bool {
 	left := f.Max
 	return func(d Message) bool {

@@ -179,8 +179,7 @@ func (r *Replay) change(ctx context.Context, m queue.Message) (*queue.Outgoing, 
 		r.leave(m, err)
 		return nil, nil
 	}
-	// A task may be back in the DLQ, in one message or in parts, before the replay that
-	// sent it ends.
+	// A task may be back in the DLQ, in one message or in parts, before the replay that sent it ends.
 	first := m.FirstID()
 	if slices.ContainsFunc(r.again[first], func(sent task.Range) bool { return sent.Contains(d.Task.Range()) }) {
 		r.result.Again++
@@ -196,8 +195,7 @@ func (r *Replay) change(ctx context.Context, m queue.Message) (*queue.Outgoing, 
 	return &queue.Outgoing{Body: t.Body(), Attributes: forwarded(m), Run: t.RunID}, nil
 }
 
-// fresh returns the task as it is sent again: with new seeds if its seeds were to
-// blame, and in parts if Chunk says so.
+// fresh returns the task as it is sent again: with new seeds if its seeds were to blame, and in parts if Chunk says so.
 func (r *Replay) fresh(ctx context.Context, d Message) (task.Task, error) {
 	t := *d.Task
 	switch {
@@ -278,8 +276,7 @@ func (r *Replay) noteParts(ctx context.Context, list []queue.Outgoing) error {
 	return nil
 }
 
-// forwarded returns the attributes that stay with a task: all but those that say why
-// it failed.
+// forwarded returns the attributes that stay with a task: all but those that say why it failed.
 func forwarded(m queue.Message) map[string]queue.Attribute {
 	kept := map[string]queue.Attribute{}
 	for name, a := range m.Attributes {

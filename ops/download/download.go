@@ -1,5 +1,4 @@
-// Package download fetches what receipts vouch for into a folder, and continues where an
-// interrupted one was.
+// Package download fetches what receipts vouch for into a folder, and continues where an interrupted one was.
 package download
 
 import (
@@ -85,8 +84,7 @@ type download struct {
 	problems              []string
 }
 
-// open makes the folder ready. Only one process may download to it: what an
-// interrupted one has left half is removed.
+// open makes the folder ready. Only one process may download to it: what an interrupted one has left half is removed.
 func open(st *store.Store, o Options) (*download, error) {
 	if err := os.MkdirAll(o.To, 0o755); err != nil {
 		return nil, err
@@ -306,8 +304,7 @@ func (d *download) stamp(name string, w expected) {
 	}
 }
 
-// save writes a file under a temporary name and gives it its own once it is found to
-// be what the receipt says.
+// save writes a file under a temporary name and gives it its own once it is found to be what the receipt says.
 func (d *download) save(w expected, from io.Reader) error {
 	if err := d.root.MkdirAll(path.Dir(w.name), 0o755); err != nil {
 		return &unsaved{err}

@@ -10,8 +10,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// untar takes the missing files out of a shard, and off that list. What is wrong with
-// the shard is a dataset.Damage.
+// untar takes the missing files out of a shard, and off that list. What is wrong with the shard is a dataset.Damage.
 func (d *download) untar(ctx context.Context, from io.Reader, r store.Receipt, missing map[string]expected) error {
 	return dataset.ReadShard(from, r, func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error {
 		name := path.Join(r.Generator, s.ID, f.Name)

@@ -54,8 +54,7 @@ func known[T comparable](v T) any {
 	return v
 }
 
-// RowColumns returns the columns that every table of samples can have: what rows say beside their pictures and
-// videos.
+// RowColumns returns the columns that every table of samples can have: what rows say beside their pictures and videos.
 func RowColumns() []Column {
 	var columns []Column
 	for _, c := range rowColumns {

@@ -48,8 +48,7 @@ type folder struct {
 	lock *os.File
 }
 
-// OpenFolder opens a folder to export to, and makes it if it is not there. Only one process
-// may do so at a time.
+// OpenFolder opens a folder to export to, and makes it if it is not there. Only one process may do so at a time.
 func OpenFolder(dir string) (Destination, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err

@@ -144,8 +144,7 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 	return summary, e.To.RemoveAll(ctx, state)
 }
 
-// begin finds out whether the destination is empty, or holds the same export, finished or
-// not.
+// begin finds out whether the destination is empty, or holds the same export, finished or not.
 func (e *Export) begin(ctx context.Context, plan *Plan) (finished bool, err error) {
 	now := unfinished{plan.id(), plan.Dataset, plan.Format, plan.Options}
 	err = e.readJSON(ctx, sumsFile, nil)
@@ -322,8 +321,7 @@ func (e *Export) workers(plan *Plan) int {
 	return n
 }
 
-// finished returns the parts whose record is that of the plan's part, and whose files are
-// there with their sizes.
+// finished returns the parts whose record is that of the plan's part, and whose files are there with their sizes.
 func (e *Export) finished(ctx context.Context, plan *Plan) (map[string]bool, error) {
 	records := map[string]bool{}
 	for f, err := range e.To.List(ctx, state+"parts/") {

@@ -15,8 +15,7 @@ type finishedPlan struct {
 	*Plan
 }
 
-// finish writes what all parts have in common, and the sums last: an export that has them is
-// finished.
+// finish writes what all parts have in common, and the sums last: an export that has them is finished.
 func (e *Export) finish(ctx context.Context, plan *Plan, s *Summary) error {
 	out := &output{export: e, plan: plan}
 	if err := e.Format.Finish(ctx, plan, out); err != nil {

@@ -11,9 +11,8 @@ import (
 // names four parts hold in memory at once.
 const folderBytes = 128 << 20
 
-// folders writes folders and files: questions/<domain>_task/<id>/. Where two generators have
-// the same domain, their level is kept: questions/<generator>/<domain>_task/<id>/. With
-// several splits, each is a folder below questions/.
+// folders writes folders and files: questions/<domain>_task/<id>/. Where two generators have the same domain, their
+// level is kept: questions/<generator>/<domain>_task/<id>/. With several splits, each is a folder below questions/.
 type folders struct {
 	lists    bool // those of the format manifest, too
 	split    bool

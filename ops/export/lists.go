@@ -9,8 +9,7 @@ import (
 	"strconv"
 )
 
-// Lists of the format manifest, for each split in manifests/<split>/. Paths in them are
-// relative to the export.
+// Lists of the format manifest, for each split in manifests/<split>/. Paths in them are relative to the export.
 //
 //	metadata.csv, metadata.jsonl  video, input_image, prompt, frame_rate
 //	clips.json                    a list of clip_path and text_annot
@@ -31,8 +30,7 @@ type clip struct {
 	Text string `json:"text_annot"`
 }
 
-// table is an entry of dataset.json. What is not known, or not the same for all, is left to
-// the loader.
+// table is an entry of dataset.json. What is not known, or not the same for all, is left to the loader.
 type table struct {
 	Data   string `json:"data_path"`
 	Root   string `json:"root"`
@@ -121,8 +119,7 @@ func (f *folders) writeRows(rows iter.Seq2[*Row, error], asCSV, asLines, asClips
 
 var tableColumns = []Column{{"video", Text}, {"prompt", Text}, {"image", Text}}
 
-// writeTables writes dataset.json and a table for each generator, whose rows follow one
-// another.
+// writeTables writes dataset.json and a table for each generator, whose rows follow one another.
 func (f *folders) writeTables(ctx context.Context, split, dir string, out Output) error {
 	next, stop := iter.Pull2(f.rows(ctx, split, out))
 	defer stop()

@@ -1,9 +1,8 @@
 // Package export writes a dataset in the forms that trainers, hubs and evaluators open.
 //
-// The plan (Plan) is made first, from the receipts alone: which samples are exported, and
-// how they are cut into parts. A part is a deterministic slice of the rows, and makes one
-// file or one group of files. Parts are written side by side, each from its own stream of
-// rows, and none is written twice: a part's record is stored after its files.
+// The plan (Plan) is made first, from the receipts alone: which samples are exported, and how they are cut into parts.
+// A part is a deterministic slice of the rows, and makes one file or one group of files. Parts are written side by
+// side, each from its own stream of rows, and none is written twice: a part's record is stored after its files.
 package export
 
 import (
@@ -101,8 +100,7 @@ func (f *File) Open() io.Reader {
 	return bytes.NewReader(f.text)
 }
 
-// Bytes returns the file, which nobody may change. Large ones (largeFile) are on the disk
-// until then.
+// Bytes returns the file, which nobody may change. Large ones (largeFile) are on the disk until then.
 func (f *File) Bytes() ([]byte, error) {
 	if f.large == nil {
 		return f.text, nil
@@ -155,16 +153,14 @@ type Format interface {
 
 // Output is where a format writes.
 type Output interface {
-	// Create writes one file, which has its name only once write has returned nil. The size is
-	// an estimate in bytes.
+	// Create writes one file, which has its name only once write has returned nil. The size is an estimate in bytes.
 	Create(ctx context.Context, name string, size int64, write func(io.Writer) error) error
 	// Copy writes a file of a sample as it is.
 	Copy(ctx context.Context, name string, f *File) error
 	// Rows returns all rows of the export without the bytes of their files, part by part,
 	// as Part was given them. Only for Finish.
 	Rows(ctx context.Context) iter.Seq2[*Row, error]
-	// Files returns the files that have been written, in the order of the plan; there may be
-	// millions. Only for Finish.
+	// Files returns the files that have been written, in the order of the plan; there may be millions. Only for Finish.
 	Files(ctx context.Context) iter.Seq2[Written, error]
 	// First has use read the first row of a generator, if there is one, with its files. Only for Finish.
 	First(ctx context.Context, generator string, use func(*Row) error) error

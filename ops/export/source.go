@@ -36,8 +36,7 @@ const (
 	metadataFile = "metadata.json"
 )
 
-// source reads rows from the bucket. Every file is compared with its receipt before anyone
-// gets it.
+// source reads rows from the bucket. Every file is compared with its receipt before anyone gets it.
 type source struct {
 	store  *store.Store
 	folder string // below which the bucket's objects lie as plain files; "": they are asked for
@@ -102,8 +101,7 @@ func (s *source) cell(ctx context.Context, cell *store.Cell, list []chosen, want
 
 var errChanged = errors.New("samples were changed while they were exported: a repair or a run is under way")
 
-// stream has feed name the samples, reads their files ahead of who takes the rows, and
-// yields the rows in their order.
+// stream has feed name the samples, reads their files ahead of who takes the rows, and yields the rows in their order.
 func (s *source) stream(ctx context.Context, feed func(context.Context, func(*store.Cell, []chosen) error) error,
 	want func(string) bool) iter.Seq2[*Row, error] {
 	return func(yield func(*Row, error) bool) {

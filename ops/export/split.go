@@ -81,8 +81,7 @@ func ParseSplits(rule string) (*Splits, error) {
 // Names are the splits in the order of the rule.
 func (s *Splits) Names() []string { return s.names }
 
-// checkGenerators refuses generators that are in no split, and splits of those that are not
-// exported.
+// checkGenerators refuses generators that are in no split, and splits of those that are not exported.
 func (s *Splits) checkGenerators(names []string) error {
 	for _, name := range names {
 		if _, ok := s.generators[name]; s.generators != nil && !ok && s.rest < 0 {

@@ -10,9 +10,8 @@ import (
 	"golang.org/x/text/encoding/unicode/utf32"
 )
 
-// text returns a text file as UTF-8: byte for byte if it is that already. JSON may be in
-// UTF-16 or UTF-32, too, with or without a byte order mark. Anything else has U+FFFD in the
-// place of what is no character.
+// text returns a text file as UTF-8: byte for byte if it is that already. JSON may be in UTF-16 or UTF-32, too, with or
+// without a byte order mark. Anything else has U+FFFD in the place of what is no character.
 func text(file []byte) string {
 	if utf8.Valid(file) && !bytes.Contains(file, []byte{0}) {
 		return string(file)

@@ -12,10 +12,9 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 )
 
-// Keep copies the files of a generator's output to a folder, at most as many bytes as
-// a worker allows: a file with holes is larger than what it takes on the disk. It
-// returns the names of what it did not copy. A link could lead to any file of this
-// machine, and reading a pipe could block for ever.
+// Keep copies the files of a generator's output to a folder, at most as many bytes as a worker allows: a file with
+// holes is larger than what it takes on the disk. It returns the names of what it did not copy. A link could lead to
+// any file of this machine, and reading a pipe could block for ever.
 func Keep(output, to string) (left []string, err error) {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return nil, err

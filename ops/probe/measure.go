@@ -26,9 +26,8 @@ type Measured struct {
 	Failure *generator.Failure // nil unless the generator is at fault
 }
 
-// MeasureAll measures generators, at most one for each two CPUs at once, so that each
-// has a CPU for itself. done is called after each, and may be called concurrently. The
-// error is ctx's or this machine's.
+// MeasureAll measures generators, at most one for each two CPUs at once, so that each has a CPU for itself. done is
+// called after each, and may be called concurrently. The error is ctx's or this machine's.
 func (r *Runner) MeasureAll(ctx context.Context, list []generator.Generator, n int, done func()) ([]Measured, error) {
 	results := make([]Measured, len(list))
 	group, limited := errgroup.WithContext(ctx)
@@ -74,9 +73,8 @@ func (r *Runner) Measure(ctx context.Context, g *generator.Generator, n int) (pl
 	return CostOf(g, runs), nil
 }
 
-// CostOf fits a cost to runs that succeeded, at least one, in the order in which they
-// ran. The wall time of the first counts only if there are few: it reads the packages
-// from the disk.
+// CostOf fits a cost to runs that succeeded, at least one, in the order in which they ran. The wall time of the first
+// counts only if there are few: it reads the packages from the disk.
 func CostOf(g *generator.Generator, runs []Made) plan.Cost {
 	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Options: g.Options, Measured: time.Now().UTC().Truncate(time.Second),
 		Machine: cpuModel()}
@@ -114,8 +112,7 @@ func CostOf(g *generator.Generator, runs []Made) plan.Cost {
 // point is a run of n samples that took y seconds.
 type point struct{ n, y float64 }
 
-// fit fits y = start + n * each by least squares. Neither is negative. Points of one
-// size have no start.
+// fit fits y = start + n * each by least squares. Neither is negative. Points of one size have no start.
 func fit(points []point) (start, each float64) {
 	if len(points) == 0 {
 		return 0, 0

@@ -12,8 +12,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
-// Runner runs generators within the limits of a worker. It is safe for concurrent
-// use.
+// Runner runs generators within the limits of a worker. It is safe for concurrent use.
 type Runner struct {
 	Guard   *generator.Guard // watches all runs together; nil: no limits
 	Timeout time.Duration    // of one run; 0: none
@@ -61,9 +60,8 @@ func (r *Runner) Make(ctx context.Context, q generator.Request) (m Made, err err
 	return m, err
 }
 
-// Retry calls do, which runs a generator, while others may run beside it. If memory
-// or disk were too short, it calls do once more, alone, as a worker would: only then
-// the generator counts as too large.
+// Retry calls do, which runs a generator, while others may run beside it. If memory or disk were too short, it calls do
+// once more, alone, as a worker would: only then the generator counts as too large.
 func (r *Runner) Retry(do func() error) error {
 	r.alone.RLock()
 	err := do()
@@ -89,8 +87,7 @@ func Collect(g *generator.Generator, output string, samples int,
 		FilesVary: g.FilesVary})
 }
 
-// Blame returns the failure that an error of Run, Make or Collect is, or nil if the
-// generator is not at fault.
+// Blame returns the failure that an error of Run, Make or Collect is, or nil if the generator is not at fault.
 func Blame(err error) *generator.Failure {
 	if f, ok := errors.AsType[*generator.Failure](err); ok {
 		return f

@@ -38,8 +38,7 @@ func compare(was store.ReceiptSample, is sample.Sample) []File {
 	return list
 }
 
-// explain finds out more of what differs: whether it differs between two runs, too,
-// and which fields of a JSON file do.
+// explain finds out more of what differs: whether it differs between two runs, too, and which fields of a JSON file do.
 func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second sample.Sample) error {
 	same := true
 	for _, c := range compare(first, second) {

@@ -61,9 +61,8 @@ type File struct {
 	Fields  []string `json:"fields,omitempty"` // of a JSON file, that differ
 }
 
-// Sample makes a sample again. If it differs, it makes it a second time, to find out
-// whether the generator is deterministic. The error is store.ErrNotFound if the sample
-// is not committed.
+// Sample makes a sample again. If it differs, it makes it a second time, to find out whether the generator is
+// deterministic. The error is store.ErrNotFound if the sample is not committed.
 func Sample(ctx context.Context, st *store.Store, q Request) (*Reproduction, error) {
 	receipt, was, err := dataset.Find(ctx, st, q.Generator, q.Index)
 	if err != nil {

@@ -1,5 +1,4 @@
-// Package runs makes the runs of a dataset, narrows them to what is missing, sends
-// their tasks and waits for them.
+// Package runs makes the runs of a dataset, narrows them to what is missing, sends their tasks and waits for them.
 package runs
 
 import (
@@ -55,9 +54,8 @@ func (p *Order) New(chosen []generator.Generator, costs map[string]plan.Cost) ta
 	return run
 }
 
-// Pin gives a run what its dataset pins, and refuses orders and commits that
-// contradict it. With write it makes the dataset, or extends it by what the run asks
-// for. exists reports whether the dataset existed before.
+// Pin gives a run what its dataset pins, and refuses orders and commits that contradict it. With write it makes the
+// dataset, or extends it by what the run asks for. exists reports whether the dataset existed before.
 func (p *Order) Pin(ctx context.Context, st *store.Store, run *task.Run, write bool) (exists bool, err error) {
 	_, err = st.ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {
 		exists = m != nil
@@ -109,8 +107,7 @@ func (p *Order) Pin(ctx context.Context, st *store.Store, run *task.Run, write b
 	return exists, err
 }
 
-// Cut decides how many samples a task of each generator has. The run names what most
-// generators have.
+// Cut decides how many samples a task of each generator has. The run names what most generators have.
 func (p *Order) Cut(run *task.Run, costs map[string]plan.Cost, s plan.Setting) {
 	batches, chunks := map[int]int{}, map[int]int{}
 	for i := range run.Generators {

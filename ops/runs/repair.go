@@ -12,8 +12,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// ForPlan returns a new run for a repair plan, which is of a run, or of none if old has
-// no id.
+// ForPlan returns a new run for a repair plan, which is of a run, or of none if old has no id.
 func ForPlan(plan *dataset.Plan, old task.Run, version string) (task.Run, error) {
 	if plan.Run == "" {
 		run := task.Run{Start: plan.Range.Start, Samples: plan.Range.Len(), Batch: task.DefaultBatch,
@@ -31,10 +30,9 @@ func ForPlan(plan *dataset.Plan, old task.Run, version string) (task.Run, error)
 	return Follow(old), nil
 }
 
-// AddRepairs narrows a run to what is missing and adds the tasks of a repair plan:
-// those that restore what is gone, and with overwrite those that replace what is wrong.
-// changed counts receipts and samples that changed since the plan was made, which are left alone;
-// left counts what needs overwrite.
+// AddRepairs narrows a run to what is missing and adds the tasks of a repair plan: those that restore what is gone, and
+// with overwrite those that replace what is wrong. changed counts receipts and samples that changed since the plan was
+// made, which are left alone; left counts what needs overwrite.
 func AddRepairs(ctx context.Context, st *store.Store, run *task.Run, plan *dataset.Plan,
 	overwrite bool) (changed, left int, err error) {
 	if *run, err = dataset.Narrow(ctx, st, *run); err != nil {
@@ -88,8 +86,7 @@ func usedAttempt(ctx context.Context, st *store.Store) (int, error) {
 	return used, nil
 }
 
-// fill makes what is missing of a run, and returns a run over the same samples with
-// nothing missing.
+// fill makes what is missing of a run, and returns a run over the same samples with nothing missing.
 func (s *Sender) fill(ctx context.Context, order *Order, run task.Run) (task.Run, error) {
 	if err := s.WaitIdle(ctx); err != nil {
 		return run, err
@@ -141,8 +138,7 @@ func (s *Sender) ReplaceDuplicates(ctx context.Context, order *Order, run task.R
 // errFirstRound ends the rounds before the first one sends anything.
 var errFirstRound = errors.New("first round")
 
-// FirstRound returns a run with the tasks that ReplaceDuplicates would send first for
-// duplicates. It sends nothing.
+// FirstRound returns a run with the tasks that ReplaceDuplicates would send first for duplicates. It sends nothing.
 func (s *Sender) FirstRound(ctx context.Context, run task.Run, limit float64) (task.Run, error) {
 	_, err := s.rounds(ctx, run, limit, func(_ context.Context, repairs [][]task.Task) error {
 		run = withRepairs(run, repairs)

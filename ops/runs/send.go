@@ -28,10 +28,9 @@ type Sender struct {
 	Out    *ui.Output
 }
 
-// Send sends those tasks of a run that its journal does not have, and returns how many
-// they are. resumed is whether the run was sent before. The journal is a file below a
-// folder of this machine: on another one all tasks are sent again, and workers ignore
-// them.
+// Send sends those tasks of a run that its journal does not have, and returns how many they are. resumed is whether the
+// run was sent before. The journal is a file below a folder of this machine: on another one all tasks are sent again,
+// and workers ignore them.
 func (s *Sender) Send(ctx context.Context, localDir string, run task.Run, resumed bool) (int, error) {
 	tasks := run.Plan()
 	j, err := openJournal(localDir, s.Target.Name, run.ID)
