@@ -8,8 +8,10 @@ import (
 	"image/draw"
 	"image/png"
 	"io"
+	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	scale "golang.org/x/image/draw"
@@ -164,4 +166,104 @@ func placeholder(text string) image.Image {
 func write(to draw.Image, x, y int, text string) {
 	d := font.Drawer{Dst: to, Src: image.Black, Face: basicfont.Face7x13, Dot: fixed.P(x, y)}
 	d.DrawString(text)
+}
+
+// SaveSheets draws contact sheets of samples, a page for each PerSheet of them, saves
+// them as contact-sheet.png, contact-sheet-2.png and so on in a folder, and returns the
+// files. A name that is taken is left out. dir is as for ContactSheet.
+func SaveSheets(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample,
+	to string) (files []string, err error) {
+	const frames = 4
+	page := 1
+	for part := range slices.Chunk(samples, PerSheet) {
+		sheet, err := ContactSheet(ctx, g, dir, part, frames)
+		if err != nil {
+			return nil, err
+		}
+		file := filepath.Join(to, "contact-sheet.png")
+		for ; ; page++ {
+			if page > 1 {
+				file = filepath.Join(to, fmt.Sprintf("contact-sheet-%d.png", page))
+			}
+			if _, err := os.Lstat(file); err != nil {
+				break
+			}
+		}
+		if err := SavePicture(file, sheet); err != nil {
+			return nil, err
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+// decodeVideos decodes files that lie below dir with what the generator's environment has for that, and keeps so many
+// frames of each, spread evenly.
+func decodeVideos(ctx context.Context, g *generator.Generator, dir string, files []string, frames int) ([]video.Decoded,
+	error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	decoder, err := video.NewDecoder(g.Python)
+	if err != nil {
+		return nil, err
+	}
+	defer decoder.Close()
+	jobs := make([]video.Job, len(files))
+	for i, file := range files {
+		jobs[i] = video.Job{Path: file, Spread: frames, Side: shownSide}
+	}
+	return decoder.Decode(ctx, dir, jobs)
+}
+
+// pixelsOf reads every pixel of a PNG and says what is wrong with it, or "".
+func pixelsOf(file string) (wrong string, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return sample.PNGPixels(f)
+}
+
+// decoded decodes every picture and video of samples and says what is wrong with
+// them. unknown is true when there are videos and nothing to decode them with.
+func decoded(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
+	var files, names []string
+	for _, s := range samples {
+		for _, f := range s.Files {
+			switch {
+			case sample.IsVideo(f.Name):
+				files, names = append(files, f.Path), append(names, s.ID+"/"+f.Name)
+			case filepath.Ext(f.Name) == ".png":
+				bad, err := pixelsOf(f.Path)
+				if err != nil {
+					return nil, nil, false, err
+				}
+				if bad != "" {
+					wrong = append(wrong, fmt.Sprintf("%s/%s: %s", s.ID, f.Name, bad))
+				}
+			}
+		}
+	}
+	if len(files) == 0 {
+		return wrong, nil, false, nil
+	}
+	videos, err := decodeVideos(ctx, g, dir, files, 0)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	for n, v := range videos {
+		switch {
+		case v.Wrong != "" && v.Tool == "":
+			wrong = append(wrong, names[n]+": "+strings.TrimSpace(v.Wrong))
+		case v.Tool == "":
+			unknown = true
+		default:
+			if !slices.Contains(tools, v.Tool) {
+				tools = append(tools, v.Tool)
+			}
+		}
+	}
+	return wrong, tools, unknown, nil
 }

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	_ "image/png" // pictures of samples
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -20,6 +22,7 @@ import (
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
 //go:embed decode.py
@@ -223,4 +226,31 @@ func (f *Frame) Bounds() image.Rectangle { return image.Rect(0, 0, f.Width, f.He
 func (f *Frame) At(x, y int) color.Color {
 	p := f.Pixels[3*(y*f.Width+x):]
 	return color.RGBA{p[0], p[1], p[2], 255}
+}
+
+// ReadPicture decodes a PNG of at most sample.MaxPixels, or says what is wrong with it. The error is of the reading.
+func ReadPicture(file string) (picture image.Image, wrong string, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, "", err
+	}
+	defer f.Close()
+	from := &sample.Source{Reader: f}
+	config, _, bad := image.DecodeConfig(from)
+	switch {
+	case from.Failed != nil:
+		return nil, "", from.Failed
+	case bad != nil:
+		return nil, bad.Error(), nil
+	case config.Width > sample.MaxPixels/max(config.Height, 1):
+		return nil, fmt.Sprintf("it has %d by %d pixels, more than are decoded", config.Width, config.Height), nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, "", err
+	}
+	picture, _, bad = image.Decode(from)
+	if from.Failed != nil || bad == nil {
+		return picture, "", from.Failed
+	}
+	return nil, bad.Error(), nil
 }
