@@ -150,8 +150,8 @@ func (d *croissant) recordSets() []object {
 	}
 	var fields []object
 	for _, c := range columns {
-		if f := field(c); f != nil {
-			fields = append(fields, f)
+		if kindFacts[c.Kind].croissant != "" { // lists are left out
+			fields = append(fields, field(c))
 		}
 	}
 	if len(fields) > 0 {
@@ -161,24 +161,14 @@ func (d *croissant) recordSets() []object {
 	return sets
 }
 
-// field describes a column of a table; lists are left out.
+// field describes a column of a table.
 func field(c Column) object {
 	source := object{"fileSet": object{"@id": tableSet}, "extract": object{"column": c.Name}}
-	o := object{"@type": "cr:Field", "@id": "samples/" + c.Name, "name": c.Name, "source": source}
-	switch c.Kind {
-	case Text, Label:
-		o["dataType"] = "sc:Text"
-	case Int:
-		o["dataType"] = "sc:Integer"
-	case Float:
-		o["dataType"] = "sc:Float"
-	case Image, Video:
+	if c.Kind == Image || c.Kind == Video {
 		source["transform"] = object{"jsonPath": "bytes"}
-		o["dataType"] = map[Kind]string{Image: "sc:ImageObject", Video: "sc:VideoObject"}[c.Kind]
-	default:
-		return nil
 	}
-	return o
+	return object{"@type": "cr:Field", "@id": "samples/" + c.Name, "name": c.Name, "source": source,
+		"dataType": kindFacts[c.Kind].croissant}
 }
 
 func activity(generator string) string { return "generators/" + generator }

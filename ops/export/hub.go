@@ -92,7 +92,9 @@ func hubConfigs(p *Plan, extension string, features []feature) (list []config, i
 			}
 			if s.Rows > 0 {
 				c.Files = append(c.Files, dataFiles{split, fmt.Sprintf("data/%s/%s-*.%s", folder, split, extension)})
-				info.add(s)
+				info.Splits = append(info.Splits, s)
+				info.Size += s.Bytes
+				info.Download += s.Bytes
 			}
 		}
 		list, infos = append(list, c), append(infos, info)
@@ -108,12 +110,6 @@ func hubConfigs(p *Plan, extension string, features []feature) (list []config, i
 		}
 	}
 	return list, infos
-}
-
-func (i *infoFor) add(s splitInfo) {
-	i.Splits = append(i.Splits, s)
-	i.Size += s.Bytes
-	i.Download += s.Bytes
 }
 
 // licences returns what the catalogue says of the generators, as the hub names licences.
@@ -155,25 +151,7 @@ func sizeCategory(n int) string {
 func tableFeatures(columns []Column) []feature {
 	var list []feature
 	for _, c := range columns {
-		f := feature{Name: c.Name}
-		switch c.Kind {
-		case Text, Label:
-			f.Type = "string"
-		case Int:
-			f.Type = "int64"
-		case Float:
-			f.Type = "float64"
-		case Image:
-			f.Type = "image"
-		case Video:
-			f.Type = "video"
-		case Blobs:
-			f.List = []feature{{Name: "bytes", Type: "binary"}, {Name: "path", Type: "string"}}
-		case Hashes:
-			f.List = []feature{{Name: "name", Type: "string"}, {Name: "original_sha256", Type: "string"},
-				{Name: "sha256", Type: "string"}, {Name: "size", Type: "int64"}}
-		}
-		list = append(list, f)
+		list = append(list, feature{Name: c.Name, Type: kindFacts[c.Kind].hub, List: kindFacts[c.Kind].fields})
 	}
 	return list
 }
@@ -181,23 +159,20 @@ func tableFeatures(columns []Column) []feature {
 // webFeatures returns the features of the format webdataset, for files of these names. The loader decodes texts and
 // the description, and has two columns of its own.
 func webFeatures(names []string) []feature {
-	var described []feature
+	var described []Column
 	for _, c := range describedColumns() {
-		described = append(described, tableFeatures([]Column{c.Column})...)
+		described = append(described, c.Column)
 	}
-	fields := map[string]feature{"json": {Name: "json", Struct: described},
+	fields := map[string]feature{"json": {Name: "json", Struct: tableFeatures(described)},
 		rubricFile: {Name: rubricFile, Type: "string"}}
 	for _, name := range names {
 		if name == metadataFile {
 			continue
 		}
 		f := feature{Name: WebField(name), Type: "binary"}
-		switch kind, ok := mediaKind(f.Name); {
-		case ok && kind == Image:
-			f.Type = "image"
-		case ok:
-			f.Type = "video"
-		case path.Ext(f.Name) == ".txt":
+		if kind, ok := mediaKind(f.Name); ok {
+			f.Type = kindFacts[kind].hub
+		} else if path.Ext(f.Name) == ".txt" {
 			f.Type = "string"
 		}
 		fields[f.Name] = f

@@ -204,10 +204,25 @@ const (
 	Hashes             // []File: names, sizes and hashes
 )
 
-// String returns what a reader of a card understands.
-func (k Kind) String() string {
-	return [...]string{"text", "text", "integer", "number", "picture", "video", "files", "hashes of all files"}[k]
+// kindFacts are what a reader of a card, the Hugging Face loader and Croissant call a kind. A cell of a list has fields
+// in each element.
+var kindFacts = [...]struct {
+	card, hub, croissant string
+	fields               []feature
+}{
+	Text:  {"text", "string", "sc:Text", nil},
+	Label: {"text", "string", "sc:Text", nil},
+	Int:   {"integer", "int64", "sc:Integer", nil},
+	Float: {"number", "float64", "sc:Float", nil},
+	Image: {"picture", "image", "sc:ImageObject", nil},
+	Video: {"video", "video", "sc:VideoObject", nil},
+	Blobs: {card: "files", fields: []feature{{Name: "bytes", Type: "binary"}, {Name: "path", Type: "string"}}},
+	Hashes: {card: "hashes of all files", fields: []feature{{Name: "name", Type: "string"},
+		{Name: "original_sha256", Type: "string"}, {Name: "sha256", Type: "string"}, {Name: "size", Type: "int64"}}},
 }
+
+// String returns what a reader of a card understands.
+func (k Kind) String() string { return kindFacts[k].card }
 
 // Column is a column of a Parquet table, and a feature of the Hugging Face loader.
 type Column struct {
@@ -347,14 +362,10 @@ func (r *tableRow) cell(c Column, cell any) error {
 }
 
 func (c Column) leaves() int {
-	switch c.Kind {
-	case Image, Video, Blobs:
+	if c.Kind == Image || c.Kind == Video {
 		return 2
-	case Hashes:
-		return 4
-	default:
-		return 1
 	}
+	return max(1, len(kindFacts[c.Kind].fields))
 }
 
 func textValue(text string) parquet.Value { return parquet.ByteArrayValue([]byte(text)) }
