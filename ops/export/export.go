@@ -366,9 +366,9 @@ func recordName(p Part) string { return state + "parts/" + p.Name + ".json" }
 func (e *Export) part(ctx context.Context, p Part, count func(int64)) error {
 	out := &output{export: e}
 	write := func(note func(*Row) error) error {
-		return e.Format.Part(ctx, p, observed(e.source.rows(ctx, p), func(r *Row) error {
+		return e.Format.Part(ctx, p, through(e.source.rows(ctx, p), func(r *Row) (*Row, error) {
 			count(r.bytes())
-			return note(r)
+			return r, note(r)
 		}), out)
 	}
 	var err error
@@ -388,14 +388,15 @@ func (e *Export) part(ctx context.Context, p Part, count func(int64)) error {
 		func(w io.Writer) error { return encodeJSON(w, record{p.Digest, out.sorted()}) })
 }
 
-// observed has do see the rows that pass, and ends with its error.
-func observed(rows iter.Seq2[*Row, error], do func(*Row) error) iter.Seq2[*Row, error] {
-	return func(yield func(*Row, error) bool) {
+// through yields what do makes of each row, and ends with the first error.
+func through[T any](rows iter.Seq2[*Row, error], do func(*Row) (T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
 		for r, err := range rows {
+			var made T
 			if err == nil {
-				err = do(r)
+				made, err = do(r)
 			}
-			if !yield(r, err) || err != nil {
+			if !yield(made, err) || err != nil {
 				return
 			}
 		}

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -163,7 +164,7 @@ func (f *folders) writeRows(rows iter.Seq2[*Row, error], asCSV, asLines, asClips
 	if err := table.Write([]string{"video", "input_image", "prompt", "frame_rate"}); err != nil {
 		return err
 	}
-	separator := "[\n"
+	start, between := "[", "\n" // of clips.json
 	for r, err := range rows {
 		if err != nil {
 			return err
@@ -173,30 +174,17 @@ func (f *folders) writeRows(rows iter.Seq2[*Row, error], asCSV, asLines, asClips
 		if m := r.Video().Media; m != nil && m.FPS > 0 {
 			l.FrameRate, rate = m.FPS, strconv.FormatFloat(m.FPS, 'f', -1, 64)
 		}
-		if err := table.Write([]string{l.Video, l.InputImage, l.Prompt, rate}); err != nil {
+		_, failed := io.WriteString(asClips, start+between)
+		err := cmp.Or(failed, encoder(asClips).Encode(clip{l.Video, l.Prompt}), lines.Encode(l),
+			table.Write([]string{l.Video, l.InputImage, l.Prompt, rate}))
+		if err != nil {
 			return err
 		}
-		if err := lines.Encode(l); err != nil {
-			return err
-		}
-		if _, err := io.WriteString(asClips, separator); err != nil {
-			return err
-		}
-		if err := encoder(asClips).Encode(clip{l.Video, l.Prompt}); err != nil {
-			return err
-		}
-		separator = ","
+		start, between = "", ","
 	}
-	if separator == "[\n" {
-		separator = "["
-	} else {
-		separator = ""
-	}
-	if _, err := io.WriteString(asClips, separator+"]\n"); err != nil {
-		return err
-	}
+	_, err := io.WriteString(asClips, start+"]\n")
 	table.Flush()
-	return table.Error()
+	return cmp.Or(err, table.Error())
 }
 
 var tableColumns = []Column{{"video", Text}, {"prompt", Text}, {"image", Text}}

@@ -123,25 +123,11 @@ func (p Part) path(extension string) string {
 
 func (f *parquetFormat) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
 	return out.Create(ctx, p.path("parquet"), p.Bytes, func(w io.Writer) error {
-		return WriteTable(w, f.columns, f.cells(rows))
+		return WriteTable(w, f.columns, through(rows, f.row))
 	})
 }
 
 func (*parquetFormat) Finish(context.Context, *Plan, Output) error { return nil }
-
-func (f *parquetFormat) cells(rows iter.Seq2[*Row, error]) iter.Seq2[[]any, error] {
-	return func(yield func([]any, error) bool) {
-		for row, err := range rows {
-			var cells []any
-			if err == nil {
-				cells, err = f.row(row)
-			}
-			if !yield(cells, err) || err != nil {
-				return
-			}
-		}
-	}
-}
 
 func (f *parquetFormat) row(row *Row) ([]any, error) {
 	blobs, others, size := map[string]any{}, []Blob{}, int64(0)

@@ -2,7 +2,6 @@ package export
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -163,11 +162,7 @@ func (t *tarWriter) add(name string, f *File) error {
 	if err != nil {
 		return err
 	}
-	if text := f.text; f.large == nil {
-		_, err = io.Copy(t.Writer, bytes.NewReader(text))
-		return err
-	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{t.Writer}, f.Open(), t.buffer)
+	n, err := io.CopyBuffer(t.Writer, f.Open(), t.buffer)
 	if err == nil && n != f.Size {
 		err = errors.New("a temporary file was cut off")
 	}
@@ -225,23 +220,15 @@ func VBVRColumns() []Column {
 func (vbvr) Finish(ctx context.Context, _ *Plan, out Output) error {
 	columns := VBVRColumns()
 	return out.Create(ctx, "data/metadata.parquet", 0, func(w io.Writer) error {
-		return WriteTable(w, columns, func(yield func([]any, error) bool) {
-			n := 0
-			for r, err := range out.Rows(ctx) {
-				if err != nil {
-					yield(nil, err)
-					return
-				}
-				cells := vbvrCells(r, n)
-				for _, c := range columns[len(vbvrColumns):] {
-					cells = append(cells, r.Cell(c.Name))
-				}
-				if !yield(cells, nil) {
-					return
-				}
-				n++
+		n := -1
+		return WriteTable(w, columns, through(out.Rows(ctx), func(r *Row) ([]any, error) {
+			n++
+			cells := vbvrCells(r, n)
+			for _, c := range columns[len(vbvrColumns):] {
+				cells = append(cells, r.Cell(c.Name))
 			}
-		})
+			return cells, nil
+		}))
 	})
 }
 
