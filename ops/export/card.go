@@ -66,7 +66,7 @@ type unplayable struct {
 }
 
 // writeCard writes README.md and its pictures.
-func writeCard(ctx context.Context, p *Plan, out Output) error {
+func writeCard(ctx context.Context, p *Plan, out *Output) error {
 	c := card{Plan: p, Rows: p.Rows()}
 	for _, g := range p.Generators {
 		c.Bytes += g.Bytes
@@ -98,7 +98,7 @@ func writeCard(ctx context.Context, p *Plan, out Output) error {
 }
 
 // head returns the YAML at the head of README.md.
-func (c *card) head(ctx context.Context, out Output) (string, error) {
+func (c *card) head(ctx context.Context, out *Output) (string, error) {
 	p := c.Plan
 	y := hubYAML{PrettyName: p.Dataset, Tasks: []string{"image-to-video"}, Annotations: []string{"machine-generated"},
 		Sources: []string{"original"}, Size: []string{sizeCategory(c.Rows)},
@@ -139,7 +139,7 @@ func (c *card) loaded(p *Plan, y *hubYAML, extension string, features []feature)
 
 // fileNames returns the names of files that samples have. Of those in sub-folders it is the first sample of a
 // generator that tells.
-func fileNames(ctx context.Context, p *Plan, out Output) ([]string, error) {
+func fileNames(ctx context.Context, p *Plan, out *Output) ([]string, error) {
 	names := map[string]bool{}
 	for _, g := range p.Generators {
 		nested := false
@@ -165,7 +165,7 @@ func fileNames(ctx context.Context, p *Plan, out Output) ([]string, error) {
 }
 
 // pictures copies the pictures of a generator's first sample.
-func pictures(ctx context.Context, g *Generator, out Output) (shown []pictured, err error) {
+func pictures(ctx context.Context, g *Generator, out *Output) (shown []pictured, err error) {
 	err = out.First(ctx, g.Name, func(row *Row) error {
 		s := pictured{Generator: g.Name, ID: row.ID, Prompt: row.Prompt}
 		for _, name := range []string{"first_frame.png", "final_frame.png"} {

@@ -17,7 +17,7 @@ type finishing struct {
 	do func()
 }
 
-func (f finishing) Finish(ctx context.Context, p *export.Plan, out export.Output) error {
+func (f finishing) Finish(ctx context.Context, p *export.Plan, out *export.Output) error {
 	f.do()
 	return f.Format.Finish(ctx, p, out)
 }

@@ -25,7 +25,7 @@ type object = map[string]any
 // To load the record set files checks the hash of every file that is listed. The files of sample folders are not:
 // there may be millions. A file that is listed has their hashes, which SHA256SUMS has, too; that one cannot be listed,
 // because it has the hash of croissant.json.
-func writeCroissant(ctx context.Context, p *Plan, out Output) error {
+func writeCroissant(ctx context.Context, p *Plan, out *Output) error {
 	if p.Format == "folder" || p.Format == "manifest" {
 		err := out.Create(ctx, folderSums, 0, func(w io.Writer) error {
 			return writeSums(w, out.Files(ctx), func(f Written) bool { return strings.HasPrefix(f.Name, questions) })

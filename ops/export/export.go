@@ -364,7 +364,7 @@ func recordName(p Part) string { return state + "parts/" + p.Name + ".json" }
 
 // part writes the files of a part, and then its record.
 func (e *Export) part(ctx context.Context, p Part, count func(int64)) error {
-	out := &output{export: e}
+	out := &Output{export: e}
 	write := func(note func(*Row) error) error {
 		return e.Format.Part(ctx, p, through(e.source.rows(ctx, p), func(r *Row) (*Row, error) {
 			count(r.bytes())

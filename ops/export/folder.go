@@ -70,7 +70,7 @@ func (f *folders) sample(r *Row) string {
 	return fmt.Sprintf("questions/%s%s%s_task/%s/", split, generator, r.Domain, r.ID)
 }
 
-func (f *folders) Part(ctx context.Context, _ Part, rows iter.Seq2[*Row, error], out Output) error {
+func (f *folders) Part(ctx context.Context, _ Part, rows iter.Seq2[*Row, error], out *Output) error {
 	for r, err := range rows {
 		if err != nil {
 			return err
@@ -85,7 +85,7 @@ func (f *folders) Part(ctx context.Context, _ Part, rows iter.Seq2[*Row, error],
 	return nil
 }
 
-func (f *folders) Finish(ctx context.Context, p *Plan, out Output) error {
+func (f *folders) Finish(ctx context.Context, p *Plan, out *Output) error {
 	if !f.lists {
 		return nil
 	}
@@ -123,7 +123,7 @@ type table struct {
 	FPS    int    `json:"fps,omitempty"` // rounded
 }
 
-func (f *folders) writeLists(ctx context.Context, p *Plan, out Output) error {
+func (f *folders) writeLists(ctx context.Context, p *Plan, out *Output) error {
 	for _, split := range p.Splits {
 		dir := "manifests/" + split + "/"
 		err := out.Create(ctx, dir+"metadata.csv", 0, func(asCSV io.Writer) error {
@@ -144,7 +144,7 @@ func (f *folders) writeLists(ctx context.Context, p *Plan, out Output) error {
 }
 
 // rows yields those of a split that have a video.
-func (f *folders) rows(ctx context.Context, split string, out Output) iter.Seq2[*Row, error] {
+func (f *folders) rows(ctx context.Context, split string, out *Output) iter.Seq2[*Row, error] {
 	return func(yield func(*Row, error) bool) {
 		for r, err := range out.Rows(ctx) {
 			if err == nil && (r.Split != split || r.Video() == nil) {
@@ -190,7 +190,7 @@ func (f *folders) writeRows(rows iter.Seq2[*Row, error], asCSV, asLines, asClips
 var tableColumns = []Column{{"video", Text}, {"prompt", Text}, {"image", Text}}
 
 // writeTables writes dataset.json and a table for each generator, whose rows follow one another.
-func (f *folders) writeTables(ctx context.Context, split, dir string, out Output) error {
+func (f *folders) writeTables(ctx context.Context, split, dir string, out *Output) error {
 	next, stop := iter.Pull2(f.rows(ctx, split, out))
 	defer stop()
 	tables := []table{}

@@ -21,15 +21,16 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// output is what formats write through: it notes what was written.
-type output struct {
+// Output is where a format writes: it notes what was written.
+type Output struct {
 	export *Export
 	plan   *Plan // nil while parts are written
 	mu     sync.Mutex
 	files  []Written
 }
 
-func (o *output) Create(ctx context.Context, name string, size int64, write func(io.Writer) error) error {
+// Create writes one file, which has its name only once write has returned nil. The size is an estimate in bytes.
+func (o *Output) Create(ctx context.Context, name string, size int64, write func(io.Writer) error) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -45,7 +46,8 @@ func (o *output) Create(ctx context.Context, name string, size int64, write func
 	return err
 }
 
-func (o *output) Copy(ctx context.Context, name string, f *File) error {
+// Copy writes a file of a sample as it is.
+func (o *Output) Copy(ctx context.Context, name string, f *File) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
@@ -59,7 +61,7 @@ func (o *output) Copy(ctx context.Context, name string, f *File) error {
 	return err
 }
 
-func (o *output) note(w Written) {
+func (o *Output) note(w Written) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.files = append(o.files, w)
@@ -74,7 +76,7 @@ func checkName(name string) error {
 }
 
 // sorted returns what was written by its names, and export.json last: with it SHA256SUMS is complete.
-func (o *output) sorted() []Written {
+func (o *Output) sorted() []Written {
 	return slices.SortedFunc(slices.Values(o.files), func(a, b Written) int {
 		switch {
 		case a.Name == manifestFile:
@@ -105,7 +107,8 @@ func (h *hashing) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (o *output) Files(ctx context.Context) iter.Seq2[Written, error] {
+// Files returns the files that have been written, in the order of the plan; there may be millions. Only for Finish.
+func (o *Output) Files(ctx context.Context) iter.Seq2[Written, error] {
 	return func(yield func(Written, error) bool) {
 		for _, p := range o.plan.Parts {
 			var r record
@@ -127,7 +130,8 @@ func (o *output) Files(ctx context.Context) iter.Seq2[Written, error] {
 	}
 }
 
-func (o *output) First(ctx context.Context, generator string, use func(*Row) error) error {
+// First has use read the first row of a generator, if there is one, with its files. Only for Finish.
+func (o *Output) First(ctx context.Context, generator string, use func(*Row) error) error {
 	at := slices.IndexFunc(o.plan.Parts, func(p Part) bool { return p.Generator == generator })
 	if at < 0 {
 		return nil
@@ -146,7 +150,9 @@ func (o *output) First(ctx context.Context, generator string, use func(*Row) err
 // rowsName is the file that has the rows of a part, for Output.Rows.
 func rowsName(p Part) string { return state + "rows/" + p.Name + ".jsonl.gz" }
 
-func (o *output) Rows(ctx context.Context) iter.Seq2[*Row, error] {
+// Rows returns all rows of the export without the bytes of their files, part by part, as Part was given them. Only for
+// Finish.
+func (o *Output) Rows(ctx context.Context) iter.Seq2[*Row, error] {
 	return func(yield func(*Row, error) bool) {
 		for _, p := range o.plan.Parts {
 			if err := o.rows(ctx, p, yield); err != nil {
@@ -159,7 +165,7 @@ func (o *output) Rows(ctx context.Context) iter.Seq2[*Row, error] {
 	}
 }
 
-func (o *output) rows(ctx context.Context, p Part, yield func(*Row, error) bool) error {
+func (o *Output) rows(ctx context.Context, p Part, yield func(*Row, error) bool) error {
 	done := 0 // that were yielded
 	return o.export.To.Read(ctx, rowsName(p), func(from io.Reader) error {
 		unpacked, err := gzip.NewReader(from)
@@ -194,7 +200,7 @@ type finishedPlan struct {
 
 // finish writes what all parts have in common, and the sums last: an export that has them is finished.
 func (e *Export) finish(ctx context.Context, plan *Plan, s *Summary) error {
-	out := &output{export: e, plan: plan}
+	out := &Output{export: e, plan: plan}
 	if err := e.Format.Finish(ctx, plan, out); err != nil {
 		return err
 	}

@@ -121,13 +121,13 @@ func (p Part) path(extension string) string {
 	return fmt.Sprintf("data/%s/%s-%05d-of-%05d.%s", p.Generator, p.Split, p.Number, p.Of, extension)
 }
 
-func (f *parquetFormat) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
+func (f *parquetFormat) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out *Output) error {
 	return out.Create(ctx, p.path("parquet"), p.Bytes, func(w io.Writer) error {
 		return WriteTable(w, f.columns, through(rows, f.row))
 	})
 }
 
-func (*parquetFormat) Finish(context.Context, *Plan, Output) error { return nil }
+func (*parquetFormat) Finish(context.Context, *Plan, *Output) error { return nil }
 
 func (f *parquetFormat) row(row *Row) ([]any, error) {
 	blobs, others, size := map[string]any{}, []Blob{}, int64(0)

@@ -146,24 +146,9 @@ type Format interface {
 	Check(p *Plan) error
 	// Part writes the files of a part. It is called from several goroutines, for other
 	// parts. An error that rows yields has to be returned.
-	Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error
+	Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out *Output) error
 	// Finish writes what all parts have in common, after the last of them.
-	Finish(ctx context.Context, p *Plan, out Output) error
-}
-
-// Output is where a format writes.
-type Output interface {
-	// Create writes one file, which has its name only once write has returned nil. The size is an estimate in bytes.
-	Create(ctx context.Context, name string, size int64, write func(io.Writer) error) error
-	// Copy writes a file of a sample as it is.
-	Copy(ctx context.Context, name string, f *File) error
-	// Rows returns all rows of the export without the bytes of their files, part by part,
-	// as Part was given them. Only for Finish.
-	Rows(ctx context.Context) iter.Seq2[*Row, error]
-	// Files returns the files that have been written, in the order of the plan; there may be millions. Only for Finish.
-	Files(ctx context.Context) iter.Seq2[Written, error]
-	// First has use read the first row of a generator, if there is one, with its files. Only for Finish.
-	First(ctx context.Context, generator string, use func(*Row) error) error
+	Finish(ctx context.Context, p *Plan, out *Output) error
 }
 
 // Written is a file of the export.

@@ -32,9 +32,9 @@ func (webdataset) Cut(shard int64) Cut { return Cut{Bytes: shard, BySplit: true}
 
 func (webdataset) Check(*Plan) error { return nil }
 
-func (webdataset) Finish(context.Context, *Plan, Output) error { return nil }
+func (webdataset) Finish(context.Context, *Plan, *Output) error { return nil }
 
-func (webdataset) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
+func (webdataset) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out *Output) error {
 	return out.Create(ctx, p.path("tar"), p.Bytes, func(w io.Writer) error {
 		archive := newTar(w)
 		for r, err := range rows {
@@ -187,7 +187,7 @@ func tarFile(generator string) string { return "tars/" + generator + ".tar" }
 // sampleFolder is where a sample lies in the tar file of its generator.
 func sampleFolder(r *Row) string { return fmt.Sprintf("%s/%s_task/%s/", r.Generator, r.Domain, r.ID) }
 
-func (vbvr) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out Output) error {
+func (vbvr) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out *Output) error {
 	return out.Create(ctx, tarFile(p.Generator), p.Bytes, func(w io.Writer) error {
 		archive := newTar(w)
 		for r, err := range rows {
@@ -217,7 +217,7 @@ func VBVRColumns() []Column {
 	return slices.Concat(vbvrColumns, ours)
 }
 
-func (vbvr) Finish(ctx context.Context, _ *Plan, out Output) error {
+func (vbvr) Finish(ctx context.Context, _ *Plan, out *Output) error {
 	columns := VBVRColumns()
 	return out.Create(ctx, "data/metadata.parquet", 0, func(w io.Writer) error {
 		n := -1
