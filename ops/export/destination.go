@@ -101,14 +101,11 @@ func (d *folder) Commit(ctx context.Context, name string, write func(io.Writer) 
 		return d.failed(err)
 	}
 	dir, err := os.Open(filepath.Dir(to))
-	if err != nil {
-		return d.failed(err)
+	if err == nil {
+		defer dir.Close()
+		err = dir.Sync()
 	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
-		return d.failed(err)
-	}
-	return nil
+	return d.failed(err)
 }
 
 // Claim needs no more: only one process has the lock.
@@ -130,12 +127,8 @@ func (d *folder) create(ctx context.Context, name string, sync bool, write func(
 		target.failed = syncAll(f)
 	}
 	target.failed = cmp.Or(target.failed, f.Close())
-	if err = cmp.Or(err, target.failed); err == nil {
-		return nil
-	}
-	_ = os.Remove(at)
-	if target.failed != nil {
-		return d.failed(target.failed)
+	if err = cmp.Or(d.failed(target.failed), err); err != nil {
+		_ = os.Remove(at)
 	}
 	return err
 }
@@ -160,6 +153,9 @@ func openNew(at string) (*os.File, error) {
 
 // failed leaves the names of temporary files out: a person knows the folder.
 func (d *folder) failed(err error) error {
+	if err == nil {
+		return nil
+	}
 	if number, ok := errors.AsType[syscall.Errno](err); ok {
 		err = number
 	}

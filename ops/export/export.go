@@ -119,11 +119,9 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 		for split, n := range g.Splits {
 			summary.Splits[split] += n
 		}
-	}
-	for _, g := range plan.Generators {
 		n := 0
-		for _, u := range silent(g) {
-			n += u.Videos
+		for _, videos := range g.Unplayable {
+			n += videos
 		}
 		if n > 0 && e.Options.Video == "" {
 			summary.Notes = append(summary.Notes, fmt.Sprintf(
@@ -147,7 +145,7 @@ func (e *Export) Run(ctx context.Context) (*Summary, error) {
 // begin finds out whether the destination is empty, or holds the same export, finished or not.
 func (e *Export) begin(ctx context.Context, plan *Plan) (finished bool, err error) {
 	now := unfinished{plan.id(), plan.Dataset, plan.Format, plan.Options}
-	err = e.readJSON(ctx, sumsFile, nil)
+	err = e.To.Read(ctx, sumsFile, func(io.Reader) error { return nil })
 	sums := err == nil
 	if err != nil && !absent(err) {
 		return false, err
@@ -411,9 +409,6 @@ func absent(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is
 
 func (e *Export) readJSON(ctx context.Context, name string, to any) error {
 	return e.To.Read(ctx, name, func(from io.Reader) error {
-		if to == nil {
-			return nil
-		}
 		text, err := io.ReadAll(from)
 		if err != nil {
 			return err

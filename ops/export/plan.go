@@ -176,8 +176,7 @@ func (p *planner) check() error {
 func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) error {
 	g := &Generator{Name: name, Key: strings.ReplaceAll(name, ".", "-"), Splits: map[string]int{},
 		Names: map[string]int{}, Media: map[string]int{}, Unplayable: map[string]int{}, Commits: map[string]int{},
-		Locks:     map[string]int{},
-		Platforms: map[string]int{}, Images: map[string]int{}}
+		Locks: map[string]int{}, Platforms: map[string]int{}, Images: map[string]int{}}
 	if p.About != nil {
 		g.Licence, g.Repository, g.Category = p.About(name)
 	}
@@ -244,11 +243,8 @@ func (p *planner) filter(ctx context.Context, cell *store.Cell, samples []chosen
 	if p.where == nil {
 		return samples, nil
 	}
-	byIndex := map[int]chosen{}
-	for _, s := range samples {
-		byIndex[s.sample.Index] = s
-	}
 	var kept []chosen
+	n := -1 // of the sample; rows come in the same order
 	for row, err := range p.source.cell(ctx, cell, samples, p.where.WantsFile) {
 		if err != nil {
 			return nil, err
@@ -257,8 +253,8 @@ func (p *planner) filter(ctx context.Context, cell *store.Cell, samples []chosen
 		if err != nil {
 			return nil, err
 		}
-		if yes {
-			kept = append(kept, byIndex[row.Index])
+		if n++; yes {
+			kept = append(kept, samples[n])
 		}
 		if !decided {
 			p.undecided++

@@ -136,9 +136,6 @@ func (s *source) stream(ctx context.Context, feed func(context.Context, func(*st
 func (s *source) drop(l *loading) {
 	<-l.done
 	s.memory.Release(l.weight)
-	if l.row == nil {
-		return
-	}
 	closeAll(l.row.Files)
 }
 
@@ -222,11 +219,10 @@ func (s *source) row(c chosen) *Row {
 	if rule := s.rules[r.Generator]; rule != nil {
 		hints = rule.Set(new(inspect.MarksOf(&c.sample))) &^ s.without
 	}
-	return &Row{Hints: strings.Join(hints.Keys(), " "), Key: fmt.Sprintf("%s_%08d", key, c.sample.Index), Generator: r.Generator, Domain: r.Domain,
-		ID:    c.sample.ID,
-		Index: c.sample.Index, Split: s.splits.of(r.Generator, c.sample.Fingerprint), Fingerprint: c.sample.Fingerprint,
-		Seed: r.Seed, Attempt: r.Attempt,
-		Commit: r.Commit, Lock: r.Lock, Python: r.Python, Platform: r.Platform,
+	return &Row{Hints: strings.Join(hints.Keys(), " "), Key: fmt.Sprintf("%s_%08d", key, c.sample.Index),
+		Generator: r.Generator, Domain: r.Domain, ID: c.sample.ID, Index: c.sample.Index,
+		Split: s.splits.of(r.Generator, c.sample.Fingerprint), Fingerprint: c.sample.Fingerprint, Seed: r.Seed,
+		Attempt: r.Attempt, Commit: r.Commit, Lock: r.Lock, Python: r.Python, Platform: r.Platform,
 		Options: r.Options.String()}
 }
 

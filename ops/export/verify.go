@@ -40,7 +40,6 @@ type verifier struct {
 
 	mu     sync.Mutex
 	report Report
-	read   int64
 }
 
 // Verify reads all files of an export and compares them with its SHA256SUMS. The error is
@@ -168,8 +167,7 @@ func (v *verifier) file(ctx context.Context, f Written) error {
 	v.mu.Lock()
 	v.report.Files++
 	v.report.Bytes += n
-	v.read += n
-	v.progress(Progress{Doing: "verifying", Done: v.read, Total: v.total, Bytes: true})
+	v.progress(Progress{Doing: "verifying", Done: v.report.Bytes, Total: v.total, Bytes: true})
 	v.mu.Unlock()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
