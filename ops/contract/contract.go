@@ -15,7 +15,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -163,11 +162,8 @@ type order struct {
 // made is the outcome of an order.
 type made struct {
 	order
+	probe.Made
 	scratch string
-	probed  probe.Made
-	result  generator.Result
-	domain  string
-	samples []sample.Sample
 	failure *generator.Failure // nil if the samples are complete
 }
 
@@ -184,14 +180,14 @@ func (k *check) run(ctx context.Context, o order) (m *made, err error) {
 		return nil, err
 	}
 	switch f := probe.Blame(err); {
-	case f != nil && f.Cause == task.DiskFull && m.result.Wall == 0:
+	case f != nil && f.Cause == task.DiskFull && m.Wall == 0:
 		return nil, errors.New(f.Detail) // it was not even started
 	case f != nil:
 		m.failure = f
 	case err != nil:
 		return nil, err
 	case !o.watched:
-		k.measured = append(k.measured, m.probed)
+		k.measured = append(k.measured, m.Made)
 	}
 	return m, nil
 }
@@ -212,13 +208,20 @@ func (k *check) try(ctx context.Context, o order) (*made, error) {
 		env = append(env, variable)
 	}
 	var err error
-	m.probed, err = k.Runs.Make(ctx, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed,
+	m.Made, err = k.Runs.Make(ctx, generator.Request{Generator: k.generator, Samples: o.count, Seed: o.seed,
 		Scratch: m.scratch, Env: env, Apart: o.watched})
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	m.result, m.domain, m.samples = m.probed.Result, m.probed.Domain, m.probed.Samples
 	return m, err
+}
+
+// again makes samples once more, and compares those that both runs have.
+func (k *check) again(ctx context.Context, first *made, o order) (m *made, d difference, err error) {
+	if m, err = k.run(ctx, o); err == nil && m.failure == nil {
+		d, err = compare(first.Samples, m.Samples)
+	}
+	return m, d, err
 }
 
 // removeRuns removes what was made, but for one run: the checks of others need the disk, too.
@@ -270,14 +273,6 @@ type Advice struct {
 	Chunk   int    `json:"chunk"` // samples of one process
 	Batch   int    `json:"batch"` // samples of one task
 	Because string `json:"because,omitempty"`
-}
-
-// cost fits what was measured. A few samples tell a few samples' worth: a generator
-// whose samples differ much in cost needs more of them.
-func (k *check) cost() {
-	c := probe.CostOf(k.generator, k.measured)
-	advice := advise(c, k.generator.ChunkSize)
-	k.report.Cost, k.report.Advice = &c, &advice
 }
 
 // SaveCosts keeps what was measured in the folder of the local stack, for ops plan.

@@ -2,8 +2,10 @@ package contract
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"reflect"
@@ -29,18 +31,19 @@ func compare(a, b []sample.Sample) (d difference, err error) {
 	in := map[string]bool{}
 	for i := range min(len(a), len(b)) {
 		differs := false
-		for name := range union(a[i].Files, b[i].Files) {
+		names := map[string]bool{}
+		for _, f := range slices.Concat(a[i].Files, b[i].Files) {
+			names[f.Name] = true
+		}
+		for name := range names {
 			x, y := fileOf(a[i], name), fileOf(b[i], name)
 			switch {
 			case x.SHA256 == y.SHA256:
 				continue
 			case path.Ext(name) == ".json" && x.Path != "" && y.Path != "":
 				before, err := os.ReadFile(x.Path)
-				if err != nil {
-					return d, err
-				}
-				after, err := os.ReadFile(y.Path)
-				if err != nil {
+				after, failed := os.ReadFile(y.Path)
+				if err := cmp.Or(err, failed); err != nil {
 					return d, err
 				}
 				fields, times := DifferingFields(before, after)
@@ -58,21 +61,8 @@ func compare(a, b []sample.Sample) (d difference, err error) {
 			d.samples++
 		}
 	}
-	for name := range in {
-		d.in = append(d.in, name)
-	}
-	slices.Sort(d.in)
+	d.in = slices.Sorted(maps.Keys(in))
 	return d, nil
-}
-
-func union(lists ...[]sample.File) map[string]bool {
-	names := map[string]bool{}
-	for _, list := range lists {
-		for _, f := range list {
-			names[f.Name] = true
-		}
-	}
-	return names
 }
 
 func fileOf(s sample.Sample, name string) sample.File {
@@ -103,14 +93,9 @@ func DifferingFields(before, after []byte) (fields []string, times bool) {
 			}
 			return
 		}
-		names := map[string]bool{}
-		for k := range x {
-			names[k] = true
-		}
-		for k := range y {
-			names[k] = true
-		}
-		for k := range names {
+		all := maps.Clone(x)
+		maps.Copy(all, y)
+		for k := range all {
 			walk(strings.TrimPrefix(name+"."+k, "."), x[k], y[k])
 		}
 	}

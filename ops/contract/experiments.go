@@ -3,7 +3,6 @@ package contract
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
@@ -29,30 +29,26 @@ func (k *check) all(ctx context.Context) error {
 		return nil
 	}
 	r := k.report
-	r.Domain = first.domain
-	if known := k.generator.Domain; known != "" && known != first.domain {
-		r.add(Output, Notes, "the domain of its samples is %s, and %s in %s", first.domain, known, generator.Catalogue)
+	r.Domain = first.Domain
+	if known := k.generator.Domain; known != "" && known != first.Domain {
+		r.add(Output, Notes, "the domain of its samples is %s, and %s in %s", first.Domain, known, generator.Catalogue)
 	}
-	for _, f := range first.samples[0].Files {
+	for _, f := range first.Samples[0].Files {
 		r.Files = append(r.Files, f.Name)
 	}
 	r.Files = sample.Shape(r.Files)
-	r.Hints = inspect.Of(r.Generator, first.domain, first.samples).Hints
+	r.Hints = inspect.Of(r.Generator, first.Domain, first.Samples).Hints
 	k.leftovers(first)
 	for _, experiment := range []func(context.Context, *made) error{k.sameSeed, k.otherSeed, k.twice, k.hashSeed,
-		k.apart} {
+		k.apart, k.decodable, k.judge} {
 		if err := experiment(ctx, first); err != nil {
 			return err
 		}
 		k.removeRuns(first)
 	}
-	if err := k.decodable(ctx, first); err != nil {
-		return err
-	}
-	if err := k.judge(ctx, first); err != nil {
-		return err
-	}
-	k.cost()
+	// A few samples tell a few samples' worth: a generator whose samples differ much in cost needs more of them.
+	r.Cost = new(probe.CostOf(k.generator, k.measured))
+	r.Advice = new(advise(*r.Cost, k.generator.ChunkSize))
 	return nil
 }
 
@@ -84,28 +80,21 @@ func (k *check) failed(f *generator.Failure) {
 // leftovers looks at what a run has left beside its output.
 func (k *check) leftovers(m *made) {
 	if names, n := strays(filepath.Join(m.scratch, "work")); n > 0 {
-		k.report.add(OwnFolder, Breaks, "it writes into its own folder: %s", named(names, n))
+		k.report.add(OwnFolder, Breaks, "it writes into its own folder: %s", names)
 	}
 	if names, n := strays(filepath.Join(m.scratch, "home")); n > 0 {
-		k.report.add(Home, Notes, "it writes into the home folder: %s", named(names, n))
+		k.report.add(Home, Notes, "it writes into the home folder: %s", names)
 	}
 	_, k.report.LeftInTmp = strays(filepath.Join(m.scratch, "tmp"))
 }
 
-// named lists a few names and counts the others.
-func named(names []string, count int) string {
-	const few = 3
-	text := strings.Join(names[:min(few, len(names))], ", ")
-	if more := count - few; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
-}
+// few is how many names a finding has; it counts the others.
+const few = 3
 
 // sameSeed runs the same command again.
 func (k *check) sameSeed(ctx context.Context, first *made) error {
 	defer k.step()
-	again, err := k.run(ctx, order{count: first.count, seed: first.seed})
+	again, d, err := k.again(ctx, first, order{count: first.count, seed: first.seed})
 	if err != nil {
 		return err
 	}
@@ -118,15 +107,11 @@ func (k *check) sameSeed(ctx context.Context, first *made) error {
 		r.add(SameSeed, level, "the same command again fails: %s", again.failure)
 		return nil
 	}
-	d, err := compare(first.samples, again.samples)
-	if err != nil {
-		return err
-	}
 	r.SameSeed, r.Times = new(d.none()), d.times
 	switch {
 	case !d.none():
 		r.add(SameSeed, level, "the same command again makes other files in %d of %d samples: %s", d.samples,
-			len(first.samples), named(d.in, len(d.in)))
+			len(first.Samples), ui.Some(d.in, few))
 	case d.times:
 		r.add(SameSeed, Notes, "its metadata hold the time, all else is the same when it is run again")
 	}
@@ -144,7 +129,7 @@ func (k *check) otherSeed(ctx context.Context, first *made) error {
 		r.add(Output, Breaks, "one chunk of two fails: %s", other.failure)
 		return nil
 	}
-	prints, others := fingerprints(first.samples), fingerprints(other.samples)
+	prints, others := fingerprints(first.Samples), fingerprints(other.Samples)
 	same := 0
 	for _, p := range others {
 		if slices.Contains(prints, p) {
@@ -161,7 +146,7 @@ func (k *check) otherSeed(ctx context.Context, first *made) error {
 		r.add(OtherSeed, Breaks, "its chunks come out alike: it has no seed, and draws from none that changes")
 	case same > 0:
 		r.add(OtherSeed, Notes, "%d of %d samples of another seed are the same puzzles: it may have few", same,
-			len(other.samples))
+			len(other.Samples))
 	}
 	if len(distinct) < len(prints) && !alike {
 		r.add(OtherSeed, Notes, "of %d samples of one run only %d are distinct", len(prints), len(distinct))
@@ -179,7 +164,7 @@ func fingerprints(samples []sample.Sample) (list []string) {
 // twice asks for twice as many samples of the same seed.
 func (k *check) twice(ctx context.Context, first *made) error {
 	defer k.step()
-	more, err := k.run(ctx, order{count: 2 * first.count, seed: first.seed})
+	more, d, err := k.again(ctx, first, order{count: 2 * first.count, seed: first.seed})
 	if err != nil {
 		return err
 	}
@@ -188,13 +173,9 @@ func (k *check) twice(ctx context.Context, first *made) error {
 		r.add(Twice, Breaks, "with the same seed it makes %d samples, but not %d: %s", first.count, more.count, more.failure)
 		return nil
 	}
-	r.Hints = inspect.Of(r.Generator, more.domain, more.samples).Hints
+	r.Hints = inspect.Of(r.Generator, more.Domain, more.Samples).Hints
 	if r.SameSeed == nil || !*r.SameSeed {
 		return nil // there is nothing to compare with
-	}
-	d, err := compare(first.samples, more.samples)
-	if err != nil {
-		return err
 	}
 	if r.Prefix = new(d.none()); !d.none() {
 		r.add(Prefix, Notes, "of %d samples the first %d are others than when only they are asked for: what a sample is depends on the chunk size", more.count, first.count)
@@ -210,21 +191,15 @@ func (k *check) hashSeed(ctx context.Context, first *made) error {
 		return nil
 	}
 	const other = "PYTHONHASHSEED=3"
-	hashed, err := k.run(ctx, order{count: first.count, seed: first.seed, env: []string{other}})
+	hashed, d, err := k.again(ctx, first, order{count: first.count, seed: first.seed, env: []string{other}})
 	if err != nil {
 		return err
 	}
-	depends, what := true, "fails with another: "
-	if hashed.failure == nil {
-		d, err := compare(first.samples, hashed.samples)
-		if err != nil {
-			return err
-		}
-		depends, what = !d.none(), named(d.in, len(d.in))
-	} else {
-		what += hashed.failure.Error()
+	what := ui.Some(d.in, few)
+	if hashed.failure != nil {
+		what = "fails with another: " + hashed.failure.Error()
 	}
-	if r.HashSeed = &depends; !depends {
+	if r.HashSeed = new(hashed.failure != nil || !d.none()); !*r.HashSeed {
 		return nil
 	}
 	if k.generator.Flags.Seed && hashed.failure == nil {
@@ -233,7 +208,7 @@ func (k *check) hashSeed(ctx context.Context, first *made) error {
 		if err != nil {
 			return err
 		}
-		if seeded.failure == nil && slices.Equal(fingerprints(seeded.samples), fingerprints(hashed.samples)) {
+		if seeded.failure == nil && slices.Equal(fingerprints(seeded.Samples), fingerprints(hashed.Samples)) {
 			r.add(HashSeed, Breaks, "what it makes depends on PYTHONHASHSEED, which a worker sets to the seed, and on --seed not at all")
 			return nil
 		}
@@ -245,7 +220,7 @@ func (k *check) hashSeed(ctx context.Context, first *made) error {
 // apart watches it from within while it has neither network nor shared memory.
 func (k *check) apart(ctx context.Context, first *made) error {
 	defer k.step()
-	m, err := k.run(ctx, order{count: first.count, seed: first.seed, watched: true})
+	m, d, err := k.again(ctx, first, order{count: first.count, seed: first.seed, watched: true})
 	if err != nil {
 		return err
 	}
@@ -259,16 +234,10 @@ func (k *check) apart(ctx context.Context, first *made) error {
 	how, readOnly := "", false
 	if m.failure != nil {
 		how, readOnly = "fails: "+m.failure.Error(), m.failure.Reason == generator.ReadOnly
-	} else if r.SameSeed != nil && *r.SameSeed {
-		d, err := compare(first.samples, m.samples)
-		if err != nil {
-			return err
-		}
-		if !d.none() {
-			how = "makes other files: " + named(d.in, len(d.in))
-		}
+	} else if r.SameSeed != nil && *r.SameSeed && !d.none() {
+		how = "makes other files: " + ui.Some(d.in, few)
 	}
-	k.reportIsolation(m.result.Apart, how, readOnly)
+	k.reportIsolation(m.Apart, how, readOnly)
 	k.reportWrites()
 	k.reportFonts()
 	return nil
@@ -306,7 +275,7 @@ type resource struct {
 func (k *check) reportResource(x resource, how string) {
 	name := x.name
 	if len(x.asked) > 0 {
-		name += " (" + named(x.asked, len(x.asked)) + ")"
+		name += " (" + ui.Some(x.asked, few) + ")"
 	}
 	switch {
 	case x.taken && how != "":
@@ -341,11 +310,11 @@ func (k *check) reportWrites() {
 		}
 	}
 	if len(own) > 0 {
-		k.report.add(OwnFolder, Breaks, "it wants to write to its own files: %s", named(own, len(own)))
+		k.report.add(OwnFolder, Breaks, "it wants to write to its own files: %s", ui.Some(own, few))
 	}
 	if len(outside) > 0 {
 		k.report.add(Outside, Breaks, "it wants to write outside its folders, where a worker does not let it: %s",
-			named(outside, len(outside)))
+			ui.Some(outside, few))
 	}
 }
 
@@ -360,24 +329,21 @@ func (k *check) reportFonts() {
 	}
 	found, missed := base(k.report.Seen.SystemFonts), base(k.report.Seen.MissedFonts)
 	missed = slices.DeleteFunc(missed, func(name string) bool { return slices.Contains(found, name) })
-	text := ""
+	var texts []string
 	if len(found) > 0 {
-		text = "it draws with fonts of the machine: " + named(found, len(found))
+		texts = append(texts, "it draws with fonts of the machine: "+ui.Some(found, few))
 	}
 	if len(missed) > 0 {
-		if text != "" {
-			text += "; "
-		}
-		text += "fonts that it looks for are not here: " + named(missed, len(missed))
+		texts = append(texts, "fonts that it looks for are not here: "+ui.Some(missed, few))
 	}
-	if text != "" {
-		k.report.add(Fonts, Notes, "%s", text)
+	if len(texts) > 0 {
+		k.report.add(Fonts, Notes, "%s", strings.Join(texts, "; "))
 	}
 }
 
 // decodable decodes every picture and video of a run.
 func (k *check) decodable(ctx context.Context, m *made) error {
-	wrong, tools, unknown, err := decoded(ctx, k.generator, k.dir, m.samples)
+	wrong, tools, unknown, err := decoded(ctx, k.generator, k.dir, m.Samples)
 	if err != nil {
 		return err
 	}
@@ -406,7 +372,7 @@ func (k *check) judge(ctx context.Context, m *made) error {
 		ctx, cancel = context.WithTimeout(ctx, k.Runs.Timeout)
 		defer cancel()
 	}
-	scores, err := probe.Judge(ctx, k.generator, scratch, m.samples)
+	scores, err := probe.Judge(ctx, k.generator, scratch, m.Samples)
 	if f := probe.Blame(err); f != nil {
 		k.report.add(OwnJudge, Notes, "%s", f)
 		return nil
@@ -423,7 +389,7 @@ func (k *check) judge(ctx context.Context, m *made) error {
 	}
 	if len(low) > 0 {
 		k.report.add(OwnJudge, Notes, "its own judge does not give all points to %d of %d samples: %s", len(low), len(scores),
-			named(low, len(low)))
+			ui.Some(low, few))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -82,18 +83,23 @@ func own(name, scratch string, g *generator.Generator) bool {
 	return false
 }
 
-// strays are the files that a run has left in a folder of its scratch folder,
-// other than the links that were there when it began. At most ten are named.
-func strays(dir string) (names []string, count int) {
+// strays names and counts the files that a run has left in a folder of its scratch folder, other than the links that
+// were there when it began.
+func strays(dir string) (text string, count int) {
+	var names []string
 	_ = filepath.WalkDir(dir, func(file string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return nil //nolint:nilerr // what cannot be read was not left for us
 		}
-		if count++; count <= 10 {
+		if count++; count <= few {
 			name, _ := filepath.Rel(dir, file)
 			names = append(names, filepath.ToSlash(name))
 		}
 		return nil
 	})
-	return names, count
+	text = strings.Join(names, ", ")
+	if more := count - few; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text, count
 }
