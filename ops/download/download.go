@@ -89,20 +89,20 @@ func open(st *store.Store, o Options) (*download, error) {
 	if err := os.MkdirAll(o.To, 0o755); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(o.To)
+	lock, err := os.Open(o.To)
 	if err != nil {
 		return nil, err
 	}
-	d := &download{Options: o, store: st, root: root}
-	if d.lock, err = root.Open("."); err != nil {
-		d.unlock()
-		return nil, err
-	}
-	if errors.Is(syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
-		d.lock.Close() // what is there is the other's
-		root.Close()
+	if errors.Is(syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.EWOULDBLOCK) {
+		lock.Close() // what is there is the other's
 		return nil, fmt.Errorf("another download to %s is under way", o.To)
 	}
+	root, err := os.OpenRoot(o.To)
+	if err != nil {
+		_ = journal.Unlock(lock)
+		return nil, err
+	}
+	d := &download{Options: o, store: st, root: root, lock: lock}
 	if err := errors.Join(root.RemoveAll(partial), root.Mkdir(partial, 0o755)); err != nil {
 		d.unlock()
 		return nil, err
@@ -111,10 +111,8 @@ func open(st *store.Store, o Options) (*download, error) {
 }
 
 func (d *download) unlock() {
-	if d.lock != nil {
-		_ = d.root.RemoveAll(partial)
-		_ = journal.Unlock(d.lock)
-	}
+	_ = d.root.RemoveAll(partial)
+	_ = journal.Unlock(d.lock)
 	d.root.Close()
 }
 
@@ -212,63 +210,67 @@ func (d *download) shard(ctx context.Context, r store.Receipt, list []expected) 
 		return d.untar(ctx, from, r, missing)
 	})
 	if damage, ok := errors.AsType[dataset.Damage](err); ok {
-		err = &unfit{fmt.Sprintf("%s; %s of it not downloaded", strings.TrimPrefix(damage.Detail, "it "),
+		err = &fileError{reason: fmt.Sprintf("%s; %s of it not downloaded", strings.TrimPrefix(damage.Detail, "it "),
 			ui.Plural(len(missing), "file"))}
 	}
 	return d.judge(ctx, name, err)
 }
 
-// unfit is an object that is not what its receipt says.
-type unfit struct{ reason string }
-
-func (e *unfit) Error() string { return e.reason }
-
-// unsaved is an error of writing a file here.
-type unsaved struct{ err error }
-
-// Error leaves the names of files out: they may be long, and who prints it names one.
-func (e *unsaved) Error() string {
-	if number, ok := errors.AsType[syscall.Errno](e.err); ok {
-		return number.Error()
-	}
-	return e.err.Error()
+// untar takes the missing files out of a shard, and off that list. What is wrong with the shard is a dataset.Damage.
+func (d *download) untar(ctx context.Context, from io.Reader, r store.Receipt, missing map[string]expected) error {
+	return dataset.ReadShard(from, r, func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error {
+		name := path.Join(r.Generator, s.ID, f.Name)
+		w, ok := missing[name]
+		if !ok {
+			return nil // there already, or replaced since
+		}
+		err := d.save(w, from)
+		if _, ofFile := errors.AsType[*fileError](err); ofFile || err == nil { // the others may be well
+			err = d.judge(ctx, name, err)
+			delete(missing, name)
+		}
+		return err
+	})
 }
 
-func (e *unsaved) Unwrap() error { return e.err }
+// fileError is of one file alone: it is not what its receipt says, or cannot be written here.
+type fileError struct {
+	reason string
+	err    error // of writing it
+}
 
-// hopeless reports whether the next file cannot be written either.
-func (e *unsaved) hopeless() bool {
-	return errors.Is(e.err, syscall.ENOSPC) || errors.Is(e.err, syscall.EDQUOT) || errors.Is(e.err, syscall.EROFS)
+func (e *fileError) Error() string { return e.reason }
+func (e *fileError) Unwrap() error { return e.err }
+
+// unsaved leaves the names of files out: they may be long, and who prints it names one.
+func unsaved(err error) error {
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
+		err = number
+	}
+	return &fileError{err.Error(), err}
 }
 
 // judge notes why a file could not be had. It returns an error if no other can.
 func (d *download) judge(ctx context.Context, name string, err error) error {
-	if err == nil {
+	bad, ofFile := errors.AsType[*fileError](err)
+	switch {
+	case err == nil:
 		d.unreached.Store(0)
-		return nil
-	}
-	if ctx.Err() != nil {
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	}
-	if local, ok := errors.AsType[*unsaved](err); ok {
-		if local.hopeless() {
-			return fmt.Errorf("write to %s: %w", d.To, local)
-		}
-		d.note("%s cannot be written here: %v", name, local)
-		return nil
-	}
-	if bad, ok := errors.AsType[*unfit](err); ok {
-		d.note("%s %s", name, bad.reason)
-		return nil
-	}
-	if errors.Is(err, store.ErrNotFound) {
+	case ofFile && (errors.Is(bad, syscall.ENOSPC) || errors.Is(bad, syscall.EDQUOT) || errors.Is(bad, syscall.EROFS)):
+		return fmt.Errorf("write to %s: %w", d.To, bad)
+	case ofFile && bad.err != nil:
+		d.note("%s cannot be written here: %v", name, bad)
+	case ofFile:
+		d.note("%s %v", name, bad)
+	case errors.Is(err, store.ErrNotFound):
 		d.note("%s is not in the bucket", name)
-		return nil
-	}
-	if d.unreached.Add(1) >= enough {
+	case d.unreached.Add(1) >= enough:
 		return err
+	default:
+		d.note("%s cannot be read: %s", name, ui.Plain(err))
 	}
-	d.note("%s cannot be read: %s", name, ui.Plain(err))
 	return nil
 }
 
@@ -307,10 +309,10 @@ func (d *download) stamp(name string, w expected) {
 // save writes a file under a temporary name and gives it its own once it is found to be what the receipt says.
 func (d *download) save(w expected, from io.Reader) error {
 	if err := d.root.MkdirAll(path.Dir(w.name), 0o755); err != nil {
-		return &unsaved{err}
+		return unsaved(err)
 	}
 	if info, err := d.root.Lstat(w.name); err == nil && !info.Mode().IsRegular() {
-		return &unsaved{errors.New("something else that is no plain file has its name")}
+		return unsaved(errors.New("something else that is no plain file has its name"))
 	}
 	temporary := path.Join(partial, strconv.FormatInt(d.temporary.Add(1), 10))
 	source := &sample.Source{Reader: io.LimitReader(from, w.size+1)}
@@ -320,12 +322,12 @@ func (d *download) save(w expected, from io.Reader) error {
 			return err
 		}
 		if source.N != w.size || hex.EncodeToString(h.Sum(nil)) != w.hash {
-			return &unfit{"is not what its receipt says"}
+			return &fileError{reason: "is not what its receipt says"}
 		}
 		d.stamp(temporary, w)
 		return nil
 	})
-	switch bad, ok := errors.AsType[*unfit](err); {
+	switch bad, ok := errors.AsType[*fileError](err); {
 	case err == nil:
 		d.files.Add(1)
 		d.bytes.Add(w.size)
@@ -335,29 +337,5 @@ func (d *download) save(w expected, from io.Reader) error {
 	case source.Failed != nil:
 		return source.Failed
 	}
-	return &unsaved{err}
-}
-
-// untar takes the missing files out of a shard, and off that list. What is wrong with the shard is a dataset.Damage.
-func (d *download) untar(ctx context.Context, from io.Reader, r store.Receipt, missing map[string]expected) error {
-	return dataset.ReadShard(from, r, func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error {
-		name := path.Join(r.Generator, s.ID, f.Name)
-		w, ok := missing[name]
-		if !ok {
-			return nil // there already, or replaced since
-		}
-		err := d.save(w, from)
-		if err == nil || isFileError(err) { // what is wrong is wrong with this file alone
-			err = d.judge(ctx, name, err)
-			delete(missing, name)
-		}
-		return err
-	})
-}
-
-// isFileError reports whether an error is of writing a file, or its bytes are wrong.
-func isFileError(err error) bool {
-	_, unsavable := errors.AsType[*unsaved](err)
-	_, differs := errors.AsType[*unfit](err)
-	return unsavable || differs
+	return unsaved(err)
 }
