@@ -63,8 +63,8 @@ type Result struct {
 	Journal string   `json:"journal,omitempty"`
 }
 
-// start reads the saved messages.
-func (r *Replay) start(dryRun bool) ([]savedFile, error) {
+// start reads the saved messages, with the files of each id.
+func (r *Replay) start(dryRun bool) ([]queue.Message, map[string][]string, error) {
 	everyone := r.Filter
 	everyone.Max = 0 // it counts what is sent, not what is read
 	r.chosen, r.again, r.runs = everyone.chooser(), map[string][]task.Range{}, map[string]error{}
@@ -74,7 +74,7 @@ func (r *Replay) start(dryRun bool) ([]savedFile, error) {
 
 // Do replays, or continues a replay that was interrupted.
 func (r *Replay) Do(ctx context.Context) (Result, error) {
-	saved, err := r.start(false)
+	saved, files, err := r.start(false)
 	if err != nil {
 		return r.result, err
 	}
@@ -109,11 +109,7 @@ func (r *Replay) Do(ctx context.Context) (Result, error) {
 			r.Progress("replaying", r.result.Sent, max(total, r.result.Sent))
 		}}
 	if r.From != "" {
-		var list []queue.Message
-		for _, f := range saved {
-			list = append(list, f.message)
-		}
-		err = r.Queue.ReplaySaved(ctx, plan, list, func(m queue.Message) error { return rename(saved, m.ID) })
+		err = r.Queue.ReplaySaved(ctx, plan, saved, func(m queue.Message) error { return rename(files[m.ID]) })
 	} else {
 		err = r.Queue.Replay(ctx, plan)
 	}
@@ -132,7 +128,7 @@ func (r *Replay) Do(ctx context.Context) (Result, error) {
 
 // DryRun returns what Do would send.
 func (r *Replay) DryRun(ctx context.Context) (Result, error) {
-	saved, err := r.start(true)
+	saved, _, err := r.start(true)
 	if err != nil {
 		return r.result, err
 	}
@@ -147,7 +143,7 @@ func (r *Replay) DryRun(ctx context.Context) (Result, error) {
 		err = r.Queue.EachDead(ctx, see)
 	}
 	for i := 0; i < len(saved) && err == nil; i++ {
-		err = see(saved[i].message)
+		err = see(saved[i])
 	}
 	if errors.Is(err, queue.ErrEnough) {
 		err = nil
@@ -290,22 +286,16 @@ func forwarded(m queue.Message) map[string]queue.Attribute {
 	return kept
 }
 
-// savedFile is a message that Save has saved.
-type savedFile struct {
-	path    string
-	message queue.Message
-}
-
-// readSaved reads the messages of a folder that were not sent yet; none of "".
-func readSaved(dir string) ([]savedFile, error) {
+// readSaved reads the messages of a folder that were not sent yet, and names the files of each id; none of "".
+func readSaved(dir string) (list []queue.Message, files map[string][]string, err error) {
 	if dir == "" {
-		return nil, nil
+		return nil, nil, nil
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var list []savedFile
+	files = map[string][]string{}
 	found := false
 	for _, e := range entries {
 		file := filepath.Join(dir, e.Name())
@@ -316,30 +306,27 @@ func readSaved(dir string) ([]savedFile, error) {
 		found = true
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		var d Message
 		if err := json.Unmarshal(text, &d); err != nil {
-			return nil, fmt.Errorf("%s is no saved message: %w", file, err)
+			return nil, nil, fmt.Errorf("%s is no saved message: %w", file, err)
 		}
 		if d.ID == "" || d.Body == "" {
-			return nil, fmt.Errorf("%s is no saved message: it has no message_id or no body", file)
+			return nil, nil, fmt.Errorf("%s is no saved message: it has no message_id or no body", file)
 		}
-		list = append(list, savedFile{file, d.Message})
+		list, files[d.ID] = append(list, d.Message), append(files[d.ID], file)
 	}
 	if !found {
-		return nil, errors.New("there are no saved messages in " + dir)
+		return nil, nil, errors.New("there are no saved messages in " + dir)
 	}
-	return list, nil
+	return list, files, nil
 }
 
 // rename marks the files of a message that was sent.
-func rename(saved []savedFile, id string) error {
-	for _, f := range saved {
-		if f.message.ID != id {
-			continue
-		}
-		if err := os.Rename(f.path, f.path+".sent"); err != nil && !errors.Is(err, os.ErrNotExist) {
+func rename(files []string) error {
+	for _, file := range files {
+		if err := os.Rename(file, file+".sent"); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

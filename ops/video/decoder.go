@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
@@ -44,30 +45,29 @@ func NewDecoder(name string) (*Decoder, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newDecoder(p)
+}
+
+// FindDecoder returns the decoder of the first of the Pythons, or else python3, that has PyAV, OpenCV or an ffmpeg.
+func FindDecoder(ctx context.Context, pythons ...string) (*Decoder, error) {
+	d, err := newDecoder(Program{})
+	if err != nil {
+		return nil, err
+	}
+	d.python, d.Version, err = FindPython(ctx, d.dir, decodeProgram, append(pythons, "python3"))
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func newDecoder(p Program) (*Decoder, error) {
 	dir, err := os.MkdirTemp("", "decode-")
 	if err != nil {
 		return nil, err
 	}
 	return &Decoder{Timeout: 5 * time.Minute, python: p, dir: dir, seats: make(chan struct{}, runtime.NumCPU())}, nil
-}
-
-// FindDecoder returns the decoder of the first of the Pythons, or else python3, that has PyAV, OpenCV or an ffmpeg.
-func FindDecoder(ctx context.Context, pythons ...string) (*Decoder, error) {
-	dir, err := os.MkdirTemp("", "decode-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	p, version, err := FindPython(ctx, dir, decodeProgram, append(pythons, "python3"))
-	if err != nil {
-		return nil, err
-	}
-	d, err := NewDecoder(p.path)
-	if err != nil {
-		return nil, err
-	}
-	d.Version = version
-	return d, nil
 }
 
 // Close removes what is left.
@@ -142,15 +142,10 @@ func (d *Decoder) process(ctx context.Context, dir, below string, jobs []Job) (a
 	if err != nil {
 		return nil, err
 	}
-	ended := false
-	end := func() error {
-		if ended {
-			return nil
-		}
-		ended = true
+	end := sync.OnceValue(func() error {
 		stop()
 		return cmd.Wait()
-	}
+	})
 	defer func() { _ = end() }()
 	for i := range jobs {
 		late := time.AfterFunc(d.Timeout, stop)
@@ -163,8 +158,7 @@ func (d *Decoder) process(ctx context.Context, dir, below string, jobs []Job) (a
 		case !inTime:
 			return append(all, Decoded{Wrong: fmt.Sprintf("it was not decoded within %s", d.Timeout)}), nil
 		case err != nil:
-			why := end()
-			return append(all, Decoded{Wrong: fmt.Sprintf("what decodes it has ended: %v: %s", cmp.Or(why, err),
+			return append(all, Decoded{Wrong: fmt.Sprintf("what decodes it has ended: %v: %s", cmp.Or(end(), err),
 				LastLine(stderr))}), nil
 		}
 		if err := json.Unmarshal(line, &x); err != nil {
@@ -195,11 +189,11 @@ func readFrames(dir, name string) (frames []*Frame, err error) {
 	}
 	_ = os.Remove(filepath.Join(dir, name))
 	for len(text) > 0 {
-		f, size := &Frame{}, 0
+		f := &Frame{}
 		if _, err := fmt.Sscanf(string(text[:min(len(text), 40)]), "P6\n%d %d\n255\n", &f.Width, &f.Height); err != nil {
 			return nil, err
 		}
-		size = len(fmt.Sprintf("P6\n%d %d\n255\n", f.Width, f.Height))
+		size := len(fmt.Sprintf("P6\n%d %d\n255\n", f.Width, f.Height))
 		if f.Width < 1 || f.Height < 1 || f.Width > maxFrames/f.Height || len(text)-size < 3*f.Width*f.Height {
 			return nil, fmt.Errorf("a frame of %d by %d pixels has %d bytes", f.Width, f.Height, len(text)-size)
 		}
