@@ -89,32 +89,21 @@ type Filter struct {
 	Max        int // that are chosen; 0 for all
 }
 
-// chooser returns a function that reports whether a message is chosen. With Max it chooses that many.
-func (f *Filter) chooser() func(Message) bool {
-	left := f.Max
-	return func(d Message) bool {
-		switch {
-		case f.Max > 0 && left == 0,
-			len(f.IDs) > 0 && !slices.ContainsFunc(f.IDs, func(id string) bool {
-				return names(id, d.ID) || names(id, d.FirstID())
-			}),
-			len(f.Causes) > 0 && !slices.Contains(f.Causes, d.Cause),
-			len(f.Generators) > 0 && !slices.Contains(f.Generators, d.Generator()),
-			f.Dataset != "" && d.Dataset() != f.Dataset,
-			d.Sent.Before(f.Since):
-			return false
-		}
-		left--
-		return true
-	}
+// allows reports whether a message is chosen, but for Max.
+func (f *Filter) allows(d Message) bool {
+	named := func(id string) bool { return names(id, d.ID) || names(id, d.FirstID()) }
+	return (len(f.IDs) == 0 || slices.ContainsFunc(f.IDs, named)) &&
+		(len(f.Causes) == 0 || slices.Contains(f.Causes, d.Cause)) &&
+		(len(f.Generators) == 0 || slices.Contains(f.Generators, d.Generator())) &&
+		(f.Dataset == "" || d.Dataset() == f.Dataset) && !d.Sent.Before(f.Since)
 }
 
 // Each passes the chosen messages of the DLQ to see. They stay there.
 func (f *Filter) Each(ctx context.Context, q *queue.Client, see func(Message) error) error {
-	chosen, found := f.chooser(), 0
+	found := 0
 	return q.EachDead(ctx, func(m queue.Message) error {
 		d := Describe(m)
-		if !chosen(d) {
+		if !f.allows(d) {
 			return nil
 		}
 		if err := see(d); err != nil {

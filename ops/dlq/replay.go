@@ -35,7 +35,6 @@ type Replay struct {
 	Progress  func(what string, done, total int)
 
 	result Result
-	chosen func(Message) bool
 	taken  int // counted by Max
 	again  map[string][]task.Range
 	runs   map[string]error // why a run cannot record parts
@@ -65,9 +64,7 @@ type Result struct {
 
 // start reads the saved messages, with the files of each id.
 func (r *Replay) start(dryRun bool) ([]queue.Message, map[string][]string, error) {
-	everyone := r.Filter
-	everyone.Max = 0 // it counts what is sent, not what is read
-	r.chosen, r.again, r.runs = everyone.chooser(), map[string][]task.Range{}, map[string]error{}
+	r.again, r.runs = map[string][]task.Range{}, map[string]error{}
 	r.result = Result{DryRun: dryRun}
 	return readSaved(r.From)
 }
@@ -164,7 +161,7 @@ func (r *Replay) leave(m queue.Message, why error) {
 // change returns what takes the place of a message, or nil if it stays.
 func (r *Replay) change(ctx context.Context, m queue.Message) (*queue.Outgoing, error) {
 	d := Describe(m)
-	if !r.chosen(d) {
+	if !r.allows(d) {
 		return nil, nil
 	}
 	if r.Max > 0 && r.taken == r.Max {

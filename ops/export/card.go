@@ -40,8 +40,6 @@ var cardTemplate = template.Must(template.New("card").Funcs(template.FuncMap{
 type card struct {
 	*Plan
 	YAML     string
-	Rows     int
-	Bytes    int64 // of the samples' files as they are in the bucket
 	Splits   []splitInfo
 	Samples  []pictured
 	Silent   []unplayable // videos that browsers do not play
@@ -67,15 +65,12 @@ type unplayable struct {
 
 // writeCard writes README.md and its pictures.
 func writeCard(ctx context.Context, p *Plan, out *Output) error {
-	c := card{Plan: p, Rows: p.Rows()}
+	c := card{Plan: p}
 	for _, g := range p.Generators {
-		c.Bytes += g.Bytes
 		c.Licences = c.Licences || g.Licence == ""
-		shown, err := pictures(ctx, g, out)
-		if err != nil {
+		if err := c.show(ctx, g, out); err != nil {
 			return err
 		}
-		c.Samples = append(c.Samples, shown...)
 		if p.Options.Video == "" {
 			c.Silent = append(c.Silent, silent(g)...)
 		}
@@ -89,11 +84,10 @@ func writeCard(ctx context.Context, p *Plan, out *Output) error {
 			c.Splits = append(c.Splits, s)
 		}
 	}
-	head, err := c.head(ctx, out)
-	if err != nil {
+	var err error
+	if c.YAML, err = c.head(ctx, out); err != nil {
 		return err
 	}
-	c.YAML = head
 	return out.Create(ctx, readmeFile, 0, func(w io.Writer) error { return cardTemplate.Execute(w, c) })
 }
 
@@ -101,7 +95,7 @@ func writeCard(ctx context.Context, p *Plan, out *Output) error {
 func (c *card) head(ctx context.Context, out *Output) (string, error) {
 	p := c.Plan
 	y := hubYAML{PrettyName: p.Dataset, Tasks: []string{"image-to-video"}, Annotations: []string{"machine-generated"},
-		Sources: []string{"original"}, Size: []string{sizeCategory(c.Rows)},
+		Sources: []string{"original"}, Size: []string{sizeCategory(c.Rows())},
 		Tags: []string{"synthetic", "video", "reasoning", "vm-dataset"}}
 	y.License, y.LicenseName = licences(p)
 	switch p.Format {
@@ -164,9 +158,9 @@ func fileNames(ctx context.Context, p *Plan, out *Output) ([]string, error) {
 	return slices.Sorted(maps.Keys(names)), nil
 }
 
-// pictures copies the pictures of a generator's first sample.
-func pictures(ctx context.Context, g *Generator, out *Output) (shown []pictured, err error) {
-	err = out.First(ctx, g.Name, func(row *Row) error {
+// show copies the pictures of a generator's first sample.
+func (c *card) show(ctx context.Context, g *Generator, out *Output) error {
+	return out.First(ctx, g.Name, func(row *Row) error {
 		s := pictured{Generator: g.Name, ID: row.ID, Prompt: row.Prompt}
 		for _, name := range []string{"first_frame.png", "final_frame.png"} {
 			f := row.File(name)
@@ -179,10 +173,9 @@ func pictures(ctx context.Context, g *Generator, out *Output) (shown []pictured,
 			}
 			s.Pictures = append(s.Pictures, picture{strings.TrimSuffix(name, ".png"), to})
 		}
-		shown = append(shown, s)
+		c.Samples = append(c.Samples, s)
 		return nil
 	})
-	return shown, err
 }
 
 // addMedia counts a file by what it is as a video.

@@ -18,8 +18,7 @@ const defaultSplit = "train"
 type Splits struct {
 	names      []string
 	until      []float64       // upper bounds of the splits in [0, 1], if they are fractions
-	generators map[string]int  // place of the split, if they are lists of generators
-	rest       int             // place of the split of all other generators, or -1
+	generators map[string]int  // place of the split, if they are lists of generators; "*" are all others
 	seen       map[[8]byte]int // split of each fingerprint, if they are lists of generators
 }
 
@@ -28,7 +27,7 @@ var splitPattern = regexp.MustCompile(`^[A-Za-z0-9_]+$`) // the hub's rule is \w
 // ParseSplits reads a rule: train=0.9,test=0.1 by fingerprint, or train=*,test=maze+chess
 // by generator. Without one everything is in the split train.
 func ParseSplits(rule string) (*Splits, error) {
-	s := &Splits{rest: -1}
+	s := &Splits{}
 	if rule == "" {
 		s.names, s.until = []string{defaultSplit}, []float64{1}
 		return s, nil
@@ -58,15 +57,10 @@ func ParseSplits(rule string) (*Splits, error) {
 			s.generators, s.seen = map[string]int{}, map[[8]byte]int{}
 		}
 		for _, generator := range strings.Split(value, "+") {
-			_, twice := s.generators[generator]
-			if twice || generator == "*" && s.rest >= 0 {
+			if _, twice := s.generators[generator]; twice {
 				return nil, fmt.Errorf("%q is in two splits", generator)
 			}
-			if generator == "*" {
-				s.rest = place
-			} else {
-				s.generators[generator] = place
-			}
+			s.generators[generator] = place
 		}
 	}
 	if s.generators != nil && s.until != nil {
@@ -84,12 +78,12 @@ func (s *Splits) Names() []string { return s.names }
 // checkGenerators refuses generators that are in no split, and splits of those that are not exported.
 func (s *Splits) checkGenerators(names []string) error {
 	for _, name := range names {
-		if _, ok := s.generators[name]; s.generators != nil && !ok && s.rest < 0 {
+		if s.generators != nil && s.placeOf(name) < 0 {
 			return fmt.Errorf("--split has no split for %s: NAME=* is the one for all others", name)
 		}
 	}
 	for _, name := range sortedKeys(s.generators) {
-		if !slices.Contains(names, name) {
+		if name != "*" && !slices.Contains(names, name) {
 			return fmt.Errorf("--split names %s, which is not exported", name)
 		}
 	}
@@ -99,11 +93,14 @@ func (s *Splits) checkGenerators(names []string) error {
 // of returns the split of a sample.
 func (s *Splits) of(generator, fingerprint string) string { return s.At(generator, Place(fingerprint)) }
 
+// placeOf returns the place of a generator's split, or -1.
 func (s *Splits) placeOf(generator string) int {
-	if place, ok := s.generators[generator]; ok {
-		return place
+	for _, name := range []string{generator, "*"} {
+		if place, ok := s.generators[name]; ok {
+			return place
+		}
 	}
-	return s.rest
+	return -1
 }
 
 // check refuses a puzzle that is in another split, too. Fractions go by the puzzle.
