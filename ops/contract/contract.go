@@ -140,7 +140,6 @@ func (c *Checker) skip(g *generator.Generator, done int) {
 	}
 }
 
-// check is the check of one generator.
 type check struct {
 	*Checker
 	generator *generator.Generator
@@ -151,7 +150,6 @@ type check struct {
 	measured  []probe.Made // of the runs that are the worker's own
 }
 
-// order is one run that is wanted.
 type order struct {
 	count   int // of samples
 	seed    int
@@ -159,7 +157,6 @@ type order struct {
 	watched bool // and kept apart
 }
 
-// made is the outcome of an order.
 type made struct {
 	order
 	probe.Made

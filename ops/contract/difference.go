@@ -16,7 +16,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
-// difference is in what two runs differ.
 type difference struct {
 	samples int      // that differ in more than times
 	times   bool     // some differ in times

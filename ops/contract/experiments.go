@@ -61,7 +61,6 @@ func (k *check) commandLine() {
 	}
 }
 
-// failed notes that it makes no samples.
 func (k *check) failed(f *generator.Failure) {
 	r := k.report
 	property, remedy := Output, ""
@@ -91,7 +90,6 @@ func (k *check) leftovers(m *made) {
 // few is how many names a finding has; it counts the others.
 const few = 3
 
-// sameSeed runs the same command again.
 func (k *check) sameSeed(ctx context.Context, first *made) error {
 	defer k.step()
 	again, d, err := k.again(ctx, first, order{count: first.count, seed: first.seed})
@@ -118,7 +116,6 @@ func (k *check) sameSeed(ctx context.Context, first *made) error {
 	return nil
 }
 
-// otherSeed makes the next chunk.
 func (k *check) otherSeed(ctx context.Context, first *made) error {
 	other, err := k.runWithSeeds(ctx, 1)
 	if err != nil {
@@ -298,7 +295,6 @@ func (k *check) reportResource(x resource, how string) {
 	}
 }
 
-// reportWrites says where it wanted to write.
 func (k *check) reportWrites() {
 	var own, outside []string
 	home, err := filepath.EvalSymlinks(k.generator.Dir)

@@ -364,7 +364,6 @@ func (i *inspection) findStrays(ctx context.Context) error {
 	})
 }
 
-// conclude fills in what follows from the rest.
 func (i *inspection) conclude() *GeneratorReport {
 	r := i.report
 	samples, duplicates := i.view.Duplicates()

@@ -63,7 +63,6 @@ type unplayable struct {
 	Videos    int
 }
 
-// writeCard writes README.md and its pictures.
 func writeCard(ctx context.Context, p *Plan, out *Output) error {
 	c := card{Plan: p}
 	for _, g := range p.Generators {
@@ -71,8 +70,10 @@ func writeCard(ctx context.Context, p *Plan, out *Output) error {
 		if err := c.show(ctx, g, out); err != nil {
 			return err
 		}
-		if p.Options.Video == "" {
-			c.Silent = append(c.Silent, silent(g)...)
+		for _, what := range sortedKeys(g.Unplayable) {
+			if p.Options.Video == "" {
+				c.Silent = append(c.Silent, unplayable{g.Name, what, g.Unplayable[what]})
+			}
 		}
 	}
 	for _, split := range p.Splits {
@@ -91,7 +92,6 @@ func writeCard(ctx context.Context, p *Plan, out *Output) error {
 	return out.Create(ctx, readmeFile, 0, func(w io.Writer) error { return cardTemplate.Execute(w, c) })
 }
 
-// head returns the YAML at the head of README.md.
 func (c *card) head(ctx context.Context, out *Output) (string, error) {
 	p := c.Plan
 	y := hubYAML{PrettyName: p.Dataset, Tasks: []string{"image-to-video"}, Annotations: []string{"machine-generated"},
@@ -191,14 +191,6 @@ func (g *Generator) addMedia(name string, m Media) {
 	}
 }
 
-// silent returns the videos of a generator that browsers do not play.
-func silent(g *Generator) (list []unplayable) {
-	for _, what := range slices.Sorted(maps.Keys(g.Unplayable)) {
-		list = append(list, unplayable{g.Name, what, g.Unplayable[what]})
-	}
-	return list
-}
-
 // describeVideo says what a video is, beside its length: 512x512 16 fps mpeg4 yuv420p.
 func describeVideo(m *Media) string {
 	words := []string{}
@@ -216,7 +208,6 @@ func each(counts map[string]int) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(counts)), func(key string) bool { return key == "" })
 }
 
-// kinds lists the most frequent kinds of videos.
 func kinds(media map[string]int) []string {
 	list := slices.SortedFunc(maps.Keys(media), func(a, b string) int {
 		return cmp.Or(media[b]-media[a], strings.Compare(a, b))
@@ -236,7 +227,6 @@ func shortImage(image string) string {
 	return cell(image)
 }
 
-// cell is a text as a cell of a Markdown table.
 func cell(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
 	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "<", "&lt;", "`", "'", "*", `\*`, "_", `\_`, "[", `\[`).Replace(text)

@@ -87,7 +87,6 @@ func (d *croissant) dataset() object {
 	return named
 }
 
-// file describes a file of the export.
 func (d *croissant) file(f Written) object {
 	o := object{"@type": "cr:FileObject", "@id": f.Name, "name": f.Name, "contentUrl": f.Name,
 		"contentSize": fmt.Sprintf("%d B", f.Size), "sha256": f.SHA256,
@@ -161,7 +160,6 @@ func (d *croissant) recordSets() []object {
 	return sets
 }
 
-// field describes a column of a table.
 func field(c Column) object {
 	source := object{"fileSet": object{"@id": tableSet}, "extract": object{"column": c.Name}}
 	if c.Kind == Image || c.Kind == Video {

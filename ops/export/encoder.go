@@ -220,7 +220,6 @@ func (e *Encoder) file(ctx context.Context, f *File, name string) (File, error) 
 	return result, nil
 }
 
-// pythonEngine is a Python process that encodes.
 type pythonEngine struct {
 	cmd     *exec.Cmd
 	in      io.WriteCloser

@@ -223,7 +223,6 @@ func (e *Export) claim(ctx context.Context, now unfinished, plan *Plan) error {
 	return nil
 }
 
-// empty refuses a destination that has files.
 func (e *Export) empty(ctx context.Context) error {
 	for f, err := range e.To.List(ctx, "") {
 		if err != nil {
@@ -261,7 +260,6 @@ func (e *Export) lost(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// other says what else a destination holds.
 func (e *Export) other(there unfinished, plan *Plan) error {
 	what := "of other samples: the dataset has changed since"
 	switch {
@@ -420,7 +418,6 @@ func (e *Export) readJSON(ctx context.Context, name string, to any) error {
 	})
 }
 
-// encodeJSON writes a JSON text for people, too.
 func encodeJSON(w io.Writer, v any) error {
 	e := encoder(w)
 	e.SetIndent("", "  ")

@@ -58,7 +58,6 @@ func (f *folders) Check(p *Plan) error {
 	return nil
 }
 
-// sample is the folder of a sample.
 func (f *folders) sample(r *Row) string {
 	split, generator := "", ""
 	if f.split {
@@ -107,7 +106,6 @@ type listed struct {
 	FrameRate  float64 `json:"frame_rate,omitempty"`
 }
 
-// clip is a sample of clips.json.
 type clip struct {
 	Path string `json:"clip_path"`
 	Text string `json:"text_annot"`

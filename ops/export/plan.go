@@ -61,7 +61,6 @@ func current(c *store.Cell) []chosen {
 	return list
 }
 
-// digest adds what the receipt says of a sample.
 func (c chosen) digest(h hash.Hash) {
 	r, s := c.receipt, c.sample
 	fmt.Fprintf(h, "%d %s %q %d %d %s %s %q %q\n", s.Index, s.ID, s.Fingerprint, r.Seed, r.Attempt, r.Commit, r.Lock,
@@ -172,7 +171,6 @@ func (p *planner) check() error {
 	return nil
 }
 
-// generator plans the parts of a generator.
 func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) error {
 	g := &Generator{Name: name, Key: strings.ReplaceAll(name, ".", "-"), Splits: map[string]int{},
 		Names: map[string]int{}, Media: map[string]int{}, Unplayable: map[string]int{}, Commits: map[string]int{},
@@ -202,7 +200,14 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 		for _, s := range samples {
 			committed = extend(committed, s.sample.Index)
 		}
-		samples = slices.DeleteFunc(samples, func(c chosen) bool { return p.leaveOut(name, c) })
+		samples = slices.DeleteFunc(samples, func(c chosen) bool {
+			flagged := len(p.flagged.Open(name, c.sample)) > 0
+			if flagged {
+				p.plan.Flagged.Samples++
+				fmt.Fprintf(p.out, "%s %d %s\n", name, c.sample.Index, dataset.Digest(c.sample))
+			}
+			return flagged
+		})
 		if samples, err = p.filter(ctx, cell, samples); err != nil {
 			return err
 		}
@@ -226,16 +231,6 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 	p.plan.Parts = append(p.plan.Parts, c.finish(p.splits.Names())...)
 	p.plan.Generators = append(p.plan.Generators, g)
 	return nil
-}
-
-// leaveOut reports whether a sample is left out because it is flagged, and counts it.
-func (p *planner) leaveOut(name string, c chosen) bool {
-	if len(p.flagged.Open(name, c.sample)) == 0 {
-		return false
-	}
-	p.plan.Flagged.Samples++
-	fmt.Fprintf(p.out, "%s %d %s\n", name, c.sample.Index, dataset.Digest(c.sample))
-	return true
 }
 
 // filter keeps the samples of a cell for which --where holds.
@@ -309,7 +304,6 @@ func extend(ranges []task.Range, index int) []task.Range {
 	return append(ranges, task.Range{Start: index, End: index + 1})
 }
 
-// add counts a sample.
 func (g *Generator) add(c chosen, split, video string) {
 	r := c.receipt
 	g.Rows++

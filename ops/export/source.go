@@ -132,7 +132,6 @@ func (s *source) stream(ctx context.Context, feed func(context.Context, func(*st
 	}
 }
 
-// drop gives back what a row has taken.
 func (s *source) drop(l *loading) {
 	<-l.done
 	s.memory.Release(l.weight)
@@ -211,7 +210,6 @@ func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Ce
 	return nil
 }
 
-// row is what the receipt says.
 func (s *source) row(c chosen) *Row {
 	r := c.receipt
 	key := strings.ReplaceAll(r.Generator, ".", "-")
@@ -343,7 +341,6 @@ func (f *File) hold() {
 	f.text = (*f.buffer)[:f.Size]
 }
 
-// release gives back what a file has taken.
 func (f *File) release() {
 	if f.large != nil {
 		f.large.Close()

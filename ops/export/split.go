@@ -90,7 +90,6 @@ func (s *Splits) checkGenerators(names []string) error {
 	return nil
 }
 
-// of returns the split of a sample.
 func (s *Splits) of(generator, fingerprint string) string { return s.At(generator, Place(fingerprint)) }
 
 // placeOf returns the place of a generator's split, or -1.

@@ -32,7 +32,6 @@ type Report struct {
 // maxProblems is how many files a report names.
 const maxProblems = 100
 
-// verifier reads the files of an export.
 type verifier struct {
 	from     Destination
 	progress func(Progress)

@@ -55,7 +55,6 @@ func (webdataset) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error],
 	})
 }
 
-// member is one member of a sample.
 type member struct {
 	field string
 	file  *File

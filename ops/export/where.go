@@ -118,7 +118,6 @@ func decodeMetadata(text string) (any, error) {
 	return withNumbers(value), err
 }
 
-// withNumbers replaces each json.Number.
 func withNumbers(value any) any {
 	switch v := value.(type) {
 	case map[string]any:

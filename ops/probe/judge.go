@@ -138,14 +138,6 @@ func place(from, to string) error {
 	return errors.Join(err, target.Close())
 }
 
-// shownFaults are what a judge says of a sample, as far as people read it.
-func shownFaults(list []string) (shown []string) {
-	for _, text := range list[:min(len(list), maxFaults)] {
-		shown = append(shown, ui.Cut(ui.Printable(text), maxFault))
-	}
-	return shown
-}
-
 // readScores reads the results of a judge: a score for each sample.
 func readScores(dir, name string, samples []sample.Sample) ([]Score, error) {
 	text, err := generator.ReadLeft(dir, name, maxScores)
@@ -176,7 +168,10 @@ func readScores(dir, name string, samples []sample.Sample) ([]Score, error) {
 		if r.Score == nil || s.Score < 0 || s.Score > 1+1e-6 {
 			s.Score, s.Faults = 0, append(s.Faults, "its score is no number from 0 to 1")
 		}
-		s.Faults = shownFaults(s.Faults)
+		s.Faults = s.Faults[:min(len(s.Faults), maxFaults)] // as far as people read them
+		for i, text := range s.Faults {
+			s.Faults[i] = ui.Cut(ui.Printable(text), maxFault)
+		}
 		found[s.ID] = s
 	}
 	scores := make([]Score, len(samples))

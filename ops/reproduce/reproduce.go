@@ -164,7 +164,6 @@ func (r *rerun) differences(p *Reproduction) {
 	}
 }
 
-// findImage finds an image in docker.
 func findImage(ctx context.Context, image string) (*local.Image, error) {
 	if _, err := exec.LookPath("docker"); err != nil {
 		return nil, errors.New("there is no docker on the PATH")
@@ -251,7 +250,6 @@ func (p *Reproduction) Verdict() string {
 	return "differs; two runs agree here, with all that the receipt names: what it does not name has changed, as the generator's files, the machine's libraries or its fonts"
 }
 
-// compare compares a new sample with the receipt.
 func compare(was store.ReceiptSample, is sample.Sample) []File {
 	var list []File
 	for _, f := range was.Files {

@@ -42,11 +42,9 @@ func (p *Order) New(chosen []generator.Generator, costs map[string]plan.Cost) ta
 	}
 	for _, g := range chosen {
 		x := task.RunGenerator{Name: g.Name, Commit: g.Commit, Lock: g.Lock, ChunkSize: g.ChunkSize, Options: g.Options}
-		switch {
-		case p.Chunk != nil:
+		if p.Chunk != nil {
 			x.ChunkSize = *p.Chunk
-		case x.ChunkSize > 0: // the catalogue's
-		default:
+		} else if x.ChunkSize == 0 { // nor does the catalogue say one
 			x.ChunkSize, _ = plan.ChunkSize(costs[g.Name], p.Samples)
 		}
 		run.Generators = append(run.Generators, x)
@@ -91,10 +89,8 @@ func (p *Order) Pin(ctx context.Context, st *store.Store, run *task.Run, write b
 			wrong = append(wrong, m.CheckOptions(g.Name, there.Options.With(p.Options[g.Name])))
 			g.ChunkSize, g.Options, names[i] = there.ChunkSize, there.Options, g.Name
 		}
-		for _, err := range wrong {
-			if err != nil {
-				return nil, err
-			}
+		if err := cmp.Or(wrong...); err != nil {
+			return nil, err
 		}
 		if changed = m.Ask(run.Range(), names) || changed; !write || !changed {
 			return nil, nil

@@ -127,7 +127,6 @@ func openJournal(localDir, stackName, run string) (*submitJournal, error) {
 	return j, nil
 }
 
-// add notes that a task was sent.
 func (j *submitJournal) add(place int) error { return j.file.Append(fmt.Appendln(nil, place)) }
 
 func (j *submitJournal) closeFile() { _ = j.file.Close() }
