@@ -274,20 +274,18 @@ func (k *check) reportResource(x resource, how string) {
 	if len(x.asked) > 0 {
 		name += " (" + ui.Some(x.asked, few) + ")"
 	}
+	if x.taken {
+		*x.needs = new(how != "")
+	}
 	switch {
 	case x.taken && how != "":
-		*x.needs = new(true)
 		level := Breaks
 		if x.property == Network && k.generator.Network { // as the catalogue says
 			level = Notes
 		}
 		k.report.add(x.property, level, "it needs %s: without, it %s", name, how)
 	case len(x.asked) == 0:
-		if x.taken {
-			*x.needs = new(false)
-		}
 	case x.taken:
-		*x.needs = new(false)
 		k.report.add(x.property, Notes, "it asks for %s, and does without", name)
 	default:
 		k.report.add(x.property, Notes,

@@ -259,10 +259,7 @@ func delivery(key string) string { return strings.TrimSuffix(path.Base(key), ".j
 
 // byHand returns the shell command that runs the failed chunk again, and a note on it.
 func byHand(g *target.Flags, f *store.Failure) (command, note string) {
-	found, err := generator.Discover(g.Generators)
-	if err != nil {
-		found = nil
-	}
+	found, _ := generator.Discover(g.Generators) // none, if they are not here
 	if index, err := generator.LoadIndex(filepath.Join(g.LocalDir, "generators")); err == nil {
 		found = append(index.Generators, found...) // those with an environment first
 	}
@@ -275,14 +272,10 @@ func byHand(g *target.Flags, f *store.Failure) (command, note string) {
 			fmt.Sprintf("%s is not in %s: run it in the folder of that generator", f.Generator, g.Generators)
 	}
 	here := found[i]
-	switch {
-	case here.Python == "":
+	if here.Python == "" {
 		note = "it needs the packages of its requirements.txt: ops local up makes an environment with them, and then this shows how to use it"
-	case f.Commit != "" && here.Commit != f.Commit:
+	} else if argv[0] = here.Python; f.Commit != "" && here.Commit != f.Commit {
 		note = fmt.Sprintf("it failed at commit %.12s, here is %.12s", f.Commit, here.Commit)
-	}
-	if here.Python != "" {
-		argv[0] = here.Python
 	}
 	return shell(here.Dir, generator.ByHand(here.Dir, f.Seed), argv, output), note
 }

@@ -8,8 +8,8 @@ import (
 	"io"
 	"iter"
 	"math"
-	"slices"
 	"strconv"
+	"strings"
 )
 
 // folderBytes is how much a part of folders has: what an interrupted export writes again, and with small files how many
@@ -48,12 +48,10 @@ func (f *folders) Check(p *Plan) error {
 			seen[domain] = true
 		}
 	}
-	if collision := slices.IndexFunc(p.Generators, func(g *Generator) bool {
-		return slices.ContainsFunc(p.Generators, func(other *Generator) bool {
-			return slices.ContainsFunc(other.Domains, func(domain string) bool { return domain+"_task" == g.Name })
-		})
-	}); collision >= 0 {
-		return fmt.Errorf("the generator %s has the name of a domain's folder", p.Generators[collision].Name)
+	for _, g := range p.Generators {
+		if domain, ok := strings.CutSuffix(g.Name, "_task"); ok && seen[domain] {
+			return fmt.Errorf("the generator %s has the name of a domain's folder", g.Name)
+		}
 	}
 	return nil
 }

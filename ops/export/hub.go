@@ -159,11 +159,7 @@ func tableFeatures(columns []Column) []feature {
 // webFeatures returns the features of the format webdataset, for files of these names. The loader decodes texts and
 // the description, and has two columns of its own.
 func webFeatures(names []string) []feature {
-	var described []Column
-	for _, c := range describedColumns() {
-		described = append(described, c.Column)
-	}
-	fields := map[string]feature{"json": {Name: "json", Struct: tableFeatures(described)},
+	fields := map[string]feature{"json": {Name: "json", Struct: tableFeatures(columnsOf(describedColumns()))},
 		rubricFile: {Name: rubricFile, Type: "string"}}
 	for _, name := range names {
 		if name == metadataFile {

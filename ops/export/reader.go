@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -35,12 +36,7 @@ func NewReader(st *store.Store) *Reader {
 // The error is a *DamageError if the bucket does not have what the receipt says.
 func (r *Reader) Samples(ctx context.Context, cell *store.Cell, keep func(index int) bool,
 	want func(file string) bool) iter.Seq2[*Row, error] {
-	var list []chosen
-	for _, c := range current(cell) {
-		if keep(c.sample.Index) {
-			list = append(list, c)
-		}
-	}
+	list := slices.DeleteFunc(current(cell), func(c chosen) bool { return !keep(c.sample.Index) })
 	return r.source.cell(ctx, cell, list, want)
 }
 

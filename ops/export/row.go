@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"io"
 	"iter"
+	"slices"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
@@ -43,10 +44,12 @@ type Row struct {
 
 // File returns the file of a name, or nil.
 func (r *Row) File(name string) *File {
-	for i := range r.Files {
-		if r.Files[i].Name == name {
-			return &r.Files[i]
-		}
+	return r.find(func(other string) bool { return other == name })
+}
+
+func (r *Row) find(is func(name string) bool) *File {
+	if i := slices.IndexFunc(r.Files, func(f File) bool { return is(f.Name) }); i >= 0 {
+		return &r.Files[i]
 	}
 	return nil
 }
@@ -60,14 +63,7 @@ func (r *Row) bytes() (n int64) {
 }
 
 // Video returns the ground truth video, or nil.
-func (r *Row) Video() *File {
-	for i := range r.Files {
-		if sample.IsGroundTruth(r.Files[i].Name) {
-			return &r.Files[i]
-		}
-	}
-	return nil
-}
+func (r *Row) Video() *File { return r.find(sample.IsGroundTruth) }
 
 // File is one file of a sample. Its bytes have been compared with the receipt's hash. They
 // can be read until the next row is taken.
@@ -283,9 +279,10 @@ func known[T comparable](v T) any {
 }
 
 // RowColumns returns the columns that every table of samples can have: what rows say beside their pictures and videos.
-func RowColumns() []Column {
-	var columns []Column
-	for _, c := range rowColumns {
+func RowColumns() []Column { return columnsOf(rowColumns) }
+
+func columnsOf(list []rowColumn) (columns []Column) {
+	for _, c := range list {
 		columns = append(columns, c.Column)
 	}
 	return columns

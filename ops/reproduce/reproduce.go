@@ -243,8 +243,7 @@ func (p *Reproduction) Verdict() string {
 		return "differs in timestamps of its metadata only; the generator writes the time"
 	case p.Deterministic != nil && !*p.Deterministic:
 		return "differs; the generator is not deterministic: two runs of one command differ here"
-	}
-	if p.Others != nil {
+	case p.Others != nil:
 		return "differs; two runs agree here, where this is not as in the receipt: " + strings.Join(p.Others, ", ")
 	}
 	return "differs; two runs agree here, with all that the receipt names: what it does not name has changed, as the generator's files, the machine's libraries or its fonts"
@@ -289,24 +288,21 @@ func (r *rerun) explain(ctx context.Context, p *Reproduction, first, second samp
 		if f.Verdict == "equal" {
 			continue
 		}
-		if f.Verdict != "differs" || path.Ext(f.Name) != ".json" {
-			p.OnlyTimestamps = false
-			continue
+		times := false
+		if f.Verdict == "differs" && path.Ext(f.Name) == ".json" {
+			before, unreadable := r.stored(ctx, f.Name)
+			at := slices.IndexFunc(first.Files, func(x sample.File) bool { return x.Name == f.Name })
+			after, err := os.ReadFile(first.Files[at].Path)
+			if err != nil {
+				return err
+			}
+			if unreadable != nil {
+				p.Notes = append(p.Notes, fmt.Sprintf("the stored %s cannot be compared: %v", f.Name, unreadable))
+			} else {
+				f.Fields, times = contract.DifferingFields(before, after)
+			}
 		}
-		before, err := r.stored(ctx, f.Name)
-		if err != nil {
-			p.Notes = append(p.Notes, fmt.Sprintf("the stored %s cannot be compared: %v", f.Name, err))
-			p.OnlyTimestamps = false
-			continue
-		}
-		at := slices.IndexFunc(first.Files, func(x sample.File) bool { return x.Name == f.Name })
-		after, err := os.ReadFile(first.Files[at].Path)
-		if err != nil {
-			return err
-		}
-		fields, times := contract.DifferingFields(before, after)
-		f.Fields = fields
-		p.OnlyTimestamps = p.OnlyTimestamps && times && len(fields) > 0
+		p.OnlyTimestamps = p.OnlyTimestamps && times && len(f.Fields) > 0
 	}
 	return nil
 }

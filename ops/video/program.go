@@ -3,6 +3,7 @@
 package video
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,13 +117,6 @@ func LastLine(t *generator.Tail) string {
 
 // Format is the only one as which a file is read: a file that is another, such as a playlist, could name others.
 func Format(file string) string {
-	switch path.Ext(file) {
-	case ".avi":
-		return "avi"
-	case ".webm", ".mkv":
-		return "matroska"
-	case ".png":
-		return "png_pipe"
-	}
-	return "mp4"
+	return cmp.Or(map[string]string{".avi": "avi", ".webm": "matroska", ".mkv": "matroska", ".png": "png_pipe"}[path.Ext(file)],
+		"mp4")
 }
