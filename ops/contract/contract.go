@@ -287,8 +287,7 @@ func SaveCosts(dir string, reports []*Report) error {
 	return plan.SaveCosts(dir, costs...)
 }
 
-// advise cuts the work as a large run does by default. catalogued is the chunk that the catalogue asks for, 0 for none.
-// Whether another batch is cheaper depends on the worker, which 'ops plan' knows.
+// advise cuts the work as a large run does by default. catalogued is the catalogue's chunk, 0 for none.
 func advise(c plan.Cost, catalogued int) Advice {
 	var a Advice
 	if catalogued == 0 {

@@ -24,8 +24,7 @@ type difference struct {
 
 func (d difference) none() bool { return d.samples == 0 }
 
-// compare compares samples one by one, as many as both have. Points in time in
-// JSON files make no difference, but are told.
+// compare compares as many samples as both have. Points in time in JSON files make no difference, but are told.
 func compare(a, b []sample.Sample) (d difference, err error) {
 	in := map[string]bool{}
 	for i := range min(len(a), len(b)) {
@@ -109,8 +108,7 @@ func decode(text []byte, to *any) error {
 	return d.Decode(to)
 }
 
-// isTime reports whether a value is a point in time: one that is written as such,
-// or a number in a field whose name says so.
+// isTime reports whether a value is written as a point in time, or a number in a field whose name says so.
 func isTime(name string, v any) bool {
 	switch v := v.(type) {
 	case string:

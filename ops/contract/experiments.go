@@ -240,8 +240,8 @@ func (k *check) apart(ctx context.Context, first *made) error {
 	return nil
 }
 
-// reportIsolation reports what a run without network and shared memory shows: how its result
-// differs, or "", and whether it failed as a lock in /dev/shm does.
+// reportIsolation reports what a run without network and shared memory shows: how it differs, or "", and whether it
+// failed as a lock in /dev/shm does.
 func (k *check) reportIsolation(taken generator.Apart, how string, readOnly bool) {
 	r := k.report
 	network := resource{Network, "the network", r.Seen.Network, taken.Network, &r.Network}

@@ -39,9 +39,8 @@ const (
 // takes 60 MB with what is drawn on it. No viewer opens one of a thousand.
 const PerSheet = 25
 
-// ContactSheet draws a row for each sample: its first frame, count frames of its
-// video, its final frame, and its name above. Where the video cannot be decoded a
-// box says so. Give it PerSheet samples at most. The samples must lie below dir.
+// ContactSheet draws a row for each of at most PerSheet samples: its name, first frame, count frames of its video or a
+// box that says that it cannot be decoded, and final frame. The samples must lie below dir.
 func ContactSheet(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample,
 	count int) (image.Image, error) {
 	var files []string
@@ -168,9 +167,8 @@ func write(to draw.Image, x, y int, text string) {
 	d.DrawString(text)
 }
 
-// SaveSheets draws contact sheets of samples, a page for each PerSheet of them, saves
-// them as contact-sheet.png, contact-sheet-2.png and so on in a folder, and returns the
-// files. A name that is taken is left out. dir is as for ContactSheet.
+// SaveSheets draws a page for each PerSheet of the samples, saves them in a folder as contact-sheet.png,
+// contact-sheet-2.png and so on, leaving out names that are taken, and returns the files. dir is as for ContactSheet.
 func SaveSheets(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample,
 	to string) (files []string, err error) {
 	const frames = 4
@@ -197,8 +195,7 @@ func SaveSheets(ctx context.Context, g *generator.Generator, dir string, samples
 	return files, nil
 }
 
-// decodeVideos decodes files that lie below dir with what the generator's environment has for that, and keeps so many
-// frames of each, spread evenly.
+// decodeVideos decodes files below dir with what the generator has for that, and keeps so many frames of each.
 func decodeVideos(ctx context.Context, g *generator.Generator, dir string, files []string, frames int) ([]video.Decoded,
 	error) {
 	if len(files) == 0 {
@@ -226,8 +223,7 @@ func pixelsOf(file string) (wrong string, err error) {
 	return sample.PNGPixels(f)
 }
 
-// decoded decodes every picture and video of samples and says what is wrong with
-// them. unknown is true when there are videos and nothing to decode them with.
+// decoded says which pictures and videos of samples cannot be decoded; unknown is that nothing here decodes videos.
 func decoded(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
 	var files, names []string
 	for _, s := range samples {

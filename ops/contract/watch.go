@@ -83,8 +83,7 @@ func own(name, scratch string, g *generator.Generator) bool {
 	return false
 }
 
-// strays names and counts the files that a run has left in a folder of its scratch folder, other than the links that
-// were there when it began.
+// strays names and counts the files that a run has left in a folder of its own, beside the links of its beginning.
 func strays(dir string) (text string, count int) {
 	var names []string
 	_ = filepath.WalkDir(dir, func(file string, e fs.DirEntry, err error) error {

@@ -216,8 +216,7 @@ func names(typed, id string) bool {
 	return typed == id || len(typed) >= 8 && strings.HasPrefix(id, typed)
 }
 
-// findReport reads the failure report of a message. A message that SQS moved itself
-// names none, but its deliveries may have written some: the last of those.
+// findReport reads the report of a message. SQS names none if it moved the message: then the last of its deliveries.
 func (s *Details) findReport(ctx context.Context, st *store.Store) error {
 	key := s.Text(task.AttributeReport)
 	var all []string

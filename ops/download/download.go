@@ -274,8 +274,7 @@ func (d *download) judge(ctx context.Context, name string, err error) error {
 	return nil
 }
 
-// has reports whether a file is there and is what it should be. Its time shows that it
-// was checked before; if the receipt has none, only its bytes do.
+// has reports whether a file is there as it should be: by its time if it was checked before, else by its bytes.
 func (d *download) has(w expected) bool {
 	info, err := d.root.Lstat(w.name)
 	if err != nil || !info.Mode().IsRegular() || info.Size() != w.size {
@@ -297,8 +296,7 @@ func (d *download) has(w expected) bool {
 	return true
 }
 
-// stamp gives a file that was checked the time by which the next download knows it.
-// If that fails, the next one reads the file.
+// stamp gives a file that was checked the time by which the next download knows it, which else reads the file.
 func (d *download) stamp(name string, w expected) {
 	if !w.time.IsZero() {
 		at := w.time.Truncate(time.Second) // many file systems keep no less

@@ -131,8 +131,7 @@ func (c *card) loaded(p *Plan, y *hubYAML, extension string, features []feature)
 	}
 }
 
-// fileNames returns the names of files that samples have. Of those in sub-folders it is the first sample of a
-// generator that tells.
+// fileNames returns the names of samples' files; those in sub-folders the first sample of a generator tells.
 func fileNames(ctx context.Context, p *Plan, out *Output) ([]string, error) {
 	names := map[string]bool{}
 	for _, g := range p.Generators {
@@ -231,8 +230,7 @@ func cell(text string) string {
 	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "<", "&lt;", "`", "'", "*", `\*`, "_", `\_`, "[", `\[`).Replace(text)
 }
 
-// imageDigest is an image without its repository, whose name holds an account: sha256:..., or the name and tag of one
-// that has no digest.
+// imageDigest is an image without its repository, whose name holds an account: its digest, or else its name and tag.
 func imageDigest(image string) string {
 	if _, digest, ok := strings.Cut(image, "@"); ok {
 		return digest

@@ -82,8 +82,7 @@ func (d *folder) String() string { return d.path }
 
 func (d *folder) Close() error { return journal.Unlock(d.lock) }
 
-// at is where a file lies. An *os.Root would open each folder on the way to it, which takes
-// as long as writing a small file.
+// at is where a file lies. An *os.Root would open each folder on the way: as long as writing a small file takes.
 func (d *folder) at(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
 
 // Create writes the file in its place: of a process that is killed, half of it may be left, without a Commit.
@@ -113,8 +112,7 @@ func (d *folder) Claim(ctx context.Context, name string, text []byte) ([]byte, e
 	return text, d.Commit(ctx, name, func(w io.Writer) error { _, err := w.Write(text); return err })
 }
 
-// create writes a file, and waits until it and all files before it are on the disk if sync is set. Nothing is left of
-// one that cannot be written.
+// create writes a file; with sync it and all before it are on the disk then. Nothing is left of one that fails.
 func (d *folder) create(ctx context.Context, name string, sync bool, write func(io.Writer) error) error {
 	at := d.at(name)
 	f, err := openNew(at)
@@ -171,8 +169,7 @@ type writing struct {
 	failed error
 }
 
-// writeBack is after how many bytes of a file the disk begins to write them: the one that waits for all of them in the
-// end waits less.
+// writeBack is after how many bytes of a file the disk begins to write them, so that its sync has less to wait for.
 const writeBack = 8 << 20
 
 func (w *writing) Write(p []byte) (int, error) {

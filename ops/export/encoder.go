@@ -27,8 +27,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
-// Encoder encodes videos, as many at once as there are CPUs. What decodes them runs in a sandbox: they come from
-// generators.
+// Encoder encodes videos, as many at once as there are CPUs, in a sandbox: they come from generators.
 type Encoder struct {
 	Version string // of the program; others may give other bytes
 	options VideoOptions

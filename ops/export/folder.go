@@ -12,8 +12,7 @@ import (
 	"strings"
 )
 
-// folderBytes is how much a part of folders has: what an interrupted export writes again, and with small files how many
-// names four parts hold in memory at once.
+// folderBytes is how much a part of folders has: an interrupted export writes it again, and holds the names in memory.
 const folderBytes = 128 << 20
 
 // folders writes folders and files: questions/<domain>_task/<id>/. Where two generators have the same domain, their

@@ -372,8 +372,7 @@ func (r *tableRow) put(v parquet.Value, repetition, definition int) {
 	r.values = append(r.values, v.Level(repetition, definition, r.leaf))
 }
 
-// list appends the values of the next leaf, which is in a list: null itself (definition 0), empty (1), or with
-// elements that may be null (2) and have values that may be (3).
+// list appends the values of the next leaf, which is in a list: null (definition 0), empty (1), or with values (4).
 func list[T any](r *tableRow, elements []T, value func(T) parquet.Value) {
 	if len(elements) == 0 {
 		r.put(parquet.NullValue(), 0, 1)

@@ -131,8 +131,7 @@ func text(file []byte) string {
 	return strings.ToValidUTF8(string(file), "\uFFFD")
 }
 
-// decodingOf goes by the byte order mark, or by where the zeros of the first ASCII characters
-// are, as Python's json does.
+// decodingOf goes by the byte order mark, or by the zeros of the first ASCII characters, as Python does.
 func decodingOf(file []byte) encoding.Encoding {
 	head := append(bytes.Clone(file[:min(4, len(file))]), 1, 1, 1, 1)
 	zero := func(i int) bool { return head[i] == 0 }

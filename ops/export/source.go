@@ -138,8 +138,7 @@ func (s *source) drop(l *loading) {
 	closeAll(l.row.Files)
 }
 
-// feed reads the samples of one cell. Rows take their memory in the order in which they are
-// taken: the first one in a queue always has its own.
+// feed reads the samples of one cell. Rows take their memory in order: the first in a queue always has its own.
 func (s *source) feed(ctx context.Context, queue chan<- *loading, cell *store.Cell, list []chosen,
 	want func(string) bool) error {
 	type openShard struct {
@@ -321,8 +320,7 @@ func take(name string, from io.Reader, f store.ReceiptFile) (File, error) {
 	return file, nil
 }
 
-// buffers are those of files that were released, by their size in units of bufferUnit: new memory for each file takes
-// as long as reading it.
+// buffers are those of released files, by size in units of bufferUnit: new memory takes as long as reading a file.
 var buffers [largeFile/bufferUnit + 1]sync.Pool
 
 const bufferUnit = 64 << 10 // bytes

@@ -149,8 +149,7 @@ func Keep(output, to string) (left []string, err error) {
 	return left, nil
 }
 
-// copyFile copies a file of at most so many bytes to a new one. ok is false if it
-// is larger or cannot be read; the error is that of the copy.
+// copyFile copies a file to a new one; ok is false if it has more than most bytes or cannot be read.
 func copyFile(to, from string, most int64) (n int64, ok bool, err error) {
 	f, err := os.Open(from)
 	if err != nil {
@@ -281,8 +280,7 @@ func fit(points []point) (start, each float64) {
 	return start, each
 }
 
-// contention returns for how long any process of this machine has waited for a CPU
-// since it was started; 0 if the kernel does not tell.
+// contention returns for how long processes here have waited for a CPU; 0 if the kernel does not tell.
 func contention() time.Duration {
 	text, err := os.ReadFile("/proc/pressure/cpu")
 	if err != nil {

@@ -82,8 +82,7 @@ func (s *Sender) Make(ctx context.Context, run task.Run) error {
 	return err
 }
 
-// interval is the time between two polls: on AWS each costs requests, and on the local
-// stack a run may take less than a second.
+// interval is the time between two polls: each costs requests on AWS, and a local run may take less than a second.
 func (s *Sender) interval() time.Duration {
 	if s.Target.Name == stack.Local {
 		return 100 * time.Millisecond
