@@ -34,10 +34,7 @@ func writeCroissant(ctx context.Context, p *Plan, out *Output) error {
 			return err
 		}
 	}
-	d := croissant{Plan: p, generators: map[string]bool{}}
-	for _, g := range p.Generators {
-		d.generators[g.Name] = true
-	}
+	d := croissant{Plan: p}
 	for f, err := range out.Files(ctx) {
 		if err != nil {
 			return err
@@ -58,9 +55,8 @@ const (
 
 type croissant struct {
 	*Plan
-	generators map[string]bool
-	files      []object
-	folders    bool // there are sample folders
+	files   []object
+	folders bool // there are sample folders
 }
 
 func (d *croissant) dataset() object {
@@ -92,7 +88,8 @@ func (d *croissant) file(f Written) object {
 		"contentSize": fmt.Sprintf("%d B", f.Size), "sha256": f.SHA256,
 		"encodingFormat": cmp.Or(mediaTypes[path.Ext(f.Name)], "application/octet-stream")}
 	for _, part := range strings.Split(f.Name, "/") {
-		if name, _, _ := strings.Cut(part, ".tar"); d.generators[name] {
+		name, _, _ := strings.Cut(part, ".tar")
+		if slices.ContainsFunc(d.Generators, func(g *Generator) bool { return g.Name == name }) {
 			o["prov:wasGeneratedBy"] = object{"@id": activity(name)}
 		}
 	}

@@ -35,29 +35,39 @@ func (webdataset) Check(*Plan) error { return nil }
 func (webdataset) Finish(context.Context, *Plan, *Output) error { return nil }
 
 func (webdataset) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out *Output) error {
-	return out.Create(ctx, p.path("tar"), p.Bytes, func(w io.Writer) error {
-		archive := newTar(w)
-		for r, err := range rows {
-			if err != nil {
-				return err
-			}
-			members, err := webMembers(r)
+	return writeTar(ctx, p.path("tar"), p.Bytes, through(rows, webMembers), out)
+}
+
+// member is a file of a tar file; of webdataset, its name is first the field alone.
+type member struct {
+	name string
+	file *File
+}
+
+// writeTar writes a tar file whose bytes depend on names and contents alone.
+func writeTar(ctx context.Context, name string, size int64, rows iter.Seq2[[]member, error], out *Output) error {
+	return out.Create(ctx, name, size, func(w io.Writer) error {
+		archive, buffer := tar.NewWriter(w), make([]byte, 64<<10)
+		for members, err := range rows {
 			if err != nil {
 				return err
 			}
 			for _, m := range members {
-				if err := archive.add(m.field, m.file); err != nil {
+				if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: m.name, Size: m.file.Size, Mode: 0o644,
+					ModTime: time.Unix(0, 0)}); err != nil {
+					return err
+				}
+				n, err := io.CopyBuffer(archive, m.file.Open(), buffer)
+				if err == nil && n != m.file.Size {
+					err = errors.New("a temporary file was cut off")
+				}
+				if err != nil {
 					return err
 				}
 			}
 		}
 		return archive.Close()
 	})
-}
-
-type member struct {
-	field string
-	file  *File
 }
 
 // webMembers returns the members of a row, in the order of their names.
@@ -77,15 +87,15 @@ func webMembers(r *Row) ([]member, error) {
 			list = append(list, member{WebField(f.Name), f})
 		}
 	}
-	slices.SortFunc(list, func(a, b member) int { return strings.Compare(a.field, b.field) })
+	slices.SortFunc(list, func(a, b member) int { return strings.Compare(a.name, b.name) })
 	fields := map[string]bool{} // loaders make them lower-case
 	for i := range list {
-		lower := strings.ToLower(list[i].field)
+		lower := strings.ToLower(list[i].name)
 		if fields[lower] {
 			return nil, fmt.Errorf("%s of %s: two of its files would be the field %s", r.ID, r.Generator, lower)
 		}
 		fields[lower] = true
-		list[i].field = r.Key + "." + list[i].field
+		list[i].name = r.Key + "." + list[i].name
 	}
 	return list, nil
 }
@@ -118,23 +128,20 @@ func (f float) MarshalJSON() ([]byte, error) {
 func describe(r *Row) map[string]any {
 	fields := map[string]any{}
 	for _, c := range describedColumns() {
-		switch v := c.cell(r); c.Kind {
-		case Hashes:
+		switch v := c.cell(r).(type) {
+		case []File:
 			files := []map[string]any{}
-			for _, f := range r.Files {
+			for _, f := range v {
 				files = append(files, map[string]any{"name": f.Name, "size": f.Size, "sha256": f.SHA256,
 					"original_sha256": f.Original})
 			}
 			fields[c.Name] = files
-		case Int:
-			n, _ := v.(int)
-			fields[c.Name] = n
-		case Float:
-			x, _ := v.(float64)
-			fields[c.Name] = float(x)
+		case float64:
+			fields[c.Name] = float(v)
+		case nil:
+			fields[c.Name] = map[Kind]any{Text: "", Label: "", Int: 0, Float: float(0)}[c.Kind]
 		default:
-			text, _ := v.(string)
-			fields[c.Name] = text
+			fields[c.Name] = v
 		}
 	}
 	return fields
@@ -145,27 +152,6 @@ func describedColumns() []rowColumn {
 	return slices.DeleteFunc(slices.Clone(rowColumns), func(c rowColumn) bool {
 		return c.Name == "prompt" || c.Name == "rubric"
 	})
-}
-
-// tarWriter writes tar files whose bytes depend on names and contents alone.
-type tarWriter struct {
-	*tar.Writer
-	buffer []byte
-}
-
-func newTar(w io.Writer) *tarWriter { return &tarWriter{tar.NewWriter(w), make([]byte, 64<<10)} }
-
-func (t *tarWriter) add(name string, f *File) error {
-	err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: f.Size, Mode: 0o644,
-		ModTime: time.Unix(0, 0)})
-	if err != nil {
-		return err
-	}
-	n, err := io.CopyBuffer(t.Writer, f.Open(), t.buffer)
-	if err == nil && n != f.Size {
-		err = errors.New("a temporary file was cut off")
-	}
-	return err
 }
 
 // vbvr writes what VBVR-Dataset is published as: tars/<generator>.tar, in which a sample is
@@ -187,20 +173,12 @@ func tarFile(generator string) string { return "tars/" + generator + ".tar" }
 func sampleFolder(r *Row) string { return fmt.Sprintf("%s/%s_task/%s/", r.Generator, r.Domain, r.ID) }
 
 func (vbvr) Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out *Output) error {
-	return out.Create(ctx, tarFile(p.Generator), p.Bytes, func(w io.Writer) error {
-		archive := newTar(w)
-		for r, err := range rows {
-			if err != nil {
-				return err
-			}
-			for i := range r.Files {
-				if err := archive.add(sampleFolder(r)+r.Files[i].Name, &r.Files[i]); err != nil {
-					return err
-				}
-			}
+	return writeTar(ctx, tarFile(p.Generator), p.Bytes, through(rows, func(r *Row) (list []member, err error) {
+		for i := range r.Files {
+			list = append(list, member{sampleFolder(r) + r.Files[i].Name, &r.Files[i]})
 		}
-		return archive.Close()
-	})
+		return list, nil
+	}), out)
 }
 
 // vbvrColumns are the published columns.
