@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"image"
@@ -44,10 +45,8 @@ const PerSheet = 25
 func ContactSheet(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample,
 	count int) (image.Image, error) {
 	var files []string
-	at := map[int]int{} // place of a sample's video in files
-	for n, s := range samples {
+	for _, s := range samples {
 		if file := videoOf(s); file != "" {
-			at[n] = len(files)
 			files = append(files, file)
 		}
 	}
@@ -56,34 +55,34 @@ func ContactSheet(ctx context.Context, g *generator.Generator, dir string, sampl
 		return nil, err
 	}
 	var rows []Row
-	for n, s := range samples {
+	for _, s := range samples {
 		r := Row{Title: s.ID}
-		for _, name := range []string{"first_frame.png", "", "final_frame.png"} {
-			if name == "" {
-				place, there := at[n]
-				if !there {
-					continue
-				}
-				v := videos[place]
-				r.Title += fmt.Sprintf("   %s: %d frames", path.Base(files[place]), v.Frames)
-				for _, frame := range v.Shown {
-					r.Pictures = append(r.Pictures, thumbnail(frame))
-				}
-				if len(v.Shown) == 0 {
-					r.Title += ", not decoded"
-					r.Pictures = append(r.Pictures, placeholder("no frames"))
-				}
-				continue
+		err := r.addStill(s, "first_frame.png")
+		if file := videoOf(s); file != "" {
+			v := videos[0]
+			videos = videos[1:]
+			r.Title += fmt.Sprintf("   %s: %d frames", path.Base(file), v.Frames)
+			for _, frame := range v.Shown {
+				r.Pictures = append(r.Pictures, thumbnail(frame))
 			}
-			if file := fileOf(s, name); file.Path != "" {
-				if err := r.AddFile(file.Path); err != nil {
-					return nil, err
-				}
+			if len(v.Shown) == 0 {
+				r.Title += ", not decoded"
+				r.Pictures = append(r.Pictures, placeholder("no frames"))
 			}
+		}
+		if err = cmp.Or(err, r.addStill(s, "final_frame.png")); err != nil {
+			return nil, err
 		}
 		rows = append(rows, r)
 	}
 	return Sheet(rows), nil
+}
+
+func (r *Row) addStill(s sample.Sample, name string) error {
+	if file := fileOf(s, name); file.Path != "" {
+		return r.AddFile(file.Path)
+	}
+	return nil
 }
 
 // Row is a line of text and pictures of a sheet.

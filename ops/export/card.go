@@ -17,9 +17,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
 // Files of the card.
@@ -175,19 +173,6 @@ func (c *card) show(ctx context.Context, g *Generator, out *Output) error {
 		c.Samples = append(c.Samples, s)
 		return nil
 	})
-}
-
-// addMedia counts a file by what it is as a video.
-func (g *Generator) addMedia(name string, m Media) {
-	if m.Codec != "" {
-		g.Media[describeVideo(&m)]++
-		if n := m.Frames; n > 0 {
-			g.FewestFrames, g.MostFrames = min(cmp.Or(g.FewestFrames, n), n), max(g.MostFrames, n)
-		}
-	}
-	if sample.IsVideo(name) && !inspect.Plays(name, m) {
-		g.Unplayable[cmp.Or(describeVideo(&m), shape(name))]++
-	}
 }
 
 // describeVideo says what a video is, beside its length: 512x512 16 fps mpeg4 yuv420p.

@@ -325,14 +325,14 @@ func (r *tableRow) cell(c Column, cell any) error {
 			r.add(parquet.NullValue(), 0)
 		}
 	case string:
-		r.text(cell, 1)
+		r.add(textValue(cell), 1)
 	case int:
 		r.add(parquet.Int64Value(int64(cell)), 1)
 	case float64:
 		r.add(parquet.DoubleValue(cell), 1)
 	case Blob:
 		r.add(parquet.ByteArrayValue(cell.Bytes), 2)
-		r.text(cell.Path, 2)
+		r.add(textValue(cell.Path), 2)
 	case []Blob:
 		list(r, cell, func(b Blob) parquet.Value { return parquet.ByteArrayValue(b.Bytes) })
 		list(r, cell, func(b Blob) parquet.Value { return textValue(b.Path) })
@@ -355,8 +355,6 @@ func (c Column) leaves() int {
 }
 
 func textValue(text string) parquet.Value { return parquet.ByteArrayValue([]byte(text)) }
-
-func (r *tableRow) text(text string, definition int) { r.add(textValue(text), definition) }
 
 // add appends the value of the next leaf.
 func (r *tableRow) add(v parquet.Value, definition int) {

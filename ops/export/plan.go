@@ -18,6 +18,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/flags"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -260,13 +261,19 @@ func (p *planner) filter(ctx context.Context, cell *store.Cell, samples []chosen
 
 // complete finds out what is missing of a generator.
 func (p *planner) complete(g *Generator, m *task.Manifest, committed []task.Range) {
-	missing := 0
-	for _, asked := range asked(m, g.Name) {
-		g.Asked += asked.Len()
-		for _, gap := range dataset.Gaps(asked, committed) {
-			missing += gap.Len()
-			g.Missing = append(g.Missing, fmt.Sprintf("%d-%d", gap.Start, gap.End-1))
+	var asked []task.Range
+	for _, e := range m.History {
+		if e.Asked != nil && slices.Contains(e.Generators, g.Name) {
+			asked = append(asked, *e.Asked)
 		}
+	}
+	all := m.Asked(g.Name)
+	never := dataset.Gaps(all, asked)
+	g.Asked = all.Len() - dataset.Length(never)
+	missing := 0
+	for _, gap := range dataset.Gaps(all, slices.Concat(committed, never)) {
+		missing += gap.Len()
+		g.Missing = append(g.Missing, dataset.Extent(gap))
 	}
 	if missing > 0 {
 		if p.plan.Missing == nil {
@@ -274,25 +281,6 @@ func (p *planner) complete(g *Generator, m *task.Manifest, committed []task.Rang
 		}
 		p.plan.Missing[g.Name] = missing
 	}
-}
-
-// asked returns the ranges that were asked for of a generator, in order, without overlaps.
-func asked(m *task.Manifest, name string) (list []task.Range) {
-	for _, e := range m.History {
-		if e.Asked != nil && slices.Contains(e.Generators, name) {
-			list = append(list, *e.Asked)
-		}
-	}
-	slices.SortFunc(list, func(a, b task.Range) int { return cmp.Compare(a.Start, b.Start) })
-	var merged []task.Range
-	for _, r := range list {
-		if n := len(merged); n > 0 && r.Start <= merged[n-1].End {
-			merged[n-1].End = max(merged[n-1].End, r.End)
-		} else {
-			merged = append(merged, r)
-		}
-	}
-	return merged
 }
 
 // extend adds an index to ranges, which mostly follows the last one.
@@ -323,7 +311,16 @@ func (g *Generator) add(c chosen, split, video string) {
 	for _, f := range c.sample.Files {
 		g.Files++
 		g.Bytes += f.Size
-		g.addMedia(f.Name, f.Media)
+		m := f.Media
+		if m.Codec != "" {
+			g.Media[describeVideo(&m)]++
+			if n := m.Frames; n > 0 {
+				g.FewestFrames, g.MostFrames = min(cmp.Or(g.FewestFrames, n), n), max(g.MostFrames, n)
+			}
+		}
+		if sample.IsVideo(f.Name) && !inspect.Plays(f.Name, m) {
+			g.Unplayable[cmp.Or(describeVideo(&m), shape(f.Name))]++
+		}
 		shapes[shape(EncodedName(video, f.Name))] = true
 	}
 	for name := range shapes {

@@ -3,8 +3,6 @@ package export
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -38,29 +36,6 @@ func (r *Reader) Samples(ctx context.Context, cell *store.Cell, keep func(index 
 	want func(file string) bool) iter.Seq2[*Row, error] {
 	list := slices.DeleteFunc(current(cell), func(c chosen) bool { return !keep(c.sample.Index) })
 	return r.source.cell(ctx, cell, list, want)
-}
-
-// Place is what fractions of splits are compared with: the first 53 bits of SHA-256("split " + fingerprint), as a
-// number in [0, 1).
-func Place(fingerprint string) float64 {
-	hash := sha256.Sum256([]byte("split " + fingerprint))
-	return float64(binary.BigEndian.Uint64(hash[:8])>>11) / (1 << 53)
-}
-
-// At returns the split of a sample by its generator and its Place, or "" if it is in none.
-func (s *Splits) At(generator string, place float64) string {
-	if s.generators != nil {
-		if at := s.placeOf(generator); at >= 0 {
-			return s.names[at]
-		}
-		return ""
-	}
-	for at, until := range s.until {
-		if place < until {
-			return s.names[at]
-		}
-	}
-	return s.names[len(s.names)-1] // the fractions are a little less than 1
 }
 
 // errStopped says that nobody wants the rest.

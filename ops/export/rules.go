@@ -3,6 +3,7 @@ package export
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -99,6 +100,29 @@ func (s *Splits) checkGenerators(names []string) error {
 }
 
 func (s *Splits) of(generator, fingerprint string) string { return s.At(generator, Place(fingerprint)) }
+
+// Place is what fractions of splits are compared with: the first 53 bits of SHA-256("split " + fingerprint), as a
+// number in [0, 1).
+func Place(fingerprint string) float64 {
+	hash := sha256.Sum256([]byte("split " + fingerprint))
+	return float64(binary.BigEndian.Uint64(hash[:8])>>11) / (1 << 53)
+}
+
+// At returns the split of a sample by its generator and its Place, or "" if it is in none.
+func (s *Splits) At(generator string, place float64) string {
+	if s.generators != nil {
+		if at := s.placeOf(generator); at >= 0 {
+			return s.names[at]
+		}
+		return ""
+	}
+	for at, until := range s.until {
+		if place < until {
+			return s.names[at]
+		}
+	}
+	return s.names[len(s.names)-1] // the fractions are a little less than 1
+}
 
 // placeOf returns the place of a generator's split, or -1.
 func (s *Splits) placeOf(generator string) int {
