@@ -60,12 +60,12 @@ type loading struct {
 func (s *source) rows(ctx context.Context, p Part) iter.Seq2[*Row, error] {
 	return s.stream(ctx, func(ctx context.Context, add func(*store.Cell, []chosen) error) error {
 		hull := task.Range{Start: p.Ranges[0].Start, End: p.Ranges[len(p.Ranges)-1].End}
-		names, err := s.store.CellNames(ctx, p.Generator, hull)
-		if err != nil {
-			return err
+		h, n, ranges, ahead := sha256.New(), 0, p.Ranges, p.Ranges
+		wanted := func(cell task.Range) bool {
+			ahead = from(ahead, cell.Start)
+			return len(ahead) > 0 && ahead[0].Overlaps(cell)
 		}
-		h, n, ranges := sha256.New(), 0, p.Ranges
-		for cell, err := range s.store.Cells(ctx, only(names, p.Ranges)) {
+		for cell, err := range s.store.CellsIn(ctx, p.Generator, hull, wanted) {
 			if err != nil {
 				return damaged(err)
 			}
@@ -388,14 +388,4 @@ func from(ranges []task.Range, index int) []task.Range {
 		ranges = ranges[1:]
 	}
 	return ranges
-}
-
-// only keeps the cells that have an index of the ranges, both in order.
-func only(names []store.CellName, ranges []task.Range) (list []store.CellName) {
-	for _, name := range names {
-		if ranges = from(ranges, name.Range.Start); len(ranges) > 0 && ranges[0].Overlaps(name.Range) {
-			list = append(list, name)
-		}
-	}
-	return list
 }
