@@ -330,11 +330,8 @@ func licences(p *Plan) (any, string) {
 		known[cmp.Or(strings.ToLower(g.Licence), "unknown")] = true
 	}
 	names := slices.Sorted(maps.Keys(known))
-	for _, name := range names {
-		if !slices.Contains(hubLicences, name) {
-			// The hub knows no such licence, and of several it takes only those that it knows.
-			return "other", strings.Join(names, ", ")
-		}
+	if slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(hubLicences, name) }) {
+		return "other", strings.Join(names, ", ") // of several the hub takes only those that it knows
 	}
 	if len(names) == 1 {
 		return names[0], ""
@@ -409,7 +406,7 @@ func HubProblems(ctx context.Context, from Destination) (problems []string, file
 		bytes += f.Size
 		folders[path.Dir(f.Name)]++
 		if f.Size > hubFileBytes {
-			large = append(large, f.Name)
+			large = append(large, f.Name+" has more than 200 GB, and the hub takes no such file")
 		}
 	}
 	if files > hubFiles {
@@ -421,9 +418,7 @@ func HubProblems(ctx context.Context, from Destination) (problems []string, file
 			full = append(full, fmt.Sprintf("%s has %d files, and the hub takes %d in a folder", dir, folders[dir], hubInFolder))
 		}
 	}
-	for _, name := range large {
-		full = append(full, fmt.Sprintf("%s has more than 200 GB, and the hub takes no such file", name))
-	}
+	full = append(full, large...)
 	if n := len(full) - hubShownNames; n > 0 {
 		full = append(full[:hubShownNames], fmt.Sprintf("and %d more folders and files", n))
 	}
