@@ -175,7 +175,8 @@ func (k *check) twice(ctx context.Context, first *made) error {
 		return nil // there is nothing to compare with
 	}
 	if r.Prefix = new(d.none()); !d.none() {
-		r.add(Prefix, Notes, "of %d samples the first %d are others than when only they are asked for: what a sample is depends on the chunk size", more.count, first.count)
+		r.add(Prefix, Notes, "of %d samples the first %d are others than when only they are asked for: "+
+			"what a sample is depends on the chunk size", more.count, first.count)
 	}
 	return nil
 }
@@ -206,7 +207,8 @@ func (k *check) hashSeed(ctx context.Context, first *made) error {
 			return err
 		}
 		if seeded.failure == nil && slices.Equal(fingerprints(seeded.Samples), fingerprints(hashed.Samples)) {
-			r.add(HashSeed, Breaks, "what it makes depends on PYTHONHASHSEED, which a worker sets to the seed, and on --seed not at all")
+			r.add(HashSeed, Breaks,
+				"what it makes depends on PYTHONHASHSEED, which a worker sets to the seed, and on --seed not at all")
 			return nil
 		}
 	}

@@ -223,7 +223,8 @@ func pixelsOf(file string) (wrong string, err error) {
 }
 
 // decoded says which pictures and videos of samples cannot be decoded; unknown is that nothing here decodes videos.
-func decoded(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample) (wrong []string, tools []string, unknown bool, err error) {
+func decoded(ctx context.Context, g *generator.Generator, dir string, samples []sample.Sample) (wrong, tools []string,
+	unknown bool, err error) {
 	var files, names []string
 	for _, s := range samples {
 		for _, f := range s.Files {

@@ -118,8 +118,8 @@ func (i *inspection) file(ctx context.Context, from io.Reader, s store.ReceiptSa
 		return source.Failed
 	}
 	if err != nil {
-		return fmt.Errorf(
-			"objects go through the temporary folder, and %s cannot be used: %w: make room there, or name another folder with TMPDIR", os.TempDir(), err)
+		return fmt.Errorf("objects go through the temporary folder, and %s cannot be used: %w: "+
+			"make room there, or name another folder with TMPDIR", os.TempDir(), err)
 	}
 	if sum := hex.EncodeToString(hash.Sum(nil)); sum != f.SHA256 {
 		return wrongHash(key, sum, f.SHA256)
@@ -178,7 +178,7 @@ func badShard(r store.Receipt, format string, args ...any) error {
 }
 
 // ReadShard reads a shard and calls use with each of its files. They must be just the plain files of the receipt, with
-// their sizes: none can leave a folder, be a link, or unpack to more. What is wrong is a Damage, other errors are use's.
+// their sizes: none can leave a folder, be a link, or unpack to more. What is wrong is a Damage, else errors are use's.
 func ReadShard(from io.Reader, r store.Receipt,
 	use func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error) error {
 	type member struct {

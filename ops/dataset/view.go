@@ -112,8 +112,8 @@ func (v *View) Duplicates() (samples int, list []Duplicate) {
 	return len(all), Duplicates(all)
 }
 
-// Duplicates returns the later ones of equal samples of a generator, by index. What a repair has made is later than what
-// it was compared with, and of the rest the higher index. It sorts the samples.
+// Duplicates returns the later ones of equal samples of a generator, by index. What a repair has made is later than
+// what it was compared with, and of the rest the higher index. It sorts the samples.
 func Duplicates(all []Made) (list []Duplicate) {
 	slices.SortFunc(all, func(a, b Made) int { return cmp.Or(int(a.Round-b.Round), int(a.Index-b.Index)) })
 	first := make(map[[16]byte]int32, len(all))

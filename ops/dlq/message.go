@@ -272,7 +272,8 @@ func byHand(g *target.Flags, f *store.Failure) (command, note string) {
 	}
 	here := found[i]
 	if here.Python == "" {
-		note = "it needs the packages of its requirements.txt: ops local up makes an environment with them, and then this shows how to use it"
+		note = "it needs the packages of its requirements.txt: ops local up makes an environment with them, " +
+			"and then this shows how to use it"
 	} else if argv[0] = here.Python; f.Commit != "" && here.Commit != f.Commit {
 		note = fmt.Sprintf("it failed at commit %.12s, here is %.12s", f.Commit, here.Commit)
 	}

@@ -216,17 +216,21 @@ func (d *croissant) responsible() object {
 		processing = "Videos were encoded again (" + d.Options.Video + "); other files are as the generators wrote them."
 	}
 	return object{
-		"rai:dataCollection":            "All data are synthetic. Programs, the generators, make up each puzzle from a seed, and draw its pictures and the video of its solution. They run in a sandbox without network.",
+		"rai:dataCollection": "All data are synthetic. Programs, the generators, make up each puzzle from a seed, " +
+			"and draw its pictures and the video of its solution. They run in a sandbox without network.",
 		"rai:dataCollectionType":        []string{"Synthetic data made by programs"},
 		"rai:dataCollectionMissingData": missing,
 		"rai:dataPreprocessingProtocol": []string{processing},
-		"rai:dataAnnotationProtocol":    []string{"Prompts, final frames, videos and metadata come from the program that made the puzzle. No person wrote or checked them sample by sample."},
-		"rai:machineAnnotationTools":    tools,
-		"rai:annotationsPerItem":        "1",
-		"rai:dataBiases": []string{fmt.Sprintf(
-			"Puzzles are distributed as the generators' authors have programmed it. %d of %d samples have a fingerprint of their own.", distinct, rows)},
-		"rai:dataLimitations":              []string{"Pictures and videos are drawn, not filmed. Each generator has few styles, and may repeat puzzles."},
-		"rai:dataUseCases":                 []string{"Training and evaluation of video models on tasks that need reasoning"},
-		"rai:personalSensitiveInformation": []string{"None is an input: a generator is given a seed and a number of samples."},
+		"rai:dataAnnotationProtocol": []string{"Prompts, final frames, videos and metadata come from the program that made " +
+			"the puzzle. No person wrote or checked them sample by sample."},
+		"rai:machineAnnotationTools": tools,
+		"rai:annotationsPerItem":     "1",
+		"rai:dataBiases": []string{fmt.Sprintf("Puzzles are distributed as the generators' authors have programmed it. "+
+			"%d of %d samples have a fingerprint of their own.", distinct, rows)},
+		"rai:dataLimitations": []string{"Pictures and videos are drawn, not filmed. Each generator has few styles, " +
+			"and may repeat puzzles."},
+		"rai:dataUseCases": []string{"Training and evaluation of video models on tasks that need reasoning"},
+		"rai:personalSensitiveInformation": []string{"None is an input: a generator is given a seed and a number " +
+			"of samples."},
 	}
 }

@@ -39,7 +39,7 @@ type Row struct {
 	Python      string `json:"python"`
 	Platform    string `json:"platform"`
 	Options     string `json:"options,omitempty"` // of the generator: difficulty=3 fps=8
-	Files       []File `json:"files"`             // sorted by name, all of them: prompt.txt, rubric.txt and metadata.json, too
+	Files       []File `json:"files"`             // all, sorted by name: prompt.txt, rubric.txt and metadata.json, too
 }
 
 // File returns the file of a name, or nil.

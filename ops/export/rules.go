@@ -141,7 +141,8 @@ func (s *Splits) check(generator, fingerprint string) error {
 	}
 	place, mark := s.placeOf(generator), markOf(fingerprint)
 	if there, ok := s.seen[mark]; ok && there != place {
-		return fmt.Errorf("a puzzle of %s (fingerprint %.40s) is in a generator of another split, too: no split by generator can keep them apart", generator, fingerprint)
+		return fmt.Errorf("a puzzle of %s (fingerprint %.40s) is in a generator of another split, too: "+
+			"no split by generator can keep them apart", generator, fingerprint)
 	}
 	s.seen[mark] = place
 	return nil

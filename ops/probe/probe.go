@@ -219,8 +219,8 @@ func (r *Runner) Measure(ctx context.Context, g *generator.Generator, n int) (pl
 // CostOf fits a cost to runs that succeeded, at least one, in the order in which they ran. The wall time of the first
 // counts only if there are few: it reads the packages from the disk.
 func CostOf(g *generator.Generator, runs []Made) plan.Cost {
-	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Options: g.Options, Measured: time.Now().UTC().Truncate(time.Second),
-		Machine: cpuModel()}
+	c := plan.Cost{Generator: g.Name, Commit: g.Commit, Options: g.Options, Machine: cpuModel(),
+		Measured: time.Now().UTC().Truncate(time.Second)}
 	size := func(m Made) int { return len(m.Samples) }
 	bySize := func(a, b Made) int { return cmp.Compare(size(a), size(b)) }
 	few, many := size(slices.MinFunc(runs, bySize)), size(slices.MaxFunc(runs, bySize))

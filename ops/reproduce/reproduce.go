@@ -132,8 +132,9 @@ func (r *rerun) choose(ctx context.Context, q Request, p *Reproduction) error {
 		if err != nil {
 			return err
 		}
-		if r.generator, err = local.Remake(ctx, q.Inventory.LocalDir, q.Inventory.Generators, q.Generator, lock, r.receipt.Python,
-			func(line string) { q.Inventory.Say("%s", line) }); err != nil {
+		say := func(line string) { q.Inventory.Say("%s", line) }
+		if r.generator, err = local.Remake(ctx, q.Inventory.LocalDir, q.Inventory.Generators, q.Generator, lock,
+			r.receipt.Python, say); err != nil {
 			return err
 		}
 		p.In, p.CommitHere = "this machine", r.generator.Commit
@@ -246,7 +247,8 @@ func (p *Reproduction) Verdict() string {
 	case p.Others != nil:
 		return "differs; two runs agree here, where this is not as in the receipt: " + strings.Join(p.Others, ", ")
 	}
-	return "differs; two runs agree here, with all that the receipt names: what it does not name has changed, as the generator's files, the machine's libraries or its fonts"
+	return "differs; two runs agree here, with all that the receipt names: what it does not name has changed, " +
+		"as the generator's files, the machine's libraries or its fonts"
 }
 
 func compare(was store.ReceiptSample, is sample.Sample) []File {

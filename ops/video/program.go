@@ -74,8 +74,8 @@ func Pythons(localDir, name string) (list []string) {
 	return list
 }
 
-// FindPython finds the first Python that runs a program with the argument "version", and returns what that prints. Names
-// may be empty. dir is a folder for the work.
+// FindPython finds the first Python that runs a program with the argument "version", and returns what that prints.
+// Names may be empty. dir is a folder for the work.
 func FindPython(ctx context.Context, dir, text string, names []string) (found Program, version string, err error) {
 	limited, cancel := context.WithTimeout(ctx, time.Minute) // one may hang
 	defer cancel()
@@ -96,8 +96,8 @@ func FindPython(ctx context.Context, dir, text string, names []string) (found Pr
 	return Program{}, "", errors.New(strings.Join(tried, ", "))
 }
 
-// Start starts the program. It may read dir and what is readable, write to dir alone, and knows nothing of this process,
-// whose environment may have credentials.
+// Start starts the program. It may read dir and what is readable, write to dir alone, and knows nothing of this
+// process, whose environment may have credentials.
 func (p Program) Start(ctx context.Context, dir string, args []string, connect func(*exec.Cmd) error,
 	readable ...string) (*exec.Cmd, error) {
 	return generator.Program{Argv: append([]string{p.path}, args...), Scratch: dir,
@@ -130,8 +130,8 @@ func LastLine(t *generator.Tail) string {
 
 // Format is the only one as which a file is read: a file that is another, such as a playlist, could name others.
 func Format(file string) string {
-	return cmp.Or(map[string]string{".avi": "avi", ".webm": "matroska", ".mkv": "matroska", ".png": "png_pipe"}[path.Ext(file)],
-		"mp4")
+	formats := map[string]string{".avi": "avi", ".webm": "matroska", ".mkv": "matroska", ".png": "png_pipe"}
+	return cmp.Or(formats[path.Ext(file)], "mp4")
 }
 
 //go:embed decode.py
