@@ -179,7 +179,7 @@ func (p *planner) generator(ctx context.Context, m *task.Manifest, name string) 
 	if p.About != nil {
 		g.Licence, g.Repository, g.Category = p.About(name)
 	}
-	c := &cutter{cut: p.cut, generator: name, open: map[string]*opened{}}
+	c := &cutter{cut: p.cut, generator: name, last: map[string]*opened{}}
 	seen, domains, seeds := map[[8]byte]bool{}, map[string]bool{}, map[int]bool{}
 	var committed []task.Range
 	names, err := p.Store.CellNames(ctx, name, task.Range{End: task.MaxIndex})
@@ -340,8 +340,8 @@ func shape(name string) string {
 type cutter struct {
 	cut       Cut
 	generator string
-	open      map[string]*opened // by split
-	done      []Part
+	parts     []*opened
+	last      map[string]*opened // by split
 }
 
 type opened struct {
@@ -354,41 +354,31 @@ func (c *cutter) add(s chosen, split string) {
 	if !c.cut.BySplit {
 		split = ""
 	}
-	o, size := c.open[split], s.bytes()
+	o, size, number := c.last[split], s.bytes(), 0
 	if o != nil && c.cut.Bytes > 0 && o.size+size+s.overhead() > c.cut.Bytes {
-		o = c.next(o)
+		o, number = nil, o.Number+1
 	}
 	if o == nil {
-		o = &opened{Part: Part{Generator: c.generator, Split: split}, hash: sha256.New()}
+		o = &opened{Part: Part{Generator: c.generator, Split: split, Number: number}, hash: sha256.New()}
+		c.last[split], c.parts = o, append(c.parts, o)
 	}
-	c.open[split] = o
 	s.digest(o.hash)
 	o.size += size + s.overhead()
 	o.Ranges, o.Rows, o.Bytes = extend(o.Ranges, s.sample.Index), o.Rows+1, o.Bytes+size
 }
 
-// next closes a part and opens the one after it.
-func (c *cutter) next(o *opened) *opened {
-	o.Digest = hex.EncodeToString(o.hash.Sum(nil))
-	c.done = append(c.done, o.Part)
-	return &opened{Part: Part{Generator: c.generator, Split: o.Split, Number: o.Number + 1}, hash: sha256.New()}
-}
-
 // finish returns all parts, split by split.
-func (c *cutter) finish(splits []string) []Part {
-	of := map[string]int{}
-	for split, o := range c.open {
-		of[split] = c.next(o).Number
-	}
-	slices.SortFunc(c.done, func(a, b Part) int {
+func (c *cutter) finish(splits []string) (list []Part) {
+	slices.SortFunc(c.parts, func(a, b *opened) int {
 		return cmp.Or(cmp.Compare(slices.Index(splits, a.Split), slices.Index(splits, b.Split)),
 			cmp.Compare(a.Number, b.Number))
 	})
-	for i := range c.done {
-		d := &c.done[i]
-		d.Of, d.Name = of[d.Split], fmt.Sprintf("%s-%s-%05d", d.Generator, cmp.Or(d.Split, "all"), d.Number)
+	for _, o := range c.parts {
+		o.Of, o.Digest = c.last[o.Split].Number+1, hex.EncodeToString(o.hash.Sum(nil))
+		o.Name = fmt.Sprintf("%s-%s-%05d", o.Generator, cmp.Or(o.Split, "all"), o.Number)
+		list = append(list, o.Part)
 	}
-	return c.done
+	return list
 }
 
 // Rows returns the number of samples that are exported.
