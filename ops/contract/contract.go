@@ -1,5 +1,4 @@
-// Package contract finds out by experiment whether a generator keeps the contract
-// of docs/GENERATORS.md, and what its samples cost.
+// Package contract finds out by experiment whether a generator keeps docs/GENERATORS.md, and what its samples cost.
 package contract
 
 import (
@@ -107,8 +106,7 @@ type Checker struct {
 	Progress func(name string, done int) // called after each step; may be nil
 }
 
-// Check runs a generator that is ready, several times. What is wrong with it is in
-// the report; the error is ctx's or of this machine.
+// Check runs a ready generator several times. What is wrong is in the report, the error is ctx's or the machine's.
 func (c *Checker) Check(ctx context.Context, g *generator.Generator) (*Report, error) {
 	r := &Report{Generator: g.Name, Commit: g.Commit, Verdict: Keeps, Findings: []Finding{}, Flags: g.Flags}
 	if g.Problem != "" {
@@ -272,8 +270,7 @@ type Advice struct {
 	Because string `json:"because,omitempty"`
 }
 
-// SaveCosts keeps what was measured in the folder of the local stack, for ops plan.
-// Reports may be nil where a check was interrupted.
+// SaveCosts keeps what was measured in the folder of the local stack, for ops plan. Interrupted checks have no report.
 func SaveCosts(dir string, reports []*Report) error {
 	var costs []plan.Cost
 	for _, r := range reports {

@@ -1,5 +1,4 @@
-// Package dlq is about the tasks in the dead letter queue: why they are there, how
-// they are sent again, and how one is run by hand.
+// Package dlq is about tasks in the dead letter queue: why they are there, and how they are sent again or run by hand.
 package dlq
 
 import (
@@ -180,8 +179,7 @@ type Details struct {
 	More   []string       `json:"more,omitempty"` // ids of further messages with the id: a task may fail in parts
 }
 
-// Find returns the message with an id, which may be that of its first message, or the
-// first 8 characters of either. It returns nil if there is none.
+// Find returns the message with an id, or whose first message has it, or the first 8 characters; nil if there is none.
 func Find(ctx context.Context, q *queue.Client, st *store.Store, f *target.Flags, id string) (*Details, error) {
 	var s *Details
 	err := q.EachDead(ctx, func(m queue.Message) error {

@@ -268,8 +268,7 @@ type verifier struct {
 	report Report
 }
 
-// Verify reads all files of an export and compares them with its SHA256SUMS. The error is
-// fs.ErrNotExist if it has none: then the export is not finished.
+// Verify compares all files of an export with its SHA256SUMS. The error is fs.ErrNotExist if it has none: unfinished.
 func Verify(ctx context.Context, from Destination, progress func(Progress)) (*Report, error) {
 	v := &verifier{from: from, progress: progress}
 	known, err := listSizes(ctx, from)

@@ -65,8 +65,7 @@ func (r *Row) bytes() (n int64) {
 // Video returns the ground truth video, or nil.
 func (r *Row) Video() *File { return r.find(sample.IsGroundTruth) }
 
-// File is one file of a sample. Its bytes have been compared with the receipt's hash. They
-// can be read until the next row is taken.
+// File is one file of a sample, compared with the receipt's hash. It can be read until the next row is taken.
 type File struct {
 	Name   string `json:"name"`   // path in the sample: ground_truth.mp4, frames/0.png
 	Size   int64  `json:"size"`   // bytes
@@ -132,16 +131,14 @@ type Cut struct {
 	Rows    bool  // Finish asks for Output.Rows
 }
 
-// Format is one form of an export. Its methods write files through an Output, with names
-// that depend on the plan alone and bytes that depend on the rows alone.
+// Format is one form of an export. Names of its files depend on the plan alone, their bytes on the rows alone.
 type Format interface {
 	Name() string
 	// Cut is asked with --shard-size.
 	Cut(shard int64) Cut
 	// Check refuses what the format cannot have, before anything is written.
 	Check(p *Plan) error
-	// Part writes the files of a part. It is called from several goroutines, for other
-	// parts. An error that rows yields has to be returned.
+	// Part writes the files of a part, other goroutines those of others. An error that rows yields has to be returned.
 	Part(ctx context.Context, p Part, rows iter.Seq2[*Row, error], out *Output) error
 	// Finish writes what all parts have in common, after the last of them.
 	Finish(ctx context.Context, p *Plan, out *Output) error
@@ -154,8 +151,7 @@ type Written struct {
 	SHA256 string `json:"sha256"` // hexadecimal
 }
 
-// Plan is what is exported. The same dataset and options always give the same plan,
-// whoever makes it and however parallel the export is.
+// Plan is what is exported: the same for the same dataset and options, whoever makes it and however parallel it is.
 type Plan struct {
 	Dataset    string       `json:"dataset"`
 	Format     string       `json:"format"`

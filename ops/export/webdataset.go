@@ -15,12 +15,10 @@ import (
 	"time"
 )
 
-// webdataset writes plain tar files that webdataset, the hub's loader and Energon read: the
-// members of a sample follow one another, and their names are its key, a dot, and the field.
-//
-// Every sample has the fields json, prompt.txt and rubric.txt. The hub's loader takes its
-// schema from the first five samples, so what differs from sample to sample (metadata.json)
-// is one string in json, whose own fields are the same everywhere.
+// webdataset writes plain tar files that webdataset, the hub's loader and Energon read: the members of a sample follow
+// one another, and their names are its key, a dot, and the field. Every sample has the fields json, prompt.txt and
+// rubric.txt. The hub's loader takes its schema from the first five samples, so what differs from sample to sample
+// (metadata.json) is one string in json, whose own fields are the same everywhere.
 type webdataset struct{}
 
 // Webdataset returns the format webdataset.
@@ -100,9 +98,8 @@ func webMembers(r *Row) ([]member, error) {
 	return list, nil
 }
 
-// WebField is the field of a file in the format webdataset. A loader cuts a member's name at
-// its last slash and the first dot behind it, and takes each file that ends in .json for a
-// column of the same fields everywhere: a generator's own is text.
+// WebField is the field of a file in the format webdataset. A loader cuts a member's name at its last slash and the
+// next dot, and takes each .json file for a column of the same fields everywhere: a generator's own is text.
 func WebField(name string) string {
 	name = strings.ReplaceAll(name, "/", "__")
 	if path.Ext(name) == ".json" {
@@ -111,8 +108,7 @@ func WebField(name string) string {
 	return name
 }
 
-// float is a number that JSON has with a dot: a loader takes 16 for an integer, and fails at
-// the 29.97 that comes later.
+// float is a number that JSON has with a dot: a loader takes 16 for an integer, and fails at the 29.97 after it.
 type float float64
 
 // MarshalJSON writes the shortest text that reads back as the number.

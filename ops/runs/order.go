@@ -132,8 +132,7 @@ func most(counts map[int]int) int {
 	return slices.MaxFunc(slices.Sorted(maps.Keys(counts)), func(a, b int) int { return counts[a] - counts[b] })
 }
 
-// Follow returns a new run over the range of an earlier one. It has no tasks until
-// it is narrowed to what is missing or repairs are added.
+// Follow returns a new run over the range of an earlier one, without tasks until it is narrowed or repairs are added.
 func Follow(old task.Run) task.Run {
 	run := old
 	run.ID, run.Created, run.Missing = task.NewRunID(time.Now(), rand.Uint32()), time.Now().UTC(), true

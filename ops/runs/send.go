@@ -240,8 +240,7 @@ func (s *Sender) makeAll(ctx context.Context, run task.Run) error {
 	return s.WaitIdle(ctx)
 }
 
-// ReplaceDuplicates fills the gaps of a run and replaces later ones of equal samples, in
-// rounds. limit is how many times the samples of a generator it may make.
+// ReplaceDuplicates fills a run's gaps and replaces later ones of equal samples, by at most limit times its samples.
 func (s *Sender) ReplaceDuplicates(ctx context.Context, order *Order, run task.Run,
 	limit float64) ([]dataset.Outcome, error) {
 	run, err := s.fill(ctx, order, run)
