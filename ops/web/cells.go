@@ -74,11 +74,11 @@ func (d *browsed) look(ctx context.Context, enough func(*geometry) bool) (*geome
 func (d *browsed) cellOf(ctx context.Context, g *geometry, at sampleAt) (*store.Cell, error) {
 	e := g.extent(at.Generator)
 	if e == nil {
-		return nil, &notFound{fmt.Sprintf("dataset %s has no generator %.100s", d.Dataset(), at.Generator)}
+		return nil, notFound("dataset %s has no generator %.100s", d.Dataset(), at.Generator)
 	}
 	mark, ok := e.cell(at.Index)
 	if !ok {
-		return nil, &notFound{fmt.Sprintf("sample %d of %s is not committed", at.Index, at.Generator)}
+		return nil, notFound("sample %d of %s is not committed", at.Index, at.Generator)
 	}
 	key := d.Dataset().CellKey(at.Generator, mark.rangeOf())
 	d.mu.Lock()
@@ -117,11 +117,11 @@ type committed struct {
 	cell    *store.Cell
 }
 
-// sample finds a sample. The error is a *notFound if it is not committed.
+// sample finds a sample. The error is a notFound if it is not committed.
 func (d *browsed) sample(ctx context.Context, g *geometry, at sampleAt) (committed, error) {
 	cell, err := d.cellOf(ctx, g, at)
 	if errors.Is(err, store.ErrNotFound) {
-		err = &notFound{fmt.Sprintf("sample %d of %s is gone: its receipt was deleted", at.Index, at.Generator)}
+		err = notFound("sample %d of %s is gone: its receipt was deleted", at.Index, at.Generator)
 	}
 	if err != nil {
 		return committed{}, err
@@ -133,7 +133,7 @@ func (d *browsed) sample(ctx context.Context, g *geometry, at sampleAt) (committ
 			}
 		}
 	}
-	return committed{}, &notFound{fmt.Sprintf("sample %d of %s is not committed", at.Index, at.Generator)}
+	return committed{}, notFound("sample %d of %s is not committed", at.Index, at.Generator)
 }
 
 // file returns a file of the sample, or nil.
@@ -252,10 +252,10 @@ func readAt(generator, index string) (sampleAt, error) {
 	at := sampleAt{Generator: generator}
 	if _, err := fmt.Sscanf(index, "%d", &at.Index); err != nil || at.Index < 0 || at.Index >= task.MaxIndex ||
 		fmt.Sprint(at.Index) != index {
-		return at, &notFound{fmt.Sprintf("%.40q is no index of a sample: it must be a number below %d", index, task.MaxIndex)}
+		return at, notFound("%.40q is no index of a sample: it must be a number below %d", index, task.MaxIndex)
 	}
 	if err := task.CheckName(generator); err != nil {
-		return at, &notFound{fmt.Sprintf("generator %v", err)}
+		return at, notFound("generator %v", err)
 	}
 	return at, nil
 }

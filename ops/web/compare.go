@@ -63,7 +63,7 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request) error {
 		return s.show(w, r, "compare.html", v)
 	}
 	if !slices.Contains(data.Others, data.B) {
-		return &notFound{fmt.Sprintf("there is no dataset %.100q to compare with", data.B)}
+		return notFound("there is no dataset %.100q to compare with", data.B)
 	}
 	if data.From, err = place(r, "from", 0); err != nil {
 		return err
@@ -126,14 +126,13 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request) error {
 // side returns a sample for a pair.
 func (s *Server) side(r *http.Request, d *browsed, g *geometry, at sampleAt) (sideData, error) {
 	c, err := d.sample(r.Context(), g, at)
-	var none *notFound
-	if errors.As(err, &none) {
+	switch {
+	case err == nil:
+	case describe(err).Status == http.StatusNotFound:
 		return sideData{}, nil
-	}
-	if err != nil && errors.Is(err, store.ErrDamaged) {
+	case errors.Is(err, store.ErrDamaged):
 		return sideData{item: item{Error: describe(err).Error}}, nil
-	}
-	if err != nil {
+	default:
 		return sideData{}, err
 	}
 	side := sideData{item: s.item(d, c), There: true, files: map[string]string{},

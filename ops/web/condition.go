@@ -52,7 +52,7 @@ func (x *index) condition(text string) (*condition, error) {
 	}
 	parsed, err := export.ParseCondition(text)
 	if err != nil {
-		return nil, &badRequest{err.Error()}
+		return nil, badRequest("%w", err)
 	}
 	dropOldest(x.conditions, keptConditions, func(c *condition) time.Time { return c.used })
 	c := &condition{Condition: parsed, of: x.of, cells: map[cellAt]decided{}, used: time.Now()}

@@ -173,7 +173,7 @@ func (s *Server) failurePage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if found == nil {
-		return ui.WithHint(&notFound{fmt.Sprintf("no message in the DLQ has the id %.100s", id)},
+		return ui.WithHint(notFound("no message in the DLQ has the id %.100s", id),
 			"the list of failures; another reader may have received it, for up to two minutes")
 	}
 	d := failureData{Details: found, Seeds: seedChoices,

@@ -162,7 +162,7 @@ func (s *Server) planFlags(w http.ResponseWriter, r *http.Request) error {
 		n += len(g.Replace)
 	}
 	if n == 0 {
-		return &badRequest{"no flag is open: there is nothing to replace"}
+		return badRequest("no flag is open: there is nothing to replace")
 	}
 	if err := plan.Write(s.planFile(st)); err != nil {
 		return err
@@ -210,7 +210,7 @@ func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request) error {
 				if n > 0 {
 					text = fmt.Sprintf("%s of other generators flagged; of %s %s", ui.Plural(n, "sample"), generator, text)
 				}
-				return &badRequest{text}
+				return badRequest("%s", text)
 			}
 			if err != nil {
 				return err
@@ -244,7 +244,7 @@ func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	default:
-		return &badRequest{fmt.Sprintf("do is %.40q, it must be add, remove or remove resolved", do)}
+		return badRequest("do is %.40q, it must be add, remove or remove resolved", do)
 	}
 	if !wantsPage(r) {
 		return answer(w, map[string]any{"flags": n, "command": command})
@@ -291,19 +291,19 @@ func (s *Server) did(w http.ResponseWriter, r *http.Request) string {
 // chosenSamples reads the samples of a form, by generator.
 func chosenSamples(r *http.Request) (map[string][]flags.Sample, error) {
 	if err := r.ParseForm(); err != nil {
-		return nil, &badRequest{err.Error()}
+		return nil, badRequest("%w", err)
 	}
 	chosen := map[string][]flags.Sample{}
 	for _, text := range r.Form["sample"] {
 		at := strings.LastIndexByte(text, ':')
 		index, err := strconv.Atoi(text[at+1:])
 		if at < 1 || err != nil || index < 0 || task.CheckName(text[:at]) != nil {
-			return nil, &badRequest{fmt.Sprintf("sample is %.60q, it must be GENERATOR:INDEX", text)}
+			return nil, badRequest("sample is %.60q, it must be GENERATOR:INDEX", text)
 		}
 		chosen[text[:at]] = append(chosen[text[:at]], flags.Sample{Index: index})
 	}
 	if len(chosen) == 0 && r.FormValue("do") != "remove resolved" {
-		return nil, &badRequest{"no sample is chosen"}
+		return nil, badRequest("no sample is chosen")
 	}
 	return chosen, nil
 }

@@ -1,8 +1,6 @@
 package web
 
 import (
-	"fmt"
-
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 )
@@ -45,10 +43,10 @@ func parseHints(text string) (inspect.Set, error) {
 	}
 	kind, err := inspect.ParseKind(text)
 	if err != nil {
-		return 0, &badRequest{fmt.Sprintf("%v, any", err)}
+		return 0, badRequest("%v, any", err)
 	}
 	if kind.Deep() {
-		return 0, &badRequest{fmt.Sprintf("the hint %s is found in files, which ops inspect reads and this page does not", kind)}
+		return 0, badRequest("the hint %s is found in files, which ops inspect reads and this page does not", kind)
 	}
 	return kind.Set(), nil
 }

@@ -58,8 +58,8 @@ func (s *Server) requested(r *http.Request) (d *browsed, c committed, f *sample.
 		return nil, c, nil, err
 	}
 	if f = c.file(r.PathValue("file")); f == nil { // so no path leads anywhere else
-		return nil, c, nil, &notFound{fmt.Sprintf("sample %d of %s has no file %.100q", at.Index, at.Generator,
-			r.PathValue("file"))}
+		return nil, c, nil, notFound("sample %d of %s has no file %.100q", at.Index, at.Generator,
+			r.PathValue("file"))
 	}
 	return d, c, f, nil
 }
@@ -67,7 +67,7 @@ func (s *Server) requested(r *http.Request) (d *browsed, c committed, f *sample.
 // requestedVideo finds the video that a request names.
 func (s *Server) requestedVideo(r *http.Request) (d *browsed, c committed, f *sample.File, err error) {
 	if d, c, f, err = s.requested(r); err == nil && !sample.IsVideo(f.Name) {
-		err = &badRequest{f.Name + " is no video"}
+		err = badRequest("%s is no video", f.Name)
 	}
 	return d, c, f, err
 }

@@ -5,6 +5,7 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -115,14 +116,23 @@ func answer(w http.ResponseWriter, data any) error {
 	return nil
 }
 
-// notFound is the error of what is not there, and badRequest of what cannot be asked for.
-type (
-	notFound   struct{ text string }
-	badRequest struct{ text string }
-)
+// refusal is an error with the status of its answer.
+type refusal struct {
+	error
+	status int
+}
 
-func (e *notFound) Error() string   { return e.text }
-func (e *badRequest) Error() string { return e.text }
+func (e *refusal) Unwrap() error { return e.error }
+
+// notFound is the error of what is not there.
+func notFound(format string, args ...any) error {
+	return &refusal{fmt.Errorf(format, args...), http.StatusNotFound}
+}
+
+// badRequest is the error of what cannot be asked for.
+func badRequest(format string, args ...any) error {
+	return &refusal{fmt.Errorf(format, args...), http.StatusBadRequest}
+}
 
 // problem is an error as it is shown.
 type problem struct {
@@ -133,19 +143,12 @@ type problem struct {
 
 func describe(err error) problem {
 	p := problem{Status: http.StatusInternalServerError, Error: ui.Plain(err)}
-	var none *notFound
-	var bad *badRequest
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &none), errors.Is(err, store.ErrNotFound):
+	if e, ok := errors.AsType[*refusal](err); ok {
+		p.Status = e.status
+	} else if errors.Is(err, store.ErrNotFound) {
 		p.Status = http.StatusNotFound
-	case errors.As(err, &bad):
-		p.Status = http.StatusBadRequest
-	case errors.As(err, &large):
-		p.Status = http.StatusRequestEntityTooLarge
 	}
-	var hint *ui.Hint
-	if errors.As(err, &hint) {
+	if hint, ok := errors.AsType[*ui.Hint](err); ok {
 		p.Way = hint.Way
 	}
 	return p

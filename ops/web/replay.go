@@ -27,7 +27,7 @@ type replayForm struct {
 // which nothing was chosen.
 func (s *Server) readReplay(r *http.Request) (*replayForm, error) {
 	if err := r.ParseForm(); err != nil {
-		return nil, &badRequest{err.Error()}
+		return nil, badRequest("%w", err)
 	}
 	f := &replayForm{Words: []string{"dlq", "replay"}, Replay: dlq.Replay{Queue: s.Queue, Store: s.Store,
 		Journal: dlq.JournalPath(s.Flags.LocalDir, s.Target.DLQURL, "")}}
@@ -41,7 +41,7 @@ func (s *Server) readReplay(r *http.Request) (*replayForm, error) {
 	case "all":
 		if cause := task.Cause(take("cause", "--cause")); cause != "" {
 			if !slices.Contains(task.Causes(), cause) {
-				return nil, &badRequest{fmt.Sprintf("cause is %.40q, which is none", cause)}
+				return nil, badRequest("cause is %.40q, which is none", cause)
 			}
 			f.Causes = []task.Cause{cause}
 		}
@@ -54,36 +54,36 @@ func (s *Server) readReplay(r *http.Request) (*replayForm, error) {
 			f.Words, f.Fields = append(f.Words, "--id", id), append(f.Fields, choice{"id", id})
 		}
 		if len(f.IDs) == 0 {
-			return nil, &badRequest{"no task is selected"}
+			return nil, badRequest("no task is selected")
 		}
 	default:
-		return nil, &badRequest{fmt.Sprintf("which is %.40q, it must be all or selected", which)}
+		return nil, badRequest("which is %.40q, it must be all or selected", which)
 	}
 	f.Fields = append(f.Fields, choice{"which", r.FormValue("which")})
 	var err error
 	if f.Dataset = take("in", "--dataset"); f.Dataset != "" && task.CheckName(f.Dataset) != nil {
-		return nil, &badRequest{fmt.Sprintf("dataset is %.40q, which is no name of one", f.Dataset)}
+		return nil, badRequest("dataset is %.40q, which is no name of one", f.Dataset)
 	}
 	if text := strings.TrimSpace(r.FormValue("since")); text != "" {
 		if f.Since, err = ui.ParseMoment(text); err != nil {
-			return nil, &badRequest{"since is " + err.Error()}
+			return nil, badRequest("since is %w", err)
 		}
 		text = f.Since.UTC().Format(time.RFC3339) // the same moment in the dry run and after it
 		f.Words, f.Fields = append(f.Words, "--since", text), append(f.Fields, choice{"since", text})
 	}
 	if text := take("max", "--max"); text != "" {
 		if f.Max, err = strconv.Atoi(text); err != nil || f.Max < 1 {
-			return nil, &badRequest{fmt.Sprintf("at most is %.40q, it must be a whole number of at least 1", text)}
+			return nil, badRequest("at most is %.40q, it must be a whole number of at least 1", text)
 		}
 	}
 	if text := take("chunk", "--chunk"); text != "" {
 		if f.Chunk, err = strconv.Atoi(text); err != nil || f.Chunk < 1 || f.Chunk > task.MaxSamples {
-			return nil, &badRequest{fmt.Sprintf("samples per process is %.40q, it must be from 1 to %d", text, task.MaxSamples)}
+			return nil, badRequest("samples per process is %.40q, it must be from 1 to %d", text, task.MaxSamples)
 		}
 	}
 	if text := take("rate", "--rate"); text != "" {
 		if f.Rate, err = strconv.ParseFloat(text, 64); err != nil || !(f.Rate >= 0.001) {
-			return nil, &badRequest{fmt.Sprintf("tasks a second is %.40q, it must be a number of at least 0.001", text)}
+			return nil, badRequest("tasks a second is %.40q, it must be a number of at least 0.001", text)
 		}
 	}
 	switch seeds := r.FormValue("seeds"); seeds {
@@ -93,7 +93,7 @@ func (s *Server) readReplay(r *http.Request) (*replayForm, error) {
 	case "fresh":
 		f.FreshSeed, f.Words = true, append(f.Words, "--fresh-seed")
 	default:
-		return nil, &badRequest{fmt.Sprintf("seeds is %.40q, it must be keep or fresh", seeds)}
+		return nil, badRequest("seeds is %.40q, it must be keep or fresh", seeds)
 	}
 	f.Fields = append(f.Fields, choice{"seeds", r.FormValue("seeds")})
 	return f, nil
@@ -128,7 +128,7 @@ func (s *Server) replayTasks(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	case "dry run":
 	default:
-		return &badRequest{fmt.Sprintf("do is %.40q, it must be dry run or send", do)}
+		return badRequest("do is %.40q, it must be dry run or send", do)
 	}
 	d := replayData{Fields: f.Fields, Command: s.stackCommand(f.Words...)}
 	f.Say = func(format string, args ...any) { d.Left = append(d.Left, fmt.Sprintf(format, args...)) }
@@ -180,7 +180,7 @@ func (s *Server) beginReplay(f *replayForm, run string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.replay != nil && !s.replay.ended() {
-		return &badRequest{"a replay is under way here: wait for its end"}
+		return badRequest("a replay is under way here: wait for its end")
 	}
 	j := &replayJob{topic: newTopic(), command: s.stackCommand(f.Words...), run: run}
 	s.replay = j
@@ -230,7 +230,7 @@ func (s *Server) replayPage(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) replayEvents(w http.ResponseWriter, r *http.Request) error {
 	j := s.replayJob()
 	if j == nil {
-		return &notFound{"nothing was replayed here yet"}
+		return notFound("nothing was replayed here yet")
 	}
 	follow(w, r, j.topic)
 	return nil

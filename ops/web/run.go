@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -101,7 +100,7 @@ func (s *Server) runPage(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) findRun(ctx context.Context, st *store.Store, id string) (task.Run, error) {
 	if err := task.CheckName(id); err != nil {
-		return task.Run{}, &badRequest{fmt.Sprintf("run %v", err)}
+		return task.Run{}, badRequest("run %v", err)
 	}
 	return st.Run(ctx, id)
 }
@@ -125,7 +124,7 @@ func (s *Server) runEvents(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) switchDelivery(w http.ResponseWriter, r *http.Request) error {
 	do := r.FormValue("do")
 	if do != "pause" && do != "resume" {
-		return &badRequest{fmt.Sprintf("do is %.40q, it must be pause or resume", do)}
+		return badRequest("do is %.40q, it must be pause or resume", do)
 	}
 	if err := s.Switch(r.Context(), do == "resume"); err != nil {
 		return err

@@ -193,7 +193,7 @@ func place(r *http.Request, name string, none int) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 || n > 1<<40 {
-		return 0, &badRequest{fmt.Sprintf("%s is %.40q, it must be a whole number from 0 to %d", name, text, 1<<40)}
+		return 0, badRequest("%s is %.40q, it must be a whole number from 0 to %d", name, text, 1<<40)
 	}
 	return n, nil
 }

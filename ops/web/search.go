@@ -56,12 +56,12 @@ func readSearch(r *http.Request) (*search, error) {
 	}
 	for _, c := range []struct{ name, is string }{{"duplicates", q.duplicates}, {"flagged", q.flagged}} {
 		if !slices.Contains([]string{"", "only", "without"}, c.is) {
-			return nil, &badRequest{fmt.Sprintf("%s is %.40q, it must be only or without", c.name, c.is)}
+			return nil, badRequest("%s is %.40q, it must be only or without", c.name, c.is)
 		}
 	}
 	if !slices.Contains([]string{"", "size", "length", "took"}, strings.TrimPrefix(q.sort, "-")) {
-		return nil, &badRequest{fmt.Sprintf("sort is %.40q, it must be size, length or took, or one of them after '-'",
-			q.sort)}
+		return nil, badRequest("sort is %.40q, it must be size, length or took, or one of them after '-'",
+			q.sort)
 	}
 	var err error
 	if q.hints, err = parseHints(q.hint); err != nil {
@@ -71,11 +71,11 @@ func readSearch(r *http.Request) (*search, error) {
 		return q, nil
 	}
 	if q.rule, err = export.ParseSplits(q.splits); err != nil {
-		return nil, &badRequest{"the rule of the splits: " + err.Error()}
+		return nil, badRequest("the rule of the splits: %w", err)
 	}
 	if !slices.Contains(q.rule.Names(), q.split) {
-		return nil, &badRequest{fmt.Sprintf("the rule %q has no split %.60q: it has %s", q.splits, q.split,
-			strings.Join(q.rule.Names(), ", "))}
+		return nil, badRequest("the rule %q has no split %.60q: it has %s", q.splits, q.split,
+			strings.Join(q.rule.Names(), ", "))
 	}
 	return q, nil
 }
@@ -164,7 +164,7 @@ func (s *Server) search(ctx context.Context, d *browsed, q *search,
 		return nil, err
 	}
 	if q.generator != "" && g.extent(q.generator) == nil {
-		return nil, &notFound{fmt.Sprintf("dataset %s has no generator %.100q", d.Dataset(), q.generator)}
+		return nil, notFound("dataset %s has no generator %.100q", d.Dataset(), q.generator)
 	}
 	r := &result{geometry: g, generator: q.generator, plain: q.plain(), Complete: g.complete, made: time.Now(),
 		Problem: g.problem}

@@ -101,7 +101,7 @@ func New(c Config, address net.Addr) (*Server, error) {
 		http.Redirect(w, r, query("/samples", r.URL.Query()), http.StatusSeeOther)
 	})
 	s.page("GET /", func(http.ResponseWriter, *http.Request) error {
-		return &notFound{"there is no such page"}
+		return notFound("there is no such page")
 	})
 	s.mediaRoutes()
 	for _, part := range sections {
@@ -186,7 +186,7 @@ func (s *Server) store(r *http.Request) (*store.Store, error) {
 		return s.Store, nil
 	}
 	if err := task.CheckName(name); err != nil {
-		return nil, &badRequest{fmt.Sprintf("dataset %v", err)}
+		return nil, badRequest("dataset %v", err)
 	}
 	return s.Store.In(task.Dataset(name)), nil
 }

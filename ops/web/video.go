@@ -181,7 +181,7 @@ func (s *Server) encodedFile(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) stripFrame(w http.ResponseWriter, r *http.Request) error {
 	number, err := strconv.Atoi(r.PathValue("number"))
 	if err != nil {
-		return &notFound{fmt.Sprintf("%.40q is no number of a frame", r.PathValue("number"))}
+		return notFound("%.40q is no number of a frame", r.PathValue("number"))
 	}
 	d, c, f, err := s.requestedVideo(r)
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *Server) stripFrame(w http.ResponseWriter, r *http.Request) error {
 	}
 	numbers := stripOf(f.Media.Frames)
 	if !slices.Contains(numbers, number) {
-		return &notFound{fmt.Sprintf("frame %d is not among those that are shown of %s", number, f.Name)}
+		return notFound("frame %d is not among those that are shown of %s", number, f.Name)
 	}
 	name := func(n int) string { return fmt.Sprintf("%s.%d%s", f.SHA256, n, frameSuffix) }
 	return s.made(w, r, d, "image/png", name(number), func(ctx context.Context) error {
