@@ -27,6 +27,7 @@ const (
 type browsed struct {
 	*store.Store
 	*lister
+	home       task.Dataset // the dataset of addresses that name none
 	background context.Context
 	reader     *export.Reader
 	index      *index
@@ -44,7 +45,7 @@ type keptCell struct {
 	read, used time.Time
 }
 
-// browsed returns the dataset that a request names.
+// browsed returns the dataset of a store.
 func (s *Server) browsed(st *store.Store) *browsed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,8 +53,8 @@ func (s *Server) browsed(st *store.Store) *browsed {
 	d := s.datasets[name]
 	if d == nil {
 		dropOldest(s.datasets, keptDatasets, func(d *browsed) time.Time { return d.used })
-		d = &browsed{Store: st, lister: newLister(st), background: s.background, reader: export.NewReader(st),
-			cells: map[string]*keptCell{}}
+		d = &browsed{Store: st, lister: newLister(st), home: s.Store.Dataset(), background: s.background,
+			reader: export.NewReader(st), cells: map[string]*keptCell{}}
 		d.index = newIndex(d)
 		s.datasets[name] = d
 	}
@@ -112,6 +113,7 @@ func (d *browsed) keep(key string, c *store.Cell) {
 // committed is a sample with the receipt that describes it.
 type committed struct {
 	sampleAt
+	of      *browsed
 	receipt *store.Receipt
 	sample  store.ReceiptSample
 	cell    *store.Cell
@@ -129,7 +131,7 @@ func (d *browsed) sample(ctx context.Context, g *geometry, at sampleAt) (committ
 	for i := range cell.Receipts {
 		for _, s := range cell.Receipts[i].Current {
 			if s.Index == at.Index {
-				return committed{at, &cell.Receipts[i], s, cell}, nil
+				return committed{at, d, &cell.Receipts[i], s, cell}, nil
 			}
 		}
 	}
@@ -183,7 +185,7 @@ type item struct {
 
 // items returns what the grid shows of samples, reading each of their receipts once.
 func (s *Server) items(ctx context.Context, d *browsed, g *geometry, list []sampleAt) ([]item, error) {
-	flagged, err := s.flagged(ctx, d.Store)
+	flags, err := d.readFlags(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -202,9 +204,9 @@ func (s *Server) items(ctx context.Context, d *browsed, g *geometry, list []samp
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				items[i] = s.item(d, c)
+				items[i] = s.item(c)
 				items[i].Generator, items[i].Index = list[i].Generator, list[i].Index
-				items[i].Flag, items[i].Flagged = flagged[list[i]]
+				items[i].Flag, items[i].Flagged = flags.open[list[i]]
 				if err != nil {
 					items[i].Error = describe(err).Error
 				}
@@ -229,17 +231,17 @@ func sameCell(g *geometry, a, b sampleAt) bool {
 	return x == y
 }
 
-func (s *Server) item(d *browsed, c committed) (i item) {
+func (s *Server) item(c committed) (i item) {
 	if c.receipt == nil {
 		return i
 	}
 	i.ID, i.Size, i.Took = c.sample.ID, c.size(), took(c.receipt)
 	if f := c.file("first_frame.png"); f != nil {
-		i.Frame = s.media(d.Dataset(), c, f)
+		i.Frame = c.media(f)
 	}
 	if v := c.video(); v != nil {
 		i.Seconds = v.Media.Seconds
-		i.playable = s.playable(d.Dataset(), c, v)
+		i.playable = s.playable(c, v)
 	}
 	return i
 }

@@ -44,23 +44,19 @@ type sideData struct {
 	files map[string]string
 }
 
-func (s *Server) comparePage(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
+func (s *Server) comparePage(w http.ResponseWriter, r *http.Request, a *browsed) error {
+	all, err := a.Datasets(r.Context())
 	if err != nil {
 		return err
 	}
-	all, err := st.Datasets(r.Context())
-	if err != nil {
-		return err
-	}
-	data := &compareData{A: st.Dataset(), B: task.Dataset(r.FormValue("with"))}
+	data := &compareData{A: a.Dataset(), B: task.Dataset(r.FormValue("with"))}
 	data.Others = slices.DeleteFunc(all, func(d task.Dataset) bool { return d == data.A })
 	if data.B == "" && len(data.Others) > 0 {
 		data.B = data.Others[0]
 	}
 	v := view{Title: "Compare", Path: "/compare", Data: data}
 	if data.B == "" {
-		return s.show(w, r, "compare.html", v)
+		return s.show(w, r, a, "compare.html", v)
 	}
 	if !slices.Contains(data.Others, data.B) {
 		return notFound("there is no dataset %.100q to compare with", data.B)
@@ -68,7 +64,7 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request) error {
 	if data.From, err = place(r, "from", 0); err != nil {
 		return err
 	}
-	a, b := s.browsed(st), s.browsed(st.In(data.B))
+	b := s.browsed(a.In(data.B))
 	ga, err := a.look(r.Context(), never)
 	if err != nil {
 		return err
@@ -110,8 +106,7 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request) error {
 		data.Pairs = append(data.Pairs, p)
 	}
 	to := func(from int) string {
-		return address(s.Store.Dataset(), data.A, "/compare", "with", data.B.String(), "generator", data.Generator, "from",
-			fmt.Sprint(from))
+		return a.to("/compare", "with", data.B.String(), "generator", data.Generator, "from", fmt.Sprint(from))
 	}
 	if data.From > 0 {
 		data.Before = to(max(0, data.From-compared))
@@ -120,7 +115,7 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request) error {
 		data.After = to(list[compared])
 	}
 	v.Command = s.stackCommand("dataset", "diff", data.A.String(), data.B.String())
-	return s.show(w, r, "compare.html", v)
+	return s.show(w, r, a, "compare.html", v)
 }
 
 // side returns a sample for a pair.
@@ -135,13 +130,13 @@ func (s *Server) side(r *http.Request, d *browsed, g *geometry, at sampleAt) (si
 	default:
 		return sideData{}, err
 	}
-	side := sideData{item: s.item(d, c), There: true, files: map[string]string{},
-		To: address(s.Store.Dataset(), d.Dataset(), samplePath(at), "generator", at.Generator)}
+	side := sideData{item: s.item(c), There: true, files: map[string]string{},
+		To: d.to(samplePath(at), "generator", at.Generator)}
 	for i := range c.sample.Files {
 		f := &c.sample.Files[i]
 		side.files[f.Name] = f.SHA256
 		if f.Name == "final_frame.png" {
-			side.Final = s.media(d.Dataset(), c, f)
+			side.Final = c.media(f)
 		}
 	}
 	return side, nil

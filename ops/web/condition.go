@@ -98,8 +98,7 @@ func (c *condition) cell(ctx context.Context, g *geometry, at cellAt) error {
 	}
 	d, problem := decided{etag: markAt(g, at).etag, answers: map[int32]bool{}}, ""
 	for row, err := range c.of.reader.Samples(ctx, cell, func(int) bool { return true }, c.WantsFile) {
-		var damage *export.DamageError
-		if errors.As(err, &damage) {
+		if damage, ok := errors.AsType[*export.DamageError](err); ok {
 			problem = damage.Error() // what follows of the cell is not known
 			break
 		}

@@ -74,7 +74,7 @@ func first(m dlq.Message) int {
 // failuresData is what the page of the failures shows.
 type failuresData struct {
 	Groups    []deadGroup
-	Tasks     []deadTask
+	Tasks     []dlq.Message
 	Cause     string // the filter
 	Generator string
 	Total     int // messages in the DLQ
@@ -91,24 +91,13 @@ type deadGroup struct {
 	Chosen  bool
 }
 
-// deadTask is a message of the DLQ in a list.
-type deadTask struct {
-	dlq.Message
-	First   string // id of its first message
-	Address string
-}
-
 // choice is an entry of a list to choose from.
 type choice struct{ Value, Text string }
 
 var seedChoices = []choice{{"", "new seeds if the seeds were to blame"}, {"keep", "the seeds they failed with"},
 	{"fresh", "new seeds for all"}}
 
-func (s *Server) failuresPage(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
-	if err != nil {
-		return err
-	}
+func (s *Server) failuresPage(w http.ResponseWriter, r *http.Request, in *browsed) error {
 	dead, err := s.readDead(r.Context())
 	if err != nil {
 		return err
@@ -118,40 +107,25 @@ func (s *Server) failuresPage(w http.ResponseWriter, r *http.Request) error {
 	if j := s.replayJob(); j != nil {
 		d.Replaying, d.Replayed = !j.ended(), j.ended()
 	}
-	to := func(path string, pairs ...string) string {
-		return address(s.Store.Dataset(), st.Dataset(), path, pairs...)
-	}
 	for _, g := range dlq.Groups(dead.list) {
 		chosen := string(g.Cause) == d.Cause && g.Generator == d.Generator
-		d.Groups = append(d.Groups, deadGroup{g, to("/failures", "cause", string(g.Cause), "generator", g.Generator) +
-			"#tasks",
-			chosen})
+		address := in.to("/failures", "cause", string(g.Cause), "generator", g.Generator) + "#tasks"
+		d.Groups = append(d.Groups, deadGroup{g, address, chosen})
 	}
-	filter := d.filter()
 	command := []string{"dlq", "list"}
-	for _, c := range filter.Causes {
-		command = append(command, "--cause", string(c))
+	if d.Cause != "" {
+		command = append(command, "--cause", d.Cause)
 	}
-	for _, g := range filter.Generators {
-		command = append(command, "--generator", g)
+	if d.Generator != "" {
+		command = append(command, "--generator", d.Generator)
 	}
 	for _, m := range dead.list {
 		if (d.Cause == "" || string(m.Cause) == d.Cause) && (d.Generator == "" || m.Generator() == d.Generator) {
-			d.Tasks = append(d.Tasks, deadTask{m, m.FirstID(), to("/failures/task/" + m.ID)})
+			d.Tasks = append(d.Tasks, m)
 		}
 	}
-	return s.show(w, r, "failures.html", view{Title: "Failures", Path: "/failures", Command: s.stackCommand(command...),
-		Data: d})
-}
-
-func (d *failuresData) filter() (f dlq.Filter) {
-	if d.Cause != "" {
-		f.Causes = []task.Cause{task.Cause(d.Cause)}
-	}
-	if d.Generator != "" {
-		f.Generators = []string{d.Generator}
-	}
-	return f
+	v := view{Title: "Failures", Path: "/failures", Command: s.stackCommand(command...), Data: d}
+	return s.show(w, r, in, "failures.html", v)
 }
 
 // failureData is what the page of one task shows.
@@ -162,13 +136,9 @@ type failureData struct {
 	Seeds      []choice
 }
 
-func (s *Server) failurePage(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
-	if err != nil {
-		return err
-	}
+func (s *Server) failurePage(w http.ResponseWriter, r *http.Request, in *browsed) error {
 	id := r.PathValue("id")
-	found, err := dlq.Find(r.Context(), s.Queue, st, s.Flags, id)
+	found, err := dlq.Find(r.Context(), s.Queue, in.Store, s.Flags, id)
 	if err != nil {
 		return err
 	}
@@ -187,8 +157,8 @@ func (s *Server) failurePage(w http.ResponseWriter, r *http.Request) error {
 			ui.Span(ui.Seconds(f.CPUSeconds)), ui.Size(f.PeakRSSBytes))
 	}
 	title := "Failed task of " + cmp.Or(found.Generator(), "no generator")
-	return s.show(w, r, "failure.html", view{Title: title, Path: "/failures",
-		Command: s.stackCommand("dlq", "show", found.ID), Data: d})
+	v := view{Title: title, Path: "/failures", Command: s.stackCommand("dlq", "show", found.ID), Data: d}
+	return s.show(w, r, in, "failure.html", v)
 }
 
 // printable is the end of a program's output without control characters.

@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"path/filepath"
@@ -16,7 +17,6 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/flags"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -52,25 +52,15 @@ type flagsRead struct {
 	open map[sampleAt]string // reasons
 }
 
-// flagged returns the reasons of the flagged samples of a dataset. It is asked for each page of the grid.
-func (s *Server) flagged(ctx context.Context, st *store.Store) (map[sampleAt]string, error) {
-	f, err := s.readFlags(ctx, st)
-	if err != nil {
-		return nil, err
-	}
-	return f.open, nil
-}
-
 // readFlags reads the flags of a dataset and their states, unless that was done a moment ago.
-func (s *Server) readFlags(ctx context.Context, st *store.Store) (*flagsRead, error) {
-	d := s.browsed(st)
-	return d.flags.get(ctx, s.background, freshFlags, lateFlags, func(ctx context.Context) (*flagsRead, error) {
-		list, err := flags.List(ctx, st)
+func (d *browsed) readFlags(ctx context.Context) (*flagsRead, error) {
+	return d.flags.get(ctx, d.background, freshFlags, lateFlags, func(ctx context.Context) (*flagsRead, error) {
+		list, err := flags.List(ctx, d.Store)
 		if err != nil {
 			return nil, err
 		}
 		f := &flagsRead{open: map[sampleAt]string{}}
-		if f.list, err = flags.States(ctx, st, list); err != nil {
+		if f.list, err = flags.States(ctx, d.Store, list); err != nil {
 			return nil, err
 		}
 		for _, flag := range f.list {
@@ -94,18 +84,13 @@ type flagsData struct {
 	Plan, Export         string // commands
 }
 
-func (s *Server) flagsPage(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
+func (s *Server) flagsPage(w http.ResponseWriter, r *http.Request, in *browsed) error {
+	f, err := in.readFlags(r.Context())
 	if err != nil {
 		return err
 	}
-	f, err := s.readFlags(r.Context(), st)
-	if err != nil {
-		return err
-	}
-	d := flagsData{Total: len(f.list), By: flagger(r),
-		Plan:   s.command(st.Dataset(), "flags", "plan", "--to", "flagged.json"),
-		Export: s.command(st.Dataset(), "export", "--as", "parquet", "--to", "curated", "--without", "flagged")}
+	d := flagsData{Total: len(f.list), By: flagger(r), Plan: s.command(in, "flags", "plan", "--to", "flagged.json"),
+		Export: s.command(in, "export", "--as", "parquet", "--to", "curated", "--without", "flagged")}
 	for _, flag := range f.list {
 		switch flag.State {
 		case flags.Open:
@@ -123,52 +108,45 @@ func (s *Server) flagsPage(w http.ResponseWriter, r *http.Request) error {
 	from = min(from, max(d.Total-1, 0))
 	d.First, d.Until = from+1, min(from+flagsPerPage, d.Total)
 	d.Flags = f.list[from:d.Until]
-	v := view{Title: "Flags", Path: "/flags", Command: s.command(st.Dataset(), "flags", "list"),
-		Dataset: st.Dataset(), Home: s.Store.Dataset()}
 	if from > 0 {
-		d.Before = v.To("/flags", "from", strconv.Itoa(max(0, from-flagsPerPage)))
+		d.Before = in.to("/flags", "from", strconv.Itoa(max(0, from-flagsPerPage)))
 	}
 	if d.Until < d.Total {
-		d.After = v.To("/flags", "from", strconv.Itoa(d.Until))
+		d.After = in.to("/flags", "from", strconv.Itoa(d.Until))
 	}
 	if d.Planned, err = place(r, "planned", 0); err != nil {
 		return err
 	}
-	if path := s.planFile(st); d.Planned > 0 {
-		d.Carry = s.command(st.Dataset(), "repair", "--plan", ui.FromHere(path), "--overwrite")
+	if d.Planned > 0 {
+		d.Carry = s.command(in, "repair", "--plan", ui.FromHere(s.planFile(in)), "--overwrite")
 	}
-	v.Data = d
-	return s.show(w, r, "flags.html", v)
+	return s.show(w, r, in, "flags.html", view{Title: "Flags", Path: "/flags", Command: s.command(in, "flags", "list"),
+		Data: d})
 }
 
 // planFile is where the repair plan of the flags is written on this machine.
-func (s *Server) planFile(st *store.Store) string {
-	return filepath.Join(s.Flags.LocalDir, "flags", task.SafeName(s.Target.Name)+"-"+st.Dataset().String()+".plan.json")
+func (s *Server) planFile(d *browsed) string {
+	return filepath.Join(s.Flags.LocalDir, "flags", task.SafeName(s.Target.Name)+"-"+d.Dataset().String()+".plan.json")
 }
 
 // planFlags writes a repair plan of the open flags and goes back to the page, which has the command for it.
-func (s *Server) planFlags(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
+func (s *Server) planFlags(w http.ResponseWriter, r *http.Request, d *browsed) error {
+	d.flags.forget()
+	f, err := d.readFlags(r.Context())
 	if err != nil {
 		return err
 	}
-	s.browsed(st).flags.forget()
-	f, err := s.readFlags(r.Context(), st)
-	if err != nil {
-		return err
-	}
-	plan, n := flags.Plan(st, f.list), 0
+	plan, n := flags.Plan(d.Store, f.list), 0
 	for _, g := range plan.Generators {
 		n += len(g.Replace)
 	}
 	if n == 0 {
 		return badRequest("no flag is open: there is nothing to replace")
 	}
-	if err := plan.Write(s.planFile(st)); err != nil {
+	if err := plan.Write(s.planFile(d)); err != nil {
 		return err
 	}
-	http.Redirect(w, r, address(s.Store.Dataset(), st.Dataset(), "/flags", "planned", strconv.Itoa(n))+"#next",
-		http.StatusSeeOther)
+	http.Redirect(w, r, d.to("/flags", "planned", strconv.Itoa(n))+"#next", http.StatusSeeOther)
 	return nil
 }
 
@@ -182,29 +160,25 @@ func flagger(r *http.Request) string {
 	return flags.Account()
 }
 
-func (s *Server) nameFlagger(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) nameFlagger(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	http.SetCookie(w, &http.Cookie{Name: nameCookie, Value: url.QueryEscape(ui.Cut(r.FormValue("name"), 50)), Path: "/",
 		MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteStrictMode})
-	return s.goOn(w, r, "/flags", "")
+	return s.goOn(w, r, d.to("/flags"), "")
 }
 
 // changeFlags adds or removes flags.
-func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
-	if err != nil {
-		return err
-	}
+func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	chosen, err := chosenSamples(r)
 	if err != nil {
 		return err
 	}
 	reason := strings.TrimSpace(r.FormValue("reason"))
 	n, command := 0, ""
-	defer s.browsed(st).flags.forget() // what has failed may have changed some
+	defer d.flags.forget() // what has failed may have changed some
 	switch do := r.FormValue("do"); do {
 	case "add":
-		for _, generator := range sortedNames(chosen) {
-			added, err := flags.Add(r.Context(), st, generator, chosen[generator], reason, flagger(r))
+		for _, generator := range slices.Sorted(maps.Keys(chosen)) {
+			added, err := flags.Add(r.Context(), d.Store, generator, chosen[generator], reason, flagger(r))
 			if absent, ok := errors.AsType[*flags.AbsentError](err); ok {
 				text := absent.Error()
 				if n > 0 {
@@ -217,13 +191,13 @@ func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request) error {
 			}
 			n += added
 		}
-		command = s.flagCommand(st, chosen, "add", "--reason", reason)
+		command = s.flagCommand(d, chosen, "add", "--reason", reason)
 	case "remove", "remove resolved":
 		var names []string // none is all
 		if do == "remove" {
-			names = sortedNames(chosen)
+			names = slices.Sorted(maps.Keys(chosen))
 		}
-		list, err := flags.List(r.Context(), st, names...)
+		list, err := flags.List(r.Context(), d.Store, names...)
 		if err != nil {
 			return err
 		}
@@ -232,15 +206,15 @@ func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request) error {
 			for _, name := range names {
 				gone = append(gone, flags.Of(list, name, chosen[name])...)
 			}
-			command = s.flagCommand(st, chosen, "remove")
+			command = s.flagCommand(d, chosen, "remove")
 		} else {
-			if gone, err = flags.Closed(r.Context(), st, list); err != nil {
+			if gone, err = flags.Closed(r.Context(), d.Store, list); err != nil {
 				return err
 			}
-			command = s.command(st.Dataset(), "flags", "remove", "--resolved")
+			command = s.command(d, "flags", "remove", "--resolved")
 		}
 		n = len(gone)
-		if err := flags.Remove(r.Context(), st, gone); err != nil {
+		if err := flags.Remove(r.Context(), d.Store, gone); err != nil {
 			return err
 		}
 	default:
@@ -249,17 +223,12 @@ func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request) error {
 	if !wantsPage(r) {
 		return answer(w, map[string]any{"flags": n, "command": command})
 	}
-	return s.goOn(w, r, "/flags", command)
+	return s.goOn(w, r, d.to("/flags"), command)
 }
 
 // goOn answers a form: it leads to the address of this server that the form names, or to a page. That shows a command,
 // which does what the form has done.
-func (s *Server) goOn(w http.ResponseWriter, r *http.Request, page, command string) error {
-	st, err := s.store(r)
-	if err != nil {
-		return err
-	}
-	back := address(s.Store.Dataset(), st.Dataset(), page)
+func (s *Server) goOn(w http.ResponseWriter, r *http.Request, back, command string) error {
 	if to, err := url.Parse(r.FormValue("back")); err == nil && to.Scheme == "" && to.Host == "" &&
 		strings.HasPrefix(to.Path, "/") && !strings.HasPrefix(to.Path, "//") {
 		back = to.String()
@@ -290,9 +259,6 @@ func (s *Server) did(w http.ResponseWriter, r *http.Request) string {
 
 // chosenSamples reads the samples of a form, by generator.
 func chosenSamples(r *http.Request) (map[string][]flags.Sample, error) {
-	if err := r.ParseForm(); err != nil {
-		return nil, badRequest("%w", err)
-	}
 	chosen := map[string][]flags.Sample{}
 	for _, text := range r.Form["sample"] {
 		at := strings.LastIndexByte(text, ':')
@@ -308,38 +274,26 @@ func chosenSamples(r *http.Request) (map[string][]flags.Sample, error) {
 	return chosen, nil
 }
 
-func sortedNames(chosen map[string][]flags.Sample) (names []string) {
-	for name := range chosen {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
 // flagCommand returns the command line that does to samples what a form has done.
-func (s *Server) flagCommand(st *store.Store, chosen map[string][]flags.Sample, words ...string) string {
+func (s *Server) flagCommand(d *browsed, chosen map[string][]flags.Sample, words ...string) string {
 	var commands []string
-	for _, name := range sortedNames(chosen) {
+	for _, name := range slices.Sorted(maps.Keys(chosen)) {
 		line := append(append([]string{"flags"}, words...), name)
 		for _, sample := range chosen[name] {
 			line = append(line, sample.String())
 		}
-		commands = append(commands, s.command(st.Dataset(), line...))
+		commands = append(commands, s.command(d, line...))
 	}
 	return strings.Join(commands, " && ")
 }
 
 // downloadFlags answers with the list as a file.
-func (s *Server) downloadFlags(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
+func (s *Server) downloadFlags(w http.ResponseWriter, r *http.Request, d *browsed) error {
+	f, err := d.readFlags(r.Context())
 	if err != nil {
 		return err
 	}
-	f, err := s.readFlags(r.Context(), st)
-	if err != nil {
-		return err
-	}
-	name := "flags-" + st.Dataset().String() + filepath.Ext(r.URL.Path)
+	name := "flags-" + d.Dataset().String() + filepath.Ext(r.URL.Path)
 	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", name))
 	if filepath.Ext(name) == ".json" {
 		return answer(w, f.list)

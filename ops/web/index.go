@@ -135,13 +135,13 @@ func (x *index) readGenerator(ctx context.Context, g *geometry, e *extent) bool 
 	n := 0
 	for cell, err := range x.of.Cells(ctx, names) {
 		x.mu.Lock()
-		var broken *store.Error
+		broken, named := errors.AsType[*store.Error](err)
 		switch {
 		case err == nil:
 			c := marks[cell.Key()]
 			i.cells[c.start] = indexedCell{c.etag, x.records(cell)}
 			i.version++
-		case errors.Is(err, store.ErrDamaged) && errors.As(err, &broken):
+		case errors.Is(err, store.ErrDamaged) && named:
 			c := marks[broken.Key]
 			i.cells[c.start] = indexedCell{etag: c.etag}
 			x.problem = describe(err).Error
@@ -189,14 +189,4 @@ func (x *index) word(text string) uint16 {
 		x.places[text], x.words = at, append(x.words, text)
 	}
 	return at
-}
-
-// starts are the cells of a generator in order.
-func (i *indexed) starts() []int32 {
-	list := make([]int32, 0, len(i.cells))
-	for start := range i.cells {
-		list = append(list, start)
-	}
-	slices.Sort(list)
-	return list
 }

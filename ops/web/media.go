@@ -15,7 +15,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // shown are the types of files that browsers show. They run no code of any: what is SVG, HTML or unknown is downloaded.
@@ -30,55 +29,46 @@ func (s *Server) mediaRoutes() {
 }
 
 // media is the address of a file of a sample. It changes with the file, so browsers may keep what they get.
-func (s *Server) media(d task.Dataset, c committed, f *sample.File) string {
-	return s.fileAddress("/media/", d, c, f)
-}
+func (c committed) media(f *sample.File) string { return c.address("/media/", f) }
 
-func (s *Server) fileAddress(kind string, d task.Dataset, c committed, f *sample.File) string {
-	file := kind + c.Generator + "/" + fmt.Sprint(c.Index) + "/" + f.Name
-	return address(s.Store.Dataset(), d, file, "v", f.SHA256)
+func (c committed) address(kind string, f *sample.File) string {
+	return c.of.to(kind+c.Generator+"/"+fmt.Sprint(c.Index)+"/"+f.Name, "v", f.SHA256)
 }
 
 // requested finds the file that a request names.
-func (s *Server) requested(r *http.Request) (d *browsed, c committed, f *sample.File, err error) {
-	st, err := s.store(r)
-	if err != nil {
-		return nil, c, nil, err
-	}
+func (d *browsed) requested(r *http.Request) (c committed, f *sample.File, err error) {
 	at, err := readAt(r.PathValue("generator"), r.PathValue("index"))
 	if err != nil {
-		return nil, c, nil, err
+		return c, nil, err
 	}
-	d = s.browsed(st)
 	g, err := d.look(r.Context(), has(at))
 	if err != nil {
-		return nil, c, nil, err
+		return c, nil, err
 	}
 	if c, err = d.sample(r.Context(), g, at); err != nil {
-		return nil, c, nil, err
+		return c, nil, err
 	}
 	if f = c.file(r.PathValue("file")); f == nil { // so no path leads anywhere else
-		return nil, c, nil, notFound("sample %d of %s has no file %.100q", at.Index, at.Generator,
-			r.PathValue("file"))
+		err = notFound("sample %d of %s has no file %.100q", at.Index, at.Generator, r.PathValue("file"))
 	}
-	return d, c, f, nil
+	return c, f, err
 }
 
 // requestedVideo finds the video that a request names.
-func (s *Server) requestedVideo(r *http.Request) (d *browsed, c committed, f *sample.File, err error) {
-	if d, c, f, err = s.requested(r); err == nil && !sample.IsVideo(f.Name) {
+func (d *browsed) requestedVideo(r *http.Request) (c committed, f *sample.File, err error) {
+	if c, f, err = d.requested(r); err == nil && !sample.IsVideo(f.Name) {
 		err = badRequest("%s is no video", f.Name)
 	}
-	return d, c, f, err
+	return c, f, err
 }
 
 // mediaFile answers with a file as it is in the bucket, or with a range of it.
-func (s *Server) mediaFile(w http.ResponseWriter, r *http.Request) error {
-	d, c, f, err := s.requested(r)
+func (s *Server) mediaFile(w http.ResponseWriter, r *http.Request, d *browsed) error {
+	c, f, err := d.requested(r)
 	if err != nil {
 		return err
 	}
-	file, err := s.fetch(r.Context(), d, c, f)
+	file, err := s.fetch(r.Context(), c, f)
 	if err != nil {
 		return err
 	}
@@ -110,7 +100,7 @@ func serveMedia(w http.ResponseWriter, r *http.Request, file *os.File, kind, tag
 
 // fetch opens a file of a sample in the cache, reading it from the bucket if it is not there. Of a shard, which can only
 // be read from its beginning, all samples come at once.
-func (s *Server) fetch(ctx context.Context, d *browsed, c committed, f *sample.File) (*os.File, error) {
+func (s *Server) fetch(ctx context.Context, c committed, f *sample.File) (*os.File, error) {
 	if file, err := s.cache.open(f.SHA256); err == nil {
 		if info, err := file.Stat(); err == nil && info.Size() == f.Size { // else a power failure has cut it
 			return file, nil
@@ -125,8 +115,8 @@ func (s *Server) fetch(ctx context.Context, d *browsed, c committed, f *sample.F
 		name, want = "shard "+c.receipt.Shard.Key, nil
 		keep = c.receipt.Describes
 	}
-	_, err := share(ctx, d, name, func(ctx context.Context) (any, error) {
-		for row, err := range d.reader.Samples(ctx, c.cell, keep, want) {
+	_, err := share(ctx, c.of, name, func(ctx context.Context) (any, error) {
+		for row, err := range c.of.reader.Samples(ctx, c.cell, keep, want) {
 			if err != nil {
 				return nil, err
 			}
@@ -138,9 +128,8 @@ func (s *Server) fetch(ctx context.Context, d *browsed, c committed, f *sample.F
 		}
 		return nil, nil
 	})
-	var damage *export.DamageError
-	if errors.As(err, &damage) {
-		return nil, s.damaged(d.Dataset(), damage)
+	if damage, ok := errors.AsType[*export.DamageError](err); ok { // the file is not what its receipt says
+		return nil, ui.WithHint(damage, "%s, and then the repair that it prints", s.command(c.of, "verify", "--deep"))
 	}
 	if err != nil {
 		return nil, err
@@ -149,18 +138,13 @@ func (s *Server) fetch(ctx context.Context, d *browsed, c committed, f *sample.F
 }
 
 // text returns a text file of a sample, "" if it has none.
-func (s *Server) text(ctx context.Context, d *browsed, c committed, name string) (string, error) {
+func (s *Server) text(ctx context.Context, c committed, name string) (string, error) {
 	f := c.file(name)
 	if f == nil {
 		return "", nil
 	}
-	text, err := s.contents(ctx, d, c, f)
+	text, err := s.contents(ctx, c, f)
 	return strings.ToValidUTF8(string(text), "\ufffd"), err
-}
-
-// damaged adds what to do to the error of a file that is not what its receipt says.
-func (s *Server) damaged(d task.Dataset, err error) error {
-	return ui.WithHint(err, "%s, and then the repair that it prints", s.command(d, "verify", "--deep"))
 }
 
 // query is an address without what is empty.

@@ -60,6 +60,11 @@ func (v view) To(path string, pairs ...string) string {
 	return address(v.Home, v.Dataset, path, pairs...)
 }
 
+// to is an address of this server with the dataset, and with pairs of a name and a value.
+func (d *browsed) to(path string, pairs ...string) string {
+	return address(d.home, d.Dataset(), path, pairs...)
+}
+
 // address is one of this server for a dataset.
 func address(home, d task.Dataset, path string, pairs ...string) string {
 	q := url.Values{}
@@ -76,17 +81,13 @@ func address(home, d task.Dataset, path string, pairs ...string) string {
 }
 
 // show answers with a page: the template in a file, with what the layout needs filled in.
-func (s *Server) show(w http.ResponseWriter, r *http.Request, file string, v view) error {
-	st, err := s.store(r)
-	if err != nil {
-		return err
-	}
-	if v.Datasets, err = st.Datasets(r.Context()); err != nil {
+func (s *Server) show(w http.ResponseWriter, r *http.Request, d *browsed, file string, v view) (err error) {
+	if v.Datasets, err = d.Datasets(r.Context()); err != nil {
 		return err
 	}
 	s.fill(&v)
 	v.Did = s.did(w, r)
-	v.Dataset = st.Dataset()
+	v.Dataset = d.Dataset()
 	render(w, file, v)
 	return nil
 }

@@ -26,9 +26,6 @@ type replayForm struct {
 // "rate", "chunk" and "seeds" (keep, fresh). Without "id", "which" must be "all": nobody sends everything by a form in
 // which nothing was chosen.
 func (s *Server) readReplay(r *http.Request) (*replayForm, error) {
-	if err := r.ParseForm(); err != nil {
-		return nil, badRequest("%w", err)
-	}
 	f := &replayForm{Words: []string{"dlq", "replay"}, Replay: dlq.Replay{Queue: s.Queue, Store: s.Store,
 		Journal: dlq.JournalPath(s.Flags.LocalDir, s.Target.DLQURL, "")}}
 	take := func(name, flag string) (value string) {
@@ -110,21 +107,17 @@ type replayData struct {
 }
 
 // replayTasks shows what a replay would send, or with do=send begins it.
-func (s *Server) replayTasks(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) replayTasks(w http.ResponseWriter, r *http.Request, in *browsed) error {
 	f, err := s.readReplay(r)
-	if err != nil {
-		return err
-	}
-	st, err := s.store(r)
 	if err != nil {
 		return err
 	}
 	switch do := r.FormValue("do"); do {
 	case "send":
-		if err := s.beginReplay(f, address(s.Store.Dataset(), st.Dataset(), "/run")); err != nil {
+		if err := s.beginReplay(f, in.to("/run")); err != nil {
 			return err
 		}
-		http.Redirect(w, r, address(s.Store.Dataset(), st.Dataset(), "/failures/replay"), http.StatusSeeOther)
+		http.Redirect(w, r, in.to("/failures/replay"), http.StatusSeeOther)
 		return nil
 	case "dry run":
 	default:
@@ -138,7 +131,7 @@ func (s *Server) replayTasks(w http.ResponseWriter, r *http.Request) error {
 	}
 	d.More = max(0, len(result.Bodies)-bodiesShown)
 	d.Dry = &result
-	return s.show(w, r, "replay.html", view{Title: "Replay: dry run", Path: "/failures",
+	return s.show(w, r, in, "replay.html", view{Title: "Replay: dry run", Path: "/failures",
 		Command: s.stackCommand(append(f.Words, "--dry-run")...), Data: d})
 }
 
@@ -216,18 +209,16 @@ func (s *Server) runReplay(j *replayJob, r *dlq.Replay) {
 	show(end)
 }
 
-func (s *Server) replayPage(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) replayPage(w http.ResponseWriter, r *http.Request, in *browsed) error {
 	j := s.replayJob()
-	v := view{Title: "Replay", Path: "/failures"}
-	d := replayData{Job: j}
+	v := view{Title: "Replay", Path: "/failures", Data: replayData{Job: j}}
 	if j != nil {
 		v.Command = j.command
 	}
-	v.Data = d
-	return s.show(w, r, "replay.html", v)
+	return s.show(w, r, in, "replay.html", v)
 }
 
-func (s *Server) replayEvents(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) replayEvents(w http.ResponseWriter, r *http.Request, _ *browsed) error {
 	j := s.replayJob()
 	if j == nil {
 		return notFound("nothing was replayed here yet")

@@ -14,7 +14,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -63,31 +62,27 @@ type causeBar struct {
 	Width float64 // of 100
 }
 
-func (s *Server) runPage(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
-	if err != nil {
-		return err
-	}
-	ids, err := st.Runs(r.Context())
+func (s *Server) runPage(w http.ResponseWriter, r *http.Request, in *browsed) error {
+	ids, err := in.Runs(r.Context())
 	if err != nil {
 		return err
 	}
 	d := runData{ID: r.FormValue("run"), Runs: ids[:min(len(ids), runsListed)],
 		Pause: s.stackCommand("pause"), Resume: s.stackCommand("resume"),
-		Submit: s.command(st.Dataset(), "submit", "--all", "--samples", "100")}
-	v := view{Title: "Run", Path: "/run", Command: s.command(st.Dataset(), "monitor", "--watch")}
+		Submit: s.command(in, "submit", "--all", "--samples", "100")}
+	v := view{Title: "Run", Path: "/run", Command: s.command(in, "monitor", "--watch")}
 	if d.ID == "" && len(ids) > 0 {
 		d.ID = ids[0]
 	}
 	if d.ID != "" {
-		if d.Run, err = s.findRun(r.Context(), st, d.ID); err != nil {
+		if d.Run, err = in.findRun(r.Context(), d.ID); err != nil {
 			return err
 		}
 		if !slices.Contains(d.Runs, d.ID) {
 			d.Runs = append(d.Runs, d.ID)
 		}
-		v.Command = s.command(st.Dataset(), "monitor", "--run", d.ID, "--watch")
-		f := s.join(st, d.Run)
+		v.Command = s.command(in, "monitor", "--run", d.ID, "--watch")
+		f := s.join(in, d.Run)
 		defer s.leave(f)
 		d.Live = f.first(r.Context())
 	}
@@ -95,33 +90,29 @@ func (s *Server) runPage(w http.ResponseWriter, r *http.Request) error {
 		d.Problem = describe(err).Error
 	}
 	v.Data = d
-	return s.show(w, r, "run.html", v)
+	return s.show(w, r, in, "run.html", v)
 }
 
-func (s *Server) findRun(ctx context.Context, st *store.Store, id string) (task.Run, error) {
+func (d *browsed) findRun(ctx context.Context, id string) (task.Run, error) {
 	if err := task.CheckName(id); err != nil {
 		return task.Run{}, badRequest("run %v", err)
 	}
-	return st.Run(ctx, id)
+	return d.Run(ctx, id)
 }
 
-func (s *Server) runEvents(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.store(r)
+func (s *Server) runEvents(w http.ResponseWriter, r *http.Request, d *browsed) error {
+	run, err := d.findRun(r.Context(), r.FormValue("run"))
 	if err != nil {
 		return err
 	}
-	run, err := s.findRun(r.Context(), st, r.FormValue("run"))
-	if err != nil {
-		return err
-	}
-	f := s.join(st, run)
+	f := s.join(d, run)
 	defer s.leave(f)
 	follow(w, r, f.topic)
 	return nil
 }
 
 // switchDelivery pauses or resumes.
-func (s *Server) switchDelivery(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) switchDelivery(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	do := r.FormValue("do")
 	if do != "pause" && do != "resume" {
 		return badRequest("do is %.40q, it must be pause or resume", do)
@@ -129,7 +120,7 @@ func (s *Server) switchDelivery(w http.ResponseWriter, r *http.Request) error {
 	if err := s.Switch(r.Context(), do == "resume"); err != nil {
 		return err
 	}
-	return s.goOn(w, r, "/run", s.stackCommand(do))
+	return s.goOn(w, r, d.to("/run"), s.stackCommand(do))
 }
 
 // feed polls a run for all who watch it, and ends when nobody does.
@@ -142,10 +133,10 @@ type feed struct {
 }
 
 // join returns the feed of a run. Call leave when the viewer is gone.
-func (s *Server) join(st *store.Store, run task.Run) *feed {
+func (s *Server) join(d *browsed, run task.Run) *feed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := st.Dataset().String() + "/" + run.ID
+	key := d.Dataset().String() + "/" + run.ID
 	f := s.feeds[key]
 	if f != nil {
 		if e, _ := f.now(); e != nil && e.end != "" { // it has ended: who comes now wants to know how it is now
@@ -156,7 +147,7 @@ func (s *Server) join(st *store.Store, run task.Run) *feed {
 		ctx, cancel := context.WithCancel(s.background)
 		f = &feed{topic: newTopic(), key: key, cancel: cancel}
 		s.feeds[key] = f
-		s.jobs.Go(func() { s.poll(ctx, f, st, run) })
+		s.jobs.Go(func() { s.poll(ctx, f, d, run) })
 	}
 	f.viewers++
 	return f
@@ -191,8 +182,8 @@ func (f *feed) first(ctx context.Context) *liveRun {
 }
 
 // poll publishes each poll of a run until it ends.
-func (s *Server) poll(ctx context.Context, f *feed, st *store.Store, run task.Run) {
-	m := monitor.New(st, s.Queue, run)
+func (s *Server) poll(ctx context.Context, f *feed, d *browsed, run task.Run) {
+	m := monitor.New(d.Store, s.Queue, run)
 	costs, err := plan.LoadCosts(s.Flags.LocalDir)
 	if err != nil {
 		s.Say("note: %v", err)
@@ -204,8 +195,7 @@ func (s *Server) poll(ctx context.Context, f *feed, st *store.Store, run task.Ru
 	}
 	live := liveRun{}
 	show := func() {
-		live.Failures = address(s.Store.Dataset(), st.Dataset(), "/failures")
-		live.Repair = s.command(st.Dataset(), "repair", "--run", run.ID)
+		live.Failures, live.Repair = d.to("/failures"), s.command(d, "repair", "--run", run.ID)
 		now := live
 		html := s.part("run.html", "live", &now)
 		f.mu.Lock()

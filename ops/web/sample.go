@@ -50,15 +50,15 @@ type fileData struct {
 	To string // address
 }
 
-func (s *Server) samplePage(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) samplePage(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	at, err := readAt(r.PathValue("generator"), r.PathValue("index"))
 	if err != nil {
 		return err
 	}
-	d, found, err := s.found(r, has(at))
+	found, err := s.found(r, d, has(at))
 	for until := time.Now().Add(neighboursIn); err == nil && !found.plain && !found.Complete && time.Now().Before(until); {
 		time.Sleep(recomputed)
-		d, found, err = s.found(r, has(at))
+		found, err = s.found(r, d, has(at))
 	}
 	if err != nil {
 		return err
@@ -68,15 +68,15 @@ func (s *Server) samplePage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	data := &sampleData{sampleAt: at, Sample: c.sample, Receipt: c.receipt, Size: c.size(), Took: took(c.receipt),
-		Reproduce: s.command(d.Dataset(), "reproduce", at.Generator, fmt.Sprint(at.Index))}
+		Reproduce: s.command(d, "reproduce", at.Generator, fmt.Sprint(at.Index))}
 	for i := range c.sample.Files {
 		f := &c.sample.Files[i]
-		data.Files = append(data.Files, fileData{*f, s.media(d.Dataset(), c, f)})
+		data.Files = append(data.Files, fileData{*f, c.media(f)})
 		switch {
 		case f.Name == "first_frame.png":
-			data.First = s.media(d.Dataset(), c, f)
+			data.First = c.media(f)
 		case f.Name == "final_frame.png":
-			data.Final = s.media(d.Dataset(), c, f)
+			data.Final = c.media(f)
 		case sample.IsGroundTruth(f.Name):
 			data.Media, data.Name = f.Media, f.Name
 			if !inspect.Plays(f.Name, f.Media) {
@@ -85,7 +85,7 @@ func (s *Server) samplePage(w http.ResponseWriter, r *http.Request) error {
 					_ = s.decoder.await(r.Context()) // so it is known whether there is a strip
 				}
 			}
-			data.playable = s.playable(d.Dataset(), c, f)
+			data.playable = s.playable(c, f)
 			for _, n := range stripOf(f.Media.Frames) {
 				data.Frames = append(data.Frames, n+1)
 			}
@@ -93,18 +93,18 @@ func (s *Server) samplePage(w http.ResponseWriter, r *http.Request) error {
 	}
 	for name, to := range map[string]*string{"prompt.txt": &data.Prompt, "rubric.txt": &data.Rubric,
 		"metadata.json": &data.Metadata} {
-		if *to, err = s.text(r.Context(), d, c, name); err != nil {
+		if *to, err = s.text(r.Context(), c, name); err != nil {
 			p := describe(err)
 			data.Note = strings.TrimSpace(p.Error + " " + p.Way)
 		}
 	}
 	data.Hints = d.index.hints(c)
 	data.Metadata = indented(data.Metadata)
-	flagged, err := s.flagged(r.Context(), d.Store)
+	flags, err := d.readFlags(r.Context())
 	if err != nil {
 		return err
 	}
-	if reason, ok := flagged[at]; ok {
+	if reason, ok := flags.open[at]; ok {
 		data.Flag = &reason
 	}
 	q, err := readSearch(r)
@@ -123,7 +123,7 @@ func (s *Server) samplePage(w http.ResponseWriter, r *http.Request) error {
 	data.Here = query(samplePath(at), values)
 	values.Set("at", fmt.Sprintf("%s:%d", at.Generator, at.Index))
 	data.Grid = query("/samples", values)
-	return s.show(w, r, "sample.html", view{Title: c.sample.ID, Path: "/samples", Data: data})
+	return s.show(w, r, d, "sample.html", view{Title: c.sample.ID, Path: "/samples", Data: data})
 }
 
 // indented is JSON for people, or the text as it is if it is none.

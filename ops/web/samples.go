@@ -24,25 +24,22 @@ type samplesData struct {
 	Complete   bool // else totals are not known yet
 	Runs       []string
 	Commits    []string
-	Orders     []order
-	Hints      []order
+	Orders     []choice
+	Hints      []choice
 	Open       bool   // a filter that is folded away is used
 	First      string // command that makes the first samples
 }
 
-type order struct{ Value, Text string }
-
-var orders = []order{{"", "index"}, {"-size", "largest first"}, {"size", "smallest first"},
-	{"-length", "longest first"},
-	{"length", "shortest first"}, {"-took", "slowest first"}, {"took", "fastest first"}}
+var orders = []choice{{"", "index"}, {"-size", "largest first"}, {"size", "smallest first"},
+	{"-length", "longest first"}, {"length", "shortest first"}, {"-took", "slowest first"}, {"took", "fastest first"}}
 
 type generatorTotal struct {
 	Name  string
 	Total int
 }
 
-func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request) error {
-	d, q, err := s.asked(r)
+func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request, d *browsed) error {
+	q, err := readSearch(r)
 	if err != nil {
 		return err
 	}
@@ -51,12 +48,11 @@ func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	data := samplesData{Search: map[string]string{}, Filtered: !q.plain(), Total: g.total(""), Complete: g.complete,
-		Orders: orders,
-		Open:   q.run+q.commit+q.split+q.duplicates+q.hint+q.where != "",
-		First:  s.command(d.Dataset(), "submit", "--all", "--samples", "20")}
+		Orders: orders, Open: q.run+q.commit+q.split+q.duplicates+q.hint+q.where != "",
+		First: s.command(d, "submit", "--all", "--samples", "20")}
 	for _, a := range inspect.Kinds {
 		if !a.Deep {
-			data.Hints = append(data.Hints, order{string(a.Kind), a.Text})
+			data.Hints = append(data.Hints, choice{string(a.Kind), a.Text})
 		}
 	}
 	for _, f := range q.fields() {
@@ -71,36 +67,26 @@ func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	data.Runs = data.Runs[:min(len(data.Runs), 50)]
-	command := s.command(d.Dataset(), "results", "list")
+	command := []string{"results", "list"}
 	if q.generator != "" {
-		command = s.command(d.Dataset(), "results", "list", "--generator", q.generator)
+		command = append(command, "--generator", q.generator)
 	}
-	return s.show(w, r, "samples.html", view{Title: "Samples", Path: "/samples", Command: command, Data: data})
-}
-
-// asked returns the dataset and the search of a request.
-func (s *Server) asked(r *http.Request) (*browsed, *search, error) {
-	st, err := s.store(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	q, err := readSearch(r)
-	return s.browsed(st), q, err
+	return s.show(w, r, d, "samples.html", view{Title: "Samples", Path: "/samples", Command: s.command(d, command...),
+		Data: data})
 }
 
 // found searches. What enough says of the geometry is waited for.
-func (s *Server) found(r *http.Request, enough func(*geometry) bool) (*browsed, *result, error) {
-	d, q, err := s.asked(r)
+func (s *Server) found(r *http.Request, d *browsed, enough func(*geometry) bool) (*result, error) {
+	q, err := readSearch(r)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	found, err := s.search(r.Context(), d, q, enough)
-	return d, found, err
+	return s.search(r.Context(), d, q, enough)
 }
 
 // apiView answers with how much a search has found so far.
-func (s *Server) apiView(w http.ResponseWriter, r *http.Request) error {
-	_, found, err := s.found(r, anything)
+func (s *Server) apiView(w http.ResponseWriter, r *http.Request, d *browsed) error {
+	found, err := s.found(r, d, anything)
 	if err != nil {
 		return err
 	}
@@ -108,7 +94,7 @@ func (s *Server) apiView(w http.ResponseWriter, r *http.Request) error {
 }
 
 // apiSamples answers with samples of a search, from a place on.
-func (s *Server) apiSamples(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) apiSamples(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	from, err := place(r, "from", 0)
 	if err != nil {
 		return err
@@ -117,7 +103,7 @@ func (s *Server) apiSamples(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	d, found, err := s.found(r, more(r.FormValue("generator"), from))
+	found, err := s.found(r, d, more(r.FormValue("generator"), from))
 	if err != nil {
 		return err
 	}
@@ -125,21 +111,17 @@ func (s *Server) apiSamples(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, struct {
-		Version string `json:"version"`
-		Total   int    `json:"total"`
-		Items   []item `json:"items"`
-	}{found.Version, found.Total, items})
+	return answer(w, map[string]any{"version": found.Version, "total": found.Total, "items": items})
 }
 
 // apiPlace answers with where in a search a sample is.
-func (s *Server) apiPlace(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) apiPlace(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	index, err := place(r, "index", 0)
 	if err != nil {
 		return err
 	}
 	at := sampleAt{cmp.Or(r.FormValue("of"), r.FormValue("generator")), index}
-	_, found, err := s.found(r, has(at))
+	found, err := s.found(r, d, has(at))
 	if err != nil {
 		return err
 	}
@@ -147,11 +129,7 @@ func (s *Server) apiPlace(w http.ResponseWriter, r *http.Request) error {
 		at.Generator = found.geometry.generators[0].name
 	}
 	where, there := found.find(at)
-	return answer(w, struct {
-		Place     int    `json:"place"`
-		There     bool   `json:"there"`
-		Generator string `json:"generator"`
-	}{where, there, at.Generator})
+	return answer(w, map[string]any{"place": where, "there": there, "generator": at.Generator})
 }
 
 // neighbours returns the samples before and after one in a search; nil where there is none.

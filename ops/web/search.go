@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -202,7 +203,7 @@ func (s *Server) search(ctx context.Context, d *browsed, q *search,
 
 // filter fills a result in.
 func (s *Server) filter(ctx context.Context, d *browsed, q *search, r *result) error {
-	flagged, err := s.flagged(ctx, d.Store)
+	flags, err := d.readFlags(ctx)
 	if err != nil {
 		return err
 	}
@@ -222,7 +223,7 @@ func (s *Server) filter(ctx context.Context, d *browsed, q *search, r *result) e
 	if r.Read < r.Of {
 		r.Complete, r.Reading = false, "receipts"
 	}
-	hits := d.index.hits(q, r, flagged, where)
+	hits := d.index.hits(q, r, flags.open, where)
 	if q.sort != "" {
 		sign := 1
 		if strings.HasPrefix(q.sort, "-") {
@@ -279,7 +280,7 @@ func (x *index) hits(q *search, r *result, flagged map[sampleAt]string, where *c
 		if all.rule == nil || r.Read < r.Of { // what nearly all have is not known
 			all.rule = inspect.RuleOf(nil)
 		}
-		for _, start := range of.starts() {
+		for _, start := range slices.Sorted(maps.Keys(of.cells)) {
 			cell, answered := of.cells[start], map[int32]bool(nil)
 			wanted := slices.DeleteFunc(slices.Clone(cell.records), func(rec record) bool {
 				_, flag := flagged[sampleAt{e.name, int(rec.Index)}]

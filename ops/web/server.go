@@ -100,7 +100,7 @@ func New(c Config, address net.Addr) (*Server, error) {
 	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, query("/samples", r.URL.Query()), http.StatusSeeOther)
 	})
-	s.page("GET /", func(http.ResponseWriter, *http.Request) error {
+	s.page("GET /", func(http.ResponseWriter, *http.Request, *browsed) error {
 		return notFound("there is no such page")
 	})
 	s.mediaRoutes()
@@ -170,32 +170,41 @@ func Listen(address string) (net.Listener, error) {
 	return net.Listen("tcp", net.JoinHostPort(host, port))
 }
 
-// page registers a route that answers with a page or with data. Its error is shown as one: see fail.
-func (s *Server) page(pattern string, handle func(http.ResponseWriter, *http.Request) error) {
+// page registers a route that answers with a page or with data of the dataset that a request names. Its error is shown
+// as one: see fail.
+func (s *Server) page(pattern string, handle func(http.ResponseWriter, *http.Request, *browsed) error) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		if err := handle(w, r); err != nil {
+		d, err := s.dataset(r)
+		if err == nil {
+			err = handle(w, r, d)
+		}
+		if err != nil {
 			s.fail(w, r, err)
 		}
 	})
 }
 
-// store returns the store of the dataset that a request names with ?dataset=.
-func (s *Server) store(r *http.Request) (*store.Store, error) {
+// dataset parses the form of a request and returns the dataset that it names with ?dataset=.
+func (s *Server) dataset(r *http.Request) (*browsed, error) {
+	err := r.ParseMultipartForm(32 << 20)
+	if r.Method == http.MethodPost && err != nil && !errors.Is(err, http.ErrNotMultipart) {
+		return nil, badRequest("%w", err)
+	}
 	name := r.FormValue("dataset")
 	if name == "" {
-		return s.Store, nil
+		return s.browsed(s.Store), nil
 	}
 	if err := task.CheckName(name); err != nil {
 		return nil, badRequest("dataset %v", err)
 	}
-	return s.Store.In(task.Dataset(name)), nil
+	return s.browsed(s.Store.In(task.Dataset(name))), nil
 }
 
 // command returns a command line that reaches the same stack and dataset: command(d, "repair", "--plan", "p.json") is
 // ops --stack local repair --plan p.json --dataset v2.
-func (s *Server) command(d task.Dataset, words ...string) string {
+func (s *Server) command(d *browsed, words ...string) string {
 	t := *s.Target
-	t.Dataset = d
+	t.Dataset = d.Dataset()
 	return s.stackCommand(words...) + t.In()
 }
 

@@ -20,7 +20,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // Names in the cache of what was made from a video: its SHA-256 and these.
@@ -121,24 +120,18 @@ type playable struct {
 }
 
 // playable returns how a video is shown, by what is known of the tools.
-func (s *Server) playable(d task.Dataset, c committed, f *sample.File) playable {
+func (s *Server) playable(c committed, f *sample.File) (p playable) {
 	switch {
 	case inspect.Plays(f.Name, f.Media):
-		return playable{Video: s.media(d, c, f)}
+		p.Video = c.media(f)
 	case s.encoder.absent() == nil:
-		return playable{Video: s.fileAddress("/play/", d, c, f), Encoded: true}
+		p.Video, p.Encoded = c.address("/play/", f), true
 	case s.decoder.absent() == nil:
-		return playable{Strip: s.strip(d, c, f)}
+		for _, n := range stripOf(f.Media.Frames) {
+			p.Strip = append(p.Strip, c.address(fmt.Sprintf("/frame/%d/", n), f))
+		}
 	}
-	return playable{}
-}
-
-// strip are the addresses of some frames of a video.
-func (s *Server) strip(d task.Dataset, c committed, f *sample.File) (list []string) {
-	for _, n := range stripOf(f.Media.Frames) {
-		list = append(list, s.fileAddress(fmt.Sprintf("/frame/%d/", n), d, c, f))
-	}
-	return list
+	return p
 }
 
 // stripOf are the numbers of the frames of a strip: evenly spread, with the first and the last one.
@@ -151,8 +144,8 @@ func stripOf(frames int) (numbers []int) {
 }
 
 // encodedFile answers with a video that was re-encoded for browsers.
-func (s *Server) encodedFile(w http.ResponseWriter, r *http.Request) error {
-	d, c, f, err := s.requestedVideo(r)
+func (s *Server) encodedFile(w http.ResponseWriter, r *http.Request, d *browsed) error {
+	c, f, err := d.requestedVideo(r)
 	if err != nil {
 		return err
 	}
@@ -161,7 +154,7 @@ func (s *Server) encodedFile(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		text, err := s.contents(ctx, d, c, f)
+		text, err := s.contents(ctx, c, f)
 		if err != nil {
 			return err
 		}
@@ -178,12 +171,12 @@ func (s *Server) encodedFile(w http.ResponseWriter, r *http.Request) error {
 }
 
 // stripFrame answers with a frame of a strip. All of the strip are cut at once.
-func (s *Server) stripFrame(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) stripFrame(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	number, err := strconv.Atoi(r.PathValue("number"))
 	if err != nil {
 		return notFound("%.40q is no number of a frame", r.PathValue("number"))
 	}
-	d, c, f, err := s.requestedVideo(r)
+	c, f, err := d.requestedVideo(r)
 	if err != nil {
 		return err
 	}
@@ -193,7 +186,7 @@ func (s *Server) stripFrame(w http.ResponseWriter, r *http.Request) error {
 	}
 	name := func(n int) string { return fmt.Sprintf("%s.%d%s", f.SHA256, n, frameSuffix) }
 	return s.made(w, r, d, "image/png", name(number), func(ctx context.Context) error {
-		text, err := s.contents(ctx, d, c, f)
+		text, err := s.contents(ctx, c, f)
 		if err != nil {
 			return err
 		}
@@ -257,8 +250,8 @@ func (s *Server) made(w http.ResponseWriter, r *http.Request, d *browsed, kind, 
 }
 
 // contents reads a file of a sample into memory.
-func (s *Server) contents(ctx context.Context, d *browsed, c committed, f *sample.File) ([]byte, error) {
-	file, err := s.fetch(ctx, d, c, f)
+func (s *Server) contents(ctx context.Context, c committed, f *sample.File) ([]byte, error) {
+	file, err := s.fetch(ctx, c, f)
 	if err != nil {
 		return nil, err
 	}
