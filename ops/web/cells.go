@@ -139,9 +139,9 @@ func (d *browsed) sample(ctx context.Context, g *geometry, at sampleAt) (committ
 }
 
 // file returns a file of the sample, or nil.
-func (c committed) file(name string) *sample.File {
+func (c committed) file(is func(name string) bool) *sample.File {
 	for i := range c.sample.Files {
-		if c.sample.Files[i].Name == name {
+		if is(c.sample.Files[i].Name) {
 			return &c.sample.Files[i]
 		}
 	}
@@ -149,13 +149,16 @@ func (c committed) file(name string) *sample.File {
 }
 
 // video returns the sample's ground truth, or nil.
-func (c committed) video() *sample.File {
-	for i := range c.sample.Files {
-		if sample.IsGroundTruth(c.sample.Files[i].Name) {
-			return &c.sample.Files[i]
-		}
+func (c committed) video() *sample.File { return c.file(sample.IsGroundTruth) }
+
+func named(name string) func(string) bool { return func(n string) bool { return n == name } }
+
+// image is the address of a picture of the sample, or "".
+func (c committed) image(name string) string {
+	if f := c.file(named(name)); f != nil {
+		return c.media(f)
 	}
-	return nil
+	return ""
 }
 
 func (c committed) size() (n int64) {
@@ -192,53 +195,29 @@ func (s *Server) items(ctx context.Context, d *browsed, g *geometry, list []samp
 	items := make([]item, len(list))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(8)
-	for from := 0; from < len(list); {
-		to := from + 1
-		for to < len(list) && sameCell(g, list[from], list[to]) {
-			to++
-		}
-		first := from
+	for i, at := range list {
 		group.Go(func() error {
-			for i := first; i < to; i++ {
-				c, err := d.sample(ctx, g, list[i])
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				items[i] = s.item(c)
-				items[i].Generator, items[i].Index = list[i].Generator, list[i].Index
-				items[i].Flag, items[i].Flagged = flags.open[list[i]]
-				if err != nil {
-					items[i].Error = describe(err).Error
-				}
+			c, err := d.sample(ctx, g, at)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			items[i] = s.item(c)
+			items[i].Generator, items[i].Index = at.Generator, at.Index
+			items[i].Flag, items[i].Flagged = flags.open[at]
+			if err != nil {
+				items[i].Error = describe(err).Error
 			}
 			return nil
 		})
-		from = to
 	}
 	return items, group.Wait()
-}
-
-func sameCell(g *geometry, a, b sampleAt) bool {
-	if a.Generator != b.Generator {
-		return false
-	}
-	e := g.extent(a.Generator)
-	if e == nil {
-		return false
-	}
-	x, _ := e.cell(a.Index)
-	y, _ := e.cell(b.Index)
-	return x == y
 }
 
 func (s *Server) item(c committed) (i item) {
 	if c.receipt == nil {
 		return i
 	}
-	i.ID, i.Size, i.Took = c.sample.ID, c.size(), took(c.receipt)
-	if f := c.file("first_frame.png"); f != nil {
-		i.Frame = c.media(f)
-	}
+	i.ID, i.Size, i.Took, i.Frame = c.sample.ID, c.size(), took(c.receipt), c.image("first_frame.png")
 	if v := c.video(); v != nil {
 		i.Seconds = v.Media.Seconds
 		i.playable = s.playable(c, v)

@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -130,14 +131,10 @@ func (s *Server) side(r *http.Request, d *browsed, g *geometry, at sampleAt) (si
 	default:
 		return sideData{}, err
 	}
-	side := sideData{item: s.item(c), There: true, files: map[string]string{},
+	side := sideData{item: s.item(c), There: true, files: map[string]string{}, Final: c.image("final_frame.png"),
 		To: d.to(samplePath(at), "generator", at.Generator)}
-	for i := range c.sample.Files {
-		f := &c.sample.Files[i]
+	for _, f := range c.sample.Files {
 		side.files[f.Name] = f.SHA256
-		if f.Name == "final_frame.png" {
-			side.Final = c.media(f)
-		}
 	}
 	return side, nil
 }
@@ -148,17 +145,11 @@ func (p *pairData) judge() {
 		p.Verdict = "only in one"
 		return
 	}
-	for name, hash := range p.A.files {
-		if p.B.files[name] != hash {
+	for _, name := range distinct(slices.AppendSeq(slices.Collect(maps.Keys(p.A.files)), maps.Keys(p.B.files))) {
+		if p.A.files[name] != p.B.files[name] {
 			p.Differ = append(p.Differ, name)
 		}
 	}
-	for name := range p.B.files {
-		if _, ok := p.A.files[name]; !ok {
-			p.Differ = append(p.Differ, name)
-		}
-	}
-	slices.Sort(p.Differ)
 	p.Verdict = "equal"
 	if len(p.Differ) > 0 {
 		p.Verdict = "differs"

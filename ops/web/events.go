@@ -12,6 +12,7 @@ import (
 type event struct {
 	html []byte
 	end  string
+	live *liveRun // that it shows, of a run
 }
 
 // topic is what the viewers of a page follow. Each of them gets the newest event; who is slow misses those before it.

@@ -91,16 +91,11 @@ func (s *Server) flagsPage(w http.ResponseWriter, r *http.Request, in *browsed) 
 	}
 	d := flagsData{Total: len(f.list), By: flagger(r), Plan: s.command(in, "flags", "plan", "--to", "flagged.json"),
 		Export: s.command(in, "export", "--as", "parquet", "--to", "curated", "--without", "flagged")}
+	states := map[flags.State]int{}
 	for _, flag := range f.list {
-		switch flag.State {
-		case flags.Open:
-			d.Open++
-		case flags.Resolved:
-			d.Resolved++
-		case flags.Gone:
-			d.Gone++
-		}
+		states[flag.State]++
 	}
+	d.Open, d.Resolved, d.Gone = states[flags.Open], states[flags.Resolved], states[flags.Gone]
 	from, err := place(r, "from", 0)
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ func (d *browsed) requested(r *http.Request) (c committed, f *sample.File, err e
 	if c, err = d.sample(r.Context(), g, at); err != nil {
 		return c, nil, err
 	}
-	if f = c.file(r.PathValue("file")); f == nil { // so no path leads anywhere else
+	if f = c.file(named(r.PathValue("file"))); f == nil { // so no path leads anywhere else
 		err = notFound("sample %d of %s has no file %.100q", at.Index, at.Generator, r.PathValue("file"))
 	}
 	return c, f, err
@@ -139,7 +139,7 @@ func (s *Server) fetch(ctx context.Context, c committed, f *sample.File) (*os.Fi
 
 // text returns a text file of a sample, "" if it has none.
 func (s *Server) text(ctx context.Context, c committed, name string) (string, error) {
-	f := c.file(name)
+	f := c.file(named(name))
 	if f == nil {
 		return "", nil
 	}

@@ -186,7 +186,7 @@ func (s *Server) runReplay(j *replayJob, r *dlq.Replay) {
 	shown := time.Time{}
 	show := func(end string) {
 		shown = time.Now()
-		j.publish(event{s.part("replay.html", "live", &live), end})
+		j.publish(event{html: s.part("replay.html", "live", &live), end: end})
 	}
 	r.Say = func(format string, args ...any) {
 		live.Lines = append(live.Lines, fmt.Sprintf(format, args...))

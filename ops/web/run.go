@@ -129,7 +129,6 @@ type feed struct {
 	key     string
 	viewers int // s.mu guards it
 	cancel  context.CancelFunc
-	live    *liveRun // topic.mu guards it
 }
 
 // join returns the feed of a run. Call leave when the viewer is gone.
@@ -176,9 +175,10 @@ func (f *feed) first(ctx context.Context) *liveRun {
 		case <-time.After(firstPoll):
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.live
+	if e, _ = f.now(); e == nil {
+		return nil
+	}
+	return e.live
 }
 
 // poll publishes each poll of a run until it ends.
@@ -197,11 +197,7 @@ func (s *Server) poll(ctx context.Context, f *feed, d *browsed, run task.Run) {
 	show := func() {
 		live.Failures, live.Repair = d.to("/failures"), s.command(d, "repair", "--run", run.ID)
 		now := live
-		html := s.part("run.html", "live", &now)
-		f.mu.Lock()
-		f.live = &now
-		f.mu.Unlock()
-		f.publish(event{html, now.End})
+		f.publish(event{s.part("run.html", "live", &now), now.End, &now})
 	}
 	var perMinute map[int64]int
 	committed := 0

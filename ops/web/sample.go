@@ -68,27 +68,22 @@ func (s *Server) samplePage(w http.ResponseWriter, r *http.Request, d *browsed) 
 		return err
 	}
 	data := &sampleData{sampleAt: at, Sample: c.sample, Receipt: c.receipt, Size: c.size(), Took: took(c.receipt),
+		First: c.image("first_frame.png"), Final: c.image("final_frame.png"),
 		Reproduce: s.command(d, "reproduce", at.Generator, fmt.Sprint(at.Index))}
 	for i := range c.sample.Files {
-		f := &c.sample.Files[i]
-		data.Files = append(data.Files, fileData{*f, c.media(f)})
-		switch {
-		case f.Name == "first_frame.png":
-			data.First = c.media(f)
-		case f.Name == "final_frame.png":
-			data.Final = c.media(f)
-		case sample.IsGroundTruth(f.Name):
-			data.Media, data.Name = f.Media, f.Name
-			if !inspect.Plays(f.Name, f.Media) {
-				if err := s.encoder.await(r.Context()); err != nil {
-					data.Way = describe(err).Way
-					_ = s.decoder.await(r.Context()) // so it is known whether there is a strip
-				}
+		data.Files = append(data.Files, fileData{c.sample.Files[i], c.media(&c.sample.Files[i])})
+	}
+	if f := c.video(); f != nil {
+		data.Media, data.Name = f.Media, f.Name
+		if !inspect.Plays(f.Name, f.Media) {
+			if err := s.encoder.await(r.Context()); err != nil {
+				data.Way = describe(err).Way
+				_ = s.decoder.await(r.Context()) // so it is known whether there is a strip
 			}
-			data.playable = s.playable(c, f)
-			for _, n := range stripOf(f.Media.Frames) {
-				data.Frames = append(data.Frames, n+1)
-			}
+		}
+		data.playable = s.playable(c, f)
+		for _, n := range stripOf(f.Media.Frames) {
+			data.Frames = append(data.Frames, n+1)
 		}
 	}
 	for name, to := range map[string]*string{"prompt.txt": &data.Prompt, "rubric.txt": &data.Rubric,

@@ -55,8 +55,8 @@ func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request, d *browsed)
 			data.Hints = append(data.Hints, choice{string(a.Kind), a.Text})
 		}
 	}
-	for _, f := range q.fields() {
-		data.Search[f.name] = *f.value
+	for name, value := range q.fields() {
+		data.Search[name] = *value
 	}
 	for _, e := range g.generators {
 		data.Generators = append(data.Generators, generatorTotal{e.name, e.total})

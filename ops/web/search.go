@@ -38,22 +38,17 @@ type search struct {
 	hints      inspect.Set
 }
 
-// searchField is a value of a search and its name in an address.
-type searchField struct {
-	name  string
-	value *string
-}
-
-func (q *search) fields() []searchField {
-	return []searchField{{"generator", &q.generator}, {"run", &q.run}, {"commit", &q.commit}, {"splits", &q.splits},
-		{"split", &q.split}, {"duplicates", &q.duplicates}, {"flagged", &q.flagged}, {"hint", &q.hint},
-		{"where", &q.where}, {"sort", &q.sort}}
+// fields are the values of a search by their names in an address.
+func (q *search) fields() map[string]*string {
+	return map[string]*string{"generator": &q.generator, "run": &q.run, "commit": &q.commit, "splits": &q.splits,
+		"split": &q.split, "duplicates": &q.duplicates, "flagged": &q.flagged, "hint": &q.hint, "where": &q.where,
+		"sort": &q.sort}
 }
 
 func readSearch(r *http.Request) (*search, error) {
 	q := &search{}
-	for _, f := range q.fields() {
-		*f.value = strings.TrimSpace(r.FormValue(f.name))
+	for name, value := range q.fields() {
+		*value = strings.TrimSpace(r.FormValue(name))
 	}
 	for _, c := range []struct{ name, is string }{{"duplicates", q.duplicates}, {"flagged", q.flagged}} {
 		if !slices.Contains([]string{"", "only", "without"}, c.is) {
@@ -84,9 +79,9 @@ func readSearch(r *http.Request) (*search, error) {
 // values are the search as in an address.
 func (q *search) values() url.Values {
 	v := url.Values{}
-	for _, f := range q.fields() {
-		if *f.value != "" {
-			v.Set(f.name, *f.value)
+	for name, value := range q.fields() {
+		if *value != "" {
+			v.Set(name, *value)
 		}
 	}
 	return v
