@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -168,4 +169,218 @@ func printable(text string) string {
 		lines[i] = ui.Printable(lines[i])
 	}
 	return strings.Join(lines, "\n")
+}
+
+const bodiesShown = 50 // tasks of a dry run
+
+// replayForm is what a form says of a replay.
+type replayForm struct {
+	dlq.Replay
+	Words  []string // of the command that does the same
+	Fields []choice // of the form, to send it again
+}
+
+// readReplay reads the form of a replay: "id" (repeated), "cause", "generator", "in" (a dataset), "since", "max",
+// "rate", "chunk" and "seeds" (keep, fresh). Without "id", "which" must be "all": nobody sends everything by a form in
+// which nothing was chosen.
+func (s *Server) readReplay(r *http.Request) (*replayForm, error) {
+	f := &replayForm{Words: []string{"dlq", "replay"}, Replay: dlq.Replay{Queue: s.Queue, Store: s.Store,
+		Journal: dlq.JournalPath(s.Flags.LocalDir, s.Target.DLQURL, "")}}
+	take := func(name, flag string) (value string) {
+		if value = strings.TrimSpace(r.FormValue(name)); value != "" {
+			f.Words, f.Fields = append(f.Words, flag, value), append(f.Fields, choice{name, value})
+		}
+		return value
+	}
+	switch which := r.FormValue("which"); which {
+	case "all":
+		if cause := task.Cause(take("cause", "--cause")); cause != "" {
+			if !slices.Contains(task.Causes(), cause) {
+				return nil, badRequest("cause is %.40q, which is none", cause)
+			}
+			f.Causes = []task.Cause{cause}
+		}
+		if generator := take("generator", "--generator"); generator != "" {
+			f.Generators = []string{generator}
+		}
+	case "selected":
+		for _, id := range r.Form["id"] {
+			f.IDs = append(f.IDs, id)
+			f.Words, f.Fields = append(f.Words, "--id", id), append(f.Fields, choice{"id", id})
+		}
+		if len(f.IDs) == 0 {
+			return nil, badRequest("no task is selected")
+		}
+	default:
+		return nil, badRequest("which is %.40q, it must be all or selected", which)
+	}
+	f.Fields = append(f.Fields, choice{"which", r.FormValue("which")})
+	var err error
+	if f.Dataset = take("in", "--dataset"); f.Dataset != "" && task.CheckName(f.Dataset) != nil {
+		return nil, badRequest("dataset is %.40q, which is no name of one", f.Dataset)
+	}
+	if text := strings.TrimSpace(r.FormValue("since")); text != "" {
+		if f.Since, err = ui.ParseMoment(text); err != nil {
+			return nil, badRequest("since is %w", err)
+		}
+		text = f.Since.UTC().Format(time.RFC3339) // the same moment in the dry run and after it
+		f.Words, f.Fields = append(f.Words, "--since", text), append(f.Fields, choice{"since", text})
+	}
+	if text := take("max", "--max"); text != "" {
+		if f.Max, err = strconv.Atoi(text); err != nil || f.Max < 1 {
+			return nil, badRequest("at most is %.40q, it must be a whole number of at least 1", text)
+		}
+	}
+	if text := take("chunk", "--chunk"); text != "" {
+		if f.Chunk, err = strconv.Atoi(text); err != nil || f.Chunk < 1 || f.Chunk > task.MaxSamples {
+			return nil, badRequest("samples per process is %.40q, it must be from 1 to %d", text, task.MaxSamples)
+		}
+	}
+	if text := take("rate", "--rate"); text != "" {
+		if f.Rate, err = strconv.ParseFloat(text, 64); err != nil || !(f.Rate >= 0.001) {
+			return nil, badRequest("tasks a second is %.40q, it must be a number of at least 0.001", text)
+		}
+	}
+	switch seeds := r.FormValue("seeds"); seeds {
+	case "":
+	case "keep":
+		f.KeepSeed, f.Words = true, append(f.Words, "--keep-seed")
+	case "fresh":
+		f.FreshSeed, f.Words = true, append(f.Words, "--fresh-seed")
+	default:
+		return nil, badRequest("seeds is %.40q, it must be keep or fresh", seeds)
+	}
+	f.Fields = append(f.Fields, choice{"seeds", r.FormValue("seeds")})
+	return f, nil
+}
+
+// replayData is what the page of a replay shows: a dry run, or how far the last replay is.
+type replayData struct {
+	Dry     *dlq.Result
+	Left    []string // what a dry run says of messages that stay
+	More    int      // tasks of a dry run that are not shown
+	Fields  []choice
+	Command string
+	Job     *replayJob
+}
+
+// replayTasks shows what a replay would send, or with do=send begins it.
+func (s *Server) replayTasks(w http.ResponseWriter, r *http.Request, in *browsed) error {
+	f, err := s.readReplay(r)
+	if err != nil {
+		return err
+	}
+	switch do := r.FormValue("do"); do {
+	case "send":
+		if err := s.beginReplay(f, in.to("/run")); err != nil {
+			return err
+		}
+		http.Redirect(w, r, in.to("/failures/replay"), http.StatusSeeOther)
+		return nil
+	case "dry run":
+	default:
+		return badRequest("do is %.40q, it must be dry run or send", do)
+	}
+	d := replayData{Fields: f.Fields, Command: s.stackCommand(f.Words...)}
+	f.Say = func(format string, args ...any) { d.Left = append(d.Left, fmt.Sprintf(format, args...)) }
+	result, err := f.DryRun(r.Context())
+	if err != nil {
+		return err
+	}
+	d.More = max(0, len(result.Bodies)-bodiesShown)
+	d.Dry = &result
+	return s.show(w, r, in, "replay.html", view{Title: "Replay: dry run", Path: "/failures",
+		Command: s.stackCommand(append(f.Words, "--dry-run")...), Data: d})
+}
+
+// Shown are the first tasks of a dry run.
+func (d replayData) Shown() []string { return d.Dry.Bodies[:len(d.Dry.Bodies)-d.More] }
+
+// replayJob is a replay that goes on without its viewers.
+type replayJob struct {
+	*topic
+	command string
+	run     string // address of the page to go on with
+}
+
+// liveReplay is the part of the page that each step of a replay replaces.
+type liveReplay struct {
+	Run     string // address
+	Sent    int
+	Total   int
+	Lines   []string // what it says
+	Result  *dlq.Result
+	Problem string
+	Way     string
+}
+
+func (j *replayJob) ended() bool {
+	e, _ := j.now()
+	return e != nil && e.end != ""
+}
+
+// replayJob returns the last replay, nil if there was none.
+func (s *Server) replayJob() *replayJob {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.replay
+}
+
+// beginReplay begins a replay, unless one is under way.
+func (s *Server) beginReplay(f *replayForm, run string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.replay != nil && !s.replay.ended() {
+		return badRequest("a replay is under way here: wait for its end")
+	}
+	j := &replayJob{topic: newTopic(), command: s.stackCommand(f.Words...), run: run}
+	s.replay = j
+	s.jobs.Go(func() { s.runReplay(j, &f.Replay) })
+	return nil
+}
+
+func (s *Server) runReplay(j *replayJob, r *dlq.Replay) {
+	live := liveReplay{Run: j.run}
+	shown := time.Time{}
+	show := func(end string) {
+		shown = time.Now()
+		j.publish(event{html: s.part("replay.html", "live", &live), end: end})
+	}
+	r.Say = func(format string, args ...any) {
+		live.Lines = append(live.Lines, fmt.Sprintf(format, args...))
+		show("")
+	}
+	r.Progress = func(_ string, done, total int) {
+		if live.Sent, live.Total = done, total; time.Since(shown) > 200*time.Millisecond {
+			show("")
+		}
+	}
+	show("")
+	result, err := r.Do(s.background)
+	s.dead.forget()
+	live.Result, live.Sent = &result, result.Sent
+	end := "done"
+	if err != nil {
+		p := describe(err)
+		live.Problem, live.Way, end = p.Error, p.Way, "failed"
+	}
+	show(end)
+}
+
+func (s *Server) replayPage(w http.ResponseWriter, r *http.Request, in *browsed) error {
+	j := s.replayJob()
+	v := view{Title: "Replay", Path: "/failures", Data: replayData{Job: j}}
+	if j != nil {
+		v.Command = j.command
+	}
+	return s.show(w, r, in, "replay.html", v)
+}
+
+func (s *Server) replayEvents(w http.ResponseWriter, r *http.Request, _ *browsed) error {
+	j := s.replayJob()
+	if j == nil {
+		return notFound("nothing was replayed here yet")
+	}
+	follow(w, r, j.topic)
+	return nil
 }

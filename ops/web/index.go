@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
@@ -189,4 +191,178 @@ func (x *index) word(text string) uint16 {
 		x.places[text], x.words = at, append(x.words, text)
 	}
 	return at
+}
+
+const (
+	readers        = 8 // cells whose metadata are read at once
+	keptConditions = 4
+)
+
+// condition is what was found out about one --where: metadata are no part of receipts, so each sample's metadata.json is
+// read for it, in the background while somebody asks.
+type condition struct {
+	*export.Condition
+	of   *browsed
+	used time.Time // index.mu guards it
+
+	mu      sync.Mutex
+	cells   map[cellAt]decided
+	asked   time.Time
+	running bool
+	problem string // of samples that it does not fit, or that are damaged
+	failed  string // why the last reading ended
+}
+
+type cellAt struct {
+	generator string
+	start     int32
+}
+
+// decided is what a cell's samples are.
+type decided struct {
+	etag    uint64
+	answers map[int32]bool // by index: false if its metadata do not have what is asked for; none if it is not like that
+}
+
+// condition returns what is known of a --where.
+func (x *index) condition(text string) (*condition, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c := x.conditions[text]; c != nil {
+		c.used = time.Now()
+		return c, nil
+	}
+	parsed, err := export.ParseCondition(text)
+	if err != nil {
+		return nil, badRequest("%w", err)
+	}
+	dropOldest(x.conditions, keptConditions, func(c *condition) time.Time { return c.used })
+	c := &condition{Condition: parsed, of: x.of, cells: map[cellAt]decided{}, used: time.Now()}
+	x.conditions[text] = c
+	return c, nil
+}
+
+// want has cells read in the background. c is locked.
+func (c *condition) want(g *geometry, cells []cellAt) {
+	c.asked = time.Now()
+	if len(cells) > 0 && !c.running {
+		c.running = true
+		go c.read(g, cells)
+	}
+}
+
+func (c *condition) read(g *geometry, cells []cellAt) {
+	group, ctx := errgroup.WithContext(c.of.background)
+	group.SetLimit(readers)
+	for _, at := range cells {
+		c.mu.Lock()
+		left := time.Since(c.asked) > unwatched
+		c.mu.Unlock()
+		if left || ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error { return c.cell(ctx, g, at) })
+	}
+	err := group.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.running, c.failed = false, ""
+	if err != nil {
+		c.failed = describe(err).Error
+	}
+}
+
+// cell finds out what a cell's samples are.
+func (c *condition) cell(ctx context.Context, g *geometry, at cellAt) error {
+	cell, err := c.of.Cell(ctx, c.of.Dataset().CellKey(at.generator, markAt(g, at).rangeOf()))
+	if err != nil {
+		return err
+	}
+	d, problem := decided{etag: markAt(g, at).etag, answers: map[int32]bool{}}, ""
+	for row, err := range c.of.reader.Samples(ctx, cell, func(int) bool { return true }, c.WantsFile) {
+		if damage, ok := errors.AsType[*export.DamageError](err); ok {
+			problem = damage.Error() // what follows of the cell is not known
+			break
+		}
+		if err != nil {
+			return err
+		}
+		yes, known, err := c.Holds(row)
+		if err != nil {
+			problem = err.Error()
+		}
+		if yes || !known {
+			d.answers[int32(row.Index)] = yes
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cells[at] = d
+	if problem != "" {
+		c.problem = problem
+	}
+	return nil
+}
+
+func markAt(g *geometry, at cellAt) cellMark {
+	mark, _ := g.extent(at.generator).cell(int(at.start))
+	return mark
+}
+
+// counted is what is known of a generator's samples only once all are read.
+type counted struct {
+	version    int            // of what was read
+	duplicates map[int32]bool // by dataset.Duplicates
+	rule       *inspect.Rule
+}
+
+// count counts, unless that was done. What was not read yet is missing in it.
+func (i *indexed) count() *counted {
+	if i.counted != nil && i.counted.version == i.version {
+		return i.counted
+	}
+	c := &counted{version: i.version, duplicates: map[int32]bool{}}
+	var made []dataset.Made
+	var marks []inspect.Marks
+	for _, cell := range i.cells {
+		for _, r := range cell.records {
+			made, marks = append(made, r.Made), append(marks, r.marks)
+		}
+	}
+	c.rule = inspect.RuleOf(marks)
+	for _, d := range dataset.Duplicates(made) {
+		c.duplicates[int32(d.Index)] = true
+	}
+	i.counted = c
+	return c
+}
+
+// parseHints reads hints of an address: "any", or the key of one.
+func parseHints(text string) (inspect.Set, error) {
+	if text == "" {
+		return 0, nil
+	}
+	if text == "any" {
+		return ^inspect.Set(0), nil
+	}
+	kind, err := inspect.ParseKind(text)
+	if err != nil {
+		return 0, badRequest("%v, any", err)
+	}
+	if kind.Deep() {
+		return 0, badRequest("the hint %s is found in files, which ops inspect reads and this page does not", kind)
+	}
+	return kind.Set(), nil
+}
+
+// hints returns what is known of a sample: what its receipt shows and, if its generator was read for a filter, what
+// only all samples show.
+func (x *index) hints(c committed) []inspect.Hint {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	rule := inspect.RuleOf(nil)
+	if i := x.generators[c.Generator]; i != nil && i.geometry != nil {
+		rule = i.count().rule
+	}
+	return rule.Hints(&c.sample)
 }
