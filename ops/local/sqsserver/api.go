@@ -2,6 +2,7 @@ package sqsserver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -48,8 +49,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	operation := operations[name]
 	if operation == nil {
-		answer(w, nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
-			message: "The local queue has no operation " + name + "."})
+		answer(w, nil, older("UnsupportedOperation", "The local queue has no operation "+name+"."))
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 4<<20))
@@ -81,21 +81,15 @@ func answer(w http.ResponseWriter, out any, err error) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 	w.Header().Set("X-Amzn-Requestid", NewID())
 	if err != nil {
-		var e *apiError
-		if !errors.As(err, &e) {
+		e, ok := errors.AsType[*apiError](err)
+		if !ok {
 			e = &apiError{shape: "InternalFailure", message: err.Error(), status: http.StatusInternalServerError}
 		}
-		code, fault, status := e.code, "Sender", e.status
-		if code == "" {
-			code = e.shape
-		}
-		if status == 0 {
-			status = http.StatusBadRequest
-		}
+		fault, status := "Sender", cmp.Or(e.status, http.StatusBadRequest)
 		if status >= 500 {
 			fault = "Receiver"
 		}
-		w.Header().Set("X-Amzn-Query-Error", code+";"+fault)
+		w.Header().Set("X-Amzn-Query-Error", e.oldCode()+";"+fault)
 		w.WriteHeader(status)
 		out = map[string]string{"__type": "com.amazonaws.sqs#" + e.shape, "message": e.message}
 	}
@@ -154,13 +148,13 @@ var operations = map[string]operation{
 	"ListQueues":                   locked((*Server).listQueues),
 	"GetQueueAttributes":           onQueue((*Server).getAttributes),
 	"SetQueueAttributes":           onQueue((*Server).putAttributes),
-	"SendMessage":                  onQueue((*Server).sendMessage),
-	"SendMessageBatch":             onQueue((*Server).sendBatch),
+	"SendMessage":                  onQueue(one((*Server).send)),
+	"SendMessageBatch":             onQueue(batch((*Server).send)),
 	"ReceiveMessage":               (*Server).receiveMessages,
-	"DeleteMessage":                onQueue((*Server).deleteMessage),
-	"DeleteMessageBatch":           onQueue((*Server).deleteBatch),
-	"ChangeMessageVisibility":      onQueue((*Server).changeMessageVisibility),
-	"ChangeMessageVisibilityBatch": onQueue((*Server).changeVisibilityBatch),
+	"DeleteMessage":                onQueue(one((*Server).delete)),
+	"DeleteMessageBatch":           onQueue(batch((*Server).delete)),
+	"ChangeMessageVisibility":      onQueue(one((*Server).changeVisibility)),
+	"ChangeMessageVisibilityBatch": onQueue(batch((*Server).changeVisibility)),
 	"PurgeQueue":                   onQueue((*Server).purgeQueue),
 	"ListDeadLetterSourceQueues":   onQueue((*Server).listSources),
 	"TagQueue":                     onQueue((*Server).tagQueue),
@@ -206,8 +200,8 @@ func integer(name string, value *int, otherwise, lowest, highest int) (int, *api
 	case value == nil:
 		return otherwise, nil
 	case *value < lowest || *value > highest:
-		return 0, errParameter(fmt.Sprintf("Value %d for parameter %s is invalid. Reason: Must be between %d and %d.",
-			*value, name, lowest, highest))
+		return 0, errParameter("Value %d for parameter %s is invalid. Reason: Must be between %d and %d.", *value, name,
+			lowest, highest)
 	}
 	return *value, nil
 }
@@ -224,8 +218,7 @@ func isShortName(text string) bool { return len(text) <= 80 && shortName.MatchSt
 
 func (s *Server) createQueue(in *request) (any, error) {
 	if strings.HasSuffix(in.QueueName, ".fifo") || in.Attributes["FifoQueue"] == "true" {
-		return nil, &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
-			message: "The local queue has no FIFO queues."}
+		return nil, older("UnsupportedOperation", "The local queue has no FIFO queues.")
 	}
 	if !isShortName(in.QueueName) {
 		return nil, errParameter("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
@@ -278,7 +271,7 @@ func (s *Server) list(in *request, field string, wanted func(*queue) bool) (any,
 	}
 	after, err := base64.URLEncoding.DecodeString(in.NextToken)
 	if err != nil {
-		return nil, errParameter("Value " + in.NextToken + " for parameter NextToken is invalid.")
+		return nil, errParameter("Value %s for parameter NextToken is invalid.", in.NextToken)
 	}
 	urls, last := []string{}, ""
 	for _, name := range slices.Sorted(maps.Keys(s.queues)) {
@@ -311,4 +304,58 @@ func (s *Server) purgeQueue(q *queue, in *request) (any, error) {
 	}
 	q.purged = now
 	return nil, nil
+}
+
+// apiError is an error as the protocol has it: a shape name, which SDKs turn
+// into a type, and the code of the older protocol, which some still read.
+type apiError struct {
+	shape   string
+	code    string // the older protocol's, where it differs
+	message string
+	status  int // default 400
+}
+
+func (e *apiError) Error() string { return e.shape + ": " + e.message }
+
+// oldCode is the code of the older protocol.
+func (e *apiError) oldCode() string { return cmp.Or(e.code, e.shape) }
+
+// older is an error whose code in the older protocol is its shape below the service's name.
+func older(shape, message string) *apiError {
+	return &apiError{shape: shape, code: "AWS.SimpleQueueService." + shape, message: message}
+}
+
+var (
+	errNoQueue = &apiError{shape: "QueueDoesNotExist", code: "AWS.SimpleQueueService.NonExistentQueue",
+		message: "The specified queue does not exist."}
+	errBadHandle = &apiError{shape: "ReceiptHandleIsInvalid",
+		message: "The input receipt handle is invalid or has expired."}
+	errNotInFlight = older("MessageNotInflight", "The specified message isn't in flight.")
+	errEmptyBatch  = older("EmptyBatchRequest", "There should be at least one entry in the request.")
+	errLongBatch   = older("TooManyEntriesInBatchRequest", "Maximum number of entries per request are 10.")
+	errSameIDs     = older("BatchEntryIdsNotDistinct", "Two or more batch entries in the request have the same Id.")
+	errBatchID     = older("InvalidBatchEntryId", "A batch entry id can only contain alphanumeric characters, hyphens "+
+		"and underscores. It can be at most 80 letters long.")
+	errBatchSize = older("BatchRequestTooLong", "Batch requests cannot be longer than 1048576 bytes.")
+	errPurge     = older("PurgeQueueInProgress", "Only one PurgeQueue operation is allowed every 60 seconds.")
+	errContents  = &apiError{shape: "InvalidMessageContents",
+		message: "The message contains characters outside the allowed set."}
+	errOldProtocol = older("UnsupportedOperation",
+		"This endpoint speaks the AWS JSON protocol only, which SDKs use since 2023: update the client.")
+	errForeign = &apiError{shape: "AccessDenied",
+		message: "This endpoint answers programs on this machine only, no web pages.", status: http.StatusForbidden}
+)
+
+func errParameter(format string, args ...any) *apiError {
+	return &apiError{shape: "InvalidParameterValueException", code: "InvalidParameterValue",
+		message: fmt.Sprintf(format, args...)}
+}
+
+func errAttribute(name string) *apiError {
+	return &apiError{shape: "InvalidAttributeName", message: "Unknown Attribute " + name + "."}
+}
+
+func errMissing(name string) *apiError {
+	return &apiError{shape: "MissingParameterException", code: "MissingParameter",
+		message: "The request must contain the parameter " + name + "."}
 }

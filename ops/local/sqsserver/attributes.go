@@ -39,8 +39,7 @@ var attributeName = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 
 func checkAttributes(attributes map[string]Attribute) *apiError {
 	if len(attributes) > 10 {
-		return errParameter("Number of message attributes [" + strconv.Itoa(len(attributes)) +
-			"] exceeds the allowed maximum [10].")
+		return errParameter("Number of message attributes [%d] exceeds the allowed maximum [10].", len(attributes))
 	}
 	for name, a := range attributes {
 		kind, _, _ := strings.Cut(a.DataType, ".")
@@ -48,19 +47,18 @@ func checkAttributes(attributes map[string]Attribute) *apiError {
 		switch {
 		case !attributeName.MatchString(name) || len(name) > 256 || strings.HasPrefix(lower, "aws.") ||
 			strings.HasPrefix(lower, "amazon."):
-			return errParameter("The message attribute name '" + name + "' is invalid.")
+			return errParameter("The message attribute name '%s' is invalid.", name)
 		case kind != "String" && kind != "Number" && kind != "Binary":
-			return errParameter("The type of message (user) attribute '" + name +
-				"' is invalid. You must use only the following supported type prefixes: Binary, Number, String.")
+			return errParameter("The type of message (user) attribute '%s' is invalid. You must use only the following "+
+				"supported type prefixes: Binary, Number, String.", name)
 		case kind == "Binary" && len(a.BinaryValue) == 0, kind != "Binary" && (a.StringValue == nil || *a.StringValue == ""):
-			return errParameter("The message (user) attribute '" + name + "' must contain a non-empty value of type " + kind +
-				".")
+			return errParameter("The message (user) attribute '%s' must contain a non-empty value of type %s.", name, kind)
 		case kind == "String" && !allowed(*a.StringValue):
 			return errContents
 		}
 		if kind == "Number" {
 			if _, err := strconv.ParseFloat(*a.StringValue, 64); err != nil {
-				return errParameter("Can't cast the value of message (user) attribute '" + name + "' to a number.")
+				return errParameter("Can't cast the value of message (user) attribute '%s' to a number.", name)
 			}
 		}
 	}
@@ -97,10 +95,9 @@ func traceHeader(attributes map[string]Attribute) (string, *apiError) {
 	for name, a := range attributes {
 		switch {
 		case name != traceAttribute:
-			return "", errParameter("Message system attribute name '" + name +
-				"' is invalid: a sender can set AWSTraceHeader only.")
+			return "", errParameter("Message system attribute name '%s' is invalid: a sender can set AWSTraceHeader only.", name)
 		case a.DataType != "String" || a.StringValue == nil || *a.StringValue == "" || !allowed(*a.StringValue):
-			return "", errParameter("The message system attribute '" + name + "' must contain a non-empty value of type String.")
+			return "", errParameter("The message system attribute '%s' must contain a non-empty value of type String.", name)
 		}
 		return *a.StringValue, nil
 	}
@@ -162,21 +159,20 @@ func (s *Server) setAttributes(q *Queue, attributes map[string]string) error {
 				MaxReceiveCount     json.RawMessage `json:"maxReceiveCount"`
 			}
 			if err := json.Unmarshal([]byte(value), &policy); err != nil {
-				return errParameter("Value " + value +
-					" for parameter RedrivePolicy is invalid. Reason: Redrive policy is not a valid JSON map.")
+				return errParameter("Value %s for parameter RedrivePolicy is invalid. Reason: Redrive policy is not a valid "+
+					"JSON map.", value)
 			}
 			n, err := strconv.Atoi(strings.Trim(string(policy.MaxReceiveCount), `"`))
 			target := policy.DeadLetterTargetArn[strings.LastIndex(policy.DeadLetterTargetArn, ":")+1:]
 			if err != nil || n < 1 || n > 1000 || s.queues[target] == nil {
-				return errParameter("Value " + value +
-					" for parameter RedrivePolicy is invalid. Reason: Dead letter target does not exist, or maxReceiveCount is not from 1 to 1000.")
+				return errParameter("Value %s for parameter RedrivePolicy is invalid. Reason: Dead letter target does not "+
+					"exist, or maxReceiveCount is not from 1 to 1000.", value)
 			}
 			q.DeadLetter, q.MaxReceives = target, n
 		case !slices.Contains(unsupported, name):
 			return errAttribute(name)
 		case value != "" && value != "false":
-			return &apiError{shape: "UnsupportedOperation", code: "AWS.SimpleQueueService.UnsupportedOperation",
-				message: "The local queue does not do " + name + "."}
+			return older("UnsupportedOperation", "The local queue does not do "+name+".")
 		}
 	}
 	return nil
@@ -190,8 +186,8 @@ func (q *Queue) tag(tags map[string]string) error {
 	for key, value := range tags {
 		if key == "" || utf8.RuneCountInString(key) > 128 || utf8.RuneCountInString(value) > 256 ||
 			strings.HasPrefix(strings.ToLower(key), "aws:") {
-			return errParameter("The tag " + key +
-				" is invalid: a key has 1 to 128 characters and does not begin with aws:, a value has 256 at most.")
+			return errParameter("The tag %s is invalid: a key has 1 to 128 characters and does not begin with aws:, "+
+				"a value has 256 at most.", key)
 		}
 		all[key] = value
 	}
@@ -200,4 +196,70 @@ func (q *Queue) tag(tags map[string]string) error {
 	}
 	q.Tags = all
 	return nil
+}
+
+func (s *Server) getAttributes(q *queue, in *request) (any, error) {
+	n := q.counts(s.now())
+	if s.options.Lag > 0 {
+		n = q.countsBefore(s.now(), s.options.Lag)
+	}
+	all := map[string]string{
+		"QueueArn":                              s.arn(q.Name),
+		"ApproximateNumberOfMessages":           strconv.Itoa(n.visible),
+		"ApproximateNumberOfMessagesNotVisible": strconv.Itoa(n.inFlight),
+		"ApproximateNumberOfMessagesDelayed":    strconv.Itoa(n.delayed),
+		"CreatedTimestamp":                      strconv.FormatInt(q.Created.Unix(), 10),
+		"LastModifiedTimestamp":                 strconv.FormatInt(q.Modified.Unix(), 10),
+		"SqsManagedSseEnabled":                  "false",
+	}
+	for name, number := range numbers {
+		all[name] = strconv.Itoa(number.get(&q.Queue))
+	}
+	if q.DeadLetter != "" {
+		policy, _ := json.Marshal(map[string]any{"deadLetterTargetArn": s.arn(q.DeadLetter),
+			"maxReceiveCount": q.MaxReceives})
+		all["RedrivePolicy"] = string(policy)
+	}
+	out := map[string]string{}
+	for _, name := range in.AttributeNames {
+		_, known := all[name]
+		if !known && name != "All" && name != "RedrivePolicy" && !slices.Contains(unsupported, name) {
+			return nil, errAttribute(name)
+		}
+	}
+	for name, value := range all {
+		if wants(in.AttributeNames, name) {
+			out[name] = value
+		}
+	}
+	return map[string]any{"Attributes": out}, nil
+}
+
+func (s *Server) putAttributes(q *queue, in *request) (any, error) {
+	changed := q.Queue
+	if err := s.setAttributes(&changed, in.Attributes); err != nil {
+		return nil, err
+	}
+	return nil, s.define(changed)
+}
+
+func (s *Server) tagQueue(q *queue, in *request) (any, error) {
+	changed := q.Queue
+	if err := changed.tag(in.Tags); err != nil {
+		return nil, err
+	}
+	return nil, s.define(changed)
+}
+
+func (s *Server) untagQueue(q *queue, in *request) (any, error) {
+	changed := q.Queue
+	changed.Tags = maps.Clone(q.Tags)
+	for _, key := range in.TagKeys {
+		delete(changed.Tags, key)
+	}
+	return nil, s.define(changed)
+}
+
+func (s *Server) listTags(q *queue, in *request) (any, error) {
+	return map[string]any{"Tags": q.Tags}, nil
 }

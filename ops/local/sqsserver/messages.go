@@ -2,40 +2,39 @@ package sqsserver
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
 )
 
-func (s *Server) sendMessage(q *queue, in *request) (any, error) {
-	m, bad := s.newMessage(q, in.entry)
-	if bad != nil {
-		return nil, bad
+// perMessage is what an operation does for one message: the change, which may be none, and the answer.
+type perMessage func(*Server, *queue, entry) (change, map[string]string, *apiError)
+
+// one is an operation on one message.
+func one(do perMessage) func(*Server, *queue, *request) (any, error) {
+	return func(s *Server, q *queue, in *request) (any, error) {
+		c, out, bad := do(s, q, in.entry)
+		if bad != nil {
+			return nil, bad
+		}
+		return out, s.commit(c)
 	}
-	if err := s.commit(change{Queue: q.Name, Put: m}); err != nil {
-		return nil, err
-	}
-	return sent("", m), nil
 }
 
-func (s *Server) sendBatch(q *queue, in *request) (any, error) {
-	size := 0
-	for _, e := range in.Entries {
-		if e.MessageBody != nil {
-			size += len(*e.MessageBody) + attributesSize(e.MessageAttributes)
-		}
+func (s *Server) send(q *queue, e entry) (change, map[string]string, *apiError) {
+	m, bad := s.newMessage(q, e)
+	if bad != nil {
+		return change{}, nil, bad
 	}
-	if size > maxMessage {
-		return nil, errBatchSize
+	out := map[string]string{"MessageId": m.ID, "MD5OfMessageBody": md5Hex([]byte(m.Body))}
+	if len(m.Attributes) > 0 {
+		out["MD5OfMessageAttributes"] = attributesMD5(m.Attributes)
 	}
-	return s.batch(q, in, func(e entry) (change, any, *apiError) {
-		m, bad := s.newMessage(q, e)
-		if bad != nil {
-			return change{}, nil, bad
-		}
-		return change{Queue: q.Name, Put: m}, sent(e.Id, m), nil
-	})
+	if m.Trace != "" {
+		out["MD5OfMessageSystemAttributes"] = attributesMD5(map[string]Attribute{traceAttribute: {DataType: "String",
+			StringValue: &m.Trace}})
+	}
+	return change{Queue: q.Name, Put: m}, out, nil
 }
 
 // newMessage makes a message of an entry; the lock is held.
@@ -47,8 +46,8 @@ func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
 		return nil, errContents
 	}
 	if len(*e.MessageBody)+attributesSize(e.MessageAttributes) > q.MaxSize {
-		return nil, errParameter(
-			fmt.Sprintf("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.", q.MaxSize))
+		return nil, errParameter("One or more parameters are invalid. Reason: Message must be shorter than %d bytes.",
+			q.MaxSize)
 	}
 	if err := checkAttributes(e.MessageAttributes); err != nil {
 		return nil, err
@@ -74,61 +73,44 @@ func (s *Server) newMessage(q *queue, e entry) (*message, *apiError) {
 		Visible: now.Add(time.Duration(delay) * time.Second), Order: s.order, Group: e.MessageGroupId, Trace: trace}, nil
 }
 
-func sent(id string, m *message) map[string]string {
-	out := map[string]string{"MessageId": m.ID, "MD5OfMessageBody": md5Hex([]byte(m.Body))}
-	if len(m.Attributes) > 0 {
-		out["MD5OfMessageAttributes"] = attributesMD5(m.Attributes)
-	}
-	if m.Trace != "" {
-		out["MD5OfMessageSystemAttributes"] = attributesMD5(map[string]Attribute{traceAttribute: {DataType: "String",
-			StringValue: &m.Trace}})
-	}
-	if id != "" {
-		out["Id"] = id
-	}
-	return out
-}
-
-// batch does one thing for each entry, journals it all at once, and answers for
-// each.
-func (s *Server) batch(q *queue, in *request, do func(entry) (change, any, *apiError)) (any, error) {
-	switch {
-	case len(in.Entries) == 0:
-		return nil, errEmptyBatch
-	case len(in.Entries) > maxBatch:
-		return nil, errLongBatch
-	}
-	ids := map[string]bool{}
-	for _, e := range in.Entries {
-		if !isShortName(e.Id) {
-			return nil, errBatchID
+// batch is an operation on one message for each entry. It journals all at once, and answers for each.
+func batch(do perMessage) func(*Server, *queue, *request) (any, error) {
+	return func(s *Server, q *queue, in *request) (any, error) {
+		switch {
+		case len(in.Entries) == 0:
+			return nil, errEmptyBatch
+		case len(in.Entries) > maxBatch:
+			return nil, errLongBatch
 		}
-		if ids[e.Id] {
-			return nil, errSameIDs
-		}
-		ids[e.Id] = true
-	}
-	var changes []change
-	successful, failed := []any{}, []any{}
-	for _, e := range in.Entries {
-		c, out, bad := do(e)
-		if bad != nil {
-			code := bad.code
-			if code == "" {
-				code = bad.shape
+		ids, size := map[string]bool{}, 0
+		for _, e := range in.Entries {
+			if !isShortName(e.Id) {
+				return nil, errBatchID
 			}
-			failed = append(failed, map[string]any{"Id": e.Id, "SenderFault": true, "Code": code, "Message": bad.message})
-			continue
+			if ids[e.Id] {
+				return nil, errSameIDs
+			}
+			ids[e.Id] = true
+			if e.MessageBody != nil {
+				size += len(*e.MessageBody) + attributesSize(e.MessageAttributes)
+			}
 		}
-		if c.Put != nil || c.Remove != "" {
-			changes = append(changes, c)
+		if size > maxMessage {
+			return nil, errBatchSize
 		}
-		successful = append(successful, out)
+		var changes []change
+		successful, failed := []any{}, []any{}
+		for _, e := range in.Entries {
+			c, out, bad := do(s, q, e)
+			if bad != nil {
+				failed = append(failed, map[string]any{"Id": e.Id, "SenderFault": true, "Code": bad.oldCode(), "Message": bad.message})
+				continue
+			}
+			out["Id"] = e.Id
+			changes, successful = append(changes, c), append(successful, out)
+		}
+		return map[string]any{"Successful": successful, "Failed": failed}, s.commit(changes...)
 	}
-	if err := s.commit(changes...); err != nil {
-		return nil, err
-	}
-	return map[string]any{"Successful": successful, "Failed": failed}, nil
 }
 
 func (s *Server) receiveMessages(ctx context.Context, in *request) (any, error) {
@@ -212,58 +194,37 @@ func visibility(seconds *int) (time.Duration, *apiError) {
 	return time.Duration(n) * time.Second, err
 }
 
-// removal is what a delete of a handle changes: nothing if the message is gone or
-// was received again since.
-func (s *Server) removal(q *queue, handle string) (change, *apiError) {
-	if handle == "" {
-		return change{}, errMissing("ReceiptHandle")
+// delete changes nothing if the message is gone or was received again since.
+func (s *Server) delete(q *queue, e entry) (c change, out map[string]string, bad *apiError) {
+	if e.ReceiptHandle == "" {
+		return c, nil, errMissing("ReceiptHandle")
 	}
-	if !strings.HasPrefix(handle, q.Name+".") {
-		return change{}, errBadHandle
+	if !strings.HasPrefix(e.ReceiptHandle, q.Name+".") {
+		return c, nil, errBadHandle
 	}
-	if m := q.byHandle[handle]; m != nil {
-		return change{Queue: q.Name, Remove: m.ID}, nil
+	if m := q.byHandle[e.ReceiptHandle]; m != nil {
+		c = change{Queue: q.Name, Remove: m.ID}
 	}
-	return change{}, nil
+	return c, map[string]string{}, nil
 }
 
-func (s *Server) deleteMessage(q *queue, in *request) (any, error) {
-	c, bad := s.removal(q, in.ReceiptHandle)
+// changeVisibility sets from when on a message in flight is visible again.
+func (s *Server) changeVisibility(q *queue, e entry) (c change, out map[string]string, bad *apiError) {
+	d, bad := visibility(e.VisibilityTimeout)
 	if bad != nil {
-		return nil, bad
+		return c, nil, bad
 	}
-	if c.Remove == "" {
-		return nil, nil
+	now, m := s.now(), q.byHandle[e.ReceiptHandle]
+	if m == nil {
+		return c, nil, errBadHandle
 	}
-	return nil, s.commit(c)
-}
-
-func (s *Server) deleteBatch(q *queue, in *request) (any, error) {
-	return s.batch(q, in, func(e entry) (change, any, *apiError) {
-		c, bad := s.removal(q, e.ReceiptHandle)
-		return c, map[string]string{"Id": e.Id}, bad
-	})
-}
-
-func (s *Server) changeMessageVisibility(q *queue, in *request) (any, error) {
-	d, bad := visibility(in.VisibilityTimeout)
-	if bad != nil {
-		return nil, bad
+	if !m.inFlight(now) {
+		return c, nil, errNotInFlight
 	}
-	c, bad := s.changeVisibility(q, in.ReceiptHandle, d)
-	if bad != nil {
-		return nil, bad
+	next := *m
+	next.Visible = now.Add(d)
+	if d == 0 {
+		next.Handle = ""
 	}
-	return nil, s.commit(c)
-}
-
-func (s *Server) changeVisibilityBatch(q *queue, in *request) (any, error) {
-	return s.batch(q, in, func(e entry) (change, any, *apiError) {
-		d, bad := visibility(e.VisibilityTimeout)
-		if bad != nil {
-			return change{}, nil, bad
-		}
-		c, bad := s.changeVisibility(q, e.ReceiptHandle, d)
-		return c, map[string]string{"Id": e.Id}, bad
-	})
+	return change{Queue: q.Name, Put: &next}, map[string]string{}, nil
 }

@@ -65,7 +65,7 @@ type queue struct {
 	turns    uint64            // how often a group was served
 	changed  chan struct{}     // closed and replaced when a message may have become visible
 	purged   time.Time
-	seen     []counted // what counts were, for a server whose counts lag
+	seen     []counted // what they were, for a server whose counts lag
 }
 
 // group is the messages of a group, ordered by the moment from which each can be received.
@@ -74,22 +74,15 @@ type group struct {
 	served uint64 // the last turn of the group
 }
 
-// counted is how many messages a queue had at a moment.
+// counted is how many messages a queue has at a moment.
 type counted struct {
 	at                         time.Time
 	visible, inFlight, delayed int
 }
 
 func newQueue(q Queue) *queue {
-	if q.Visibility == 0 {
-		q.Visibility = 30 * time.Second
-	}
-	if q.Retention == 0 {
-		q.Retention = 4 * 24 * time.Hour
-	}
-	if q.MaxSize == 0 {
-		q.MaxSize = maxMessage
-	}
+	q.Visibility, q.Retention = cmp.Or(q.Visibility, 30*time.Second), cmp.Or(q.Retention, 4*24*time.Hour)
+	q.MaxSize = cmp.Or(q.MaxSize, maxMessage)
 	return &queue{Queue: q, messages: map[string]*message{}, byHandle: map[string]*message{},
 		groups: map[string]*group{}, changed: make(chan struct{})}
 }
@@ -98,8 +91,7 @@ func newQueue(q Queue) *queue {
 func (q *queue) put(m message) {
 	old := q.messages[m.ID]
 	if old == nil {
-		old = &message{}
-		*old = m
+		old = &m
 		q.messages[m.ID] = old
 		if q.groups[m.Group] == nil {
 			q.groups[m.Group] = &group{}
@@ -180,36 +172,31 @@ func (q *queue) busy(now time.Time) map[string]int {
 	return count
 }
 
-func (q *queue) counts(now time.Time) (visible, inFlight, delayed int) {
+func (q *queue) counts(now time.Time) counted {
+	c := counted{at: now}
 	for _, m := range q.messages {
 		switch {
 		case !m.Visible.After(now):
-			visible++
+			c.visible++
 		case m.Handle != "":
-			inFlight++
+			c.inFlight++
 		default:
-			delayed++
+			c.delayed++
 		}
 	}
-	return visible, inFlight, delayed
-}
-
-// remember notes what the counts are now.
-func (q *queue) remember(now time.Time) {
-	visible, inFlight, delayed := q.counts(now)
-	q.seen = append(q.seen, counted{now, visible, inFlight, delayed})
+	return c
 }
 
 // countsBefore returns the counts as they were lag ago: zeros if nobody counted then.
-func (q *queue) countsBefore(now time.Time, lag time.Duration) (visible, inFlight, delayed int) {
-	q.remember(now)
+func (q *queue) countsBefore(now time.Time, lag time.Duration) counted {
+	q.seen = append(q.seen, q.counts(now))
 	for len(q.seen) > 1 && !q.seen[1].at.After(now.Add(-lag)) {
 		q.seen = q.seen[1:]
 	}
 	if first := q.seen[0]; !first.at.After(now.Add(-lag)) {
-		return first.visible, first.inFlight, first.delayed
+		return first
 	}
-	return 0, 0, 0
+	return counted{}
 }
 
 // readyHeap orders messages by visibility, then by sending.

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -48,17 +49,10 @@ type Server struct {
 // Every acknowledged send is there, every acknowledged delete is gone, and
 // receive counts are kept, however the last process ended.
 func Open(dir string, o Options) (*Server, error) {
-	if o.Region == "" {
-		o.Region = "us-east-2"
-	}
-	if o.AccountID == "" {
-		o.AccountID = "000000000000"
-	}
+	o.Region, o.AccountID = cmp.Or(o.Region, "us-east-2"), cmp.Or(o.AccountID, "000000000000")
+	o.MaxWait = cmp.Or(o.MaxWait, maxWait)
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	if o.MaxWait == 0 {
-		o.MaxWait = maxWait
 	}
 	s := &Server{options: o, queues: map[string]*queue{}}
 	s.context, s.stop = context.WithCancel(context.Background())
@@ -105,8 +99,9 @@ func (s *Server) apply(c change) {
 	}
 }
 
-// commit writes changes to the journal and then makes them. The lock is held.
+// commit writes changes to the journal and then makes them. Empty ones are left out. The lock is held.
 func (s *Server) commit(changes ...change) error {
+	changes = slices.DeleteFunc(changes, func(c change) bool { return c == change{} })
 	if len(changes) == 0 {
 		return nil
 	}
@@ -121,7 +116,7 @@ func (s *Server) commit(changes ...change) error {
 	for _, c := range changes {
 		s.apply(c)
 		if q := s.queues[c.Queue]; q != nil && s.options.Lag > 0 {
-			q.remember(s.now())
+			q.seen = append(q.seen, q.counts(s.now()))
 		}
 		if q := s.queues[c.Queue]; q != nil && c.Put != nil {
 			q.wake()
@@ -293,7 +288,7 @@ func (s *Server) step(q *queue, m message, now time.Time, hide time.Duration, ow
 	if m.First.IsZero() {
 		m.First = now
 	}
-	m.Handle = q.Name + "." + m.ID + "." + token()
+	m.Handle = q.Name + "." + m.ID + "." + rand.Text()
 	m.Visible, m.Own = now.Add(hide), own
 	return []change{{Queue: q.Name, Put: &m}}, &m
 }
@@ -304,6 +299,23 @@ func (d *Delivery) MD5() string { return md5Hex([]byte(d.Body)) }
 // Delete deletes a received message. A handle that is not the last one deletes
 // nothing and is no error: SQS asks for the most recent handle.
 func (s *Server) Delete(name, handle string) error {
+	return s.settle(name, handle, func(m message) change { return change{Queue: name, Remove: m.ID} })
+}
+
+// Return gives a delivery back at once. If it does not count, the receive is
+// taken back: the message was not at fault.
+func (s *Server) Return(name, handle string, counts bool) error {
+	return s.settle(name, handle, func(m message) change {
+		m.Handle, m.Visible = "", s.now()
+		if !counts {
+			m.Receives--
+		}
+		return change{Queue: name, Put: &m}
+	})
+}
+
+// settle makes a change of the message that has a handle, if there still is one.
+func (s *Server) settle(name, handle string, end func(message) change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	q := s.queues[name]
@@ -311,51 +323,9 @@ func (s *Server) Delete(name, handle string) error {
 		return errNoQueue
 	}
 	if m := q.byHandle[handle]; m != nil {
-		return s.commit(change{Queue: name, Remove: m.ID})
+		return s.commit(end(*m))
 	}
 	return nil
-}
-
-// Return gives a delivery back at once. If it does not count, the receive is
-// taken back: the message was not at fault.
-func (s *Server) Return(name, handle string, counts bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	q := s.queues[name]
-	if q == nil {
-		return errNoQueue
-	}
-	m := q.byHandle[handle]
-	if m == nil {
-		return nil
-	}
-	return s.commit(change{Queue: name, Put: s.returned(*m, counts)})
-}
-
-func (s *Server) returned(m message, counts bool) *message {
-	m.Handle, m.Visible = "", s.now()
-	if !counts {
-		m.Receives--
-	}
-	return &m
-}
-
-// changeVisibility sets from when on a message in flight is visible again.
-func (s *Server) changeVisibility(q *queue, handle string, d time.Duration) (change, *apiError) {
-	now := s.now()
-	m := q.byHandle[handle]
-	if m == nil {
-		return change{}, errBadHandle
-	}
-	if !m.inFlight(now) {
-		return change{}, errNotInFlight
-	}
-	next := *m
-	next.Visible = now.Add(d)
-	if d == 0 {
-		next.Handle = ""
-	}
-	return change{Queue: q.Name, Put: &next}, nil
 }
 
 // InFlight returns the deliveries of a queue that are in flight: at the start of
@@ -380,15 +350,10 @@ func (s *Server) Counts(name string) (visible, inFlight, delayed int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q := s.queues[name]; q != nil {
-		return q.counts(s.now())
+		c := q.counts(s.now())
+		return c.visible, c.inFlight, c.delayed
 	}
 	return 0, 0, 0
-}
-
-func token() string {
-	var b [12]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // NewID returns a random id of the form that SQS and Lambda use.
