@@ -155,7 +155,7 @@ func (s *Stack) reopen(ctx context.Context) error {
 		if !d.Own {
 			continue
 		}
-		if err := s.releaseCells(ctx, d.Body, d.MessageID, workers.RequestID(d.ReceiptHandle)); err != nil {
+		if err := s.releaseCells(ctx, d.Body, d.MessageId, workers.RequestID(d.ReceiptHandle)); err != nil {
 			return err
 		}
 		if err := s.queue.Return(tasksQueue, d.ReceiptHandle, false); err != nil {

@@ -100,16 +100,7 @@ func (q taskQueue) Receive(ctx context.Context) (*events.SQSMessage, error) {
 	if d == nil {
 		return nil, err
 	}
-	m := &events.SQSMessage{
-		MessageId: d.MessageID, ReceiptHandle: d.ReceiptHandle, Body: d.Body, Md5OfBody: d.MD5(), Attributes: d.Attributes,
-		MessageAttributes: map[string]events.SQSMessageAttribute{}, EventSource: "aws:sqs",
-		EventSourceARN: q.outputs.QueueARN, AWSRegion: q.outputs.Region,
-	}
-	for name, a := range d.MessageAttributes {
-		m.MessageAttributes[name] = events.SQSMessageAttribute{StringValue: a.StringValue, BinaryValue: a.BinaryValue,
-			DataType: a.DataType}
-	}
-	return m, nil
+	return &d.SQSMessage, nil
 }
 
 // Keep does nothing: a task is hidden for longer than its worker may take.

@@ -104,9 +104,9 @@ func traceHeader(attributes map[string]Attribute) (string, *apiError) {
 	return "", nil
 }
 
-// systemAttributes are those that a receive may ask for. Two of them are of FIFO
+// receivable are the system attributes that a receive may ask for. Two of them are of FIFO
 // queues, and no message here has them.
-var systemAttributes = []string{"All", "SenderId", "SentTimestamp", "ApproximateReceiveCount",
+var receivable = []string{"All", "SenderId", "SentTimestamp", "ApproximateReceiveCount",
 	"ApproximateFirstReceiveTimestamp",
 	"DeadLetterQueueSourceArn", "MessageGroupId", traceAttribute, "MessageDeduplicationId", "SequenceNumber"}
 

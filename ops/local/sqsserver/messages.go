@@ -120,7 +120,7 @@ func (s *Server) receiveMessages(ctx context.Context, in *request) (any, error) 
 	}
 	system := append(in.AttributeNames, in.MessageSystemAttributeNames...)
 	for _, name := range system {
-		if !slices.Contains(systemAttributes, name) {
+		if !slices.Contains(receivable, name) {
 			return nil, errAttribute(name)
 		}
 	}
@@ -155,7 +155,7 @@ func (s *Server) receiveMessages(ctx context.Context, in *request) (any, error) 
 		out := map[string]any{"MessageId": m.ID, "ReceiptHandle": m.Handle, "Body": m.Body,
 			"MD5OfBody": md5Hex([]byte(m.Body))}
 		known := map[string]string{}
-		for name, value := range s.delivery(m).Attributes {
+		for name, value := range s.systemAttributes(m) {
 			if wants(system, name) {
 				known[name] = value
 			}

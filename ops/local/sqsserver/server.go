@@ -17,6 +17,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-lambda-go/events"
+
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 )
 
@@ -166,13 +168,9 @@ func (s *Server) now() time.Time { return s.options.Now().Truncate(time.Millisec
 
 // Delivery is one receive of a message, as an event source mapping sees it.
 type Delivery struct {
-	MessageID         string
-	ReceiptHandle     string
-	Body              string
-	Attributes        map[string]string // SQS's own: ApproximateReceiveCount and so on
-	MessageAttributes map[string]Attribute
-	Receives          int
-	Own               bool // received by this process, not by a client
+	events.SQSMessage
+	Receives int
+	Own      bool // received by this process, not by a client
 }
 
 // Receive waits for a message of a queue and receives it for this process's own workers.
@@ -184,25 +182,33 @@ func (s *Server) Receive(ctx context.Context, name string) (*Delivery, error) {
 	if len(list) == 0 {
 		return nil, ctx.Err()
 	}
-	return s.delivery(list[0]), nil
+	d := s.delivery(list[0])
+	d.EventSource, d.EventSourceARN, d.AWSRegion = "aws:sqs", s.arn(name), s.options.Region
+	return d, nil
 }
 
 func (s *Server) delivery(m message) *Delivery {
-	d := &Delivery{MessageID: m.ID, ReceiptHandle: m.Handle, Body: m.Body, MessageAttributes: m.Attributes,
-		Receives: m.Receives, Own: m.Own,
-		Attributes: map[string]string{
-			"SenderId":                         s.options.AccountID,
-			"SentTimestamp":                    strconv.FormatInt(m.Sent.UnixMilli(), 10),
-			"ApproximateReceiveCount":          strconv.Itoa(m.Receives),
-			"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.First.UnixMilli(), 10),
-		}}
-	for name, value := range map[string]string{"DeadLetterQueueSourceArn": m.Source, "MessageGroupId": m.Group,
-		"AWSTraceHeader": m.Trace} {
-		if value != "" {
-			d.Attributes[name] = value
-		}
+	d := &Delivery{Receives: m.Receives, Own: m.Own, SQSMessage: events.SQSMessage{
+		MessageId: m.ID, ReceiptHandle: m.Handle, Body: m.Body, Md5OfBody: md5Hex([]byte(m.Body)),
+		Attributes: s.systemAttributes(m), MessageAttributes: map[string]events.SQSMessageAttribute{}}}
+	for name, a := range m.Attributes {
+		d.MessageAttributes[name] = events.SQSMessageAttribute{StringValue: a.StringValue, BinaryValue: a.BinaryValue,
+			DataType: a.DataType}
 	}
 	return d
+}
+
+// systemAttributes are SQS's own of a message.
+func (s *Server) systemAttributes(m message) map[string]string {
+	all := map[string]string{
+		"SenderId":                         s.options.AccountID,
+		"SentTimestamp":                    strconv.FormatInt(m.Sent.UnixMilli(), 10),
+		"ApproximateReceiveCount":          strconv.Itoa(m.Receives),
+		"ApproximateFirstReceiveTimestamp": strconv.FormatInt(m.First.UnixMilli(), 10),
+		"DeadLetterQueueSourceArn":         m.Source, "MessageGroupId": m.Group, traceAttribute: m.Trace,
+	}
+	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
+	return all
 }
 
 // receipt is how messages are received.
@@ -292,9 +298,6 @@ func (s *Server) step(q *queue, m message, now time.Time, hide time.Duration, ow
 	m.Visible, m.Own = now.Add(hide), own
 	return []change{{Queue: q.Name, Put: &m}}, &m
 }
-
-// MD5 returns the digest of the body, which SDKs check.
-func (d *Delivery) MD5() string { return md5Hex([]byte(d.Body)) }
 
 // Delete deletes a received message. A handle that is not the last one deletes
 // nothing and is no error: SQS asks for the most recent handle.
