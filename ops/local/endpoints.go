@@ -47,6 +47,7 @@ func (s *Stack) openQueue() (_ net.Listener, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.ends = append(s.ends, s.queue.Close)
 	dlq, err := s.queue.CreateQueue(sqsserver.Queue{Name: dlqQueue, Retention: retention})
 	if err != nil {
 		return nil, err
@@ -82,8 +83,7 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 	start := func(address string) (*s3server.Server, error) {
 		return s3server.Start(ctx, s3server.Config{
 			Dir: objectsDir(s.config.Dir), Meta: filepath.Join(s.config.Dir, "object-metadata"), Address: address,
-			Bucket: Bucket,
-			Region: region, AccessKey: accessKey, SecretKey: secretKey, Inherit: s.lock,
+			Bucket: Bucket, Region: region, AccessKey: accessKey, SecretKey: secretKey, Inherit: s.lock,
 		}, log)
 	}
 	const anyPort = "127.0.0.1:0"
@@ -94,6 +94,7 @@ func (s *Stack) serveObjects(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.ends = append(s.ends, s.s3.Close)
 	s.outputs.S3Endpoint = s.s3.URL()
 	s.store = BucketStore(s.outputs)
 	go func() {

@@ -58,16 +58,15 @@ func lockDir(ctx context.Context, dir string) (*os.File, error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid()))); err != nil {
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
-}
-
-func writeAt(f *os.File, text string) error {
-	_, err := f.WriteAt([]byte(text), 0)
-	return err
 }
 
 func readPID(f *os.File) int {
@@ -104,7 +103,7 @@ func Outputs(dir string) (stack.Outputs, error) {
 	}
 	o, err := readOutputs(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return o, fmt.Errorf("%w in %s", ErrDown, dir)
+		err = fmt.Errorf("%w in %s", ErrDown, dir)
 	}
 	return o, err
 }

@@ -95,12 +95,10 @@ func docker(ctx context.Context, args ...string) ([]byte, error) {
 // worker's: when the stack is gone, so is the container, and then the lock.
 func (i *Image) command(name string, c Config, env []string) *exec.Cmd {
 	args := []string{"run", "--rm", "--interactive", "--name=" + name, "--label=vm-dataset.local=" + c.Dir,
-		"--log-driver=none",
-		"--user=993:990", "--read-only", fmt.Sprintf("--tmpfs=/tmp:exec,mode=1777,size=%dm", c.Tmp), "--ipc=none",
-		"--ulimit=nofile=1024:1024", "--pids-limit=1024", fmt.Sprintf("--memory=%dm", c.Memory),
-		fmt.Sprintf("--memory-swap=%dm", c.Memory),
-		"--cap-drop=ALL", "--security-opt=no-new-privileges",
-		"--network=host", // the endpoints are on loopback
+		"--log-driver=none", "--user=993:990", "--read-only", "--ipc=none", "--cap-drop=ALL",
+		"--security-opt=no-new-privileges", "--ulimit=nofile=1024:1024", "--pids-limit=1024",
+		fmt.Sprintf("--tmpfs=/tmp:exec,mode=1777,size=%dm", c.Tmp), fmt.Sprintf("--memory=%dm", c.Memory),
+		fmt.Sprintf("--memory-swap=%dm", c.Memory), "--network=host", // the endpoints are on loopback
 	}
 	for _, variable := range append(env, stack.EnvImage+"="+i.URI, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+
 		strconv.Itoa(c.Memory)) {

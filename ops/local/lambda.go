@@ -22,13 +22,16 @@ const (
 type mapping struct {
 	mu       sync.Mutex
 	enabled  bool
-	changed  chan struct{} // closed when enabled changes
-	polling  int           // workers that are receiving
+	changed  context.Context // ends when enabled changes
+	change   context.CancelFunc
+	polling  int // workers that are receiving
 	modified time.Time
 }
 
 func newMapping() *mapping {
-	return &mapping{enabled: true, changed: make(chan struct{}), modified: time.Now()}
+	m := &mapping{enabled: true, modified: time.Now()}
+	m.changed, m.change = context.WithCancel(context.Background())
+	return m
 }
 
 func (m *mapping) set(on bool) {
@@ -38,8 +41,8 @@ func (m *mapping) set(on bool) {
 		return
 	}
 	m.enabled, m.modified = on, time.Now()
-	close(m.changed)
-	m.changed = make(chan struct{})
+	m.change()
+	m.changed, m.change = context.WithCancel(context.Background())
 }
 
 // state returns the state as Lambda names it, and since when. It is Disabled once no
@@ -67,40 +70,24 @@ func (m *mapping) receive(ctx context.Context, queue *sqsserver.Server) (*sqsser
 		m.mu.Unlock()
 		if !enabled {
 			select {
-			case <-changed:
+			case <-changed.Done():
 				continue
 			case <-ctx.Done():
 				return nil, ctx.Err()
 			}
 		}
-		d, err := m.poll(ctx, queue, changed)
+		polling, cancel := context.WithCancel(ctx)
+		stop := context.AfterFunc(changed, cancel)
+		d, err := queue.Receive(polling, tasksQueue)
+		stop()
+		cancel()
 		m.mu.Lock()
 		m.polling--
 		m.mu.Unlock()
-		if d != nil || ctx.Err() != nil {
+		if d != nil || ctx.Err() != nil || changed.Err() == nil { // else it was disabled while it waited
 			return d, err
 		}
-		select {
-		case <-changed: // disabled while it waited
-		default:
-			return nil, err
-		}
 	}
-}
-
-// poll receives a message unless changed is closed before there is one.
-func (m *mapping) poll(ctx context.Context, queue *sqsserver.Server, changed chan struct{}) (*sqsserver.Delivery,
-	error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-changed:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	return queue.Receive(ctx, tasksQueue)
 }
 
 // lambdaAPI serves what the CLI, and any AWS SDK, needs of Lambda's own API: the

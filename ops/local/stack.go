@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,7 +73,6 @@ type Stack struct {
 	outputs stack.Outputs
 	lock    *os.File
 	queue   *sqsserver.Server
-	http    *http.Server
 	s3      *s3server.Server
 	store   *store.Store
 	mapping *mapping
@@ -81,6 +81,7 @@ type Stack struct {
 	context context.Context // of the workers
 	stop    context.CancelFunc
 	workers sync.WaitGroup
+	ends    []func() error // of its parts, in the order in which they were opened
 	down    sync.Once
 }
 
@@ -121,12 +122,13 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if s.lock, err = lockDir(ctx, c.Dir); err != nil {
 		return nil, err
 	}
+	s.ends = append(s.ends, s.lock.Close)
 	l, err := s.openQueue()
 	if err != nil {
 		return nil, err
 	}
 	s.pool = s.newPool()
-	s.http = &http.Server{Handler: s.lambdaAPI(s.queue), ReadHeaderTimeout: 10 * time.Second}
+	web := &http.Server{Handler: s.lambdaAPI(s.queue), ReadHeaderTimeout: 10 * time.Second}
 	if err := s.serveObjects(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -135,7 +137,8 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err := s.reopen(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	go func() { _ = s.http.Serve(l) }()
+	s.ends = append(s.ends, web.Close)
+	go func() { _ = web.Serve(l) }()
 	if err := s.writeOutputs(); err != nil {
 		return nil, err
 	}
@@ -242,17 +245,8 @@ func (s *Stack) Down() error {
 	s.down.Do(func() {
 		s.stop()
 		s.workers.Wait()
-		if s.http != nil {
-			err = errors.Join(err, s.http.Close())
-		}
-		if s.s3 != nil {
-			err = errors.Join(err, s.s3.Close())
-		}
-		if s.queue != nil {
-			err = errors.Join(err, s.queue.Close())
-		}
-		if s.lock != nil {
-			err = errors.Join(err, s.lock.Close())
+		for _, end := range slices.Backward(s.ends) {
+			err = errors.Join(err, end())
 		}
 	})
 	return err
