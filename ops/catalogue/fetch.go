@@ -1,6 +1,7 @@
 package catalogue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,17 +36,9 @@ func clone(ctx context.Context, dir, url, commit string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	if _, err := git(ctx, dir, false, "init", "--quiet", "--template="); err != nil {
-		return "", err
-	}
-	if _, err := git(ctx, dir, false, "config", "remote.origin.url", url); err != nil {
-		return "", err
-	}
-	want := commit
-	if want == "" {
-		want = "HEAD"
-	}
-	_, err := git(ctx, dir, true, "fetch", "--quiet", "--no-tags", "--depth=1", "origin", "+"+want+":"+pinned)
+	want := cmp.Or(commit, "HEAD")
+	err := each(ctx, dir, []string{"init", "--quiet", "--template="}, []string{"config", "remote.origin.url", url},
+		[]string{"fetch", "--quiet", "--no-tags", "--depth=1", "origin", "+" + want + ":" + pinned})
 	if refused(err) {
 		err = fetchAll(ctx, dir, want)
 	}
@@ -59,13 +52,20 @@ func clone(ctx context.Context, dir, url, commit string) (string, error) {
 		return "", err
 	}
 	head, err := git(ctx, dir, false, "rev-parse", "--verify", "HEAD^{commit}")
-	if err != nil {
-		return "", err
+	if err == nil && commit != "" && head != commit {
+		err = fmt.Errorf("%s gave commit %s for %s", url, head, commit)
 	}
-	if commit != "" && head != commit {
-		return "", fmt.Errorf("%s gave commit %s for %s", url, head, commit)
+	return head, err
+}
+
+// each runs commands of git in a folder until one fails. A fetch has the user's settings.
+func each(ctx context.Context, dir string, commands ...[]string) error {
+	for _, args := range commands {
+		if _, err := git(ctx, dir, args[0] == "fetch", args...); err != nil {
+			return err
+		}
 	}
-	return head, nil
+	return nil
 }
 
 // fetchAll fetches every branch and tag, for servers that hand out nothing less,
@@ -211,25 +211,16 @@ func between(ctx context.Context, scratch, url, from, to string) int {
 		return -1
 	}
 	defer os.RemoveAll(dir)
-	for _, args := range [][]string{
-		{"init", "--quiet", "--bare", "--template="},
-		{"config", "remote.origin.url", url},
-		{"fetch", "--quiet", "--no-tags", "--filter=tree:0", "origin", "+HEAD:" + pinned},
-		{"merge-base", "--is-ancestor", from, to},
-	} {
-		if _, err := git(ctx, dir, args[0] == "fetch", args...); err != nil {
-			return -1
-		}
+	if each(ctx, dir, []string{"init", "--quiet", "--bare", "--template="}, []string{"config", "remote.origin.url", url},
+		[]string{"fetch", "--quiet", "--no-tags", "--filter=tree:0", "origin", "+HEAD:" + pinned},
+		[]string{"merge-base", "--is-ancestor", from, to}) != nil {
+		return -1
 	}
 	text, err := git(ctx, dir, false, "rev-list", "--count", from+".."+to)
-	if err != nil {
-		return -1
+	if n, bad := strconv.Atoi(text); err == nil && bad == nil {
+		return n
 	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		return -1
-	}
-	return n
+	return -1
 }
 
 // newest returns the commit of the remote's HEAD.

@@ -29,17 +29,15 @@ func git(ctx context.Context, dir string, own bool, args ...string) (string, err
 	always := []string{"-C", dir, "--no-optional-locks"}
 	for _, setting := range []string{
 		"core.hooksPath=" + os.DevNull, "core.fsmonitor=false", "core.attributesFile=" + os.DevNull, "core.askPass=",
-		"credential.interactive=false",
-		"submodule.recurse=false", "fetch.recurseSubmodules=false", "gc.auto=0", "maintenance.auto=false",
-		"advice.detachedHead=false",
-		"http.lowSpeedLimit=1000", "http.lowSpeedTime=30",
+		"credential.interactive=false", "submodule.recurse=false", "fetch.recurseSubmodules=false", "gc.auto=0",
+		"maintenance.auto=false", "advice.detachedHead=false", "http.lowSpeedLimit=1000", "http.lowSpeedTime=30",
 	} {
 		always = append(always, "-c", setting)
 	}
 	cmd := exec.CommandContext(ctx, "git", append(always, args...)...)
 	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "GIT_") || own && strings.HasPrefix(name, "GIT_SSH") ||
-			own && strings.HasPrefix(name, "GIT_SSL") {
+		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "GIT_") ||
+			own && (strings.HasPrefix(name, "GIT_SSH") || strings.HasPrefix(name, "GIT_SSL")) {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
@@ -121,17 +119,13 @@ var (
 // location returns what git is told for the repository of an entry: owner/name is
 // on the server; a path that is not absolute counts from root; anything else must be
 // a URL.
-func location(root, server, repository string) (string, error) {
+func (s *Syncer) location(root, repository string) (string, error) {
 	switch {
 	case githubPattern.MatchString(repository):
-		return strings.TrimRight(server, "/") + "/" + repository + ".git", nil
-	case urlPattern.MatchString(repository):
-		return repository, nil
-	case filepath.IsAbs(repository):
-		return repository, nil
+		return strings.TrimRight(cmp.Or(s.Server, "https://github.com"), "/") + "/" + repository + ".git", nil
 	case strings.HasPrefix(repository, "./") || strings.HasPrefix(repository, "../"):
 		return filepath.Abs(filepath.Join(root, repository))
-	case sshPattern.MatchString(repository):
+	case filepath.IsAbs(repository), urlPattern.MatchString(repository), sshPattern.MatchString(repository):
 		return repository, nil
 	}
 	return "", fmt.Errorf("repository %q is neither owner/name on GitHub, nor a URL, nor a path that begins with / or ./",

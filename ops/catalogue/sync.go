@@ -8,10 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sync/errgroup"
 
@@ -47,6 +48,11 @@ type Result struct {
 	Notes   []string `json:"notes,omitempty"`
 }
 
+func (r Result) failed(err error) Result {
+	r.State, r.Reason = Failed, err.Error()
+	return r
+}
+
 // Syncer fetches generators into their folder.
 type Syncer struct {
 	Root     string       // the generators' folder
@@ -77,20 +83,19 @@ func (s *Syncer) Sync(ctx context.Context, names []string, add []Repository) ([]
 	}
 	for _, name := range names {
 		if _, there := entries[name]; !there {
-			var known []string
-			for k := range entries {
-				known = append(known, k)
-			}
+			known := slices.Collect(maps.Keys(entries))
 			return nil, &generator.UnknownError{Name: name, Nearest: generator.Nearest(name, known)}
 		}
 	}
 	scratch := filepath.Join(root, work)
-	unlock, err := lock(scratch)
+	lock, _, err := journal.Open(filepath.Join(scratch, "lock"),
+		fmt.Errorf("another sync is at work in %s: wait for it", root))
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
-
+	defer lock.Close()
+	sweep(scratch) // what one that was killed has left
+	defer sweep(scratch)
 	results := make([]Result, len(names)+len(add))
 	var group errgroup.Group
 	group.SetLimit(cmp.Or(s.Parallel, 8))
@@ -121,24 +126,6 @@ func (s *Syncer) Sync(ctx context.Context, names []string, add []Repository) ([]
 	return results, nil
 }
 
-// lock makes sure that one sync at a time works in a folder, and removes what one
-// that was killed has left there.
-func lock(scratch string) (unlock func(), err error) {
-	if err := os.MkdirAll(scratch, 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(filepath.Join(scratch, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another sync is at work in %s: wait for it", filepath.Dir(scratch))
-	}
-	sweep(scratch)
-	return func() { sweep(scratch); _ = journal.Unlock(f) }, nil
-}
-
 // sweep removes half-made clones. A git that outlived its sync may still write into
 // one: what cannot be removed now is removed the next time.
 func sweep(scratch string) {
@@ -162,45 +149,41 @@ func (s *Syncer) one(ctx context.Context, root, name string, e generator.Entry) 
 		r.State = Failed
 		return r
 	}
-	fail := func(err error) Result {
-		r.State, r.Reason, r.Commit = Failed, err.Error(), e.Commit
-		return r
-	}
-	url, err := location(root, s.server(), e.Repository)
+	url, err := s.location(root, e.Repository)
 	if err != nil {
-		return fail(err)
+		return r.failed(err)
 	}
 	want := e.Commit
 	if s.Update || want == "" {
 		if want, err = newest(ctx, url); err != nil {
-			return fail(err)
+			return r.failed(err)
 		}
 	}
 	dir := filepath.Join(root, name)
 	had, err := holds(ctx, dir)
 	if err != nil {
-		return fail(err)
+		return r.failed(err)
 	}
 	r.State = There
 	if had != want {
 		if had != "" {
 			if err := replaceable(ctx, dir, had); err != nil {
-				return fail(err)
+				return r.failed(err)
 			}
 		}
 		if r.Notes, err = s.place(ctx, root, name, url, want); err != nil {
-			return fail(err)
+			return r.failed(err)
 		}
 		r.State = Fetched
 		if had != "" {
 			r.State, r.Before = Moved, had
 		}
 	}
-	r.Commit = want
 	if want != e.Commit {
 		if err := s.pin(root, name, generator.Pin{Commit: want}); err != nil {
-			return fail(err)
+			return r.failed(err)
 		}
+		r.Commit = want
 		if r.Before = e.Commit; r.Before != "" {
 			r.State = Moved
 			r.Commits = between(ctx, filepath.Join(root, work), url, r.Before, want)
@@ -213,24 +196,20 @@ func (s *Syncer) one(ctx context.Context, root, name string, e generator.Entry) 
 // is a generator.
 func (s *Syncer) add(ctx context.Context, root string, repository Repository) Result {
 	r := Result{Name: repository.Name, Repository: repository.FullName}
-	fail := func(err error) Result {
-		r.State, r.Reason = Failed, err.Error()
-		return r
-	}
 	if ctx.Err() != nil {
-		return fail(ctx.Err())
+		return r.failed(ctx.Err())
 	}
 	if _, err := os.Lstat(filepath.Join(root, r.Name)); err == nil {
-		return fail(occupied("there is a folder %s already: move it away, or put it into the catalogue with its repository",
-			filepath.Join(root, r.Name)))
+		return r.failed(occupied("there is a folder %s already: move it away, or put it into the catalogue with its "+
+			"repository", filepath.Join(root, r.Name)))
 	}
-	url, err := location(root, s.server(), r.Repository)
+	url, err := s.location(root, r.Repository)
 	if err != nil {
-		return fail(err)
+		return r.failed(err)
 	}
 	commit, err := newest(ctx, url)
 	if err != nil {
-		return fail(err)
+		return r.failed(err)
 	}
 	r.Notes, err = s.place(ctx, root, r.Name, url, commit)
 	if errors.Is(err, errNoProgram) {
@@ -238,17 +217,15 @@ func (s *Syncer) add(ctx context.Context, root string, repository Repository) Re
 		return r
 	}
 	if err != nil {
-		return fail(err)
+		return r.failed(err)
 	}
 	r.State, r.Commit = Added, commit
-	if err := s.pin(root, r.Name, generator.Pin{Commit: commit, Repository: r.Repository,
-		Licence: repository.Licence}); err != nil {
-		return fail(err)
+	pin := generator.Pin{Commit: commit, Repository: r.Repository, Licence: repository.Licence}
+	if err := s.pin(root, r.Name, pin); err != nil {
+		return r.failed(err)
 	}
 	return r
 }
-
-func (s *Syncer) server() string { return cmp.Or(s.Server, "https://github.com") }
 
 func (s *Syncer) pin(root, name string, pin generator.Pin) error {
 	s.mu.Lock()
