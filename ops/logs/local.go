@@ -65,17 +65,12 @@ func (s *local) next(ctx context.Context, show func(Line) error) error {
 // large to .old when it starts a worker, whose new file then takes its name.
 func (s *local) read(path string) ([]Line, error) {
 	t := s.files[path]
-	var lines []Line
 	if t == nil {
 		t = &tail{}
+		t.file, _ = os.Open(path + ".old") // there may be none
 		s.files[path] = t
-		if old, err := os.Open(path + ".old"); err == nil {
-			t.file = old
-			if lines, err = s.drain(path, t); err != nil {
-				return nil, err
-			}
-		}
 	}
+	var lines []Line
 	for {
 		if t.file != nil {
 			found, err := s.drain(path, t)

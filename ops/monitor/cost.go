@@ -12,7 +12,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/plan"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // RunCost is what a run has cost so far: until it is complete, the figure of the plan, or if a generator was not measured
@@ -110,7 +109,7 @@ func (m *Monitor) sample(ctx context.Context) *RunCost {
 	c, total, unknown := m.costs, plan.Spent{}, false
 	for _, g := range m.generators {
 		cells := m.candidates(g)
-		found, err := traces(ctx, m.store, m.run, cells)
+		found, err := m.traces(ctx, cells)
 		if c.unread[g.Name] = nil; err != nil {
 			c.unread[g.Name], unknown = cells, true
 			continue
@@ -138,21 +137,24 @@ func (m *Monitor) sample(ctx context.Context) *RunCost {
 	return cost
 }
 
-// exact is what the run's receipts show, in these cells.
-func (c *costs) exact(ctx context.Context, st *store.Store, run task.Run, cells []store.CellName) (*RunCost, error) {
-	found, err := traces(ctx, st, run, cells)
+// exact is what the run's receipts show, in the cells that the last poll listed.
+func (m *Monitor) exact(ctx context.Context) (*RunCost, error) {
+	var cells []store.CellName
+	for _, g := range m.generators {
+		cells = append(cells, g.names...)
+	}
+	found, err := m.traces(ctx, cells)
 	if err != nil {
 		return nil, err
 	}
-	spent := c.worker.Spent(slices.Concat(slices.Collect(maps.Values(found))...))
-	return c.cost(spent, spent.Dollars, false), nil
+	spent := m.costs.worker.Spent(slices.Concat(slices.Collect(maps.Values(found))...))
+	return m.costs.cost(spent, spent.Dollars, false), nil
 }
 
-// traces are those of a run's receipts in cells, by the key of the cell.
-func traces(ctx context.Context, st *store.Store, run task.Run, cells []store.CellName) (map[string][]plan.Trace,
-	error) {
+// traces are those of the run's receipts in cells, by the key of the cell.
+func (m *Monitor) traces(ctx context.Context, cells []store.CellName) (map[string][]plan.Trace, error) {
 	found := map[string][]plan.Trace{}
-	for cell, err := range st.Cells(ctx, cells) {
+	for cell, err := range m.store.Cells(ctx, cells) {
 		if errors.Is(err, store.ErrDamaged) {
 			continue // verify reports it
 		}
@@ -160,7 +162,7 @@ func traces(ctx context.Context, st *store.Store, run task.Run, cells []store.Ce
 			return nil, err
 		}
 		for _, r := range cell.Receipts {
-			if r.RunID == run.ID {
+			if r.RunID == m.run.ID {
 				found[cell.Key()] = append(found[cell.Key()], plan.TraceOf(r))
 			}
 		}

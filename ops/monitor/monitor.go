@@ -223,18 +223,12 @@ func (m *Monitor) Poll(ctx context.Context) (*Progress, error) {
 	}
 	switch {
 	case p.Complete():
+		p.Cost, err = m.exact(ctx)
 	case m.costs.planned != nil:
 		p.Cost = m.soFar()
-		return p, nil
 	default:
 		p.Cost = m.sample(ctx)
-		return p, nil
 	}
-	var cells []store.CellName
-	for _, g := range m.generators {
-		cells = append(cells, g.names...)
-	}
-	p.Cost, err = m.costs.exact(ctx, m.store, m.run, cells)
 	return p, err
 }
 

@@ -3,7 +3,6 @@ package monitor
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
@@ -47,7 +46,7 @@ func (p *Progress) speed() string {
 	}
 	s := fmt.Sprintf("  %.1f/s", p.Rate)
 	if p.ETASeconds > 0 {
-		s += "  ETA " + ui.Span(time.Duration(p.ETASeconds*float64(time.Second)))
+		s += "  ETA " + ui.Span(ui.Seconds(p.ETASeconds))
 	}
 	return s
 }
@@ -57,8 +56,7 @@ func (p *Progress) settling() string {
 	if p.Settling < 1 {
 		return ""
 	}
-	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)",
-		ui.Span(time.Duration(p.Settling*float64(time.Second))))
+	return fmt.Sprintf("  (empty: watched for %s more, counts may be late)", ui.Span(ui.Seconds(p.Settling)))
 }
 
 // dlqText is how many messages the DLQ has, and for how long.
@@ -70,26 +68,21 @@ func (p *Progress) dlqText() string {
 	if p.DLQ > readForOldest { // SQS shows them in no order
 		least = "at least "
 	}
-	return fmt.Sprintf("%s, the oldest for %s%s", ui.Count(p.DLQ), least,
-		ui.Span(time.Duration(p.DLQOldest*float64(time.Second))))
+	return fmt.Sprintf("%s, the oldest for %s%s", ui.Count(p.DLQ), least, ui.Span(ui.Seconds(p.DLQOldest)))
 }
 
 // line is a poll in one line.
 func (p *Progress) line() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s/%s samples  %.1f %%", p.Time.Local().Format("15:04:05"), ui.Count(p.Committed),
-		ui.Count(p.Expected), p.Percent())
-	b.WriteString(p.speed())
-	fmt.Fprintf(&b, "  queue %d waiting %d in flight %d delayed  dlq %s", p.Queue.Waiting, p.Queue.InFlight,
-		p.Queue.Delayed, p.dlqText())
-	b.WriteString(p.settling())
+	text := fmt.Sprintf("%s  %s/%s samples  %.1f %%%s  queue %d waiting %d in flight %d delayed  dlq %s%s",
+		p.Time.Local().Format("15:04:05"), ui.Count(p.Committed), ui.Count(p.Expected), p.Percent(), p.speed(),
+		p.Queue.Waiting, p.Queue.InFlight, p.Queue.Delayed, p.dlqText(), p.settling())
 	if p.failed() {
-		fmt.Fprintf(&b, "  failures %s", p.causes())
+		text += "  failures " + p.causes()
 	}
 	if p.Cost != nil && !p.Cost.Local {
-		fmt.Fprintf(&b, "  USD %s", ui.Dollars(p.Cost.Dollars))
+		text += "  USD " + ui.Dollars(p.Cost.Dollars)
 	}
-	return b.String()
+	return text
 }
 
 // Percent is how much is committed of what is expected.

@@ -81,14 +81,14 @@ func (v *view) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return v, tea.Quit
 		}
 	case polled:
+		var end bool
 		if v.err = msg.err; v.err != nil {
-			if !v.monitor.toleratesFailure(v.context) {
-				return v, tea.Quit
-			}
-			return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })
+			end = !v.monitor.toleratesFailure(v.context)
+		} else {
+			v.progress = msg.progress
+			end = v.monitor.done(v.progress)
 		}
-		v.progress = msg.progress
-		if v.monitor.done(v.progress) {
+		if end {
 			return v, tea.Quit
 		}
 		return v, tea.Tick(v.interval, func(time.Time) tea.Msg { return again{} })

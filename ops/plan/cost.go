@@ -42,10 +42,10 @@ const costsFile = "costs.json"
 func LoadCosts(dir string) (map[string]Cost, error) {
 	costs := map[string]Cost{}
 	data, err := os.ReadFile(filepath.Join(dir, costsFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		return costs, nil
-	case err != nil:
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(data, &costs); err != nil {

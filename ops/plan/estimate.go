@@ -346,4 +346,4 @@ func (e *Estimate) note(format string, args ...any) {
 	e.Notes = append(e.Notes, fmt.Sprintf(format, args...))
 }
 
-func seconds(s float64) string { return ui.Span(time.Duration(s * float64(time.Second))) }
+func seconds(s float64) string { return ui.Span(ui.Seconds(s)) }

@@ -50,20 +50,19 @@ const (
 // spot machine as one of Lambda. Costs must be known.
 func Compare(run task.Run, costs map[string]Cost, s Setting, cpus int) ([]Place, error) {
 	var list []Place
-	for _, l := range []struct{ name, architecture string }{{OnLambda, price.X86}, {OnARM, price.ARM}} {
+	for _, l := range []struct {
+		name, architecture string
+		memory             price.Price
+	}{{OnLambda, price.X86, price.GBSecondX86}, {OnARM, price.ARM, price.GBSecondARM}} {
 		s := s
 		s.Architecture = l.architecture
 		e, err := Of(run, costs, s)
 		if err != nil {
 			return nil, err
 		}
-		memory := price.GBSecondX86
-		if l.architecture == price.ARM {
-			memory = price.GBSecondARM
-		}
 		list = append(list, Place{Name: l.name, Workers: s.Concurrency, CPUs: s.Share() * float64(s.Concurrency),
 			Seconds: e.takes(s.Concurrency), Compute: e.compute(), Dollars: e.Make, Problems: e.Problems,
-			Prices: []price.Price{memory, price.DiskGBSecond, price.Invocation}})
+			Prices: []price.Price{l.memory, price.DiskGBSecond, price.Invocation}})
 	}
 	fleet := s
 	fleet.MemoryMB = SpotCPUs * MegabytesPerCPU // a little less than it has: as many CPUs' share

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -201,20 +202,18 @@ func (c *Client) Depth(ctx context.Context) (Depth, error) { return c.depth(ctx,
 func (c *Client) DLQDepth(ctx context.Context) (Depth, error) { return c.depth(ctx, c.dlq) }
 
 func (c *Client) depth(ctx context.Context, url string) (Depth, error) {
-	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url,
-		AttributeNames: []types.QueueAttributeName{
-			types.QueueAttributeNameApproximateNumberOfMessages, types.QueueAttributeNameApproximateNumberOfMessagesNotVisible,
-			types.QueueAttributeNameApproximateNumberOfMessagesDelayed,
-		}})
-	if err != nil {
-		return Depth{}, fmt.Errorf("count the queue: %w", err)
-	}
 	var d Depth
-	for name, to := range map[types.QueueAttributeName]*int{
+	counts := map[types.QueueAttributeName]*int{
 		types.QueueAttributeNameApproximateNumberOfMessages:           &d.Waiting,
 		types.QueueAttributeNameApproximateNumberOfMessagesNotVisible: &d.InFlight,
 		types.QueueAttributeNameApproximateNumberOfMessagesDelayed:    &d.Delayed,
-	} {
+	}
+	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url,
+		AttributeNames: slices.Collect(maps.Keys(counts))})
+	if err != nil {
+		return Depth{}, fmt.Errorf("count the queue: %w", err)
+	}
+	for name, to := range counts {
 		// Taken for 0, a missing count would make a full queue look empty.
 		if *to, err = strconv.Atoi(out.Attributes[string(name)]); err != nil {
 			return Depth{}, fmt.Errorf("count the queue: %s is %q", name, out.Attributes[string(name)])
@@ -225,9 +224,8 @@ func (c *Client) depth(ctx context.Context, url string) (Depth, error) {
 
 // SendMessage sends one message to the task queue.
 func (c *Client) SendMessage(ctx context.Context, body string, attributes map[string]Attribute) error {
-	_, err := c.sqs.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &c.url, MessageBody: &body,
-		MessageAttributes: write(attributes)})
-	if err != nil {
+	in := &sqs.SendMessageInput{QueueUrl: &c.url, MessageBody: &body, MessageAttributes: write(attributes)}
+	if _, err := c.sqs.SendMessage(ctx, in); err != nil {
 		return fmt.Errorf("send a message: %w", err)
 	}
 	return nil
@@ -241,11 +239,11 @@ func (c *Client) Purge(ctx context.Context) error { return c.purge(ctx, c.url) }
 func (c *Client) PurgeDLQ(ctx context.Context) error { return c.purge(ctx, c.dlq) }
 
 func (c *Client) purge(ctx context.Context, url string) error {
-	if _, err := c.sqs.PurgeQueue(ctx, &sqs.PurgeQueueInput{QueueUrl: &url}); err != nil {
-		var early *types.PurgeQueueInProgress
-		if errors.As(err, &early) {
-			return errors.New("purge the queue: it was purged less than 60 seconds ago, which is as often as SQS does it")
-		}
+	_, err := c.sqs.PurgeQueue(ctx, &sqs.PurgeQueueInput{QueueUrl: &url})
+	if _, early := errors.AsType[*types.PurgeQueueInProgress](err); early {
+		return errors.New("purge the queue: it was purged less than 60 seconds ago, which is as often as SQS does it")
+	}
+	if err != nil {
 		return fmt.Errorf("purge the queue: %w", err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,12 +44,7 @@ func (m Message) Text(name string) string { return m.Attributes[name].Text }
 
 // FirstID returns the id of the task's first message, which logs and receipts have. A
 // message that SQS itself moved to the DLQ has no attribute for it, but still that id.
-func (m Message) FirstID() string {
-	if id := m.Text(task.AttributeMessageID); id != "" {
-		return id
-	}
-	return m.ID
-}
+func (m Message) FirstID() string { return cmp.Or(m.Text(task.AttributeMessageID), m.ID) }
 
 func write(attributes map[string]Attribute) map[string]types.MessageAttributeValue {
 	if len(attributes) == 0 {

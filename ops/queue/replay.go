@@ -116,8 +116,7 @@ func (b *batches) send(ctx context.Context, list []Message) (done []Message, err
 		}
 		o, err := b.Change(m)
 		if err != nil {
-			err = join(err, flush())
-			return done, err
+			return done, join(err, flush())
 		}
 		if o == nil {
 			continue
@@ -133,8 +132,7 @@ func (b *batches) send(ctx context.Context, list []Message) (done []Message, err
 		}
 		todo, out, size = append(todo, m), append(out, *o), size+length
 	}
-	err = flush()
-	return done, err
+	return done, flush()
 }
 
 func (b *batches) request(ctx context.Context, list []Message, out []Outgoing) (sent []Message, err error) {
@@ -166,11 +164,11 @@ func (b *batches) request(ctx context.Context, list []Message, out []Outgoing) (
 			places = slices.DeleteFunc(places, func(p int) bool { return p == place })
 			return b.Journal.Confirm(list[place].ID)
 		})
-		var bad *refusedError
-		if err != nil && !errors.As(err, &bad) {
+		bad, refused := errors.AsType[*refusedError](err)
+		if err != nil && !refused {
 			return sent, err
 		}
-		if bad != nil {
+		if refused {
 			m := list[bad.place]
 			places = slices.DeleteFunc(places, func(p int) bool { return p == bad.place })
 			b.Refused(m, bad)

@@ -50,26 +50,21 @@ func (c *Client) settings(ctx context.Context, url string) (Settings, error) {
 	s := Settings{ARN: out.Attributes[string(types.QueueAttributeNameQueueArn)],
 		Visibility: seconds(types.QueueAttributeNameVisibilityTimeout),
 		Retention:  seconds(types.QueueAttributeNameMessageRetentionPeriod)}
-	if text := out.Attributes[string(types.QueueAttributeNameRedrivePolicy)]; text != "" {
-		var policy struct {
-			Target string          `json:"deadLetterTargetArn"`
-			Max    json.RawMessage `json:"maxReceiveCount"` // a number, or a number in quotes
-		}
-		if err := json.Unmarshal([]byte(text), &policy); err != nil {
-			return Settings{}, fmt.Errorf("read the redrive policy of the queue: %w", err)
-		}
-		s.DeadLetter = policy.Target
-		s.MaxReceives, _ = strconv.Atoi(strings.Trim(string(policy.Max), `"`))
+	var policy struct {
+		Target     string          `json:"deadLetterTargetArn"`
+		Max        json.RawMessage `json:"maxReceiveCount"` // a number, or a number in quotes
+		Permission string          `json:"redrivePermission"`
+		Sources    []string        `json:"sourceQueueArns"`
 	}
-	if text := out.Attributes[string(types.QueueAttributeNameRedriveAllowPolicy)]; text != "" {
-		var policy struct {
-			Permission string   `json:"redrivePermission"`
-			Sources    []string `json:"sourceQueueArns"`
+	for _, name := range []types.QueueAttributeName{types.QueueAttributeNameRedrivePolicy,
+		types.QueueAttributeNameRedriveAllowPolicy} {
+		if text := out.Attributes[string(name)]; text != "" {
+			if err := json.Unmarshal([]byte(text), &policy); err != nil {
+				return Settings{}, fmt.Errorf("read the %s of the queue: %w", name, err)
+			}
 		}
-		if err := json.Unmarshal([]byte(text), &policy); err != nil {
-			return Settings{}, fmt.Errorf("read the redrive allow policy of the queue: %w", err)
-		}
-		s.permission, s.sources = policy.Permission, policy.Sources
 	}
+	s.DeadLetter, s.permission, s.sources = policy.Target, policy.Permission, policy.Sources
+	s.MaxReceives, _ = strconv.Atoi(strings.Trim(string(policy.Max), `"`))
 	return s, nil
 }
