@@ -3,14 +3,18 @@ package monitor
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -267,4 +271,152 @@ func (m *Monitor) rate(p *Progress, since time.Time) {
 	if p.Rate > 0 {
 		p.ETASeconds = float64(p.Expected-p.Committed) / p.Rate
 	}
+}
+
+// repaired keeps the ETags of cells in which a run has repairs, and "" for those that
+// were seen done.
+type repaired map[string]string
+
+// left counts the samples of a run's repairs that are not committed yet, given the
+// cells that are there. Those that have changed are read.
+func (d repaired) left(ctx context.Context, st *store.Store, repairs []task.Task, names []store.CellName) (int, error) {
+	type repair struct {
+		task  task.Task
+		chunk task.Chunk
+	}
+	open := map[string][]repair{} // by the key of the cell
+	left := 0
+	for _, t := range repairs {
+		for _, c := range t.Chunks() {
+			key := st.Dataset().CellKey(t.Generator, c.Cell)
+			if tag, known := d[key]; !known || tag != "" {
+				open[key] = append(open[key], repair{t, c})
+				left += len(c.Kept())
+			}
+		}
+	}
+	names = slices.DeleteFunc(slices.Clone(names), func(n store.CellName) bool {
+		return open[n.Key] == nil || len(open[n.Key]) == 1 && d[n.Key] == n.ETag
+	})
+	for cell, err := range st.Cells(ctx, names) {
+		if errors.Is(err, store.ErrDamaged) {
+			continue // verify reports it
+		}
+		if err != nil {
+			return 0, err
+		}
+		done := 0
+		for _, r := range open[cell.Key()] {
+			if r.task.Restore > 0 && cell.Restorable(r.task, r.chunk) < 0 ||
+				r.task.Restore == 0 && cell.Repaired(r.task, r.chunk) {
+				done++
+				left -= len(r.chunk.Kept())
+			}
+		}
+		if d[cell.Key()] = cell.ETag(); done == len(open[cell.Key()]) {
+			d[cell.Key()] = ""
+		}
+	}
+	return left, nil
+}
+
+// seen reports whether all of a repair was seen done.
+func (d repaired) seen(in task.Dataset, t task.Task) bool {
+	return !slices.ContainsFunc(t.Chunks(), func(c task.Chunk) bool {
+		tag, known := d[in.CellKey(t.Generator, c.Cell)]
+		return !known || tag != ""
+	})
+}
+
+// clockSkew is how far the clocks of the bucket and of the machine that submitted a run may differ.
+const clockSkew = time.Hour
+
+// How many failure reports are read in one poll, which takes a second with S3 and a
+// fiftieth of a cent, and of one run, which bounds the memory of a watch.
+const (
+	readPerPoll = 512
+	readPerRun  = 20_000
+)
+
+// countFailures counts the failure reports of the run by cause. It lists the generators
+// side by side, but for those that are complete, which get no more reports; then it reads
+// new reports that can be the run's.
+func (m *Monitor) countFailures(ctx context.Context, p *Progress) error {
+	group, limited := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for _, g := range m.generators {
+		if g.complete && g.reported != nil {
+			continue
+		}
+		group.Go(func() error {
+			keys := []string{}
+			for o, err := range m.store.List(limited, m.store.Dataset().FailuresPrefix(g.Name), "") {
+				if err != nil {
+					return err
+				}
+				if o.Modified.After(m.run.Created.Add(-clockSkew)) {
+					keys = append(keys, o.Key)
+				}
+			}
+			g.reported = keys
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var keys []string
+	for _, g := range m.generators {
+		keys = append(keys, g.reported...)
+	}
+	unread := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { _, known := m.reports[key]; return known })
+	unread = unread[:min(len(unread), readPerPoll, max(0, readPerRun-len(m.reports)))]
+	causes := make([]task.Cause, len(unread))
+	group, limited = errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i, key := range unread {
+		group.Go(func() error {
+			f, err := m.store.Failure(limited, key)
+			if f.RunID == m.run.ID {
+				causes[i] = f.Cause
+			}
+			if errors.Is(err, store.ErrNotFound) {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, key := range unread {
+		m.reports[key] = causes[i]
+	}
+	for _, key := range keys {
+		switch cause, read := m.reports[key]; {
+		case !read:
+			p.Unread++
+		case cause != "":
+			p.Failures[cause]++
+		}
+	}
+	return nil
+}
+
+func (p *Progress) failed() bool { return len(p.Failures) > 0 || p.Unread > 0 }
+
+// causes lists the failures, most frequent first.
+func (p *Progress) causes() string {
+	var list []string
+	causes := slices.SortedFunc(slices.Values(task.Causes()),
+		func(a, b task.Cause) int { return p.Failures[b] - p.Failures[a] })
+	for _, c := range causes {
+		if n := p.Failures[c]; n > 0 {
+			list = append(list, fmt.Sprintf("%s %d", c, n))
+		}
+	}
+	if p.Unread > 0 {
+		list = append(list, ui.Count(p.Unread)+" more that were not read")
+	}
+	return strings.Join(list, ", ")
 }

@@ -1,3 +1,4 @@
+// Package plan predicts what a dataset takes: tasks, time, storage and money.
 package plan
 
 import (

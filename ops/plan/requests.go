@@ -1,6 +1,10 @@
 package plan
 
 import (
+	"slices"
+	"time"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/price"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -62,3 +66,109 @@ func shardRequests(bytes int64) int {
 }
 
 func pages(keys int) int { return max(1, (keys+page-1)/page) }
+
+// Spent is what receipts show of what was spent. It is an estimate: a receipt has
+// what its generator's process took, not how long the invocation lasted, and
+// failed tries have no receipt.
+type Spent struct {
+	Samples     int      `json:"samples"`
+	Receipts    int      `json:"receipts,omitempty"`
+	CPUSeconds  float64  `json:"cpu_seconds"`    // of generators
+	BusySeconds float64  `json:"worker_seconds"` // of the invocations, as the worker's memory and CPUs let them be
+	Bytes       int64    `json:"bytes"`
+	Requests    Requests `json:"requests,omitzero"`
+	Dollars     float64  `json:"dollars"` // at AWS
+}
+
+// Add adds what so many samples cost that are like those of another one.
+func (s *Spent) Add(other Spent, samples int) {
+	share := float64(samples) / float64(max(other.Samples, 1))
+	s.Samples += samples
+	s.Receipts += other.Receipts
+	s.CPUSeconds += other.CPUSeconds * share
+	s.BusySeconds += other.BusySeconds * share
+	s.Bytes += int64(float64(other.Bytes) * share)
+	s.Dollars += other.Dollars * share
+}
+
+// Trace is what a receipt shows of its cost.
+type Trace struct {
+	RequestID string
+	RunID     string
+	Samples   int
+	CPU, Wall float64 // seconds
+	RSS       int64   // bytes
+	Bytes     int64
+	Objects   int
+	Shard     int64 // bytes; 0 for none
+	Committed time.Time
+}
+
+// TraceOf takes from a receipt what an estimate needs.
+func TraceOf(r store.Receipt) Trace {
+	t := Trace{RequestID: r.RequestID, RunID: r.RunID, Samples: len(r.Samples), CPU: r.CPUSeconds, Wall: r.WallSeconds,
+		RSS: r.PeakRSSBytes, Committed: r.Committed}
+	t.Objects, t.Bytes = r.Size()
+	if r.Shard != nil {
+		t.Shard = r.Shard.Size
+	}
+	return t
+}
+
+// Spent estimates what the tasks took that receipts are of: those with one request
+// id were made by one invocation, side by side as far as the worker's CPUs reach.
+func (w Worker) Spent(traces []Trace) Spent {
+	var s Spent
+	invocations := map[string][]Trace{}
+	for _, t := range traces {
+		invocations[t.RequestID] = append(invocations[t.RequestID], t)
+		s.Samples += t.Samples
+		s.Receipts++
+		s.CPUSeconds += t.CPU
+		s.Bytes += t.Bytes
+		s.Requests.add(t.requests(), 1)
+	}
+	for _, list := range invocations {
+		s.BusySeconds += w.invocation(list)
+		s.Requests.add(Requests{Invocations: 1, Queue: 2}, 1)
+	}
+	s.Requests.add(send(len(invocations)), 1)
+	logs := float64(s.Receipts*logOfChunk+len(invocations)*logOfTask) / price.BytesPerGB
+	s.Dollars = w.dollars(s.BusySeconds) + s.Requests.dollars() + logs*price.LogGB.Dollars
+	return s
+}
+
+// invocation is how long one took at least, in seconds: its chunks in the order in
+// which they were committed, each on the first CPU that is free.
+func (w Worker) invocation(list []Trace) float64 {
+	slices.SortFunc(list, func(a, b Trace) int { return a.Committed.Compare(b.Committed) })
+	slots := w.CPUs()
+	for _, t := range list {
+		slots = min(slots, max(int(w.room()/float64(max(t.RSS, 1))), 1))
+	}
+	free := make([]float64, slots)
+	cpu := 0.0
+	for _, t := range list {
+		at := slices.Index(free, slices.Min(free))
+		free[at] += t.Wall*w.slower() + requestsBefore*requestTime.Seconds()
+		cpu += t.CPU * w.slower()
+	}
+	last := list[len(list)-1]
+	return max(slices.Max(free), cpu/w.Share()) + w.store(1, last.Bytes, last.Objects)
+}
+
+// requests are those to S3 that a receipt implies.
+func (t Trace) requests() Requests {
+	r := Requests{Put: 2 + t.Objects}
+	if t.Shard > 0 {
+		r.Put = 2 + shardRequests(t.Shard)
+	}
+	return r
+}
+
+// Part is what so many of the run's samples take.
+func (e *Estimate) Part(samples int) Spent {
+	share := float64(samples) / float64(max(e.Samples, 1))
+	return Spent{Samples: samples, CPUSeconds: e.CPUSeconds * share, BusySeconds: e.BusySeconds * share,
+		Bytes: int64(float64(e.Bytes) * share), Dollars: e.Make * share}
+}

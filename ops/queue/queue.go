@@ -4,12 +4,14 @@ package queue
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -247,4 +249,127 @@ func (c *Client) purge(ctx context.Context, url string) error {
 		return fmt.Errorf("purge the queue: %w", err)
 	}
 	return nil
+}
+
+// Settings are the attributes of a queue that decide about its messages.
+type Settings struct {
+	ARN         string
+	Visibility  time.Duration // how long a task is hidden while a worker has it
+	Retention   time.Duration // how long a message is kept, counted from when it was first sent
+	DeadLetter  string        // ARN of the queue that takes what was received too often; "" if there is none
+	MaxReceives int           // deliveries before that
+	permission  string        // which queues may use this one as theirs: allowAll (or ""), byQueue, denyAll
+	sources     []string      // their ARNs, if byQueue
+}
+
+// Takes reports whether the queue lets another one, given by its ARN, use it as
+// its dead letter queue.
+func (s Settings) Takes(source string) bool {
+	return s.permission != "denyAll" && (s.permission != "byQueue" || slices.Contains(s.sources, source))
+}
+
+// Settings reads the settings of the task queue, DLQSettings those of the dead
+// letter queue.
+func (c *Client) Settings(ctx context.Context) (Settings, error) { return c.settings(ctx, c.url) }
+
+// DLQSettings reads the settings of the dead letter queue.
+func (c *Client) DLQSettings(ctx context.Context) (Settings, error) { return c.settings(ctx, c.dlq) }
+
+func (c *Client) settings(ctx context.Context, url string) (Settings, error) {
+	out, err := c.sqs.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url,
+		AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll}})
+	if err != nil {
+		return Settings{}, fmt.Errorf("read the settings of the queue: %w", err)
+	}
+	seconds := func(name types.QueueAttributeName) time.Duration {
+		n, _ := strconv.Atoi(out.Attributes[string(name)])
+		return time.Duration(n) * time.Second
+	}
+	s := Settings{ARN: out.Attributes[string(types.QueueAttributeNameQueueArn)],
+		Visibility: seconds(types.QueueAttributeNameVisibilityTimeout),
+		Retention:  seconds(types.QueueAttributeNameMessageRetentionPeriod)}
+	var policy struct {
+		Target     string          `json:"deadLetterTargetArn"`
+		Max        json.RawMessage `json:"maxReceiveCount"` // a number, or a number in quotes
+		Permission string          `json:"redrivePermission"`
+		Sources    []string        `json:"sourceQueueArns"`
+	}
+	for _, name := range []types.QueueAttributeName{types.QueueAttributeNameRedrivePolicy,
+		types.QueueAttributeNameRedriveAllowPolicy} {
+		if text := out.Attributes[string(name)]; text != "" {
+			if err := json.Unmarshal([]byte(text), &policy); err != nil {
+				return Settings{}, fmt.Errorf("read the %s of the queue: %w", name, err)
+			}
+		}
+	}
+	s.DeadLetter, s.permission, s.sources = policy.Target, policy.Permission, policy.Sources
+	s.MaxReceives, _ = strconv.Atoi(strings.Trim(string(policy.Max), `"`))
+	return s, nil
+}
+
+// countsLag is how long the counts must be zero before the queue is empty. AWS says that
+// they "may not achieve consistency until at least 1 minute after the producers stop
+// sending messages"; the half minute more is for that "at least".
+// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+const countsLag = 90 * time.Second
+
+// IsExact declares that this queue is one server, as on the local stack: its counts do
+// not lag, and a receive finds every message without long polling.
+func (c *Client) IsExact() { c.lag, c.wait = 0, 0 }
+
+// Idle decides when the task queue is empty: no message waits, is delayed or in flight.
+// No single count can tell, because counts lag.
+type Idle struct {
+	lag   time.Duration
+	empty time.Time // since when the counts are zero; zero if they are not
+}
+
+// NewIdle returns the Idle of this queue.
+func (c *Client) NewIdle() *Idle { return &Idle{lag: c.lag} }
+
+// Observe takes the counts of a moment and reports whether the queue is idle: the counts
+// have been zero for as long as they may lag, and in two polls at least, so that what is
+// read after the first one is newer than the end of the last task.
+func (i *Idle) Observe(d Depth, now time.Time) bool {
+	switch {
+	case d.Total() > 0:
+		i.empty = time.Time{}
+		return false
+	case i.empty.IsZero():
+		i.empty = now
+		return false
+	}
+	return now.Sub(i.empty) >= i.lag
+}
+
+// Remaining is how much longer the counts must be zero.
+func (i *Idle) Remaining(now time.Time) time.Duration {
+	if i.empty.IsZero() {
+		return i.lag
+	}
+	return max(0, i.lag-now.Sub(i.empty))
+}
+
+// WaitIdle polls the task queue at an interval until it is idle. It calls report after
+// each poll with the counts and how much longer they must be zero.
+func (c *Client) WaitIdle(ctx context.Context, every time.Duration,
+	report func(d Depth, remaining time.Duration)) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for idle := c.NewIdle(); ; {
+		depth, err := c.Depth(ctx)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		if idle.Observe(depth, now) {
+			return nil
+		}
+		report(depth, idle.Remaining(now))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
