@@ -19,8 +19,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// fetchTime is how long the fetch of one repository may take: the largest of the
-// organisation's are some megabytes.
+// fetchTime is how long the fetch of one repository may take: the largest of the organisation's are some megabytes.
 const fetchTime = 10 * time.Minute
 
 // pinned is the ref that marks what was fetched. A clone whose HEAD is elsewhere, or
@@ -30,9 +29,8 @@ const pinned = "refs/ops/pin"
 // errNoProgram says that a repository is no generator.
 var errNoProgram = errors.New("no generator")
 
-// clone fetches one commit into dir, which is not there yet, and leaves there a
-// clone with that commit checked out. For "" it is the remote's HEAD. The hash of
-// the commit is returned when HEAD is it and all of its files are there.
+// clone fetches one commit into dir, which is not there yet, and leaves there a clone with that commit checked out. For
+// "" it is the remote's HEAD. The hash of the commit is returned when HEAD is it and all of its files are there.
 func clone(ctx context.Context, dir, url, commit string) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTime, fmt.Errorf("nothing complete was fetched within %s",
 		fetchTime))
@@ -72,8 +70,7 @@ func each(ctx context.Context, dir string, commands ...[]string) error {
 	return nil
 }
 
-// fetchAll fetches every branch and tag, for servers that hand out nothing less,
-// and keeps of them what is wanted.
+// fetchAll fetches every branch and tag, for servers that hand out nothing less, and keeps of them what is wanted.
 func fetchAll(ctx context.Context, dir, want string) error {
 	if _, err := git(ctx, dir, true, "fetch", "--quiet", "--no-tags", "origin", "+HEAD:refs/all/HEAD",
 		"+refs/heads/*:refs/all/heads/*", "+refs/tags/*:refs/all/tags/*"); err != nil {
@@ -180,8 +177,7 @@ func notOurs(ctx context.Context, dir string, err error) error {
 	return occupied("%s is no clone that can be used (%v): move it away", dir, err)
 }
 
-// replaceable reports, with an *errOccupied, when a clone holds more than sync has
-// put there, which would be lost.
+// replaceable reports, with an *errOccupied, when a clone holds more than sync has put there, which would be lost.
 func replaceable(ctx context.Context, dir, head string) error {
 	refs, err := git(ctx, dir, false, "for-each-ref", "--format=%(objectname) %(refname)")
 	if err != nil {
@@ -204,9 +200,8 @@ func replaceable(ctx context.Context, dir, head string) error {
 	return nil
 }
 
-// between counts the commits that came after one commit up to another, or returns
-// -1 where the second does not descend from the first or it cannot be found out.
-// Only commits are fetched for it, where the server can leave out the rest.
+// between counts the commits that came after one commit up to another, or returns -1 where the second does not descend
+// from the first or it cannot be found out. Only commits are fetched for it, where the server can leave out the rest.
 func between(ctx context.Context, scratch, url, from, to string) int {
 	ctx, cancel := context.WithTimeout(ctx, fetchTime)
 	defer cancel()
@@ -243,15 +238,13 @@ func newest(ctx context.Context, url string) (string, error) {
 	return commit, nil
 }
 
-// git runs git in a folder and returns what it prints. Its environment is the
-// user's without what belongs to another repository, and asks nobody anything: a
-// repository that wants a password is one that is not there. No hook runs, no
-// submodule is followed, no other program is started to transport, and a server
-// that sends nothing for half a minute is given up.
+// git runs git in a folder and returns what it prints. Its environment is the user's without what belongs to another
+// repository, and asks nobody anything: a repository that wants a password is one that is not there. No hook runs, no
+// submodule is followed, no other program is started to transport, and a server that sends nothing for half a minute is
+// given up.
 //
-// With own, the user's settings hold, for proxies, credentials and rewritten URLs:
-// it is for what needs the network. Without, none do, so that the files of a
-// commit are the same bytes for everybody: no line ends are changed, no filter
+// With own, the user's settings hold, for proxies, credentials and rewritten URLs: it is for what needs the network.
+// Without, none do, so that the files of a commit are the same bytes for everybody: no line ends are changed, no filter
 // such as Git LFS's runs.
 func git(ctx context.Context, dir string, own bool, args ...string) (string, error) {
 	always := []string{"-C", dir, "--no-optional-locks"}
@@ -303,8 +296,7 @@ type gitError struct {
 
 func (e *gitError) Unwrap() error { return e.err }
 
-// Error is the reason in one line: the last that git calls fatal or an error, or
-// else the server's message.
+// Error is the reason in one line: the last that git calls fatal or an error, or else the server's message.
 func (e *gitError) Error() string {
 	reason := ""
 	for line := range strings.Lines(e.stderr) {
@@ -325,8 +317,7 @@ var (
 		`not our ref|unadvertised object|does not support shallow|no such remote ref|couldn't find remote ref|Server does not allow request`)
 )
 
-// absent reports whether git failed because there is no such repository, as far as
-// this user can see.
+// absent reports whether git failed because there is no such repository, as far as this user can see.
 func absent(err error) bool {
 	e, ok := errors.AsType[*gitError](err)
 	return ok && absentPattern.MatchString(e.stderr)
@@ -344,9 +335,8 @@ var (
 	urlPattern    = regexp.MustCompile(`^(https?|git|ssh|file)://`)
 )
 
-// location returns what git is told for the repository of an entry: owner/name is
-// on the server; a path that is not absolute counts from root; anything else must be
-// a URL.
+// location returns what git is told for the repository of an entry: owner/name is on the server; a path that is not
+// absolute counts from root; anything else must be a URL.
 func (s *Syncer) location(root, repository string) (string, error) {
 	switch {
 	case githubPattern.MatchString(repository):

@@ -32,8 +32,7 @@ type Repository struct {
 	Licence  string // SPDX identifier, "" if GitHub knows none
 }
 
-// FindToken returns the token of the environment, else that of the gh program, else
-// "".
+// FindToken returns the token of the environment, else that of the gh program, else "".
 func FindToken(ctx context.Context) string {
 	if token := cmp.Or(os.Getenv("GITHUB_TOKEN"), os.Getenv("GH_TOKEN")); token != "" {
 		return token
@@ -54,9 +53,8 @@ const pageLimit = 500
 // errAbsent says that the API knows no such thing.
 var errAbsent = errors.New("not found")
 
-// Repositories returns the repositories of an organisation, or of a user of that
-// name, that could be generators: no templates, none that are empty or switched
-// off, none whose name cannot be a generator's.
+// Repositories returns the repositories of an organisation, or of a user of that name, that could be generators: no
+// templates, none that are empty or switched off, none whose name cannot be a generator's.
 func (g GitHub) Repositories(ctx context.Context, owner string) ([]Repository, error) {
 	list, err := g.list(ctx, "/orgs/"+url.PathEscape(owner)+"/repos?per_page=100&sort=full_name")
 	if errors.Is(err, errAbsent) {
@@ -171,8 +169,7 @@ func (g GitHub) get(ctx context.Context, address string, into any) (link string,
 	return "", fmt.Errorf("GitHub answers %s: %s", answer.Status, cmp.Or(stderr.Message, "no reason given"))
 }
 
-// limitedUntil returns the time from which GitHub answers again, zero if it is not
-// its rate limit that it refuses with.
+// limitedUntil returns the time from which GitHub answers again, zero if it is not its rate limit that it refuses with.
 func limitedUntil(h http.Header) time.Time {
 	if seconds, err := strconv.Atoi(h.Get("Retry-After")); err == nil {
 		return time.Now().Add(time.Duration(seconds) * time.Second)

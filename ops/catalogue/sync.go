@@ -1,6 +1,5 @@
-// Package catalogue keeps the catalogue of generators: it fetches them at the
-// commits that the catalogue names, moves those, and finds the generators of a
-// GitHub organisation.
+// Package catalogue keeps the catalogue of generators: it fetches them at the commits that the catalogue names, moves
+// those, and finds the generators of a GitHub organisation.
 package catalogue
 
 import (
@@ -70,10 +69,9 @@ type Syncer struct {
 // generator's folder, and a clone in it counts once it is complete.
 const work = ".fetch"
 
-// Sync fetches the generators of these names that are not there at the commit of
-// the catalogue, and adds those that it does not have yet. It returns a result for
-// each, also when ctx ends; what has been fetched by then stays. An error is about
-// all of them.
+// Sync fetches the generators of these names that are not there at the commit of the catalogue, and adds those that it
+// does not have yet. It returns a result for each, also when ctx ends; what has been fetched by then stays. An error is
+// about all of them.
 func (s *Syncer) Sync(ctx context.Context, names []string, add []Repository) ([]Result, error) {
 	root, err := filepath.Abs(s.Root)
 	if err != nil {
@@ -194,8 +192,7 @@ func (s *Syncer) one(ctx context.Context, root, name string, e generator.Entry) 
 	return r
 }
 
-// add fetches a repository that the catalogue does not have, and puts it there if it
-// is a generator.
+// add fetches a repository that the catalogue does not have, and puts it there if it is a generator.
 func (s *Syncer) add(ctx context.Context, root string, repository Repository) Result {
 	r := Result{Name: repository.Name, Repository: repository.FullName}
 	if ctx.Err() != nil {
@@ -264,9 +261,8 @@ const lockHead = `# The commit at which each generator is fetched, and the repos
 # not in ` + generator.Catalogue + `. Written by "ops generators sync".
 `
 
-// SetPin writes the pin of a generator into the catalogue's lock: one line a generator,
-// sorted by name. A repository and a licence that the lock has stay if pin has none. The
-// file is read again first and replaced in one step.
+// SetPin writes the pin of a generator into the catalogue's lock: one line a generator, sorted by name. A repository
+// and a licence that the lock has stay if pin has none. The file is read again first and replaced in one step.
 func SetPin(root, name string, pin generator.Pin) error {
 	pins, err := generator.ReadPins(root)
 	if err != nil {

@@ -1,5 +1,4 @@
-// Package journal keeps lines in a file that shows what a process has done, after its death at any
-// point.
+// Package journal keeps lines in a file that shows what a process has done, after its death at any point.
 package journal
 
 import (

@@ -31,10 +31,9 @@ func SamplesDir(dir string, d task.Dataset) string {
 	return filepath.Join(BucketDir(dir), filepath.FromSlash(d.Prefix(task.DataKind)))
 }
 
-// lockDir makes sure that no other stack, and no process of one, uses the
-// folder. Workers and gateway inherit the lock, so it is free only when the last
-// of them has ended. After a kill of the stack they end within moments: lockDir
-// waits 10 s for them.
+// lockDir makes sure that no other stack, and no process of one, uses the folder. Workers and gateway inherit the lock,
+// so it is free only when the last of them has ended. After a kill of the stack they end within moments: lockDir waits
+// 10 s for them.
 func lockDir(ctx context.Context, dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -95,8 +94,7 @@ func readOutputs(dir string) (stack.Outputs, error) {
 // ErrDown says that there is no local stack running.
 var ErrDown = errors.New("the local stack is not up")
 
-// Outputs returns the stack outputs of the local stack that runs in a folder. Its
-// error is ErrDown if none runs there.
+// Outputs returns the stack outputs of the local stack that runs in a folder. Its error is ErrDown if none runs there.
 func Outputs(dir string) (stack.Outputs, error) {
 	if _, err := PID(dir); err != nil {
 		return stack.Outputs{}, err
@@ -108,8 +106,7 @@ func Outputs(dir string) (stack.Outputs, error) {
 	return o, err
 }
 
-// PID returns the process of the stack that runs in a folder. Its error is ErrDown if
-// none runs there.
+// PID returns the process of the stack that runs in a folder. Its error is ErrDown if none runs there.
 func PID(dir string) (int, error) {
 	f, err := os.Open(filepath.Join(dir, "lock"))
 	if err != nil {
@@ -122,8 +119,7 @@ func PID(dir string) (int, error) {
 	return readPID(f), nil
 }
 
-// openLog opens a log file below the stack's folder for appending. One that has
-// grown past 16 MiB is kept as .old.
+// openLog opens a log file below the stack's folder for appending. One that has grown past 16 MiB is kept as .old.
 func openLog(dir, name string) (*os.File, error) {
 	path := filepath.Join(dir, "logs", name+".log")
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

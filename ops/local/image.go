@@ -69,8 +69,7 @@ func FindImage(ctx context.Context, ref string) (*Image, error) {
 	return i, nil
 }
 
-// docker runs the docker command line and returns its stdout. An error has the last
-// line of its stderr.
+// docker runs the docker command line and returns its stdout. An error has the last line of its stderr.
 func docker(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "docker", args...)
 	var stderr bytes.Buffer
@@ -89,10 +88,9 @@ func docker(ctx context.Context, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// command returns the command that runs a worker of this image with Lambda's limits: a user who is
-// in no passwd, a file system that cannot be written but for a small /tmp, no
-// /dev/shm, and 1,024 open files and processes. Processes are limited by cgroup,
-// because ulimit counts those of all containers of one user.
+// command returns the command that runs a worker of this image with Lambda's limits: a user who is in no passwd, a file
+// system that cannot be written but for a small /tmp, no /dev/shm, and 1,024 open files and processes. Processes are
+// limited by cgroup, because ulimit counts those of all containers of one user.
 //
 // The client process inherits the stack's lock, and its standard input is the
 // worker's: when the stack is gone, so is the container, and then the lock.
@@ -112,9 +110,8 @@ func (i *Image) command(name string, c Config, env []string) *exec.Cmd {
 	return cmd
 }
 
-// inImage makes the working folder, with links to the generator's files as a worker
-// does, because it may write next to itself and the image is read-only, and becomes
-// the command.
+// inImage makes the working folder, with links to the generator's files as a worker does, because it may write next to
+// itself and the image is read-only, and becomes the command.
 const inImage = `import os, shutil, sys
 source, work, argv = sys.argv[1], sys.argv[2], sys.argv[3:]
 shutil.copytree(source, work, copy_function=os.symlink, ignore=shutil.ignore_patterns(".git"))
@@ -132,9 +129,8 @@ func Remake(ctx context.Context, dir, generators, name string, lock []byte, pyth
 	return b.Remake(ctx, name, lock, python)
 }
 
-// Rerun runs a command that a receipt holds in a container of the image, with the
-// environment that a worker gives it and without a network. r.Generator is one of
-// the image's. What it writes is in the folder output below r.Scratch.
+// Rerun runs a command that a receipt holds in a container of the image, with the environment that a worker gives it
+// and without a network. r.Generator is one of the image's. What it writes is in the folder output below r.Scratch.
 func (i *Image) Rerun(ctx context.Context, r generator.Request) (generator.Result, error) {
 	result := generator.Result{Command: r.Command, Output: filepath.Join(r.Scratch, "output")}
 	if err := generator.CheckCommand(r.Command); err != nil {

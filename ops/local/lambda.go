@@ -153,8 +153,7 @@ func (s *Stack) writeMapping(w http.ResponseWriter, status int) {
 	})
 }
 
-// function is the worker's configuration. It is Active when every worker process
-// has asked for work.
+// function is the worker's configuration. It is Active when every worker process has asked for work.
 func (s *Stack) function() map[string]any {
 	c := map[string]any{
 		"FunctionName": functionName, "FunctionArn": s.outputs.FunctionARN, "Timeout": int(s.config.Timeout.Seconds()),

@@ -1,6 +1,5 @@
-// Package local is the local stack: the queue, the bucket and the workers of
-// the cloud on one machine. Queue and bucket are endpoints on loopback that any
-// AWS SDK can use; workers are processes that ask a Lambda runtime API for their
+// Package local is the local stack: the queue, the bucket and the workers of the cloud on one machine. Queue and bucket
+// are endpoints on loopback that any AWS SDK can use; workers are processes that ask a Lambda runtime API for their
 // next invocation, so a worker cannot tell it from AWS.
 //
 // Everything is kept in one folder. A process of the stack may be killed at any
@@ -36,8 +35,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Names and numbers of the local stack. Visibility, timeout and receives are
-// those of the cloud stack.
+// Names and numbers of the local stack. Visibility, timeout and receives are those of the cloud stack.
 const (
 	Bucket     = "vm-dataset"
 	tasksQueue = "vm-dataset-tasks"
@@ -91,8 +89,7 @@ type Stack struct {
 	down    sync.Once
 }
 
-// Prepare finds the generators below a folder and makes the environments of those
-// named, or of all if names is nil.
+// Prepare finds the generators below a folder and makes the environments of those named, or of all if names is nil.
 func Prepare(ctx context.Context, dir, generators string, names []string, progress func(string)) (*generator.Index,
 	error) {
 	b := environment.Builder{Root: generators, Dir: generatorsDir(dir), Names: names, Progress: progress}
@@ -138,8 +135,7 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err := s.serveObjects(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	// Before the first client is served: what it receives must not be returned as if the
-	// last stack had received it.
+	// Before the first client is served: what it receives must not be returned as if the last stack had received it.
 	if err := s.reopen(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -156,9 +152,8 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	return s, nil
 }
 
-// reopen returns the messages that the last stack's own workers had, and their cells, at
-// once: this stack has the lock, so none of them is alive. What other programs have
-// received comes back by its visibility.
+// reopen returns the messages that the last stack's own workers had, and their cells, at once: this stack has the lock,
+// so none of them is alive. What other programs have received comes back by its visibility.
 func (s *Stack) reopen(ctx context.Context) error {
 	for _, d := range s.queue.InFlight(tasksQueue) {
 		if !d.Own {
@@ -203,9 +198,8 @@ func (s *Stack) Idle() bool {
 	return visible+inFlight+delayed == 0
 }
 
-// Settle waits until the stack is idle, for 10 s at most. A task whose samples are
-// committed may not be acknowledged yet, and would be delivered again after the next
-// start.
+// Settle waits until the stack is idle, for 10 s at most. A task whose samples are committed may not be acknowledged
+// yet, and would be delivered again after the next start.
 func (s *Stack) Settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -231,8 +225,7 @@ func (s *Stack) say(format string, args ...any) {
 	}
 }
 
-// Wait returns nil when ctx ends, or the error of a part of the stack that failed for
-// good.
+// Wait returns nil when ctx ends, or the error of a part of the stack that failed for good.
 func (s *Stack) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

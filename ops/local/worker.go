@@ -17,9 +17,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/workers"
 )
 
-// Main runs the part of the local stack that this process was started as (a worker,
-// the S3 gateway, or the sandbox of a generator) and does not return then. Every
-// program that calls Up must call it first.
+// Main runs the part of the local stack that this process was started as (a worker, the S3 gateway, or the sandbox of a
+// generator) and does not return then. Every program that calls Up must call it first.
 func Main() {
 	s3server.Main()
 	workers.Main()
@@ -72,13 +71,11 @@ func (s *Stack) startWorker(number int, runtimeAPI string) (*workers.Process, er
 	return p, nil
 }
 
-// dockerLimit is how long to wait for Docker. A kill takes a tenth of a second: a
-// daemon that takes 10 s hangs.
+// dockerLimit is how long to wait for Docker. A kill takes a tenth of a second: a daemon that takes 10 s hangs.
 const dockerLimit = 10 * time.Second
 
-// endContainer ends a container. Docker has dockerLimit to answer "docker kill", and as
-// long to end the container. Then its client is killed; the container ends by itself,
-// because its standard input is closed.
+// endContainer ends a container. Docker has dockerLimit to answer "docker kill", and as long to end the container. Then
+// its client is killed; the container ends by itself, because its standard input is closed.
 func (s *Stack) endContainer(name string, ended <-chan struct{}) {
 	limit := cmp.Or(s.config.dockerLimit, dockerLimit)
 	ctx, cancel := context.WithTimeout(context.Background(), limit)

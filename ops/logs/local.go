@@ -101,9 +101,8 @@ func (s *local) read(path string) ([]Line, error) {
 	}
 }
 
-// drain reads complete lines to the end of the file. Lines of others than the
-// worker, such as a crash, belong to what it was at, and have no time: they
-// cannot be younger than the next line that has one, or than the file.
+// drain reads complete lines to the end of the file. Lines of others than the worker, such as a crash, belong to what
+// it was at, and have no time: they cannot be younger than the next line that has one, or than the file.
 func (s *local) drain(path string, t *tail) ([]Line, error) {
 	var lines, timeless []Line
 	settle := func(at time.Time) {

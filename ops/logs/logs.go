@@ -22,8 +22,7 @@ import (
 // pace is the time between two polls of a log that is followed.
 const pace = 2 * time.Second
 
-// source is a log: next passes the lines that it has not passed before to show, oldest
-// first.
+// source is a log: next passes the lines that it has not passed before to show, oldest first.
 type source interface {
 	next(ctx context.Context, show func(Line) error) error
 }
@@ -192,8 +191,7 @@ func (l Line) JSON() string {
 	return string(text)
 }
 
-// String is the line for people, or "" for a metric and for the start or end of an
-// invocation.
+// String is the line for people, or "" for a metric and for the start or end of an invocation.
 func (l Line) String() string {
 	at := l.time.UTC().Format("2006-01-02T15:04:05.000Z")
 	if l.fields == nil {
@@ -243,8 +241,7 @@ func value(v any) string {
 	return s
 }
 
-// visible replaces what would move the cursor or colour the screen: some lines come
-// from generators.
+// visible replaces what would move the cursor or colour the screen: some lines come from generators.
 func visible(r rune) rune {
 	if unicode.IsPrint(r) || r == '\t' {
 		return r

@@ -62,9 +62,8 @@ const readForOldest = 10
 // window is how far back the rate goes.
 const window = 2 * time.Minute
 
-// patience is how long a watch continues while polls fail. A run takes hours, and
-// neither a network that is away for a moment nor a local stack that is killed
-// and started again is the end of it.
+// patience is how long a watch continues while polls fail. A run takes hours, and neither a network that is away for a
+// moment nor a local stack that is killed and started again is the end of it.
 const patience = 3 * time.Minute
 
 // toleratesFailure reports whether a watch continues after a poll that failed. The first
@@ -186,9 +185,8 @@ func intersection(a, b task.Range) task.Range {
 	return task.Range{Start: max(a.Start, b.Start), End: min(a.End, b.End)}
 }
 
-// stretches returns what of a generator is to be listed: its gaps and the repairs that
-// were not seen yet, and what lies between two of them if that is less than the
-// names that one request lists.
+// stretches returns what of a generator is to be listed: its gaps and the repairs that were not seen yet, and what lies
+// between two of them if that is less than the names that one request lists.
 func (m *Monitor) stretches(g *generator) []task.Range {
 	const page = 1000
 	near := page * max(m.run.ChunkSize, 1)
@@ -273,8 +271,7 @@ func (m *Monitor) rate(p *Progress, since time.Time) {
 	}
 }
 
-// repaired keeps the ETags of cells in which a run has repairs, and "" for those that
-// were seen done.
+// repaired keeps the ETags of cells in which a run has repairs, and "" for those that were seen done.
 type repaired map[string]string
 
 // left counts the samples of a run's repairs that are not committed yet, given the
@@ -338,9 +335,8 @@ const (
 	readPerRun  = 20_000
 )
 
-// countFailures counts the failure reports of the run by cause. It lists the generators
-// side by side, but for those that are complete, which get no more reports; then it reads
-// new reports that can be the run's.
+// countFailures counts the failure reports of the run by cause. It lists the generators side by side, but for those
+// that are complete, which get no more reports; then it reads new reports that can be the run's.
 func (m *Monitor) countFailures(ctx context.Context, p *Progress) error {
 	group, limited := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)

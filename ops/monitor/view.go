@@ -105,8 +105,7 @@ var (
 	bad   = lipgloss.NewStyle().Foreground(lipgloss.AdaptiveColor{Light: "160", Dark: "203"})
 )
 
-// View draws the state to fit the terminal: a low one has no empty lines and
-// shows fewer generators.
+// View draws the state to fit the terminal: a low one has no empty lines and shows fewer generators.
 func (v *view) View() string {
 	p := v.progress
 	if p == nil {
@@ -145,8 +144,7 @@ func (v *view) View() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// generators are the lines of the generators, at most room of them. If not
-// all have one, the incomplete come first.
+// generators are the lines of the generators, at most room of them. If not all have one, the incomplete come first.
 func (v *view) generators(room int) []string {
 	shown := slices.Clone(v.progress.Generators)
 	if len(shown) > room {
@@ -232,8 +230,7 @@ func (m *Monitor) WatchLines(ctx context.Context, o *ui.Output, interval time.Du
 	}
 }
 
-// done reports whether a watch can end: the run is complete, or nothing is left that
-// could commit more.
+// done reports whether a watch can end: the run is complete, or nothing is left that could commit more.
 func (m *Monitor) done(p *Progress) bool {
 	idle := m.idle.Observe(p.Queue, p.Time)
 	p.Settling = 0

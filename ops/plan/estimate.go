@@ -24,8 +24,7 @@ type Setting struct {
 // DefaultSetting is DefaultWorker in an account that may have ten at once.
 func DefaultSetting() Setting { return Setting{Worker: DefaultWorker(), Concurrency: 10} }
 
-// DefaultRetention is how long the queue of a stack keeps a task unless it is
-// configured otherwise.
+// DefaultRetention is how long the queue of a stack keeps a task unless it is configured otherwise.
 const DefaultRetention = 7 * 24 * time.Hour
 
 // Estimate is what a run takes.
@@ -103,9 +102,8 @@ func (e *UnknownCostError) Error() string {
 // a new account may have, and what 1,000 leave for the rest of it.
 var usual = []int{10, 100, 900}
 
-// Of estimates what a run takes, from its tasks as ops submit sends them. It fails
-// with an *UnknownCostError. What makes the run impossible is in the estimate's
-// problems.
+// Of estimates what a run takes, from its tasks as ops submit sends them. It fails with an *UnknownCostError. What
+// makes the run impossible is in the estimate's problems.
 func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 	e := &Estimate{Worker: s.Worker, Concurrency: s.Concurrency}
 	var unknown []string
@@ -171,8 +169,7 @@ func (w Worker) task(t task.Task, c Cost) GeneratorEstimate {
 		}
 	}
 	e.requests = work(t, c)
-	// A cell's parts are made one after the other: as good as one process that
-	// starts several times.
+	// A cell's parts are made one after the other: as good as one process that starts several times.
 	e.TaskSeconds = w.Task(c, made, e.Chunks, int64(made)*c.SampleBytes, c.objects(t.Format, made))
 	e.BusySeconds = e.TaskSeconds
 	return e
@@ -267,17 +264,15 @@ func (e *Estimate) bill(run task.Run) {
 	e.Fetch = add("to download it", stored, price.Download)
 }
 
-// How Lambda takes tasks from a queue: five at a time at first, 300 a minute more
-// after that.
+// How Lambda takes tasks from a queue: five at a time at first, 300 a minute more after that.
 // https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 const (
 	firstWorkers = 5
 	moreWorkers  = 300.0 / 60 // a second
 )
 
-// takes is how long the run takes from the first delivery on, in seconds: the
-// workers become more until they are as many as there may be, and all of them
-// together have BusySeconds to do. At the end some wait for the last.
+// takes is how long the run takes from the first delivery on, in seconds: the workers become more until they are as
+// many as there may be, and all of them together have BusySeconds to do. At the end some wait for the last.
 func (e *Estimate) takes(concurrency int) float64 {
 	most := float64(min(concurrency, e.Tasks))
 	if most == 0 {
@@ -304,8 +299,7 @@ func (e *Estimate) takes(concurrency int) float64 {
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html
 const putsPerPrefix = 3500
 
-// MostWorkers is how many invocations at once a queue can feed, and what AWS lets
-// most accounts have.
+// MostWorkers is how many invocations at once a queue can feed, and what AWS lets most accounts have.
 const MostWorkers = 1000
 
 // judge notes what cannot work, and what an operator should know.

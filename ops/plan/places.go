@@ -164,10 +164,9 @@ const (
 	mostWaves = 6
 )
 
-// Advise searches for the memory and the batch with which a run is cheapest, and for
-// the chunk size if that saves much more. Of equals it takes what the run has,
-// else the smaller batch. The first result keeps the chunk size; the second does not,
-// and is nil if that is not worth it.
+// Advise searches for the memory and the batch with which a run is cheapest, and for the chunk size if that saves much
+// more. Of equals it takes what the run has, else the smaller batch. The first result keeps the chunk size; the second
+// does not, and is nil if that is not worth it.
 //
 // Lambda's price is for memory and time together, and CPUs come with the memory.
 // So what differs is how much of the CPUs a task uses: its last wave of chunks
@@ -203,8 +202,7 @@ func Advise(run task.Run, costs map[string]Cost, s Setting) (same Advice, other 
 	return same, other
 }
 
-// memories are the sizes that are tried: what the stack has, what there is at most,
-// and full CPUs.
+// memories are the sizes that are tried: what the stack has, what there is at most, and full CPUs.
 func memories(now int) []int {
 	list := []int{now, 10240}
 	for n := maxCPUs - 1; n > 0; n-- {
@@ -224,8 +222,7 @@ func (c choice) advice(before, dollars float64) Advice {
 	return a
 }
 
-// dollars is what the samples of a run cost with a choice, by the cost of one task; 0
-// if it cannot work.
+// dollars is what the samples of a run cost with a choice, by the cost of one task; 0 if it cannot work.
 func (c choice) dollars(run task.Run, costs map[string]Cost, s Setting) float64 {
 	w := s.Worker
 	w.MemoryMB = c.memory

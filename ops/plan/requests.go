@@ -29,9 +29,8 @@ func (r *Requests) add(o Requests, times int) {
 // page is how many keys S3 lists at a time.
 const page = 1000
 
-// work are the requests of one task that is delivered once and for which nothing
-// is committed yet, by a worker that knows the dataset. TestRequests holds it to what a
-// worker does.
+// work are the requests of one task that is delivered once and for which nothing is committed yet, by a worker that
+// knows the dataset. TestRequests holds it to what a worker does.
 func work(t task.Task, c Cost) Requests {
 	r := Requests{Invocations: 1, Queue: 2} // received, deleted
 	for _, chunk := range t.Chunks() {
@@ -51,8 +50,7 @@ func send(tasks int) Requests {
 	return Requests{Queue: (tasks + batch - 1) / batch, Put: 1} // the run
 }
 
-// verify are the requests of one ops verify of a generator: every receipt is read,
-// every object listed.
+// verify are the requests of one ops verify of a generator: every receipt is read, every object listed.
 func verify(receipts, objects int) Requests {
 	return Requests{Get: receipts, List: pages(receipts) + pages(objects)}
 }
@@ -67,9 +65,8 @@ func shardRequests(bytes int64) int {
 
 func pages(keys int) int { return max(1, (keys+page-1)/page) }
 
-// Spent is what receipts show of what was spent. It is an estimate: a receipt has
-// what its generator's process took, not how long the invocation lasted, and
-// failed tries have no receipt.
+// Spent is what receipts show of what was spent. It is an estimate: a receipt has what its generator's process took,
+// not how long the invocation lasted, and failed tries have no receipt.
 type Spent struct {
 	Samples     int      `json:"samples"`
 	Receipts    int      `json:"receipts,omitempty"`

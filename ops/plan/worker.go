@@ -48,17 +48,15 @@ const (
 	uploads     = store.Parallel        // of one chunk side by side
 )
 
-// spread is by how much the chunks of one generator differ: the standard deviation
-// of their CPU time as a part of its mean. Over 25 generators of the organisation,
-// 5 chunks of 20 samples each, it was 0.05 on average, 0.13 for the worst. A task
-// is done when the slowest of its last wave is: slowest has by how many standard
-// deviations that is slower than the mean, for 1 to 6 chunks.
+// spread is by how much the chunks of one generator differ: the standard deviation of their CPU time as a part of its
+// mean. Over 25 generators of the organisation, 5 chunks of 20 samples each, it was 0.05 on average, 0.13 for the
+// worst. A task is done when the slowest of its last wave is: slowest has by how many standard deviations that is
+// slower than the mean, for 1 to 6 chunks.
 const spread = 0.05
 
 var slowest = [maxCPUs + 1]float64{0, 0, 0.56, 0.85, 1.03, 1.16, 1.27}
 
-// Requests one after the other for each chunk, beside its objects: the cell is taken,
-// and committed.
+// Requests one after the other for each chunk, beside its objects: the cell is taken, and committed.
 const (
 	requestsBefore = 1
 	requestsAfter  = 1
@@ -75,12 +73,10 @@ func (w Worker) Share() float64 {
 	return min(float64(w.MemoryMB)/MegabytesPerCPU, maxCPUs)
 }
 
-// Limit is how long a generator may run: the invocation's time less what the
-// worker keeps to commit and to answer.
+// Limit is how long a generator may run: the invocation's time less what the worker keeps to commit and to answer.
 func (w Worker) Limit() time.Duration { return w.Timeout - worker.Reserve(w.Timeout) }
 
-// room is the memory for generators, in bytes: nine tenths of all, less what the
-// worker itself takes.
+// room is the memory for generators, in bytes: nine tenths of all, less what the worker itself takes.
 func (w Worker) room() float64 {
 	const own = 60 << 20
 	return max(0.9*float64(w.MemoryMB)*(1<<20)-own, 1)
@@ -103,9 +99,8 @@ func (w Worker) chunk(c Cost, samples, k int) float64 {
 	return max(c.Wall(samples), c.CPU(samples)*float64(k)/w.Share())*w.slower() + requestsBefore*requestTime.Seconds()
 }
 
-// Task is how long an invocation takes for a task of n chunks, in seconds, if
-// nothing fails: they run in waves of as many as fit, and at the end the last
-// wave's samples are stored, of which one chunk has so many bytes and objects.
+// Task is how long an invocation takes for a task of n chunks, in seconds, if nothing fails: they run in waves of as
+// many as fit, and at the end the last wave's samples are stored, of which one chunk has so many bytes and objects.
 func (w Worker) Task(c Cost, samples, n int, bytes int64, objects int) float64 {
 	k := max(w.AtOnce(c, samples), 1)
 	last := (n-1)%k + 1
@@ -134,18 +129,15 @@ func (w Worker) dollars(seconds float64) float64 {
 // CPU returns the seconds of CPU that a process takes for n samples.
 func (c Cost) CPU(n int) float64 { return c.StartCPU + float64(n)*c.SampleCPU }
 
-// Wall returns how long a process takes for n samples when it has a CPU for
-// itself, in seconds.
+// Wall returns how long a process takes for n samples when it has a CPU for itself, in seconds.
 func (c Cost) Wall(n int) float64 {
 	return max(c.StartWall+float64(n)*c.SampleWall, c.CPU(n))
 }
 
-// Waits reports whether a process for n samples was seen to take much longer than
-// its CPU time.
+// Waits reports whether a process for n samples was seen to take much longer than its CPU time.
 func (c Cost) Waits(n int) bool { return c.Wall(n) > 1.3*c.CPU(n) }
 
-// Memory returns what a process takes for n samples, in bytes, and at least what
-// it was seen to take.
+// Memory returns what a process takes for n samples, in bytes, and at least what it was seen to take.
 func (c Cost) Memory(n int) int64 {
 	return c.PeakRSS + int64(max(0, n-c.Samples))*max(0, c.SampleRSS)
 }
@@ -173,8 +165,7 @@ type Cost struct {
 // costsFile is where costs are kept, in the folder of the local stack.
 const costsFile = "costs.json"
 
-// LoadCosts returns the costs that were saved in a folder, by generator: none if
-// nothing was measured yet.
+// LoadCosts returns the costs that were saved in a folder, by generator: none if nothing was measured yet.
 func LoadCosts(dir string) (map[string]Cost, error) {
 	costs := map[string]Cost{}
 	data, err := os.ReadFile(filepath.Join(dir, costsFile))

@@ -48,10 +48,9 @@ func New(client *sqs.Client, url, dlq string) *Client {
 	return &Client{sqs: client, url: url, dlq: dlq, pace: 100 * time.Millisecond, wait: time.Second, lag: countsLag}
 }
 
-// Send sends tasks, ten per request and 32 requests at once. Requests that failed and
-// entries that the queue did not accept are sent again. acknowledged is called with the
-// place of each task that is safely in the queue, one call at a time. If Send fails,
-// tasks that were not acknowledged may or may not have been sent.
+// Send sends tasks, ten per request and 32 requests at once. Requests that failed and entries that the queue did not
+// accept are sent again. acknowledged is called with the place of each task that is safely in the queue, one call at a
+// time. If Send fails, tasks that were not acknowledged may or may not have been sent.
 func (c *Client) Send(ctx context.Context, tasks []task.Task, acknowledged func(place int) error) error {
 	var mu sync.Mutex
 	group, limited := errgroup.WithContext(ctx)
@@ -93,9 +92,8 @@ type refusedError struct {
 
 func (e *refusedError) Error() string { return e.text }
 
-// sendBatch sends the messages at the places. Only an entry that the queue confirms
-// counts as sent. The error is a *refusedError if the queue refuses a message for good;
-// others may have been acknowledged by then.
+// sendBatch sends the messages at the places. Only an entry that the queue confirms counts as sent. The error is a
+// *refusedError if the queue refuses a message for good; others may have been acknowledged by then.
 func (c *Client) sendBatch(ctx context.Context, all []Outgoing, places []int, acknowledged func(int) error) error {
 	for try := 1; ; try++ {
 		in := &sqs.SendMessageBatchInput{QueueUrl: &c.url}
@@ -136,8 +134,7 @@ func (c *Client) sendBatch(ctx context.Context, all []Outgoing, places []int, ac
 	}
 }
 
-// trySend is one try, without the SDK's own retries: they would multiply with those of
-// sendBatch.
+// trySend is one try, without the SDK's own retries: they would multiply with those of sendBatch.
 func (c *Client) trySend(ctx context.Context, in *sqs.SendMessageBatchInput) (*sqs.SendMessageBatchOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -262,14 +259,12 @@ type Settings struct {
 	sources     []string      // their ARNs, if byQueue
 }
 
-// Takes reports whether the queue lets another one, given by its ARN, use it as
-// its dead letter queue.
+// Takes reports whether the queue lets another one, given by its ARN, use it as its dead letter queue.
 func (s Settings) Takes(source string) bool {
 	return s.permission != "denyAll" && (s.permission != "byQueue" || slices.Contains(s.sources, source))
 }
 
-// Settings reads the settings of the task queue, DLQSettings those of the dead
-// letter queue.
+// Settings reads the settings of the task queue, DLQSettings those of the dead letter queue.
 func (c *Client) Settings(ctx context.Context) (Settings, error) { return c.settings(ctx, c.url) }
 
 // DLQSettings reads the settings of the dead letter queue.

@@ -79,8 +79,7 @@ func read(m types.Message) Message {
 	return r
 }
 
-// receive is not cut short when ctx ends: what it had received would be hidden
-// and nobody would know the handles.
+// receive is not cut short when ctx ends: what it had received would be hidden and nobody would know the handles.
 func (c *Client) receive(ctx context.Context, url string, limit int, hide time.Duration) ([]Message, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
@@ -100,8 +99,7 @@ func (c *Client) receive(ctx context.Context, url string, limit int, hide time.D
 	return list, nil
 }
 
-// readVisibility is how long messages that are read stay hidden, so that each is read
-// once.
+// readVisibility is how long messages that are read stay hidden, so that each is read once.
 const readVisibility = 2 * time.Minute
 
 // Peek returns up to limit messages of the task queue. SQS can show a message only by
@@ -127,9 +125,8 @@ func (c *Client) read(ctx context.Context, url string, limit int) (list []Messag
 // ErrEnough ends EachDead or Replay before they have read the whole dead letter queue.
 var ErrEnough = errors.New("read enough")
 
-// EachDead calls see with each message of the dead letter queue, once. They are visible
-// to others again when it returns. It ends with the error of see, or with nil if that is
-// ErrEnough.
+// EachDead calls see with each message of the dead letter queue, once. They are visible to others again when it
+// returns. It ends with the error of see, or with nil if that is ErrEnough.
 func (c *Client) EachDead(ctx context.Context, see func(Message) error) error {
 	return enough(c.visit(ctx, c.dlq, batchSize, 0, func(fresh []Message) ([]string, error) {
 		for _, m := range fresh {
@@ -141,8 +138,7 @@ func (c *Client) EachDead(ctx context.Context, see func(Message) error) error {
 	}))
 }
 
-// PurgeDLQOf deletes those messages of the dead letter queue that a function
-// chooses, and returns their number.
+// PurgeDLQOf deletes those messages of the dead letter queue that a function chooses, and returns their number.
 func (c *Client) PurgeDLQOf(ctx context.Context, chosen func(Message) bool) (purged int, err error) {
 	err = c.visit(ctx, c.dlq, batchSize, 0, func(fresh []Message) ([]string, error) {
 		deleted, err := c.deleteDead(ctx, slices.DeleteFunc(fresh, func(m Message) bool { return !chosen(m) }))

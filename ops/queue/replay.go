@@ -27,13 +27,11 @@ type Replay struct {
 	Refused func(m Message, why error) // called if the queue refused what Change returned for m
 }
 
-// Replay takes messages out of the dead letter queue, ten at a time: what is to be sent
-// is written to the journal, sent, noted as confirmed, and only then the message is
-// deleted. So an interruption at any point loses nothing, and the next replay with the
-// same journal sends each message exactly once, with one exception: SQS does not tell
-// whether it executed a request that got no answer, so what was being sent at the moment
-// of a kill (ten messages at most) is sent again, byte for byte. Ctrl-C waits for the
-// answer.
+// Replay takes messages out of the dead letter queue, ten at a time: what is to be sent is written to the journal,
+// sent, noted as confirmed, and only then the message is deleted. So an interruption at any point loses nothing, and
+// the next replay with the same journal sends each message exactly once, with one exception: SQS does not tell whether
+// it executed a request that got no answer, so what was being sent at the moment of a kill (ten messages at most) is
+// sent again, byte for byte. Ctrl-C waits for the answer.
 func (c *Client) Replay(ctx context.Context, r Replay) error {
 	b := c.batches(r)
 	err := c.visit(ctx, c.dlq, b.size, 0, func(fresh []Message) ([]string, error) {
@@ -188,10 +186,9 @@ func (b *batches) request(ctx context.Context, list []Message, out []Outgoing) (
 	return sent, nil
 }
 
-// Journal records the steps of replays of one dead letter queue, each before the next
-// one is taken, so that a replay that was killed can continue exactly. The file is not
-// synced: it survives the death of the process; entries that a power failure takes are
-// sent twice, with the same body.
+// Journal records the steps of replays of one dead letter queue, each before the next one is taken, so that a replay
+// that was killed can continue exactly. The file is not synced: it survives the death of the process; entries that a
+// power failure takes are sent twice, with the same body.
 //
 // Messages are known by their ids. A task that fails again has a new id, so the journal
 // says nothing about later failures.
@@ -224,8 +221,7 @@ type line struct {
 	End   bool      `json:"end,omitempty"`  // the replay has ended
 }
 
-// journalKeeps is how long an entry is kept: a message lives for 14 days at most, in all
-// queues together.
+// journalKeeps is how long an entry is kept: a message lives for 14 days at most, in all queues together.
 const journalKeeps = 15 * 24 * time.Hour
 
 // OpenJournal opens or makes a journal. Only one process can have it open.
@@ -299,9 +295,8 @@ func (j *Journal) Resumed() bool { return j.resumed }
 // Resent returns what this replay has sent, and the interrupted one that it continues.
 func (j *Journal) Resent() []Resent { return j.open }
 
-// Intend records what is about to be sent for messages. If an earlier replay was killed
-// while it sent a message, the queue may have it already: Intend sets out's body to the
-// earlier one, because a duplicate must not be another task.
+// Intend records what is about to be sent for messages. If an earlier replay was killed while it sent a message, the
+// queue may have it already: Intend sets out's body to the earlier one, because a duplicate must not be another task.
 func (j *Journal) Intend(list []Message, out []Outgoing) error {
 	var lines []line
 	for i, m := range list {

@@ -1,6 +1,5 @@
-// Package s3server is the S3 endpoint of the local stack: a versitygw gateway
-// over a plain folder, in a process of its own. Objects are files that a person
-// can open; conditional puts are atomic and checksums are verified.
+// Package s3server is the S3 endpoint of the local stack: a versitygw gateway over a plain folder, in a process of its
+// own. Objects are files that a person can open; conditional puts are atomic and checksums are verified.
 //
 // The gateway has a process of its own because its posix backend changes the
 // working directory and allows one instance per process.
@@ -62,8 +61,7 @@ type Server struct {
 	err     error
 }
 
-// startTimeout is how long the gateway has to begin listening; it takes 0.1 s on
-// an idle machine.
+// startTimeout is how long the gateway has to begin listening; it takes 0.1 s on an idle machine.
 const startTimeout = 30 * time.Second
 
 // Start starts the gateway and returns when it listens; it fails after 30 s. The
@@ -167,8 +165,7 @@ func (s *Server) Err() error {
 	return fmt.Errorf("the S3 endpoint ended: %w", s.err)
 }
 
-// Close ends the gateway and waits for it. A request under way is cut off; what
-// it was writing stays invisible.
+// Close ends the gateway and waits for it. A request under way is cut off; what it was writing stays invisible.
 func (s *Server) Close() error {
 	_ = s.alive.Close()
 	select {
@@ -235,9 +232,8 @@ func (c Config) serve() error {
 	return server.ServeMultiPort([]string{c.Address})
 }
 
-// atomicPuts makes conditional puts atomic. The backend checks the condition first and
-// writes later, so two puts could both satisfy it; and a read may return old bytes with the
-// ETag of the new ones.
+// atomicPuts makes conditional puts atomic. The backend checks the condition first and writes later, so two puts could
+// both satisfy it; and a read may return old bytes with the ETag of the new ones.
 type atomicPuts struct {
 	backend.Backend
 	locks [256]sync.RWMutex // by a hash of the key
@@ -316,8 +312,7 @@ func (c Config) backend() (backend.Backend, error) {
 	return posix.New(dir, metadata, options)
 }
 
-// hasAttributes reports whether the file system of a folder keeps extended
-// attributes, by writing one.
+// hasAttributes reports whether the file system of a folder keeps extended attributes, by writing one.
 func hasAttributes(dir string) bool {
 	probe, err := os.MkdirTemp(dir, ".probe-")
 	if err != nil {

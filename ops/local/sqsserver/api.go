@@ -30,13 +30,11 @@ const (
 	maxGroup      = 128  // characters
 )
 
-// Foreign reports whether a request may have come from a web page through a
-// browser on this machine.
+// Foreign reports whether a request may have come from a web page through a browser on this machine.
 func Foreign(r *http.Request) bool { return r.Header.Get("Origin") != "" || !isLoopback(r.Host) }
 
-// ServeHTTP serves the AWS JSON protocol. Signatures are not checked: the
-// endpoint listens on loopback only. It refuses web pages, which could reach it
-// through a browser on the machine.
+// ServeHTTP serves the AWS JSON protocol. Signatures are not checked: the endpoint listens on loopback only. It refuses
+// web pages, which could reach it through a browser on the machine.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if Foreign(r) {
 		answer(w, nil, errForeign)
@@ -125,8 +123,7 @@ type request struct {
 	entry
 }
 
-// entry is one entry of a batch, or what a request has of it where it is for one
-// message.
+// entry is one entry of a batch, or what a request has of it where it is for one message.
 type entry struct {
 	Id                      string
 	MessageBody             *string

@@ -23,9 +23,8 @@ type change struct {
 
 const journalName = "journal"
 
-// openJournal reads the changes in a folder's journal and opens it for more. It returns
-// how many there are. A line that is damaged was never acknowledged, or a power failure
-// took it: it is dropped with what follows.
+// openJournal reads the changes in a folder's journal and opens it for more. It returns how many there are. A line that
+// is damaged was never acknowledged, or a power failure took it: it is dropped with what follows.
 func openJournal(dir string, apply func(change)) (*journal.Journal, int, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, 0, err
@@ -74,8 +73,7 @@ func decode(line []byte) (c change, ok bool) {
 	return c, json.Unmarshal(text, &c) == nil
 }
 
-// compact rewrites the journal as the present state if it holds far more than that.
-// The lock is held.
+// compact rewrites the journal as the present state if it holds far more than that. The lock is held.
 func (s *Server) compact() {
 	present := 0
 	for _, q := range s.queues {

@@ -177,8 +177,7 @@ func (s *Server) receiveMessages(ctx context.Context, in *request) (any, error) 
 	return map[string]any{"Messages": messages}, nil
 }
 
-// wants reports whether a list of names asks for one: All, .*, a name, or the
-// beginning of one and .*.
+// wants reports whether a list of names asks for one: All, .*, a name, or the beginning of one and .*.
 func wants(names []string, name string) bool {
 	return slices.ContainsFunc(names, func(n string) bool {
 		prefix, ok := strings.CutSuffix(n, ".*")

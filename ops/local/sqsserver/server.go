@@ -1,7 +1,6 @@
-// Package sqsserver is an SQS endpoint for one machine: the operations that
-// workers, the CLI and other people's SDKs use, on queues that survive the
-// death of the process. It serves the AWS JSON protocol over HTTP and the same
-// queues to the process it is in.
+// Package sqsserver is an SQS endpoint for one machine: the operations that workers, the CLI and other people's SDKs
+// use, on queues that survive the death of the process. It serves the AWS JSON protocol over HTTP and the same queues
+// to the process it is in.
 package sqsserver
 
 import (
@@ -22,8 +21,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/journal"
 )
 
-// Options are the parts of a queue's URL and ARN. BaseURL may be set by SetURL
-// before the first request instead.
+// Options are the parts of a queue's URL and ARN. BaseURL may be set by SetURL before the first request instead.
 type Options struct {
 	BaseURL   string // http://127.0.0.1:4100
 	Region    string // default us-east-2
@@ -47,9 +45,8 @@ type Server struct {
 	context context.Context
 }
 
-// Open reads the queues in a folder, which no other process may have open.
-// Every acknowledged send is there, every acknowledged delete is gone, and
-// receive counts are kept, however the last process ended.
+// Open reads the queues in a folder, which no other process may have open. Every acknowledged send is there, every
+// acknowledged delete is gone, and receive counts are kept, however the last process ended.
 func Open(dir string, o Options) (*Server, error) {
 	o.Region, o.AccountID = cmp.Or(o.Region, "us-east-2"), cmp.Or(o.AccountID, "000000000000")
 	o.MaxWait = cmp.Or(o.MaxWait, maxWait)
@@ -128,8 +125,7 @@ func (s *Server) commit(changes ...change) error {
 	return nil
 }
 
-// CreateQueue makes a queue, or gives an existing one these properties. That
-// keeps its tags, and what is zero here.
+// CreateQueue makes a queue, or gives an existing one these properties. That keeps its tags, and what is zero here.
 func (s *Server) CreateQueue(q Queue) (url string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,8 +137,7 @@ func (s *Server) CreateQueue(q Queue) (url string, err error) {
 	return s.url(q.Name), s.define(newQueue(q).Queue)
 }
 
-// define makes a queue or changes one, if there is anything to change. The lock
-// is held.
+// define makes a queue or changes one, if there is anything to change. The lock is held.
 func (s *Server) define(q Queue) error {
 	existing := s.queues[q.Name]
 	switch {
@@ -305,8 +300,7 @@ func (s *Server) Delete(name, handle string) error {
 	return s.settle(name, handle, func(m message) change { return change{Queue: name, Remove: m.ID} })
 }
 
-// Return gives a delivery back at once. If it does not count, the receive is
-// taken back: the message was not at fault.
+// Return gives a delivery back at once. If it does not count, the receive is taken back: the message was not at fault.
 func (s *Server) Return(name, handle string, counts bool) error {
 	return s.settle(name, handle, func(m message) change {
 		m.Handle, m.Visible = "", s.now()
@@ -331,8 +325,7 @@ func (s *Server) settle(name, handle string, end func(message) change) error {
 	return nil
 }
 
-// InFlight returns the deliveries of a queue that are in flight: at the start of
-// a process, those its predecessor had.
+// InFlight returns the deliveries of a queue that are in flight: at the start of a process, those its predecessor had.
 func (s *Server) InFlight(name string) []Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -347,8 +340,7 @@ func (s *Server) InFlight(name string) []Delivery {
 	return list
 }
 
-// Counts returns how many messages of a queue can be received, are in flight,
-// and are delayed.
+// Counts returns how many messages of a queue can be received, are in flight, and are delayed.
 func (s *Server) Counts(name string) (visible, inFlight, delayed int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
