@@ -107,8 +107,7 @@ func (c *cloud) nextOfTasks(ctx context.Context, find func(Line) bool, show func
 }
 
 // search hands over the events since from that match and were not shown before. A page may be empty and not the last.
-func (c *cloud) search(ctx context.Context, pattern string, match func(Line) bool,
-	show func(Line) error) error {
+func (c *cloud) search(ctx context.Context, pattern string, match func(Line) bool, show func(Line) error) error {
 	in := &cloudwatchlogs.FilterLogEventsInput{LogGroupName: &c.group, StartTime: aws.Int64(c.from.UnixMilli())}
 	if pattern != "" {
 		in.FilterPattern = &pattern

@@ -233,8 +233,7 @@ func value(v any) string {
 		return strconv.FormatFloat(f, 'f', 3, 64)
 	}
 	if s == "" || strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsSpace(r) || r == '"' ||
-			!unicode.IsPrint(r)
+		return unicode.IsSpace(r) || r == '"' || !unicode.IsPrint(r)
 	}) {
 		return strconv.Quote(s)
 	}

@@ -116,8 +116,7 @@ func (v *view) View() string {
 		gap = []string{""}
 	}
 	rate := fmt.Sprintf("%s of %s samples%s", ui.Count(p.Committed), ui.Count(p.Expected), p.speed())
-	head := slices.Concat(
-		[]string{bold.Render("run "+p.Run) + faint.Render("  "+ui.Span(time.Since(v.started)))}, gap,
+	head := slices.Concat([]string{bold.Render("run "+p.Run) + faint.Render("  "+ui.Span(time.Since(v.started)))}, gap,
 		[]string{bar(p.Committed, p.Expected, max(10, min(v.width-12, 60))) + fmt.Sprintf(" %5.1f %%", p.Percent()), rate},
 		gap)
 	tail := slices.Concat(gap, []string{fmt.Sprintf("queue  %s waiting  %s in flight  %s delayed",

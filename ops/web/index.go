@@ -62,8 +62,7 @@ type indexedCell struct {
 
 func newIndex(d *browsed) *index {
 	return &index{of: d, words: []string{""}, places: map[string]uint16{"": 0}, generators: map[string]*indexed{},
-		conditions: map[string]*condition{},
-		results:    map[string]*result{}}
+		conditions: map[string]*condition{}, results: map[string]*result{}}
 }
 
 // want has generators read in the background as a geometry has them. It returns how many of their cells there are and

@@ -69,9 +69,8 @@ func (s *Server) runPage(w http.ResponseWriter, r *http.Request, in *browsed) er
 	if err != nil {
 		return err
 	}
-	d := runData{ID: r.FormValue("run"), Runs: ids[:min(len(ids), runsListed)],
-		Pause: s.stackCommand("pause"), Resume: s.stackCommand("resume"),
-		Submit: s.command(in, "submit", "--all", "--samples", "100")}
+	d := runData{ID: r.FormValue("run"), Runs: ids[:min(len(ids), runsListed)], Pause: s.stackCommand("pause"),
+		Resume: s.stackCommand("resume"), Submit: s.command(in, "submit", "--all", "--samples", "100")}
 	v := view{Title: "Run", Path: "/run", Command: s.command(in, "monitor", "--watch")}
 	if d.ID == "" && len(ids) > 0 {
 		d.ID = ids[0]

@@ -56,8 +56,7 @@ func readSearch(r *http.Request) (*search, error) {
 		}
 	}
 	if !slices.Contains([]string{"", "size", "length", "took"}, strings.TrimPrefix(q.sort, "-")) {
-		return nil, badRequest("sort is %.40q, it must be size, length or took, or one of them after '-'",
-			q.sort)
+		return nil, badRequest("sort is %.40q, it must be size, length or took, or one of them after '-'", q.sort)
 	}
 	var err error
 	if q.hints, err = parseHints(q.hint); err != nil {
@@ -153,8 +152,7 @@ func (r *result) find(at sampleAt) (place int, there bool) {
 }
 
 // search answers a search with what is known now. Who asks for the same at the same time gets the same.
-func (s *Server) search(ctx context.Context, d *browsed, q *search,
-	enough func(*geometry) bool) (*result, error) {
+func (s *Server) search(ctx context.Context, d *browsed, q *search, enough func(*geometry) bool) (*result, error) {
 	g, err := d.geometry(ctx, d.background, enough)
 	if g == nil {
 		return nil, err

@@ -229,8 +229,7 @@ var files embed.FS
 // functions are those of all templates.
 var functions = template.FuncMap{"count": ui.Count, "size": ui.Size, "plural": ui.Plural, "dollars": ui.Dollars,
 	"seconds": func(s float64) string { return ui.Span(ui.Seconds(s)) }, "join": strings.Join, "printable": printable,
-	"short": ui.Short,
-	"last":  func(r task.Range) int { return r.End - 1 }}
+	"short": ui.Short, "last": func(r task.Range) int { return r.End - 1 }}
 
 // templates are the pages, each with the layout around its "main". Other commands than ops ui do not wait for them.
 var templates = sync.OnceValue(func() map[string]*template.Template {

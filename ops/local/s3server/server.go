@@ -218,9 +218,8 @@ func (c Config) serve() error {
 	storage := &atomicPuts{Backend: files}
 	account := auth.Account{Access: c.AccessKey, Secret: c.SecretKey, Role: auth.RoleAdmin}
 	server, err := s3api.New(storage, middlewares.RootUserConfig{Access: c.AccessKey, Secret: c.SecretKey}, c.Region,
-		auth.NewIAMServiceSingle(account), nil, nil, nil, nil,
-		s3api.WithQuiet(), s3api.WithKeepAlive(), s3api.WithMpMaxParts(maxParts),
-		s3api.WithConcurrencyLimiter(maxConnections, maxRequests),
+		auth.NewIAMServiceSingle(account), nil, nil, nil, nil, s3api.WithQuiet(), s3api.WithKeepAlive(),
+		s3api.WithMpMaxParts(maxParts), s3api.WithConcurrencyLimiter(maxConnections, maxRequests),
 		s3api.WithOnListen(func() {
 			ready := os.NewFile(readyDescriptor, "ready")
 			_, _ = ready.Write([]byte{1})

@@ -134,8 +134,7 @@ var numbers = map[string]number{
 // unsupported are attributes of SQS that the local queue does not have. They can be
 // read, as those of a queue that was never given one, and set to what that means.
 var unsupported = []string{"Policy", "RedriveAllowPolicy", "KmsMasterKeyId", "KmsDataKeyReusePeriodSeconds",
-	"SqsManagedSseEnabled",
-	"FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"}
+	"SqsManagedSseEnabled", "FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"}
 
 // setAttributes sets attributes in a queue's properties; the lock is held.
 func (s *Server) setAttributes(q *Queue, attributes map[string]string) error {
