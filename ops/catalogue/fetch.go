@@ -26,7 +26,6 @@ const fetchTime = 10 * time.Minute
 // that has other refs, is one that somebody works in.
 const pinned = "refs/ops/pin"
 
-// errNoProgram says that a repository is no generator.
 var errNoProgram = errors.New("no generator")
 
 // clone fetches one commit into dir, which is not there yet, and leaves there a clone with that commit checked out. For
@@ -287,7 +286,6 @@ func git(ctx context.Context, dir string, own bool, args ...string) (string, err
 	return strings.TrimRight(out.String(), "\n"), nil
 }
 
-// gitError is a failed git command with its stderr.
 type gitError struct {
 	command string
 	stderr  string

@@ -24,7 +24,6 @@ func Main() {
 	workers.Main()
 }
 
-// newPool returns the workers of the stack.
 func (s *Stack) newPool() *workers.Pool {
 	return workers.New(workers.Config{Workers: s.config.Workers, Timeout: s.config.Timeout,
 		FunctionARN: s.outputs.FunctionARN, Queue: taskQueue{s}, Start: s.startWorker, Say: s.say, Fail: s.fail,

@@ -23,7 +23,6 @@ type local struct {
 	files  map[string]*tail // by path
 }
 
-// tail is a log file that is read as it grows.
 type tail struct {
 	file    *os.File
 	rest    string // a line that has no end yet

@@ -40,7 +40,6 @@ func (c *RunCost) String() string {
 	return fmt.Sprintf("%s; generators took %s of CPU", text, ui.Span(ui.Seconds(c.CPUSeconds)))
 }
 
-// costs is what a run costs with some workers.
 type costs struct {
 	worker  plan.Worker
 	local   bool

@@ -88,7 +88,6 @@ func New(st *store.Store, q *queue.Client, run task.Run) *Monitor {
 	return m
 }
 
-// poll counts what is committed and what is left.
 func (m *Monitor) poll(ctx context.Context) (*Progress, error) {
 	p := &Progress{Run: m.run.ID, Time: time.Now().UTC(), Generators: make([]GeneratorProgress, len(m.run.Generators)),
 		Failures: map[task.Cause]int{}}
@@ -401,7 +400,6 @@ func (m *Monitor) countFailures(ctx context.Context, p *Progress) error {
 
 func (p *Progress) failed() bool { return len(p.Failures) > 0 || p.Unread > 0 }
 
-// causes lists the failures, most frequent first.
 func (p *Progress) causes() string {
 	var list []string
 	causes := slices.SortedFunc(slices.Values(task.Causes()),

@@ -38,7 +38,6 @@ func (m *Monitor) watchLive(ctx context.Context, interval time.Duration) (*Progr
 // ErrLeft says that the person left the live view while the run continues.
 var ErrLeft = errors.New("left")
 
-// view is the live view's state.
 type view struct {
 	monitor       *Monitor
 	context       context.Context // bubbletea's commands take none

@@ -154,7 +154,6 @@ func Of(run task.Run, costs map[string]Cost, s Setting) (*Estimate, error) {
 	return e, nil
 }
 
-// task estimates one task.
 func (w Worker) task(t task.Task, c Cost) GeneratorEstimate {
 	e := GeneratorEstimate{Samples: t.Count(), Tasks: 1}
 	made := 0 // by one process
@@ -175,7 +174,6 @@ func (w Worker) task(t task.Task, c Cost) GeneratorEstimate {
 	return e
 }
 
-// objects are those of a chunk's samples.
 func (c Cost) objects(f task.Format, samples int) int {
 	if f == task.Tar {
 		return 1

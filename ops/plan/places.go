@@ -211,7 +211,6 @@ func memories(now int) []int {
 	return list
 }
 
-// choice is one combination.
 type choice struct{ memory, batch, chunk int }
 
 func (c choice) advice(before, dollars float64) Advice {

@@ -154,7 +154,6 @@ func (w Worker) invocation(list []Trace) float64 {
 	return max(slices.Max(free), cpu/w.Share()) + w.store(1, last.Bytes, last.Objects)
 }
 
-// requests are those to S3 that a receipt implies.
 func (t Trace) requests() Requests {
 	r := Requests{Put: 2 + t.Objects}
 	if t.Shard > 0 {

@@ -45,7 +45,6 @@ type keptCell struct {
 	read, used time.Time
 }
 
-// browsed returns the dataset of a store.
 func (s *Server) browsed(st *store.Store) *browsed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +137,6 @@ func (d *browsed) sample(ctx context.Context, g *geometry, at sampleAt) (committ
 	return committed{}, notFound("sample %d of %s is not committed", at.Index, at.Generator)
 }
 
-// file returns a file of the sample, or nil.
 func (c committed) file(is func(name string) bool) *sample.File {
 	for i := range c.sample.Files {
 		if is(c.sample.Files[i].Name) {
@@ -148,7 +146,6 @@ func (c committed) file(is func(name string) bool) *sample.File {
 	return nil
 }
 
-// video returns the sample's ground truth, or nil.
 func (c committed) video() *sample.File { return c.file(sample.IsGroundTruth) }
 
 func named(name string) func(string) bool { return func(n string) bool { return n == name } }
@@ -171,7 +168,6 @@ func (c committed) size() (n int64) {
 // took is the time of the generator for each of its samples, in seconds.
 func took(r *store.Receipt) float64 { return r.WallSeconds / float64(max(1, r.Made())) }
 
-// item is a sample in the grid.
 type item struct {
 	Generator string `json:"generator"`
 	Index     int    `json:"index"`

@@ -16,7 +16,6 @@ const compared = 12 // samples on a page of comparison
 
 func (s *Server) compareRoutes() { s.page("GET /compare", s.comparePage) }
 
-// compareData is what the page of comparison shows.
 type compareData struct {
 	A, B        task.Dataset
 	Others      []task.Dataset // that may be B
@@ -29,7 +28,6 @@ type compareData struct {
 	After       string
 }
 
-// pairData are two samples with one index.
 type pairData struct {
 	Index   int
 	A, B    sideData
@@ -119,7 +117,6 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request, a *browsed)
 	return s.show(w, r, a, "compare.html", v)
 }
 
-// side returns a sample for a pair.
 func (s *Server) side(r *http.Request, d *browsed, g *geometry, at sampleAt) (sideData, error) {
 	c, err := d.sample(r.Context(), g, at)
 	switch {

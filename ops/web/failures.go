@@ -28,7 +28,6 @@ func (s *Server) failuresRoutes() {
 	s.page("GET /failures/replay/events", s.replayEvents)
 }
 
-// deadRead are the messages of the DLQ as they were read.
 type deadRead struct {
 	list  []dlq.Message
 	total int // messages in the DLQ, by its count
@@ -72,7 +71,6 @@ func first(m dlq.Message) int {
 	return m.Task.Range().Start
 }
 
-// failuresData is what the page of the failures shows.
 type failuresData struct {
 	Groups    []deadGroup
 	Tasks     []dlq.Message
@@ -92,7 +90,6 @@ type deadGroup struct {
 	Chosen  bool
 }
 
-// choice is an entry of a list to choose from.
 type choice struct{ Value, Text string }
 
 var seedChoices = []choice{{"", "new seeds if the seeds were to blame"}, {"keep", "the seeds they failed with"},
@@ -129,7 +126,6 @@ func (s *Server) failuresPage(w http.ResponseWriter, r *http.Request, in *browse
 	return s.show(w, r, in, "failures.html", v)
 }
 
-// failureData is what the page of one task shows.
 type failureData struct {
 	*dlq.Details
 	Deliveries string
@@ -173,7 +169,6 @@ func printable(text string) string {
 
 const bodiesShown = 50 // tasks of a dry run
 
-// replayForm is what a form says of a replay.
 type replayForm struct {
 	dlq.Replay
 	Words  []string // of the command that does the same
@@ -319,14 +314,12 @@ func (j *replayJob) ended() bool {
 	return e != nil && e.end != ""
 }
 
-// replayJob returns the last replay, nil if there was none.
 func (s *Server) replayJob() *replayJob {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.replay
 }
 
-// beginReplay begins a replay, unless one is under way.
 func (s *Server) beginReplay(f *replayForm, run string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -46,7 +46,6 @@ type sampleAt struct {
 	Index     int
 }
 
-// flagsRead are the flags of a dataset as they were read.
 type flagsRead struct {
 	list []flags.Listed
 	open map[sampleAt]string // reasons
@@ -72,7 +71,6 @@ func (d *browsed) readFlags(ctx context.Context) (*flagsRead, error) {
 	})
 }
 
-// flagsData is what the page of the flags shows.
 type flagsData struct {
 	Flags                []flags.Listed
 	Open, Resolved, Gone int
@@ -161,7 +159,6 @@ func (s *Server) nameFlagger(w http.ResponseWriter, r *http.Request, d *browsed)
 	return s.goOn(w, r, d.to("/flags"), "")
 }
 
-// changeFlags adds or removes flags.
 func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	chosen, err := chosenSamples(r)
 	if err != nil {
@@ -252,7 +249,6 @@ func (s *Server) did(w http.ResponseWriter, r *http.Request) string {
 	return text
 }
 
-// chosenSamples reads the samples of a form, by generator.
 func chosenSamples(r *http.Request) (map[string][]flags.Sample, error) {
 	chosen := map[string][]flags.Sample{}
 	for _, text := range r.Form["sample"] {
@@ -269,7 +265,6 @@ func chosenSamples(r *http.Request) (map[string][]flags.Sample, error) {
 	return chosen, nil
 }
 
-// flagCommand returns the command line that does to samples what a form has done.
 func (s *Server) flagCommand(d *browsed, chosen map[string][]flags.Sample, words ...string) string {
 	var commands []string
 	for _, name := range slices.Sorted(maps.Keys(chosen)) {
@@ -282,7 +277,6 @@ func (s *Server) flagCommand(d *browsed, chosen map[string][]flags.Sample, words
 	return strings.Join(commands, " && ")
 }
 
-// downloadFlags answers with the list as a file.
 func (s *Server) downloadFlags(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	f, err := d.readFlags(r.Context())
 	if err != nil {

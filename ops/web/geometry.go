@@ -36,7 +36,6 @@ type geometry struct {
 	took       time.Duration
 }
 
-// extent is what is committed of a generator.
 type extent struct {
 	name   string
 	ranges []task.Range // in order
@@ -207,7 +206,6 @@ func stretches(m *task.Manifest) (list []*stretch) {
 	return list
 }
 
-// list lists the dataset once.
 func (l *lister) list(ctx context.Context) {
 	began := time.Now()
 	m, err := l.store.Manifest(ctx)
@@ -310,7 +308,6 @@ func askedFor(m task.Manifest) *geometry {
 	return g
 }
 
-// publish makes a geometry the current one.
 func (l *lister) publish(g *geometry) {
 	l.set(func() {
 		if old := l.current; old != nil {
@@ -325,7 +322,6 @@ func (l *lister) publish(g *geometry) {
 	})
 }
 
-// cellMark is a cell as it was listed.
 type cellMark struct {
 	start, end int32
 	empty      bool   // no sample of it is committed
@@ -334,7 +330,6 @@ type cellMark struct {
 
 func (c cellMark) rangeOf() task.Range { return task.Range{Start: int(c.start), End: int(c.end)} }
 
-// cell returns the cell that has an index.
 func (e *extent) cell(index int) (cellMark, bool) {
 	at, _ := slices.BinarySearchFunc(e.cells, int32(index), func(c cellMark, i int32) int { return int(c.end - 1 - i) })
 	if at < len(e.cells) && int(e.cells[at].start) <= index {

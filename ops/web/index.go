@@ -47,7 +47,6 @@ type index struct {
 	results    map[string]*result // by the search
 }
 
-// indexed are the records of one generator.
 type indexed struct {
 	cells    map[int32]indexedCell // by their first index
 	geometry *geometry             // that was read; nil if not all of it was
@@ -96,7 +95,6 @@ func (x *index) want(g *geometry, names []string) (read, of int) {
 	return read, of
 }
 
-// read reads what is not read yet.
 func (x *index) read(g *geometry, names []string) {
 	defer func() {
 		x.mu.Lock()
@@ -223,7 +221,6 @@ type decided struct {
 	answers map[int32]bool // by index: false if its metadata do not have what is asked for; none if it is not like that
 }
 
-// condition returns what is known of a --where.
 func (x *index) condition(text string) (*condition, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -271,7 +268,6 @@ func (c *condition) read(g *geometry, cells []cellAt) {
 	}
 }
 
-// cell finds out what a cell's samples are.
 func (c *condition) cell(ctx context.Context, g *geometry, at cellAt) error {
 	cell, err := c.of.Cell(ctx, c.of.Dataset().CellKey(at.generator, markAt(g, at).rangeOf()))
 	if err != nil {

@@ -40,7 +40,6 @@ func (c committed) address(kind string, f *sample.File) string {
 	return c.of.to(kind+c.Generator+"/"+fmt.Sprint(c.Index)+"/"+f.Name, "v", f.SHA256)
 }
 
-// requested finds the file that a request names.
 func (d *browsed) requested(r *http.Request) (c committed, f *sample.File, err error) {
 	at, err := readAt(r.PathValue("generator"), r.PathValue("index"))
 	if err != nil {
@@ -59,7 +58,6 @@ func (d *browsed) requested(r *http.Request) (c committed, f *sample.File, err e
 	return c, f, err
 }
 
-// requestedVideo finds the video that a request names.
 func (d *browsed) requestedVideo(r *http.Request) (c committed, f *sample.File, err error) {
 	if c, f, err = d.requested(r); err == nil && !sample.IsVideo(f.Name) {
 		err = badRequest("%s is no video", f.Name)

@@ -33,7 +33,6 @@ func (s *Server) runRoutes() {
 	s.page("POST /run/delivery", s.switchDelivery)
 }
 
-// runData is what the page of a run shows.
 type runData struct {
 	ID            string
 	Run           task.Run
@@ -56,7 +55,6 @@ type liveRun struct {
 	Failures string // address
 }
 
-// causeBar is how often failure reports have a cause.
 type causeBar struct {
 	Cause task.Cause
 	Means string
@@ -112,7 +110,6 @@ func (s *Server) runEvents(w http.ResponseWriter, r *http.Request, d *browsed) e
 	return nil
 }
 
-// switchDelivery pauses or resumes.
 func (s *Server) switchDelivery(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	do := r.FormValue("do")
 	if do != "pause" && do != "resume" {
@@ -236,7 +233,6 @@ func (s *Server) poll(ctx context.Context, f *feed, d *browsed, run task.Run) {
 	show()
 }
 
-// causes are those of the failure reports, most frequent first.
 func causes(p *monitor.Progress) (list []causeBar) {
 	most := 1
 	for cause, n := range p.Failures {
@@ -250,7 +246,6 @@ func causes(p *monitor.Progress) (list []causeBar) {
 	return list
 }
 
-// part is a template of a page by itself.
 func (s *Server) part(file, name string, data any) []byte {
 	var text bytes.Buffer
 	if err := templates()[file].ExecuteTemplate(&text, name, data); err != nil {
@@ -259,7 +254,6 @@ func (s *Server) part(file, name string, data any) []byte {
 	return text.Bytes()
 }
 
-// writerFunc is called with what is written.
 type writerFunc func(text string)
 
 func (f writerFunc) Write(p []byte) (int, error) {

@@ -33,7 +33,6 @@ type guard struct {
 	origins  *http.CrossOriginProtection
 }
 
-// policy is the Content-Security-Policy of pages.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; " +
 	"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -74,7 +73,6 @@ func outward(listened netip.Addr) string {
 	return ""
 }
 
-// address is what to open, with a token, on the machine with the address host.
 func (g *guard) address(host, token string) string {
 	return "http://" + net.JoinHostPort(host, g.port) + "/?token=" + token
 }

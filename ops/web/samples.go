@@ -23,7 +23,6 @@ func (s *Server) samplesRoutes() {
 	s.page("GET /api/place", s.apiPlace)
 }
 
-// samplesData is what the page of the grid shows.
 type samplesData struct {
 	Search     map[string]string // the fields of the search
 	Filtered   bool
@@ -158,7 +157,6 @@ func neighbours(found *result, at sampleAt) (before, after *sampleAt) {
 // neighboursIn is how long a page waits for a search that is not complete: until then it does not know its neighbours.
 const neighboursIn = 2 * time.Second
 
-// sampleData is what the page of a sample shows.
 type sampleData struct {
 	sampleAt
 	Sample  store.ReceiptSample

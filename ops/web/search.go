@@ -75,7 +75,6 @@ func readSearch(r *http.Request) (*search, error) {
 	return q, nil
 }
 
-// values are the search as in an address.
 func (q *search) values() url.Values {
 	v := url.Values{}
 	for name, value := range q.fields() {
@@ -194,7 +193,6 @@ func (s *Server) search(ctx context.Context, d *browsed, q *search, enough func(
 	})
 }
 
-// filter fills a result in.
 func (s *Server) filter(ctx context.Context, d *browsed, q *search, r *result) error {
 	flags, err := d.readFlags(ctx)
 	if err != nil {
@@ -314,7 +312,6 @@ func (x *index) hits(q *search, r *result, flagged map[sampleAt]string, where *c
 	return hits
 }
 
-// by is what a sample is sorted by.
 func (r *record) by(sort string) float32 {
 	switch strings.TrimPrefix(sort, "-") {
 	case "size":
@@ -327,7 +324,6 @@ func (r *record) by(sort string) float32 {
 	return 0
 }
 
-// result returns a result that was kept, or nil.
 func (x *index) result(key string) *result {
 	x.mu.Lock()
 	defer x.mu.Unlock()

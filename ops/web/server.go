@@ -226,7 +226,6 @@ func (s *Server) stackCommand(words ...string) string {
 //go:embed static templates
 var files embed.FS
 
-// functions are those of all templates.
 var functions = template.FuncMap{"count": ui.Count, "size": ui.Size, "plural": ui.Plural, "dollars": ui.Dollars,
 	"seconds": func(s float64) string { return ui.Span(ui.Seconds(s)) }, "join": strings.Join, "printable": printable,
 	"short": ui.Short, "last": func(r task.Range) int { return r.End - 1 }}
@@ -270,7 +269,6 @@ func (d *browsed) to(path string, pairs ...string) string {
 	return address(d.home, d.Dataset(), path, pairs...)
 }
 
-// address is one of this server for a dataset.
 func address(home, d task.Dataset, path string, pairs ...string) string {
 	q := url.Values{}
 	if d != home {
@@ -311,7 +309,6 @@ func render(w http.ResponseWriter, file string, data any) {
 	_, _ = w.Write(text.Bytes())
 }
 
-// answer answers with data as JSON.
 func answer(w http.ResponseWriter, data any) error {
 	text, err := json.Marshal(data)
 	if err != nil {
@@ -330,12 +327,10 @@ type refusal struct {
 
 func (e *refusal) Unwrap() error { return e.error }
 
-// notFound is the error of what is not there.
 func notFound(format string, args ...any) error {
 	return &refusal{fmt.Errorf(format, args...), http.StatusNotFound}
 }
 
-// badRequest is the error of what cannot be asked for.
 func badRequest(format string, args ...any) error {
 	return &refusal{fmt.Errorf(format, args...), http.StatusBadRequest}
 }

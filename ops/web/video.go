@@ -47,7 +47,6 @@ type tool[T interface {
 	tried  time.Time
 }
 
-// get returns the tool.
 func (t *tool[T]) get() (T, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -204,7 +203,6 @@ func (s *Server) stripFrame(w http.ResponseWriter, r *http.Request, d *browsed) 
 	})
 }
 
-// cut returns frames of a video.
 func (s *Server) cut(ctx context.Context, name string, text []byte, numbers []int) ([]*video.Frame, error) {
 	decoder, err := s.decoder.get()
 	if err != nil {
@@ -249,7 +247,6 @@ func (s *Server) made(w http.ResponseWriter, r *http.Request, d *browsed, kind, 
 	return nil
 }
 
-// contents reads a file of a sample into memory.
 func (s *Server) contents(ctx context.Context, c committed, f *sample.File) ([]byte, error) {
 	file, err := s.fetch(ctx, c, f)
 	if err != nil {

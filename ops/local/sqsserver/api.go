@@ -104,7 +104,6 @@ func answerQuery(w http.ResponseWriter, e *apiError) {
 	fmt.Fprintf(w, "<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>%s</RequestId></ErrorResponse>", e.code, e.message, NewID())
 }
 
-// request holds the fields of every operation's input.
 type request struct {
 	QueueUrl                    string
 	QueueName                   string
@@ -314,7 +313,6 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.shape + ": " + e.message }
 
-// oldCode is the code of the older protocol.
 func (e *apiError) oldCode() string { return cmp.Or(e.code, e.shape) }
 
 // older is an error whose code in the older protocol is its shape below the service's name.

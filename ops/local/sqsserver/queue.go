@@ -7,7 +7,6 @@ import (
 	"time"
 )
 
-// message is one message in one queue.
 type message struct {
 	ID         string               `json:"id"`
 	Body       string               `json:"body"`
@@ -74,7 +73,6 @@ type group struct {
 	served uint64 // the last turn of the group
 }
 
-// counted is how many messages a queue has at a moment.
 type counted struct {
 	at                         time.Time
 	visible, inFlight, delayed int

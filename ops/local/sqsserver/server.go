@@ -193,7 +193,6 @@ func (s *Server) delivery(m message) *Delivery {
 	return d
 }
 
-// systemAttributes are SQS's own of a message.
 func (s *Server) systemAttributes(m message) map[string]string {
 	all := map[string]string{
 		"SenderId":                         s.options.AccountID,
@@ -206,7 +205,6 @@ func (s *Server) systemAttributes(m message) map[string]string {
 	return all
 }
 
-// receipt is how messages are received.
 type receipt struct {
 	limit      int            // messages at most
 	visibility *time.Duration // nil is the queue's
