@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -27,12 +28,11 @@ const (
 type browsed struct {
 	*store.Store
 	*lister
-	home       task.Dataset // the dataset of addresses that name none
-	background context.Context
-	reader     *export.Reader
-	index      *index
-	flight     singleflight.Group
-	flags      kept[*flagsRead]
+	home   task.Dataset // the dataset of addresses that name none
+	reader *export.Reader
+	index  *index
+	flight singleflight.Group
+	flags  kept[*flagsRead]
 
 	mu    sync.Mutex
 	cells map[string]*keptCell // by key
@@ -52,22 +52,15 @@ func (s *Server) browsed(st *store.Store) *browsed {
 	d := s.datasets[name]
 	if d == nil {
 		dropOldest(s.datasets, keptDatasets, func(d *browsed) time.Time { return d.used })
-		d = &browsed{Store: st, lister: newLister(st), home: s.Store.Dataset(), background: s.background,
-			reader: export.NewReader(st), cells: map[string]*keptCell{}}
+		l := &lister{store: st, background: s.background, changed: make(chan struct{}),
+			known: map[string]map[string]dataset.Partial{}}
+		d = &browsed{Store: st, lister: l, home: s.Store.Dataset(), reader: export.NewReader(st),
+			cells: map[string]*keptCell{}}
 		d.index = newIndex(d)
 		s.datasets[name] = d
 	}
 	d.used = time.Now()
 	return d
-}
-
-// look returns the geometry of the dataset, once enough of it is known.
-func (d *browsed) look(ctx context.Context, enough func(*geometry) bool) (*geometry, error) {
-	g, err := d.geometry(ctx, d.background, enough)
-	if g == nil {
-		return nil, err
-	}
-	return g, nil
 }
 
 // cellOf reads the cell of a sample, once for keptFor as long as the listing shows no change.

@@ -14,8 +14,6 @@ import (
 
 const compared = 12 // samples on a page of comparison
 
-func (s *Server) compareRoutes() { s.page("GET /compare", s.comparePage) }
-
 type compareData struct {
 	A, B        task.Dataset
 	Others      []task.Dataset // that may be B
@@ -64,11 +62,11 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request, a *browsed)
 		return err
 	}
 	b := s.browsed(a.In(data.B))
-	ga, err := a.look(r.Context(), never)
+	ga, err := a.geometry(r.Context(), never)
 	if err != nil {
 		return err
 	}
-	gb, err := b.look(r.Context(), never)
+	gb, err := b.geometry(r.Context(), never)
 	if err != nil {
 		return err
 	}

@@ -20,14 +20,6 @@ const (
 	freshDead  = 5 * time.Second // for which what was read is shown: reading hides messages from others
 )
 
-func (s *Server) failuresRoutes() {
-	s.page("GET /failures", s.failuresPage)
-	s.page("GET /failures/task/{id}", s.failurePage)
-	s.page("GET /failures/replay", s.replayPage)
-	s.page("POST /failures/replay", s.replayTasks)
-	s.page("GET /failures/replay/events", s.replayEvents)
-}
-
 type deadRead struct {
 	list  []dlq.Message
 	total int // messages in the DLQ, by its count

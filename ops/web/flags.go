@@ -28,18 +28,6 @@ const (
 	doneCookie   = "ops-ui-done" // id of the command that does what a form has done
 )
 
-// flagsRoutes has GET /flags and POST /flags. The grid and the page of a sample post to it: "sample" (repeated,
-// GENERATOR:INDEX), "reason", "do" (add or remove), "dataset", and "back", the address of this server to go on to. Who
-// does not accept text/html gets {"flags": N, "command": the command that does the same}.
-func (s *Server) flagsRoutes() {
-	s.page("GET /flags", s.flagsPage)
-	s.page("POST /flags", s.changeFlags)
-	s.page("POST /flags/name", s.nameFlagger)
-	s.page("POST /flags/plan", s.planFlags)
-	s.page("GET /flags.json", s.downloadFlags)
-	s.page("GET /flags.csv", s.downloadFlags)
-}
-
 // sampleAt is the place of a sample in a dataset.
 type sampleAt struct {
 	Generator string
@@ -159,6 +147,9 @@ func (s *Server) nameFlagger(w http.ResponseWriter, r *http.Request, d *browsed)
 	return s.goOn(w, r, d.to("/flags"), "")
 }
 
+// changeFlags adds or removes flags by a form of the grid, of a sample or of the list: "sample" (repeated,
+// GENERATOR:INDEX), "reason", "do" (add or remove), "dataset", and "back", the address of this server to go on to. Who
+// does not accept text/html gets {"flags": N, "command": the command that does the same}.
 func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	chosen, err := chosenSamples(r)
 	if err != nil {

@@ -30,7 +30,7 @@ type geometry struct {
 	manifest   task.Manifest
 	generators []extent // by name
 	complete   bool     // false while the first listing goes on: then it is what was asked for
-	problem    string   // of receipts that are damaged: none of their samples is in it
+	problem    string   // of receipts that are damaged, none of whose samples is in it, or of the last listing
 	version    int      // another one for other samples
 	listed     time.Time
 	took       time.Duration
@@ -108,7 +108,8 @@ func (g *geometry) find(generator string, at sampleAt) (place int, there bool) {
 
 // lister keeps the geometry of a dataset up to date while somebody asks for it.
 type lister struct {
-	store *store.Store
+	store      *store.Store
+	background context.Context // of the listings
 
 	mu      sync.Mutex
 	current *geometry // nil before the first answer
@@ -118,23 +119,23 @@ type lister struct {
 	known   map[string]map[string]dataset.Partial // by stretch, cells that are partly committed; for who lists
 }
 
-func newLister(st *store.Store) *lister {
-	return &lister{store: st, changed: make(chan struct{}), known: map[string]map[string]dataset.Partial{}}
-}
-
-// geometry returns what is known, with the error of the last listing if that failed. While the first listing goes on it
-// waits until enough is known, and after that a moment for a listing that takes no longer. Listings end with background.
-func (l *lister) geometry(ctx, background context.Context, enough func(*geometry) bool) (*geometry, error) {
+// geometry returns what is known; if the last listing failed, its problem is that. While the first listing goes on it
+// waits until enough is known, and after that a moment for a listing that takes no longer.
+func (l *lister) geometry(ctx context.Context, enough func(*geometry) bool) (*geometry, error) {
 	limit, late := time.After(patience), false
 	for {
 		l.mu.Lock()
 		if !l.running && (l.current == nil || time.Since(l.current.listed) > max(fresh, 20*l.current.took)) {
 			l.running, l.failed = true, nil
-			go l.list(background)
+			go l.list(l.background)
 		}
 		g, running, failed, changed := l.current, l.running, l.failed, l.changed
 		l.mu.Unlock()
 		switch {
+		case failed != nil && g != nil: // what was listed before is shown
+			before := *g
+			before.problem = describe(failed).Error
+			return &before, nil
 		case failed != nil, g != nil && !running:
 			return g, failed
 		case g != nil && !g.complete && enough(g), g != nil && g.complete && (late || g.took > patience):

@@ -27,12 +27,6 @@ var shown = map[string]string{".png": "image/png", ".jpg": "image/jpeg", ".jpeg"
 	".gif": "image/gif", ".mp4": "video/mp4", ".webm": "video/webm", ".txt": "text/plain; charset=utf-8",
 	".json": "text/plain; charset=utf-8"}
 
-func (s *Server) mediaRoutes() {
-	s.page("GET /media/{generator}/{index}/{file...}", s.mediaFile)
-	s.page("GET /play/{generator}/{index}/{file...}", s.encodedFile)
-	s.page("GET /frame/{number}/{generator}/{index}/{file...}", s.stripFrame)
-}
-
 // media is the address of a file of a sample. It changes with the file, so browsers may keep what they get.
 func (c committed) media(f *sample.File) string { return c.address("/media/", f) }
 
@@ -45,7 +39,7 @@ func (d *browsed) requested(r *http.Request) (c committed, f *sample.File, err e
 	if err != nil {
 		return c, nil, err
 	}
-	g, err := d.look(r.Context(), has(at))
+	g, err := d.geometry(r.Context(), has(at))
 	if err != nil {
 		return c, nil, err
 	}

@@ -27,12 +27,6 @@ const (
 	runsListed     = 100
 )
 
-func (s *Server) runRoutes() {
-	s.page("GET /run", s.runPage)
-	s.page("GET /run/events", s.runEvents)
-	s.page("POST /run/delivery", s.switchDelivery)
-}
-
 type runData struct {
 	ID            string
 	Run           task.Run

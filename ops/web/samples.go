@@ -15,14 +15,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-func (s *Server) samplesRoutes() {
-	s.page("GET /samples", s.samplesPage)
-	s.page("GET /sample/{generator}/{index}", s.samplePage)
-	s.page("GET /api/view", s.apiView)
-	s.page("GET /api/samples", s.apiSamples)
-	s.page("GET /api/place", s.apiPlace)
-}
-
 type samplesData struct {
 	Search     map[string]string // the fields of the search
 	Filtered   bool
@@ -50,7 +42,7 @@ func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request, d *browsed)
 	if err != nil {
 		return err
 	}
-	g, err := d.look(r.Context(), anything)
+	g, err := d.geometry(r.Context(), anything)
 	if err != nil {
 		return err
 	}

@@ -152,8 +152,8 @@ func (r *result) find(at sampleAt) (place int, there bool) {
 
 // search answers a search with what is known now. Who asks for the same at the same time gets the same.
 func (s *Server) search(ctx context.Context, d *browsed, q *search, enough func(*geometry) bool) (*result, error) {
-	g, err := d.geometry(ctx, d.background, enough)
-	if g == nil {
+	g, err := d.geometry(ctx, enough)
+	if err != nil {
 		return nil, err
 	}
 	if q.generator != "" && g.extent(q.generator) == nil {
@@ -161,9 +161,6 @@ func (s *Server) search(ctx context.Context, d *browsed, q *search, enough func(
 	}
 	r := &result{geometry: g, generator: q.generator, plain: q.plain(), Complete: g.complete, made: time.Now(),
 		Problem: g.problem}
-	if err != nil {
-		r.Problem = describe(err).Error // what was listed before is shown
-	}
 	if !g.complete {
 		r.Reading = "keys"
 	}

@@ -48,12 +48,11 @@ type Config struct {
 // Server is the application. Its pages are read by any number of viewers at once.
 type Server struct {
 	Config
-	guard    guard
-	mux      *http.ServeMux
-	sections []section
-	cache    *cache // of files of samples
-	encoder  tool[*export.Encoder]
-	decoder  tool[*video.Decoder]
+	guard   guard
+	mux     *http.ServeMux
+	cache   *cache // of files of samples
+	encoder tool[*export.Encoder]
+	decoder tool[*video.Decoder]
 
 	background context.Context // ends with Close
 	end        context.CancelFunc
@@ -69,26 +68,16 @@ type Server struct {
 	jobs     sync.WaitGroup // what goes on without viewers
 }
 
-// section is a part of the application: an entry of the navigation, and its routes.
-type section struct {
-	Title  string
-	Path   string
-	routes func(*Server)
-}
+// section is an entry of the navigation.
+type section struct{ Title, Path string }
 
-// sections are in the order of the navigation. Each registers its routes with Server.page.
-var sections = []section{
-	{"Samples", "/samples", (*Server).samplesRoutes},
-	{"Run", "/run", (*Server).runRoutes},
-	{"Failures", "/failures", (*Server).failuresRoutes},
-	{"Flags", "/flags", (*Server).flagsRoutes},
-	{"Compare", "/compare", (*Server).compareRoutes},
-}
+var sections = []section{{"Samples", "/samples"}, {"Run", "/run"}, {"Failures", "/failures"}, {"Flags", "/flags"},
+	{"Compare", "/compare"}}
 
 // New returns the application for a listener. Call Close at the end.
 func New(c Config, address net.Addr) (*Server, error) {
 	c.Store = c.Store.In(task.Dataset(c.Store.Dataset().String())) // the default one has its name from here on
-	s := &Server{Config: c, mux: http.NewServeMux(), sections: sections, datasets: map[string]*browsed{},
+	s := &Server{Config: c, mux: http.NewServeMux(), datasets: map[string]*browsed{},
 		feeds: map[string]*feed{}}
 	s.background, s.end = context.WithCancel(context.Background())
 	s.findTools(c.Flags.LocalDir)
@@ -106,12 +95,41 @@ func New(c Config, address net.Addr) (*Server, error) {
 	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, query("/samples", r.URL.Query()), http.StatusSeeOther)
 	})
-	s.page("GET /", func(http.ResponseWriter, *http.Request, *browsed) error {
-		return notFound("there is no such page")
-	})
-	s.mediaRoutes()
-	for _, part := range sections {
-		part.routes(s)
+	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request, *browsed) error{
+		"GET /samples":                                      s.samplesPage,
+		"GET /sample/{generator}/{index}":                   s.samplePage,
+		"GET /api/view":                                     s.apiView,
+		"GET /api/samples":                                  s.apiSamples,
+		"GET /api/place":                                    s.apiPlace,
+		"GET /media/{generator}/{index}/{file...}":          s.mediaFile,
+		"GET /play/{generator}/{index}/{file...}":           s.encodedFile,
+		"GET /frame/{number}/{generator}/{index}/{file...}": s.stripFrame,
+		"GET /run":                    s.runPage,
+		"GET /run/events":             s.runEvents,
+		"POST /run/delivery":          s.switchDelivery,
+		"GET /failures":               s.failuresPage,
+		"GET /failures/task/{id}":     s.failurePage,
+		"GET /failures/replay":        s.replayPage,
+		"POST /failures/replay":       s.replayTasks,
+		"GET /failures/replay/events": s.replayEvents,
+		"GET /flags":                  s.flagsPage,
+		"POST /flags":                 s.changeFlags,
+		"POST /flags/name":            s.nameFlagger,
+		"POST /flags/plan":            s.planFlags,
+		"GET /flags.json":             s.downloadFlags,
+		"GET /flags.csv":              s.downloadFlags,
+		"GET /compare":                s.comparePage,
+		"GET /":                       func(http.ResponseWriter, *http.Request, *browsed) error { return notFound("there is no such page") },
+	} {
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			d, err := s.dataset(r)
+			if err == nil {
+				err = handle(w, r, d)
+			}
+			if err != nil {
+				s.fail(w, r, err)
+			}
+		})
 	}
 	return s, nil
 }
@@ -174,20 +192,6 @@ func Listen(address string) (net.Listener, error) {
 		host = "127.0.0.1"
 	}
 	return net.Listen("tcp", net.JoinHostPort(host, port))
-}
-
-// page registers a route that answers with a page or with data of the dataset that a request names. Its error is shown
-// as one: see fail.
-func (s *Server) page(pattern string, handle func(http.ResponseWriter, *http.Request, *browsed) error) {
-	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		d, err := s.dataset(r)
-		if err == nil {
-			err = handle(w, r, d)
-		}
-		if err != nil {
-			s.fail(w, r, err)
-		}
-	})
 }
 
 // dataset parses the form of a request and returns the dataset that it names with ?dataset=.
@@ -296,7 +300,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, d *browsed, file s
 }
 
 func (s *Server) fill(v *view) {
-	v.Sections, v.Stack, v.ReadOnly, v.Home = s.sections, s.Target.Name, s.ReadOnly, s.Store.Dataset()
+	v.Sections, v.Stack, v.ReadOnly, v.Home = sections, s.Target.Name, s.ReadOnly, s.Store.Dataset()
 }
 
 // render writes a page. The status may have been written.
