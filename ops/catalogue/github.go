@@ -119,8 +119,7 @@ func (g GitHub) list(ctx context.Context, path string) ([]Repository, error) {
 // client gives up on a server that does not answer.
 var client = &http.Client{Timeout: time.Minute}
 
-// answerLimit is far above the 600 kB of a page of 100.
-const answerLimit = 32 << 20
+const answerLimit = 32 << 20 // far above the 600 kB of a page of 100
 
 // get reads one page and returns its Link header.
 func (g GitHub) get(ctx context.Context, address string, into any) (link string, err error) {

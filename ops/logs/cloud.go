@@ -19,8 +19,7 @@ import (
 // goes back that far. Lambda sends lines within seconds.
 const lateness = 2 * time.Minute
 
-// idsPerPattern is how many request ids, of 36 characters, a pattern holds.
-const idsPerPattern = 20
+const idsPerPattern = 20 // how many request ids, of 36 characters, a pattern holds
 
 // cloud reads a stack's log group. What one poll has shown is not shown again.
 type cloud struct {

@@ -19,8 +19,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// pace is the time between two polls of a log that is followed.
-const pace = 2 * time.Second
+const pace = 2 * time.Second // the time between two polls of a log that is followed
 
 // source is a log: next passes the lines that it has not passed before to show, oldest first.
 type source interface {

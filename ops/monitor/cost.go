@@ -49,8 +49,7 @@ type costs struct {
 	unread  map[string][]store.CellName        // cells that could not be read, by generator
 }
 
-// sampledReceipts is how many receipts of each generator are read to learn what it costs, or some more.
-const sampledReceipts = 10
+const sampledReceipts = 10 // how many receipts of each generator are read to learn what it costs, or some more
 
 // CountCost adds to each poll what the run has cost with such workers: those of Lambda,
 // or for the local stack those that Lambda would have.

@@ -53,14 +53,17 @@ type observation struct {
 	committed int
 }
 
-// parallel is how many requests a poll has in flight.
-const parallel = 16
+const (
+	parallel      = 16              // requests that a poll has in flight
+	readForOldest = 10              // messages of the DLQ that are read for the oldest
+	window        = 2 * time.Minute // how far back the rate goes
+	clockSkew     = time.Hour       // by which the clocks of the bucket and of who submitted a run may differ
 
-// readForOldest is how many messages of the DLQ are read for the oldest.
-const readForOldest = 10
-
-// window is how far back the rate goes.
-const window = 2 * time.Minute
+	// Failure reports that are read in one poll, which takes a second with S3 and a fiftieth of a cent, and of one run,
+	// which bounds the memory of a watch.
+	readPerPoll = 512
+	readPerRun  = 20_000
+)
 
 // patience is how long a watch continues while polls fail. A run takes hours, and neither a network that is away for a
 // moment nor a local stack that is killed and started again is the end of it.
@@ -323,16 +326,6 @@ func (d repaired) seen(in task.Dataset, t task.Task) bool {
 		return !known || tag != ""
 	})
 }
-
-// clockSkew is how far the clocks of the bucket and of the machine that submitted a run may differ.
-const clockSkew = time.Hour
-
-// How many failure reports are read in one poll, which takes a second with S3 and a
-// fiftieth of a cent, and of one run, which bounds the memory of a watch.
-const (
-	readPerPoll = 512
-	readPerRun  = 20_000
-)
 
 // countFailures counts the failure reports of the run by cause. It lists the generators side by side, but for those
 // that are complete, which get no more reports; then it reads new reports that can be the run's.

@@ -26,8 +26,7 @@ func (r *Requests) add(o Requests, times int) {
 	r.Get += o.Get * times
 }
 
-// page is how many keys S3 lists at a time.
-const page = 1000
+const page = 1000 // how many keys S3 lists at a time
 
 // work are the requests of one task that is delivered once and for which nothing is committed yet, by a worker that
 // knows the dataset. TestRequests holds it to what a worker does.

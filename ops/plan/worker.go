@@ -162,8 +162,7 @@ type Cost struct {
 	SampleFiles int   `json:"sample_files"` // stored for each sample
 }
 
-// costsFile is where costs are kept, in the folder of the local stack.
-const costsFile = "costs.json"
+const costsFile = "costs.json" // where costs are kept, in the folder of the local stack
 
 // LoadCosts returns the costs that were saved in a folder, by generator: none if nothing was measured yet.
 func LoadCosts(dir string) (map[string]Cost, error) {

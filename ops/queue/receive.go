@@ -99,8 +99,7 @@ func (c *Client) receive(ctx context.Context, url string, limit int, hide time.D
 	return list, nil
 }
 
-// readVisibility is how long messages that are read stay hidden, so that each is read once.
-const readVisibility = 2 * time.Minute
+const readVisibility = 2 * time.Minute // how long messages that are read stay hidden, so that each is read once
 
 // Peek returns up to limit messages of the task queue. SQS can show a message only by
 // a receive, which counts: the third one moves the message to the DLQ.

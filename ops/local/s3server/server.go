@@ -61,8 +61,7 @@ type Server struct {
 	err     error
 }
 
-// startTimeout is how long the gateway has to begin listening; it takes 0.1 s on an idle machine.
-const startTimeout = 30 * time.Second
+const startTimeout = 30 * time.Second // how long the gateway has to begin listening; it takes 0.1 s on an idle machine
 
 // Start starts the gateway and returns when it listens; it fails after 30 s. The
 // gateway ends with this process, however that ends. Its errors go to log.

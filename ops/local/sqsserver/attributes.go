@@ -88,8 +88,7 @@ func attributesMD5(attributes map[string]Attribute) string {
 	return md5Hex(b.Bytes())
 }
 
-// traceAttribute is the one system attribute that a sender may set.
-const traceAttribute = "AWSTraceHeader"
+const traceAttribute = "AWSTraceHeader" // the one system attribute that a sender may set
 
 func traceHeader(attributes map[string]Attribute) (string, *apiError) {
 	for name, a := range attributes {
