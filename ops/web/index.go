@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,10 +21,10 @@ const (
 	batch     = 64               // receipts between two looks at that
 )
 
-// record is what of a sample is asked for by filters and orders: 112 bytes.
+// record is what of a sample is asked for by filters and orders: 136 bytes.
 type record struct {
 	dataset.Made
-	run, commit uint16 // places in index.words
+	run, commit string
 	marks       inspect.Marks
 	place       float64
 	size        uint32 // bytes, at most 4 GB
@@ -37,8 +38,6 @@ type index struct {
 	of *browsed
 
 	mu         sync.Mutex
-	words      []string // runs and commits
-	places     map[string]uint16
 	generators map[string]*indexed
 	asked      time.Time
 	running    bool
@@ -60,8 +59,8 @@ type indexedCell struct {
 }
 
 func newIndex(d *browsed) *index {
-	return &index{of: d, words: []string{""}, places: map[string]uint16{"": 0}, generators: map[string]*indexed{},
-		conditions: map[string]*condition{}, results: map[string]*result{}}
+	return &index{of: d, generators: map[string]*indexed{}, conditions: map[string]*condition{},
+		results: map[string]*result{}}
 }
 
 // want has generators read in the background as a geometry has them. It returns how many of their cells there are and
@@ -138,7 +137,7 @@ func (x *index) readGenerator(ctx context.Context, g *geometry, e *extent) bool 
 		switch {
 		case err == nil:
 			c := marks[cell.Key()]
-			i.cells[c.start] = indexedCell{c.etag, x.records(cell)}
+			i.cells[c.start] = indexedCell{c.etag, records(cell)}
 			i.version++
 		case errors.Is(err, store.ErrDamaged) && named:
 			c := marks[broken.Key]
@@ -161,11 +160,10 @@ func (x *index) readGenerator(ctx context.Context, g *geometry, e *extent) bool 
 	return true
 }
 
-// records are those of a cell. x is locked.
-func (x *index) records(c *store.Cell) (list []record) {
+func records(c *store.Cell) (list []record) {
 	for n := range c.Receipts {
 		r := &c.Receipts[n]
-		run, commit := x.word(r.RunID), x.word(r.Commit)
+		run, commit := unique.Make(r.RunID).Value(), unique.Make(r.Commit).Value() // each once in memory
 		for _, s := range r.Current {
 			one := committed{receipt: r, sample: s}
 			rec := record{Made: dataset.MadeOf(r, &s), run: run, commit: commit, place: export.Place(s.Fingerprint),
@@ -178,16 +176,6 @@ func (x *index) records(c *store.Cell) (list []record) {
 	}
 	slices.SortFunc(list, func(a, b record) int { return int(a.Index - b.Index) })
 	return slices.Clip(list)
-}
-
-// word returns the place of a word. From the 65,536th on they are all "".
-func (x *index) word(text string) uint16 {
-	at, ok := x.places[text]
-	if !ok && len(x.words) < 1<<16 {
-		at = uint16(len(x.words))
-		x.places[text], x.words = at, append(x.words, text)
-	}
-	return at
 }
 
 const (

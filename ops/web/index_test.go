@@ -11,7 +11,6 @@ import (
 
 // However many lengths videos have, runs and commits are found.
 func TestManyLengths(t *testing.T) {
-	x := newIndex(nil)
 	cell := &store.Cell{Receipts: make([]store.Receipt, 1<<16+1)}
 	for i := range cell.Receipts {
 		r := &cell.Receipts[i]
@@ -20,9 +19,9 @@ func TestManyLengths(t *testing.T) {
 			SHA256: "00", Media: sample.Media{Frames: i + 1, FPS: 16}}}}}
 	}
 	cell.Receipts[1<<16].RunID = "late"
-	list := x.records(cell)
-	if last := list[1<<16]; x.words[last.run] != "late" || x.words[last.commit] != "c" {
-		t.Errorf("the last sample is of run %q, commit %q", x.words[last.run], x.words[last.commit])
+	list := records(cell)
+	if last := list[1<<16]; last.run != "late" || last.commit != "c" {
+		t.Errorf("the last sample is of run %q, commit %q", last.run, last.commit)
 	}
 }
 

@@ -251,11 +251,6 @@ func (x *index) hits(q *search, r *result, flagged map[sampleAt]string, where *c
 		defer where.mu.Unlock()
 		r.Problem = cmp.Or(r.Problem, where.problem, where.failed)
 	}
-	words := make([]bool, len(x.words))
-	commits := make([]bool, len(x.words))
-	for i, word := range x.words {
-		words[i], commits[i] = strings.HasPrefix(word, q.run), strings.HasPrefix(word, q.commit)
-	}
 	for n, e := range r.geometry.generators {
 		of := x.generators[e.name]
 		if of == nil || q.generator != "" && e.name != q.generator {
@@ -272,7 +267,7 @@ func (x *index) hits(q *search, r *result, flagged map[sampleAt]string, where *c
 			cell, answered := of.cells[start], map[int32]bool(nil)
 			wanted := slices.DeleteFunc(slices.Clone(cell.records), func(rec record) bool {
 				_, flag := flagged[sampleAt{e.name, int(rec.Index)}]
-				return !words[rec.run] || !commits[rec.commit] ||
+				return !strings.HasPrefix(rec.run, q.run) || !strings.HasPrefix(rec.commit, q.commit) ||
 					q.duplicates != "" && all.duplicates[rec.Index] != (q.duplicates == "only") ||
 					q.hint != "" && all.rule.Set(&rec.marks)&q.hints == 0 ||
 					q.flagged != "" && flag != (q.flagged == "only") || q.rule != nil && q.rule.At(e.name, rec.place) != q.split
