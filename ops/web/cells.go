@@ -41,8 +41,8 @@ type browsed struct {
 
 type keptCell struct {
 	*store.Cell
-	etag       uint64
-	read, used time.Time
+	etag uint64
+	read time.Time
 }
 
 func (s *Server) browsed(st *store.Store) *browsed {
@@ -76,7 +76,6 @@ func (d *browsed) cellOf(ctx context.Context, g *geometry, at sampleAt) (*store.
 	key := d.Dataset().CellKey(at.Generator, mark.rangeOf())
 	d.mu.Lock()
 	if k := d.cells[key]; k != nil && (k.etag == mark.etag && time.Since(k.read) < keptFor || time.Since(k.read) < fresh) {
-		k.used = time.Now()
 		d.mu.Unlock()
 		return k.Cell, nil
 	}
@@ -84,7 +83,10 @@ func (d *browsed) cellOf(ctx context.Context, g *geometry, at sampleAt) (*store.
 	return share(ctx, d, "cell "+key, func(ctx context.Context) (*store.Cell, error) {
 		c, err := d.Cell(ctx, key)
 		if err == nil {
-			d.keep(key, c)
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			dropOldest(d.cells, keptCells, func(k *keptCell) time.Time { return k.read })
+			d.cells[key] = &keptCell{c, etagMark(c.ETag()), time.Now()}
 		}
 		return c, err
 	})
@@ -93,13 +95,6 @@ func (d *browsed) cellOf(ctx context.Context, g *geometry, at sampleAt) (*store.
 // share does something once for all who ask for it at the same time. It goes on when one of them leaves.
 func share[T any](ctx context.Context, d *browsed, name string, do func(context.Context) (T, error)) (T, error) {
 	return wait[T](ctx, begin(d.background, &d.flight, name, func(ctx context.Context) (any, error) { return do(ctx) }))
-}
-
-func (d *browsed) keep(key string, c *store.Cell) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	dropOldest(d.cells, keptCells, func(k *keptCell) time.Time { return k.used })
-	d.cells[key] = &keptCell{c, etagMark(c.ETag()), time.Now(), time.Now()}
 }
 
 // committed is a sample with the receipt that describes it.

@@ -64,7 +64,7 @@ func first(m dlq.Message) int {
 }
 
 type failuresData struct {
-	Groups    []deadGroup
+	Groups    []*dlq.Group
 	Tasks     []dlq.Message
 	Cause     string // the filter
 	Generator string
@@ -74,12 +74,6 @@ type failuresData struct {
 	Replaying bool
 	Replayed  bool // a replay has ended
 	Seeds     []choice
-}
-
-type deadGroup struct {
-	*dlq.Group
-	Address string // of its tasks
-	Chosen  bool
 }
 
 type choice struct{ Value, Text string }
@@ -92,15 +86,10 @@ func (s *Server) failuresPage(w http.ResponseWriter, r *http.Request, in *browse
 	if err != nil {
 		return err
 	}
-	d := failuresData{Cause: r.FormValue("cause"), Generator: r.FormValue("generator"), Total: dead.total,
-		Read: len(dead.list), Hidden: min(dead.total, deadListed) - len(dead.list), Seeds: seedChoices}
+	d := failuresData{Groups: dlq.Groups(dead.list), Cause: r.FormValue("cause"), Generator: r.FormValue("generator"),
+		Total: dead.total, Read: len(dead.list), Hidden: min(dead.total, deadListed) - len(dead.list), Seeds: seedChoices}
 	if j := s.replayJob(); j != nil {
 		d.Replaying, d.Replayed = !j.ended(), j.ended()
-	}
-	for _, g := range dlq.Groups(dead.list) {
-		chosen := string(g.Cause) == d.Cause && g.Generator == d.Generator
-		address := in.to("/failures", "cause", string(g.Cause), "generator", g.Generator) + "#tasks"
-		d.Groups = append(d.Groups, deadGroup{g, address, chosen})
 	}
 	command := []string{"dlq", "list"}
 	if d.Cause != "" {

@@ -44,30 +44,31 @@ type extent struct {
 }
 
 func (g *geometry) extent(name string) *extent {
-	for i := range g.generators {
-		if g.generators[i].name == name {
-			return &g.generators[i]
-		}
+	if list := g.of(name); name != "" && len(list) > 0 {
+		return &list[0]
 	}
 	return nil
 }
 
-// total is the number of samples of a generator, of all if it is "".
+// of is the extent of a generator, or are those of all if it is "".
+func (g *geometry) of(generator string) []extent {
+	if generator == "" {
+		return g.generators
+	}
+	i := slices.IndexFunc(g.generators, func(e extent) bool { return e.name == generator })
+	return g.generators[max(i, 0) : i+1]
+}
+
 func (g *geometry) total(generator string) (n int) {
-	for _, e := range g.generators {
-		if generator == "" || e.name == generator {
-			n += e.total
-		}
+	for _, e := range g.of(generator) {
+		n += e.total
 	}
 	return n
 }
 
 // at returns samples from a place on, at most count.
 func (g *geometry) at(generator string, from, count int) (list []sampleAt) {
-	for _, e := range g.generators {
-		if generator != "" && e.name != generator {
-			continue
-		}
+	for _, e := range g.of(generator) {
 		if from >= e.total {
 			from -= e.total
 			continue
@@ -87,10 +88,7 @@ func (g *geometry) at(generator string, from, count int) (list []sampleAt) {
 
 // find returns the place of a sample, or of the next one there is, and whether it is there.
 func (g *geometry) find(generator string, at sampleAt) (place int, there bool) {
-	for _, e := range g.generators {
-		if generator != "" && e.name != generator {
-			continue
-		}
+	for _, e := range g.of(generator) {
 		if e.name != at.Generator {
 			place += e.total
 			continue

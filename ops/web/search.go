@@ -78,9 +78,7 @@ func readSearch(r *http.Request) (*search, error) {
 func (q *search) values() url.Values {
 	v := url.Values{}
 	for name, value := range q.fields() {
-		if *value != "" {
-			v.Set(name, *value)
-		}
+		v.Set(name, *value)
 	}
 	return v
 }
@@ -202,10 +200,8 @@ func (s *Server) filter(ctx context.Context, d *browsed, q *search, r *result) e
 		}
 	}
 	var names []string
-	for _, e := range r.geometry.generators {
-		if q.generator == "" || e.name == q.generator {
-			names = append(names, e.name)
-		}
+	for _, e := range r.geometry.of(q.generator) {
+		names = append(names, e.name)
 	}
 	r.Read, r.Of = d.index.want(r.geometry, names)
 	if r.Read < r.Of {
