@@ -28,7 +28,7 @@ const (
 type browsed struct {
 	*store.Store
 	*lister
-	home   task.Dataset // the dataset of addresses that name none
+	Home   task.Dataset // the dataset of addresses that name none
 	reader *export.Reader
 	index  *index
 	flight singleflight.Group
@@ -54,7 +54,7 @@ func (s *Server) browsed(st *store.Store) *browsed {
 		dropOldest(s.datasets, keptDatasets, func(d *browsed) time.Time { return d.used })
 		l := &lister{store: st, background: s.background, changed: make(chan struct{}),
 			known: map[string]map[string]dataset.Partial{}}
-		d = &browsed{Store: st, lister: l, home: s.Store.Dataset(), reader: export.NewReader(st),
+		d = &browsed{Store: st, lister: l, Home: s.Store.Dataset(), reader: export.NewReader(st),
 			cells: map[string]*keptCell{}}
 		d.index = newIndex(d)
 		s.datasets[name] = d

@@ -103,7 +103,7 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request, a *browsed)
 		data.Pairs = append(data.Pairs, p)
 	}
 	to := func(from int) string {
-		return a.to("/compare", "with", data.B.String(), "generator", data.Generator, "from", fmt.Sprint(from))
+		return a.To("/compare", "with", data.B.String(), "generator", data.Generator, "from", fmt.Sprint(from))
 	}
 	if data.From > 0 {
 		data.Before = to(max(0, data.From-compared))
@@ -127,7 +127,7 @@ func (s *Server) side(r *http.Request, d *browsed, g *geometry, at sampleAt) (si
 		return sideData{}, err
 	}
 	side := sideData{item: s.item(c), There: true, files: map[string]string{}, Final: c.image("final_frame.png"),
-		To: d.to(samplePath(at), "generator", at.Generator)}
+		To: d.To(samplePath(at), "generator", at.Generator)}
 	for _, f := range c.sample.Files {
 		side.files[f.Name] = f.SHA256
 	}

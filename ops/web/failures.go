@@ -248,10 +248,10 @@ func (s *Server) replayTasks(w http.ResponseWriter, r *http.Request, in *browsed
 	}
 	switch do := r.FormValue("do"); do {
 	case "send":
-		if err := s.beginReplay(f, in.to("/run")); err != nil {
+		if err := s.beginReplay(f, in.To("/run")); err != nil {
 			return err
 		}
-		http.Redirect(w, r, in.to("/failures/replay"), http.StatusSeeOther)
+		http.Redirect(w, r, in.To("/failures/replay"), http.StatusSeeOther)
 		return nil
 	case "dry run":
 	default:

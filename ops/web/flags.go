@@ -90,10 +90,10 @@ func (s *Server) flagsPage(w http.ResponseWriter, r *http.Request, in *browsed) 
 	d.First, d.Until = from+1, min(from+flagsPerPage, d.Total)
 	d.Flags = f.list[from:d.Until]
 	if from > 0 {
-		d.Before = in.to("/flags", "from", strconv.Itoa(max(0, from-flagsPerPage)))
+		d.Before = in.To("/flags", "from", strconv.Itoa(max(0, from-flagsPerPage)))
 	}
 	if d.Until < d.Total {
-		d.After = in.to("/flags", "from", strconv.Itoa(d.Until))
+		d.After = in.To("/flags", "from", strconv.Itoa(d.Until))
 	}
 	if d.Planned, err = place(r, "planned", 0); err != nil {
 		return err
@@ -127,7 +127,7 @@ func (s *Server) planFlags(w http.ResponseWriter, r *http.Request, d *browsed) e
 	if err := plan.Write(s.planFile(d)); err != nil {
 		return err
 	}
-	http.Redirect(w, r, d.to("/flags", "planned", strconv.Itoa(n))+"#next", http.StatusSeeOther)
+	http.Redirect(w, r, d.To("/flags", "planned", strconv.Itoa(n))+"#next", http.StatusSeeOther)
 	return nil
 }
 
@@ -144,7 +144,7 @@ func flagger(r *http.Request) string {
 func (s *Server) nameFlagger(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	http.SetCookie(w, &http.Cookie{Name: nameCookie, Value: url.QueryEscape(ui.Cut(r.FormValue("name"), 50)), Path: "/",
 		MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteStrictMode})
-	return s.goOn(w, r, d.to("/flags"), "")
+	return s.goOn(w, r, d.To("/flags"), "")
 }
 
 // changeFlags adds or removes flags by a form of the grid, of a sample or of the list: "sample" (repeated,
@@ -206,7 +206,7 @@ func (s *Server) changeFlags(w http.ResponseWriter, r *http.Request, d *browsed)
 	if !wantsPage(r) {
 		return answer(w, map[string]any{"flags": n, "command": command})
 	}
-	return s.goOn(w, r, d.to("/flags"), command)
+	return s.goOn(w, r, d.To("/flags"), command)
 }
 
 // goOn answers a form: it leads to the address of this server that the form names, or to a page. That shows a command,

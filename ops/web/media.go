@@ -31,7 +31,7 @@ var shown = map[string]string{".png": "image/png", ".jpg": "image/jpeg", ".jpeg"
 func (c committed) media(f *sample.File) string { return c.address("/media/", f) }
 
 func (c committed) address(kind string, f *sample.File) string {
-	return c.of.to(kind+c.Generator+"/"+fmt.Sprint(c.Index)+"/"+f.Name, "v", f.SHA256)
+	return c.of.To(kind+c.Generator+"/"+fmt.Sprint(c.Index)+"/"+f.Name, "v", f.SHA256)
 }
 
 func (d *browsed) requested(r *http.Request) (c committed, f *sample.File, err error) {

@@ -112,7 +112,7 @@ func (s *Server) switchDelivery(w http.ResponseWriter, r *http.Request, d *brows
 	if err := s.Switch(r.Context(), do == "resume"); err != nil {
 		return err
 	}
-	return s.goOn(w, r, d.to("/run"), s.stackCommand(do))
+	return s.goOn(w, r, d.To("/run"), s.stackCommand(do))
 }
 
 // feed polls a run for all who watch it, and ends when nobody does.
@@ -187,7 +187,7 @@ func (s *Server) poll(ctx context.Context, f *feed, d *browsed, run task.Run) {
 	}
 	live := liveRun{}
 	show := func() {
-		live.Failures, live.Repair = d.to("/failures"), s.command(d, "repair", "--run", run.ID)
+		live.Failures, live.Repair = d.To("/failures"), s.command(d, "repair", "--run", run.ID)
 		now := live
 		f.publish(event{s.part("run.html", "live", &now), now.End, &now})
 	}

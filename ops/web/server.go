@@ -254,37 +254,24 @@ type view struct {
 	Path     string // of its section, as in sections
 	Sections []section
 	Stack    string
-	Dataset  task.Dataset
 	Datasets []task.Dataset
 	ReadOnly bool
 	Command  string // that shows the same in a terminal; may be empty
 	Did      string // command that does what a form of the last page has done
 	Data     any
-	Home     task.Dataset // the dataset of addresses that name none
+	*browsed // the dataset
 }
 
-// To is an address of this server with the dataset of the page, and with pairs of a name and a value.
-func (v view) To(path string, pairs ...string) string {
-	return address(v.Home, v.Dataset, path, pairs...)
-}
-
-// to is an address of this server with the dataset, and with pairs of a name and a value.
-func (d *browsed) to(path string, pairs ...string) string {
-	return address(d.home, d.Dataset(), path, pairs...)
-}
-
-func address(home, d task.Dataset, path string, pairs ...string) string {
+// To is an address of this server with the dataset, and with pairs of a name and a value.
+func (d *browsed) To(path string, pairs ...string) string {
 	q := url.Values{}
-	if d != home {
-		q.Set("dataset", d.String())
+	if d.Dataset() != d.Home {
+		q.Set("dataset", d.Dataset().String())
 	}
 	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			q.Set(pairs[i], pairs[i+1])
-		}
+		q.Set(pairs[i], pairs[i+1])
 	}
-	to := url.URL{Path: path, RawQuery: q.Encode()}
-	return to.String()
+	return query(path, q)
 }
 
 // show answers with a page: the template in a file, with what the layout needs filled in.
@@ -292,21 +279,16 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, d *browsed, file s
 	if v.Datasets, err = d.Datasets(r.Context()); err != nil {
 		return err
 	}
-	s.fill(&v)
 	v.Did = s.did(w, r)
-	v.Dataset = d.Dataset()
-	render(w, file, v)
+	s.render(w, d, file, v)
 	return nil
 }
 
-func (s *Server) fill(v *view) {
-	v.Sections, v.Stack, v.ReadOnly, v.Home = sections, s.Target.Name, s.ReadOnly, s.Store.Dataset()
-}
-
 // render writes a page. The status may have been written.
-func render(w http.ResponseWriter, file string, data any) {
+func (s *Server) render(w http.ResponseWriter, d *browsed, file string, v view) {
+	v.Sections, v.Stack, v.ReadOnly, v.browsed = sections, s.Target.Name, s.ReadOnly, d
 	var text bytes.Buffer
-	if err := templates()[file].Execute(&text, data); err != nil {
+	if err := templates()[file].Execute(&text, v); err != nil {
 		panic(err) // a template and what it is given do not fit
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -371,10 +353,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		_ = json.NewEncoder(w).Encode(p)
 		return
 	}
-	v := view{Title: http.StatusText(p.Status), Data: p}
-	s.fill(&v)
-	v.Dataset = s.Store.Dataset()
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(p.Status)
-	render(w, "error.html", v)
+	s.render(w, s.browsed(s.Store), "error.html", view{Title: http.StatusText(p.Status), Data: p})
 }
