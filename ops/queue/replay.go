@@ -119,7 +119,8 @@ func (b *batches) send(ctx context.Context, list []Message) (done []Message, err
 		}
 		o, err := b.Change(m)
 		if err != nil {
-			return done, join(err, flush())
+			err = join(err, flush())
+			return done, err
 		}
 		if o == nil {
 			continue
@@ -135,7 +136,8 @@ func (b *batches) send(ctx context.Context, list []Message) (done []Message, err
 		}
 		todo, out, size = append(todo, m), append(out, *o), size+length
 	}
-	return done, flush()
+	err = flush()
+	return done, err
 }
 
 func (b *batches) request(ctx context.Context, list []Message, out []Outgoing) (sent []Message, err error) {
