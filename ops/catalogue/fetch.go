@@ -310,9 +310,12 @@ func (e *gitError) Error() string {
 
 var (
 	absentPattern = regexp.MustCompile(
-		`could not read (Username|Password)|Repository not found|repository '.*' not found|does not appear to be a git repository|does not exist|No such file or directory|not found: did you run git update-server-info|terminal prompts disabled`)
+		`could not read (Username|Password)|Repository not found|repository '.*' not found|does not appear to be a git ` +
+			`repository|does not exist|No such file or directory|not found: did you run git update-server-info|terminal ` +
+			`prompts disabled`)
 	refusedPattern = regexp.MustCompile(
-		`not our ref|unadvertised object|does not support shallow|no such remote ref|couldn't find remote ref|Server does not allow request`)
+		`not our ref|unadvertised object|does not support shallow|no such remote ref|couldn't find remote ref|` +
+			`Server does not allow request`)
 )
 
 // absent reports whether git failed because there is no such repository, as far as this user can see.

@@ -155,7 +155,8 @@ func (g GitHub) get(ctx context.Context, address string, into any) (link string,
 	case http.StatusNotFound:
 		return "", errAbsent
 	case http.StatusUnauthorized:
-		return "", errors.New("GitHub does not accept the token: renew GITHUB_TOKEN or GH_TOKEN, run 'gh auth login', or unset them to see what is public")
+		return "", errors.New("GitHub does not accept the token: renew GITHUB_TOKEN or GH_TOKEN, run 'gh auth login', " +
+			"or unset them to see what is public")
 	case http.StatusTooManyRequests, http.StatusForbidden:
 		if until := limitedUntil(answer.Header); !until.IsZero() {
 			way := ""

@@ -107,7 +107,8 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	}
 	c.Memory, c.Tmp = cmp.Or(c.Memory, DefaultMemory), cmp.Or(c.Tmp, DefaultTmp)
 	if c.Timeout > c.Visibility {
-		return nil, fmt.Errorf("the timeout of %s is longer than the visibility of %s: a task would be delivered again while it runs", c.Timeout, c.Visibility)
+		return nil, fmt.Errorf("the timeout of %s is longer than the visibility of %s: a task would be delivered again "+
+			"while it runs", c.Timeout, c.Visibility)
 	}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, err

@@ -105,7 +105,8 @@ func (f Filter) match(l Line) bool {
 	})
 }
 
-// pattern is the filter as a pattern of CloudWatch Logs, so that little else is sent. Names and ids have no character that means something in it.
+// pattern is the filter as a pattern of CloudWatch Logs, so that little else is sent. Names and ids have no character
+// that means something in it.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
 func (f Filter) pattern() string {
 	var tasks, generators, datasets []string

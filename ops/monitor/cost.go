@@ -14,8 +14,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// RunCost is what a run has cost so far: until it is complete, the figure of the plan, or if a generator was not measured
-// that of some of the run's receipts, times the progress; then what its receipts show.
+// RunCost is what a run has cost so far: until it is complete, the figure of the plan, or if a generator was not
+// measured that of some of the run's receipts, times the progress; then what its receipts show.
 type RunCost struct {
 	plan.Spent
 	Expected  float64 `json:"dollars_in_all"` // when everything is made; 0 if that is not known

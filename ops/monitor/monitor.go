@@ -242,7 +242,8 @@ func (m *Monitor) Times() iter.Seq2[time.Time, int] {
 	return func(yield func(time.Time, int) bool) {
 		for _, g := range m.generators {
 			for _, n := range g.names {
-				if of := intersection(n.Range, m.run.Range()).Len(); n.State == store.Complete && of > 0 && !yield(n.Modified, of) {
+				of := intersection(n.Range, m.run.Range()).Len()
+				if n.State == store.Complete && of > 0 && !yield(n.Modified, of) {
 					return
 				}
 			}

@@ -49,7 +49,7 @@ type Estimate struct {
 	Generators  []GeneratorEstimate `json:"generators"`
 	Problems    []string            `json:"problems,omitempty"` // why it cannot work
 	Notes       []string            `json:"notes,omitempty"`
-	Changed     []string            `json:"changed,omitempty"` // generators that were measured at another commit, or with other options
+	Changed     []string            `json:"changed,omitempty"` // measured at another commit or with other options
 
 	longest float64 // seconds of the longest task
 }
@@ -309,7 +309,8 @@ func (e *Estimate) judge(s Setting) {
 		switch {
 		case g.Tasks == 0:
 		case g.AtOnce == 0:
-			e.problem("a chunk of %d samples of %s needs more memory than a worker of %d MB has for it: take a smaller --chunk or more --memory", g.ChunkSize, g.Name, e.Worker.MemoryMB)
+			e.problem("a chunk of %d samples of %s needs more memory than a worker of %d MB has for it: take a smaller "+
+				"--chunk or more --memory", g.ChunkSize, g.Name, e.Worker.MemoryMB)
 		case g.ChunkSeconds > limit:
 			e.problem("a chunk of %d samples of %s takes %s, a worker has %s: take a smaller --chunk or more --memory",
 				g.ChunkSize, g.Name, seconds(g.ChunkSeconds), seconds(limit))
@@ -318,16 +319,20 @@ func (e *Estimate) judge(s Setting) {
 		}
 	}
 	if continued != nil {
-		e.note("a task of %s takes longer than the %s that a worker has: the rest of it is sent on as a new task, which is no loss, but a smaller --batch is simpler", ui.Some(continued, 3), seconds(limit))
+		e.note("a task of %s takes longer than the %s that a worker has: the rest of it is sent on as a new task, which is "+
+			"no loss, but a smaller --batch is simpler", ui.Some(continued, 3), seconds(limit))
 	}
 	if takes := e.takes(e.Concurrency); takes > retention.Seconds() {
-		e.problem("the run takes %s with %d workers, and the queue keeps a task for %s: take more workers, or submit it in parts with --start", seconds(takes), e.Concurrency, seconds(retention.Seconds()))
+		e.problem("the run takes %s with %d workers, and the queue keeps a task for %s: take more workers, or submit it in "+
+			"parts with --start", seconds(takes), e.Concurrency, seconds(retention.Seconds()))
 	}
 	if e.Concurrency > MostWorkers {
 		e.problem("%d workers are more than the %d that a queue can feed at once", e.Concurrency, MostWorkers)
 	}
 	if e.PutRate > putsPerPrefix {
-		e.note("with all workers it puts %.0f objects a second, %.0f for each generator; S3 takes %d for a prefix and splits prefixes by itself, in a time that AWS does not specify; until then workers that wait to try again are paid, so fewer of them or --format tar cost less", e.PutRate, e.PutRate/float64(len(e.Generators)), putsPerPrefix)
+		e.note("with all workers it puts %.0f objects a second, %.0f for each generator; S3 takes %d for a prefix and "+
+			"splits prefixes by itself, in a time that AWS does not specify; until then workers that wait to try again are "+
+			"paid, so fewer of them or --format tar cost less", e.PutRate, e.PutRate/float64(len(e.Generators)), putsPerPrefix)
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 	fresh       = time.Second            // a listing is repeated when it is older, or than 20 times what it took
 )
 
-// geometry is which samples of a dataset are committed, as a listing of receipts shows it, and so which are where in the
+// geometry is which samples are committed, as a listing of receipts shows it, and so which are where in the
 // grid: all of one generator after all of another. It never changes.
 type geometry struct {
 	manifest   task.Manifest

@@ -183,7 +183,7 @@ const (
 	keptConditions = 4
 )
 
-// condition is what was found out about one --where: metadata are no part of receipts, so each sample's metadata.json is
+// condition is what was found out about one --where: metadata are no part of receipts, so each metadata.json is
 // read for it, in the background while somebody asks.
 type condition struct {
 	*export.Condition

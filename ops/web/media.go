@@ -95,7 +95,7 @@ func serveMedia(w http.ResponseWriter, r *http.Request, file *os.File, kind, tag
 	http.ServeContent(w, r, "", time.Time{}, file)
 }
 
-// fetch opens a file of a sample in the cache, reading it from the bucket if it is not there. Of a shard, which can only
+// fetch opens a file of a sample in the cache, or from the bucket if it is not there. Of a shard, which can only
 // be read from its beginning, all samples come at once.
 func (s *Server) fetch(ctx context.Context, c committed, f *sample.File) (*os.File, error) {
 	if file, err := s.cache.open(f.SHA256); err == nil {

@@ -119,7 +119,9 @@ func New(c Config, address net.Addr) (*Server, error) {
 		"GET /flags.json":             s.downloadFlags,
 		"GET /flags.csv":              s.downloadFlags,
 		"GET /compare":                s.comparePage,
-		"GET /":                       func(http.ResponseWriter, *http.Request, *browsed) error { return notFound("there is no such page") },
+		"GET /": func(http.ResponseWriter, *http.Request, *browsed) error {
+			return notFound("there is no such page")
+		},
 	} {
 		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			d, err := s.dataset(r)

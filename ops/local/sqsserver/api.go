@@ -101,7 +101,8 @@ func answer(w http.ResponseWriter, out any, err error) {
 func answerQuery(w http.ResponseWriter, e *apiError) {
 	w.Header().Set("Content-Type", "text/xml")
 	w.WriteHeader(http.StatusBadRequest)
-	fmt.Fprintf(w, "<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error><RequestId>%s</RequestId></ErrorResponse>", e.code, e.message, NewID())
+	fmt.Fprintf(w, "<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error>"+
+		"<RequestId>%s</RequestId></ErrorResponse>", e.code, e.message, NewID())
 }
 
 type request struct {

@@ -94,7 +94,8 @@ func traceHeader(attributes map[string]Attribute) (string, *apiError) {
 	for name, a := range attributes {
 		switch {
 		case name != traceAttribute:
-			return "", errParameter("Message system attribute name '%s' is invalid: a sender can set AWSTraceHeader only.", name)
+			return "", errParameter("Message system attribute name '%s' is invalid: a sender can set AWSTraceHeader only.",
+				name)
 		case a.DataType != "String" || a.StringValue == nil || *a.StringValue == "" || !allowed(*a.StringValue):
 			return "", errParameter("The message system attribute '%s' must contain a non-empty value of type String.", name)
 		}

@@ -103,7 +103,8 @@ func batch(do perMessage) func(*Server, *queue, *request) (any, error) {
 		for _, e := range in.Entries {
 			c, out, bad := do(s, q, e)
 			if bad != nil {
-				failed = append(failed, map[string]any{"Id": e.Id, "SenderFault": true, "Code": bad.oldCode(), "Message": bad.message})
+				failed = append(failed, map[string]any{"Id": e.Id, "SenderFault": true, "Code": bad.oldCode(),
+					"Message": bad.message})
 				continue
 			}
 			out["Id"] = e.Id
