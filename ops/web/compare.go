@@ -89,15 +89,12 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request, a *browsed)
 	slices.Sort(list)
 	list = slices.Compact(list)
 	for _, index := range list[:min(len(list), compared)] {
-		p := pairData{Index: index}
-		for _, side := range []struct {
-			d  *browsed
-			g  *geometry
-			to *sideData
-		}{{a, ga, &p.A}, {b, gb, &p.B}} {
-			if *side.to, err = s.side(r, side.d, side.g, sampleAt{data.Generator, index}); err != nil {
-				return err
-			}
+		p, at := pairData{Index: index}, sampleAt{data.Generator, index}
+		if p.A, err = s.side(r, a, ga, at); err != nil {
+			return err
+		}
+		if p.B, err = s.side(r, b, gb, at); err != nil {
+			return err
 		}
 		p.judge()
 		data.Pairs = append(data.Pairs, p)

@@ -105,7 +105,6 @@ func (s *Server) flagsPage(w http.ResponseWriter, r *http.Request, in *browsed) 
 		Data: d})
 }
 
-// planFile is where the repair plan of the flags is written on this machine.
 func (s *Server) planFile(d *browsed) string {
 	return filepath.Join(s.Flags.LocalDir, "flags", task.SafeName(s.Target.Name)+"-"+d.Dataset().String()+".plan.json")
 }

@@ -115,7 +115,6 @@ func (g *guard) is(token string) bool {
 	return subtle.ConstantTimeCompare([]byte(token), []byte(g.token)) == 1
 }
 
-// opens reports whether a token in an address opens the server.
 func (g *guard) opens(token string) bool {
 	_, fresh := g.once.LoadAndDelete(token)
 	return fresh || g.is(token)
@@ -151,7 +150,6 @@ func (g *guard) named(host string) bool {
 	return ip.IsLoopback() || !g.loopback
 }
 
-// ask answers a request without the cookie.
 func (g *guard) ask(w http.ResponseWriter, r *http.Request) {
 	if !wantsPage(r) {
 		http.Error(w, "open the address that ops printed: it has the token", http.StatusUnauthorized)
@@ -172,7 +170,6 @@ var tokenPage = template.Must(template.New("").Parse(`<!doctype html>
 <p>If you have done that in this browser, a link brought you here: <a href="{{.}}">continue</a>.</p></main></html>
 `))
 
-// withoutToken is the address of a request without its host and token.
 func withoutToken(u *url.URL) string {
 	q := u.Query()
 	q.Del("token")

@@ -35,16 +35,13 @@ const (
 )
 
 // tool is a program for videos. It is looked for when a video first needs it.
-type tool[T interface {
-	comparable
-	Close()
-}] struct {
+type tool[T interface{ Close() }] struct {
 	find func() (T, error)
 
 	mu     sync.Mutex
 	found  T
 	failed error
-	tried  time.Time
+	tried  time.Time // the last time; zero before
 }
 
 func (t *tool[T]) get() (T, error) {
@@ -70,8 +67,7 @@ func (t *tool[T]) await(ctx context.Context) error {
 }
 
 func (t *tool[T]) wanted() bool {
-	var none T
-	return t.found == none && (t.failed == nil || time.Since(t.tried) > again)
+	return t.tried.IsZero() || t.failed != nil && time.Since(t.tried) > again
 }
 
 // absent is why there is no such tool, or nil if there is one or nobody knows yet: to ask each Python takes seconds.
@@ -89,8 +85,7 @@ func (t *tool[T]) absent() error {
 func (t *tool[T]) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var none T
-	if t.found != none {
+	if !t.tried.IsZero() && t.failed == nil {
 		t.found.Close()
 	}
 }
