@@ -129,15 +129,8 @@ func examine(ctx context.Context, dir string) (notes []string, err error) {
 	return notes, nil
 }
 
-// errOccupied says that a folder holds what sync must not touch.
-type errOccupied struct{ why string }
-
-func (e *errOccupied) Error() string { return e.why }
-
-func occupied(format string, args ...any) error { return &errOccupied{fmt.Sprintf(format, args...)} }
-
 // holds returns the commit that is checked out in a folder, "" if there is no
-// folder. An *errOccupied says that somebody has work in it.
+// folder. Else it fails: somebody may have work in it.
 func holds(ctx context.Context, dir string) (string, error) {
 	info, err := os.Lstat(dir)
 	switch {
@@ -146,12 +139,12 @@ func holds(ctx context.Context, dir string) (string, error) {
 	case err != nil:
 		return "", err
 	case info.Mode()&fs.ModeSymlink != 0:
-		return "", occupied("%s is a link: move it away to have it fetched", dir)
+		return "", fmt.Errorf("%s is a link: move it away to have it fetched", dir)
 	case !info.IsDir():
-		return "", occupied("%s is a file: move it away", dir)
+		return "", fmt.Errorf("%s is a file: move it away", dir)
 	}
 	if _, err := os.Lstat(filepath.Join(dir, ".git")); err != nil {
-		return "", occupied("%s is there and is no clone: move it away to have it fetched", dir)
+		return "", fmt.Errorf("%s is there and is no clone: move it away to have it fetched", dir)
 	}
 	head, err := git(ctx, dir, false, "rev-parse", "--verify", "HEAD^{commit}")
 	if err != nil {
@@ -163,7 +156,7 @@ func holds(ctx context.Context, dir string) (string, error) {
 	}
 	if changes != "" {
 		first, _, _ := strings.Cut(changes, "\n")
-		return "", occupied("%s has local changes (%s): commit them elsewhere, or move it away", dir,
+		return "", fmt.Errorf("%s has local changes (%s): commit them elsewhere, or move it away", dir,
 			strings.TrimSpace(first))
 	}
 	return head, nil
@@ -173,17 +166,17 @@ func notOurs(ctx context.Context, dir string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return occupied("%s is no clone that can be used (%v): move it away", dir, err)
+	return fmt.Errorf("%s is no clone that can be used (%v): move it away", dir, err)
 }
 
-// replaceable reports, with an *errOccupied, when a clone holds more than sync has put there, which would be lost.
+// replaceable fails when a clone holds more than sync has put there, which would be lost.
 func replaceable(ctx context.Context, dir, head string) error {
 	refs, err := git(ctx, dir, false, "for-each-ref", "--format=%(objectname) %(refname)")
 	if err != nil {
 		return err
 	}
 	if refs != head+" "+pinned {
-		return occupied("%s has branches or commits of its own, and is not at the commit of the catalogue: move it away", dir)
+		return fmt.Errorf("%s has branches or commits of its own, and is not at the commit of the catalogue: move it away", dir)
 	}
 	ignored, err := git(ctx, dir, false, "status", "--porcelain", "--untracked-files=all", "--ignored=matching")
 	if err != nil {
@@ -192,7 +185,7 @@ func replaceable(ctx context.Context, dir, head string) error {
 	for line := range strings.Lines(ignored) {
 		name := strings.TrimSpace(strings.TrimPrefix(line, "!! "))
 		if !strings.HasSuffix(name, "__pycache__/") && !strings.HasSuffix(name, ".pyc") {
-			return occupied("%s holds files that git ignores (%s), and is not at the commit of the catalogue: move them away",
+			return fmt.Errorf("%s holds files that git ignores (%s), and is not at the commit of the catalogue: move them away",
 				dir, name)
 		}
 	}

@@ -199,7 +199,7 @@ func (s *Syncer) add(ctx context.Context, root string, repository Repository) Re
 		return r.failed(ctx.Err())
 	}
 	if _, err := os.Lstat(filepath.Join(root, r.Name)); err == nil {
-		return r.failed(occupied("there is a folder %s already: move it away, or put it into the catalogue with its "+
+		return r.failed(fmt.Errorf("there is a folder %s already: move it away, or put it into the catalogue with its "+
 			"repository", filepath.Join(root, r.Name)))
 	}
 	url, err := s.location(root, r.Repository)

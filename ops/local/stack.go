@@ -131,7 +131,9 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.pool = s.newPool()
+	s.pool = workers.New(workers.Config{Workers: c.Workers, Timeout: c.Timeout, FunctionARN: s.outputs.FunctionARN,
+		Queue: taskQueue{s}, Start: s.startWorker, Say: s.say, Fail: s.fail, Behind: c.behind,
+		Logs: func(n int) string { return filepath.Join(c.Dir, "logs", workerName(n)+".log") }})
 	web := &http.Server{Handler: s.lambdaAPI(s.queue), ReadHeaderTimeout: 10 * time.Second}
 	if err := s.serveObjects(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())

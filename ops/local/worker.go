@@ -24,13 +24,6 @@ func Main() {
 	workers.Main()
 }
 
-func (s *Stack) newPool() *workers.Pool {
-	return workers.New(workers.Config{Workers: s.config.Workers, Timeout: s.config.Timeout,
-		FunctionARN: s.outputs.FunctionARN, Queue: taskQueue{s}, Start: s.startWorker, Say: s.say, Fail: s.fail,
-		Behind: s.config.behind,
-		Logs:   func(n int) string { return filepath.Join(s.config.Dir, "logs", workerName(n)+".log") }})
-}
-
 func workerName(number int) string { return fmt.Sprintf("worker-%d", number) }
 
 // startWorker makes the process of a worker: this program itself, or a container.

@@ -255,7 +255,8 @@ func (l *lister) listAll(ctx context.Context, m task.Manifest, began time.Time) 
 			s.damaged = err
 			s.committed = dataset.Gaps(s.Range, missing)
 			for _, n := range names {
-				s.cells = append(s.cells, markOf(n))
+				s.cells = append(s.cells, cellMark{int32(n.Range.Start), int32(n.Range.End), n.State == store.Empty,
+					etagMark(n.ETag)})
 			}
 			return nil
 		})
@@ -335,10 +336,6 @@ func (e *extent) cell(index int) (cellMark, bool) {
 		return e.cells[at], true
 	}
 	return cellMark{}, false
-}
-
-func markOf(n store.CellName) cellMark {
-	return cellMark{int32(n.Range.Start), int32(n.Range.End), n.State == store.Empty, etagMark(n.ETag)}
 }
 
 func etagMark(etag string) uint64 {

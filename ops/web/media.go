@@ -275,12 +275,3 @@ func (c *cache) shrink(but string) {
 		}
 	}
 }
-
-// readAll reads a file of at most readLimit bytes.
-func readAll(f *os.File) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(f, readLimit+1))
-	if err == nil && len(text) > readLimit {
-		err = fmt.Errorf("it has more than %s: download it", ui.Size(readLimit))
-	}
-	return text, err
-}

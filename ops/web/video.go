@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"image/png"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -242,11 +243,16 @@ func (s *Server) made(w http.ResponseWriter, r *http.Request, d *browsed, kind, 
 	return nil
 }
 
+// contents reads a file of at most readLimit bytes.
 func (s *Server) contents(ctx context.Context, c committed, f *sample.File) ([]byte, error) {
 	file, err := s.fetch(ctx, c, f)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	return readAll(file)
+	text, err := io.ReadAll(io.LimitReader(file, readLimit+1))
+	if err == nil && len(text) > readLimit {
+		err = fmt.Errorf("it has more than %s: download it", ui.Size(readLimit))
+	}
+	return text, err
 }
