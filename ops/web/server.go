@@ -198,7 +198,10 @@ func Listen(address string) (net.Listener, error) {
 
 // dataset parses the form of a request and returns the dataset that it names with ?dataset=.
 func (s *Server) dataset(r *http.Request) (*browsed, error) {
-	err := r.ParseMultipartForm(32 << 20)
+	err := r.ParseForm()
+	if err == nil {
+		err = r.ParseMultipartForm(32 << 20)
+	}
 	if r.Method == http.MethodPost && err != nil && !errors.Is(err, http.ErrNotMultipart) {
 		return nil, badRequest("%w", err)
 	}
