@@ -72,7 +72,7 @@ func (s *Server) comparePage(w http.ResponseWriter, r *http.Request, a *browsed)
 	}
 	data.Differences = dataset.Differences(&ga.manifest, &gb.manifest)
 	for _, e := range slices.Concat(ga.generators, gb.generators) {
-		data.Generators = append(data.Generators, e.name)
+		data.Generators = append(data.Generators, e.Name)
 	}
 	data.Generators = distinct(data.Generators)
 	if data.Generator = r.FormValue("generator"); data.Generator == "" && len(data.Generators) > 0 {

@@ -37,10 +37,10 @@ type geometry struct {
 }
 
 type extent struct {
-	name   string
+	Name   string
+	Total  int
 	ranges []task.Range // in order
-	total  int
-	cells  []cellMark // in order
+	cells  []cellMark   // in order
 }
 
 func (g *geometry) extent(name string) *extent {
@@ -55,13 +55,13 @@ func (g *geometry) of(generator string) []extent {
 	if generator == "" {
 		return g.generators
 	}
-	i := slices.IndexFunc(g.generators, func(e extent) bool { return e.name == generator })
+	i := slices.IndexFunc(g.generators, func(e extent) bool { return e.Name == generator })
 	return g.generators[max(i, 0) : i+1]
 }
 
 func (g *geometry) total(generator string) (n int) {
 	for _, e := range g.of(generator) {
-		n += e.total
+		n += e.Total
 	}
 	return n
 }
@@ -69,13 +69,13 @@ func (g *geometry) total(generator string) (n int) {
 // at returns samples from a place on, at most count.
 func (g *geometry) at(generator string, from, count int) (list []sampleAt) {
 	for _, e := range g.of(generator) {
-		if from >= e.total {
-			from -= e.total
+		if from >= e.Total {
+			from -= e.Total
 			continue
 		}
 		for _, r := range e.ranges {
 			for i := r.Start + from; i < r.End && len(list) < count; i++ {
-				list = append(list, sampleAt{e.name, i})
+				list = append(list, sampleAt{e.Name, i})
 			}
 			from = max(0, from-r.Len())
 		}
@@ -89,8 +89,8 @@ func (g *geometry) at(generator string, from, count int) (list []sampleAt) {
 // find returns the place of a sample, or of the next one there is, and whether it is there.
 func (g *geometry) find(generator string, at sampleAt) (place int, there bool) {
 	for _, e := range g.of(generator) {
-		if e.name != at.Generator {
-			place += e.total
+		if e.Name != at.Generator {
+			place += e.Total
 			continue
 		}
 		for _, r := range e.ranges {
@@ -266,7 +266,7 @@ func (l *lister) listAll(ctx context.Context, m task.Manifest, began time.Time) 
 	}
 	g := &geometry{manifest: m, complete: true, listed: time.Now(), took: time.Since(began)}
 	for _, pinned := range m.Generators {
-		e := extent{name: pinned.Name}
+		e := extent{Name: pinned.Name}
 		for _, s := range all { // in order
 			if s.generator != pinned.Name {
 				continue
@@ -284,7 +284,7 @@ func (l *lister) listAll(ctx context.Context, m task.Manifest, began time.Time) 
 			}
 		}
 		e.cells = slices.CompactFunc(e.cells, func(a, b cellMark) bool { return a.start == b.start }) // of two stretches
-		e.total = dataset.Length(e.ranges)
+		e.Total = dataset.Length(e.ranges)
 		g.generators = append(g.generators, e)
 	}
 	l.publish(g)
@@ -296,9 +296,9 @@ func (l *lister) listAll(ctx context.Context, m task.Manifest, began time.Time) 
 func askedFor(m task.Manifest) *geometry {
 	g := &geometry{manifest: m}
 	for _, pinned := range m.Generators {
-		e, asked := extent{name: pinned.Name}, m.Asked(pinned.Name)
+		e, asked := extent{Name: pinned.Name}, m.Asked(pinned.Name)
 		if chunk := pinned.ChunkSize; chunk > 0 && asked.Len() > 0 {
-			e.ranges, e.total = []task.Range{asked}, asked.Len()
+			e.ranges, e.Total = []task.Range{asked}, asked.Len()
 			for start := asked.Start / chunk * chunk; start < asked.End; start += chunk {
 				e.cells = append(e.cells, cellMark{start: int32(start), end: int32(start + chunk)})
 			}
@@ -313,7 +313,7 @@ func (l *lister) publish(g *geometry) {
 		if old := l.current; old != nil {
 			g.version = old.version
 			if !slices.EqualFunc(old.generators, g.generators, func(a, b extent) bool {
-				return a.name == b.name && slices.Equal(a.ranges, b.ranges) && slices.Equal(a.cells, b.cells)
+				return a.Name == b.Name && slices.Equal(a.ranges, b.ranges) && slices.Equal(a.cells, b.cells)
 			}) {
 				g.version++
 			}

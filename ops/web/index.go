@@ -111,14 +111,14 @@ func (x *index) readGenerator(ctx context.Context, g *geometry, e *extent) bool 
 	marks, listed := map[string]cellMark{}, map[int32]bool{}
 	var names []store.CellName
 	x.mu.Lock()
-	i := x.generators[e.name]
+	i := x.generators[e.Name]
 	for _, c := range e.cells {
 		if c.empty {
 			continue
 		}
 		listed[c.start] = true
 		if there, ok := i.cells[c.start]; !ok || there.etag != c.etag {
-			key := x.of.Dataset().CellKey(e.name, c.rangeOf())
+			key := x.of.Dataset().CellKey(e.Name, c.rangeOf())
 			marks[key] = c
 			names = append(names, store.CellName{Key: key})
 		}

@@ -37,7 +37,7 @@ func TestHintsOfAll(t *testing.T) {
 		cell.records = append(cell.records, record{Made: dataset.Made{Index: int32(i)}, marks: inspect.MarksOf(&s)})
 	}
 	x.generators["maze"] = &indexed{cells: map[int32]indexedCell{0: cell}}
-	g := &geometry{generators: []extent{{name: "maze"}}}
+	g := &geometry{generators: []extent{{Name: "maze"}}}
 	for read, found := range []int{0, 0, 1} {
 		hits := x.hits(&search{hint: "files", hints: inspect.Files.Set()}, &result{geometry: g, Read: read, Of: 2}, nil, nil)
 		if len(hits) != found || found == 1 && hits[0].index != 7 {

@@ -18,7 +18,7 @@ import (
 type samplesData struct {
 	Search     map[string]string // the fields of the search
 	Filtered   bool
-	Generators []generatorTotal
+	Generators []extent
 	Total      int
 	Complete   bool // else totals are not known yet
 	Runs       []string
@@ -32,11 +32,6 @@ type samplesData struct {
 var orders = []choice{{"", "index"}, {"-size", "largest first"}, {"size", "smallest first"},
 	{"-length", "longest first"}, {"length", "shortest first"}, {"-took", "slowest first"}, {"took", "fastest first"}}
 
-type generatorTotal struct {
-	Name  string
-	Total int
-}
-
 func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request, d *browsed) error {
 	q, err := readSearch(r)
 	if err != nil {
@@ -46,8 +41,8 @@ func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request, d *browsed)
 	if err != nil {
 		return err
 	}
-	data := samplesData{Search: map[string]string{}, Filtered: !q.plain(), Total: g.total(""), Complete: g.complete,
-		Orders: orders, Open: q.run+q.commit+q.split+q.duplicates+q.hint+q.where != "",
+	data := samplesData{Search: map[string]string{}, Filtered: !q.plain(), Generators: g.generators, Total: g.total(""),
+		Complete: g.complete, Orders: orders, Open: q.run+q.commit+q.split+q.duplicates+q.hint+q.where != "",
 		First: s.command(d, "submit", "--all", "--samples", "20")}
 	for _, a := range inspect.Kinds {
 		if !a.Deep {
@@ -58,8 +53,7 @@ func (s *Server) samplesPage(w http.ResponseWriter, r *http.Request, d *browsed)
 		data.Search[name] = *value
 	}
 	for _, e := range g.generators {
-		data.Generators = append(data.Generators, generatorTotal{e.name, e.total})
-		data.Commits = append(data.Commits, g.manifest.Commits(e.name)...)
+		data.Commits = append(data.Commits, g.manifest.Commits(e.Name)...)
 	}
 	data.Commits = distinct(data.Commits)
 	if data.Runs, err = d.Runs(r.Context()); err != nil {
@@ -125,25 +119,10 @@ func (s *Server) apiPlace(w http.ResponseWriter, r *http.Request, d *browsed) er
 		return err
 	}
 	if at.Generator == "" && len(found.geometry.generators) > 0 {
-		at.Generator = found.geometry.generators[0].name
+		at.Generator = found.geometry.generators[0].Name
 	}
 	where, there := found.find(at)
 	return answer(w, map[string]any{"place": where, "there": there, "generator": at.Generator})
-}
-
-// neighbours returns the samples before and after one in a search; nil where there is none.
-func neighbours(found *result, at sampleAt) (before, after *sampleAt) {
-	here, there := found.find(at)
-	if !there {
-		return nil, nil
-	}
-	if here > 0 {
-		before = &found.at(here-1, 1)[0]
-	}
-	if list := found.at(here+1, 1); len(list) > 0 {
-		after = &list[0]
-	}
-	return before, after
 }
 
 // neighboursIn is how long a page waits for a search that is not complete: until then it does not know its neighbours.
@@ -239,12 +218,13 @@ func (s *Server) samplePage(w http.ResponseWriter, r *http.Request, d *browsed) 
 	}
 	values := q.values()
 	values.Set("dataset", r.FormValue("dataset"))
-	before, after := neighbours(found, at)
-	if before != nil {
-		data.Before = query(samplePath(*before), values)
-	}
-	if after != nil {
-		data.After = query(samplePath(*after), values)
+	if here, there := found.find(at); there {
+		if here > 0 {
+			data.Before = query(samplePath(found.at(here-1, 1)[0]), values)
+		}
+		if list := found.at(here+1, 1); len(list) > 0 {
+			data.After = query(samplePath(list[0]), values)
+		}
 	}
 	data.Here = query(samplePath(at), values)
 	values.Set("at", fmt.Sprintf("%s:%d", at.Generator, at.Index))

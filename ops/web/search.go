@@ -126,7 +126,7 @@ func (r *result) at(from, count int) []sampleAt {
 }
 
 func (r *result) sample(ref sampleRef) sampleAt {
-	return sampleAt{r.geometry.generators[ref.generator].name, int(ref.index)}
+	return sampleAt{r.geometry.generators[ref.generator].Name, int(ref.index)}
 }
 
 // find returns the place of a sample and whether it is there. If it is not, it is the place of the next one in a result
@@ -201,7 +201,7 @@ func (s *Server) filter(ctx context.Context, d *browsed, q *search, r *result) e
 	}
 	var names []string
 	for _, e := range r.geometry.of(q.generator) {
-		names = append(names, e.name)
+		names = append(names, e.Name)
 	}
 	r.Read, r.Of = d.index.want(r.geometry, names)
 	if r.Read < r.Of {
@@ -248,8 +248,8 @@ func (x *index) hits(q *search, r *result, flagged map[sampleAt]string, where *c
 		r.Problem = cmp.Or(r.Problem, where.problem, where.failed)
 	}
 	for n, e := range r.geometry.generators {
-		of := x.generators[e.name]
-		if of == nil || q.generator != "" && e.name != q.generator {
+		of := x.generators[e.Name]
+		if of == nil || q.generator != "" && e.Name != q.generator {
 			continue
 		}
 		var all counted
@@ -262,15 +262,15 @@ func (x *index) hits(q *search, r *result, flagged map[sampleAt]string, where *c
 		for _, start := range slices.Sorted(maps.Keys(of.cells)) {
 			cell, answered := of.cells[start], map[int32]bool(nil)
 			wanted := slices.DeleteFunc(slices.Clone(cell.records), func(rec record) bool {
-				_, flag := flagged[sampleAt{e.name, int(rec.Index)}]
+				_, flag := flagged[sampleAt{e.Name, int(rec.Index)}]
 				return !strings.HasPrefix(rec.run, q.run) || !strings.HasPrefix(rec.commit, q.commit) ||
 					q.duplicates != "" && all.duplicates[rec.Index] != (q.duplicates == "only") ||
 					q.hint != "" && all.rule.Set(&rec.marks)&q.hints == 0 ||
-					q.flagged != "" && flag != (q.flagged == "only") || q.rule != nil && q.rule.At(e.name, rec.place) != q.split
+					q.flagged != "" && flag != (q.flagged == "only") || q.rule != nil && q.rule.At(e.Name, rec.place) != q.split
 			})
 			if where != nil && len(wanted) > 0 {
 				cells++
-				at := cellAt{e.name, start}
+				at := cellAt{e.Name, start}
 				d, known := where.cells[at]
 				if !known || d.etag != cell.etag {
 					unread = append(unread, at)
