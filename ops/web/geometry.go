@@ -128,12 +128,13 @@ func (l *lister) geometry(ctx context.Context, enough func(*geometry) bool) (*ge
 			go l.list(l.background)
 		}
 		g, running, failed, changed := l.current, l.running, l.failed, l.changed
-		l.mu.Unlock()
-		switch {
-		case failed != nil && g != nil: // what was listed before is shown
+		if g != nil && failed != nil { // what was listed before is shown
 			before := *g
 			before.problem = describe(failed).Error
-			return &before, nil
+			g, failed = &before, nil
+		}
+		l.mu.Unlock()
+		switch {
 		case failed != nil, g != nil && !running:
 			return g, failed
 		case g != nil && !g.complete && enough(g), g != nil && g.complete && (late || g.took > patience):
