@@ -217,7 +217,7 @@ func (w *world) step(ctx context.Context, t *rapid.T, runs []task.Run) {
 		w.kill(w.alive[pick(len(w.alive))])
 	case action >= 81 && len(w.alive) > 0: // one's time is up with requests on the way, and another one has its task
 		p := w.alive[pick(len(w.alive))]
-		x, err := task.Parse([]byte(p.message.Body), p.message.MessageID)
+		x, err := task.Parse([]byte(p.message.Body), p.message.MessageId)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,7 +281,7 @@ func (w *world) settle(ctx context.Context, t *rapid.T, runs []task.Run) {
 				t.Fatal(err)
 			}
 			_ = w.queue.Delete("dead", d.ReceiptHandle)
-			x, err := task.Parse([]byte(d.Body), d.MessageID)
+			x, err := task.Parse([]byte(d.Body), d.MessageId)
 			if err != nil {
 				t.Fatalf("the DLQ has %s: %v", d.Body, err)
 			}

@@ -235,7 +235,7 @@ func (w *world) play(ctx context.Context, timeout time.Duration) error {
 		return w.generate(ctx, p, r)
 	}
 	payload, err := json.Marshal(events.SQSEvent{Records: []events.SQSMessage{{
-		MessageId: message.MessageID, ReceiptHandle: message.ReceiptHandle, Body: message.Body,
+		MessageId: message.MessageId, ReceiptHandle: message.ReceiptHandle, Body: message.Body,
 		Attributes: message.Attributes, MessageAttributes: attributes(message),
 	}}})
 	if err != nil {
