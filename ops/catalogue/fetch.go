@@ -166,7 +166,7 @@ func notOurs(ctx context.Context, dir string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return fmt.Errorf("%s is no clone that can be used (%v): move it away", dir, err)
+	return fmt.Errorf("%s is no clone that can be used (%w): move it away", dir, err)
 }
 
 // replaceable fails when a clone holds more than sync has put there, which would be lost.

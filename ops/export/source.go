@@ -377,8 +377,8 @@ func (t *temporary) Write(p []byte) (int, error) {
 // failedTemporary says which disk is full. The error is not wrapped: nobody asked for the file that is not there.
 func failedTemporary(what string, err error) error {
 	if err != nil {
-		err = fmt.Errorf( //nolint:errorlint // see above
-			"%s goes through the temporary folder %s: %v: name another one with TMPDIR", what, os.TempDir(), err)
+		err = fmt.Errorf("%s goes through the temporary folder %s: %s: name another one with TMPDIR", what, os.TempDir(),
+			err.Error())
 	}
 	return err
 }

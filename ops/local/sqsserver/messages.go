@@ -195,7 +195,7 @@ func visibility(seconds *int) (time.Duration, *apiError) {
 }
 
 // delete changes nothing if the message is gone or was received again since.
-func (s *Server) delete(q *queue, e entry) (c change, out map[string]string, bad *apiError) {
+func (s *Server) remove(q *queue, e entry) (c change, out map[string]string, bad *apiError) {
 	if e.ReceiptHandle == "" {
 		return c, nil, errMissing("ReceiptHandle")
 	}
