@@ -13,9 +13,8 @@ import (
 // account is the account and region that a stack is deployed to.
 type account struct{ id, region, partition string }
 
-// askAccount asks AWS where the stack goes, and refuses settings that this account
-// does not take. It registers no resource. Credentials that may not read Lambda's quota
-// deploy all the same, with a note.
+// askAccount asks AWS where the stack goes, and refuses settings that this account does not take. It registers no
+// resource. Credentials that may not read Lambda's quota deploy all the same, with a note.
 func askAccount(ctx *pulumi.Context, c *Config) (account, error) {
 	who, err := aws.GetCallerIdentity(ctx, nil)
 	if err != nil {
@@ -53,8 +52,7 @@ func askAccount(ctx *pulumi.Context, c *Config) (account, error) {
 	return a, nil
 }
 
-// checkQuota compares the settings with how many workers the account may have in Lambda at once, if
-// Lambda has any.
+// checkQuota compares the settings with how many workers the account may have in Lambda at once, if Lambda has any.
 func (c *Config) checkQuota(r *reader, quota int) error {
 	if c.Lambda && c.MaxConcurrency > quota {
 		way := "pulumi config set size " + Starter

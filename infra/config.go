@@ -103,15 +103,13 @@ const (
 var logRetentions = []int{1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
 	3288, 3653}
 
-// LoadConfig reads the configuration of the stack that is being deployed and
-// fills in the defaults. It registers no resource. The error names every wrong
-// key with its value and what is allowed, a line each.
+// LoadConfig reads the configuration of the stack that is being deployed and fills in the defaults. It registers no
+// resource. The error names every wrong key with its value and what is allowed, a line each.
 func LoadConfig(ctx *pulumi.Context) (*Config, error) {
 	c := &Config{
 		Stack: ctx.Stack(), Name: ctx.Project() + "-" + ctx.Stack(),
 		Size: Full, TimeoutSeconds: maxTimeoutSeconds, EphemeralStorageMB: 2048, Architecture: X86,
-		// A minute more than an invocation may take: a task must not be delivered
-		// again while a worker has it.
+		// A minute more than an invocation may take: a task must not be delivered again while a worker has it.
 		VisibilityTimeoutSeconds: 960,
 		MaxReceiveCount:          3,
 		// A DLQ keeps the time at which a message was first sent. So it must keep

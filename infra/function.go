@@ -24,8 +24,7 @@ type Function struct {
 	logGroupARN pulumi.StringOutput
 }
 
-// NewFunction registers the function with its role, its log group, and the
-// mapping that gives it the queue's messages.
+// NewFunction registers the function with its role, its log group, and the mapping that gives it the queue's messages.
 func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *Image, a account, c *Config,
 	opts ...pulumi.ResourceOption) (*Function, error) {
 	f := &Function{}
@@ -94,8 +93,7 @@ func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *
 	if err != nil {
 		return nil, err
 	}
-	// Workers run the version that the alias names, so the image that receipts record is the
-	// one that ran.
+	// Workers run the version that the alias names, so the image that receipts record is the one that ran.
 	alias, err := lambda.NewAlias(ctx, name, &lambda.AliasArgs{
 		Name: pulumi.String(stack.Alias), FunctionName: function.Name, FunctionVersion: function.Version,
 		Description: pulumi.String("The version that works on the queue"),
@@ -105,9 +103,8 @@ func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *
 	}
 	first := []pulumi.Resource{allowed}
 	if a.partition == partitionAWS { // the others know no loops
-		// A continuation goes back to the function's own queue. Lambda takes that for
-		// a loop after 16 rounds and stops it; ours end, for each has fewer chunks to
-		// make than the one before.
+		// A continuation goes back to the function's own queue. Lambda takes that for a loop after 16 rounds and stops it;
+		// ours end, for each has fewer chunks to make than the one before.
 		recursion, err := lambda.NewFunctionRecursionConfig(ctx, name, &lambda.FunctionRecursionConfigArgs{
 			FunctionName: function.Name, RecursiveLoop: pulumi.String("Allow"),
 		}, child)

@@ -13,8 +13,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/rights"
 )
 
-// Image is the worker's image, built here and pushed to a repository of the
-// stack's own.
+// Image is the worker's image, built here and pushed to a repository of the stack's own.
 type Image struct {
 	pulumi.ResourceState
 
@@ -32,9 +31,8 @@ const (
 	argCommits = "GENERATOR_COMMITS" // JSON object: generator -> commit; the build context has no git
 )
 
-// keepImages is how many images that are no longer in use a repository keeps if the
-// stack's data is not to be kept: enough to go back by a few deployments. Otherwise it
-// keeps all, because receipts name them.
+// keepImages is how many images that are no longer in use a repository keeps if the stack's data is not to be kept:
+// enough to go back by a few deployments. Otherwise it keeps all, because receipts name them.
 const keepImages = 10
 
 // NewImage registers the repository and the image. The build context is root,
@@ -107,9 +105,8 @@ func checkDigest(uri string) (string, error) {
 	return uri, nil
 }
 
-// build returns the build of the image. Lambda takes a single manifest and no index,
-// which is what this builder pushes: it asks the daemon itself, and only the
-// buildx client adds attestations (and the index that holds them) by default.
+// build returns the build of the image. Lambda takes a single manifest and no index, which is what this builder pushes:
+// it asks the daemon itself, and only the buildx client adds attestations (and the index that holds them) by default.
 func build(root string, commits map[string]string, c *Config) *docker.DockerBuildArgs {
 	text, err := marshal(commits)
 	if err != nil {
@@ -129,9 +126,8 @@ func build(root string, commits map[string]string, c *Config) *docker.DockerBuil
 	}
 }
 
-// credentials are those of the image's registry. They belong to the image and
-// not to a provider: they are new each time, and a provider that differs makes
-// Pulumi look at everything it has made.
+// credentials are those of the image's registry. They belong to the image and not to a provider: they are new each
+// time, and a provider that differs makes Pulumi look at everything it has made.
 func credentials(ctx *pulumi.Context, repository *ecr.Repository, opt pulumi.InvokeOption) *docker.RegistryArgs {
 	token := ecr.GetAuthorizationTokenOutput(ctx, ecr.GetAuthorizationTokenOutputArgs{RegistryId: repository.RegistryId},
 		opt)
@@ -142,8 +138,7 @@ func credentials(ctx *pulumi.Context, repository *ecr.Repository, opt pulumi.Inv
 	}
 }
 
-// expireUntagged is a lifecycle policy that keeps some of the images whose tag
-// has passed on to a later one.
+// expireUntagged is a lifecycle policy that keeps some of the images whose tag has passed on to a later one.
 // https://docs.aws.amazon.com/AmazonECR/latest/userguide/lifecycle_policy_parameters.html
 func expireUntagged(keep int) any {
 	type selection struct {

@@ -40,8 +40,7 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, a
 
 	var actions pulumi.Array
 	if c.AlarmEmail != "" {
-		// CloudWatch cannot publish to a topic that is encrypted with SNS's own
-		// key, and a notice has nothing secret.
+		// CloudWatch cannot publish to a topic that is encrypted with SNS's own key, and a notice has nothing secret.
 		topic, err := sns.NewTopic(ctx, name, &sns.TopicArgs{Tags: pulumi.ToStringMap(c.Tags)}, child)
 		if err != nil {
 			return nil, err

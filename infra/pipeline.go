@@ -39,11 +39,9 @@ type Pipeline struct {
 	Outputs pulumi.Map // the stack outputs, by the names of infra/stack
 }
 
-// NewPipeline registers everything a stack has. Root is the repository's folder,
-// relative to the program's: an absolute path would make two machines disagree
-// about the image. It fails before it registers anything when there are no
-// generators below root, when the image cannot be built from them, and when the account
-// does not take the settings.
+// NewPipeline registers everything a stack has. Root is the repository's folder, relative to the program's: an absolute
+// path would make two machines disagree about the image. It fails before it registers anything when there are no
+// generators below root, when the image cannot be built from them, and when the account does not take the settings.
 func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulumi.ResourceOption) (*Pipeline, error) {
 	commits, locks, err := generatorsIn(ctx, filepath.Join(root, "generators"))
 	if err != nil {
@@ -116,9 +114,8 @@ func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulu
 	return p, ctx.RegisterResourceOutputs(p, p.Outputs)
 }
 
-// generatorsIn returns the commit of every generator in a folder, and the hash of the
-// lock of those that have one. The commits are baked into the image, whose build sees
-// no git.
+// generatorsIn returns the commit of every generator in a folder, and the hash of the lock of those that have one. The
+// commits are baked into the image, whose build sees no git.
 func generatorsIn(ctx *pulumi.Context, folder string) (commits, locks map[string]string, err error) {
 	found, err := generator.Discover(folder)
 	if err != nil {

@@ -13,8 +13,7 @@ type Queue struct {
 	DLQ   *sqs.Queue
 }
 
-// NewQueue registers both queues and says that dead tasks of the one, and
-// nothing else, go to the other.
+// NewQueue registers both queues and says that dead tasks of the one, and nothing else, go to the other.
 func NewQueue(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.ResourceOption) (*Queue, error) {
 	q := &Queue{}
 	if err := ctx.RegisterComponentResource("vm-dataset:infra:Queue", name, q, opts...); err != nil {

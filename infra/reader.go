@@ -22,8 +22,7 @@ type reader struct {
 	errs   []error
 }
 
-// refuse notes that a value is not what is allowed. A string is quoted, unless
-// it is JSON.
+// refuse notes that a value is not what is allowed. A string is quoted, unless it is JSON.
 func (r *reader) refuse(key string, value any, format string, args ...any) {
 	text := fmt.Sprint(value)
 	if s, ok := value.(string); ok && !json.Valid([]byte(s)) {
@@ -117,9 +116,8 @@ func (r *reader) table(key string, to map[string]string) {
 	}
 }
 
-// unknown refuses the keys that nothing was read from: a misspelt key would
-// silently leave the default. The SDK has no list of keys but the one that the
-// CLI hands to the program.
+// unknown refuses the keys that nothing was read from: a misspelt key would silently leave the default. The SDK has no
+// list of keys but the one that the CLI hands to the program.
 func (r *reader) unknown() {
 	text := os.Getenv(pulumi.EnvConfig)
 	if text == "" {

@@ -14,10 +14,9 @@ import (
 // ignoreFiles say what the function's image and the fleet's are built from.
 var ignoreFiles = []string{".dockerignore", "deploy/Dockerfile.dockerignore"}
 
-// checkSources refuses links that point to nothing, at which Pulumi's Docker provider
-// stops, and, unless it is a dry run, sets the modes of files to those of git's: the
-// provider counts modes, and the umask of whoever clones decides on them, so each member
-// of a team would build another image.
+// checkSources refuses links that point to nothing, at which Pulumi's Docker provider stops, and, unless it is a dry
+// run, sets the modes of files to those of git's: the provider counts modes, and the umask of whoever clones decides on
+// them, so each member of a team would build another image.
 func checkSources(root, ignoreFile string, dry bool) error {
 	f, err := os.Open(filepath.Join(root, ignoreFile))
 	if err != nil {

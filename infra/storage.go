@@ -104,8 +104,7 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 	if err != nil {
 		return nil, err
 	}
-	// S3 refuses changes of one bucket's access that come at the same time, so
-	// they wait for each other.
+	// S3 refuses changes of one bucket's access that come at the same time, so they wait for each other.
 	_, err = s3.NewBucketPolicy(ctx, name+"-tls", &s3.BucketPolicyArgs{
 		Bucket: s.BucketName, Policy: tlsOnly("s3", "/*", bucket.Arn),
 	}, append(child, pulumi.DependsOn([]pulumi.Resource{access, owner}))...)

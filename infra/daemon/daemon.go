@@ -30,10 +30,9 @@ type Info struct {
 	DriverStatus  [][]string
 }
 
-// Ask asks the daemon at a host, such as DOCKER_HOST names, or at Socket for "". The error is one
-// sentence that says what to do: Pulumi's Docker provider says it minutes later in other words. The
-// provider reads DOCKER_HOST, and no contexts of the docker command. A daemon on another machine is
-// not asked, and its Info is empty.
+// Ask asks the daemon at a host, such as DOCKER_HOST names, or at Socket for "". The error is one sentence that says
+// what to do: Pulumi's Docker provider says it minutes later in other words. The provider reads DOCKER_HOST, and no
+// contexts of the docker command. A daemon on another machine is not asked, and its Info is empty.
 func Ask(ctx context.Context, host string) (Info, error) {
 	if host == "" {
 		host = "unix://" + Socket
@@ -72,8 +71,7 @@ func Ask(ctx context.Context, host string) (Info, error) {
 	return info, nil
 }
 
-// currentContext is the context that the docker command uses, with its endpoint; both
-// are "" if it is the default one.
+// currentContext is the context that the docker command uses, with its endpoint; both are "" if it is the default one.
 // https://docs.docker.com/engine/manage-resources/contexts/
 func currentContext() (name, endpoint string) {
 	folder := os.Getenv("DOCKER_CONFIG")

@@ -4,9 +4,8 @@
 // It is a leaf: it imports the standard library alone.
 package price
 
-// Region is where the prices hold: on demand, first tier, without what is free.
-// They were read for us-east-1, whose prices these are too. Those of other regions
-// differ.
+// Region is where the prices hold: on demand, first tier, without what is free. They were read for us-east-1, whose
+// prices these are too. Those of other regions differ.
 const Region = "us-east-2"
 
 // Instruction sets of a function, as Lambda names them.
@@ -49,11 +48,10 @@ var (
 	Address      = Price{0.005, "hour of a public IPv4 address", vpc, "2026-04-01"}
 )
 
-// Spot prices, of x86_64. They change with demand, and EC2's differ between instance types and zones:
-// c7i cost 0.0126 to 0.0143 for a vCPU and hour in us-east-2 and 0.017 to 0.021 in us-east-1 in the
-// catalogue of SkyPilot that was read on the date given (its commit 00148f2). The higher is taken.
-// Those of Fargate are what the feed behind its page had for us-east-1 on the date given; in us-east-2
-// they were 1 % higher than there in 2021.
+// Spot prices, of x86_64. They change with demand, and EC2's differ between instance types and zones: c7i cost 0.0126
+// to 0.0143 for a vCPU and hour in us-east-2 and 0.017 to 0.021 in us-east-1 in the catalogue of SkyPilot that was read
+// on the date given (its commit 00148f2). The higher is taken. Those of Fargate are what the feed behind its page had
+// for us-east-1 on the date given; in us-east-2 they were 1 % higher than there in 2021.
 var (
 	FargateSpotCPU = Price{0.01288871, "vCPU-hour of Fargate spot", fargate, "2026-09-28"}
 	FargateSpotGB  = Price{0.00141527, "GB-hour of memory of Fargate spot", fargate, "2026-09-28"}
@@ -75,8 +73,7 @@ const (
 	spot       = "https://aws.amazon.com/ec2/spot/pricing/"
 )
 
-// PerSecond is what a second of one invocation costs: its memory, and its
-// ephemeral storage beyond what is free.
+// PerSecond is what a second of one invocation costs: its memory, and its ephemeral storage beyond what is free.
 func PerSecond(memoryMB, diskMB int, architecture string) float64 {
 	perGB := GBSecondX86
 	if architecture == ARM {

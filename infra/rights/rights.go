@@ -57,9 +57,8 @@ func Start(repository, logs string) []Statement {
 	}
 }
 
-// Worker is what a worker may do with its bucket, its queue, its DLQ and its log group,
-// which are given by their ARNs: what worker/store and worker/queue.go call, and what
-// Lambda, or ops worker, does in the worker's name.
+// Worker is what a worker may do with its bucket, its queue, its DLQ and its log group, which are given by their ARNs:
+// what worker/store and worker/queue.go call, and what Lambda, or ops worker, does in the worker's name.
 func Worker(bucket, queue, dlq, logs string) []Statement {
 	below := func(base string, prefixes ...string) (all []string) {
 		for _, p := range prefixes {

@@ -1,7 +1,6 @@
-// Package stack has the names by which a deployed stack describes itself: the
-// stack outputs, and the environment variables of the worker. The Pulumi
-// program writes them, the CLI and the worker read them, and the names exist
-// only here.
+// Package stack has the names by which a deployed stack describes itself: the stack outputs, and the environment
+// variables of the worker. The Pulumi program writes them, the CLI and the worker read them, and the names exist only
+// here.
 //
 // It is a leaf: it imports the standard library alone.
 package stack
@@ -122,9 +121,8 @@ func Names() []string {
 	return names
 }
 
-// Parse reads the outputs from `pulumi stack output --json`. What the CLI
-// cannot do without must be there: a stack that was never deployed answers {}
-// with exit status 0.
+// Parse reads the outputs from `pulumi stack output --json`. What the CLI cannot do without must be there: a stack that
+// was never deployed answers {} with exit status 0.
 func Parse(text []byte) (Outputs, error) {
 	var o Outputs
 	if err := json.Unmarshal(text, &o); err != nil {

@@ -1,6 +1,5 @@
-// Command bootstrap is the worker's Lambda executable; Lambda looks for it by
-// this name. It is configured by environment variables only (see
-// worker.Config) and speaks the Lambda runtime API.
+// Command bootstrap is the worker's Lambda executable; Lambda looks for it by this name. It is configured by
+// environment variables only (see worker.Config) and speaks the Lambda runtime API.
 package main
 
 import (

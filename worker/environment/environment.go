@@ -1,5 +1,4 @@
-// Package environment makes the Python environments of generators: from locks, which
-// it makes too, with uv.
+// Package environment makes the Python environments of generators: from locks, which it makes too, with uv.
 package environment
 
 import (
@@ -25,9 +24,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
-// Builder finds the generators below Root, makes the Python environments they
-// need, and writes the index that workers read. Generators with the same
-// requirements share an environment; one that is there already is used again.
+// Builder finds the generators below Root, makes the Python environments they need, and writes the index that workers
+// read. Generators with the same requirements share an environment; one that is there already is used again.
 type Builder struct {
 	Root string // the generators' folder; default "generators"
 	Dir  string // where the index and the environments go
@@ -94,11 +92,9 @@ func (e Event) isProgress() bool {
 // NotBuilt is the Problem of a generator whose environment was not asked for.
 const NotBuilt = "its environment has not been made yet"
 
-// Build makes what is missing and returns the new index, which it has written
-// to Dir. A generator whose requirements cannot be installed is in it with its
-// Problem; the error is for what concerns all of them, an *generator.UnknownError for a
-// name that is none, or ctx's. An interrupted Build leaves nothing that a later
-// one would take for complete.
+// Build makes what is missing and returns the new index, which it has written to Dir. A generator whose requirements
+// cannot be installed is in it with its Problem; the error is for what concerns all of them, an *generator.UnknownError
+// for a name that is none, or ctx's. An interrupted Build leaves nothing that a later one would take for complete.
 func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 	root := b.Root
 	if root == "" {
@@ -248,8 +244,7 @@ func (m members) set(problem string) {
 	}
 }
 
-// environmentsOf groups the generators that have no problem yet, in order. Those
-// with one lock share an environment.
+// environmentsOf groups the generators that have no problem yet, in order. Those with one lock share an environment.
 func environmentsOf(list []generator.Generator, root string, w *workshop) (groups []*members) {
 	for i := range list {
 		g := &list[i]
@@ -293,8 +288,7 @@ func newEnvironment(root string, w *workshop, g *generator.Generator) environmen
 		locks: filepath.Join(root, LocksFolder), ownLocks: filepath.Join(w.dir, LocksFolder), lockFile: LockFile(g)}
 }
 
-// local is what the requirements take from the generator's folder: with a lock it
-// is what an environment is made from.
+// local is what the requirements take from the generator's folder: with a lock it is what an environment is made from.
 func (e environment) local() string {
 	local := slices.DeleteFunc(requirements.Normalise(e.requirements, requirements.State),
 		func(line string) bool { return !ownFolder(e.of).MatchString(line) })
@@ -379,9 +373,8 @@ func (e environment) complete() bool {
 	return err == nil && err2 == nil
 }
 
-// ensure makes the environment unless it is there, with install. A lock keeps two processes from making the same
-// one; the system gives
-// it back when its holder is killed. What an interrupted one left is removed first.
+// ensure makes the environment unless it is there, with install. A lock keeps two processes from making the same one;
+// the system gives it back when its holder is killed. What an interrupted one left is removed first.
 func (e environment) ensure(ctx context.Context, install func(say func(string)) error, say func(Stage, string)) error {
 	if e.complete() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")
@@ -417,8 +410,7 @@ func (e environment) ensure(ctx context.Context, install func(say func(string)) 
 	return nil
 }
 
-// lockPoll is how often a waiting process asks for the lock: flock cannot be
-// interrupted by a context.
+// lockPoll is how often a waiting process asks for the lock: flock cannot be interrupted by a context.
 const lockPoll = 200 * time.Millisecond
 
 func flock(ctx context.Context, f *os.File, waiting func()) error {

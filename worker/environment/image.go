@@ -16,13 +16,11 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
-// CopyRequirements makes folders in dir that are to a Builder what those in root
-// are, as far as environments go: the requirements of each generator and an empty
-// program. An image's environments are made from them, so that they stay as they
-// are when a program changes. Requirements that lie in a generator's folder are
-// left out; their environments need that folder. So are generators that have a
-// Problem: the index says so when the generators themselves are installed. Those that
-// download data are in no image.
+// CopyRequirements makes folders in dir that are to a Builder what those in root are, as far as environments go: the
+// requirements of each generator and an empty program. An image's environments are made from them, so that they stay as
+// they are when a program changes. Requirements that lie in a generator's folder are left out; their environments need
+// that folder. So are generators that have a Problem: the index says so when the generators themselves are installed.
+// Those that download data are in no image.
 func CopyRequirements(root, dir string) error {
 	list, err := generator.Discover(root)
 	if err != nil {

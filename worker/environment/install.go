@@ -113,8 +113,7 @@ func (w *workshop) suitable(ctx context.Context, specifier string) (interpreter,
 	return findPython(ctx, strings.TrimSpace(string(out)), specifier)
 }
 
-// Interpreter finds the Python that environments are made from, and its version.
-// The error says what to install.
+// Interpreter finds the Python that environments are made from, and its version. The error says what to install.
 func Interpreter(ctx context.Context) (path, version string, err error) {
 	p, err := findPython(ctx, "", "")
 	return p.Path, p.Version, err
@@ -264,16 +263,14 @@ func (e environment) install(ctx context.Context, w *workshop, say func(string))
 	return e.prove(ctx, installed)
 }
 
-// installedPattern is what uv says of a package: its name, and where it is from if
-// that is no index.
+// installedPattern is what uv says of a package: its name, and where it is from if that is no index.
 var installedPattern = regexp.MustCompile(`^\+ ([A-Za-z0-9._-]+)==\S+( \(from .*\))?$`)
 
 // source is the environment's copy of the generator's folder.
 func (e environment) source() string { return filepath.Join(e.path, "source") }
 
-// ownSource copies the generator's folder to another if packages of it are
-// required, and returns the lines with the copy in its place. Whoever builds a
-// package writes into its source, and an editable one is used from there.
+// ownSource copies the generator's folder to another if packages of it are required, and returns the lines with the
+// copy in its place. Whoever builds a package writes into its source, and an editable one is used from there.
 func (e environment) ownSource(lines []string, to string) ([]string, error) {
 	changed := false
 	lines = slices.Clone(lines)
@@ -292,8 +289,7 @@ func (e environment) ownSource(lines []string, to string) ([]string, error) {
 
 func urlPath(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 
-// cacheDir is uv's cache: on the disk of the environments, unless the user has
-// another one.
+// cacheDir is uv's cache: on the disk of the environments, unless the user has another one.
 func (in installer) cacheDir() string { return cmp.Or(os.Getenv("UV_CACHE_DIR"), in.cache) }
 
 // errNoIndex says that packages could not be looked for, which may be otherwise in

@@ -22,9 +22,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
-// LocksFolder has the locks, in the generators' folder: a file for each requirement
-// set with the exact versions of all packages it leads to, and the hashes of their
-// files for every platform. A set that has none there gets one beside the
+// LocksFolder has the locks, in the generators' folder: a file for each requirement set with the exact versions of all
+// packages it leads to, and the hashes of their files for every platform. A set that has none there gets one beside the
 // environments, so that it is resolved once there, too.
 const LocksFolder = "locks"
 
@@ -34,9 +33,8 @@ type lock struct {
 	text []byte
 }
 
-// builders begins the comment before the last part of a lock: what builds those of
-// its packages that have no wheel for some platform, and those of a folder or a
-// repository.
+// builders begins the comment before the last part of a lock: what builds those of its packages that have no wheel for
+// some platform, and those of a folder or a repository.
 const builders = "# To build "
 
 // forPythons begins the comment that says for which Pythons a lock is.
@@ -133,10 +131,9 @@ type LockResult struct {
 	Problem    string    `json:"problem,omitempty"`
 }
 
-// Make makes the locks that are missing, as of the newest commit among the
-// generators that share one where the index tells when packages were uploaded, and
-// removes those of requirements that a generator had before. The error is for what
-// concerns all of them, an *generator.UnknownError for a name that is none, or ctx's.
+// Make makes the locks that are missing, as of the newest commit among the generators that share one where the index
+// tells when packages were uploaded, and removes those of requirements that a generator had before. The error is for
+// what concerns all of them, an *generator.UnknownError for a name that is none, or ctx's.
 func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	list, err := generator.Discover(l.Root)
 	if err != nil {
@@ -275,8 +272,7 @@ func Locked(root string, g *generator.Generator) (string, error) {
 // LockHash returns the hash of a lock, as Generator.Lock has it.
 func LockHash(text []byte) string { return lock{text: text}.id() }
 
-// FindLock finds the lock with a hash in folders of locks, whatever its name. It is
-// nil if none of them has it.
+// FindLock finds the lock with a hash in folders of locks, whatever its name. It is nil if none of them has it.
 func FindLock(hash string, folders ...string) ([]byte, error) {
 	for _, folder := range folders {
 		files, _ := filepath.Glob(filepath.Join(folder, "*.txt"))
@@ -293,8 +289,7 @@ func FindLock(hash string, folders ...string) ([]byte, error) {
 	return nil, nil
 }
 
-// Stale reports that the lock which is kept for a generator is of requirements it
-// had before.
+// Stale reports that the lock which is kept for a generator is of requirements it had before.
 func Stale(root string, g *generator.Generator) bool {
 	files, _ := filepath.Glob(filepath.Join(root, LocksFolder, "*.txt"))
 	return slices.ContainsFunc(files, func(path string) bool {
@@ -315,8 +310,7 @@ func readLock(dir, file string) (lock, error) {
 	return l, nil
 }
 
-// findLock looks where locks are kept, and where they are made for now. Its text is
-// nil if there is none.
+// findLock looks where locks are kept, and where they are made for now. Its text is nil if there is none.
 func (e environment) findLock() (lock, error) {
 	for _, dir := range []string{e.locks, e.ownLocks} {
 		if l, err := readLock(dir, e.lockFile); err != nil || l.text != nil {
@@ -326,8 +320,7 @@ func (e environment) findLock() (lock, error) {
 	return lock{path: filepath.Join(e.ownLocks, e.lockFile)}, nil
 }
 
-// makeLock resolves the requirements as of a point in time, or as of now if that is
-// zero, and writes the lock to path.
+// makeLock resolves the requirements as of a point in time, or as of now if that is zero, and writes the lock to path.
 func (e environment) makeLock(ctx context.Context, in installer, path string, names []string, asOf time.Time,
 	say func(string)) (l lock, err error) {
 	r, err := e.newResolver(in, say)
@@ -394,8 +387,7 @@ func (l lock) naming(names []string) lock {
 	return lock{path: l.path, text: text}
 }
 
-// commitTime is when the newest of the generators' commits was made; zero if one
-// has none, or has been changed since.
+// commitTime is when the newest of the generators' commits was made; zero if one has none, or has been changed since.
 func commitTime(ctx context.Context, list []*generator.Generator) (newest time.Time) {
 	for _, g := range list {
 		if g.Commit == "" || strings.HasSuffix(g.Commit, generator.Dirty) {

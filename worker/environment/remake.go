@@ -8,11 +8,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// Remake makes the environment that a generator had: from the text of a lock, nil
-// where nothing was required, and a Python of just this version, on the PATH or from
-// where uv gets them. Where there is none the environment is made from the Python
-// that Build would take, as Generator.Version says. The index stays as it is, so
-// workers go on with what they have.
+// Remake makes the environment that a generator had: from the text of a lock, nil where nothing was required, and a
+// Python of just this version, on the PATH or from where uv gets them. Where there is none the environment is made from
+// the Python that Build would take, as Generator.Version says. The index stays as it is, so workers go on with what
+// they have.
 func (b *Builder) Remake(ctx context.Context, name string, text []byte, version string) (*generator.Generator, error) {
 	list, err := generator.Discover(b.Root)
 	if err != nil {

@@ -84,8 +84,7 @@ func (r *resolver) resolve(ctx context.Context, lines []string) (string, error) 
 // platforms are those of the workers: what has no wheel for one of them is built there.
 var platforms = []string{"x86_64-manylinux_2_28", "aarch64-manylinux_2_28"}
 
-// buildTime is how long one package may take to be built here. What builds it is
-// known when that begins.
+// buildTime is how long one package may take to be built here. What builds it is known when that begins.
 const buildTime = 2 * time.Minute
 
 // hashedBuild are the options by which uv builds with what a file has, and with nothing else.
@@ -100,10 +99,9 @@ var (
 	buildPattern = regexp.MustCompile("(?m)No solution found when resolving: (`.*`)$")
 )
 
-// addBuilders adds what builds those packages of a lock that have no wheel for one
-// of the platforms, and those that are no files of an index. No package says what
-// its build requires before it is built; so they are, with nothing but what is
-// known, until nothing more is asked for.
+// addBuilders adds what builds those packages of a lock that have no wheel for one of the platforms, and those that are
+// no files of an index. No package says what its build requires before it is built; so they are, with nothing but what
+// is known, until nothing more is asked for.
 func (r *resolver) addBuilders(ctx context.Context, l lock) (lock, error) {
 	hashed, others, _ := l.files()
 	wheelless, err := r.wheelless(ctx, slices.Collect(entries([]byte(hashed))))

@@ -11,10 +11,9 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
-// settings say where packages come from: pip's options by name, values of lists
-// separated by spaces. The installer reads them in its own way; they are the
-// same wherever a user has put them: pip's configuration files, PIP_* variables,
-// uv's own variables, requirements files, each overriding the one before.
+// settings say where packages come from: pip's options by name, values of lists separated by spaces. The installer
+// reads them in its own way; they are the same wherever a user has put them: pip's configuration files, PIP_*
+// variables, uv's own variables, requirements files, each overriding the one before.
 type settings map[string]string
 
 // option is an option of pip that counts, and the variables of uv that mean the
@@ -93,9 +92,8 @@ func (s settings) set(name, value string) {
 
 var variablePattern = regexp.MustCompile(`\$\{[A-Z0-9_]+\}`)
 
-// with returns the settings as the options in requirements files change them, as
-// they do with pip, and the lines without those. uv would prefer its variables to
-// the files' --index-url and take no notice of --trusted-host.
+// with returns the settings as the options in requirements files change them, as they do with pip, and the lines
+// without those. uv would prefer its variables to the files' --index-url and take no notice of --trusted-host.
 func (s settings) with(lines []string) (settings, []string) {
 	all, rest := settings{}, []string{}
 	for name, value := range s {
@@ -169,9 +167,8 @@ func (s settings) variables() []string {
 	return env
 }
 
-// userEnvironment is the user's environment without what would lead an installer
-// to another place, and without credentials that are no business of a package's
-// setup.py.
+// userEnvironment is the user's environment without what would lead an installer to another place, and without
+// credentials that are no business of a package's setup.py.
 func userEnvironment() []string {
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
@@ -181,8 +178,7 @@ func userEnvironment() []string {
 	})
 }
 
-// environ is the environment of an installer: the user's, with these settings in
-// the place of what it says of packages.
+// environ is the environment of an installer: the user's, with these settings in the place of what it says of packages.
 func (s settings) environ() []string {
 	env := slices.DeleteFunc(userEnvironment(), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")

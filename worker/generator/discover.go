@@ -54,14 +54,12 @@ type Generator struct {
 	empty  bool     // its program has no source: it stands for one, in an image that is being built
 }
 
-// DefaultEntry is the contract's program, below a generator's folder: every
-// generator has it.
+// DefaultEntry is the contract's program, below a generator's folder: every generator has it.
 const DefaultEntry = "examples/generate.py"
 
-// Discover finds the generators in a folder: every folder in it that has an
-// examples/generate.py. Nothing has to be registered; the catalogue beside them may add
-// to what their folders say. They are sorted by name, have no environment yet and the
-// contract's flags. No Python is run.
+// Discover finds the generators in a folder: every folder in it that has an examples/generate.py. Nothing has to be
+// registered; the catalogue beside them may add to what their folders say. They are sorted by name, have no environment
+// yet and the contract's flags. No Python is run.
 func Discover(root string) ([]Generator, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -127,12 +125,11 @@ const DefaultRoot = "generators"
 // Dirty ends a commit that the files differ from.
 const Dirty = "-dirty"
 
-// commitOf returns the git commit of a folder: its own clone's, or the last one
-// that changed it in the repository it stands in, with "-dirty" when it differs
-// from it; in the second case the packages it shares with others count as well.
-// So a commit that has nothing to do with a generator does not give it another
-// one. It is "" where there is no git, and where git does not know the folder (a
-// fetched copy that is ignored has nothing to do with the commit around it).
+// commitOf returns the git commit of a folder: its own clone's, or the last one that changed it in the repository it
+// stands in, with "-dirty" when it differs from it; in the second case the packages it shares with others count as
+// well. So a commit that has nothing to do with a generator does not give it another one. It is "" where there is no
+// git, and where git does not know the folder (a fetched copy that is ignored has nothing to do with the commit around
+// it).
 func commitOf(dir string, shared []string) string {
 	git := func(args ...string) (string, error) {
 		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)

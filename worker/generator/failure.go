@@ -7,8 +7,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Reason is what a Failure or a Problem is about, if that is known: the detail says it
-// in words.
+// Reason is what a Failure or a Problem is about, if that is known: the detail says it in words.
 type Reason string
 
 // The reasons.

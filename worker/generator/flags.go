@@ -111,9 +111,8 @@ func (g *Generator) OptionsKnown() bool { return g.HelpKey != "" || g.Flags.From
 // the first import after an installation reads them from the disk.
 const helpTime = 2 * time.Minute
 
-// runHelp sets the flags by running the generator with --help, in its environment and
-// the sandbox. The error is ctx's. A missing module or library is the generator's
-// Problem; one that has no --help keeps the contract's flags.
+// runHelp sets the flags by running the generator with --help, in its environment and the sandbox. The error is ctx's.
+// A missing module or library is the generator's Problem; one that has no --help keeps the contract's flags.
 func (g *Generator) runHelp(ctx context.Context) error {
 	scratch, err := os.MkdirTemp("", "vm-dataset-help-")
 	if err != nil {
@@ -142,8 +141,7 @@ func (g *Generator) runHelp(ctx context.Context) error {
 	return nil
 }
 
-// helpKey is a hash of what the answer to --help depends on: the environment and the
-// commit, or without one the files.
+// helpKey is a hash of what the answer to --help depends on: the environment and the commit, or without one the files.
 func (g *Generator) helpKey() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "options %q %q\n", g.Environment, g.Commit) // another first word where Flags has a new field

@@ -11,9 +11,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Guard watches the generators that run in one worker and stops one before the
-// machine is short of memory or disk: the largest, so that the others go on. It
-// also holds each to the limits of its own Request. It is safe for concurrent
+// Guard watches the generators that run in one worker and stops one before the machine is short of memory or disk: the
+// largest, so that the others go on. It also holds each to the limits of its own Request. It is safe for concurrent
 // use.
 type Guard struct {
 	Memory   int64 // bytes that this process and all generators may use together; 0 is no limit
@@ -46,11 +45,10 @@ type guarded struct {
 	stopped bool
 }
 
-// How often the guard checks. A check of one generator costs about 0.1 ms of CPU,
-// so two a second are 0.02 %. The nearer a limit, the more often: nothing fills
-// memory or disk much faster than growth. A walk through what a generator has
-// written costs 1 ms per thousand files, and is never more than a twentieth of
-// the time; checks together are never more than a fifth, when a limit is near.
+// How often the guard checks. A check of one generator costs about 0.1 ms of CPU, so two a second are 0.02 %. The
+// nearer a limit, the more often: nothing fills memory or disk much faster than growth. A walk through what a generator
+// has written costs 1 ms per thousand files, and is never more than a twentieth of the time; checks together are never
+// more than a fifth, when a limit is near.
 const (
 	seldom    = 500 * time.Millisecond
 	often     = 50 * time.Millisecond
@@ -59,8 +57,7 @@ const (
 	diskGrace = 2 * time.Second
 )
 
-// Part is how much of the memory that there is for generators a number of bytes
-// is; 0 if there is no limit.
+// Part is how much of the memory that there is for generators a number of bytes is; 0 if there is no limit.
 func (g *Guard) Part(bytes int64) float64 {
 	if g.Memory == 0 {
 		return 0
@@ -68,8 +65,7 @@ func (g *Guard) Part(bytes int64) float64 {
 	return float64(bytes) / float64(max(g.Memory-residentMemory(ownProcess), 1))
 }
 
-// room returns why a disk has no room for another generator, or nil. It requires
-// twice of what has to stay free.
+// room returns why a disk has no room for another generator, or nil. It requires twice of what has to stay free.
 func (g *Guard) room(scratch string) *Failure {
 	if g == nil || g.FreeDisk == 0 {
 		return nil
@@ -109,8 +105,7 @@ func (g *Guard) enter(r Request, pid, given int, stop func(error)) *guarded {
 	return run
 }
 
-// leave ends the watch. It checks the disk once more: what filled it is still
-// there.
+// leave ends the watch. It checks the disk once more: what filled it is still there.
 func (g *Guard) leave(run *guarded) Watched {
 	if g == nil {
 		return Watched{}
@@ -128,8 +123,7 @@ func (g *Guard) loop() {
 	}
 }
 
-// check checks every run, stops those that have to end, and returns after how long
-// to check again: 0 if there is none.
+// check checks every run, stops those that have to end, and returns after how long to check again: 0 if there is none.
 func (g *Guard) check() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -167,8 +161,7 @@ func (g *Guard) checkMemory() time.Duration {
 		return seldom
 	}
 	if used > g.Memory {
-		// What processes share has been counted for each of them. To count it
-		// once costs 10 ms a GB.
+		// What processes share has been counted for each of them. To count it once costs 10 ms a GB.
 		used = own
 		for run, pids := range families {
 			run.memory = proportionalMemory(pids...)
@@ -191,8 +184,7 @@ func (g *Guard) checkMemory() time.Duration {
 	return timeUntil(g.Memory-used, len(families))
 }
 
-// checkDisk stops the run that has written most when a disk is nearly full. It
-// returns how soon that could be.
+// checkDisk stops the run that has written most when a disk is nearly full. It returns how soon that could be.
 func (g *Guard) checkDisk(now time.Time) time.Duration {
 	next := seldom
 	var largest *guarded
@@ -218,8 +210,7 @@ func (g *Guard) checkDisk(now time.Time) time.Duration {
 	return next
 }
 
-// checkDisk notes what is free on the disk of a run and returns how much that
-// is above what has to stay free.
+// checkDisk notes what is free on the disk of a run and returns how much that is above what has to stay free.
 func (run *guarded) checkDisk(g *Guard) (left int64, ok bool) {
 	free, floor, err := g.disk(run.request.Scratch)
 	if err != nil {

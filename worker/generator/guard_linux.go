@@ -24,9 +24,8 @@ var listsChildren = sync.OnceValue(func() bool {
 	return err == nil
 })
 
-// family returns a process and its descendants. Where the kernel lists children,
-// that takes some reads for each; elsewhere all processes of the machine are
-// read, which takes 1 ms a hundred.
+// family returns a process and its descendants. Where the kernel lists children, that takes some reads for each;
+// elsewhere all processes of the machine are read, which takes 1 ms a hundred.
 func family(pid int) []int {
 	if !listsChildren() {
 		return descendants(pid, processes())
@@ -60,9 +59,8 @@ func descendants(root int, parents map[int]int) []int {
 	return all
 }
 
-// residentMemory sums up the memory in bytes that processes have and the kernel
-// cannot drop: not the libraries they map. What several of them share is counted
-// for each.
+// residentMemory sums up the memory in bytes that processes have and the kernel cannot drop: not the libraries they
+// map. What several of them share is counted for each.
 func residentMemory(pids ...int) int64 {
 	var sum int64
 	for _, pid := range pids {
@@ -72,9 +70,8 @@ func residentMemory(pids ...int) int64 {
 	return sum
 }
 
-// proportionalMemory sums up the same, but divides what is shared among those
-// that share it. A process that does not show it (another user's, or before Linux
-// 5.9) counts with its resident memory.
+// proportionalMemory sums up the same, but divides what is shared among those that share it. A process that does not
+// show it (another user's, or before Linux 5.9) counts with its resident memory.
 func proportionalMemory(pids ...int) int64 {
 	var sum int64
 	for _, pid := range pids {

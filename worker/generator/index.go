@@ -33,8 +33,7 @@ func (e *UnknownError) Error() string {
 	return fmt.Sprintf("there is no generator %q; did you mean %s?", e.Name, e.Nearest)
 }
 
-// LoadIndex reads the index in a folder, strictly: one that another version wrote is
-// refused.
+// LoadIndex reads the index in a folder, strictly: one that another version wrote is refused.
 func LoadIndex(dir string) (*Index, error) {
 	text, err := os.ReadFile(filepath.Join(dir, IndexFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -98,10 +97,9 @@ func (x *Index) Find(name string) (*Generator, error) {
 	return nil, &UnknownError{Name: name, Nearest: Nearest(name, names)}
 }
 
-// Nearest returns the known name that was probably meant: one that begins with
-// name or holds it ("chess" for chess-task-data-generator), else the one with the
-// fewest edits from it. It is "" when none is near: half of name would have to
-// change. Capitals, hyphens and underscores make no difference.
+// Nearest returns the known name that was probably meant: one that begins with name or holds it ("chess" for
+// chess-task-data-generator), else the one with the fewest edits from it. It is "" when none is near: half of name
+// would have to change. Capitals, hyphens and underscores make no difference.
 func Nearest(name string, known []string) string {
 	name = folded(name)
 	if len(name) >= 3 {

@@ -76,8 +76,7 @@ func program(g *Generator) []string {
 	return []string{"python", g.Entry}
 }
 
-// CheckCommand refuses a command that Command does not make: one that was read
-// from somewhere could be any.
+// CheckCommand refuses a command that Command does not make: one that was read from somewhere could be any.
 func CheckCommand(argv []string) error {
 	if len(argv) < 4 || argv[0] != "python" || !filepath.IsLocal(filepath.FromSlash(argv[1])) ||
 		argv[len(argv)-1] != "output" {
@@ -93,14 +92,11 @@ const tailSize = 8 << 10
 // less than the time that a worker keeps back of its invocation.
 const defaultGrace = 5 * time.Second
 
-// Run runs the generator once, in a sandbox, and returns when every process it
-// started is gone. When the context ends, or the guard says so, they are killed.
-// The error is a *Failure, unless the context was cancelled (its error, wrapped;
-// a deadline is a Failure) or the scratch folder could not be prepared. Result is
-// filled in as far as known either way.
+// Run runs the generator once, in a sandbox, and returns when every process it started is gone. When the context ends,
+// or the guard says so, they are killed. The error is a *Failure, unless the context was cancelled (its error, wrapped;
+// a deadline is a Failure) or the scratch folder could not be prepared. Result is filled in as far as known either way.
 //
-// Below Scratch it makes: work, the working folder with links to the generator's
-// files; home, tmp, output.
+// Below Scratch it makes: work, the working folder with links to the generator's files; home, tmp, output.
 func Run(ctx context.Context, r Request) (Result, error) {
 	g := r.Generator
 	result := Result{Command: r.Command, Output: filepath.Join(r.Scratch, "output")}
@@ -221,9 +217,8 @@ func ByHand(dir string, seed int) []string {
 // maxMirrored bounds the files of a generator that are linked per run.
 const maxMirrored = 20_000
 
-// mirror makes a tree of real folders whose files are links to the generator's,
-// so that what it writes next to itself stays private and its source unharmed.
-// It returns the number of folders and links.
+// mirror makes a tree of real folders whose files are links to the generator's, so that what it writes next to itself
+// stays private and its source unharmed. It returns the number of folders and links.
 func mirror(from, to string) (count int, err error) {
 	from, err = filepath.EvalSymlinks(from) // WalkDir does not follow a link
 	if err != nil {

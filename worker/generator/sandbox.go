@@ -94,13 +94,11 @@ const (
 	aliveDescriptor  = 4
 )
 
-// Main turns this process into the sandbox of a generator if Run has started it
-// as one, and does not return then. Every program that calls Run must call it
-// first.
+// Main turns this process into the sandbox of a generator if Run has started it as one, and does not return then. Every
+// program that calls Run must call it first.
 //
-// The sandbox is a process between worker and generator. Orphans of the
-// generator become its children, so that it finds and kills every last one,
-// whatever they did to hide; and it ends, with all of them, when the worker does.
+// The sandbox is a process between worker and generator. Orphans of the generator become its children, so that it finds
+// and kills every last one, whatever they did to hide; and it ends, with all of them, when the worker does.
 func Main() {
 	order, ok := os.LookupEnv(launchVariable)
 	if !ok {
@@ -123,9 +121,8 @@ func Main() {
 	syscall.Exit(code) // at once: os.Exit under the race detector takes a second
 }
 
-// keepDescriptors keeps from the generator every descriptor but the first three:
-// the status, which it could forge, and what the worker inherited from whoever
-// started it.
+// keepDescriptors keeps from the generator every descriptor but the first three: the status, which it could forge, and
+// what the worker inherited from whoever started it.
 func keepDescriptors() {
 	syscall.CloseOnExec(statusDescriptor)
 	syscall.CloseOnExec(aliveDescriptor)
@@ -214,9 +211,8 @@ func KeepsNetwork(ctx context.Context) (bool, error) {
 	return r.Apart.Network, err
 }
 
-// Readable are the folders a generator must read beside the system's own: its
-// environment, the interpreter that was made from, itself and what stands beside
-// it, because generators may share code.
+// Readable are the folders a generator must read beside the system's own: its environment, the interpreter that was
+// made from, itself and what stands beside it, because generators may share code.
 func Readable(g *Generator) []string {
 	dirs := append(Installed(g.Python), filepath.Dir(g.Dir))
 	if resolved, err := filepath.EvalSymlinks(g.Dir); err == nil {

@@ -20,9 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Harden keeps other processes of the same user, generators above all, from
-// reading the worker's memory and environment through /proc, and makes orphans
-// of a sandbox that was killed the worker's children.
+// Harden keeps other processes of the same user, generators above all, from reading the worker's memory and environment
+// through /proc, and makes orphans of a sandbox that was killed the worker's children.
 func Harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("make the worker undumpable: %w", err)
@@ -59,9 +58,8 @@ func confine(scratch string, dirs []string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	// Root's rights reach past Landlock: CAP_PERFMON reads every process's
-	// environment. What is started from here has none. An ordinary user has no
-	// rights to lose, and may not say so.
+	// Root's rights reach past Landlock: CAP_PERFMON reads every process's environment. What is started from here has
+	// none. An ordinary user has no rights to lose, and may not say so.
 	for right := range uintptr(unix.CAP_LAST_CAP + 1) {
 		_ = unix.Prctl(unix.PR_CAPBSET_DROP, right, 0, 0, 0)
 	}
@@ -82,9 +80,8 @@ func confine(scratch string, dirs []string) error {
 	)
 }
 
-// setApart gives a process namespaces of its own for network and mounts. Root
-// may do that; anybody else needs a user namespace too, in which they stay
-// themselves, with the two rights that takeAway needs.
+// setApart gives a process namespaces of its own for network and mounts. Root may do that; anybody else needs a user
+// namespace too, in which they stay themselves, with the two rights that takeAway needs.
 func setApart(a *syscall.SysProcAttr) {
 	a.Cloneflags = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS
 	if uid, gid := os.Getuid(), os.Getgid(); uid != 0 {
@@ -98,9 +95,9 @@ func setApart(a *syscall.SysProcAttr) {
 // visible is held while other processes of the user may see this one.
 var visible sync.Mutex
 
-// startApart starts a process with setApart. An ordinary user must be able to see it for that: what Harden hides belongs
-// to root, the map of a new user namespace, too. For that moment it is undone, where Landlock keeps generators from
-// using it.
+// startApart starts a process with setApart. An ordinary user must be able to see it for that: what Harden hides
+// belongs to root, the map of a new user namespace, too. For that moment it is undone, where Landlock keeps generators
+// from using it.
 func startApart(cmd *exec.Cmd) error {
 	visible.Lock()
 	defer visible.Unlock()
@@ -118,10 +115,9 @@ func startApart(cmd *exec.Cmd) error {
 	return cmd.Start()
 }
 
-// takeAway leaves a process in namespaces of its own nothing of the network but
-// the loopback, and a /dev/shm that cannot be written: Lambda has none. That stays
-// as it is if a folder that the process needs lies in it. It must come before
-// confine, which gives up the rights it needs.
+// takeAway leaves a process in namespaces of its own nothing of the network but the loopback, and a /dev/shm that
+// cannot be written: Lambda has none. That stays as it is if a folder that the process needs lies in it. It must come
+// before confine, which gives up the rights it needs.
 func takeAway(needed ...string) (a Apart) {
 	a.Network = true
 	if s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
@@ -154,8 +150,7 @@ func limitMemory(pid int, bytes int64) {
 	_ = unix.Prlimit(pid, unix.RLIMIT_AS, &unix.Rlimit{Cur: uint64(bytes), Max: uint64(bytes)}, nil)
 }
 
-// childAttributes put the generator into a session of its own and let it die
-// with its sandbox.
+// childAttributes put the generator into a session of its own and let it die with its sandbox.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 }
@@ -178,8 +173,7 @@ func killOrphans() {
 	}
 }
 
-// killStrays kills the processes of a sandbox that was itself killed. They are
-// known by their temporary folder.
+// killStrays kills the processes of a sandbox that was itself killed. They are known by their temporary folder.
 func killStrays(scratch string, patience time.Duration) {
 	mark := []byte("TMPDIR=" + filepath.Join(scratch, "tmp") + "\x00")
 	// one may start another before it is killed

@@ -15,8 +15,7 @@ func Harden() error { return nil }
 // Landlock returns 0: it is Linux's.
 func Landlock() int { return 0 }
 
-// Outside Linux a generator is confined by its process group and its working
-// folder alone.
+// Outside Linux a generator is confined by its process group and its working folder alone.
 func confine(string, []string) error { return nil }
 
 // Outside Linux nothing can be taken away from a generator.

@@ -5,11 +5,10 @@
 //	install environments FROM TO  makes the environments of what was copied
 //	install generators FROM TO    makes the environments and the index of the generators in FROM
 //
-// It is a program of its own and not a part of bootstrap, so that a change of the
-// worker leaves the environments as they are. A generator whose environment cannot
-// be made is in the index with the reason, and the others work. The build fails
-// where none is left, and where a package index could not be reached: Docker keeps
-// what was built for the next time, when the network is there again.
+// It is a program of its own and not a part of bootstrap, so that a change of the worker leaves the environments as
+// they are. A generator whose environment cannot be made is in the index with the reason, and the others work. The
+// build fails where none is left, and where a package index could not be reached: Docker keeps what was built for the
+// next time, when the network is there again.
 package main
 
 import (
@@ -87,8 +86,7 @@ func install(ctx context.Context, from, to string, stdout io.Writer) (*generator
 	return index, nil
 }
 
-// judge reports which generators are not ready. It is for the last step, which has
-// tried all of them once more.
+// judge reports which generators are not ready. It is for the last step, which has tried all of them once more.
 func judge(index *generator.Index, stdout, stderr io.Writer) error {
 	ready := 0
 	for _, g := range index.Generators {

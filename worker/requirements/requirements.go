@@ -33,8 +33,7 @@ const (
 // maxIncludes bounds how deep requirements files may include each other.
 const maxIncludes = 5
 
-// Read returns what the generator in a folder requires, as lines for pip, and
-// the file that says so.
+// Read returns what the generator in a folder requires, as lines for pip, and the file that says so.
 func Read(dir string) (lines []string, file string, err error) {
 	if _, err := os.Stat(filepath.Join(dir, File)); !errors.Is(err, fs.ErrNotExist) {
 		lines, err = readRequirements(dir, File, 0)
@@ -113,8 +112,7 @@ func allows(specifier string, minor int) bool {
 	return Allows(specifier, fmt.Sprintf("3.%d.99", minor))
 }
 
-// Allows reports whether a specifier, as in ">=3.11,<3.13", allows a version of Python;
-// "" allows every one.
+// Allows reports whether a specifier, as in ">=3.11,<3.13", allows a version of Python; "" allows every one.
 func Allows(specifier, python string) bool {
 	if specifier == "" {
 		return true
@@ -127,9 +125,8 @@ func Allows(specifier, python string) bool {
 	return err == nil && specifiers.Check(v)
 }
 
-// readProject returns what a pyproject.toml requires, as its standards have it: a
-// project with a build system is a package and is installed itself, and any other
-// is the list of its dependencies.
+// readProject returns what a pyproject.toml requires, as its standards have it: a project with a build system is a
+// package and is installed itself, and any other is the list of its dependencies.
 func readProject(dir string) ([]string, error) {
 	is, err := decodeProject(dir)
 	if is == nil || err != nil {
@@ -149,9 +146,8 @@ func readProject(dir string) ([]string, error) {
 	return is.Project.Dependencies, nil
 }
 
-// readRequirements returns the lines of a requirements file for pip, as they are
-// written but for two things: the lines of included files stand in their place,
-// and paths are absolute. Files, constraints, link folders and local packages
+// readRequirements returns the lines of a requirements file for pip, as they are written but for two things: the lines
+// of included files stand in their place, and paths are absolute. Files, constraints, link folders and local packages
 // must lie in the generator's folder. A missing file at depth 0 is an empty one.
 func readRequirements(dir, name string, depth int) ([]string, error) {
 	if depth > maxIncludes {
@@ -242,8 +238,7 @@ func logicalLines(text string) []string {
 	return lines
 }
 
-// CutOption splits "-r file", "-rfile", "--requirement=file" and the like. The
-// option is "" for a requirement.
+// CutOption splits "-r file", "-rfile", "--requirement=file" and the like. The option is "" for a requirement.
 func CutOption(line string) (option, value string) {
 	if !strings.HasPrefix(line, "-") {
 		return "", line
@@ -282,8 +277,7 @@ func localPackage(dir, requirement string) (string, error) {
 
 var fileURLPattern = regexp.MustCompile(`\bfile:\S+`)
 
-// localURL refuses file URLs, alone or in "name @ file:...", that do not point
-// into the generator's folder.
+// localURL refuses file URLs, alone or in "name @ file:...", that do not point into the generator's folder.
 func localURL(dir, requirement string) error {
 	found := fileURLPattern.FindString(requirement)
 	if found == "" {
@@ -320,8 +314,7 @@ func inside(dir, from, name string) (string, error) {
 	return path, nil
 }
 
-// PlainName is the name that a requirement begins with, as all its spellings are
-// written; "" for an option.
+// PlainName is the name that a requirement begins with, as all its spellings are written; "" for an option.
 func PlainName(requirement string) string {
 	return strings.ToLower(separatorPattern.ReplaceAllString(namePattern.FindString(requirement), "-"))
 }
@@ -330,9 +323,8 @@ var separatorPattern = regexp.MustCompile(`[-_.]+`)
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
 
-// Normalise writes the same requirements in the same way, whatever their order
-// and spacing and the spelling of names, so that generators share environments.
-// What a line reads from the disk is part of it, as State has it.
+// Normalise writes the same requirements in the same way, whatever their order and spacing and the spelling of names,
+// so that generators share environments. What a line reads from the disk is part of it, as State has it.
 func Normalise(lines []string, state func(path string) string) []string {
 	var list []string
 	for _, line := range lines {
@@ -363,8 +355,7 @@ func Normalise(lines []string, state func(path string) string) []string {
 	return slices.Compact(list)
 }
 
-// State is a hash of what is in a file or folder. What Python builds beside a
-// package is not counted.
+// State is a hash of what is in a file or folder. What Python builds beside a package is not counted.
 func State(path string) string {
 	h := sha256.New()
 	_ = filepath.WalkDir(path, func(file string, e fs.DirEntry, err error) error {

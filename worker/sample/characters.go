@@ -8,8 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// encoding detects as Python does in which encoding the text is, and takes the
-// byte order mark.
+// encoding detects as Python does in which encoding the text is, and takes the byte order mark.
 func (s *scanner) encoding() error {
 	head, err := s.from.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {

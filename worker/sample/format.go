@@ -19,8 +19,7 @@ func (e *formatError) Error() string { return e.reason }
 
 func broken(format string, args ...any) error { return &formatError{fmt.Sprintf(format, args...)} }
 
-// Check checks a file of the sample id as Collect does, and returns what is wrong
-// with it, or "".
+// Check checks a file of the sample id as Collect does, and returns what is wrong with it, or "".
 func Check(id, name string, f io.ReadSeeker, size int64) (wrong string, err error) {
 	if _, err = checkFile(name, f, size, nil); err == nil && name == "metadata.json" {
 		s := &Source{Reader: f}
@@ -34,10 +33,9 @@ func Check(id, name string, f io.ReadSeeker, size int64) (wrong string, err erro
 	return "", err
 }
 
-// checkFile checks that a file is complete, by its extension, and returns the media facts
-// of a video or a picture. The checks read the structure and the checksums of a file
-// and decode no pixel: decoding would cost more CPU than the worker is allowed beside
-// the generator. The buffer may be nil.
+// checkFile checks that a file is complete, by its extension, and returns the media facts of a video or a picture. The
+// checks read the structure and the checksums of a file and decode no pixel: decoding would cost more CPU than the
+// worker is allowed beside the generator. The buffer may be nil.
 func checkFile(name string, f io.ReadSeeker, size int64, buffer []byte) (Media, error) {
 	if size == 0 {
 		return Media{}, broken("is empty")

@@ -53,9 +53,8 @@ type matroskaTrack struct {
 	private                            []byte
 }
 
-// checkMatroska walks the elements, which must cover the file exactly, and checks that
-// there is a video track and a frame of it. A writer that was cut off leaves an element
-// that ends behind the file, or no frame.
+// checkMatroska walks the elements, which must cover the file exactly, and checks that there is a video track and a
+// frame of it. A writer that was cut off leaves an element that ends behind the file, or no frame.
 func checkMatroska(f io.Reader, size int64) (Media, error) {
 	r := &ebml{from: bufio.NewReader(f)}
 	file := matroskaFile{unit: 1e6}
@@ -173,8 +172,7 @@ type ebml struct {
 	at   int64
 }
 
-// element reads an element's id and length. A length that its writer did not know
-// is -1.
+// element reads an element's id and length. A length that its writer did not know is -1.
 func (r *ebml) element() (id uint64, length int64, err error) {
 	if id, _, err = r.number(); err != nil {
 		return 0, 0, err
@@ -190,8 +188,7 @@ func (r *ebml) element() (id uint64, length int64, err error) {
 	return id, int64(n), nil
 }
 
-// number reads a number of up to 8 bytes, the first of which has a bit
-// for how many they are. That bit stays.
+// number reads a number of up to 8 bytes, the first of which has a bit for how many they are. That bit stays.
 func (r *ebml) number() (n uint64, width int, err error) {
 	first, err := r.from.ReadByte()
 	if err != nil {

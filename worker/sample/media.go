@@ -15,9 +15,8 @@ import (
 	"github.com/Eyevinn/mp4ff/mp4"
 )
 
-// Media are the facts of a video or a picture that stand in its file, without decoding it.
-// What the file does not have is zero; of a picture only width and height are known. Codec and
-// pixel format have the names that ffprobe gives them.
+// Media are the facts of a video or a picture that stand in its file, without decoding it. What the file does not have
+// is zero; of a picture only width and height are known. Codec and pixel format have the names that ffprobe gives them.
 type Media struct {
 	Width       int     `json:"width,omitempty"`   // pixels
 	Height      int     `json:"height,omitempty"`  // pixels
@@ -175,8 +174,7 @@ func pixelFormat(chroma, depth int, fullRange, rgb bool) string {
 	return name
 }
 
-// describeBitmap reads a BITMAPINFOHEADER, of which AVI and, for some codecs, Matroska
-// have one.
+// describeBitmap reads a BITMAPINFOHEADER, of which AVI and, for some codecs, Matroska have one.
 func (m *Media) describeBitmap(head []byte) {
 	if len(head) < 20 {
 		return

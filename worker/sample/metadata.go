@@ -30,9 +30,8 @@ const (
 	bufSize  = 4 << 10 // most files are shorter
 )
 
-// readMetadata reads a JSON text and writes it to to with id in the place of every
-// task_id, each other byte as it was. It takes the same memory for texts of any
-// size. The error is a formatError if it is no JSON.
+// readMetadata reads a JSON text and writes it to to with id in the place of every task_id, each other byte as it was.
+// It takes the same memory for texts of any size. The error is a formatError if it is no JSON.
 func readMetadata(from io.Reader, to io.Writer, id string) (metadata, error) {
 	value, err := json.Marshal(id)
 	if err != nil {
@@ -49,8 +48,7 @@ func readMetadata(from io.Reader, to io.Writer, id string) (metadata, error) {
 	return s.found, s.to.Flush()
 }
 
-// setTaskID gives a metadata.json the id of its sample, if it has a task_id, and
-// returns its param_hash.
+// setTaskID gives a metadata.json the id of its sample, if it has a task_id, and returns its param_hash.
 func setTaskID(file, id string) (hash string, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -75,8 +73,7 @@ func setTaskID(file, id string) (hash string, err error) {
 	return found.hash, os.Rename(changed.Name(), file)
 }
 
-// checkMetadata checks that a metadata.json is JSON and that each task_id in it is
-// the sample's id.
+// checkMetadata checks that a metadata.json is JSON and that each task_id in it is the sample's id.
 func checkMetadata(f io.Reader, id string) error {
 	found, err := readMetadata(f, io.Discard, id)
 	if err == nil && found.others > 0 {

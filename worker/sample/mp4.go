@@ -8,8 +8,7 @@ import (
 	"github.com/Eyevinn/mp4ff/mp4"
 )
 
-// maxMoov bounds the index of a video, which is read into memory: 1 MiB holds
-// the tables of an hour.
+// maxMoov bounds the index of a video, which is read into memory: 1 MiB holds the tables of an hour.
 const maxMoov = 8 << 20
 
 // checkMP4 walks the boxes, which must cover the file exactly, and checks that
@@ -155,8 +154,7 @@ func framesOf(fragment *mp4.MoofBox, moov *mp4.MoovBox, track *mp4.TrakBox) (n i
 	return n, duration
 }
 
-// checkTrack checks the tables of a track without fragments, and returns its frames and
-// the time they take.
+// checkTrack checks the tables of a track without fragments, and returns its frames and the time they take.
 func checkTrack(track *mp4.TrakBox, size int64) (frames int, duration uint64, err error) {
 	if track.Mdia.Minf == nil || track.Mdia.Minf.Stbl == nil {
 		return 0, 0, broken("is an MP4 without a frame table")

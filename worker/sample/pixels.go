@@ -50,9 +50,8 @@ func (h pngHead) passes() iter.Seq[pngPass] {
 	}
 }
 
-// PNGPixels reads every pixel of a PNG whose chunks are complete, as Check finds, and
-// returns what is wrong with them, or "". It unpacks row by row and keeps none, so a
-// picture of any size takes 50 kB. The error is of the reading.
+// PNGPixels reads every pixel of a PNG whose chunks are complete, as Check finds, and returns what is wrong with them,
+// or "". It unpacks row by row and keeps none, so a picture of any size takes 50 kB. The error is of the reading.
 func PNGPixels(from io.Reader) (wrong string, err error) {
 	s := &Source{Reader: from}
 	err = checkPixels(bufio.NewReader(s))

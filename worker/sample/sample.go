@@ -22,9 +22,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Limits of what one chunk may write. They stop a generator that runs wild, and
-// are far above what real ones write (at most 730 kB and 8 files a sample). Names
-// have room in a key of S3, which has 1,024 bytes.
+// Limits of what one chunk may write. They stop a generator that runs wild, and are far above what real ones write (at
+// most 730 kB and 8 files a sample). Names have room in a key of S3, which has 1,024 bytes.
 const (
 	MaxFiles   = 500     // files in one sample: every frame of 20 s of video
 	MaxBytes   = 4 << 30 // bytes in one chunk
@@ -77,11 +76,9 @@ func refuse(cause task.Cause, format string, args ...any) error {
 	return &Error{Cause: cause, Detail: fmt.Sprintf(format, args...)}
 }
 
-// Collect checks the samples below the folder output and returns those that places
-// names, in its order. The generator was asked for want samples; it must have
-// written just as many, every one of them complete. Files stay where they are: to
-// move them is a third of what the rest of it takes. The error is an *Error if the
-// generator is to blame.
+// Collect checks the samples below the folder output and returns those that places names, in its order. The generator
+// was asked for want samples; it must have written just as many, every one of them complete. Files stay where they are:
+// to move them is a third of what the rest of it takes. The error is an *Error if the generator is to blame.
 func Collect(output string, want int, places []Place, rules Rules) (domain string, samples []Sample, err error) {
 	folders, err := find(output)
 	if err != nil {
@@ -137,11 +134,9 @@ type folder struct {
 	files  []string // paths below it, sorted
 }
 
-// find returns the sample folders in natural order: those below a <domain>_task
-// folder that hold files, and whose folders above them hold none. What lies in
-// folders below is the sample's, too; a folder without files is nothing. Nothing but plain files and folders is
-// accepted
-// anywhere in the output, because a link could lead a reader out of it.
+// find returns the sample folders in natural order: those below a <domain>_task folder that hold files, and whose
+// folders above them hold none. What lies in folders below is the sample's, too; a folder without files is nothing.
+// Nothing but plain files and folders is accepted anywhere in the output, because a link could lead a reader out of it.
 func find(output string) ([]folder, error) {
 	holds := map[string][]string{} // base names by folder
 	var total int64
@@ -222,8 +217,7 @@ func find(output string) ([]folder, error) {
 	return list, nil
 }
 
-// domainOf returns the domain of a sample folder, or "" when the folder is not
-// below a <domain>_task folder.
+// domainOf returns the domain of a sample folder, or "" when the folder is not below a <domain>_task folder.
 func domainOf(dir string) string {
 	parts := strings.Split(dir, "/")
 	for _, part := range parts[:len(parts)-1] {

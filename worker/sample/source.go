@@ -5,9 +5,8 @@ import (
 	"io"
 )
 
-// Source reads from another reader and keeps the error that ended it, io.EOF apart.
-// A caller can so tell wrong bytes from a disk or a connection that failed: an archive
-// or a picture that ends too early may be either.
+// Source reads from another reader and keeps the error that ended it, io.EOF apart. A caller can so tell wrong bytes
+// from a disk or a connection that failed: an archive or a picture that ends too early may be either.
 type Source struct {
 	io.Reader
 	N      int64 // bytes that were read

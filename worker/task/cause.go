@@ -34,9 +34,8 @@ type Policy struct {
 	Remedy   string        // what the operator can do about it
 }
 
-// policies is the one table of what is retried, how and after how long. The
-// backoffs are short where the next try sees other conditions (another
-// machine, another seed) and longer where something outside must recover.
+// policies is the one table of what is retried, how and after how long. The backoffs are short where the next try sees
+// other conditions (another machine, another seed) and longer where something outside must recover.
 var policies = map[Cause]Policy{
 	InvalidTask:      {Means: "the message is not a task", Remedy: "correct it and submit it again"},
 	UnknownGenerator: {Means: "no such generator in the worker's image", Remedy: "add the generator, or correct its name"},
@@ -79,8 +78,7 @@ func (c Cause) Policy() Policy { return policies[c] }
 // MaxBackoff keeps a retry from waiting longer than one visibility timeout.
 const MaxBackoff = 15 * time.Minute
 
-// Delay returns how long a message that failed for c on its receives-th
-// delivery (counted from 1) waits for the next.
+// Delay returns how long a message that failed for c on its receives-th delivery (counted from 1) waits for the next.
 func (c Cause) Delay(receives int) time.Duration {
 	return min(c.Policy().Backoff<<min(max(receives-1, 0), 10), MaxBackoff)
 }

@@ -76,10 +76,9 @@ func (c Chunk) Seed(t Task, attempt int) int {
 	return Seed(t.Options.Namespace(t.Generator), t.Seed, c.Cell.Len(), c.Number, attempt)
 }
 
-// Chunks cuts a task along the grid of its chunk size. A task that starts or
-// ends inside a cell still runs the whole cell, because the output of some
-// generators depends on how many samples they are asked for, and keeps its
-// part. A repair has a chunk in each cell that it has indices in.
+// Chunks cuts a task along the grid of its chunk size. A task that starts or ends inside a cell still runs the whole
+// cell, because the output of some generators depends on how many samples they are asked for, and keeps its part. A
+// repair has a chunk in each cell that it has indices in.
 func (t Task) Chunks() (chunks []Chunk) {
 	all := t.Range()
 	for k := all.Start / t.ChunkSize; k*t.ChunkSize < all.End; k++ {
@@ -103,10 +102,9 @@ func (t Task) Chunks() (chunks []Chunk) {
 	return chunks
 }
 
-// Parts cuts a chunk of t into those that a generator makes in one process: the
-// chunk itself unless t has a part size, else chunks of the finer grid of that
-// size, which is why it must divide the chunk size. Their seeds are those of a run
-// with that chunk size.
+// Parts cuts a chunk of t into those that a generator makes in one process: the chunk itself unless t has a part size,
+// else chunks of the finer grid of that size, which is why it must divide the chunk size. Their seeds are those of a
+// run with that chunk size.
 func (t Task) Parts(c Chunk) []Chunk {
 	if t.PartSize == 0 || c.Indices != nil {
 		return []Chunk{c}

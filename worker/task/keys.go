@@ -18,12 +18,10 @@ const (
 	InvalidFailure = "_invalid" // stands for the generator of a failure that has no trustworthy range
 )
 
-// Dataset is the name of a dataset, and by it of all keys of its objects. The
-// empty name is DefaultDataset.
+// Dataset is the name of a dataset, and by it of all keys of its objects. The empty name is DefaultDataset.
 type Dataset string
 
-// DefaultDataset is the dataset of whoever names none. Its samples have the
-// published keys.
+// DefaultDataset is the dataset of whoever names none. Its samples have the published keys.
 const DefaultDataset Dataset = "v1"
 
 func (d Dataset) String() string {
@@ -63,10 +61,9 @@ func (d Dataset) FileKey(generator, sampleID, file string) string {
 	return d.SamplesPrefix(generator) + sampleID + "/" + file
 }
 
-// ShardKey is the key of a shard that the holder of a cell writes in an epoch. Each
-// holder has a name of its own: S3 may carry out what a dead one had asked for
-// (CompleteMultipartUpload) minutes later, and must not replace its successor's shard
-// by that.
+// ShardKey is the key of a shard that the holder of a cell writes in an epoch. Each holder has a name of its own: S3
+// may carry out what a dead one had asked for (CompleteMultipartUpload) minutes later, and must not replace its
+// successor's shard by that.
 func (d Dataset) ShardKey(generator string, c Chunk, epoch int) string {
 	return fmt.Sprintf("%s%s_%s_e%d.tar.gz", d.SamplesPrefix(generator), generator, c.Name(), epoch)
 }
@@ -109,8 +106,7 @@ func (d Dataset) ShardRange(key string) (r Range, ok bool) {
 	return r, shard && named && ok && !strings.Contains(name, "/")
 }
 
-// ShardFile is the name of a shard's file where there is one for a chunk: without the
-// epoch it was written in.
+// ShardFile is the name of a shard's file where there is one for a chunk: without the epoch it was written in.
 func ShardFile(key string) string {
 	name := strings.TrimSuffix(key[strings.LastIndexByte(key, '/')+1:], ".tar.gz")
 	if at := strings.LastIndex(name, "_e"); at >= 0 && strings.Trim(name[at+2:], "0123456789") == "" {

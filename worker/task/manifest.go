@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Manifest is what makes a dataset one thing: what is pinned never changes, and
-// what has happened is only added to.
+// Manifest is what makes a dataset one thing: what is pinned never changes, and what has happened is only added to.
 type Manifest struct {
 	Version int       `json:"version"`
 	Dataset Dataset   `json:"dataset"`
@@ -94,8 +93,7 @@ func (m *Manifest) current(name string) *PinnedGenerator {
 	return now
 }
 
-// CheckFormat reports whether samples are stored otherwise, as a
-// *ContradictionError.
+// CheckFormat reports whether samples are stored otherwise, as a *ContradictionError.
 func (m *Manifest) CheckFormat(f Format) error {
 	if f != m.Format {
 		return &ContradictionError{Dataset: m.Dataset, What: fmt.Sprintf("the format %s, not %s", m.Format, f)}
@@ -103,8 +101,7 @@ func (m *Manifest) CheckFormat(f Format) error {
 	return nil
 }
 
-// CheckSeed reports whether the dataset has another seed, as a
-// *ContradictionError.
+// CheckSeed reports whether the dataset has another seed, as a *ContradictionError.
 func (m *Manifest) CheckSeed(seed int) error {
 	if seed != m.Seed {
 		return &ContradictionError{Dataset: m.Dataset, What: fmt.Sprintf("the seed %d, not %d", m.Seed, seed)}
@@ -137,9 +134,8 @@ func (m *Manifest) CheckOptions(generator string, o Options) error {
 		What: fmt.Sprintf("%s, not %s,", what, cmp.Or(o.String(), "none"))}
 }
 
-// CheckCommit reports whether the dataset is made by another commit, or with
-// another lock, of a generator, as a *ContradictionError. What is not known
-// contradicts nothing.
+// CheckCommit reports whether the dataset is made by another commit, or with another lock, of a generator, as a
+// *ContradictionError. What is not known contradicts nothing.
 func (m *Manifest) CheckCommit(g PinnedGenerator) error {
 	now := m.current(g.Name)
 	if now == nil {
@@ -205,8 +201,7 @@ func (m *Manifest) Update(g PinnedGenerator) (changed bool) {
 	return true
 }
 
-// Learn notes the commit or the lock of a generator where it was not known. It
-// reports whether it was not.
+// Learn notes the commit or the lock of a generator where it was not known. It reports whether it was not.
 func (m *Manifest) Learn(g PinnedGenerator) (changed bool) {
 	now := m.current(g.Name)
 	if now == nil {
@@ -225,8 +220,7 @@ func (m *Manifest) Learn(g PinnedGenerator) (changed bool) {
 	return changed
 }
 
-// Ask notes that samples of generators are wanted. It reports whether that is more
-// than was asked for before.
+// Ask notes that samples of generators are wanted. It reports whether that is more than was asked for before.
 func (m *Manifest) Ask(r Range, generators []string) (changed bool) {
 	names := slices.Sorted(slices.Values(generators))
 	for _, e := range m.History {
@@ -241,8 +235,7 @@ func (m *Manifest) Ask(r Range, generators []string) (changed bool) {
 	return false
 }
 
-// Asked is the range of samples that were asked for of a generator, from the first
-// to the last.
+// Asked is the range of samples that were asked for of a generator, from the first to the last.
 func (m *Manifest) Asked(generator string) Range {
 	var all Range
 	for _, e := range m.History {
@@ -275,8 +268,7 @@ func (m *Manifest) Images() (images []string) {
 	return images
 }
 
-// Commits are those of a generator that the dataset has, the first and the later
-// ones.
+// Commits are those of a generator that the dataset has, the first and the later ones.
 func (m *Manifest) Commits(generator string) []string {
 	return m.had(generator, func(g *PinnedGenerator) string { return g.Commit })
 }

@@ -3,9 +3,8 @@ package task
 // MetricNamespace is where the worker's metrics are in CloudWatch.
 const MetricNamespace = "VMDataset"
 
-// The worker's metrics. Tasks, samples and duration are there per function, and
-// per function and generator; failures per function, per function and cause, and
-// per function, generator and cause.
+// The worker's metrics. Tasks, samples and duration are there per function, and per function and generator; failures
+// per function, per function and cause, and per function, generator and cause.
 const (
 	MetricTasks    = "Tasks"    // count
 	MetricSamples  = "Samples"  // count of samples committed

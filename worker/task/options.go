@@ -14,9 +14,8 @@ import (
 	"unicode/utf8"
 )
 
-// Options are arguments of a generator's command line beside the worker's own: values by
-// name, without dashes. A dataset pins them for each generator. They are never changed in
-// place.
+// Options are arguments of a generator's command line beside the worker's own: values by name, without dashes. A
+// dataset pins them for each generator. They are never changed in place.
 type Options map[string]string
 
 // Limits of options: far above what any generator has, so that a task fits into a message.

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// Run is what one `ops submit` wrote down: what it makes of a dataset, whose seed,
-// format and chunk sizes it has. It is stored under RunKey before the first task
-// is sent.
+// Run is what one `ops submit` wrote down: what it makes of a dataset, whose seed, format and chunk sizes it has. It is
+// stored under RunKey before the first task is sent.
 type Run struct {
 	ID         string         `json:"id"`
 	Dataset    Dataset        `json:"dataset,omitzero"`
@@ -83,10 +82,9 @@ func (r Run) BatchOf(g RunGenerator) int {
 	return r.Batch
 }
 
-// Plan cuts the run into its tasks. They follow the order of the generators in
-// rounds, so that a run makes progress on every generator from the start and a
-// generator that fails shows early. The same run always gives the same list:
-// a task is known by its place in it.
+// Plan cuts the run into its tasks. They follow the order of the generators in rounds, so that a run makes progress on
+// every generator from the start and a generator that fails shows early. The same run always gives the same list: a
+// task is known by its place in it.
 func (r Run) Plan() []Task {
 	perGenerator := make([][]Task, len(r.Generators))
 	rounds, total := 0, 0

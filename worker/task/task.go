@@ -1,6 +1,5 @@
-// Package task is the contract between the programs of the pipeline: what a
-// task contains, how a range of samples is cut into chunks, where the seeds come
-// from, which keys the objects have and for what causes a chunk can fail.
+// Package task is the contract between the programs of the pipeline: what a task contains, how a range of samples is
+// cut into chunks, where the seeds come from, which keys the objects have and for what causes a chunk can fail.
 //
 // It is a leaf: it imports the standard library alone, so that the worker, the
 // CLI and the infrastructure program can all depend on it.
@@ -44,9 +43,8 @@ const (
 // Task is one unit of work: a contiguous range of sample indices of one
 // generator or, when Indices is set, the repair of single samples.
 //
-// A Task that came out of Parse is valid: code that holds one checks nothing
-// again. What it does not say of format and chunks its dataset does: see
-// Manifest.Fit.
+// A Task that came out of Parse is valid: code that holds one checks nothing again. What it does not say of format and
+// chunks its dataset does: see Manifest.Fit.
 type Task struct {
 	Dataset    Dataset `json:"dataset,omitzero"`
 	Generator  string  `json:"type"`
@@ -99,14 +97,12 @@ func CheckName(name string) error {
 	return nil
 }
 
-// Parse reads a task from an SQS message body or an invocation payload.
-// messageID is the SQS message id, or the request id of a direct invocation;
-// it stands in for a missing seed, so that a redelivery computes the same data.
+// Parse reads a task from an SQS message body or an invocation payload. messageID is the SQS message id, or the request
+// id of a direct invocation; it stands in for a missing seed, so that a redelivery computes the same data.
 //
-// Parsing is strict, because a misspelt field would otherwise silently become
-// its default: unknown, repeated and null fields, numbers that are not
-// integers, values out of range, invalid UTF-8 and trailing text are refused
-// with an *InvalidError that names the field.
+// Parsing is strict, because a misspelt field would otherwise silently become its default: unknown, repeated and null
+// fields, numbers that are not integers, values out of range, invalid UTF-8 and trailing text are refused with an
+// *InvalidError that names the field.
 func Parse(body []byte, messageID string) (Task, error) {
 	fields, err := object(body)
 	if err != nil {
@@ -128,8 +124,7 @@ func Parse(body []byte, messageID string) (Task, error) {
 		"attempt":       func(v json.RawMessage) error { return readInt(v, 0, MaxAttempt, &t.Attempt) },
 		"options":       func(v json.RawMessage) error { return readOptions(v, &t.Options) },
 		"overwrite":     only("false", "is not supported: other samples are another dataset"),
-		// The Python predecessor's own submitter also wrote these two, always
-		// with the value that means nothing.
+		// The Python predecessor's own submitter also wrote these two, always with the value that means nothing.
 		"output_bucket": only("null", "is not supported: samples go to the stack's bucket"),
 		"dedup":         only("false", "is not supported: ops verify finds duplicates"),
 	}
@@ -230,8 +225,7 @@ func (t Task) Validate() error {
 	return nil
 }
 
-// Range returns the indices the task covers. For a repair task it is the
-// smallest range that holds them all.
+// Range returns the indices the task covers. For a repair task it is the smallest range that holds them all.
 func (t Task) Range() Range {
 	if t.Indices != nil {
 		return Range{t.Indices[0], t.Indices[len(t.Indices)-1] + 1}
@@ -270,9 +264,8 @@ type field struct {
 	value json.RawMessage
 }
 
-// object splits a JSON object into its fields in order. encoding/json alone
-// would match field names without regard to case, let the last of two equal
-// names win and replace invalid UTF-8, all of which would change a task.
+// object splits a JSON object into its fields in order. encoding/json alone would match field names without regard to
+// case, let the last of two equal names win and replace invalid UTF-8, all of which would change a task.
 func object(body []byte) ([]field, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil, invalid("", "the message is empty")
@@ -383,8 +376,7 @@ func hash31(kind, name string, numbers ...int) int {
 	return int(binary.BigEndian.Uint32(h.Sum(nil)) >> 1)
 }
 
-// IndicesHash is the short name of a list of indices in the keys of a repair
-// task's objects: 16 hexadecimal digits.
+// IndicesHash is the short name of a list of indices in the keys of a repair task's objects: 16 hexadecimal digits.
 func IndicesHash(indices []int) string {
 	h := sha256.New()
 	for _, n := range indices {

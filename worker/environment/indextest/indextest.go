@@ -62,8 +62,7 @@ func wheel(dir, name, version, tag, file, text string) error {
 	return write(dir, name+"-"+version+"-"+tag+".whl", b.Bytes())
 }
 
-// builder is a build backend that needs no other, but a module that is imported: its
-// value becomes the package's.
+// builder is a build backend that needs no other, but a module that is imported: its value becomes the package's.
 const builder = `import os, zipfile
 import %[3]s
 def build_wheel(folder, config_settings=None, metadata_directory=None):

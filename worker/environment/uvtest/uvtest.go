@@ -14,9 +14,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// Bin returns a folder that has only the uv which this version brings in, and uv's
-// cache of packages. Both are below the user's cache folder and made once. The error
-// says what is missing: Python, or a package index the first time.
+// Bin returns a folder that has only the uv which this version brings in, and uv's cache of packages. Both are below
+// the user's cache folder and made once. The error says what is missing: Python, or a package index the first time.
 func Bin() (bin, cache string, err error) {
 	home, err := os.UserCacheDir()
 	if err != nil {

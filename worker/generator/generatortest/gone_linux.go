@@ -7,8 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Gone waits until a process has ended, which is a matter of milliseconds after it was
-// killed.
+// Gone waits until a process has ended, which is a matter of milliseconds after it was killed.
 func Gone(t *testing.T, pid int) {
 	t.Helper()
 	fd, err := unix.PidfdOpen(pid, 0)
