@@ -233,8 +233,7 @@ func (c *Config) check(r *reader) {
 		r.refuse("monthlyBudgetUSD", c.MonthlyBudgetUSD, "it needs alarmEmail, the address to warn")
 	}
 	if b := c.PermissionsBoundary; b != "" && !boundaryPattern.MatchString(b) {
-		r.refuse("permissionsBoundary", b,
-			"it must be the ARN of a policy such as arn:aws:iam::123456789012:policy/boundary")
+		r.refuse("permissionsBoundary", b, "it must be the ARN of a policy such as arn:aws:iam::123456789012:policy/boundary")
 	}
 	for _, id := range c.AllowedAccountIDs {
 		if !accountPattern.MatchString(id) {

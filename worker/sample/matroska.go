@@ -70,8 +70,7 @@ func checkMatroska(f io.Reader, size int64) (Media, error) {
 		case n == ebmlMost:
 			return Media{}, broken("is no usable Matroska file: it has more than %d elements", n)
 		case length > size-r.at:
-			return Media{}, broken("is a truncated Matroska file: an element ends %d bytes behind the file",
-				length-(size-r.at))
+			return Media{}, broken("is a truncated Matroska file: an element ends %d bytes behind the file", length-(size-r.at))
 		}
 		switch id {
 		case ebmlTrack:

@@ -122,8 +122,7 @@ func (t Task) Part(r Range) Task {
 		return t
 	}
 	t.Indices = slices.DeleteFunc(slices.Clone(t.Indices), func(index int) bool {
-		return index < r.Start ||
-			index >= r.End
+		return index < r.Start || index >= r.End
 	})
 	return t
 }
