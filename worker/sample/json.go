@@ -2,14 +2,18 @@ package sample
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// scanner reads JSON by characters. Python's json is the measure of what is one.
+// scanner reads JSON by characters. Python's json is the measure of what is one. What is wrong with the text, or with
+// reading and writing it, ends the scanner as a panic with a scanError.
 type scanner struct {
 	from     *bufio.Reader
 	to       *bufio.Writer
@@ -33,87 +37,87 @@ type scanner struct {
 
 const end = rune(-1)
 
-func (s *scanner) wrong(format string, args ...any) error {
-	return broken("is no JSON: %s, at byte %d", fmt.Sprintf(format, args...), s.at)
+// scanError is what ended a scanner.
+type scanError struct{ error }
+
+// must ends the scanner if there is an error.
+func (s *scanner) must(err error) {
+	if err != nil {
+		panic(scanError{err})
+	}
 }
 
-func (s *scanner) blanks() error {
-	for s.next == ' ' || s.next == '\t' || s.next == '\n' || s.next == '\r' {
-		if err := s.step(); err != nil {
-			return err
-		}
+func (s *scanner) wrong(format string, args ...any) {
+	s.must(broken("is no JSON: %s, at byte %d", fmt.Sprintf(format, args...), s.at))
+}
+
+func (s *scanner) unexpected() {
+	if s.next == end {
+		s.wrong("it is cut off")
 	}
-	return nil
+	s.wrong("%q stands where it cannot", s.next)
+}
+
+func (s *scanner) blanks() {
+	for s.next == ' ' || s.next == '\t' || s.next == '\n' || s.next == '\r' {
+		s.step()
+	}
 }
 
 // take takes the character c and the blanks behind it.
-func (s *scanner) take(c rune) error {
+func (s *scanner) take(c rune) {
 	if s.next != c {
-		return s.unexpected()
+		s.unexpected()
 	}
-	if err := s.step(); err != nil {
-		return err
-	}
-	return s.blanks()
+	s.step()
+	s.blanks()
 }
 
-func (s *scanner) unexpected() error {
-	if s.next == end {
-		return s.wrong("it is cut off")
-	}
-	return s.wrong("%q stands where it cannot", s.next)
-}
-
-// document reads all of the text.
-func (s *scanner) document() error {
-	if err := s.blanks(); err != nil {
-		return err
-	}
+// scan reads all of the text. The error is of the text, or of reading and writing it.
+func (s *scanner) scan() (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case scanError:
+			err = p.error
+		default:
+			panic(p)
+		}
+	}()
+	s.encoding()
+	s.blanks()
 	for {
-		if err := s.valueOrName(); err != nil {
-			return err
-		}
-		if s.began { // the first item of what was opened is next
-			continue
-		}
-		for more := true; more; {
-			if s.replaced == len(s.open) && s.hold {
-				s.hold = false
-			}
-			if err := s.blanks(); err != nil {
-				return err
-			}
+		s.valueOrName()
+		for more := !s.began; more; { // else the first item of what was opened is next
+			s.hold = s.hold && s.replaced != len(s.open)
+			s.blanks()
 			switch {
 			case len(s.open) == 0 && s.next == end:
-				return nil
+				return s.to.Flush()
 			case len(s.open) == 0:
-				return s.unexpected()
+				s.unexpected()
 			case s.next == ',':
+				s.take(',')
 				more = false
-				if err := s.take(','); err != nil {
-					return err
-				}
 			default:
-				if err := s.closeBracket(); err != nil {
-					return err
-				}
+				s.closeBracket()
 			}
 		}
 	}
 }
 
 // closeBracket takes the end of the list or object that was opened last.
-func (s *scanner) closeBracket() error {
+func (s *scanner) closeBracket() {
 	last := len(s.open) - 1
 	if s.next != s.open[last]+2 { // ']' and '}' in ASCII
-		return s.unexpected()
+		s.unexpected()
 	}
 	if s.isTop() {
 		s.hashes.add(s.item)
 		s.item = ""
 	}
 	s.open = s.open[:last]
-	return s.step()
+	s.step()
 }
 
 // isTop reports whether the object that is open is at the top, or in a list at the top.
@@ -122,227 +126,305 @@ func (s *scanner) isTop() bool {
 	return n == 1 && s.open[0] == '{' || n == 2 && s.open[0] == '[' && s.open[1] == '{'
 }
 
-// valueOrName reads an item: a value, in an object after its name. Of a list or an
-// object that holds something it reads the beginning, and sets began.
-func (s *scanner) valueOrName() error {
+// words are the values without digits and quotes, by their first letters.
+var words = map[rune]string{'n': "null", 't': "true", 'f': "false", 'N': "NaN", 'I': "Infinity"}
+
+// valueOrName reads an item: a value, in an object after its name. Of a list or an object that holds something it reads
+// the beginning, and sets began.
+func (s *scanner) valueOrName() {
 	s.began = false
 	name := ""
 	if n := len(s.open); n > 0 && s.open[n-1] == '{' {
-		var err error
-		if name, err = s.readString(s.isTop()); err != nil {
-			return err
-		}
-		if err := s.blanks(); err != nil {
-			return err
-		}
-		if err := s.take(':'); err != nil {
-			return err
-		}
+		name = s.readString(s.isTop())
+		s.blanks()
+		s.take(':')
 	}
 	if name == "task_id" {
+		at := s.width - 1
+		if s.little {
+			at = 0
+		}
 		for _, b := range s.value {
 			unit := [4]byte{}
-			unit[map[bool]int{true: 0, false: s.width - 1}[s.little]] = b
-			if _, err := s.to.Write(unit[:s.width]); err != nil {
-				return err
-			}
+			unit[at] = b
+			s.write(unit[:s.width])
 		}
 		s.hold, s.replaced = true, len(s.open)
 	}
-	text, kind := "", s.next
-	var err error
-	switch c := s.next; {
+	text := ""
+	c := s.next
+	switch {
 	case c == '{' || c == '[':
 		if s.open = append(s.open, c); len(s.open) > maxDepth {
-			return s.wrong("more than %d lists and objects lie in each other", maxDepth)
+			s.wrong("more than %d lists and objects lie in each other", maxDepth)
 		}
-		if err = s.take(c); err == nil {
-			if s.began = s.next != c+2; !s.began {
-				err = s.closeBracket()
-			}
+		s.take(c)
+		if s.began = s.next != c+2; !s.began {
+			s.closeBracket()
 		}
 	case c == '"':
-		text, err = s.readString(name == "task_id" || name == "param_hash")
+		text = s.readString(name == "task_id" || name == "param_hash")
 	case c == '-' || '0' <= c && c <= '9':
-		text, err = s.readNumber(name == "param_hash")
+		text = s.readNumber(name == "param_hash")
+	case words[c] == "":
+		s.unexpected()
 	default:
-		for _, word := range []string{"null", "true", "false", "NaN", "Infinity"} {
-			if c == rune(word[0]) {
-				kind, err = 0, s.word(word)
-			}
-		}
-		if kind != 0 {
-			err = s.unexpected()
-		}
+		s.word(words[c])
 	}
 	switch {
-	case err != nil:
-		return err
-	case name == "task_id" && (kind != '"' || text != s.id):
+	case name == "task_id" && (c != '"' || text != s.id):
 		s.found.others++
 	case name == "param_hash":
 		s.item = text
 	}
-	return nil
 }
 
-func (s *scanner) word(word string) error {
+func (s *scanner) word(word string) {
 	for _, c := range word {
 		if s.next != c {
-			return s.unexpected()
+			s.unexpected()
 		}
-		if err := s.step(); err != nil {
-			return err
-		}
+		s.step()
 	}
-	return nil
 }
 
 // readNumber returns a number as it is written, if that is wanted; "" for -Infinity.
-func (s *scanner) readNumber(wanted bool) (string, error) {
+func (s *scanner) readNumber(wanted bool) string {
 	text := newExcerpt(wanted)
-	digits := func() (n int, err error) {
+	one := func(of ...rune) bool {
+		is := slices.Contains(of, s.next)
+		if is {
+			text.add(s.next)
+			s.step()
+		}
+		return is
+	}
+	digits := func() (n int) {
 		for ; '0' <= s.next && s.next <= '9'; n++ {
 			text.add(s.next)
-			if err := s.step(); err != nil {
-				return n, err
-			}
+			s.step()
 		}
 		if n == 0 {
-			return n, s.unexpected()
+			s.unexpected()
 		}
-		return n, nil
+		return n
 	}
-	sign := func(signs ...rune) error {
-		if !slices.Contains(signs, s.next) {
-			return nil
-		}
-		text.add(s.next)
-		return s.step()
-	}
-	if err := sign('-'); err != nil {
-		return "", err
-	}
+	one('-')
 	if s.next == 'I' {
-		return "", s.word("Infinity")
+		s.word("Infinity")
+		return ""
 	}
-	zero := s.next == '0'
-	if n, err := digits(); err != nil {
-		return "", err
-	} else if zero && n > 1 {
-		return "", s.wrong("a number begins with 0")
+	if zero := s.next == '0'; digits() > 1 && zero {
+		s.wrong("a number begins with 0")
 	}
-	if s.next == '.' {
-		if err := sign('.'); err != nil {
-			return "", err
-		}
-		if _, err := digits(); err != nil {
-			return "", err
-		}
+	if one('.') {
+		digits()
 	}
-	if s.next == 'e' || s.next == 'E' {
-		if err := sign('e', 'E'); err != nil {
-			return "", err
-		}
-		if err := sign('+', '-'); err != nil {
-			return "", err
-		}
-		if _, err := digits(); err != nil {
-			return "", err
-		}
+	if one('e', 'E') {
+		one('+', '-')
+		digits()
 	}
-	return text.text(), nil
+	return text.text()
 }
 
 // readString reads a string, and returns its text if that is wanted.
-func (s *scanner) readString(wanted bool) (string, error) {
+func (s *scanner) readString(wanted bool) string {
 	if s.next != '"' {
-		return "", s.unexpected()
+		s.unexpected()
 	}
 	text := newExcerpt(wanted)
 	for {
-		if err := s.step(); err != nil {
-			return "", err
-		}
-		if err := s.plain(text); err != nil {
-			return "", err
-		}
+		s.step()
+		s.plain(text)
 		c := s.next
 		switch {
 		case c == '"':
-			return text.text(), s.step()
+			s.step()
+			return text.text()
 		case c == end:
-			return "", s.unexpected()
+			s.unexpected()
 		case c < ' ':
-			return "", s.wrong("a string holds the control character %q", c)
+			s.wrong("a string holds the control character %q", c)
 		case c == '\\':
-			var err error
-			if c, err = s.escape(); err != nil {
-				return "", err
-			}
+			c = s.escape()
 		}
 		text.add(c)
 	}
 }
 
-// plain takes what is in the buffer up to the first character that is not plain
-// ASCII, all at once: this is most of a file.
-func (s *scanner) plain(text *excerpt) error {
+// plain takes what is in the buffer up to the first character that is not plain ASCII, all at once: this is most of a
+// file.
+func (s *scanner) plain(text *excerpt) {
 	if s.width > 1 || !isPlain(s.unit) {
-		return nil
+		return
 	}
 	ahead, err := s.from.Peek(s.from.Buffered())
-	if err != nil {
-		return err
-	}
+	s.must(err)
 	n := 0
 	for n < len(ahead) && isPlain(ahead[n:n+1]) {
 		n++
 	}
 	if n == 0 {
-		return nil
+		return
 	}
 	text.add(s.next)
 	text.put(ahead[:n-1]...)
-	if !s.hold {
-		if _, err := s.to.Write(s.unit); err != nil {
-			return err
-		}
-		if _, err := s.to.Write(ahead[:n-1]); err != nil {
-			return err
-		}
-	}
+	s.write(s.unit)
+	s.write(ahead[:n-1])
 	s.backing[0], s.next = ahead[n-1], rune(ahead[n-1])
 	s.at += int64(n)
 	_, err = s.from.Discard(n)
-	return err
+	s.must(err)
 }
 
 func isPlain(unit []byte) bool {
 	return len(unit) == 1 && ' ' <= unit[0] && unit[0] < utf8.RuneSelf && unit[0] != '"' && unit[0] != '\\'
 }
 
-func (s *scanner) escape() (rune, error) {
-	if err := s.step(); err != nil {
-		return 0, err
-	}
-	short := map[rune]rune{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
-	if c, ok := short[s.next]; ok {
-		return c, nil
+// escapes are the characters that stand behind a backslash for one.
+var escapes = map[rune]rune{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+func (s *scanner) escape() rune {
+	s.step()
+	if c, ok := escapes[s.next]; ok {
+		return c
 	}
 	if s.next != 'u' {
-		return 0, s.unexpected()
+		s.unexpected()
 	}
 	var c rune
 	for range 4 {
-		if err := s.step(); err != nil {
-			return 0, err
-		}
+		s.step()
 		digit := strings.IndexRune("0123456789abcdef", unicode.ToLower(s.next))
 		if s.next > unicode.MaxASCII || digit < 0 {
-			return 0, s.unexpected()
+			s.unexpected()
 		}
 		c = c<<4 | rune(digit)
 	}
-	return c, nil
+	return c
+}
+
+// encoding detects as Python does in which encoding the text is, and takes the byte order mark.
+func (s *scanner) encoding() {
+	head, err := s.from.Peek(4)
+	if !errors.Is(err, io.EOF) {
+		s.must(err)
+	}
+	mark := 0
+	zero := func(places ...int) bool {
+		for i, b := range head {
+			if (b == 0) != slices.Contains(places, i) {
+				return false
+			}
+		}
+		return true
+	}
+	s.width = 1
+	switch {
+	case bytes.HasPrefix(head, []byte("\xff\xfe\x00\x00")):
+		s.width, s.little, mark = 4, true, 4
+	case bytes.HasPrefix(head, []byte("\x00\x00\xfe\xff")):
+		s.width, mark = 4, 4
+	case bytes.HasPrefix(head, []byte("\xff\xfe")):
+		s.width, s.little, mark = 2, true, 2
+	case bytes.HasPrefix(head, []byte("\xfe\xff")):
+		s.width, mark = 2, 2
+	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf")):
+		mark = 3
+	case len(head) == 4 && zero(0, 1, 2):
+		s.width = 4
+	case len(head) == 4 && zero(1, 2, 3):
+		s.width, s.little = 4, true
+	case len(head) >= 2 && head[0] == 0:
+		s.width = 2
+	case len(head) >= 2 && head[1] == 0:
+		s.width, s.little = 2, true
+	}
+	_, err = io.CopyN(s.to, s.from, int64(mark))
+	s.must(err)
+	s.at = int64(mark)
+	s.read()
+}
+
+// step writes the current character, and reads the next.
+func (s *scanner) step() {
+	s.write(s.unit)
+	s.read()
+}
+
+func (s *scanner) write(text []byte) {
+	if !s.hold {
+		_, err := s.to.Write(text)
+		s.must(err)
+	}
+}
+
+// read reads a character: of UTF-16 a unit, which may be half of one. Halves that
+// stand alone are taken in every encoding, as Python does.
+func (s *scanner) read() {
+	s.unit = s.backing[:s.width]
+	if s.width == 1 {
+		s.readUTF8()
+		return
+	}
+	n, err := io.ReadFull(s.from, s.unit)
+	s.at += int64(n)
+	switch {
+	case n == 0 && errors.Is(err, io.EOF):
+		s.next, s.unit = end, nil
+		return
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		s.wrong("it ends within a character")
+	}
+	s.must(err)
+	var c uint32
+	for i := range s.unit {
+		b := s.unit[i]
+		if s.little {
+			b = s.unit[s.width-1-i]
+		}
+		c = c<<8 | uint32(b)
+	}
+	if c > utf8.MaxRune {
+		s.wrong("it holds a character that there is not")
+	}
+	s.next = rune(c)
+}
+
+func (s *scanner) readUTF8() {
+	b, err := s.from.ReadByte()
+	if errors.Is(err, io.EOF) {
+		s.next, s.unit = end, nil
+		return
+	}
+	s.must(err)
+	s.at++
+	s.backing[0], s.next = b, rune(b)
+	if b < utf8.RuneSelf {
+		return
+	}
+	more := 0
+	switch {
+	case b&0xe0 == 0xc0:
+		more = 1
+	case b&0xf0 == 0xe0:
+		more = 2
+	case b&0xf8 == 0xf0:
+		more = 3
+	}
+	n, err := io.ReadFull(s.from, s.backing[1:1+more])
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		s.must(err)
+	}
+	s.at += int64(n)
+	s.unit = s.backing[:1+n]
+	c, size := utf8.DecodeRune(s.unit)
+	half := more == 2 && n == 2 && b == 0xed && s.unit[1]&0xe0 == 0xa0 && s.unit[2]&0xc0 == 0x80
+	switch {
+	case half:
+		c = 0xd000 | rune(s.unit[1]&0x3f)<<6 | rune(s.unit[2]&0x3f)
+	case c == utf8.RuneError && size <= 1 || size != len(s.unit):
+		s.wrong("it is not UTF-8")
+	}
+	s.next = c
 }

@@ -38,14 +38,9 @@ func readMetadata(from io.Reader, to io.Writer, id string) (metadata, error) {
 		return metadata{}, err
 	}
 	s := &scanner{from: bufio.NewReaderSize(from, bufSize), to: bufio.NewWriterSize(to, bufSize), id: id, value: value}
-	if err := s.encoding(); err != nil {
-		return s.found, err
-	}
-	if err := s.document(); err != nil {
-		return s.found, err
-	}
+	err = s.scan()
 	s.found.hash = s.hashes.text()
-	return s.found, s.to.Flush()
+	return s.found, err
 }
 
 // setTaskID gives a metadata.json the id of its sample, if it has a task_id, and returns its param_hash.
