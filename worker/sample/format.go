@@ -10,6 +10,8 @@ import (
 	"image/jpeg"
 	"io"
 	"path"
+	"regexp"
+	"unicode/utf8"
 )
 
 // formatError is what is wrong with a file.
@@ -27,10 +29,21 @@ func Check(id, name string, f io.ReadSeeker, size int64) (wrong string, err erro
 			err = s.Failed
 		}
 	}
-	if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare
+	return reason(err)
+}
+
+// reason is what is wrong with a file, or "", and the error if it is another one.
+func reason(err error) (wrong string, other error) {
+	if bad, ok := errors.AsType[*formatError](err); ok {
 		return bad.reason, nil
 	}
 	return "", err
+}
+
+// Describe checks the structure of a file, as Collect does, and returns its media facts. The
+// error is what is wrong with it.
+func Describe(name string, file []byte) (Media, error) {
+	return checkFile(name, bytes.NewReader(file), int64(len(file)), nil)
 }
 
 // checkFile checks that a file is complete, by its extension, and returns the media facts of a video or a picture. The
@@ -136,4 +149,63 @@ func checkPNG(f io.Reader, size int64, buffer []byte) (m Media, err error) {
 			return m, nil
 		}
 	}
+}
+
+// Text is what is worth knowing about a prompt. Most have none of it.
+type Text struct {
+	Invalid bool `json:"invalid,omitempty"` // it is not UTF-8
+	Blank   bool `json:"blank,omitempty"`   // it has a byte order mark and no character
+	Answer  bool `json:"answer,omitempty"`  // it names a file with the answer
+}
+
+// maxPrompt is how much of a prompt is read for that, in bytes.
+const maxPrompt = 1 << 20
+
+// answerFile is what names a file with the answer begin with: people do not write so.
+var answerFile = regexp.MustCompile(`(?i)ground_truth|final_frame`)
+
+// describePrompt reads a prompt from its beginning.
+func describePrompt(f io.ReadSeeker) (Text, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return Text{}, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxPrompt))
+	if err != nil {
+		return Text{}, err
+	}
+	characters := text
+	for n := 1; n < utf8.UTFMax && len(text) == maxPrompt; n++ { // the last one may be cut
+		if start := len(text) - n; utf8.RuneStart(text[start]) {
+			if !utf8.FullRune(text[start:]) {
+				characters = text[:start]
+			}
+			break
+		}
+	}
+	without, marked := bytes.CutPrefix(text, []byte("\ufeff"))
+	return Text{Invalid: !utf8.Valid(characters), Blank: marked && len(bytes.TrimSpace(without)) == 0,
+		Answer: answerFile.Match(text)}, nil
+}
+
+// Source reads from another reader and keeps the error that ended it, io.EOF apart. A caller can so tell wrong bytes
+// from a disk or a connection that failed: an archive or a picture that ends too early may be either.
+type Source struct {
+	io.Reader
+	N      int64 // bytes that were read
+	Failed error
+}
+
+func (s *Source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	s.N += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.Failed = err
+	}
+	return n, err
+}
+
+// seekable is a Source of a file.
+type seekable struct {
+	Source
+	io.Seeker
 }

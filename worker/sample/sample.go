@@ -3,6 +3,7 @@
 package sample
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -279,14 +280,8 @@ func natural(a, b string) int {
 		da, db := digits(a), digits(b)
 		if da > 0 && db > 0 {
 			na, nb := strings.TrimLeft(a[:da], "0"), strings.TrimLeft(b[:db], "0")
-			if c := len(na) - len(nb); c != 0 {
+			if c := cmp.Or(len(na)-len(nb), strings.Compare(na, nb), da-db); c != 0 { // last the zeros in front
 				return c
-			}
-			if c := strings.Compare(na, nb); c != 0 {
-				return c
-			}
-			if da != db { // equal numbers, other zeros in front
-				return da - db
 			}
 			a, b = a[da:], b[db:]
 			continue
@@ -299,13 +294,8 @@ func natural(a, b string) int {
 	return len(a) - len(b)
 }
 
-func digits(s string) int {
-	n := 0
-	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
-		n++
-	}
-	return n
-}
+// digits is how many digits a text begins with.
+func digits(s string) int { return len(s) - len(strings.TrimLeft(s, "0123456789")) }
 
 // IsVideo reports whether the name of a file is that of a video.
 func IsVideo(name string) bool {
@@ -336,10 +326,9 @@ func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 	dir := filepath.Join(output, filepath.FromSlash(f.path))
 	if slices.Contains(f.files, "metadata.json") {
 		hash, err := setTaskID(filepath.Join(dir, "metadata.json"), id)
-		if bad, ok := err.(*formatError); ok { //nolint:errorlint // setTaskID returns it bare
-			return s, refuse(task.CorruptOutput, "%s/metadata.json %s", f.path, bad.reason)
-		}
-		if err != nil {
+		if wrong, err := reason(err); wrong != "" {
+			return s, refuse(task.CorruptOutput, "%s/metadata.json %s", f.path, wrong)
+		} else if err != nil {
 			return s, err
 		}
 		s.Fingerprint = hash
@@ -366,10 +355,9 @@ func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 			file.Text, err = describePrompt(data)
 		}
 		data.Close()
-		if bad, ok := err.(*formatError); ok { //nolint:errorlint // checkFile returns it bare
-			return s, refuse(task.CorruptOutput, "%s/%s: %s", f.path, name, bad.reason)
-		}
-		if err != nil {
+		if wrong, err := reason(err); wrong != "" {
+			return s, refuse(task.CorruptOutput, "%s/%s: %s", f.path, name, wrong)
+		} else if err != nil {
 			return s, err
 		}
 		switch name {
