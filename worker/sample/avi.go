@@ -20,10 +20,7 @@ func checkAVI(f io.ReadSeeker, size int64) (m Media, err error) {
 		return m, broken("is a truncated AVI: it says it has %d bytes and has %d", length, size)
 	}
 	for at := int64(12); at+12 <= size; {
-		if _, err := f.Seek(at, io.SeekStart); err != nil {
-			return m, err
-		}
-		if _, err := io.ReadFull(f, head[:]); err != nil {
+		if readAt(f, at, head[:]) != nil {
 			return m, broken("is a truncated AVI")
 		}
 		length := int64(binary.LittleEndian.Uint32(head[4:]))

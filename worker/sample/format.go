@@ -25,7 +25,11 @@ func broken(format string, args ...any) error { return &formatError{fmt.Sprintf(
 func Check(id, name string, f io.ReadSeeker, size int64) (wrong string, err error) {
 	if _, err = checkFile(name, f, size, nil); err == nil && name == "metadata.json" {
 		s := &Source{Reader: f}
-		if err = checkMetadata(s, id); s.Failed != nil {
+		var found metadata
+		if found, err = readMetadata(s, io.Discard, id); err == nil && found.others > 0 {
+			err = broken("has a task_id that is not %s", id)
+		}
+		if s.Failed != nil {
 			err = s.Failed
 		}
 	}

@@ -68,15 +68,6 @@ func setTaskID(file, id string) (hash string, err error) {
 	return found.hash, os.Rename(changed.Name(), file)
 }
 
-// checkMetadata checks that a metadata.json is JSON and that each task_id in it is the sample's id.
-func checkMetadata(f io.Reader, id string) error {
-	found, err := readMetadata(f, io.Discard, id)
-	if err == nil && found.others > 0 {
-		return broken("has a task_id that is not %s", id)
-	}
-	return err
-}
-
 // hashes is what the param_hash of each item came to.
 type hashes struct {
 	n     int

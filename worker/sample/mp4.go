@@ -25,10 +25,7 @@ func checkMP4(f io.ReadSeeker, size int64) (m Media, err error) {
 	var raw []byte         // that track
 	fragments, frames, duration := 0, 0, uint64(0)
 	for at := int64(0); at < size; {
-		if _, err := f.Seek(at, io.SeekStart); err != nil {
-			return m, err
-		}
-		if _, err := io.ReadFull(f, head[:8]); err != nil {
+		if readAt(f, at, head[:8]) != nil {
 			return m, broken("is a truncated MP4")
 		}
 		length, kind, header := int64(binary.BigEndian.Uint32(head[:4])), string(head[4:8]), int64(8)
@@ -36,7 +33,7 @@ func checkMP4(f io.ReadSeeker, size int64) (m Media, err error) {
 		case 0: // to the end of the file
 			length = size - at
 		case 1:
-			if _, err := io.ReadFull(f, head[8:]); err != nil {
+			if readAt(f, at+8, head[8:]) != nil {
 				return m, broken("is a truncated MP4")
 			}
 			length, header = int64(binary.BigEndian.Uint64(head[8:])), 16
@@ -52,10 +49,7 @@ func checkMP4(f io.ReadSeeker, size int64) (m Media, err error) {
 				return m, broken("is no usable MP4: its index has %d bytes", length)
 			}
 			index := make([]byte, length)
-			if _, err := f.Seek(at, io.SeekStart); err != nil {
-				return m, err
-			}
-			if _, err := io.ReadFull(f, index); err != nil {
+			if readAt(f, at, index) != nil {
 				return m, broken("is a truncated MP4")
 			}
 			box, err := mp4.DecodeBox(0, bytes.NewReader(index))
@@ -88,6 +82,15 @@ func checkMP4(f io.ReadSeeker, size int64) (m Media, err error) {
 		}
 	}
 	return describeTrack(track, raw, frames, duration), nil
+}
+
+// readAt fills p from a place in a file.
+func readAt(f io.ReadSeeker, at int64, p []byte) error {
+	_, err := f.Seek(at, io.SeekStart)
+	if err == nil {
+		_, err = io.ReadFull(f, p)
+	}
+	return err
 }
 
 // videoTrack returns the first video track, and its bytes if they are found.

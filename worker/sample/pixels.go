@@ -283,23 +283,19 @@ func (h pngHead) colour(pixel, palette []byte) string {
 		}
 		return pixel[channel]
 	}
-	alpha := byte(255)
-	var rgb [3]byte
+	rgb, alpha := [3]byte{at(0), at(0), at(0)}, byte(255) // of a gray picture
 	switch h.kind {
-	case 0, 4:
-		rgb = [3]byte{at(0), at(0), at(0)}
+	case 2:
+		rgb = [3]byte{at(0), at(1), at(2)}
 	case 3:
+		rgb = [3]byte{}
 		if from := 3 * int(pixel[0]>>(8-h.depth)); from+3 <= len(palette) {
 			rgb = [3]byte(palette[from:])
 		}
-	default:
-		rgb = [3]byte{at(0), at(1), at(2)}
-	}
-	switch h.kind {
 	case 4:
 		alpha = at(1)
 	case 6:
-		alpha = at(3)
+		rgb, alpha = [3]byte{at(0), at(1), at(2)}, at(3)
 	}
 	if alpha < 255 {
 		return fmt.Sprintf("#%x%02x", rgb, alpha)
