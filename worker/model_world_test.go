@@ -101,7 +101,7 @@ func modelDir(t *testing.T) string {
 func modelIndex(t interface{ Fatal(...any) }, dir string) {
 	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
 		Name: "model", Dir: dir, Entry: "generate.py", Python: "/usr/bin/python3", Flags: generator.Flags{Output: "--output",
-			Seed: true}, Videoless: true,
+			Seed: true}, Traits: generator.Traits{Videoless: true},
 	}}})
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, generator.IndexFile), index, 0o600)

@@ -45,8 +45,9 @@ func (v Inventory) inImage(ctx context.Context, t *target.Target) ([]generator.G
 	var list []generator.Generator
 	for _, in := range works {
 		source := byName[in.Name]
-		g := generator.Generator{Name: in.Name, Commit: in.Commit, Lock: in.Lock, ChunkSize: source.ChunkSize,
-			Options: source.Options, Flags: source.Flags, HelpKey: source.HelpKey, Pool: source.Pool, Problem: in.Problem}
+		g := generator.Generator{Name: in.Name, Commit: in.Commit, Lock: in.Lock, Flags: source.Flags, HelpKey: source.HelpKey,
+			Traits:  generator.Traits{ChunkSize: source.ChunkSize, Options: source.Options, Pool: source.Pool},
+			Problem: in.Problem}
 		if g.Commit == source.Commit || source.Network {
 			g.Problem = cmp.Or(g.Problem, source.Problem)
 		}

@@ -57,9 +57,9 @@ func (v Inventory) All() ([]Known, error) {
 		list = append(list, k)
 	}
 	for name, e := range entries {
-		k := Known{Generator: generator.Generator{Name: name, Repository: e.Repository, ChunkSize: e.ChunkSize,
-			Options: e.Options, Licence: e.Licence, Category: e.Category, Domain: e.Domain, Pool: e.Pool, Network: e.Network,
-			Blender: e.Blender}, Pin: e.Commit}
+		k := Known{Generator: generator.Generator{Name: name, Traits: generator.Traits{Repository: e.Repository,
+			ChunkSize: e.ChunkSize, Options: e.Options, Licence: e.Licence, Category: e.Category, Domain: e.Domain, Pool: e.Pool,
+			Network: e.Network, Blender: e.Blender}}, Pin: e.Commit}
 		switch {
 		case e.Skip != "":
 			k.Problem = "left out: " + e.Skip

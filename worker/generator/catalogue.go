@@ -2,6 +2,7 @@ package generator
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -25,23 +26,28 @@ const (
 
 // Entry is what the catalogue says about one generator.
 type Entry struct {
-	Repository   string       `yaml:"repository"` // owner/name on GitHub, a URL, or a path; empty for one that is kept here
-	Commit       string       `yaml:"-"`          // full hash, from the lock; "" if it was never fetched
-	Skip         string       `yaml:"skip"`       // why it is neither fetched nor run
-	Required     []string     `yaml:"required"`
-	Videoless    bool         `yaml:"videoless"`
-	FilesVary    bool         `yaml:"files_vary"`
-	ExtraArgs    []string     `yaml:"extra_args"`
-	Options      task.Options `yaml:"options"` // defaults of its datasets
-	ChunkSize    int          `yaml:"chunk_size"`
-	Licence      string       `yaml:"licence"`
-	Requirements []string     `yaml:"requirements"`
-	Python       string       `yaml:"python"` // ">=3.11,<3.13", where the generator itself does not say it
-	Category     string       `yaml:"category"`
-	Domain       string       `yaml:"domain"`
-	Pool         int          `yaml:"pool"`
-	Network      bool         `yaml:"network"`
-	Blender      bool         `yaml:"blender"`
+	Traits       `yaml:",inline"`
+	Commit       string   `yaml:"-"`    // full hash, from the lock; "" if it was never fetched
+	Skip         string   `yaml:"skip"` // why it is neither fetched nor run
+	Requirements []string `yaml:"requirements"`
+	Python       string   `yaml:"python"` // ">=3.11,<3.13", where the generator itself does not say it
+}
+
+// Traits are what only the catalogue knows of a generator.
+type Traits struct {
+	Required   []string     `json:"required,omitempty" yaml:"required"` // files beyond those that every sample must have
+	Videoless  bool         `json:"videoless,omitempty" yaml:"videoless"`
+	FilesVary  bool         `json:"files_vary,omitempty" yaml:"files_vary"`
+	ExtraArgs  []string     `json:"extra_args,omitempty" yaml:"extra_args"`
+	Options    task.Options `json:"options,omitempty" yaml:"options"` // of its datasets, until one or a flag decides
+	ChunkSize  int          `json:"chunk_size,omitempty" yaml:"chunk_size"`
+	Licence    string       `json:"licence,omitempty" yaml:"licence"`
+	Category   string       `json:"category,omitempty" yaml:"category"`     // one of Categories
+	Domain     string       `json:"domain,omitempty" yaml:"domain"`         // of its samples
+	Pool       int          `json:"pool,omitempty" yaml:"pool"`             // puzzles that it can make; 0 is not known, or endless
+	Network    bool         `json:"network,omitempty" yaml:"network"`       // it converts data that it downloads: it is in no image
+	Blender    bool         `json:"blender,omitempty" yaml:"blender"`       // it reads its arguments after --, as Blender does
+	Repository string       `json:"repository,omitempty" yaml:"repository"` // owner/name on GitHub, a URL, or a path; "" if it is kept here
 }
 
 // Categories are the kinds of abilities that a generator's samples can train or test.
@@ -95,10 +101,7 @@ func ReadCatalogue(root string) (map[string]Entry, error) {
 		case listed && e.Repository != "":
 			e.Commit = pin.Commit
 		case pin.Repository != "":
-			e.Commit, e.Repository = pin.Commit, pin.Repository
-			if e.Licence == "" {
-				e.Licence = pin.Licence
-			}
+			e.Commit, e.Repository, e.Licence = pin.Commit, pin.Repository, cmp.Or(e.Licence, pin.Licence)
 		default:
 			continue // its entry was removed, or lost its repository
 		}

@@ -18,34 +18,21 @@ import (
 
 // Generator is one generator, ready to run unless Problem says why not.
 type Generator struct {
-	Name      string   `json:"name"`
-	Dir       string   `json:"dir"`   // absolute
-	Entry     string   `json:"entry"` // below Dir, with slashes
-	Commit    string   `json:"commit,omitempty"`
-	Flags     Flags    `json:"flags"`
-	Required  []string `json:"required,omitempty"` // files beyond those that every sample must have
-	Videoless bool     `json:"videoless,omitempty"`
-	FilesVary bool     `json:"files_vary,omitempty"`
-	ExtraArgs []string `json:"extra_args,omitempty"`
-	// of its command line: the catalogue's, until a dataset or a flag decides
-	Options      task.Options `json:"options,omitempty"`
-	ChunkSize    int          `json:"chunk_size,omitempty"`
-	Licence      string       `json:"licence,omitempty"`
-	Category     string       `json:"category,omitempty"`     // one of Categories
-	Domain       string       `json:"domain,omitempty"`       // of its samples, as the catalogue has it
-	Pool         int          `json:"pool,omitempty"`         // puzzles that it can make; 0 is not known, or without end
-	Network      bool         `json:"network,omitempty"`      // it converts data that it downloads: it is in no image
-	Blender      bool         `json:"blender,omitempty"`      // it reads its arguments after --, as Blender passes them
-	Repository   string       `json:"repository,omitempty"`   // where it was fetched from, as the catalogue writes it
-	Requirements []string     `json:"requirements,omitempty"` // lines for pip
-	Environment  string       `json:"environment,omitempty"`  // id of its environment
-	Lock         string       `json:"lock,omitempty"`         // SHA-256 of its requirement set's lock
-	Python       string       `json:"python,omitempty"`       // absolute path of its interpreter
-	HelpKey      string       `json:"asked,omitempty"`        // hash of what the answer of --help depends on
-	Version      string       `json:"version,omitempty"`      // of that Python
-	Platform     string       `json:"platform,omitempty"`     // as in linux-x86_64
-	Problem      string       `json:"problem,omitempty"`
-	Reason       Reason       `json:"reason,omitempty"` // of the Problem
+	Name   string `json:"name"`
+	Dir    string `json:"dir"`   // absolute
+	Entry  string `json:"entry"` // below Dir, with slashes
+	Commit string `json:"commit,omitempty"`
+	Flags  Flags  `json:"flags"`
+	Traits
+	Requirements []string `json:"requirements,omitempty"` // lines for pip
+	Environment  string   `json:"environment,omitempty"`  // id of its environment
+	Lock         string   `json:"lock,omitempty"`         // SHA-256 of its requirement set's lock
+	Python       string   `json:"python,omitempty"`       // absolute path of its interpreter
+	HelpKey      string   `json:"asked,omitempty"`        // hash of what the answer of --help depends on
+	Version      string   `json:"version,omitempty"`      // of that Python
+	Platform     string   `json:"platform,omitempty"`     // as in linux-x86_64
+	Problem      string   `json:"problem,omitempty"`
+	Reason       Reason   `json:"reason,omitempty"` // of the Problem
 
 	RequirementsFile string `json:"-"` // below Dir: where its requirements are written
 	Pythons          string `json:"-"` // that it is for, as in ">=3.11,<3.13"; "" for all that are new enough
@@ -86,9 +73,7 @@ func Discover(root string) ([]Generator, error) {
 			continue
 		}
 		g := Generator{Name: e.Name(), Dir: filepath.Join(root, e.Name()), Entry: DefaultEntry, Flags: contractFlags,
-			Required: o.Required, Videoless: o.Videoless, FilesVary: o.FilesVary, ExtraArgs: o.ExtraArgs,
-			Options: o.Options, ChunkSize: o.ChunkSize, Licence: o.Licence, Repository: o.Repository, Category: o.Category, Domain: o.Domain,
-			Pool: o.Pool, Network: o.Network, Blender: o.Blender, shared: shared}
+			Traits: o.Traits, shared: shared}
 		info, err := os.Stat(filepath.Join(g.Dir, filepath.FromSlash(g.Entry)))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			continue // no generator

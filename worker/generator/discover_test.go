@@ -32,12 +32,13 @@ left-out: {skip: it needs Blender}
 	var want []Generator
 	for _, g := range []Generator{
 		{Name: "a", Requirements: []string{"numpy==1.26.4", "scipy"}, Pythons: ">=3.12"},
-		{Name: "added", Repository: "org/added", Licence: "MIT"},
-		{Name: "b", Repository: "org/b"},
+		{Name: "added", Traits: Traits{Repository: "org/added", Licence: "MIT"}},
+		{Name: "b", Traits: Traits{Repository: "org/b"}},
 		{Name: "bad name"},
-		{Name: "c", Required: []string{"rubric.txt"}, Videoless: true, FilesVary: true, ExtraArgs: []string{"--fast"},
-			Options: task.Options{"difficulty": "3", "style": "1,2"}, ChunkSize: 100, Licence: "MIT"},
-		{Name: "d", Category: "spatiality", Domain: "maze", Pool: 7, Network: true, Blender: true},
+		{Name: "c", Traits: Traits{Required: []string{"rubric.txt"}, Videoless: true, FilesVary: true,
+			ExtraArgs: []string{"--fast"}, Options: task.Options{"difficulty": "3", "style": "1,2"}, ChunkSize: 100,
+			Licence: "MIT"}},
+		{Name: "d", Traits: Traits{Category: "spatiality", Domain: "maze", Pool: 7, Network: true, Blender: true}},
 	} {
 		g.Dir, g.Entry, g.Flags = filepath.Join(root, g.Name), DefaultEntry, contractFlags
 		want = append(want, g)

@@ -14,8 +14,8 @@ func TestIndexRoundTrip(t *testing.T) {
 	dir := t.TempDir()
 	want := &Index{Generators: []Generator{
 		{Name: "a", Dir: "/g/a", Entry: DefaultEntry, Commit: "c", Flags: Flags{Output: "--output", Seed: true,
-			StartIndex: true, NoVideo: "--no-videos", From: FromHelp}, HelpKey: "h", Repository: "o/a", Required: []string{"r"},
-			Videoless: true, FilesVary: true, ExtraArgs: []string{"-x"}, Options: task.Options{"a": "b"}, ChunkSize: 5, Licence: "MIT",
+			StartIndex: true, NoVideo: "--no-videos", From: FromHelp}, HelpKey: "h", Traits: Traits{Repository: "o/a", Required: []string{"r"},
+			Videoless: true, FilesVary: true, ExtraArgs: []string{"-x"}, Options: task.Options{"a": "b"}, ChunkSize: 5, Licence: "MIT"},
 			Requirements: []string{"numpy"}, Environment: "e", Python: "/e/bin/python"},
 		{Name: "b", Problem: "broken"},
 	}}

@@ -61,8 +61,8 @@ buffer = bytearray(64 << 20)
 }
 
 func TestCommand(t *testing.T) {
-	g := &Generator{Entry: "run.py", Flags: Flags{Output: "--out", StartIndex: true}, ExtraArgs: []string{"--fast"},
-		Options: task.Options{"style": "1,2", "difficulty": "3"}}
+	g := &Generator{Entry: "run.py", Flags: Flags{Output: "--out", StartIndex: true}, Traits: Traits{ExtraArgs: []string{"--fast"},
+		Options: task.Options{"style": "1,2", "difficulty": "3"}}}
 	want := []string{"python", "run.py", "--num-samples", "3", "--start-index", "40", "--fast", "--difficulty", "3",
 		"--style", "1,2", "--out", "output"}
 	if got := Command(g, 3, 9, 40); !reflect.DeepEqual(got, want) {
