@@ -2,6 +2,7 @@ package generator
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -40,32 +41,31 @@ func (f *Failure) explain(end status) {
 		}
 	}
 	exception, _, _ := strings.Cut(last, ":")
-	if i := strings.LastIndex(exception, "."); i >= 0 { // socket.gaierror, cv2.error
-		exception = exception[i+1:]
+	exception = exception[strings.LastIndex(exception, ".")+1:] // socket.gaierror, cv2.error
+	is := func(names ...string) bool { return slices.Contains(names, exception) }
+	says := func(texts ...string) bool {
+		return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(last, text) })
 	}
-	if strings.Contains(last, "[Errno 30]") || strings.Contains(last, "[Errno 38]") {
+	if says("[Errno 30]", "[Errno 38]") {
 		f.Reason = ReadOnly
 	}
 	switch {
-	case strings.Contains(last, "No space left on device") || strings.Contains(last, "[Errno 28]"):
+	case says("No space left on device", "[Errno 28]"):
 		because(task.DiskFull, "the disk was full")
-	case strings.Contains(last, "File too large") || strings.Contains(last, "[Errno 27]") ||
-		end.Signal == "file size limit exceeded":
+	case says("File too large", "[Errno 27]") || end.Signal == "file size limit exceeded":
 		because(task.UnsafeOutput, "a file grew too large")
-	case exception == "MemoryError" || exception == "_ArrayMemoryError" ||
-		strings.Contains(last, "Cannot allocate memory"):
+	case is("MemoryError", "_ArrayMemoryError") || says("Cannot allocate memory"):
 		because(task.OutOfMemory, "the generator got no more memory")
 	case end.Signal == "killed" || end.Exit == 137:
 		because(task.OutOfMemory, "the generator was killed (SIGKILL), as a system short of memory does")
 	case end.Signal != "":
 		because(task.Crashed, fmt.Sprintf("the generator died of a signal (%s)", end.Signal))
-	case exception == "ModuleNotFoundError" || exception == "ImportError":
+	case is("ModuleNotFoundError", "ImportError"):
 		f.Reason = MissingModule
 		because(task.Environment, "a module is missing")
-	case strings.Contains(last, "cannot open shared object file"):
+	case says("cannot open shared object file"):
 		because(task.Environment, "a library is missing on the machine")
-	case exception == "gaierror" || exception == "URLError" || exception == "ConnectionError" ||
-		exception == "NewConnectionError" || exception == "ConnectError":
+	case is("gaierror", "URLError", "ConnectionError", "NewConnectionError", "ConnectError"):
 		f.Reason = Network
 		because(task.Environment, "the generator wanted the network")
 	case end.Exit == 2 && strings.Contains(f.Stderr, "usage:"):

@@ -47,10 +47,8 @@ var (
 // those that begin a line, not those in sentences and examples.
 func helpFlags(text string) map[string]bool {
 	has := map[string]bool{}
-	for _, match := range inUsage.FindAllStringSubmatch(usagePattern.FindString(text), -1) {
-		has[match[1]] = has[match[1]] || match[2] != ""
-	}
-	for _, match := range optionPattern.FindAllStringSubmatch(text, -1) {
+	for _, match := range append(inUsage.FindAllStringSubmatch(usagePattern.FindString(text), -1),
+		optionPattern.FindAllStringSubmatch(text, -1)...) {
 		has[match[1]] = has[match[1]] || match[2] != ""
 	}
 	return has

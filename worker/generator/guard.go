@@ -263,7 +263,7 @@ func (run *guarded) measure() {
 		}
 		if e.Type().IsRegular() {
 			if info, err := e.Info(); err == nil {
-				run.bytes += bytesOnDisk(info)
+				run.bytes += info.Sys().(*syscall.Stat_t).Blocks * 512 // whatever the disk's own blocks are
 			}
 		}
 		return nil
@@ -273,13 +273,6 @@ func (run *guarded) measure() {
 // timeUntil is how soon a number of generators could use up what is left.
 func timeUntil(left int64, generators int) time.Duration {
 	return time.Duration(float64(max(left, 0)) / float64(growth*max(generators, 1)) * float64(time.Second))
-}
-
-func bytesOnDisk(info fs.FileInfo) int64 {
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		return stat.Blocks * 512 // whatever the disk's own blocks are
-	}
-	return info.Size()
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/agext/levenshtein"
+
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/atomicfile"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -115,7 +117,8 @@ func Nearest(name string, known []string) string {
 	for _, k := range known {
 		whole := folded(k)
 		beginning := whole[:min(len(whole), len(name))] // mase is near maze-task-data-generator
-		if d := min(distance(name, whole), distance(name, beginning)+1); d < least {
+		d := min(levenshtein.Distance(name, whole, nil), levenshtein.Distance(name, beginning, nil)+1)
+		if d < least {
 			best, least = k, d
 		}
 	}
@@ -123,24 +126,3 @@ func Nearest(name string, known []string) string {
 }
 
 func folded(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
-
-// distance is the Levenshtein distance in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}

@@ -134,21 +134,14 @@ func Run(ctx context.Context, r Request) (Result, error) {
 		return result, err
 	}
 	defer statusRead.Close()
-	aliveRead, aliveWrite, err := os.Pipe()
-	if err != nil {
-		statusWrite.Close()
-		return result, err
-	}
-	defer aliveWrite.Close() // the sandbox ends when its worker is gone
 	began := time.Now()
 	cmd, err := launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...), Scratch: r.Scratch,
-		Readable: Readable(g), MaxFile: r.MaxBytes, Apart: r.Apart}.start(ctx, r.Grace, statusWrite, aliveRead,
+		Readable: Readable(g), MaxFile: r.MaxBytes, Apart: r.Apart}.start(ctx, r.Grace, statusWrite,
 		func(cmd *exec.Cmd) error {
 			cmd.Stdout, cmd.Stderr = stdout, stderr
 			return nil
 		})
 	statusWrite.Close()
-	aliveRead.Close()
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return result, &Failure{Cause: task.TimedOut, Detail: "no time was left to start the generator", ExitCode: -1}

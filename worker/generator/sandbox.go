@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -20,11 +21,11 @@ import (
 // launchVariable turns a process into the sandbox of a generator.
 const launchVariable = "VM_DATASET_SANDBOX"
 
-// sandboxEnv is the whole environment of a sandbox. The collector of garbage rests until Main: what the packages of a
-// program allocate at its start would make it run several times, for a third of the start's CPU.
-func sandboxEnv(order []byte) []string {
-	return []string{launchVariable + "=" + string(order), "GOGC=off"}
-}
+// alive is a pipe that ends with this process, and with it its sandboxes.
+var alive = sync.OnceValues(func() (ends [2]*os.File, err error) {
+	ends[0], ends[1], err = os.Pipe()
+	return ends, err
+})
 
 // launch is what a sandbox is to run.
 type launch struct {
@@ -41,11 +42,15 @@ type launch struct {
 
 // start starts the sandbox: apart if that is asked for, or not apart if the system does not let this process do that.
 // connect is called with each command that is tried, to give it its input and output. What the sandbox writes at its
-// end goes to status; it also ends when the other end of alive is closed. When ctx ends, it kills its processes within
+// end goes to status; it also ends with this process. When ctx ends, it kills its processes within
 // grace.
-func (l launch) start(ctx context.Context, grace time.Duration, status, alive *os.File,
+func (l launch) start(ctx context.Context, grace time.Duration, status *os.File,
 	connect func(*exec.Cmd) error) (*exec.Cmd, error) {
 	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	ends, err := alive()
 	if err != nil {
 		return nil, err
 	}
@@ -55,12 +60,14 @@ func (l launch) start(ctx context.Context, grace time.Duration, status, alive *o
 			return nil, err
 		}
 		cmd := exec.CommandContext(ctx, self)
-		cmd.Env, cmd.Dir = sandboxEnv(order), l.Dir
+		// The collector of garbage rests until Main: what the packages of a program allocate at its start would make it
+		// run several times, for a third of the start's CPU.
+		cmd.Env, cmd.Dir = []string{launchVariable + "=" + string(order), "GOGC=off"}, l.Dir
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		if cmd.WaitDelay = grace; grace <= 0 {
 			cmd.WaitDelay = defaultGrace
 		}
-		cmd.ExtraFiles = []*os.File{status, alive}
+		cmd.ExtraFiles = []*os.File{status, ends[0]}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for this process to handle
 		start := (*exec.Cmd).Start
 		if l.Apart {
