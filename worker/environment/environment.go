@@ -96,10 +96,7 @@ const NotBuilt = "its environment has not been made yet"
 // cannot be installed is in it with its Problem; the error is for what concerns all of them, an *generator.UnknownError
 // for a name that is none, or ctx's. An interrupted Build leaves nothing that a later one would take for complete.
 func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
-	root := b.Root
-	if root == "" {
-		root = generator.DefaultRoot
-	}
+	root := cmp.Or(b.Root, generator.DefaultRoot)
 	list, err := generator.Discover(root)
 	if err != nil {
 		return nil, err
@@ -120,14 +117,7 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 		}
 		g.Commit = commit
 	}
-	w, err := newWorkshop(ctx, b.Dir, b.Python, func(e Event) {
-		if b.Events != nil {
-			b.Events(e)
-		}
-		if b.Progress != nil && e.isProgress() {
-			b.Progress(e.String())
-		}
-	})
+	w, err := newWorkshop(ctx, b.Dir, b.Python, b.Progress, b.Events)
 	if err != nil {
 		return nil, err
 	}
@@ -141,21 +131,18 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 	for _, members := range environmentsOf(list, root, w) {
 		group.Go(func() error {
 			e := &members.environment
-			say := func(stage Stage, detail string) {
-				w.report(Event{Environment: cmp.Or(e.id, "with "+e.lockFile), Generators: members.names(), Stage: stage,
-					Detail: detail})
-			}
+			say := members.say(w)
 			err := e.pin(ctx, members, wanted(members), w, say)
 			if err == nil && !wanted(members) {
+				problem := NotBuilt
 				if e.id != "" && e.complete() {
-					members.set("")
-				} else {
-					members.set(NotBuilt)
+					problem = ""
 				}
+				members.set(problem)
 				return nil
 			}
 			if err == nil {
-				err = e.ensure(ctx, func(say func(string)) error { return e.install(ctx, w, say) }, say)
+				err = e.ensure(ctx, say, func(line func(string)) error { return e.install(ctx, w, line) })
 			}
 			switch {
 			case ctx.Err() != nil:
@@ -199,18 +186,24 @@ type workshop struct {
 	report func(Event)               // one at a time
 }
 
-func newWorkshop(ctx context.Context, dir, python string, tell func(Event)) (*workshop, error) {
+// newWorkshop makes the folder and finds Python. Both functions, of lines and of events, may be nil.
+func newWorkshop(ctx context.Context, dir, python string, progress func(string), events func(Event)) (*workshop, error) {
 	var mu sync.Mutex
 	w := &workshop{report: func(e Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		tell(e)
+		if events != nil {
+			events(e)
+		}
+		if progress != nil && e.isProgress() {
+			progress(e.String())
+		}
 	}}
 	var err error
-	if w.dir, err = filepath.Abs(dir); err != nil {
-		return nil, fmt.Errorf("make environments: %w", err)
+	if w.dir, err = filepath.Abs(dir); err == nil {
+		err = os.MkdirAll(filepath.Join(w.dir, "environments"), 0o755)
 	}
-	if err := os.MkdirAll(filepath.Join(w.dir, "environments"), 0o755); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("make environments: %w", err)
 	}
 	if w.python, err = findPython(ctx, python, ""); err != nil {
@@ -226,15 +219,22 @@ type members struct {
 	generators  []*generator.Generator
 }
 
-func (m members) names() []string {
-	var names []string
+// say reports a step in the making of their environment.
+func (m *members) say(w *workshop) func(Stage, string) {
+	return func(stage Stage, detail string) {
+		e := m.environment
+		w.report(Event{cmp.Or(e.id, "with "+e.lockFile), m.names(), stage, detail})
+	}
+}
+
+func (m *members) names() (names []string) {
 	for _, g := range m.generators {
 		names = append(names, g.Name)
 	}
 	return names
 }
 
-func (m members) set(problem string) {
+func (m *members) set(problem string) {
 	for _, g := range m.generators {
 		e := m.environment
 		g.Environment, g.Lock, g.Version, g.Platform = e.id, e.lock.id(), e.python.Version, runtime.GOOS+"-"+e.python.Machine
@@ -375,7 +375,7 @@ func (e environment) complete() bool {
 
 // ensure makes the environment unless it is there, with install. A lock keeps two processes from making the same one;
 // the system gives it back when its holder is killed. What an interrupted one left is removed first.
-func (e environment) ensure(ctx context.Context, install func(say func(string)) error, say func(Stage, string)) error {
+func (e environment) ensure(ctx context.Context, say func(Stage, string), install func(line func(string)) error) error {
 	if e.complete() { // asks for no lock, so that an index can be built where nothing can be written
 		say(Reused, "")
 		return nil

@@ -30,35 +30,27 @@ func CopyRequirements(root, dir string) error {
 		return err
 	}
 	for _, g := range list {
-		if g.Problem != "" || g.Network {
+		local := func(line string) bool { return strings.Contains(line, g.Dir) }
+		if g.Problem != "" || g.Network || slices.ContainsFunc(g.Requirements, local) {
 			continue
 		}
-		if slices.ContainsFunc(g.Requirements, func(line string) bool { return strings.Contains(line, g.Dir) }) {
-			continue
-		}
-		to := filepath.Join(dir, g.Name)
-		if err := os.MkdirAll(filepath.Join(to, filepath.Dir(generator.DefaultEntry)), 0o755); err != nil {
-			return err
-		}
-		if err := errors.Join(
-			os.WriteFile(filepath.Join(to, generator.DefaultEntry), nil, 0o644),
-			os.WriteFile(filepath.Join(to, requirements.File), []byte(strings.Join(g.Requirements, "\n")+"\n"), 0o644),
-		); err != nil {
-			return err
-		}
+		files := map[string]string{filepath.Join(g.Name, generator.DefaultEntry): "",
+			filepath.Join(g.Name, requirements.File): strings.Join(g.Requirements, "\n") + "\n"}
 		if g.Pythons != "" {
-			if err := os.WriteFile(filepath.Join(to, requirements.ProjectFile), fmt.Appendf(nil, "[project]\nrequires-python = %q\n",
-				g.Pythons), 0o644); err != nil {
-				return err
-			}
+			files[filepath.Join(g.Name, requirements.ProjectFile)] = fmt.Sprintf("[project]\nrequires-python = %q\n", g.Pythons)
 		}
 		l, err := readLock(filepath.Join(root, LocksFolder), LockFile(&g))
-		if err == nil && l.text != nil {
-			err = errors.Join(os.MkdirAll(filepath.Join(dir, LocksFolder), 0o755),
-				os.WriteFile(filepath.Join(dir, LocksFolder, LockFile(&g)), l.text, 0o644))
-		}
 		if err != nil {
 			return err
+		}
+		if l.text != nil {
+			files[filepath.Join(LocksFolder, LockFile(&g))] = string(l.text)
+		}
+		for name, text := range files {
+			path := filepath.Join(dir, name)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -107,4 +99,49 @@ func (e environment) prove(ctx context.Context, packages []string) error {
 		return errors.New(strings.Join(failed, "; "))
 	}
 	return nil
+}
+
+// Remake makes the environment that a generator had: from the text of a lock, nil where nothing was required, and a
+// Python of just this version, on the PATH or from where uv gets them. Where there is none the environment is made from
+// the Python that Build would take, as Generator.Version says. The index stays as it is, so workers go on with what
+// they have.
+func (b *Builder) Remake(ctx context.Context, name string, text []byte, version string) (*generator.Generator, error) {
+	list, err := generator.Discover(b.Root)
+	if err != nil {
+		return nil, err
+	}
+	g, err := (&generator.Index{Generators: list}).Find(name)
+	if err != nil {
+		return nil, err
+	}
+	if g.Problem != "" {
+		return nil, fmt.Errorf("generator %s is not ready: %s", name, g.Problem)
+	}
+	root, err := filepath.Abs(b.Root)
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWorkshop(ctx, b.Dir, b.Python, b.Progress, nil)
+	if err != nil {
+		return nil, err
+	}
+	m := &members{environment: newEnvironment(root, w, g), generators: []*generator.Generator{g}}
+	e := &m.environment
+	if e.lock = (lock{text: text}); text == nil {
+		e.requirements = nil
+	} else {
+		e.lock.path = "the lock " + e.lock.id()[:12]
+	}
+	if e.python, err = w.suitable(ctx, "=="+version); err != nil && ctx.Err() == nil {
+		e.python, err = w.suitable(ctx, e.specifier)
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.identify()
+	if err := e.ensure(ctx, m.say(w), func(line func(string)) error { return e.install(ctx, w, line) }); err != nil {
+		return nil, err
+	}
+	m.set("")
+	return g, nil
 }

@@ -144,9 +144,8 @@ func newInstaller(ctx context.Context, dir string, python interpreter, say func(
 	}
 	e := environment{id: "uv-" + UVRelease, path: filepath.Join(own, "uv-"+UVRelease), python: python,
 		requirements: []string{"uv==" + UVRelease}}
-	err := e.ensure(ctx, func(say func(string)) error { return e.installUV(ctx, say) }, func(stage Stage, detail string) {
-		say(Event{Environment: e.id, Stage: stage, Detail: detail})
-	})
+	err := e.ensure(ctx, func(stage Stage, detail string) { say(Event{Environment: e.id, Stage: stage, Detail: detail}) },
+		func(line func(string)) error { return e.installUV(ctx, line) })
 	if err != nil {
 		return in, err
 	}
@@ -227,9 +226,8 @@ func (e environment) install(ctx context.Context, w *workshop, say func(string))
 	if err := os.WriteFile(buildList, []byte(build), 0o644); err != nil {
 		return fmt.Errorf("make a Python environment: %w", err)
 	}
-	for _, part := range []struct {
-		text, flag string
-	}{{hashed, "--require-hashes"}, {strings.Join(append(own, others), "\n"), "--no-verify-hashes"}} {
+	for _, part := range []struct{ text, flag string }{{hashed, "--require-hashes"},
+		{strings.Join(append(own, others), "\n"), "--no-verify-hashes"}} {
 		if strings.TrimSpace(part.text) == "" {
 			continue
 		}

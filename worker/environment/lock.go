@@ -148,11 +148,7 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWorkshop(ctx, l.Dir, "", func(e Event) {
-		if e.isProgress() {
-			l.Progress(e.String())
-		}
-	})
+	w, err := newWorkshop(ctx, l.Dir, "", l.Progress, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package environment
 
 import (
 	"context"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -95,10 +96,7 @@ var variablePattern = regexp.MustCompile(`\$\{[A-Z0-9_]+\}`)
 // with returns the settings as the options in requirements files change them, as they do with pip, and the lines
 // without those. uv would prefer its variables to the files' --index-url and take no notice of --trusted-host.
 func (s settings) with(lines []string) (settings, []string) {
-	all, rest := settings{}, []string{}
-	for name, value := range s {
-		all[name] = value
-	}
+	all, rest := maps.Clone(s), []string{}
 	for _, line := range lines {
 		option, value := requirements.CutOption(line)
 		value = variablePattern.ReplaceAllStringFunc(value, func(v string) string {

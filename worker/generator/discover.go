@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -118,13 +119,10 @@ const Dirty = "-dirty"
 func commitOf(dir string, shared []string) string {
 	git := func(args ...string) (string, error) {
 		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)
-		for _, v := range os.Environ() {
-			// Set inside a git hook, these point at the repository of the hook.
-			if !strings.HasPrefix(v, "GIT_DIR=") && !strings.HasPrefix(v, "GIT_WORK_TREE=") &&
-				!strings.HasPrefix(v, "GIT_INDEX_FILE=") {
-				cmd.Env = append(cmd.Env, v)
-			}
-		}
+		cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
+			name, _, _ := strings.Cut(variable, "=") // set inside a git hook, these point at the repository of the hook
+			return slices.Contains([]string{"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}, name)
+		})
 		out, err := cmd.Output()
 		return strings.TrimSuffix(string(out), "\n"), err
 	}

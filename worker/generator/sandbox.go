@@ -146,15 +146,13 @@ func (l launch) run() status {
 	if l.Apart {
 		apart = takeAway(append(l.Readable, l.Scratch)...)
 	}
-	if err := confine(l.Scratch, l.Readable); err != nil {
-		return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
+	err := confine(l.Scratch, l.Readable)
+	if err == nil && l.MaxFile > 0 { // the guard checks now and then; a single file the kernel stops at once
+		size := uint64(l.MaxFile)
+		err = syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size, Max: size})
 	}
-	if l.MaxFile > 0 {
-		// The guard checks now and then; a single file the kernel stops at once.
-		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: uint64(l.MaxFile),
-			Max: uint64(l.MaxFile)}); err != nil {
-			return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
-		}
+	if err != nil {
+		return status{Exit: 126, Problem: fmt.Sprintf("the sandbox could not be set up: %v", err)}
 	}
 	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
 	cmd.Dir, cmd.Env = l.Dir, l.Env
@@ -171,20 +169,15 @@ func (l launch) run() status {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	gone := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, os.NewFile(aliveDescriptor, "alive")) // ends when the worker does
-		close(gone)
+		stop <- syscall.SIGTERM
 	}()
 	stopped := false
 	select {
 	case <-ended:
 	case <-stop:
 		stopped = true
-	case <-gone:
-		stopped = true
-	}
-	if stopped {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		<-ended
 	}

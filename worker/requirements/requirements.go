@@ -161,10 +161,10 @@ func readRequirements(dir, name string, depth int) ([]string, error) {
 	if errors.Is(err, fs.ErrNotExist) && depth == 0 {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read requirements: %w", err)
+	if err == nil {
+		text, _, err = transform.Bytes(unicode.BOMOverride(transform.Nop), text)
 	}
-	if text, _, err = transform.Bytes(unicode.BOMOverride(transform.Nop), text); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("read requirements: %w", err)
 	}
 	var lines []string
@@ -174,52 +174,35 @@ func readRequirements(dir, name string, depth int) ([]string, error) {
 		}
 		option, value := CutOption(line)
 		beside := filepath.Dir(path) // pip takes these two from where the file is, local packages from where it runs
+		more := []string{line}
 		switch option {
 		case "-r", "--requirement":
-			file, err := inside(dir, beside, value)
-			if err != nil {
-				return nil, err
+			if value, err = inside(dir, beside, value); err == nil {
+				more, err = readRequirements(dir, value, depth+1)
 			}
-			name, err := filepath.Rel(dir, file)
-			if err != nil {
-				return nil, err
-			}
-			more, err := readRequirements(dir, name, depth+1)
-			if err != nil {
-				return nil, err
-			}
-			lines = append(lines, more...)
-			continue
 		case "-c", "--constraint":
-			file, err := inside(dir, beside, value)
-			if err != nil {
-				return nil, err
-			}
-			line = "-c " + file
+			value, err = inside(dir, beside, value)
+			more[0] = "-c " + value
 		case "-f", "--find-links":
-			if !isURL(value) {
-				folder, err := inside(dir, beside, value)
-				if err != nil {
-					return nil, err
-				}
-				line = "-f " + folder
-			} else if err := localURL(dir, value); err != nil {
-				return nil, err
+			if isURL(value) {
+				err = localURL(dir, value)
+			} else {
+				value, err = inside(dir, beside, value)
+				more[0] = "-f " + value
 			}
 		case "-e", "--editable":
 			if !isURL(value) && !filepath.IsAbs(value) && !strings.HasPrefix(value, ".") {
 				value = "./" + value // only a path or a URL can be edited
 			}
-			if line, err = localPackage(dir, value); err != nil {
-				return nil, err
-			}
-			line = "-e " + line
+			value, err = localPackage(dir, value)
+			more[0] = "-e " + value
 		case "":
-			if line, err = localPackage(dir, line); err != nil {
-				return nil, err
-			}
+			more[0], err = localPackage(dir, line)
 		}
-		lines = append(lines, line)
+		if err != nil {
+			return nil, err
+		}
+		lines = append(lines, more...)
 	}
 	return lines, nil
 }
