@@ -9,7 +9,6 @@ import (
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/appautoscaling"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/cloudwatch"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecs"
-	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/iam"
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
@@ -62,56 +61,36 @@ func (c *Config) checkFleet(r *reader) {
 // NewFleet registers the fleet. Its image is the stack's with ops in it, and its containers get the
 // stack outputs, by which they find their way, in a variable.
 func NewFleet(ctx *pulumi.Context, name, root string, s *Storage, q *Queue, image *Image, f *Function,
-	outputs pulumi.Map, a account, c *Config, opts ...pulumi.ResourceOption) (*Fleet, error) {
+	outputs pulumi.Map, a account, c *Config, opts ...pulumi.ResourceOption) (_ *Fleet, err error) {
+	defer caught(&err)
 	fleet := &Fleet{}
-	if err := ctx.RegisterComponentResource("vm-dataset:infra:Fleet", name, fleet, opts...); err != nil {
-		return nil, err
-	}
-	child := pulumi.Parent(fleet)
+	child := register(ctx, "Fleet", name, fleet, opts)
 	tags := pulumi.ToStringMap(c.Tags)
-	built, err := docker.NewImage(ctx, name, &docker.ImageArgs{
+	built := must(docker.NewImage(ctx, name, &docker.ImageArgs{
 		ImageName: pulumi.Sprintf("%s:fleet", image.RepositoryURL),
 		Build:     fleetBuild(root, image, c),
 		Registry:  credentials(ctx, image.repository, child),
-	}, child)
-	if err != nil {
-		return nil, err
-	}
+	}, child))
 	uri := built.RepoDigest.ApplyT(checkDigest).(pulumi.StringOutput)
-	execution, err := fleet.role(ctx, name+"-start", "What ECS may do to start the fleet of "+c.Name, c,
+	const service = "ecs-tasks.amazonaws.com"
+	execution, _ := newRole(ctx, name+"-start", "ECS", service, "What ECS may do to start the fleet of "+c.Name, c, child,
 		func(arns []string) []rights.Statement { return rights.Start(arns[0], arns[1]) }, image.repository.Arn, f.logGroupARN)
-	if err != nil {
-		return nil, err
-	}
-	work, err := fleet.role(ctx, name+"-work", "What the fleet of "+c.Name+" may do", c,
-		func(arns []string) []rights.Statement { return rights.Worker(arns[0], arns[1], arns[2], arns[3]) },
-		s.BucketARN, q.Tasks.Arn, q.DLQ.Arn, f.logGroupARN)
-	if err != nil {
-		return nil, err
-	}
-	task, err := ecs.NewTaskDefinition(ctx, name, &ecs.TaskDefinitionArgs{
+	worker, _ := newRole(ctx, name+"-work", "ECS", service, "What the fleet of "+c.Name+" may do", c, child,
+		work, s.BucketARN, q.Tasks.Arn, q.DLQ.Arn, f.logGroupARN)
+	task := must(ecs.NewTaskDefinition(ctx, name, &ecs.TaskDefinitionArgs{
 		Family: pulumi.String(name), RequiresCompatibilities: pulumi.ToStringArray([]string{"FARGATE"}),
 		NetworkMode: pulumi.String("awsvpc"),
 		Cpu:         pulumi.String(strconv.Itoa(fleetCPUs * 1024)), Memory: pulumi.String(strconv.Itoa(fleetMemoryMB)),
-		ExecutionRoleArn: execution.Arn, TaskRoleArn: work.Arn,
+		ExecutionRoleArn: execution.Arn, TaskRoleArn: worker.Arn,
 		RuntimePlatform: &ecs.TaskDefinitionRuntimePlatformArgs{OperatingSystemFamily: pulumi.String("LINUX"),
 			CpuArchitecture: pulumi.String(map[string]string{X86: "X86_64", ARM: "ARM64"}[c.Architecture])},
 		ContainerDefinitions: containers(uri, f.LogGroup, outputs, a, c), Tags: tags,
-	}, child)
-	if err != nil {
-		return nil, err
-	}
-	cluster, err := ecs.NewCluster(ctx, name, &ecs.ClusterArgs{Tags: tags}, child)
-	if err != nil {
-		return nil, err
-	}
+	}, child))
+	cluster := must(ecs.NewCluster(ctx, name, &ecs.ClusterArgs{Tags: tags}, child))
 	const spot = "FARGATE_SPOT"
-	providers, err := ecs.NewClusterCapacityProviders(ctx, name, &ecs.ClusterCapacityProvidersArgs{
-		ClusterName: cluster.Name, CapacityProviders: pulumi.ToStringArray([]string{spot})}, child)
-	if err != nil {
-		return nil, err
-	}
-	service, err := ecs.NewService(ctx, name, &ecs.ServiceArgs{
+	providers := must(ecs.NewClusterCapacityProviders(ctx, name, &ecs.ClusterCapacityProvidersArgs{
+		ClusterName: cluster.Name, CapacityProviders: pulumi.ToStringArray([]string{spot})}, child))
+	workers := must(ecs.NewService(ctx, name, &ecs.ServiceArgs{
 		Cluster: cluster.Arn, TaskDefinition: task.Arn, DesiredCount: pulumi.Int(0),
 		CapacityProviderStrategies: ecs.ServiceCapacityProviderStrategyArray{&ecs.ServiceCapacityProviderStrategyArgs{
 			CapacityProvider: pulumi.String(spot), Weight: pulumi.Int(1)}},
@@ -121,13 +100,8 @@ func NewFleet(ctx *pulumi.Context, name, root string, s *Storage, q *Queue, imag
 		DeploymentMinimumHealthyPercent: pulumi.Int(0), // workers of an old image hand their tasks to those of the new
 		DeploymentMaximumPercent:        pulumi.Int(100),
 		PropagateTags:                   pulumi.String("SERVICE"), Tags: tags,
-	}, child, pulumi.DependsOn([]pulumi.Resource{providers}), pulumi.IgnoreChanges([]string{"desiredCount"}))
-	if err != nil {
-		return nil, err
-	}
-	if err := fleet.scale(ctx, name, cluster, service, q, f, c); err != nil {
-		return nil, err
-	}
+	}, child, pulumi.DependsOn([]pulumi.Resource{providers}), pulumi.IgnoreChanges([]string{"desiredCount"})))
+	scale(ctx, name, cluster, workers, q, f, c, child)
 	return fleet, ctx.RegisterResourceOutputs(fleet, pulumi.Map{})
 }
 
@@ -142,28 +116,6 @@ func fleetBuild(root string, image *Image, c *Config) *docker.DockerBuildArgs {
 		Context: pulumi.String(root), Dockerfile: pulumi.String(filepath.Join(root, "deploy", "Dockerfile")), Args: args,
 		BuilderVersion: docker.BuilderVersionBuilderBuildKit, Platform: pulumi.String(c.platform()),
 	}
-}
-
-// role registers a role that ECS's tasks take, and its policy.
-func (fleet *Fleet) role(ctx *pulumi.Context, name, description string, c *Config,
-	may func(arns []string) []rights.Statement, arns ...pulumi.StringInput) (*iam.Role, error) {
-	trust, err := marshal(rights.Document(rights.Statement{Sid: "ECS", Effect: rights.Allow,
-		Principal: map[string]string{"Service": "ecs-tasks.amazonaws.com"}, Action: []string{"sts:AssumeRole"}}))
-	if err != nil {
-		return nil, err
-	}
-	args := &iam.RoleArgs{Description: pulumi.String(description), AssumeRolePolicy: pulumi.String(trust),
-		Tags: pulumi.ToStringMap(c.Tags)}
-	if c.PermissionsBoundary != "" {
-		args.PermissionsBoundary = pulumi.String(c.PermissionsBoundary)
-	}
-	role, err := iam.NewRole(ctx, name, args, pulumi.Parent(fleet))
-	if err != nil {
-		return nil, err
-	}
-	_, err = iam.NewRolePolicy(ctx, name, &iam.RolePolicyArgs{Role: role.Name, Policy: policy(may, arns...)},
-		pulumi.Parent(fleet))
-	return role, err
 }
 
 // containers are the definition of the task's one container. It has one worker, which runs as many
@@ -190,15 +142,11 @@ func containers(uri, logGroup pulumi.StringOutput, outputs pulumi.Map, a account
 	}
 	run := fmt.Sprintf(`printf %%s "$OUTPUTS" >%s && exec ops --outputs %[1]s --local-dir /tmp/ops worker --workers 1 --timeout %ds`,
 		fleetFile, c.TimeoutSeconds)
-	return pulumi.All(uri, logGroup, outputs).ApplyT(func(known []any) (string, error) {
-		text, err := marshal(known[2])
-		if err != nil {
-			return "", err
-		}
+	return pulumi.All(uri, logGroup, outputs).ApplyT(func(known []any) string {
 		return marshal([]container{{
 			Name: "worker", Image: known[0].(string), Essential: true, EntryPoint: []string{"/bin/sh", "-c"},
 			Command:     []string{run},
-			Environment: []variable{{"OUTPUTS", text}}, StopTimeout: fleetStopTime,
+			Environment: []variable{{"OUTPUTS", marshal(known[2])}}, StopTimeout: fleetStopTime,
 			Logs: logs{"awslogs", map[string]string{"awslogs-group": known[1].(string), "awslogs-region": a.region,
 				"awslogs-stream-prefix": "fleet"}},
 		}})
@@ -209,17 +157,13 @@ func containers(uri, logGroup pulumi.StringOutput, outputs pulumi.Map, a account
 // of two, and none after some minutes without a task. Tasks at work in Lambda do not count. Step scaling
 // can leave zero, which target tracking cannot, and CloudWatch repeats an alarm's scaling action each
 // minute. A container that is stopped with a task hands that back.
-func (fleet *Fleet) scale(ctx *pulumi.Context, name string, cluster *ecs.Cluster, service *ecs.Service, q *Queue,
-	f *Function, c *Config) error {
-	child := pulumi.Parent(fleet)
-	target, err := appautoscaling.NewTarget(ctx, name, &appautoscaling.TargetArgs{
+func scale(ctx *pulumi.Context, name string, cluster *ecs.Cluster, service *ecs.Service, q *Queue, f *Function, c *Config,
+	child pulumi.ResourceOption) {
+	target := must(appautoscaling.NewTarget(ctx, name, &appautoscaling.TargetArgs{
 		MinCapacity: pulumi.Int(0), MaxCapacity: pulumi.Int(c.FleetMaxWorkers),
 		ResourceId:        pulumi.Sprintf("service/%s/%s", cluster.Name, service.Name),
 		ScalableDimension: pulumi.String("ecs:service:DesiredCount"), ServiceNamespace: pulumi.String("ecs"),
-	}, child)
-	if err != nil {
-		return err
-	}
+	}, child))
 	metric := func(id, namespace, of, dimension string, value pulumi.StringOutput) *cloudwatch.MetricAlarmMetricQueryArgs {
 		return &cloudwatch.MetricAlarmMetricQueryArgs{Id: pulumi.String(id), ReturnData: pulumi.Bool(false),
 			Metric: &cloudwatch.MetricAlarmMetricQueryMetricArgs{Namespace: pulumi.String(namespace),
@@ -249,17 +193,14 @@ func (fleet *Fleet) scale(ctx *pulumi.Context, name string, cluster *ecs.Cluster
 				&appautoscaling.PolicyStepScalingPolicyConfigurationStepAdjustmentArgs{
 					MetricIntervalUpperBound: pulumi.String("0"), ScalingAdjustment: pulumi.Int(0)}}, fleetIdle},
 	} {
-		policy, err := appautoscaling.NewPolicy(ctx, name+"-"+p.name, &appautoscaling.PolicyArgs{
+		policy := must(appautoscaling.NewPolicy(ctx, name+"-"+p.name, &appautoscaling.PolicyArgs{
 			PolicyType: pulumi.String("StepScaling"), ResourceId: target.ResourceId,
 			ScalableDimension: target.ScalableDimension, ServiceNamespace: target.ServiceNamespace,
 			StepScalingPolicyConfiguration: &appautoscaling.PolicyStepScalingPolicyConfigurationArgs{
 				AdjustmentType: pulumi.String("ExactCapacity"), Cooldown: pulumi.Int(60),
 				MetricAggregationType: pulumi.String("Maximum"), StepAdjustments: p.steps},
-		}, child)
-		if err != nil {
-			return err
-		}
-		_, err = cloudwatch.NewMetricAlarm(ctx, name+"-"+p.name, &cloudwatch.MetricAlarmArgs{
+		}, child))
+		must(cloudwatch.NewMetricAlarm(ctx, name+"-"+p.name, &cloudwatch.MetricAlarmArgs{
 			AlarmDescription: pulumi.String(p.means),
 			MetricQueries: append(p.metrics, metric("waiting", sqsNamespace, queueVisible, queueName, q.Tasks.Name),
 				metric("working", sqsNamespace, "ApproximateNumberOfMessagesNotVisible", queueName, q.Tasks.Name),
@@ -267,12 +208,8 @@ func (fleet *Fleet) scale(ctx *pulumi.Context, name string, cluster *ecs.Cluster
 					Label: pulumi.String("tasks"), ReturnData: pulumi.Bool(true)}),
 			ComparisonOperator: pulumi.String(p.compare), Threshold: pulumi.Float64(0), EvaluationPeriods: pulumi.Int(p.minutes),
 			TreatMissingData: pulumi.String(p.missing), AlarmActions: pulumi.Array{policy.Arn}, Tags: pulumi.ToStringMap(c.Tags),
-		}, child)
-		if err != nil {
-			return err
-		}
+		}, child))
 	}
-	return nil
 }
 
 // steps are the numbers of containers by the number of tasks: 1, 2, 4, 8 and so on for as many tasks or

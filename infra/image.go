@@ -38,56 +38,35 @@ const keepImages = 10
 // NewImage registers the repository and the image. The build context is root,
 // the repository's folder; .dockerignore lists what of it the image is made from.
 func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string, a account, c *Config,
-	opts ...pulumi.ResourceOption) (*Image, error) {
+	opts ...pulumi.ResourceOption) (_ *Image, err error) {
+	defer caught(&err)
 	i := &Image{}
-	if err := ctx.RegisterComponentResource("vm-dataset:infra:Image", name, i, opts...); err != nil {
-		return nil, err
-	}
-	child := pulumi.Parent(i)
-	repository, err := ecr.NewRepository(ctx, name, &ecr.RepositoryArgs{
+	child := register(ctx, "Image", name, i, opts)
+	repository := must(ecr.NewRepository(ctx, name, &ecr.RepositoryArgs{
 		ImageScanningConfiguration: &ecr.RepositoryImageScanningConfigurationArgs{ScanOnPush: pulumi.Bool(true)},
 		EncryptionConfigurations:   ecr.RepositoryEncryptionConfigurationArray{&ecr.RepositoryEncryptionConfigurationArgs{EncryptionType: pulumi.String("AES256")}},
 		ImageTagMutability:         pulumi.String("MUTABLE"), // the function goes by digest
 		ForceDelete:                pulumi.Bool(!c.RetainData),
 		Tags:                       pulumi.ToStringMap(c.Tags),
-	}, child, pulumi.RetainOnDelete(c.RetainData))
-	if err != nil {
-		return nil, err
-	}
+	}, child, pulumi.RetainOnDelete(c.RetainData)))
 	// Lambda adds this policy itself only if the deployer may change policies.
-	allow, err := marshal(rights.Document(rights.Statement{
+	allow := marshal(rights.Document(rights.Statement{
 		Sid: "LambdaPull", Effect: rights.Allow, Principal: map[string]string{"Service": "lambda.amazonaws.com"},
 		Action: []string{"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"},
 		Condition: map[string]map[string][]string{"StringLike": {"aws:sourceArn": {
 			strings.Join([]string{"arn", a.partition, "lambda", a.region, a.id, "function", "*"}, ":")}}},
 	}))
-	if err != nil {
-		return nil, err
-	}
-	i.pull, err = ecr.NewRepositoryPolicy(ctx, name+"-pull", &ecr.RepositoryPolicyArgs{Repository: repository.Name,
-		Policy: pulumi.String(allow)}, child, pulumi.RetainOnDelete(c.RetainData))
-	if err != nil {
-		return nil, err
-	}
+	i.pull = must(ecr.NewRepositoryPolicy(ctx, name+"-pull", &ecr.RepositoryPolicyArgs{Repository: repository.Name,
+		Policy: pulumi.String(allow)}, child, pulumi.RetainOnDelete(c.RetainData)))
 	if !c.RetainData {
-		expire, err := marshal(expireUntagged(keepImages))
-		if err != nil {
-			return nil, err
-		}
-		_, err = ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name,
-			Policy: pulumi.String(expire)}, child)
-		if err != nil {
-			return nil, err
-		}
+		must(ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name,
+			Policy: pulumi.Sprintf(expireUntagged, keepImages)}, child))
 	}
-	built, err := docker.NewImage(ctx, name, &docker.ImageArgs{
+	built := must(docker.NewImage(ctx, name, &docker.ImageArgs{
 		ImageName: pulumi.Sprintf("%s:latest", repository.RepositoryUrl),
 		Build:     build(root, commits, c),
 		Registry:  credentials(ctx, repository, child),
-	}, child)
-	if err != nil {
-		return nil, err
-	}
+	}, child))
 	i.repository = repository
 	i.URI, i.RepositoryURL = built.RepoDigest.ApplyT(checkDigest).(pulumi.StringOutput), repository.RepositoryUrl
 	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{"uri": i.URI, "repositoryUrl": i.RepositoryURL})
@@ -108,11 +87,7 @@ func checkDigest(uri string) (string, error) {
 // build returns the build of the image. Lambda takes a single manifest and no index, which is what this builder pushes:
 // it asks the daemon itself, and only the buildx client adds attestations (and the index that holds them) by default.
 func build(root string, commits map[string]string, c *Config) *docker.DockerBuildArgs {
-	text, err := marshal(commits)
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	args := pulumi.StringMap{argCommits: pulumi.String(text)}
+	args := pulumi.StringMap{argCommits: pulumi.String(marshal(commits))}
 	if c.BuilderImage != "" {
 		args[argBuilder] = pulumi.String(c.BuilderImage)
 	}
@@ -140,22 +115,5 @@ func credentials(ctx *pulumi.Context, repository *ecr.Repository, opt pulumi.Inv
 
 // expireUntagged is a lifecycle policy that keeps some of the images whose tag has passed on to a later one.
 // https://docs.aws.amazon.com/AmazonECR/latest/userguide/lifecycle_policy_parameters.html
-func expireUntagged(keep int) any {
-	type selection struct {
-		TagStatus   string `json:"tagStatus"`
-		CountType   string `json:"countType"`
-		CountNumber int    `json:"countNumber"`
-	}
-	type action struct {
-		Type string `json:"type"`
-	}
-	type rule struct {
-		Priority    int       `json:"rulePriority"`
-		Description string    `json:"description"`
-		Selection   selection `json:"selection"`
-		Action      action    `json:"action"`
-	}
-	return struct {
-		Rules []rule `json:"rules"`
-	}{[]rule{{1, "images that were replaced", selection{"untagged", "imageCountMoreThan", keep}, action{"expire"}}}}
-}
+const expireUntagged = `{"rules":[{"rulePriority":1,"description":"images that were replaced","selection":` +
+	`{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":%d},"action":{"type":"expire"}}]}`

@@ -19,47 +19,34 @@ type Observability struct {
 // NewObservability registers a dashboard, alarms, the topic that mails them if there
 // is an address, and a budget if there is one.
 func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, a account, c *Config,
-	opts ...pulumi.ResourceOption) (*Observability, error) {
+	opts ...pulumi.ResourceOption) (_ *Observability, err error) {
+	defer caught(&err)
 	o := &Observability{}
-	if err := ctx.RegisterComponentResource("vm-dataset:infra:Observability", name, o, opts...); err != nil {
-		return nil, err
-	}
-	child := pulumi.Parent(o)
-	board, err := cloudwatch.NewDashboard(ctx, name, &cloudwatch.DashboardArgs{
+	child := register(ctx, "Observability", name, o, opts)
+	board := must(cloudwatch.NewDashboard(ctx, name, &cloudwatch.DashboardArgs{
 		DashboardName: f.Name, // it has no generated name of its own
-		DashboardBody: pulumi.All(q.Tasks.Name, q.DLQ.Name, f.Name).ApplyT(func(v []any) (string, error) {
+		DashboardBody: pulumi.All(q.Tasks.Name, q.DLQ.Name, f.Name).ApplyT(func(v []any) string {
 			return marshal(newDashboard(source{region: a.region, queue: v[0].(string), dlq: v[1].(string),
 				function: v[2].(string)}, c))
 		}).(pulumi.StringOutput),
-	}, child)
-	if err != nil {
-		return nil, err
-	}
+	}, child))
 	o.DashboardURL = pulumi.Sprintf("https://%s/cloudwatch/home?region=%s#dashboards/dashboard/%s", a.console(), a.region,
 		board.DashboardName)
 
 	var actions pulumi.Array
 	if c.AlarmEmail != "" {
 		// CloudWatch cannot publish to a topic that is encrypted with SNS's own key, and a notice has nothing secret.
-		topic, err := sns.NewTopic(ctx, name, &sns.TopicArgs{Tags: pulumi.ToStringMap(c.Tags)}, child)
-		if err != nil {
-			return nil, err
-		}
-		_, err = sns.NewTopicSubscription(ctx, name, &sns.TopicSubscriptionArgs{
+		topic := must(sns.NewTopic(ctx, name, &sns.TopicArgs{Tags: pulumi.ToStringMap(c.Tags)}, child))
+		must(sns.NewTopicSubscription(ctx, name, &sns.TopicSubscriptionArgs{
 			Topic: topic.Arn, Protocol: pulumi.String("email"), Endpoint: pulumi.String(c.AlarmEmail),
-		}, child)
-		if err != nil {
-			return nil, err
-		}
+		}, child))
 		actions = pulumi.Array{topic.Arn}
 	}
 	if c.MonthlyBudgetUSD > 0 {
-		if err := newBudget(ctx, name, c, child); err != nil {
-			return nil, err
-		}
+		newBudget(ctx, name, c, child)
 	}
 	for _, a := range alarms(q, f, c) {
-		_, err := cloudwatch.NewMetricAlarm(ctx, name+"-"+a.name, &cloudwatch.MetricAlarmArgs{
+		must(cloudwatch.NewMetricAlarm(ctx, name+"-"+a.name, &cloudwatch.MetricAlarmArgs{
 			AlarmDescription: pulumi.String(a.means),
 			Namespace:        pulumi.String(a.namespace), MetricName: pulumi.String(a.metric), Dimensions: a.dimensions,
 			Statistic: pulumi.String(a.statistic), Period: pulumi.Int(alarmPeriod),
@@ -67,17 +54,14 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, a
 			ComparisonOperator: pulumi.String("GreaterThanThreshold"), Threshold: pulumi.Float64(a.above),
 			TreatMissingData: pulumi.String("notBreaching"), // an unused queue sends no data
 			AlarmActions:     actions, OkActions: actions, Tags: pulumi.ToStringMap(c.Tags),
-		}, child)
-		if err != nil {
-			return nil, err
-		}
+		}, child))
 	}
 	return o, ctx.RegisterResourceOutputs(o, pulumi.Map{"dashboardUrl": o.DashboardURL})
 }
 
 // newBudget registers a budget of what has the stack's tag, which mails when a month is
 // going to exceed it and when it has spent most of it.
-func newBudget(ctx *pulumi.Context, name string, c *Config, child pulumi.ResourceOption) error {
+func newBudget(ctx *pulumi.Context, name string, c *Config, child pulumi.ResourceOption) {
 	warn := func(kind string, percent float64) *budgets.BudgetNotificationArgs {
 		return &budgets.BudgetNotificationArgs{
 			NotificationType: pulumi.String(kind), ComparisonOperator: pulumi.String("GREATER_THAN"),
@@ -85,7 +69,7 @@ func newBudget(ctx *pulumi.Context, name string, c *Config, child pulumi.Resourc
 			SubscriberEmailAddresses: pulumi.StringArray{pulumi.String(c.AlarmEmail)},
 		}
 	}
-	_, err := budgets.NewBudget(ctx, name, &budgets.BudgetArgs{
+	must(budgets.NewBudget(ctx, name, &budgets.BudgetArgs{
 		BudgetType: pulumi.String("COST"), TimeUnit: pulumi.String("MONTHLY"),
 		LimitAmount: pulumi.String(strconv.Itoa(c.MonthlyBudgetUSD)), LimitUnit: pulumi.String("USD"),
 		CostFilters: budgets.BudgetCostFilterArray{&budgets.BudgetCostFilterArgs{
@@ -94,8 +78,7 @@ func newBudget(ctx *pulumi.Context, name string, c *Config, child pulumi.Resourc
 		}},
 		Notifications: budgets.BudgetNotificationArray{warn("ACTUAL", 80), warn("FORECASTED", 100)},
 		Tags:          pulumi.ToStringMap(c.Tags),
-	}, child)
-	return err
+	}, child))
 }
 
 // alarmPeriod is in seconds: that of SQS's metrics of a quiet queue.

@@ -42,7 +42,8 @@ type Pipeline struct {
 // NewPipeline registers everything a stack has. Root is the repository's folder, relative to the program's: an absolute
 // path would make two machines disagree about the image. It fails before it registers anything when there are no
 // generators below root, when the image cannot be built from them, and when the account does not take the settings.
-func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulumi.ResourceOption) (*Pipeline, error) {
+func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulumi.ResourceOption) (_ *Pipeline, err error) {
+	defer caught(&err)
 	commits, locks, err := generatorsIn(ctx, filepath.Join(root, "generators"))
 	if err != nil {
 		return nil, err
@@ -52,36 +53,14 @@ func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulu
 			return nil, err
 		}
 	}
-	a, err := askAccount(ctx, c)
-	if err != nil {
-		return nil, err
-	}
+	a := must(askAccount(ctx, c))
 	p := &Pipeline{}
-	if err := ctx.RegisterComponentResource("vm-dataset:infra:Pipeline", name, p, opts...); err != nil {
-		return nil, err
-	}
-	child := pulumi.Parent(p)
-
-	storage, err := NewStorage(ctx, name+"-data", c, child)
-	if err != nil {
-		return nil, err
-	}
-	queue, err := NewQueue(ctx, name+"-tasks", c, child)
-	if err != nil {
-		return nil, err
-	}
-	image, err := NewImage(ctx, name+"-image", root, commits, a, c, child)
-	if err != nil {
-		return nil, err
-	}
-	function, err := NewFunction(ctx, name+"-worker", storage, queue, image, a, c, child)
-	if err != nil {
-		return nil, err
-	}
-	watch, err := NewObservability(ctx, name+"-watch", queue, function, a, c, child)
-	if err != nil {
-		return nil, err
-	}
+	child := register(ctx, "Pipeline", name, p, opts)
+	storage := must(NewStorage(ctx, name+"-data", c, child))
+	queue := must(NewQueue(ctx, name+"-tasks", c, child))
+	image := must(NewImage(ctx, name+"-image", root, commits, a, c, child))
+	function := must(NewFunction(ctx, name+"-worker", storage, queue, image, a, c, child))
+	watch := must(NewObservability(ctx, name+"-watch", queue, function, a, c, child))
 	p.Outputs = pulumi.Map{
 		stack.OutQueueURL:             queue.Tasks.Url,
 		stack.OutDLQURL:               queue.DLQ.Url,
@@ -107,9 +86,7 @@ func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulu
 		stack.OutRetainData:           pulumi.Bool(c.RetainData),
 	}
 	if c.FleetMaxWorkers > 0 {
-		if _, err := NewFleet(ctx, name+"-fleet", root, storage, queue, image, function, p.Outputs, a, c, child); err != nil {
-			return nil, err
-		}
+		must(NewFleet(ctx, name+"-fleet", root, storage, queue, image, function, p.Outputs, a, c, child))
 	}
 	return p, ctx.RegisterResourceOutputs(p, p.Outputs)
 }

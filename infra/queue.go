@@ -14,59 +14,33 @@ type Queue struct {
 }
 
 // NewQueue registers both queues and says that dead tasks of the one, and nothing else, go to the other.
-func NewQueue(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.ResourceOption) (*Queue, error) {
+func NewQueue(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.ResourceOption) (_ *Queue, err error) {
+	defer caught(&err)
 	q := &Queue{}
-	if err := ctx.RegisterComponentResource("vm-dataset:infra:Queue", name, q, opts...); err != nil {
-		return nil, err
-	}
-	child := pulumi.Parent(q)
-	var err error
-	q.DLQ, err = sqs.NewQueue(ctx, name+"-dlq", &sqs.QueueArgs{
+	child := register(ctx, "Queue", name, q, opts)
+	q.DLQ = must(sqs.NewQueue(ctx, name+"-dlq", &sqs.QueueArgs{
 		MessageRetentionSeconds:  pulumi.Int(c.DLQRetentionSeconds),
 		VisibilityTimeoutSeconds: pulumi.Int(c.VisibilityTimeoutSeconds),
 		SqsManagedSseEnabled:     pulumi.Bool(true),
 		Tags:                     pulumi.ToStringMap(c.Tags),
-	}, child)
-	if err != nil {
-		return nil, err
-	}
-	redrive := q.DLQ.Arn.ApplyT(func(arn string) (string, error) {
-		return marshal(struct {
-			Target string `json:"deadLetterTargetArn"`
-			Max    int    `json:"maxReceiveCount"`
-		}{arn, c.MaxReceiveCount})
-	}).(pulumi.StringOutput)
-	q.Tasks, err = sqs.NewQueue(ctx, name, &sqs.QueueArgs{
+	}, child))
+	q.Tasks = must(sqs.NewQueue(ctx, name, &sqs.QueueArgs{
 		MessageRetentionSeconds:  pulumi.Int(c.QueueRetentionSeconds),
 		VisibilityTimeoutSeconds: pulumi.Int(c.VisibilityTimeoutSeconds),
 		SqsManagedSseEnabled:     pulumi.Bool(true),
-		RedrivePolicy:            redrive,
+		RedrivePolicy:            pulumi.Sprintf(`{"deadLetterTargetArn":"%s","maxReceiveCount":%d}`, q.DLQ.Arn, c.MaxReceiveCount),
 		Tags:                     pulumi.ToStringMap(c.Tags),
-	}, child)
-	if err != nil {
-		return nil, err
-	}
-	_, err = sqs.NewRedriveAllowPolicy(ctx, name+"-dlq-redrive", &sqs.RedriveAllowPolicyArgs{
-		QueueUrl: q.DLQ.Url,
-		RedriveAllowPolicy: q.Tasks.Arn.ApplyT(func(arn string) (string, error) {
-			return marshal(struct {
-				Permission string   `json:"redrivePermission"`
-				Sources    []string `json:"sourceQueueArns"`
-			}{"byQueue", []string{arn}})
-		}).(pulumi.StringOutput),
-	}, child)
-	if err != nil {
-		return nil, err
-	}
+	}, child))
+	must(sqs.NewRedriveAllowPolicy(ctx, name+"-dlq-redrive", &sqs.RedriveAllowPolicyArgs{
+		QueueUrl:           q.DLQ.Url,
+		RedriveAllowPolicy: pulumi.Sprintf(`{"redrivePermission":"byQueue","sourceQueueArns":["%s"]}`, q.Tasks.Arn),
+	}, child))
 	for _, p := range []struct {
 		name  string
 		queue *sqs.Queue
 	}{{name + "-tls", q.Tasks}, {name + "-dlq-tls", q.DLQ}} {
-		_, err = sqs.NewQueuePolicy(ctx, p.name, &sqs.QueuePolicyArgs{QueueUrl: p.queue.Url,
-			Policy: tlsOnly("sqs", "", p.queue.Arn)}, child)
-		if err != nil {
-			return nil, err
-		}
+		must(sqs.NewQueuePolicy(ctx, p.name, &sqs.QueuePolicyArgs{QueueUrl: p.queue.Url,
+			Policy: tlsOnly("sqs", "", p.queue.Arn)}, child))
 	}
 	return q, ctx.RegisterResourceOutputs(q, pulumi.Map{"url": q.Tasks.Url, "dlqUrl": q.DLQ.Url})
 }

@@ -50,15 +50,14 @@ func checkAdoption(ctx *pulumi.Context, c *Config) error {
 }
 
 // NewStorage registers the bucket and its settings.
-func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.ResourceOption) (*Storage, error) {
+func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.ResourceOption) (_ *Storage, err error) {
+	defer caught(&err)
 	s := &Storage{}
-	if err := ctx.RegisterComponentResource("vm-dataset:infra:Storage", name, s, opts...); err != nil {
-		return nil, err
-	}
+	parent := register(ctx, "Storage", name, s, opts)
 	if err := checkAdoption(ctx, c); err != nil {
 		return nil, err
 	}
-	child := []pulumi.ResourceOption{pulumi.Parent(s), pulumi.RetainOnDelete(c.RetainData)}
+	child := []pulumi.ResourceOption{parent, pulumi.RetainOnDelete(c.RetainData)}
 
 	args := &s3.BucketV2Args{Tags: pulumi.ToStringMap(c.Tags)}
 	if !c.RetainData {
@@ -76,10 +75,7 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 		options = append(options, pulumi.Import(pulumi.ID(c.AdoptBucket)),
 			pulumi.IgnoreChanges([]string{"tags", "tagsAll"})) // an import changes nothing
 	}
-	bucket, err := s3.NewBucketV2(ctx, name, args, options...)
-	if err != nil {
-		return nil, err
-	}
+	bucket := must(s3.NewBucketV2(ctx, name, args, options...))
 	s.BucketARN = bucket.Arn
 	s.BucketName = bucket.Bucket.ApplyT(func(actual string) (string, error) {
 		if given == "" || given == actual {
@@ -89,29 +85,20 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 			actual, "set it back, or make another stack for another bucket (pulumi stack init)")
 	}).(pulumi.StringOutput)
 
-	access, err := s3.NewBucketPublicAccessBlock(ctx, name+"-private", &s3.BucketPublicAccessBlockArgs{
+	access := must(s3.NewBucketPublicAccessBlock(ctx, name+"-private", &s3.BucketPublicAccessBlockArgs{
 		Bucket:          s.BucketName,
 		BlockPublicAcls: pulumi.Bool(true), BlockPublicPolicy: pulumi.Bool(true),
 		IgnorePublicAcls: pulumi.Bool(true), RestrictPublicBuckets: pulumi.Bool(true),
-	}, child...)
-	if err != nil {
-		return nil, err
-	}
-	owner, err := s3.NewBucketOwnershipControls(ctx, name+"-owner", &s3.BucketOwnershipControlsArgs{
+	}, child...))
+	owner := must(s3.NewBucketOwnershipControls(ctx, name+"-owner", &s3.BucketOwnershipControlsArgs{
 		Bucket: s.BucketName,
 		Rule:   &s3.BucketOwnershipControlsRuleArgs{ObjectOwnership: pulumi.String("BucketOwnerEnforced")},
-	}, append(child, pulumi.DependsOn([]pulumi.Resource{access}))...)
-	if err != nil {
-		return nil, err
-	}
+	}, append(child, pulumi.DependsOn([]pulumi.Resource{access}))...))
 	// S3 refuses changes of one bucket's access that come at the same time, so they wait for each other.
-	_, err = s3.NewBucketPolicy(ctx, name+"-tls", &s3.BucketPolicyArgs{
+	must(s3.NewBucketPolicy(ctx, name+"-tls", &s3.BucketPolicyArgs{
 		Bucket: s.BucketName, Policy: tlsOnly("s3", "/*", bucket.Arn),
-	}, append(child, pulumi.DependsOn([]pulumi.Resource{access, owner}))...)
-	if err != nil {
-		return nil, err
-	}
-	_, err = s3.NewBucketServerSideEncryptionConfigurationV2(ctx, name+"-encryption",
+	}, append(child, pulumi.DependsOn([]pulumi.Resource{access, owner}))...))
+	must(s3.NewBucketServerSideEncryptionConfigurationV2(ctx, name+"-encryption",
 		&s3.BucketServerSideEncryptionConfigurationV2Args{
 			Bucket: s.BucketName,
 			Rules: s3.BucketServerSideEncryptionConfigurationV2RuleArray{&s3.BucketServerSideEncryptionConfigurationV2RuleArgs{
@@ -119,11 +106,8 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 					SseAlgorithm: pulumi.String("AES256"),
 				},
 			}},
-		}, child...)
-	if err != nil {
-		return nil, err
-	}
-	_, err = s3.NewBucketLifecycleConfigurationV2(ctx, name+"-lifecycle", &s3.BucketLifecycleConfigurationV2Args{
+		}, child...))
+	must(s3.NewBucketLifecycleConfigurationV2(ctx, name+"-lifecycle", &s3.BucketLifecycleConfigurationV2Args{
 		Bucket: s.BucketName,
 		Rules: s3.BucketLifecycleConfigurationV2RuleArray{
 			&s3.BucketLifecycleConfigurationV2RuleArgs{
@@ -134,9 +118,6 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 				},
 			},
 		},
-	}, child...)
-	if err != nil {
-		return nil, err
-	}
+	}, child...))
 	return s, ctx.RegisterResourceOutputs(s, pulumi.Map{"bucketName": s.BucketName, "bucketArn": s.BucketARN})
 }
