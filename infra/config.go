@@ -3,6 +3,7 @@
 package infra
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -183,20 +184,23 @@ func (c *Config) check(r *reader) {
 	if c.Architecture != X86 && c.Architecture != ARM {
 		r.refuse("architecture", c.Architecture, "it must be %s or %s", X86, ARM)
 	}
-	if c.VisibilityTimeoutSeconds <= c.TimeoutSeconds {
-		r.refuse("visibilityTimeoutSeconds", c.VisibilityTimeoutSeconds,
-			"it must be greater than timeoutSeconds, which is %d: a task would be delivered again while it is at work",
-			c.TimeoutSeconds)
-	}
-	if c.QueueRetentionSeconds <= c.VisibilityTimeoutSeconds {
-		r.refuse("queueRetentionSeconds", c.QueueRetentionSeconds,
-			"it must be greater than visibilityTimeoutSeconds, which is %d: a task would be gone before it is delivered again",
-			c.VisibilityTimeoutSeconds)
-	}
-	if c.DLQRetentionSeconds <= c.QueueRetentionSeconds {
-		r.refuse("dlqRetentionSeconds", c.DLQRetentionSeconds,
-			"it must be greater than queueRetentionSeconds, which is %d: a dead task keeps the time at which it was first sent",
-			c.QueueRetentionSeconds)
+	for _, p := range []struct {
+		key         string
+		value       int
+		above       string
+		least       int
+		consequence string
+	}{
+		{"visibilityTimeoutSeconds", c.VisibilityTimeoutSeconds, "timeoutSeconds", c.TimeoutSeconds,
+			"a task would be delivered again while it is at work"},
+		{"queueRetentionSeconds", c.QueueRetentionSeconds, "visibilityTimeoutSeconds", c.VisibilityTimeoutSeconds,
+			"a task would be gone before it is delivered again"},
+		{"dlqRetentionSeconds", c.DLQRetentionSeconds, "queueRetentionSeconds", c.QueueRetentionSeconds,
+			"a dead task keeps the time at which it was first sent"},
+	} {
+		if p.value <= p.least {
+			r.refuse(p.key, p.value, "it must be greater than %s, which is %d: %s", p.above, p.least, p.consequence)
+		}
 	}
 	for key, b := range map[string]string{"bucketName": c.BucketName, "adoptBucket": c.AdoptBucket} {
 		if b != "" && (!bucketPattern.MatchString(b) || reserved(b)) {
@@ -256,17 +260,10 @@ func (c *Config) check(r *reader) {
 
 // reserved says whether S3 keeps a bucket name for its own use.
 func reserved(name string) bool {
-	for _, prefix := range []string{"xn--", "sthree-", "amzn-s3-demo-"} {
-		if strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	for _, suffix := range []string{"-s3alias", "--ols-s3", "--x-s3", "--table-s3", "-an"} {
-		if strings.HasSuffix(name, suffix) {
-			return true
-		}
-	}
-	return false
+	starts := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+	ends := func(suffix string) bool { return strings.HasSuffix(name, suffix) }
+	return slices.ContainsFunc([]string{"xn--", "sthree-", "amzn-s3-demo-"}, starts) ||
+		slices.ContainsFunc([]string{"-s3alias", "--ols-s3", "--x-s3", "--table-s3", "-an"}, ends)
 }
 
 // platform is the architecture as Docker names it.
@@ -275,4 +272,62 @@ func (c *Config) platform() string {
 		return "linux/arm64"
 	}
 	return "linux/amd64"
+}
+
+// Keys of the tags that every resource has.
+const (
+	tagProject = "project"
+	tagStack   = "stack"
+)
+
+// Tag is a tag of a resource.
+type Tag struct{ Key, Value string }
+
+// awsDefaultTags is the provider's own key of tags for all resources.
+const awsDefaultTags = "aws:defaultTags"
+
+// readTags merges the tags of every resource: project and stack, those of the
+// provider's aws:defaultTags, and the stack's own, which win. IAM takes keys that differ
+// in case only for one key and refuses the second: one of them is left.
+func (c *Config) readTags(r *reader) {
+	var provider struct{ Tags map[string]json.RawMessage }
+	if v, ok := r.ctx.GetConfig(awsDefaultTags); ok {
+		_ = json.Unmarshal([]byte(v), &provider) // the provider itself refuses what it cannot read
+	}
+	own := map[string]string{}
+	r.table("tags", own)
+	given := slices.Concat(slices.Sorted(maps.Keys(own)), slices.Sorted(maps.Keys(provider.Tags)))
+	for key, value := range map[string]string{tagProject: r.ctx.Project(), tagStack: c.Stack} {
+		if _, ok := likeKey(given, key); !ok {
+			c.Tags[key] = value
+		}
+	}
+	for i, key := range given[:len(own)] {
+		if twin, ok := likeKey(given[:i], key); ok {
+			r.refuse("tags."+key, own[key], "but tags.%s differs from it in case only, which AWS takes for one key: remove one",
+				twin)
+		}
+		if twin, ok := likeKey(given[len(own):], key); ok {
+			c.Tags[twin] = own[key]
+		} else {
+			c.Tags[key] = own[key]
+		}
+	}
+	c.StackTag = Tag{tagStack, c.Stack}
+	if key, ok := likeKey(given, tagStack); ok {
+		value, mine := c.Tags[key]
+		if !mine {
+			value, _ = scalar(provider.Tags[key])
+		}
+		c.StackTag = Tag{key, value}
+	}
+}
+
+// likeKey finds a key in a list, whatever its case.
+func likeKey(list []string, key string) (string, bool) {
+	i := slices.IndexFunc(list, func(k string) bool { return strings.EqualFold(k, key) })
+	if i < 0 {
+		return "", false
+	}
+	return list[i], true
 }

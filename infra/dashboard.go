@@ -58,17 +58,13 @@ type widget struct {
 }
 
 type properties struct {
-	Title       string       `json:"title"`
-	Region      string       `json:"region"`
-	View        string       `json:"view"`
-	Stacked     bool         `json:"stacked"`
-	Period      int          `json:"period"` // seconds
-	Metrics     []series     `json:"metrics"`
-	Annotations *annotations `json:"annotations,omitempty"`
-}
-
-type annotations struct {
-	Horizontal []line `json:"horizontal"`
+	Title       string            `json:"title"`
+	Region      string            `json:"region"`
+	View        string            `json:"view"`
+	Stacked     bool              `json:"stacked"`
+	Period      int               `json:"period"` // seconds
+	Metrics     []series          `json:"metrics"`
+	Annotations map[string][]line `json:"annotations,omitempty"` // of kind horizontal
 }
 
 // line is drawn across a graph.
@@ -132,7 +128,7 @@ func newDashboard(from source, c *Config) dashboard {
 		p := properties{Title: title, Region: from.region, View: "timeSeries", Stacked: stacked, Period: period,
 			Metrics: metrics}
 		if len(lines) > 0 {
-			p.Annotations = &annotations{lines}
+			p.Annotations = map[string][]line{"horizontal": lines}
 		}
 		d.Widgets = append(d.Widgets, widget{"metric", n % perRow * widgetWidth, n / perRow * widgetHeight, widgetWidth,
 			widgetHeight, p})

@@ -2,14 +2,12 @@ package infra
 
 import (
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"strconv"
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/appautoscaling"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/cloudwatch"
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecs"
-	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/rights"
@@ -66,12 +64,8 @@ func NewFleet(ctx *pulumi.Context, name, root string, s *Storage, q *Queue, imag
 	fleet := &Fleet{}
 	child := register(ctx, "Fleet", name, fleet, opts)
 	tags := pulumi.ToStringMap(c.Tags)
-	built := must(docker.NewImage(ctx, name, &docker.ImageArgs{
-		ImageName: pulumi.Sprintf("%s:fleet", image.RepositoryURL),
-		Build:     fleetBuild(root, image, c),
-		Registry:  credentials(ctx, image.repository, child),
-	}, child))
-	uri := built.RepoDigest.ApplyT(checkDigest).(pulumi.StringOutput)
+	uri := build(ctx, name, root, "deploy/Dockerfile", "fleet", pulumi.StringMap{"IMAGE": image.URI}, image.repository, c,
+		child) // its context is what deploy/Dockerfile.dockerignore leaves
 	const service = "ecs-tasks.amazonaws.com"
 	execution, _ := newRole(ctx, name+"-start", "ECS", service, "What ECS may do to start the fleet of "+c.Name, c, child,
 		func(arns []string) []rights.Statement { return rights.Start(arns[0], arns[1]) }, image.repository.Arn, f.logGroupARN)
@@ -103,19 +97,6 @@ func NewFleet(ctx *pulumi.Context, name, root string, s *Storage, q *Queue, imag
 	}, child, pulumi.DependsOn([]pulumi.Resource{providers}), pulumi.IgnoreChanges([]string{"desiredCount"})))
 	scale(ctx, name, cluster, workers, q, f, c, child)
 	return fleet, ctx.RegisterResourceOutputs(fleet, pulumi.Map{})
-}
-
-// fleetBuild is the build of the fleet's image: deploy/Dockerfile, whose context is what
-// deploy/Dockerfile.dockerignore leaves.
-func fleetBuild(root string, image *Image, c *Config) *docker.DockerBuildArgs {
-	args := pulumi.StringMap{"IMAGE": image.URI}
-	if c.BuilderImage != "" {
-		args[argBuilder] = pulumi.String(c.BuilderImage)
-	}
-	return &docker.DockerBuildArgs{
-		Context: pulumi.String(root), Dockerfile: pulumi.String(filepath.Join(root, "deploy", "Dockerfile")), Args: args,
-		BuilderVersion: docker.BuilderVersionBuilderBuildKit, Platform: pulumi.String(c.platform()),
-	}
 }
 
 // containers are the definition of the task's one container. It has one worker, which runs as many

@@ -74,27 +74,18 @@ func NewFunction(ctx *pulumi.Context, name string, s *Storage, q *Queue, image *
 		first = append(first, recursion)
 	}
 	f.Name, f.ARN, f.LogGroup, f.logGroupARN = function.Name, alias.Arn, logs.Name, logs.Arn
-	if !c.Lambda {
-		f.MappingID = pulumi.String("").ToStringOutput()
-		return f, f.complete(ctx)
+	f.MappingID = pulumi.String("").ToStringOutput()
+	if c.Lambda {
+		f.MappingID = must(lambda.NewEventSourceMapping(ctx, name, &lambda.EventSourceMappingArgs{
+			EventSourceArn: q.Tasks.Arn, FunctionName: alias.Arn,
+			BatchSize:             pulumi.Int(1),
+			FunctionResponseTypes: pulumi.StringArray{pulumi.String("ReportBatchItemFailures")},
+			ScalingConfig:         &lambda.EventSourceMappingScalingConfigArgs{MaximumConcurrency: pulumi.Int(c.MaxConcurrency)},
+			Enabled:               pulumi.Bool(true),
+			Tags:                  tags,
+		}, child, pulumi.DependsOn(first),
+			pulumi.IgnoreChanges([]string{"enabled"}))).Uuid // a queue that was paused stays paused
 	}
-	mapping, err := lambda.NewEventSourceMapping(ctx, name, &lambda.EventSourceMappingArgs{
-		EventSourceArn: q.Tasks.Arn, FunctionName: alias.Arn,
-		BatchSize:             pulumi.Int(1),
-		FunctionResponseTypes: pulumi.StringArray{pulumi.String("ReportBatchItemFailures")},
-		ScalingConfig:         &lambda.EventSourceMappingScalingConfigArgs{MaximumConcurrency: pulumi.Int(c.MaxConcurrency)},
-		Enabled:               pulumi.Bool(true),
-		Tags:                  tags,
-	}, child,
-		pulumi.DependsOn(first), pulumi.IgnoreChanges([]string{"enabled"})) // a queue that was paused stays paused
-	if err != nil {
-		return nil, err
-	}
-	f.MappingID = mapping.Uuid
-	return f, f.complete(ctx)
-}
-
-func (f *Function) complete(ctx *pulumi.Context) error {
-	return ctx.RegisterResourceOutputs(f, pulumi.Map{"name": f.Name, "arn": f.ARN, "logGroup": f.LogGroup,
+	return f, ctx.RegisterResourceOutputs(f, pulumi.Map{"name": f.Name, "arn": f.ARN, "logGroup": f.LogGroup,
 		"mappingId": f.MappingID})
 }

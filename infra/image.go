@@ -1,15 +1,19 @@
 package infra
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pulumi/pulumi-aws/sdk/v6/go/aws/ecr"
 	"github.com/pulumi/pulumi-docker/sdk/v4/go/docker"
 	"github.com/pulumi/pulumi/sdk/v3/go/pulumi"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/infra/daemon"
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/rights"
 )
 
@@ -62,13 +66,12 @@ func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string,
 		must(ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name,
 			Policy: pulumi.Sprintf(expireUntagged, keepImages)}, child))
 	}
-	built := must(docker.NewImage(ctx, name, &docker.ImageArgs{
-		ImageName: pulumi.Sprintf("%s:latest", repository.RepositoryUrl),
-		Build:     build(root, commits, c),
-		Registry:  credentials(ctx, repository, child),
-	}, child))
-	i.repository = repository
-	i.URI, i.RepositoryURL = built.RepoDigest.ApplyT(checkDigest).(pulumi.StringOutput), repository.RepositoryUrl
+	args := pulumi.StringMap{argCommits: pulumi.String(marshal(commits))}
+	if c.BaseImage != "" {
+		args[argBase] = pulumi.String(c.BaseImage)
+	}
+	i.repository, i.RepositoryURL = repository, repository.RepositoryUrl
+	i.URI = build(ctx, name, root, "Dockerfile", "latest", args, repository, c, child)
 	return i, ctx.RegisterResourceOutputs(i, pulumi.Map{"uri": i.URI, "repositoryUrl": i.RepositoryURL})
 }
 
@@ -84,36 +87,64 @@ func checkDigest(uri string) (string, error) {
 	return uri, nil
 }
 
-// build returns the build of the image. Lambda takes a single manifest and no index, which is what this builder pushes:
-// it asks the daemon itself, and only the buildx client adds attestations (and the index that holds them) by default.
-func build(root string, commits map[string]string, c *Config) *docker.DockerBuildArgs {
-	args := pulumi.StringMap{argCommits: pulumi.String(marshal(commits))}
+// build builds an image from a Dockerfile below root, pushes it and returns its repository@digest. Lambda takes a single
+// manifest and no index, which is what this builder pushes: it asks the daemon itself, and only the buildx client adds
+// attestations (and the index that holds them) by default.
+//
+// The credentials of the registry belong to the image and not to a provider: they are new each time, and a provider that
+// differs makes Pulumi look at everything it has made.
+func build(ctx *pulumi.Context, name, root, dockerfile, tag string, args pulumi.StringMap, repository *ecr.Repository,
+	c *Config, child pulumi.ResourceOrInvokeOption) pulumi.StringOutput {
 	if c.BuilderImage != "" {
 		args[argBuilder] = pulumi.String(c.BuilderImage)
 	}
-	if c.BaseImage != "" {
-		args[argBase] = pulumi.String(c.BaseImage)
-	}
-	return &docker.DockerBuildArgs{
-		Context: pulumi.String(root), Dockerfile: pulumi.String(filepath.Join(root, "Dockerfile")), Args: args,
-		BuilderVersion: docker.BuilderVersionBuilderBuildKit,
-		Platform:       pulumi.String(c.platform()), // without it, the platform of the machine that deploys
-	}
-}
-
-// credentials are those of the image's registry. They belong to the image and not to a provider: they are new each
-// time, and a provider that differs makes Pulumi look at everything it has made.
-func credentials(ctx *pulumi.Context, repository *ecr.Repository, opt pulumi.InvokeOption) *docker.RegistryArgs {
-	token := ecr.GetAuthorizationTokenOutput(ctx, ecr.GetAuthorizationTokenOutputArgs{RegistryId: repository.RegistryId},
-		opt)
-	return &docker.RegistryArgs{
-		Server:   repository.RepositoryUrl,
-		Username: token.UserName(),
-		Password: pulumi.ToSecret(token.Password()).(pulumi.StringOutput),
-	}
+	token := ecr.GetAuthorizationTokenOutput(ctx, ecr.GetAuthorizationTokenOutputArgs{RegistryId: repository.RegistryId}, child)
+	return must(docker.NewImage(ctx, name, &docker.ImageArgs{
+		ImageName: pulumi.Sprintf("%s:%s", repository.RepositoryUrl, tag),
+		Build: &docker.DockerBuildArgs{
+			Context: pulumi.String(root), Dockerfile: pulumi.String(filepath.Join(root, dockerfile)), Args: args,
+			BuilderVersion: docker.BuilderVersionBuilderBuildKit,
+			Platform:       pulumi.String(c.platform()), // without it, the platform of the machine that deploys
+		},
+		Registry: &docker.RegistryArgs{Server: repository.RepositoryUrl, Username: token.UserName(),
+			Password: pulumi.ToSecret(token.Password()).(pulumi.StringOutput)},
+	}, child)).RepoDigest.ApplyT(checkDigest).(pulumi.StringOutput)
 }
 
 // expireUntagged is a lifecycle policy that keeps some of the images whose tag has passed on to a later one.
 // https://docs.aws.amazon.com/AmazonECR/latest/userguide/lifecycle_policy_parameters.html
 const expireUntagged = `{"rules":[{"rulePriority":1,"description":"images that were replaced","selection":` +
 	`{"tagStatus":"untagged","countType":"imageCountMoreThan","countNumber":%d},"action":{"type":"expire"}}]}`
+
+// wantedEngine is from where a daemon pushes single manifests from a containerd image store.
+const (
+	wantedEngine      = "27.5"
+	wantedEngineMajor = 27
+	wantedEngineMinor = 5
+)
+
+// dockerHost is where the Docker provider expects the daemon, or "" where it is by default.
+func dockerHost(ctx *pulumi.Context) string {
+	if host, ok := ctx.GetConfig("docker:host"); ok {
+		return host
+	}
+	return os.Getenv("DOCKER_HOST")
+}
+
+// checkDocker refuses a daemon that cannot be reached, and one whose images Lambda does not take.
+func checkDocker(ctx context.Context, host string) error {
+	info, err := daemon.Ask(ctx, host)
+	if err != nil {
+		return err
+	}
+	containerd := slices.ContainsFunc(info.DriverStatus, func(s []string) bool {
+		return slices.Equal(s, []string{"driver-type", "io.containerd.snapshotter.v1"})
+	})
+	var major, minor int
+	_, err = fmt.Sscanf(info.ServerVersion, "%d.%d", &major, &minor)
+	if containerd && err == nil && (major < wantedEngineMajor || major == wantedEngineMajor && minor < wantedEngineMinor) {
+		return fmt.Errorf("the daemon is Docker %s with the containerd image store, which pushes images that Lambda refuses: %s %s",
+			info.ServerVersion, "switch that store off, or update Docker to", wantedEngine)
+	}
+	return nil
+}

@@ -4,7 +4,6 @@ package daemon
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,8 +84,8 @@ func currentContext() (name, endpoint string) {
 		_ = json.Unmarshal(text, &config)
 		name = config.CurrentContext
 	}
-	sum := sha256.Sum256([]byte(name))
-	text, _ := os.ReadFile(filepath.Join(folder, "contexts", "meta", hex.EncodeToString(sum[:]), "meta.json"))
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
+	text, _ := os.ReadFile(filepath.Join(folder, "contexts", "meta", sum, "meta.json"))
 	var meta struct {
 		Endpoints struct{ Docker struct{ Host string } }
 	}
