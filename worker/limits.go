@@ -66,9 +66,7 @@ type kind struct {
 	samples           int
 }
 
-func (w *work) kind(c task.Chunk) kind {
-	return kind{w.generator.Name, w.generator.Commit, c.Count()}
-}
+func (w *work) kind(c task.Chunk) kind { return kind{w.generator.Name, w.generator.Commit, c.Count()} }
 
 // usage is what the chunks of each kind have used so far.
 type usage struct {

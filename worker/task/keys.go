@@ -69,9 +69,7 @@ func (d Dataset) ShardKey(generator string, c Chunk, epoch int) string {
 }
 
 // CellsPrefix is where the cells of a generator stand.
-func (d Dataset) CellsPrefix(generator string) string {
-	return d.Prefix(ReceiptKind) + generator + "/"
-}
+func (d Dataset) CellsPrefix(generator string) string { return d.Prefix(ReceiptKind) + generator + "/" }
 
 // CellKey is the key of one cell of the grid.
 func (d Dataset) CellKey(generator string, cell Range) string {
