@@ -22,6 +22,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 // put stores a small object.
@@ -143,16 +144,37 @@ func (s *Store) get(ctx context.Context, key string, validation aws.ResponseChec
 		}
 		return &brokenAnswer{from.Failed}
 	})
+	if err := s.ask(ctx, key, validation, reading); err != nil {
+		return fail("read", key, err)
+	}
+	return used
+}
+
+// ask asks for an object, with a middleware that sees each answer.
+func (s *Store) ask(ctx context.Context, key string, validation aws.ResponseChecksumValidation,
+	reading middleware.FinalizeMiddleware) error {
 	_, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key}, func(o *s3.Options) {
 		o.ResponseChecksumValidation = validation
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 			return stack.Finalize.Insert(reading, lastErrorID, middleware.After)
 		})
 	})
-	if err == nil {
-		return used
-	}
-	return fail("read", key, err)
+	return err
+}
+
+// Ahead returns how far the bucket's clock is ahead of this machine's, to a second: its answers have
+// whole ones. It asks for an object that does not exist. ok is false if no answer names the time.
+func (s *Store) Ahead(ctx context.Context) (ahead time.Duration, ok bool) {
+	key := task.ManifestKind + "_probe/clock" // no dataset has such a name
+	reading := after("readClock", func(_ context.Context, _ any, data middleware.Metadata, err error) error {
+		// The answer's time is its second's beginning.
+		if at, there := awsmiddleware.GetServerTime(data); there {
+			ahead, ok = time.Until(at.Add(time.Second/2)), true
+		}
+		return err
+	})
+	_ = s.ask(ctx, key, aws.ResponseChecksumValidationWhenSupported, reading)
+	return ahead, ok
 }
 
 // Read returns an object as it is, or ErrNotFound: the caller checks it.

@@ -74,10 +74,8 @@ func (e *ContradictionError) Way() string {
 
 // Generator returns what is pinned for a generator, or nil.
 func (m *Manifest) Generator(name string) *PinnedGenerator {
-	for i := range m.Generators {
-		if m.Generators[i].Name == name {
-			return &m.Generators[i]
-		}
+	if i := slices.IndexFunc(m.Generators, func(g PinnedGenerator) bool { return g.Name == name }); i >= 0 {
+		return &m.Generators[i]
 	}
 	return nil
 }
@@ -113,8 +111,8 @@ func (m *Manifest) CheckSeed(seed int) error {
 // *ContradictionError. Of one that is not in it nothing is pinned.
 func (m *Manifest) CheckChunk(generator string, size int) error {
 	if g := m.Generator(generator); g != nil && size != g.ChunkSize {
-		return &ContradictionError{Dataset: m.Dataset, Generator: generator, What: fmt.Sprintf("chunks of %d, not of %d,",
-			g.ChunkSize, size)}
+		return &ContradictionError{Dataset: m.Dataset, Generator: generator,
+			What: fmt.Sprintf("chunks of %d, not of %d,", g.ChunkSize, size)}
 	}
 	return nil
 }
@@ -165,17 +163,12 @@ func (m *Manifest) Fit(t *Task, g PinnedGenerator) error {
 			t.Options = pinned.Options
 		}
 	}
-	errs := []error{m.CheckFormat(t.Format), m.CheckChunk(t.Generator, t.ChunkSize),
-		m.CheckOptions(t.Generator, t.Options), m.CheckCommit(g)}
-	if t.RunID != "" && t.Restore == 0 {
-		errs = append(errs, m.CheckSeed(t.Seed))
+	err := cmp.Or(m.CheckFormat(t.Format), m.CheckChunk(t.Generator, t.ChunkSize), m.CheckOptions(t.Generator, t.Options),
+		m.CheckCommit(g))
+	if err == nil && t.RunID != "" && t.Restore == 0 {
+		err = m.CheckSeed(t.Seed)
 	}
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // Add takes generators in that are not there. It reports whether any was added.
@@ -208,9 +201,7 @@ func (m *Manifest) Learn(g PinnedGenerator) (changed bool) {
 		return false
 	}
 	next := *now
-	if next.Commit == "" {
-		next.Commit = g.Commit
-	}
+	next.Commit = cmp.Or(next.Commit, g.Commit)
 	if next.Lock == "" && next.Commit == g.Commit {
 		next.Lock = g.Lock
 	}

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -67,20 +68,10 @@ func NewRunID(now time.Time, random uint32) string {
 func (r Run) Range() Range { return Range{r.Start, r.Start + r.Samples} }
 
 // Chunk returns the chunk size a generator of the run uses.
-func (r Run) Chunk(g RunGenerator) int {
-	if g.ChunkSize > 0 {
-		return g.ChunkSize
-	}
-	return r.ChunkSize
-}
+func (r Run) Chunk(g RunGenerator) int { return cmp.Or(g.ChunkSize, r.ChunkSize) }
 
 // BatchOf returns how many samples a task of a generator of the run has.
-func (r Run) BatchOf(g RunGenerator) int {
-	if g.Batch > 0 {
-		return g.Batch
-	}
-	return r.Batch
-}
+func (r Run) BatchOf(g RunGenerator) int { return cmp.Or(g.Batch, r.Batch) }
 
 // Plan cuts the run into its tasks. They follow the order of the generators in rounds, so that a run makes progress on
 // every generator from the start and a generator that fails shows early. The same run always gives the same list: a
@@ -101,11 +92,9 @@ func (r Run) Plan() []Task {
 		total += count
 		for _, all := range ranges {
 			for start := all.Start; start < all.End; start += batch {
-				part := Range{start, min(start+batch, all.End)}
-				perGenerator[i] = append(perGenerator[i], Task{
-					Dataset: r.Dataset, Generator: g.Name, StartIndex: part.Start, NumSamples: part.Len(), Seed: r.Seed,
-					Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g), Options: g.Options,
-				})
+				perGenerator[i] = append(perGenerator[i], Task{Dataset: r.Dataset, Generator: g.Name, StartIndex: start,
+					NumSamples: min(batch, all.End-start), Seed: r.Seed, Format: r.Format, RunID: r.ID, ChunkSize: r.Chunk(g),
+					Options: g.Options})
 			}
 		}
 		for _, t := range g.Repairs {

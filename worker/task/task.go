@@ -274,24 +274,23 @@ func object(body []byte) ([]field, error) {
 		return nil, invalid("", "the message is not valid UTF-8")
 	}
 	d := json.NewDecoder(bytes.NewReader(body))
-	if tok, err := d.Token(); err != nil {
-		return nil, invalid("", "the message is not JSON")
-	} else if tok != json.Delim('{') {
+	begin, err := d.Token()
+	if err == nil && begin != json.Delim('{') {
 		return nil, invalid("", "the message is not a JSON object")
 	}
 	var fields []field
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return nil, invalid("", "the message is not JSON")
-		}
+	for err == nil && d.More() {
+		var name json.Token
 		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return nil, invalid("", "the message is not JSON")
+		if name, err = d.Token(); err == nil {
+			err = d.Decode(&value)
+			fields = append(fields, field{name.(string), value})
 		}
-		fields = append(fields, field{name.(string), value})
 	}
-	if _, err := d.Token(); err != nil {
+	if err == nil {
+		_, err = d.Token()
+	}
+	if err != nil {
 		return nil, invalid("", "the message is not JSON")
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
