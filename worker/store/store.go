@@ -5,6 +5,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -18,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -228,4 +230,194 @@ func (s *Store) each(ctx context.Context, n int, do func(ctx context.Context, i 
 		})
 	}
 	return group.Wait()
+}
+
+// Manifest reads the manifest of the store's dataset, or returns ErrNotFound.
+func (s *Store) Manifest(ctx context.Context) (task.Manifest, error) {
+	m, _, err := readJSON[task.Manifest](ctx, s, s.dataset.ManifestKey(), "dataset "+s.dataset.String())
+	return m, err
+}
+
+// ChangeManifest makes or changes the dataset's manifest, as Change does. what must leave alone what is pinned.
+func (s *Store) ChangeManifest(ctx context.Context,
+	what func(there *task.Manifest) (*task.Manifest, error)) (task.Manifest, error) {
+	return Change(ctx, s, s.dataset.ManifestKey(), what)
+}
+
+// ChunkSize returns what the dataset has for a generator, or what it would have.
+func (s *Store) ChunkSize(ctx context.Context, generator string) (int, error) {
+	m, err := s.Manifest(ctx)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return 0, err
+	}
+	if g := m.Generator(generator); g != nil {
+		return g.ChunkSize, nil
+	}
+	return task.DefaultChunkSize, nil
+}
+
+// Datasets returns the names of all datasets that have a manifest, in order.
+func (s *Store) Datasets(ctx context.Context) (list []task.Dataset, err error) {
+	names, err := s.names(ctx, task.ManifestKind)
+	for _, name := range names {
+		if task.CheckName(name) == nil {
+			list = append(list, task.Dataset(name))
+		}
+	}
+	return list, err
+}
+
+// kinds are those of a dataset's objects, but for its manifest, as they are deleted: receipts first, as none may vouch
+// for bytes that are gone, and last those that a worker has written meanwhile.
+var kinds = []string{task.ReceiptKind, task.DataKind, task.FailureKind, task.RunKind, task.FlagKind, task.ReceiptKind}
+
+// Holds reports whether there is any object of the store's dataset beside its manifest.
+func (s *Store) Holds(ctx context.Context) (bool, error) {
+	for _, kind := range kinds {
+		for _, err := range s.List(ctx, s.dataset.Prefix(kind), "") {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
+// DeleteDataset deletes all objects of the store's dataset and its manifest last, so that what was interrupted can go
+// on. deleted is called with the number of objects that each request has deleted, 1,000 at most.
+func (s *Store) DeleteDataset(ctx context.Context, deleted func(n int)) error {
+	for _, kind := range kinds {
+		prefix := s.dataset.Prefix(kind)
+		for page, err := range s.pages(ctx, s3.ListObjectsV2Input{Prefix: &prefix}) {
+			if err != nil {
+				return err
+			}
+			if len(page.Contents) == 0 {
+				continue
+			}
+			var list []types.ObjectIdentifier
+			for _, o := range page.Contents {
+				list = append(list, types.ObjectIdentifier{Key: o.Key})
+			}
+			out, err := s.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &s.bucket,
+				Delete: &types.Delete{Objects: list, Quiet: aws.Bool(true)}})
+			if err != nil {
+				return fail("delete", prefix, err)
+			}
+			for _, e := range out.Errors {
+				return fail("delete", aws.ToString(e.Key), errors.New(aws.ToString(e.Message)))
+			}
+			deleted(len(list))
+		}
+	}
+	return s.Delete(ctx, []string{s.dataset.ManifestKey()})
+}
+
+// lockKey is where a lock lies: under the hash that receipts have. Locks belong to no dataset, and stay.
+func lockKey(hash string) string { return "locks/" + hash + ".txt" }
+
+// PutLock keeps the text of a lock under its hash, unless it is there.
+func (s *Store) PutLock(ctx context.Context, hash string, text []byte) error {
+	_, err := s.PutNew(ctx, lockKey(hash), text)
+	if errors.Is(err, ErrDamaged) {
+		return nil
+	}
+	return err
+}
+
+// Lock reads the text of a lock, or returns ErrNotFound. The caller checks that it is what its hash says.
+func (s *Store) Lock(ctx context.Context, hash string) ([]byte, error) {
+	return s.Read(ctx, lockKey(hash))
+}
+
+// Failure is a failure report: why a chunk, or a message that is no task, failed.
+type Failure struct {
+	Version      int        `json:"version"`
+	Cause        task.Cause `json:"cause"`
+	Detail       string     `json:"detail"` // one sentence
+	Generator    string     `json:"generator,omitempty"`
+	Commit       string     `json:"commit,omitempty"`
+	Image        string     `json:"image,omitempty"`
+	RunID        string     `json:"run_id,omitempty"`
+	Task         task.Task  `json:"task,omitzero"`
+	Name         string     `json:"name,omitempty"` // the chunk's part of the key
+	Start        int        `json:"start"`
+	End          int        `json:"end"`
+	ChunkStart   int        `json:"chunk_start"`
+	ChunkSize    int        `json:"chunk_size"`
+	Seed         int        `json:"seed"`
+	Attempt      int        `json:"attempt"`
+	Command      []string   `json:"command,omitempty"`
+	ExitCode     int        `json:"exit_code"`
+	Signal       string     `json:"signal,omitempty"`
+	Stdout       string     `json:"stdout,omitempty"` // its end
+	Stderr       string     `json:"stderr,omitempty"` // its end
+	CPUSeconds   float64    `json:"cpu_seconds"`
+	WallSeconds  float64    `json:"wall_seconds"`
+	PeakRSSBytes int64      `json:"peak_rss_bytes"`
+	MessageID    string     `json:"message_id,omitempty"`
+	RequestID    string     `json:"request_id,omitempty"`
+	Receives     int        `json:"receives"`
+	Message      string     `json:"message,omitempty"` // body of a message that is no task, at most 4 kB
+	Time         time.Time  `json:"time"`
+}
+
+// Range returns the range of samples that failed.
+func (f Failure) Range() task.Range { return task.Range{Start: f.Start, End: f.End} }
+
+// PutFailure writes a failure report and returns its key. A report of the same chunk and delivery is replaced.
+func (s *Store) PutFailure(ctx context.Context, f Failure) (string, error) {
+	f.Version = 1
+	f.Message = strings.ToValidUTF8(f.Message[:min(len(f.Message), 4096)], "")
+	// a direct invocation has no message
+	key := s.dataset.FailureKey(f.Generator, f.Name, cmp.Or(f.MessageID, f.RequestID), f.Receives)
+	body, err := json.Marshal(f)
+	if err == nil {
+		err = s.put(ctx, key, body)
+	}
+	if err != nil {
+		return "", err
+	}
+	return key, nil
+}
+
+// Failure reads a failure report, or returns ErrNotFound.
+func (s *Store) Failure(ctx context.Context, key string) (Failure, error) {
+	f, _, err := readJSON[Failure](ctx, s, key, key)
+	return f, err
+}
+
+// PutRun writes a run down. It fails with ErrExists when the id is taken.
+func (s *Store) PutRun(ctx context.Context, r task.Run) error {
+	body, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = s.swap(ctx, s.dataset.RunKey(r.ID), body, "")
+	return err
+}
+
+// Run reads a run, or returns ErrNotFound.
+func (s *Store) Run(ctx context.Context, id string) (task.Run, error) {
+	r, _, err := readJSON[task.Run](ctx, s, s.dataset.RunKey(id), "run "+id)
+	return r, err
+}
+
+// ChangeRun changes a run, as Change does; what reports whether it has changed it.
+func (s *Store) ChangeRun(ctx context.Context, id string, what func(*task.Run) (changed bool)) error {
+	_, err := Change(ctx, s, s.dataset.RunKey(id), func(r *task.Run) (*task.Run, error) {
+		switch {
+		case r == nil:
+			return nil, fmt.Errorf("run %s: %w", id, ErrNotFound)
+		case !what(r):
+			return nil, nil
+		}
+		return r, nil
+	})
+	return err
+}
+
+// Runs returns the ids of all runs, newest first.
+func (s *Store) Runs(ctx context.Context) ([]string, error) {
+	ids, err := s.names(ctx, s.dataset.Prefix(task.RunKind))
+	slices.Reverse(ids)
+	return ids, err
 }
