@@ -169,7 +169,6 @@ var (
 	tagPattern = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+@-]*$`)
 )
 
-// check checks values together, after each has been read.
 func (c *Config) check(r *reader) {
 	// The names of ECR's repositories have no two hyphens in a row.
 	if !stackNamePattern.MatchString(c.Name) || strings.Contains(c.Name, "--") {
@@ -266,7 +265,6 @@ func reserved(name string) bool {
 		slices.ContainsFunc([]string{"-s3alias", "--ols-s3", "--x-s3", "--table-s3", "-an"}, ends)
 }
 
-// platform is the architecture as Docker names it.
 func (c *Config) platform() string {
 	if c.Architecture == ARM {
 		return "linux/arm64"
@@ -323,7 +321,6 @@ func (c *Config) readTags(r *reader) {
 	}
 }
 
-// likeKey finds a key in a list, whatever its case.
 func likeKey(list []string, key string) (string, bool) {
 	i := slices.IndexFunc(list, func(k string) bool { return strings.EqualFold(k, key) })
 	if i < 0 {

@@ -35,7 +35,6 @@ const (
 
 var subnetPattern = regexp.MustCompile(`^subnet-[0-9a-f]{8,17}$`)
 
-// readFleet reads the fleet's settings.
 func (c *Config) readFleet(r *reader) {
 	c.Lambda = true
 	r.boolean("lambda", &c.Lambda)

@@ -126,7 +126,6 @@ const (
 	wantedEngineMinor = 5
 )
 
-// dockerHost is where the Docker provider expects the daemon, or "" where it is by default.
 func dockerHost(ctx *pulumi.Context) string {
 	if host, ok := ctx.GetConfig("docker:host"); ok {
 		return host

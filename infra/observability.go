@@ -157,7 +157,6 @@ const (
 	widgetWidth, widgetHeight = 8, 6
 )
 
-// source is what a dashboard shows.
 type source struct{ region, queue, dlq, function string }
 
 // dashboard is the body of a CloudWatch dashboard.
@@ -185,7 +184,6 @@ type properties struct {
 	Annotations map[string][]line `json:"annotations,omitempty"` // of kind horizontal
 }
 
-// line is drawn across a graph.
 type line struct {
 	Label string  `json:"label"`
 	Value float64 `json:"value"`

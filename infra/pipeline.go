@@ -126,7 +126,6 @@ func generatorsIn(ctx *pulumi.Context, folder string) (commits, locks map[string
 	return commits, locks, nil
 }
 
-// failure is an error on its way to the constructor of a component.
 type failure struct{ error }
 
 // must returns what was made, or ends the constructor that calls it with the error.

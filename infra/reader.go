@@ -98,7 +98,6 @@ func scalar(raw json.RawMessage) (string, bool) {
 	return "", false
 }
 
-// table adds the entries of a table to those that are there.
 func (r *reader) table(key string, to map[string]string) {
 	v, ok := r.get(key)
 	if !ok {
@@ -143,7 +142,6 @@ func (r *reader) unknown() {
 	}
 }
 
-// account is the account and region that a stack is deployed to.
 type account struct{ id, region, partition string }
 
 // askAccount asks AWS where the stack goes, and refuses settings that this account does not take. It registers no
@@ -227,7 +225,6 @@ func partitionOf(region string) string {
 	return partitionAWS
 }
 
-// console is the host of the web console.
 func (a account) console() string {
 	switch a.partition {
 	case partitionChina:

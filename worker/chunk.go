@@ -17,7 +17,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// process is what one generator process has to make.
 type process struct {
 	chunk task.Chunk
 	keep  []int // indices of its samples that are stored
@@ -189,7 +188,6 @@ func (w *work) commit(ctx context.Context, p process, r *store.Receipt, samples 
 	return w.store.Commit(ctx, cell, *r, p.place, last)
 }
 
-// output is what one generator process left.
 type output struct {
 	domain  string
 	samples []sample.Sample
@@ -240,7 +238,6 @@ func (w *work) produce(ctx context.Context, p process, dir string, slot *slot, l
 	}
 }
 
-// try runs the generator once and checks what it wrote.
 func (w *work) try(ctx context.Context, p process, scratch string, attempt int) (*output, *failure) {
 	o := &output{seed: p.chunk.Seed(w.task, attempt), attempt: attempt}
 	limited, cancel := context.WithDeadline(ctx, w.generatorDeadline)

@@ -162,12 +162,10 @@ func (h *Handler) refuse(ctx context.Context, d delivery, cause error) bool {
 	return w.moveToDLQ(ctx, d.body, f)
 }
 
-// retryDelay is how long a message that failed for a cause waits.
 func (w *work) retryDelay(c task.Cause) time.Duration {
 	return time.Duration(float64(c.Delay(w.delivery.receives)) * w.config.RetryDelays)
 }
 
-// datasets keeps the manifests that tasks fit.
 type datasets struct {
 	mu    sync.Mutex
 	known map[task.Dataset]manifest

@@ -93,7 +93,6 @@ func (u *usage) of(k kind) extremes {
 	return u.kinds[k]
 }
 
-// add notes what further chunks have used.
 func (u *usage) add(k kind, more extremes) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -186,7 +186,6 @@ func (d delivery) cleanUp(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeout(context.WithoutCancel(ctx), left)
 }
 
-// attrs are the keys that every log line has.
 func (d delivery) attrs(t task.Task) []any {
 	return []any{"request_id", d.requestID, "message_id", d.messageID, "first_message_id", d.firstID, "receives",
 		d.receives, "dataset", t.Dataset.String(), "run_id", t.RunID, "generator", t.Generator, "start", t.Range().Start,

@@ -128,7 +128,6 @@ func (w *work) isForOthers(cause task.Cause, err error) bool {
 		(cause == task.UnknownGenerator || cause == task.Environment || conflict && wrong.Commit)
 }
 
-// summary counts what was made of the task.
 func (w *work) summary() Summary {
 	s := Summary{Generator: w.task.Generator, Skipped: int(w.skipped.Load()), Committed: []string{}}
 	for _, r := range w.receipts {
@@ -244,12 +243,10 @@ func (f *failure) Error() string {
 	return fmt.Sprintf("%s: samples %s: %s", f.Cause, f.Range(), f.Detail)
 }
 
-// of sets the chunk of a failure.
 func (f *failure) of(c task.Chunk) {
 	f.Name, f.Start, f.End, f.ChunkStart, f.ChunkSize = c.Name(), c.Keep.Start, c.Keep.End, c.First(), c.Count()
 }
 
-// errLate says that no time is left for a chunk.
 var errLate = errors.New("no time was left to start the generator")
 
 // failure says what an error means for a chunk. One that ended because its context did had no time.
@@ -282,7 +279,6 @@ func (w *work) failure(ctx context.Context, c task.Chunk, err error) *failure {
 	return f
 }
 
-// fail notes why a chunk was not made.
 func (w *work) fail(ctx context.Context, c task.Chunk, err error) {
 	failed, ok := errors.AsType[*failure](err)
 	if !ok {
@@ -298,7 +294,6 @@ func (w *work) fail(ctx context.Context, c task.Chunk, err error) {
 	*list = append(*list, failed)
 }
 
-// reportFailure writes the report of a failure, and logs and counts it.
 func (w *work) reportFailure(ctx context.Context, f *failure) {
 	var err error
 	if f.key, err = w.store.PutFailure(ctx, f.Failure); err != nil {

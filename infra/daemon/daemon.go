@@ -20,7 +20,6 @@ const Socket = "/var/run/docker.sock"
 
 const remedy = "start Docker, or set DOCKER_HOST to where it is"
 
-// patience is how long a daemon may take to answer.
 const patience = 30 * time.Second
 
 // Info is what a daemon says of itself.

@@ -84,7 +84,6 @@ func (e Event) String() string {
 var installerStep = regexp.MustCompile(
 	`^(Collecting|Downloading|Building|Installing|Successfully|Resolved|Prepared|Installed|Downloaded|Built|\+) `)
 
-// isProgress leaves out most lines of an installer, and what takes no time.
 func (e Event) isProgress() bool {
 	return e.Stage != Reused && (e.Stage != Installing || installerStep.MatchString(e.Detail))
 }
@@ -327,7 +326,6 @@ func (e *environment) pin(ctx context.Context, m *members, wanted bool, w *works
 	return nil
 }
 
-// identify says what the environment is, exactly.
 func (e *environment) identify() {
 	parts := []string{layout, e.lock.id(), e.python.Version, e.python.Machine, e.python.Prefix, e.local()}
 	e.id = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\n"))))[:12]

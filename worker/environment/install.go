@@ -21,7 +21,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
-// interpreter is a Python that environments are made from.
 type interpreter struct {
 	Path    string `json:"path"`
 	Version string `json:"version"`

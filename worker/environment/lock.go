@@ -190,7 +190,6 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 	return results, nil
 }
 
-// lock makes one lock, or keeps it.
 func (l *Locks) lock(ctx context.Context, m *members, known map[string]bool, w *workshop) (LockResult, error) {
 	e := m.environment
 	old, err := readLock(e.locks, e.lockFile)

@@ -17,7 +17,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/requirements"
 )
 
-// resolver finds out what requirements lead to, with uv.
 type resolver struct {
 	environment
 	in       installer
@@ -43,7 +42,6 @@ func (e environment) newResolver(in installer, say func(string)) (*resolver, err
 	return r, nil
 }
 
-// uv runs uv with the lines of a requirements file and returns its output.
 func (r *resolver) uv(ctx context.Context, lines []string, command string, options ...string) (out string, err error) {
 	list := filepath.Join(r.scratch, requirements.File)
 	if err := os.WriteFile(list, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
@@ -64,7 +62,6 @@ func (r *resolver) lowest() string {
 	return fmt.Sprintf("--python-version=3.%d", requirements.LowestMinor(r.specifier))
 }
 
-// resolve returns the lines of a lock for all platforms.
 func (r *resolver) resolve(ctx context.Context, lines []string) (string, error) {
 	to := filepath.Join(r.scratch, "resolved.txt")
 	out, err := r.uv(ctx, lines, "compile",
@@ -328,7 +325,6 @@ func (s settings) on(name string) bool {
 	return s[name] != "" && !slices.Contains([]string{"0", "false", "no", "off", "n", "f"}, strings.ToLower(s[name]))
 }
 
-// variables are the settings for pip and for uv.
 func (s settings) variables() []string {
 	env := []string{"PIP_CONFIG_FILE=" + os.DevNull, "PIP_USER=0"} // s has what the files say
 	for _, o := range options {

@@ -30,7 +30,6 @@ type Watched struct {
 	PeakGroupRSS int64 // bytes, of all its processes together
 }
 
-// guarded is one generator that runs.
 type guarded struct {
 	request Request
 	pid     int // of its sandbox
@@ -222,7 +221,6 @@ func (run *guarded) checkDisk(g *Guard) (left int64, ok bool) {
 	return free - floor, true
 }
 
-// checkLimits holds a run to the limits of its request.
 func (run *guarded) checkLimits(now time.Time) {
 	r := run.request
 	if r.Patience != nil {

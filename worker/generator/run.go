@@ -208,7 +208,6 @@ func ByHand(dir string, seed int) []string {
 	}
 }
 
-// maxMirrored bounds the files of a generator that are linked per run.
 const maxMirrored = 20_000
 
 // mirror makes a tree of real folders whose files are links to the generator's, so that what it writes next to itself
@@ -270,7 +269,6 @@ func (t *Tail) String() string {
 	return text
 }
 
-// classify finds the cause of a failed run.
 func classify(ctx context.Context, end status, stdout, stderr, scratch string) *Failure {
 	f := &Failure{ExitCode: end.Exit, Signal: end.Signal, Stdout: stdout, Stderr: stderr}
 	f.explain(end)

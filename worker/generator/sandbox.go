@@ -27,7 +27,6 @@ var alive = sync.OnceValues(func() (ends [2]*os.File, err error) {
 	return ends, err
 })
 
-// launch is what a sandbox is to run.
 type launch struct {
 	Argv     []string `json:"argv"`
 	Dir      string   `json:"dir"`

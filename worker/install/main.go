@@ -63,7 +63,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// install makes environments and index.
 func install(ctx context.Context, from, to string, stdout io.Writer) (*generator.Index, error) {
 	var commits map[string]string
 	if text := os.Getenv(commitsVariable); text != "" {

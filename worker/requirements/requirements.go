@@ -30,7 +30,6 @@ const (
 	ProjectFile = "pyproject.toml"
 )
 
-// maxIncludes bounds how deep requirements files may include each other.
 const maxIncludes = 5
 
 // Read returns what the generator in a folder requires, as lines for pip, and the file that says so.
@@ -209,7 +208,6 @@ func readRequirements(dir, name string, depth int) ([]string, error) {
 
 var commentPattern = regexp.MustCompile(`(^|\s)#.*$`)
 
-// logicalLines joins continued lines and drops comments and empty lines.
 func logicalLines(text string) []string {
 	text = strings.ReplaceAll(text, "\r\n", "\n")
 	var lines []string

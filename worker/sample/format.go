@@ -22,7 +22,6 @@ import (
 	"unicode/utf8"
 )
 
-// formatError is what is wrong with a file.
 type formatError struct{ reason string }
 
 func (e *formatError) Error() string { return e.reason }
@@ -176,7 +175,6 @@ const maxPrompt = 1 << 20
 // answerFile is what names a file with the answer begin with: people do not write so.
 var answerFile = regexp.MustCompile(`(?i)ground_truth|final_frame`)
 
-// describePrompt reads a prompt from its beginning.
 func describePrompt(f io.ReadSeeker) (Text, error) {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return Text{}, err
@@ -216,7 +214,6 @@ func (s *Source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// seekable is a Source of a file.
 type seekable struct {
 	Source
 	io.Seeker

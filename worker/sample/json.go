@@ -37,10 +37,8 @@ type scanner struct {
 
 const end = rune(-1)
 
-// scanError is what ended a scanner.
 type scanError struct{ error }
 
-// must ends the scanner if there is an error.
 func (s *scanner) must(err error) {
 	if err != nil {
 		panic(scanError{err})
@@ -346,7 +344,6 @@ func (s *scanner) encoding() {
 	s.read()
 }
 
-// step writes the current character, and reads the next.
 func (s *scanner) step() {
 	s.write(s.unit)
 	s.read()

@@ -39,7 +39,6 @@ const (
 var ebmlRead = map[uint64]int64{ebmlTimestamp: 8, ebmlDuration: 8, ebmlNumber: 8, ebmlKind: 8, ebmlFrameDuration: 8,
 	ebmlCodec: 64, ebmlPrivate: 64 << 10, ebmlWidth: 8, ebmlHeight: 8, ebmlBlock: 16, ebmlSimpleBlock: 16}
 
-// matroskaFile is what is known of a file from its elements so far.
 type matroskaFile struct {
 	unit, duration float64
 	track, video   matroskaTrack // the one being read, and the first one of video
@@ -101,7 +100,6 @@ func checkMatroska(f io.Reader, size int64) (Media, error) {
 	return file.media(), nil
 }
 
-// take takes what an element holds.
 func (m *matroskaFile) take(id uint64, data []byte) {
 	number := uint64(0)
 	if len(data) <= 8 {
@@ -165,7 +163,6 @@ func (m *matroskaFile) media() Media {
 	return file
 }
 
-// ebml reads the elements of a Matroska file.
 type ebml struct {
 	from *bufio.Reader
 	at   int64

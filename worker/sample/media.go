@@ -99,7 +99,6 @@ func boxes(data []byte) iter.Seq2[string, []byte] {
 	}
 }
 
-// box returns the body of the first box of a kind in data.
 func box(data []byte, kind string) []byte {
 	for k, body := range boxes(data) {
 		if k == kind {

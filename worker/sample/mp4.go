@@ -84,7 +84,6 @@ func checkMP4(f io.ReadSeeker, size int64) (m Media, err error) {
 	return describeTrack(track, raw, frames, duration), nil
 }
 
-// readAt fills p from a place in a file.
 func readAt(f io.ReadSeeker, at int64, p []byte) error {
 	_, err := f.Seek(at, io.SeekStart)
 	if err == nil {
@@ -112,7 +111,6 @@ func videoTrack(moov *mp4.MoovBox, data []byte) (track *mp4.TrakBox, raw []byte)
 	return nil, nil
 }
 
-// describeTrack returns the facts of the track, as far as it can be understood.
 func describeTrack(track *mp4.TrakBox, raw []byte, frames int, duration uint64) (m Media) {
 	defer func() { _ = recover() }() // mp4ff on hostile tables: they refuse no video whose frames are there
 	m.Frames = frames

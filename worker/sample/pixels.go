@@ -17,7 +17,6 @@ import (
 // few bytes can say that they are a picture of many GB.
 const MaxPixels = 64 << 20
 
-// pngHead is what of a PNG's header its rows depend on.
 type pngHead struct {
 	width, height int
 	kind          int
@@ -272,7 +271,6 @@ func nearest(left, up, corner byte) byte {
 	return corner
 }
 
-// colour writes a pixel as a colour.
 func (h pngHead) colour(pixel, palette []byte) string {
 	at := func(channel int) byte {
 		switch {

@@ -128,7 +128,6 @@ func Collect(output string, want int, places []Place, rules Rules) (domain strin
 	return domain, samples, nil
 }
 
-// folder is one sample as the generator left it.
 type folder struct {
 	path   string // below output, with slashes
 	domain string

@@ -132,7 +132,6 @@ func (c *Cell) settle() {
 	}
 }
 
-// state is what of the cell is committed.
 func (c *Cell) state() State {
 	switch len(c.Committed()) {
 	case 0:

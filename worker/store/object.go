@@ -25,7 +25,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// put stores a small object.
 func (s *Store) put(ctx context.Context, key string, text []byte) error {
 	_, err := s.putText(ctx, key, text, &s3.PutObjectInput{})
 	return fail("put", key, err)
@@ -90,7 +89,6 @@ func (s *Store) putObject(ctx context.Context, sum []byte, in *s3.PutObjectInput
 	return aws.ToString(out.ETag), nil
 }
 
-// content is a small object as it was read.
 type content struct {
 	Object
 	text []byte

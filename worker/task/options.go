@@ -116,7 +116,6 @@ func (o Options) Namespace(generator string) string {
 	return strings.Join(append([]string{generator}, o.Args()...), "\n")
 }
 
-// readOptions reads the field of a task.
 func readOptions(v json.RawMessage, to *Options) error {
 	fields, err := object(v)
 	if err != nil || len(fields) == 0 {
