@@ -116,7 +116,7 @@ func LoadConfig(ctx *pulumi.Context) (*Config, error) {
 		// A DLQ keeps the time at which a message was first sent. So it must keep
 		// messages longer than the queue, or the last ones to fail are gone at once.
 		QueueRetentionSeconds: 7 * day, DLQRetentionSeconds: 14 * day,
-		RetainData: true, LogRetentionDays: 30, Tags: map[string]string{},
+		Lambda: true, RetainData: true, LogRetentionDays: 30, Tags: map[string]string{},
 	}
 	r := reader{ctx: ctx, prefix: ctx.Project() + ":"}
 	r.text("size", &c.Size)
@@ -146,7 +146,9 @@ func LoadConfig(ctx *pulumi.Context) (*Config, error) {
 	r.integer("monthlyBudgetUSD", &c.MonthlyBudgetUSD, 0, maxBudgetUSD)
 	r.text("permissionsBoundary", &c.PermissionsBoundary)
 	r.list("allowedAccountIds", &c.AllowedAccountIDs)
-	c.readFleet(&r)
+	r.boolean("lambda", &c.Lambda)
+	r.integer("fleetMaxWorkers", &c.FleetMaxWorkers, 0, maxFleet)
+	r.list("fleetSubnets", &c.FleetSubnets)
 	c.readTags(&r)
 	r.unknown()
 	if len(r.errs) == 0 {
@@ -282,14 +284,12 @@ const (
 type Tag struct{ Key, Value string }
 
 // awsDefaultTags is the provider's own key of tags for all resources.
-const awsDefaultTags = "aws:defaultTags"
-
 // readTags merges the tags of every resource: project and stack, those of the
 // provider's aws:defaultTags, and the stack's own, which win. IAM takes keys that differ
 // in case only for one key and refuses the second: one of them is left.
 func (c *Config) readTags(r *reader) {
 	var provider struct{ Tags map[string]json.RawMessage }
-	if v, ok := r.ctx.GetConfig(awsDefaultTags); ok {
+	if v, ok := r.ctx.GetConfig("aws:defaultTags"); ok {
 		_ = json.Unmarshal([]byte(v), &provider) // the provider itself refuses what it cannot read
 	}
 	own := map[string]string{}

@@ -35,13 +35,6 @@ const (
 
 var subnetPattern = regexp.MustCompile(`^subnet-[0-9a-f]{8,17}$`)
 
-func (c *Config) readFleet(r *reader) {
-	c.Lambda = true
-	r.boolean("lambda", &c.Lambda)
-	r.integer("fleetMaxWorkers", &c.FleetMaxWorkers, 0, maxFleet)
-	r.list("fleetSubnets", &c.FleetSubnets)
-}
-
 // checkFleet checks them together. Without a fleet and Lambda, machines with ops worker take the tasks.
 func (c *Config) checkFleet(r *reader) {
 	if c.FleetMaxWorkers > 0 && len(c.FleetSubnets) == 0 {

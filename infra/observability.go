@@ -99,31 +99,22 @@ type alarm struct {
 }
 
 func alarms(q *Queue, f *Function, c *Config) []alarm {
+	queue, dlq := pulumi.StringMap{queueName: q.Tasks.Name}, pulumi.StringMap{queueName: q.DLQ.Name}
+	function := pulumi.StringMap{functionName: f.Name}
 	return []alarm{
-		{
-			name: "dead", means: "Tasks are in the DLQ: ops --stack " + c.Stack + " dlq list says why.",
-			namespace: sqsNamespace, metric: queueVisible, statistic: "Maximum",
-			dimensions: pulumi.StringMap{queueName: q.DLQ.Name},
-			above:      0, points: 1, of: 1,
-		},
-		{
-			name: "age", means: "The oldest task has waited for half of the time that the queue keeps it: is the queue paused, or the run too large for maxConcurrency?",
-			namespace: sqsNamespace, metric: queueAge, statistic: "Maximum",
-			dimensions: pulumi.StringMap{queueName: q.Tasks.Name},
-			above:      float64(c.QueueRetentionSeconds) / 2, points: 1, of: 1,
-		},
-		{
-			name: "errors", means: "Workers end without an answer, by a timeout, by too little memory or before they begin: ops --stack " + c.Stack + " logs says why.",
-			namespace: lambdaNamespace, metric: lambdaErrors, statistic: "Sum",
-			dimensions: pulumi.StringMap{functionName: f.Name},
-			above:      0, points: 1, of: 1, // a worker ends in time, and its failures are answers
-		},
-		{
-			name: "throttles", means: "Lambda refuses invocations, and each refusal counts as a delivery of a task: lower maxConcurrency, or ask AWS for more concurrency.",
-			namespace: lambdaNamespace, metric: lambdaThrottles, statistic: "Sum",
-			dimensions: pulumi.StringMap{functionName: f.Name},
-			above:      0, points: 2, of: 3, // a few are normal while Lambda scales up
-		},
+		{"dead", "Tasks are in the DLQ: ops --stack " + c.Stack + " dlq list says why.",
+			sqsNamespace, queueVisible, "Maximum", dlq, 0, 1, 1},
+		{"age", "The oldest task has waited for half of the time that the queue keeps it: is the queue paused, or the run " +
+			"too large for maxConcurrency?",
+			sqsNamespace, queueAge, "Maximum", queue, float64(c.QueueRetentionSeconds) / 2, 1, 1},
+		// a worker ends in time, and its failures are answers
+		{"errors", "Workers end without an answer, by a timeout, by too little memory or before they begin: ops --stack " +
+			c.Stack + " logs says why.",
+			lambdaNamespace, lambdaErrors, "Sum", function, 0, 1, 1},
+		// a few are normal while Lambda scales up
+		{"throttles", "Lambda refuses invocations, and each refusal counts as a delivery of a task: lower maxConcurrency, " +
+			"or ask AWS for more concurrency.",
+			lambdaNamespace, lambdaThrottles, "Sum", function, 0, 2, 3},
 	}
 }
 
@@ -145,11 +136,6 @@ const (
 	lambdaThrottles   = "Throttles"
 	lambdaConcurrent  = "ConcurrentExecutions"
 )
-
-// dollarsPerSecond is what a second of one invocation costs.
-func (c *Config) dollarsPerSecond() float64 {
-	return price.PerSecond(c.MemoryMB, c.EphemeralStorageMB, c.Architecture)
-}
 
 // Columns of a dashboard, and the size of our widgets in columns and rows.
 const (
@@ -235,7 +221,8 @@ func newDashboard(from source, c *Config) dashboard {
 		}
 	}
 	hidden := new(bool)
-	cost := fmt.Sprintf("time / 1000 * %s + calls * %s", decimal(c.dollarsPerSecond()), decimal(price.Invocation.Dollars))
+	second := price.PerSecond(c.MemoryMB, c.EphemeralStorageMB, c.Architecture)
+	cost := fmt.Sprintf("time / 1000 * %s + calls * %s", decimal(second), decimal(price.Invocation.Dollars))
 
 	var d dashboard
 	add := func(title string, period int, stacked bool, metrics []series, lines ...line) {

@@ -46,15 +46,13 @@ func (r *reader) text(key string, to *string) {
 
 func (r *reader) integer(key string, to *int, low, high int) {
 	v, ok := r.get(key)
-	if !ok {
-		return
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < low || n > high {
+	switch n, err := strconv.Atoi(v); {
+	case !ok:
+	case err != nil || n < low || n > high:
 		r.refuse(key, v, "it must be an integer from %d to %d", low, high)
-		return
+	default:
+		*to = n
 	}
-	*to = n
 }
 
 func (r *reader) boolean(key string, to *bool) {

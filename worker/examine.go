@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -106,14 +107,9 @@ func (h *Handler) see(ctx context.Context, python string) (*WhatIsSeen, error) {
 	defer h.scratch.Remove(scratch, h.log)
 	source := filepath.Join(scratch, "source", "examine")
 	run := filepath.Join(scratch, "run")
-	if err := os.MkdirAll(source, 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(run, 0o700); err != nil {
-		return nil, err
-	}
 	const entry = "examine.py"
-	if err := os.WriteFile(filepath.Join(source, entry), examineProgram, 0o600); err != nil {
+	if err := errors.Join(os.MkdirAll(source, 0o700), os.Mkdir(run, 0o700),
+		os.WriteFile(filepath.Join(source, entry), examineProgram, 0o600)); err != nil {
 		return nil, err
 	}
 	own, err := net.Listen("tcp", "127.0.0.1:0") // who reaches it has the worker's network

@@ -159,13 +159,12 @@ func (g *Generator) FindFlags(ctx context.Context, last *Index, wanted bool) err
 	}
 	key := g.helpKey()
 	if last != nil {
-		i := slices.IndexFunc(last.Generators, func(old Generator) bool {
-			return old.Name == g.Name && old.HelpKey == key && old.Problem == ""
-		})
-		if i >= 0 {
-			g.Flags, g.HelpKey = last.Generators[i].Flags, key
-			g.checkDefaults()
-			return nil
+		for _, old := range last.Generators {
+			if old.Name == g.Name && old.HelpKey == key && old.Problem == "" {
+				g.Flags, g.HelpKey = old.Flags, key
+				g.checkDefaults()
+				return nil
+			}
 		}
 	}
 	if !wanted {

@@ -1,9 +1,12 @@
 package generator
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -73,9 +76,8 @@ func (g *Guard) room(scratch string) *Failure {
 	if err != nil || free >= 2*floor {
 		return nil
 	}
-	return &Failure{Cause: task.DiskFull,
-		Detail: fmt.Sprintf("only %s are free where generators write, %s are needed to start one", megabytes(free),
-			megabytes(2*floor)), ExitCode: -1}
+	return &Failure{Cause: task.DiskFull, ExitCode: -1, Detail: fmt.Sprintf(
+		"only %s are free where generators write, %s are needed to start one", megabytes(free), megabytes(2*floor))}
 }
 
 // disk returns what is free, and how much of it has to stay free.
@@ -169,12 +171,8 @@ func (g *Guard) checkMemory() time.Duration {
 	}
 	count := len(families)
 	for used > g.Memory && len(families) > 0 {
-		var largest *guarded
-		for run := range families {
-			if largest == nil || run.memory > largest.memory {
-				largest = run
-			}
-		}
+		largest := slices.MaxFunc(slices.Collect(maps.Keys(families)),
+			func(a, b *guarded) int { return cmp.Compare(a.memory, b.memory) })
 		largest.end(task.OutOfMemory, "the generator used %s when the %d that ran used %s of %s", megabytes(largest.memory),
 			count, megabytes(used), megabytes(g.Memory))
 		delete(families, largest)

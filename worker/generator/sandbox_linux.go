@@ -31,31 +31,22 @@ func Harden() error {
 
 // Landlock returns the version of the kernel's Landlock, or 0 if it has none.
 func Landlock() int {
-	version, err := llsyscall.LandlockGetABIVersion()
-	if err != nil {
-		return 0
-	}
-	return version
+	version, _ := llsyscall.LandlockGetABIVersion()
+	return max(version, 0)
 }
 
 // confine restricts this process and all it starts, as far as the kernel can:
 // Landlock has come with Linux 5.13, and Lambda's is older.
 func confine(scratch string, dirs []string) error {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return err
-	}
 	// When memory is short the generator goes, not the worker. Raising the score needs no right.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
-	// The generator shall not steer its sandbox either. Comes after the score:
-	// what /proc shows of an undumpable process belongs to root.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return err
-	}
-	// Landlock sets this, but only where there is Landlock.
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+	if err := errors.Join(unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0),
+		unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}),
+		// The generator shall not steer its sandbox either. Comes after the score: what /proc shows of an undumpable
+		// process belongs to root.
+		unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0),
+		// Landlock sets this, but only where there is Landlock.
+		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); err != nil {
 		return err
 	}
 	// Root's rights reach past Landlock: CAP_PERFMON reads every process's environment. What is started from here has
@@ -212,11 +203,9 @@ func processes() map[int]int {
 			continue
 		}
 		// The name, in parentheses, may hold anything: what follows it is counted.
-		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-		if len(fields) < 2 {
-			continue
+		if fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])); len(fields) > 1 {
+			table[pid], _ = strconv.Atoi(fields[1])
 		}
-		table[pid], _ = strconv.Atoi(fields[1])
 	}
 	return table
 }

@@ -309,14 +309,6 @@ func (s *scanner) encoding() {
 		s.must(err)
 	}
 	mark := 0
-	zero := func(places ...int) bool {
-		for i, b := range head {
-			if (b == 0) != slices.Contains(places, i) {
-				return false
-			}
-		}
-		return true
-	}
 	s.width = 1
 	switch {
 	case bytes.HasPrefix(head, []byte("\xff\xfe\x00\x00")):
@@ -329,9 +321,9 @@ func (s *scanner) encoding() {
 		s.width, mark = 2, 2
 	case bytes.HasPrefix(head, []byte("\xef\xbb\xbf")):
 		mark = 3
-	case len(head) == 4 && zero(0, 1, 2):
+	case len(head) == 4 && head[0] == 0 && head[1] == 0:
 		s.width = 4
-	case len(head) == 4 && zero(1, 2, 3):
+	case len(head) == 4 && head[1] == 0 && head[2] == 0 && head[3] == 0:
 		s.width, s.little = 4, true
 	case len(head) >= 2 && head[0] == 0:
 		s.width = 2

@@ -141,7 +141,7 @@ func find(output string) ([]folder, error) {
 	holds := map[string][]string{} // base names by folder
 	var total int64
 	err := filepath.WalkDir(output, func(file string, entry fs.DirEntry, err error) error {
-		if err != nil {
+		if err != nil || entry.IsDir() {
 			return err
 		}
 		name, err := filepath.Rel(output, file)
@@ -154,8 +154,6 @@ func find(output string) ([]folder, error) {
 			return err
 		}
 		switch {
-		case entry.IsDir():
-			return nil
 		case info.Mode()&fs.ModeSymlink != 0:
 			return refuse(task.UnsafeOutput, "%s is a symbolic link", name)
 		case !info.Mode().IsRegular():

@@ -87,10 +87,7 @@ func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, ep
 				}
 			}
 		}
-		if err := archive.Close(); err != nil {
-			return err
-		}
-		return packed.Close()
+		return cmp.Or(archive.Close(), packed.Close())
 	})
 }
 
