@@ -1,5 +1,4 @@
-// Package infra describes a stack in AWS with Pulumi: the bucket, the queue, the
-// image, the function that works, and what watches them.
+// Package infra describes a stack in AWS with Pulumi: bucket, queue, image, the function, and what watches them.
 package infra
 
 import (
@@ -18,8 +17,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Config is the configuration of one stack. It comes from the stack's settings
-// file; docs/AWS.md has the table of its keys.
+// Config is the configuration of one stack, from the stack's settings file; docs/AWS.md has the table of its keys.
 type Config struct {
 	Stack string
 	Name  string // beginning of the names of all resources: project and stack

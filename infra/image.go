@@ -80,8 +80,7 @@ func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string,
 
 var digestPattern = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
 
-// checkDigest refuses what Docker gives in place of a digest: some daemons answer
-// <none>@<none> for an image that they have just pushed.
+// checkDigest refuses <none>@<none>, which some daemons answer for an image that they have just pushed.
 func checkDigest(uri string) (string, error) {
 	if !digestPattern.MatchString(uri) {
 		return "", fmt.Errorf("the image was pushed, but Docker answers %q in place of its repository and digest: %s, then pulumi up",

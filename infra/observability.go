@@ -21,8 +21,7 @@ type Observability struct {
 	DashboardURL pulumi.StringOutput
 }
 
-// NewObservability registers a dashboard, alarms, the topic that mails them if there
-// is an address, and a budget if there is one.
+// NewObservability registers a dashboard, alarms, and what mails them to an address and watches a budget, if there are.
 func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, a account, c *Config,
 	opts ...pulumi.ResourceOption) (_ *Observability, err error) {
 	defer caught(&err)
@@ -64,8 +63,7 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, a
 	return o, ctx.RegisterResourceOutputs(o, pulumi.Map{"dashboardUrl": o.DashboardURL})
 }
 
-// newBudget registers a budget of what has the stack's tag, which mails when a month is
-// going to exceed it and when it has spent most of it.
+// newBudget registers a budget of what has the stack's tag: it mails when a month will exceed it or has spent most.
 func newBudget(ctx *pulumi.Context, name string, c *Config, child pulumi.ResourceOption) {
 	warn := func(kind string, percent float64) *budgets.BudgetNotificationArgs {
 		return &budgets.BudgetNotificationArgs{

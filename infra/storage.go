@@ -24,8 +24,7 @@ type Storage struct {
 // the least S3 knows, and longer than any invocation.
 const abortDays = 1
 
-// emptyBucketTime is what deleting a bucket may take: its objects are deleted a thousand
-// at a time first, about three million an hour.
+// emptyBucketTime is what deleting a bucket may take: first its objects are deleted, about three million an hour.
 const emptyBucketTime = "24h"
 
 // checkAdoption refuses to adopt a bucket for a stack that has another. Pulumi would replace the one

@@ -197,9 +197,8 @@ type output struct {
 }
 
 // produce runs the generator until its output is complete. When memory or disk were short it is run again with half as
-// many others beside it, in the end alone: only then they count as too little. When the generator itself fails it is
-// run again alone; if it fails in the same way and neither was short, the next attempt's seed is tried, three in all.
-// So a disturbance changes no seed.
+// many others beside it, in the end alone: only then they count as too little. When the generator itself fails it runs
+// again alone; if it fails alike and neither was short, the next attempt's seed is tried, three in all.
 func (w *work) produce(ctx context.Context, p process, dir string, slot *slot, log *slog.Logger) (*output, error) {
 	kind := w.kind(p.chunk)
 	attempt := w.task.Attempt

@@ -1,5 +1,4 @@
-// Package price is the one table of what AWS charges: the dashboard's estimate,
-// ops plan and ops monitor all estimate with it.
+// Package price is the one table of what AWS charges: the dashboard's estimate, ops plan and ops monitor all use it.
 //
 // It is a leaf: it imports the standard library alone.
 package price

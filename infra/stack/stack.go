@@ -1,6 +1,5 @@
 // Package stack has the names by which a deployed stack describes itself: the stack outputs, and the environment
-// variables of the worker. The Pulumi program writes them, the CLI and the worker read them, and the names exist only
-// here.
+// variables of the worker. The Pulumi program writes them, the CLI and the worker read them; they exist only here.
 //
 // It is a leaf: it imports the standard library alone.
 package stack
@@ -20,11 +19,9 @@ const (
 	EnvDLQURL     = "SQS_DLQ_URL"              // needed for permanent failures of SQS messages
 	EnvRegion     = "AWS_REGION"               // default DefaultRegion; Lambda sets it itself
 	EnvFunction   = "AWS_LAMBDA_FUNCTION_NAME" // Lambda sets it; a dimension of the worker's metrics
-	// set by the process that runs the worker: it ends when its standard input does, and when a
-	// byte comes there it hands back what it works on
+	// set by the process that runs the worker: it ends when its standard input does, and at a byte hands back its work
 	EnvAlive = "END_WITH_STDIN"
-	// set by ops worker: generators have no network, and tasks of generators that this machine
-	// does not have are left to other workers
+	// set by ops worker: generators have no network, and tasks of generators that it lacks are left to other workers
 	EnvOwnMachine = "OWN_MACHINE"
 	EnvImage      = "IMAGE_URI" // repository@digest of the image the worker runs in; receipts record it
 	// files that every sample must have beyond those of the contract, separated by commas

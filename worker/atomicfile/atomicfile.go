@@ -3,6 +3,7 @@
 package atomicfile
 
 import (
+	"cmp"
 	"crypto/rand"
 	"io"
 	"os"
@@ -14,8 +15,7 @@ func Write(path string, text []byte) error {
 	return Stream(path, func(w io.Writer) error { _, err := w.Write(text); return err })
 }
 
-// Stream replaces a file by what fill writes, once it is on the disk. Its folder must
-// be there. An error of fill is returned as it is.
+// Stream replaces a file in a folder by what fill writes, once it is on the disk. An error of fill is returned as is.
 func Stream(path string, fill func(io.Writer) error) error {
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
@@ -31,26 +31,16 @@ func Stream(path string, fill func(io.Writer) error) error {
 	})
 }
 
-// Folder is what a file is created in: an *os.Root, for example.
-type Folder interface {
-	OpenFile(name string, flag int, mode os.FileMode) (*os.File, error)
-	Rename(from, to string) error
-	Remove(name string) error
-}
-
 // Create has fill write a new file of the temporary name below root, and gives it its
 // own name once fill and the closing have succeeded. If they have not, nothing is left
 // of it. Both names must lie on one file system. It does not wait for the disk.
-func Create(root Folder, temporary, name string, fill func(*os.File) error) error {
+func Create(root *os.Root, temporary, name string, fill func(*os.File) error) error {
 	f, err := root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	err = fill(f)
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
+	if err = cmp.Or(err, f.Close()); err == nil {
 		err = root.Rename(temporary, name)
 	}
 	if err != nil {

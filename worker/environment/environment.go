@@ -96,19 +96,11 @@ const NotBuilt = "its environment has not been made yet"
 // for a name that is none, or ctx's. An interrupted Build leaves nothing that a later one would take for complete.
 func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 	root := cmp.Or(b.Root, generator.DefaultRoot)
-	list, err := generator.Discover(root)
+	x, err := discover(root, b.Image, b.Names...)
 	if err != nil {
 		return nil, err
 	}
-	if b.Image {
-		list = slices.DeleteFunc(list, func(g generator.Generator) bool { return g.Network })
-	}
-	x := &generator.Index{Generators: list}
-	for _, name := range b.Names {
-		if _, err := x.Find(name); err != nil {
-			return nil, err
-		}
-	}
+	list := x.Generators
 	for name, commit := range b.Commits {
 		g, err := x.Find(name)
 		if err != nil {
@@ -121,39 +113,29 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 		return nil, err
 	}
 	last, _ := generator.LoadIndex(w.dir) // one that cannot be read is made again
-	wanted := func(m *members) bool {
-		return b.Names == nil || slices.ContainsFunc(m.names(),
-			func(name string) bool { return slices.Contains(b.Names, name) })
-	}
+	wanted := func(name string) bool { return b.Names == nil || slices.Contains(b.Names, name) }
 	var group errgroup.Group
 	group.SetLimit(max(b.Parallel, 1))
 	for _, members := range environmentsOf(list, root, w) {
 		group.Go(func() error {
-			e := &members.environment
-			say := members.say(w)
-			err := e.pin(ctx, members, wanted(members), w, say)
-			if err == nil && !wanted(members) {
-				problem := NotBuilt
-				if e.id != "" && e.complete() {
-					problem = ""
-				}
-				members.set(problem)
-				return nil
-			}
-			if err == nil {
+			e, say, asked := &members.environment, members.say(w), slices.ContainsFunc(members.names(), wanted)
+			err := e.pin(ctx, members, asked, w, say)
+			if err == nil && asked {
 				err = e.ensure(ctx, say, func(line func(string)) error { return e.install(ctx, w, line) })
 			}
+			problem := ""
 			switch {
 			case ctx.Err() != nil:
 				return fmt.Errorf("build environments: %w", context.Cause(ctx))
 			case err != nil:
-				say(Failed, err.Error())
-				members.set(err.Error())
-				if b.Image && (errors.Is(err, errNoIndex) || errors.Is(err, errNoUV)) {
-					return fmt.Errorf("build environments: %w", err)
-				}
-			default:
-				members.set("")
+				problem = err.Error()
+				say(Failed, problem)
+			case !asked && (e.id == "" || !e.complete()):
+				problem = NotBuilt
+			}
+			members.set(problem)
+			if b.Image && (errors.Is(err, errNoIndex) || errors.Is(err, errNoUV)) {
+				return fmt.Errorf("build environments: %w", err)
 			}
 			return nil
 		})
@@ -164,15 +146,29 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 	asking, ctx := errgroup.WithContext(ctx)
 	asking.SetLimit(runtime.NumCPU())
 	for i := range list {
-		asking.Go(func() error {
-			return list[i].FindFlags(ctx, last, b.Names == nil || slices.Contains(b.Names, list[i].Name))
-		})
+		asking.Go(func() error { return list[i].FindFlags(ctx, last, wanted(list[i].Name)) })
 	}
 	if err := asking.Wait(); err != nil {
 		return nil, err
 	}
 	if err := x.Write(w.dir); err != nil {
 		return nil, fmt.Errorf("write the index of generators: %w", err)
+	}
+	return x, nil
+}
+
+// discover finds the generators, for an image but those that download data, and refuses names that none of them has.
+func discover(root string, image bool, names ...string) (*generator.Index, error) {
+	list, err := generator.Discover(root)
+	if err != nil {
+		return nil, err
+	}
+	x := &generator.Index{Generators: slices.DeleteFunc(list,
+		func(g generator.Generator) bool { return image && g.Network })}
+	for _, name := range names {
+		if _, err := x.Find(name); err != nil {
+			return nil, err
+		}
 	}
 	return x, nil
 }
@@ -277,8 +273,7 @@ type environment struct {
 	lock         lock
 }
 
-// layout is part of every id, so that environments made in another way by
-// another version of this code are not taken for these.
+// layout is part of every id: environments that another version of this code made otherwise are not taken for these.
 const layout = "4"
 
 func newEnvironment(root string, w *workshop, g *generator.Generator) environment {
@@ -363,8 +358,7 @@ func (e environment) interpreter() string { return filepath.Join(e.path, "bin", 
 // marker is written last: an environment without it is half-made.
 func (e environment) marker() string { return filepath.Join(e.path, "complete") }
 
-// complete reports whether the environment can be used. One whose interpreter was
-// removed from the machine since cannot.
+// complete reports whether the environment can be used: not one whose interpreter was removed from the machine since.
 func (e environment) complete() bool {
 	_, err := os.Stat(e.marker())
 	_, err2 := os.Stat(e.interpreter())

@@ -17,10 +17,9 @@ import (
 )
 
 // CopyRequirements makes folders in dir that are to a Builder what those in root are, as far as environments go: the
-// requirements of each generator and an empty program. An image's environments are made from them, so that they stay as
-// they are when a program changes. Requirements that lie in a generator's folder are left out; their environments need
-// that folder. So are generators that have a Problem: the index says so when the generators themselves are installed.
-// Those that download data are in no image.
+// requirements of each generator and an empty program. An image's environments are made from them, and stay as they are
+// when a program changes. Left out are generators whose requirements lie in their folder, those with a Problem, which
+// the index names later, and those that download data: they are in no image.
 func CopyRequirements(root, dir string) error {
 	list, err := generator.Discover(root)
 	if err != nil {
@@ -102,15 +101,14 @@ func (e environment) prove(ctx context.Context, packages []string) error {
 }
 
 // Remake makes the environment that a generator had: from the text of a lock, nil where nothing was required, and a
-// Python of just this version, on the PATH or from where uv gets them. Where there is none the environment is made from
-// the Python that Build would take, as Generator.Version says. The index stays as it is, so workers go on with what
-// they have.
+// Python of just this version, on the PATH or from where uv gets them; else from the Python that Build would take, as
+// Generator.Version says. The index stays as it is, so workers go on with what they have.
 func (b *Builder) Remake(ctx context.Context, name string, text []byte, version string) (*generator.Generator, error) {
-	list, err := generator.Discover(b.Root)
+	x, err := discover(b.Root, false)
 	if err != nil {
 		return nil, err
 	}
-	g, err := (&generator.Index{Generators: list}).Find(name)
+	g, err := x.Find(name)
 	if err != nil {
 		return nil, err
 	}

@@ -118,8 +118,7 @@ func Interpreter(ctx context.Context) (path, version string, err error) {
 	return p.Path, p.Version, err
 }
 
-// installer puts packages into environments. It is uv, which links what they share
-// from one cache; pip would put a copy into each.
+// installer puts packages into environments: uv, which links what they share from one cache, where pip copies it.
 type installer struct {
 	uv       string
 	cache    string // on the disk of the environments: what it holds is linked into them
@@ -190,8 +189,7 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 	return err
 }
 
-// install makes the environment and proves that what it was made for can be
-// imported. The error is one sentence with the way out.
+// install makes the environment and proves that what it was made for can be imported. The error tells a way out.
 func (e environment) install(ctx context.Context, w *workshop, say func(string)) error {
 	// Without pip: nothing needs it, and it takes seconds.
 	if _, err := run(ctx, "", []string{e.python.Path, "-m", "venv", "--without-pip", e.path}, userEnvironment(),
@@ -296,8 +294,7 @@ var errNoIndex = errors.New("no package index could be reached")
 // errNoUV says that there is no installer, for whatever reason.
 var errNoUV = errors.New("uv, which installs packages, could not be brought in")
 
-// What uv prints if no index answers, or one that cannot now. An answer that a package
-// is not there or not allowed is none of these.
+// What uv prints if no index answers now. An answer that a package is not there or not allowed is none of these.
 var networkPattern = regexp.MustCompile(`(?i)error sending request|error decoding response body|` +
 	`request or response body error|dns error|tcp connect error|operation timed out|` +
 	`HTTP status server error|HTTP status client error \(4(?:08|29)`)
@@ -328,8 +325,7 @@ func installError(file, out string, err error) error {
 	return fmt.Errorf("install %s: %s", file, reason)
 }
 
-// installerTail is how much of an installer's output is looked at for the reason
-// of its failure, which stands at its end.
+// installerTail is how much of an installer's output is searched, from its end, for the reason of its failure.
 const installerTail = 16 << 10
 
 // run runs one step of an installer in a process group of its own, which is

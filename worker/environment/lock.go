@@ -135,14 +135,9 @@ type LockResult struct {
 // tells when packages were uploaded, and removes those of requirements that a generator had before. The error is for
 // what concerns all of them, an *generator.UnknownError for a name that is none, or ctx's.
 func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
-	list, err := generator.Discover(l.Root)
+	x, err := discover(l.Root, false, l.Names...)
 	if err != nil {
 		return nil, err
-	}
-	for _, name := range l.Names {
-		if _, err := (&generator.Index{Generators: list}).Find(name); err != nil {
-			return nil, err
-		}
 	}
 	root, err := filepath.Abs(l.Root)
 	if err != nil {
@@ -153,12 +148,12 @@ func (l *Locks) Make(ctx context.Context) (results []LockResult, err error) {
 		return nil, err
 	}
 	current, known := map[string]bool{}, map[string]bool{}
-	for i := range list {
-		known[list[i].Name] = true
+	for _, g := range x.Generators {
+		known[g.Name] = true
 	}
-	for _, m := range environmentsOf(list, root, w) {
+	wanted := func(name string) bool { return l.Names == nil || slices.Contains(l.Names, name) }
+	for _, m := range environmentsOf(x.Generators, root, w) {
 		current[m.environment.lockFile] = true
-		wanted := func(name string) bool { return l.Names == nil || slices.Contains(l.Names, name) }
 		if m.environment.lockFile == "" || !slices.ContainsFunc(m.names(), wanted) {
 			continue
 		}
@@ -238,8 +233,7 @@ func (l *Locks) lock(ctx context.Context, m *members, known map[string]bool, w *
 	return r, nil
 }
 
-// LockFile is the name of the lock of a generator's requirement set; "" if it
-// requires nothing. It is the same on every machine.
+// LockFile is the name of the lock of a requirement set, the same on every machine; "" if it requires nothing.
 func LockFile(g *generator.Generator) string {
 	if len(g.Requirements) == 0 {
 		return ""
@@ -329,8 +323,7 @@ func (e environment) makeLock(ctx context.Context, in installer, path string, na
 		r.exclude = []string{"--exclude-newer", date}
 		text, err = r.resolve(ctx, r.lines)
 	}
-	// An index that tells no dates has nothing that is old enough. And a pin in the
-	// catalogue may be newer than the commit.
+	// An index that tells no dates has nothing that is old enough; a pin in the catalogue may be newer than the commit.
 	if asOf.IsZero() || err != nil && ctx.Err() == nil && !errors.Is(err, errNoIndex) {
 		date = time.Now().UTC().Format(time.DateOnly)
 		if err != nil {

@@ -209,8 +209,7 @@ func ownLines(lines []string, source string) []string {
 // variables, uv's own variables, requirements files, each overriding the one before.
 type settings map[string]string
 
-// option is an option of pip that counts, and the variables of uv that mean the
-// same; without one, uv is told in its requirements file.
+// option is an option of pip that counts, and what uv calls it; without variables, uv is told in its requirements file.
 type option struct {
 	name, also string   // of pip
 	variables  []string // of uv; the first is set, all are read
@@ -235,8 +234,7 @@ var options = []option{
 
 var configPattern = regexp.MustCompile(`(?m)^(global|install)\.([a-z-]+)=['"](.*)['"]\r?$`)
 
-// pipSettings asks the first of the Pythons that has pip what its configuration
-// files say, and adds what the environment says.
+// pipSettings asks the first of the Pythons that has pip for its configuration, and adds what the environment says.
 func pipSettings(ctx context.Context, pythons ...string) settings {
 	config := map[string]string{}
 	for _, python := range pythons {

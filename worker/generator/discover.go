@@ -120,11 +120,10 @@ const DefaultRoot = "generators"
 // Dirty ends a commit that the files differ from.
 const Dirty = "-dirty"
 
-// commitOf returns the git commit of a folder: its own clone's, or the last one that changed it in the repository it
-// stands in, with "-dirty" when it differs from it; in the second case the packages it shares with others count as
-// well. So a commit that has nothing to do with a generator does not give it another one. It is "" where there is no
-// git, and where git does not know the folder (a fetched copy that is ignored has nothing to do with the commit around
-// it).
+// commitOf returns the git commit of a folder: its own clone's, or the last one that changed it or the packages it
+// shares in the repository it stands in, with "-dirty" when it differs. So other commits do not give a generator
+// another one. It is "" without git, and where git does not know the folder: a fetched copy that is ignored is not of
+// the commit around it.
 func commitOf(dir string, shared []string) string {
 	git := func(args ...string) (string, error) {
 		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)

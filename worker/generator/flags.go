@@ -54,8 +54,7 @@ func helpFlags(text string) map[string]bool {
 	return has
 }
 
-// setFlags sets the flags to those that --help lists, with whether they take a value. A
-// command line that the worker cannot use is a Problem.
+// setFlags sets the flags to those that --help lists. A command line that the worker cannot use is a Problem.
 func (g *Generator) setFlags(values map[string]bool) {
 	has := func(name string) bool { _, ok := values[name]; return ok }
 	g.Flags = Flags{Output: "--output", Seed: has("--seed"), StartIndex: has("--start-index"), From: FromHelp}
@@ -151,8 +150,7 @@ func (g *Generator) helpKey() string {
 	return fmt.Sprintf("%x", h.Sum(nil)[:6])
 }
 
-// FindFlags sets the flags of a generator that is ready: from the last index if nothing
-// has changed since, else by running --help, if wanted.
+// FindFlags sets the flags of a ready generator: the last index's if nothing has changed, else --help's if wanted.
 func (g *Generator) FindFlags(ctx context.Context, last *Index, wanted bool) error {
 	if g.Problem != "" || g.empty {
 		return nil

@@ -15,8 +15,7 @@ import (
 )
 
 // Guard watches the generators that run in one worker and stops one before the machine is short of memory or disk: the
-// largest, so that the others go on. It also holds each to the limits of its own Request. It is safe for concurrent
-// use.
+// largest, so that the others go on. It also holds each to its Request's limits. It is safe for concurrent use.
 type Guard struct {
 	Memory   int64 // bytes that this process and all generators may use together; 0 is no limit
 	FreeDisk int64 // bytes that stay free where generators write, or an eighth of the disk if that is less; 0 is no limit
@@ -142,8 +141,7 @@ func (g *Guard) check() time.Duration {
 	return max(next, often, 4*time.Since(began))
 }
 
-// checkMemory measures every run and stops the largest until what is left fits.
-// It returns how soon the limit could be reached.
+// checkMemory measures every run, stops the largest until the rest fits, and returns how soon the limit could come.
 func (g *Guard) checkMemory() time.Duration {
 	own := residentMemory(ownProcess)
 	used := own

@@ -55,8 +55,7 @@ type Apart struct {
 	Shm     bool `json:"shm"`     // /dev/shm could not be written
 }
 
-// Command returns the command of a run without the paths of this machine, so
-// that a receipt reads the same wherever it was made.
+// Command returns the command of a run without this machine's paths: a receipt reads the same wherever it was made.
 func Command(g *Generator, samples, seed, startIndex int) []string {
 	argv := append(program(g), "--num-samples", strconv.Itoa(samples))
 	if g.Flags.Seed {

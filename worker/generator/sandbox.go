@@ -41,8 +41,7 @@ type launch struct {
 
 // start starts the sandbox: apart if that is asked for, or not apart if the system does not let this process do that.
 // connect is called with each command that is tried, to give it its input and output. What the sandbox writes at its
-// end goes to status; it also ends with this process. When ctx ends, it kills its processes within
-// grace.
+// end goes to status; it also ends with this process. When ctx ends, it kills its processes within grace.
 func (l launch) start(ctx context.Context, grace time.Duration, status *os.File,
 	connect func(*exec.Cmd) error) (*exec.Cmd, error) {
 	self, err := os.Executable()
@@ -247,8 +246,7 @@ func (p Program) Start(ctx context.Context, connect func(*exec.Cmd) error) (*exe
 		MaxMemory: p.MaxMemory, Apart: true}.start(ctx, defaultGrace, ignored, connect)
 }
 
-// Installed are the folders in which a Python interpreter and its packages are: its environment, and the one that this
-// was made from.
+// Installed are the folders in which a Python and its packages are: its environment, and the one this was made from.
 func Installed(python string) []string {
 	dirs := []string{filepath.Dir(filepath.Dir(python))}
 	if resolved, err := filepath.EvalSymlinks(python); err == nil {

@@ -1,5 +1,4 @@
-// Command install puts the generators into the worker's image while that is
-// built, with the code that the local stack uses.
+// Command install puts the generators into the worker's image while that is built, with the code of the local stack.
 //
 //	install requirements FROM TO  copies from the generators in FROM what environments are made from
 //	install environments FROM TO  makes the environments of what was copied
@@ -25,8 +24,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// commitsVariable holds the commits of the generators as a JSON object, names to
-// commits: an image's build context has no git history.
+// commitsVariable holds the generators' commits as a JSON object by name: an image's build context has no git history.
 const commitsVariable = "GENERATOR_COMMITS"
 
 func main() {

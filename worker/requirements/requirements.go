@@ -236,8 +236,7 @@ func CutOption(line string) (option, value string) {
 
 func isURL(s string) bool { return strings.Contains(s, "://") || fileURLPattern.MatchString(s) }
 
-// localPackage makes the path of a requirement absolute, if it is one: "./x",
-// "x/y", ".", "x.whl", with extras or a marker behind it.
+// localPackage makes the path of a requirement absolute, if it is one: ./x, x/y, x.whl, also with extras or a marker.
 func localPackage(dir, requirement string) (string, error) {
 	if isURL(requirement) {
 		return requirement, localURL(dir, requirement)

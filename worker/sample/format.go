@@ -51,8 +51,7 @@ func reason(err error) (wrong string, other error) {
 	return "", err
 }
 
-// Describe checks the structure of a file, as Collect does, and returns its media facts. The
-// error is what is wrong with it.
+// Describe checks the structure of a file, as Collect does, and returns its media facts. The error is what is wrong.
 func Describe(name string, file []byte) (Media, error) {
 	return checkFile(name, bytes.NewReader(file), int64(len(file)), nil)
 }
@@ -222,8 +221,7 @@ type seekable struct {
 // metadata is what is known of a metadata.json, which may be anything that Python's
 // json.load takes: with NaN and Infinity, in UTF-8, 16 or 32, of any size.
 //
-// Only the names of the object at the top count, or of the objects in a list at the top.
-// What lies deeper is the generator's own.
+// Only the names of objects at the top, or in a list at the top, count. What lies deeper is the generator's own.
 type metadata struct {
 	others int    // values of task_id that are not the sample's id
 	hash   string // the param_hash: a string, or a number as it is written; "" if there is none

@@ -250,8 +250,7 @@ func (s *scanner) readString(wanted bool) string {
 	}
 }
 
-// plain takes what is in the buffer up to the first character that is not plain ASCII, all at once: this is most of a
-// file.
+// plain takes what is in the buffer up to the first character that is not plain ASCII, at once: this is most of a file.
 func (s *scanner) plain(text *excerpt) {
 	if s.width > 1 || !isPlain(s.unit) {
 		return
@@ -348,8 +347,7 @@ func (s *scanner) write(text []byte) {
 	}
 }
 
-// read reads a character: of UTF-16 a unit, which may be half of one. Halves that
-// stand alone are taken in every encoding, as Python does.
+// read reads a character, of UTF-16 a unit. Halves of one that stand alone are taken in every encoding, as Python does.
 func (s *scanner) read() {
 	s.unit = s.backing[:s.width]
 	if s.width == 1 {

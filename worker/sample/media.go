@@ -39,8 +39,7 @@ func (m *Media) timing(frames int, seconds float64) {
 
 func round6(x float64) float64 { return math.Round(x*1e6) / 1e6 }
 
-// codecs are the names that containers give to codecs: the sample entries of MP4, the
-// ids of Matroska, and the FourCCs of AVI in capitals.
+// codecs are the containers' names of codecs: sample entries of MP4, ids of Matroska, and FourCCs of AVI in capitals.
 var codecs = map[string]string{
 	"avc1": "h264", "avc3": "h264", "V_MPEG4/ISO/AVC": "h264", "H264": "h264", "X264": "h264", "AVC1": "h264",
 	"hvc1": "hevc", "hev1": "hevc", "V_MPEGH/ISO/HEVC": "hevc", "HEVC": "hevc", "H265": "hevc",
@@ -108,8 +107,7 @@ func box(data []byte, kind string) []byte {
 	return nil
 }
 
-// configure reads the pixel format from a codec's configuration record, which MP4 and
-// Matroska have alike. Of a damaged record nothing is known.
+// configure reads the pixel format from a codec's configuration record, in MP4 or Matroska. A damaged one says nothing.
 func (m *Media) configure(record []byte) {
 	defer func() { _ = recover() }() // mp4ff on hostile records
 	switch m.Codec {
@@ -155,8 +153,7 @@ func (m *Media) configure(record []byte) {
 	}
 }
 
-// pixelFormat names what the chroma format (0 is gray, 1 is 4:2:0, 2 is 4:2:2, 3 is
-// 4:4:4) and the bits of a value come to.
+// pixelFormat names a chroma format (0 is gray, 1 is 4:2:0, 2 is 4:2:2, 3 is 4:4:4) with so many bits of a value.
 func pixelFormat(chroma, depth int, fullRange, rgb bool) string {
 	if chroma < 0 || chroma > 3 || depth < 8 || depth > 16 {
 		return ""
@@ -188,8 +185,7 @@ func (m *Media) describeBitmap(head []byte) {
 	}
 }
 
-// maxAVIHeader bounds the header list of an AVI, which is read into memory. Writers
-// reserve a few kB for a larger index in it.
+// maxAVIHeader bounds an AVI's header list, read into memory: writers reserve a few kB for a larger index in it.
 const maxAVIHeader = 1 << 20
 
 // checkAVI checks the length of the RIFF chunk and that the movie list has a

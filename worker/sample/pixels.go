@@ -13,8 +13,7 @@ import (
 	"sync"
 )
 
-// MaxPixels is how large a picture may be that is decoded, four times 4096 by 4096: a
-// few bytes can say that they are a picture of many GB.
+// MaxPixels is how large a picture may be that is decoded, four times 4096 by 4096: a few bytes can claim many GB.
 const MaxPixels = 64 << 20
 
 type pngHead struct {

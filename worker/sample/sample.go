@@ -316,8 +316,7 @@ func (f folder) hasRequired(rules Rules) error {
 	return nil
 }
 
-// check reads every file once: for its hash, and to check that it is complete. An
-// empty id means that the sample is not kept.
+// check reads every file once: for its hash, and to check that it is complete. Without an id the sample is not kept.
 func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 	s := Sample{ID: id}
 	dir := filepath.Join(output, filepath.FromSlash(f.path))

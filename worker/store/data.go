@@ -67,8 +67,7 @@ func contentType(name string) string {
 	return cmp.Or(contentTypes[ext], mime.TypeByExtension(ext), "application/octet-stream")
 }
 
-// PutShard streams samples as one tar.gz. The same ones give the same bytes: members are sorted, without time and
-// owner.
+// PutShard streams samples as one tar.gz. The same give the same bytes: members are sorted, without time and owner.
 func (s *Store) PutShard(ctx context.Context, generator string, c task.Chunk, epoch int,
 	samples []sample.Sample) (Object, error) {
 	return s.Upload(ctx, s.dataset.ShardKey(generator, c, epoch), 0, func(to io.Writer) error {

@@ -46,8 +46,7 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("%s %s: %v", e.Op, e.Key, e.Err) }
 func (e *Error) Unwrap() error { return e.Err }
 
-// Parallel is how many requests one call keeps in flight: enough to hide 30 ms of latency behind a chunk's hundred
-// files, few enough for Lambda's 1,024 open files.
+// Parallel is how many requests one call keeps in flight: enough to hide latency, few enough for Lambda's 1,024 files.
 const Parallel = 32
 
 // inFlight is how many requests the calls of a Store keep in flight together, and how many connections there are:

@@ -85,8 +85,7 @@ func (c Cause) Delay(receives int) time.Duration {
 	return min(c.Policy().Backoff<<min(max(receives-1, 0), 10), MaxBackoff)
 }
 
-// SeedTries is how many seeds a delivery tries when a generator fails, and how
-// many attempts further on a replayed task starts.
+// SeedTries is how many seeds a delivery tries, and how many attempts further on a replayed task starts.
 const SeedTries = 3
 
 // Attributes of the messages that a worker sends on or to the DLQ. They keep

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// Kinds of objects, the first part of each key. The name of the dataset follows,
-// but for manifests, whose names it makes.
+// Kinds of objects, the first part of each key. The dataset's name follows, but for manifests, whose names it makes.
 const (
 	DataKind       = "data/"
 	ReceiptKind    = "receipts/"
@@ -61,9 +60,8 @@ func (d Dataset) FileKey(generator, sampleID, file string) string {
 	return d.SamplesPrefix(generator) + sampleID + "/" + file
 }
 
-// ShardKey is the key of a shard that the holder of a cell writes in an epoch. Each holder has a name of its own: S3
-// may carry out what a dead one had asked for (CompleteMultipartUpload) minutes later, and must not replace its
-// successor's shard by that.
+// ShardKey is the key of a shard that the holder of a cell writes in an epoch, a name of its own: S3 may carry out what
+// a dead holder asked for (CompleteMultipartUpload) minutes later, and must not replace its successor's shard by that.
 func (d Dataset) ShardKey(generator string, c Chunk, epoch int) string {
 	return fmt.Sprintf("%s%s_%s_e%d.tar.gz", d.SamplesPrefix(generator), generator, c.Name(), epoch)
 }
@@ -118,8 +116,7 @@ func (d Dataset) FailuresPrefix(generator string) string {
 	return d.Prefix(FailureKind) + generator + "/"
 }
 
-// FailureKey is the key of the failure report of one chunk, by its name, in one
-// delivery; without a name, of a message that is no task.
+// FailureKey is the key of the failure report of a chunk, by its name, in one delivery; without one of what is no task.
 func (d Dataset) FailureKey(generator, chunk, messageID string, receives int) string {
 	if chunk == "" {
 		return fmt.Sprintf("%s%s-%d.json", d.FailuresPrefix(InvalidFailure), SafeName(messageID), receives)

@@ -117,8 +117,7 @@ func (m *Manifest) CheckChunk(generator string, size int) error {
 	return nil
 }
 
-// CheckOptions reports whether the dataset has other options of a generator, as a
-// *ContradictionError. Of one that is not in it nothing is pinned.
+// CheckOptions reports what is wrong with options for this generator, or nil: valid ones that its --help lists.
 func (m *Manifest) CheckOptions(generator string, o Options) error {
 	g := m.Generator(generator)
 	if g == nil || maps.Equal(g.Options, o) {
@@ -151,8 +150,7 @@ func (m *Manifest) CheckCommit(g PinnedGenerator) error {
 // Fit fills in what a task does not say and reports what contradicts the dataset,
 // as a *ContradictionError. The generator is the one that would make its samples.
 //
-// A task of no run may have a seed of its own, as the predecessor's have, and so
-// has one that restores what such a task has made.
+// A task of no run may have a seed of its own, as the predecessor's have, and so may one that restores its samples.
 func (m *Manifest) Fit(t *Task, g PinnedGenerator) error {
 	if t.Format == "" {
 		t.Format = m.Format

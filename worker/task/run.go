@@ -74,9 +74,8 @@ func (r Run) Chunk(g RunGenerator) int { return cmp.Or(g.ChunkSize, r.ChunkSize)
 // BatchOf returns how many samples a task of a generator of the run has.
 func (r Run) BatchOf(g RunGenerator) int { return cmp.Or(g.Batch, r.Batch) }
 
-// Plan cuts the run into its tasks. They follow the order of the generators in rounds, so that a run makes progress on
-// every generator from the start and a generator that fails shows early. The same run always gives the same list: a
-// task is known by its place in it.
+// Plan cuts the run into its tasks, in rounds over the generators: so a run makes progress on each from the start and
+// one that fails shows early. The same run always gives the same list: a task is known by its place in it.
 func (r Run) Plan() []Task {
 	perGenerator := make([][]Task, len(r.Generators))
 	rounds, total := 0, 0

@@ -1,8 +1,7 @@
 // Package task is the contract between the programs of the pipeline: what a task contains, how a range of samples is
 // cut into chunks, where the seeds come from, which keys the objects have and for what causes a chunk can fail.
 //
-// It is a leaf: it imports the standard library alone, so that the worker, the
-// CLI and the infrastructure program can all depend on it.
+// It is a leaf: it imports the standard library alone, so that worker, CLI and infrastructure can all depend on it.
 package task
 
 import (
@@ -18,8 +17,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a task. The first three are the project's own choice; a sample id
-// has 8 digits, which is where MaxIndex comes from.
+// Limits of a task. The first three are the project's own choice; MaxIndex comes from the 8 digits of a sample id.
 const (
 	MaxIndex         = 100_000_000   // exclusive upper bound of a sample index
 	MaxSamples       = 1000          // samples in one task, and indices in one repair task
@@ -61,8 +59,7 @@ type Task struct {
 	Options    Options `json:"options,omitempty"`   // of the generator; of a task of no run, nil is the dataset's
 }
 
-// InvalidError names the field of a task that is wrong, and why. Field is empty
-// when the message as a whole cannot be read.
+// InvalidError names the field of a task that is wrong, and why. Without a Field the message cannot be read at all.
 type InvalidError struct {
 	Field  string
 	Reason string
@@ -79,8 +76,7 @@ func invalid(field, format string, args ...any) error {
 	return &InvalidError{Field: field, Reason: fmt.Sprintf(format, args...)}
 }
 
-// A name becomes a folder and a part of object keys, so no separator, no
-// leading dot and no traversal can be spelled with it.
+// A name becomes a folder and a part of object keys: it spells no separator, no leading dot and no traversal.
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // CheckName reports what is wrong with a generator name or a run id, or nil.
@@ -101,8 +97,7 @@ func CheckName(name string) error {
 // id of a direct invocation; it stands in for a missing seed, so that a redelivery computes the same data.
 //
 // Parsing is strict, because a misspelt field would otherwise silently become its default: unknown, repeated and null
-// fields, numbers that are not integers, values out of range, invalid UTF-8 and trailing text are refused with an
-// *InvalidError that names the field.
+// fields, wrong numbers, invalid UTF-8 and trailing text are refused with an *InvalidError that names the field.
 func Parse(body []byte, messageID string) (Task, error) {
 	fields, err := object(body)
 	if err != nil {
@@ -164,8 +159,7 @@ func Parse(body []byte, messageID string) (Task, error) {
 	return t, t.Validate()
 }
 
-// Validate checks a task that was built in memory by the rules that Parse
-// applies to a message. The error is an *InvalidError.
+// Validate checks a task that was built in memory as Parse checks a message. The error is an *InvalidError.
 func (t Task) Validate() error {
 	if err := CheckName(t.Generator); err != nil {
 		return invalid("type", "%v", err)
@@ -250,8 +244,7 @@ func (t Task) Body() string {
 	return string(b)
 }
 
-// Group returns the message group of a run's tasks in SQS: the run, so that a queue serves
-// runs in turn. It is nil for tasks of no run.
+// Group returns the message group of a run's tasks, so that a queue serves runs in turn. It is nil for tasks of no run.
 func Group(run string) *string {
 	if run == "" {
 		return nil
@@ -361,8 +354,7 @@ func RepairSeed(generator string, runSeed, attempt int, indices []int) int {
 // SeedFromID derives a run seed from a message or request id.
 func SeedFromID(id string) int { return hash31("message", id) }
 
-// hash31 hashes strings with their length in front and numbers as 8 bytes, so
-// that no two argument lists have the same encoding.
+// hash31 hashes strings with their length in front and numbers as 8 bytes: no two argument lists have one encoding.
 func hash31(kind, name string, numbers ...int) int {
 	h := sha256.New()
 	for _, s := range []string{kind, name} {

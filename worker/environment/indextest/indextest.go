@@ -1,5 +1,4 @@
-// Package indextest is for tests that install packages: packages that are made in a
-// moment, and an index that serves them.
+// Package indextest is for tests that install packages: packages made in a moment, and an index that serves them.
 package indextest
 
 import (
@@ -75,8 +74,7 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
     return "%[1]s-%[2]s-py3-none-any.whl"
 `
 
-// Sources are the files of a package of one module that has to be built, with a tool
-// that is another such package: its value is the tool's.
+// Sources are the files of a package of one module, built with a tool that is such a package: its value is the tool's.
 func Sources(module, version, tool string) map[string]string {
 	return map[string]string{
 		"PKG-INFO": "Metadata-Version: 2.1\nName: " + module + "\nVersion: " + version + "\n",
