@@ -336,14 +336,11 @@ func (e *environment) lockForNow(ctx context.Context, m *members, w *workshop, s
 	if err := os.MkdirAll(e.ownLocks, 0o755); err != nil {
 		return fmt.Errorf("make lock: %w", err)
 	}
-	f, err := os.OpenFile(e.lock.path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := flock(ctx, e.lock.path, func() { say(Waiting, "another process makes its lock") })
 	if err != nil {
 		return fmt.Errorf("make lock: %w", err)
 	}
 	defer f.Close()
-	if err := flock(ctx, f, func() { say(Waiting, "another process makes its lock") }); err != nil {
-		return fmt.Errorf("make lock: %w", err)
-	}
 	if e.lock, err = e.findLock(); err != nil || e.lock.text != nil {
 		return err
 	}
@@ -372,14 +369,11 @@ func (e environment) ensure(ctx context.Context, say func(Stage, string), instal
 		say(Reused, "")
 		return nil
 	}
-	lock, err := os.OpenFile(e.path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err := flock(ctx, e.path, func() { say(Waiting, "another process makes it") })
 	if err != nil {
 		return fmt.Errorf("lock environment: %w", err)
 	}
 	defer lock.Close()
-	if err := flock(ctx, lock, func() { say(Waiting, "another process makes it") }); err != nil {
-		return fmt.Errorf("lock environment: %w", err)
-	}
 	if e.complete() {
 		say(Reused, "")
 		return nil
@@ -405,19 +399,28 @@ func (e environment) ensure(ctx context.Context, say func(Stage, string), instal
 // lockPoll is how often a waiting process asks for the lock: flock cannot be interrupted by a context.
 const lockPoll = 200 * time.Millisecond
 
-func flock(ctx context.Context, f *os.File, waiting func()) error {
+// flock takes the lock of a path, which another process may hold. Closing it gives it back.
+func flock(ctx context.Context, path string, waiting func()) (*os.File, error) {
+	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
 	for reported := false; ; reported = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) {
-			return err
+		if err == nil {
+			return f, nil
 		}
-		if !reported {
-			waiting()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			if !reported {
+				waiting()
+			}
+			select {
+			case <-ctx.Done():
+				err = ctx.Err()
+			case <-time.After(lockPoll):
+				continue
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(lockPoll):
-		}
+		return nil, errors.Join(err, f.Close())
 	}
 }

@@ -19,19 +19,13 @@ func Landlock() int { return 0 }
 func confine(string, []string) error { return nil }
 
 // Outside Linux nothing can be taken away from a generator.
-func setApart(*syscall.SysProcAttr) {}
-
-func startApart(cmd *exec.Cmd) error { return cmd.Start() }
-
-func takeAway(...string) Apart { return Apart{} }
-
-func limitMemory(int, int64) {}
-
+func setApart(*syscall.SysProcAttr)         {}
+func startApart(cmd *exec.Cmd) error        { return cmd.Start() }
+func takeAway(...string) Apart              { return Apart{} }
+func limitMemory(int, int64)                {}
 func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
-
-func killOrphans() {}
-
-func killStrays(string, time.Duration) {}
+func killOrphans()                          {}
+func killStrays(string, time.Duration)      {}
 
 func peakRSS(state *os.ProcessState) int64 {
 	if usage, ok := state.SysUsage().(*syscall.Rusage); ok {
@@ -51,8 +45,6 @@ func diskSpace(dir string) (free, size int64, err error) {
 // Outside Linux memory is not watched.
 const ownProcess = 0
 
-func family(int) []int { return nil }
-
-func residentMemory(...int) int64 { return 0 }
-
+func family(int) []int                { return nil }
+func residentMemory(...int) int64     { return 0 }
 func proportionalMemory(...int) int64 { return 0 }

@@ -3,6 +3,7 @@
 package uvtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,15 +25,13 @@ func Bin() (bin, cache string, err error) {
 	dir := filepath.Join(home, "vm-dataset-pipeline-tests")
 	source := filepath.Join(dir, "source", "any")
 	entry := filepath.Join(source, generator.DefaultEntry)
-	if err := os.MkdirAll(filepath.Dir(entry), 0o755); err != nil {
-		return "", "", fmt.Errorf("find uv: %w", err)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return "", "", fmt.Errorf("find uv: %w", err)
-	}
+	err = os.MkdirAll(filepath.Dir(entry), 0o755)
+	lock, lockErr := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+	if err = cmp.Or(err, lockErr); err == nil {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
 		return "", "", fmt.Errorf("find uv: %w", err)
 	}
 	bin, cache = filepath.Join(dir, "bin"), filepath.Join(dir, "packages")
