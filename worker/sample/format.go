@@ -28,6 +28,39 @@ func (e *formatError) Error() string { return e.reason }
 
 func broken(format string, args ...any) error { return &formatError{fmt.Sprintf(format, args...)} }
 
+// stopped is what ends the reading of a file, as a panic up to the function that has deferred caught.
+type stopped struct{ error }
+
+func must(err error) {
+	if err != nil {
+		panic(stopped{err})
+	}
+}
+
+// need ends the reading of a file that is not as it has to be.
+func need(ok bool, format string, args ...any) {
+	if !ok {
+		must(broken(format, args...))
+	}
+}
+
+// fill fills p, or ends the reading with what a file without so many bytes is.
+func fill(f io.Reader, p []byte, without string) {
+	_, err := io.ReadFull(f, p)
+	need(err == nil, "%s", without)
+}
+
+// caught makes what ended the reading the error of the function that defers it.
+func caught(err *error) {
+	switch p := recover().(type) {
+	case nil:
+	case stopped:
+		*err = p.error
+	default:
+		panic(p)
+	}
+}
+
 // Check checks a file of the sample id as Collect does, and returns what is wrong with it, or "".
 func Check(id, name string, f io.ReadSeeker, size int64) (wrong string, err error) {
 	if _, err = checkFile(name, f, size, nil); err == nil && name == "metadata.json" {
@@ -59,104 +92,86 @@ func Describe(name string, file []byte) (Media, error) {
 // checkFile checks that a file is complete, by its extension, and returns the media facts of a video or a picture. The
 // checks read the structure and the checksums of a file and decode no pixel: decoding would cost more CPU than the
 // worker is allowed beside the generator. The buffer may be nil.
-func checkFile(name string, f io.ReadSeeker, size int64, buffer []byte) (Media, error) {
-	if size == 0 {
-		return Media{}, broken("is empty")
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return Media{}, err
-	}
+func checkFile(name string, f io.ReadSeeker, size int64, buffer []byte) (m Media, err error) {
 	s := &seekable{Source{Reader: f}, f}
-	m, err := checkFormat(name, s, size, buffer)
-	if s.Failed != nil { // it was not the file that ended
-		err = s.Failed
-	}
-	return m, err
+	defer func() {
+		if s.Failed != nil { // it was not the file that ended
+			err = s.Failed
+		}
+	}()
+	defer caught(&err)
+	need(size > 0, "is empty")
+	_, err = f.Seek(0, io.SeekStart)
+	must(err)
+	return checkFormat(name, s, size, buffer), nil
 }
 
-func checkFormat(name string, f io.ReadSeeker, size int64, buffer []byte) (Media, error) {
+func checkFormat(name string, f io.ReadSeeker, size int64, buffer []byte) (m Media) {
 	switch path.Ext(name) {
 	case ".png":
-		m, err := checkPNG(f, size, buffer)
-		if err == nil {
-			if _, err = f.Seek(0, io.SeekStart); err == nil {
-				m.Colour = oneColour(f)
-			}
-		}
-		return m, err
+		m = checkPNG(f, size, buffer)
+		_, err := f.Seek(0, io.SeekStart)
+		must(err)
+		m.Colour = oneColour(f)
 	case ".mp4", ".mov":
-		return checkMP4(f, size)
+		m = checkMP4(f, size)
 	case ".avi":
-		return checkAVI(f, size)
+		m = checkAVI(f, size)
 	case ".webm", ".mkv":
-		return checkMatroska(f, size)
+		m = checkMatroska(f, size)
 	case ".txt":
-		return Media{}, checkText(f)
+		checkText(f)
 	case ".jpg", ".jpeg":
 		config, _ := jpeg.DecodeConfig(f) // of its header alone: JPEG has no checksums
-		return Media{Width: config.Width, Height: config.Height}, nil
+		m = Media{Width: config.Width, Height: config.Height}
 	case ".gif":
 		config, _ := gif.DecodeConfig(f)
-		return Media{Width: config.Width, Height: config.Height}, nil
+		m = Media{Width: config.Width, Height: config.Height}
 	}
-	return Media{}, nil
+	return m
 }
 
-func checkText(f io.Reader) error {
+func checkText(f io.Reader) {
 	head := make([]byte, 4096)
 	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		must(err)
 	}
-	if len(bytes.TrimSpace(head[:n])) == 0 && n < len(head) {
-		return broken("holds nothing but blanks")
-	}
-	return nil
+	need(len(bytes.TrimSpace(head[:n])) > 0 || n == len(head), "holds nothing but blanks")
 }
 
 // checkPNG walks the chunks and their CRCs up to IEND, which must end the file.
-func checkPNG(f io.Reader, size int64, buffer []byte) (m Media, err error) {
+func checkPNG(f io.Reader, size int64, buffer []byte) (m Media) {
+	const truncated = "is a truncated PNG"
 	var head [8]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil || string(head[:]) != "\x89PNG\r\n\x1a\n" {
-		return m, broken("is no PNG")
-	}
+	fill(f, head[:], "is no PNG")
+	need(string(head[:]) == "\x89PNG\r\n\x1a\n", "is no PNG")
 	left := size - 8
 	seenData := false
 	for first := true; ; first = false {
-		if _, err := io.ReadFull(f, head[:]); err != nil {
-			return m, broken("is a truncated PNG")
-		}
+		fill(f, head[:], truncated)
 		length, kind := int64(binary.BigEndian.Uint32(head[:4])), string(head[4:])
-		if left -= 12 + length; left < 0 {
-			return m, broken("is a truncated PNG")
-		}
+		left -= 12 + length
+		need(left >= 0, truncated)
 		crc := crc32.NewIEEE()
 		_, _ = crc.Write(head[4:])
 		if first && length >= 8 {
-			if _, err := io.ReadFull(f, head[:]); err != nil {
-				return m, broken("is a truncated PNG")
-			}
+			fill(f, head[:], truncated)
 			_, _ = crc.Write(head[:])
 			m.Width, m.Height = int(binary.BigEndian.Uint32(head[:4])), int(binary.BigEndian.Uint32(head[4:]))
 			length -= 8
 		}
-		if n, err := io.CopyBuffer(crc, io.LimitReader(f, length), buffer); err != nil || n < length {
-			return m, broken("is a truncated PNG")
-		}
-		if _, err := io.ReadFull(f, head[:4]); err != nil || binary.BigEndian.Uint32(head[:4]) != crc.Sum32() {
-			return m, broken("is a damaged PNG: the checksum of its %q chunk is wrong", kind)
-		}
-		switch {
-		case first != (kind == "IHDR"):
-			return m, broken("is no PNG: IHDR is not its first chunk")
-		case kind == "IDAT":
-			seenData = true
-		case kind == "IEND" && !seenData:
-			return m, broken("is a PNG without a picture")
-		case kind == "IEND" && left != 0:
-			return m, broken("is a PNG followed by %d other bytes", left)
-		case kind == "IEND":
-			return m, nil
+		n, err := io.CopyBuffer(crc, io.LimitReader(f, length), buffer)
+		need(err == nil && n == length, truncated)
+		_, err = io.ReadFull(f, head[:4])
+		need(err == nil && binary.BigEndian.Uint32(head[:4]) == crc.Sum32(),
+			"is a damaged PNG: the checksum of its %q chunk is wrong", kind)
+		need(first == (kind == "IHDR"), "is no PNG: IHDR is not its first chunk")
+		seenData = seenData || kind == "IDAT"
+		if kind == "IEND" {
+			need(seenData, "is a PNG without a picture")
+			need(left == 0, "is a PNG followed by %d other bytes", left)
+			return m
 		}
 	}
 }

@@ -12,8 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// scanner reads JSON by characters. Python's json is the measure of what is one. What is wrong with the text, or with
-// reading and writing it, ends the scanner as a panic with a scanError.
+// scanner reads JSON by characters. Python's json is the measure of what is one.
 type scanner struct {
 	from     *bufio.Reader
 	to       *bufio.Writer
@@ -37,16 +36,8 @@ type scanner struct {
 
 const end = rune(-1)
 
-type scanError struct{ error }
-
-func (s *scanner) must(err error) {
-	if err != nil {
-		panic(scanError{err})
-	}
-}
-
 func (s *scanner) wrong(format string, args ...any) {
-	s.must(broken("is no JSON: %s, at byte %d", fmt.Sprintf(format, args...), s.at))
+	must(broken("is no JSON: %s, at byte %d", fmt.Sprintf(format, args...), s.at))
 }
 
 func (s *scanner) unexpected() {
@@ -73,15 +64,7 @@ func (s *scanner) take(c rune) {
 
 // scan reads all of the text. The error is of the text, or of reading and writing it.
 func (s *scanner) scan() (err error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case scanError:
-			err = p.error
-		default:
-			panic(p)
-		}
-	}()
+	defer caught(&err)
 	s.encoding()
 	s.blanks()
 	for {
@@ -256,7 +239,7 @@ func (s *scanner) plain(text *excerpt) {
 		return
 	}
 	ahead, err := s.from.Peek(s.from.Buffered())
-	s.must(err)
+	must(err)
 	n := 0
 	for n < len(ahead) && isPlain(ahead[n:n+1]) {
 		n++
@@ -271,7 +254,7 @@ func (s *scanner) plain(text *excerpt) {
 	s.backing[0], s.next = ahead[n-1], rune(ahead[n-1])
 	s.at += int64(n)
 	_, err = s.from.Discard(n)
-	s.must(err)
+	must(err)
 }
 
 func isPlain(unit []byte) bool {
@@ -305,7 +288,7 @@ func (s *scanner) escape() rune {
 func (s *scanner) encoding() {
 	head, err := s.from.Peek(4)
 	if !errors.Is(err, io.EOF) {
-		s.must(err)
+		must(err)
 	}
 	mark := 0
 	s.width = 1
@@ -330,7 +313,7 @@ func (s *scanner) encoding() {
 		s.width, s.little = 2, true
 	}
 	_, err = io.CopyN(s.to, s.from, int64(mark))
-	s.must(err)
+	must(err)
 	s.at = int64(mark)
 	s.read()
 }
@@ -343,7 +326,7 @@ func (s *scanner) step() {
 func (s *scanner) write(text []byte) {
 	if !s.hold {
 		_, err := s.to.Write(text)
-		s.must(err)
+		must(err)
 	}
 }
 
@@ -363,7 +346,7 @@ func (s *scanner) read() {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		s.wrong("it ends within a character")
 	}
-	s.must(err)
+	must(err)
 	var c uint32
 	for i := range s.unit {
 		b := s.unit[i]
@@ -384,7 +367,7 @@ func (s *scanner) readUTF8() {
 		s.next, s.unit = end, nil
 		return
 	}
-	s.must(err)
+	must(err)
 	s.at++
 	s.backing[0], s.next = b, rune(b)
 	if b < utf8.RuneSelf {
@@ -401,7 +384,7 @@ func (s *scanner) readUTF8() {
 	}
 	n, err := io.ReadFull(s.from, s.backing[1:1+more])
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		s.must(err)
+		must(err)
 	}
 	s.at += int64(n)
 	s.unit = s.backing[:1+n]

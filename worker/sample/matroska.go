@@ -54,22 +54,18 @@ type matroskaTrack struct {
 
 // checkMatroska walks the elements, which must cover the file exactly, and checks that there is a video track and a
 // frame of it. A writer that was cut off leaves an element that ends behind the file, or no frame.
-func checkMatroska(f io.Reader, size int64) (Media, error) {
+func checkMatroska(f io.Reader, size int64) Media {
+	const truncated = "is a truncated Matroska file"
 	r := &ebml{from: bufio.NewReader(f)}
 	file := matroskaFile{unit: 1e6}
 	for n := 0; r.at < size; n++ {
 		id, length, err := r.element()
-		switch {
-		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			return Media{}, broken("is a truncated Matroska file")
-		case err != nil:
-			return Media{}, err
-		case n == 0 && id != ebmlHeader:
-			return Media{}, broken("is no Matroska file")
-		case n == ebmlMost:
-			return Media{}, broken("is no usable Matroska file: it has more than %d elements", n)
-		case length > size-r.at:
-			return Media{}, broken("is a truncated Matroska file: an element ends %d bytes behind the file", length-(size-r.at))
+		need(!errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF), truncated)
+		must(err)
+		need(n > 0 || id == ebmlHeader, "is no Matroska file")
+		need(n < ebmlMost, "is no usable Matroska file: it has more than %d elements", ebmlMost)
+		if behind := length - (size - r.at); behind > 0 {
+			must(broken("is a truncated Matroska file: an element ends %d bytes behind the file", behind))
 		}
 		switch id {
 		case ebmlTrack:
@@ -78,26 +74,18 @@ func checkMatroska(f io.Reader, size int64) (Media, error) {
 		case ebmlSegment, ebmlInfo, ebmlTracks, ebmlVideo, ebmlCluster, ebmlGroup:
 			continue // what lies in it comes next
 		}
-		if length < 0 {
-			return Media{}, broken("is a damaged Matroska file: an element has no length")
-		}
+		need(length >= 0, "is a damaged Matroska file: an element has no length")
 		data := make([]byte, min(length, ebmlRead[id]))
 		if _, err = io.ReadFull(r.from, data); err == nil {
 			_, err = io.CopyN(io.Discard, r.from, length-int64(len(data)))
 		}
-		if err != nil {
-			return Media{}, broken("is a truncated Matroska file")
-		}
+		need(err == nil, truncated)
 		r.at += length
 		file.take(id, data)
 	}
-	switch {
-	case file.video.kind != 1:
-		return Media{}, broken("is a Matroska file without a video track")
-	case file.frames == 0:
-		return Media{}, broken("is a Matroska file without frames")
-	}
-	return file.media(), nil
+	need(file.video.kind == 1, "is a Matroska file without a video track")
+	need(file.frames > 0, "is a Matroska file without frames")
+	return file.media()
 }
 
 func (m *matroskaFile) take(id uint64, data []byte) {

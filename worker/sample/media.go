@@ -190,38 +190,30 @@ const maxAVIHeader = 1 << 20
 
 // checkAVI checks the length of the RIFF chunk and that the movie list has a
 // frame. A writer that was cut off leaves a length of zero or beyond the file.
-func checkAVI(f io.ReadSeeker, size int64) (m Media, err error) {
+func checkAVI(f io.ReadSeeker, size int64) (m Media) {
+	const truncated = "is a truncated AVI"
 	var head [12]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil || string(head[:4]) != "RIFF" || string(head[8:]) != "AVI " {
-		return m, broken("is no AVI")
-	}
-	if length := int64(binary.LittleEndian.Uint32(head[4:])) + 8; length > size || length < 12 {
-		return m, broken("is a truncated AVI: it says it has %d bytes and has %d", length, size)
-	}
+	fill(f, head[:], "is no AVI")
+	need(string(head[:4]) == "RIFF" && string(head[8:]) == "AVI ", "is no AVI")
+	length := int64(binary.LittleEndian.Uint32(head[4:])) + 8
+	need(12 <= length && length <= size, "is a truncated AVI: it says it has %d bytes and has %d", length, size)
 	for at := int64(12); at+12 <= size; {
-		if readAt(f, at, head[:]) != nil {
-			return m, broken("is a truncated AVI")
-		}
+		fillAt(f, at, head[:], truncated)
 		length := int64(binary.LittleEndian.Uint32(head[4:]))
-		if at+8+length > size {
-			return m, broken("is a truncated AVI")
-		}
+		need(at+8+length <= size, truncated)
 		switch kind := string(head[8:]); {
 		case string(head[:4]) != "LIST":
 		case kind == "hdrl" && 4 <= length && length <= maxAVIHeader:
 			header := make([]byte, length-4)
-			if _, err := io.ReadFull(f, header); err != nil {
-				return m, broken("is a truncated AVI")
-			}
+			fill(f, header, truncated)
 			m.describeAVI(header)
-		case kind == "movi" && length <= 4:
-			return m, broken("is an AVI without frames")
 		case kind == "movi":
-			return m, nil
+			need(length > 4, "is an AVI without frames")
+			return m
 		}
 		at += 8 + length + length%2
 	}
-	return m, broken("is an AVI without frames")
+	panic(stopped{broken("is an AVI without frames")})
 }
 
 // describeAVI reads the lists of streams in an AVI's header, up to the first of video.

@@ -13,45 +13,39 @@ const maxMoov = 8 << 20
 
 // checkMP4 walks the boxes, which must cover the file exactly, and checks that
 // there is a video track whose frames all lie inside the file.
-func checkMP4(f io.ReadSeeker, size int64) (m Media, err error) {
+func checkMP4(f io.ReadSeeker, size int64) Media {
 	defer func() {
-		if p := recover(); p != nil { // mp4ff on hostile tables
-			err = broken("is a damaged MP4: %v", p)
+		switch p := recover().(type) {
+		case nil:
+		case stopped:
+			panic(p)
+		default: // of mp4ff on hostile tables
+			must(broken("is a damaged MP4: %v", p))
 		}
 	}()
+	const truncated = "is a truncated MP4"
 	var head [16]byte
 	var moov *mp4.MoovBox
 	var track *mp4.TrakBox // the first one of video
 	var raw []byte         // that track
 	fragments, frames, duration := 0, 0, uint64(0)
 	for at := int64(0); at < size; {
-		if readAt(f, at, head[:8]) != nil {
-			return m, broken("is a truncated MP4")
-		}
+		fillAt(f, at, head[:8], truncated)
 		length, kind, header := int64(binary.BigEndian.Uint32(head[:4])), string(head[4:8]), int64(8)
 		switch length {
 		case 0: // to the end of the file
 			length = size - at
 		case 1:
-			if readAt(f, at+8, head[8:]) != nil {
-				return m, broken("is a truncated MP4")
-			}
+			fill(f, head[8:], truncated)
 			length, header = int64(binary.BigEndian.Uint64(head[8:])), 16
 		}
-		if length < header || length > size-at {
-			return m, broken("is a truncated MP4: its %q box ends %d bytes behind the file", kind, at+length-size)
-		}
-		if at == 0 && kind != "ftyp" {
-			return m, broken("is no MP4: it begins with %q", kind)
-		}
+		need(header <= length && length <= size-at, "is a truncated MP4: its %q box ends %d bytes behind the file", kind,
+			at+length-size)
+		need(at > 0 || kind == "ftyp", "is no MP4: it begins with %q", kind)
 		if kind == "moov" || kind == "moof" {
-			if length > maxMoov {
-				return m, broken("is no usable MP4: its index has %d bytes", length)
-			}
+			need(length <= maxMoov, "is no usable MP4: its index has %d bytes", length)
 			index := make([]byte, length)
-			if readAt(f, at, index) != nil {
-				return m, broken("is a truncated MP4")
-			}
+			fillAt(f, at, index, truncated)
 			box, err := mp4.DecodeBox(0, bytes.NewReader(index))
 			switch box := box.(type) {
 			case *mp4.MoovBox:
@@ -63,33 +57,26 @@ func checkMP4(f io.ReadSeeker, size int64) (m Media, err error) {
 			}
 			if kind == "moof" {
 				fragments++ // one that cannot be understood has no frames
-			} else if err != nil {
-				return m, broken("is a damaged MP4: %v", err)
+			} else {
+				need(err == nil, "is a damaged MP4: %v", err)
 			}
 		}
 		at += length
 	}
-	switch {
-	case moov == nil:
-		return m, broken("is an MP4 without an index (moov): its writer was cut off")
-	case track == nil:
-		return m, broken("is an MP4 without a video track")
-	case fragments > 0 && frames == 0:
-		return m, broken("is an MP4 without frames")
-	case fragments == 0:
-		if frames, duration, err = checkTrack(track, size); err != nil {
-			return m, err
-		}
+	need(moov != nil, "is an MP4 without an index (moov): its writer was cut off")
+	need(track != nil, "is an MP4 without a video track")
+	need(fragments == 0 || frames > 0, "is an MP4 without frames")
+	if fragments == 0 {
+		frames, duration = checkTrack(track, size)
 	}
-	return describeTrack(track, raw, frames, duration), nil
+	return describeTrack(track, raw, frames, duration)
 }
 
-func readAt(f io.ReadSeeker, at int64, p []byte) error {
+// fillAt is fill from a place in a file.
+func fillAt(f io.ReadSeeker, at int64, p []byte, without string) {
 	_, err := f.Seek(at, io.SeekStart)
-	if err == nil {
-		_, err = io.ReadFull(f, p)
-	}
-	return err
+	must(err)
+	fill(f, p, without)
 }
 
 // videoTrack returns the first video track, and its bytes if they are found.
@@ -156,17 +143,12 @@ func framesOf(fragment *mp4.MoofBox, moov *mp4.MoovBox, track *mp4.TrakBox) (n i
 }
 
 // checkTrack checks the tables of a track without fragments, and returns its frames and the time they take.
-func checkTrack(track *mp4.TrakBox, size int64) (frames int, duration uint64, err error) {
-	if track.Mdia.Minf == nil || track.Mdia.Minf.Stbl == nil {
-		return 0, 0, broken("is an MP4 without a frame table")
-	}
+func checkTrack(track *mp4.TrakBox, size int64) (frames int, duration uint64) {
+	need(track.Mdia.Minf != nil && track.Mdia.Minf.Stbl != nil, "is an MP4 without a frame table")
 	table := track.Mdia.Minf.Stbl
-	if table.Stsz == nil || table.Stsc == nil || table.Stsz.SampleNumber == 0 {
-		return 0, 0, broken("is an MP4 without frames")
-	}
-	if int64(table.Stsz.SampleNumber) > size {
-		return 0, 0, broken("is a damaged MP4: %d frames in %d bytes", table.Stsz.SampleNumber, size)
-	}
+	need(table.Stsz != nil && table.Stsc != nil && table.Stsz.SampleNumber > 0, "is an MP4 without frames")
+	all := table.Stsz.SampleNumber
+	need(int64(all) <= size, "is a damaged MP4: %d frames in %d bytes", all, size)
 	var offsets []uint64
 	switch {
 	case table.Stco != nil:
@@ -181,23 +163,17 @@ func checkTrack(track *mp4.TrakBox, size int64) (frames int, duration uint64, er
 		chunk := table.Stsc.GetChunk(uint32(n + 1))
 		end := offset
 		for range chunk.NrSamples {
-			if frame > table.Stsz.SampleNumber {
-				return 0, 0, broken("is a damaged MP4: its tables disagree")
-			}
+			need(frame <= all, "is a damaged MP4: its tables disagree")
 			end += uint64(table.Stsz.GetSampleSize(int(frame)))
 			frame++
 		}
-		if end > uint64(size) {
-			return 0, 0, broken("is a truncated MP4: a frame ends %d bytes behind the file", end-uint64(size))
-		}
+		need(end <= uint64(size), "is a truncated MP4: a frame ends %d bytes behind the file", end-uint64(size))
 	}
-	if frame != table.Stsz.SampleNumber+1 {
-		return 0, 0, broken("is a damaged MP4: %d of %d frames have a place", frame-1, table.Stsz.SampleNumber)
-	}
+	need(frame == all+1, "is a damaged MP4: %d of %d frames have a place", frame-1, all)
 	if table.Stts != nil {
 		for i, count := range table.Stts.SampleCount {
 			duration += uint64(count) * uint64(table.Stts.SampleTimeDelta[i])
 		}
 	}
-	return int(table.Stsz.SampleNumber), duration, nil
+	return int(all), duration
 }

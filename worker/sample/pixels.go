@@ -94,12 +94,12 @@ func openPixels(from *bufio.Reader) (h pngHead, data *pngData, rows io.ReadClose
 	return h, data, rows, err
 }
 
-func checkPixels(from *bufio.Reader) error {
+func checkPixels(from *bufio.Reader) (err error) {
+	defer caught(&err)
 	h, _, unpacked, err := openPixels(from)
-	if err != nil {
-		return err
-	}
+	must(err)
 	defer unpackers.Put(unpacked)
+	const packed = "is a PNG whose pixels cannot be unpacked: %v"
 	rows := bufio.NewReader(unpacked)
 	for pass := range h.passes() {
 		for range pass.rows {
@@ -107,23 +107,14 @@ func checkPixels(from *bufio.Reader) error {
 			if err == nil {
 				_, err = rows.Discard(pass.bytes)
 			}
-			if errors.Is(err, io.EOF) {
-				return broken("is a PNG with too few pixels")
-			}
-			if err != nil {
-				return broken("is a PNG whose pixels cannot be unpacked: %v", err)
-			}
-			if filter > 4 {
-				return broken("is a PNG with a row of filter %d", filter)
-			}
+			need(!errors.Is(err, io.EOF), "is a PNG with too few pixels")
+			need(err == nil, packed, err)
+			need(filter <= 4, "is a PNG with a row of filter %d", filter)
 		}
 	}
-	switch _, err := rows.ReadByte(); { // the end has a checksum
-	case err == nil:
-		return broken("is a PNG with too many pixels")
-	case !errors.Is(err, io.EOF):
-		return broken("is a PNG whose pixels cannot be unpacked: %v", err)
-	}
+	_, err = rows.ReadByte() // the end has a checksum
+	need(err != nil, "is a PNG with too many pixels")
+	need(errors.Is(err, io.EOF), packed, err)
 	return nil
 }
 
