@@ -1,7 +1,6 @@
 package infra
 
 import (
-	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -30,8 +29,7 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, a
 	board := must(cloudwatch.NewDashboard(ctx, name, &cloudwatch.DashboardArgs{
 		DashboardName: f.Name, // it has no generated name of its own
 		DashboardBody: pulumi.All(q.Tasks.Name, q.DLQ.Name, f.Name).ApplyT(func(v []any) string {
-			return marshal(newDashboard(source{region: a.region, queue: v[0].(string), dlq: v[1].(string),
-				function: v[2].(string)}, c))
+			return marshal(newDashboard(a.region, v[0].(string), v[1].(string), v[2].(string), c))
 		}).(pulumi.StringOutput),
 	}, child))
 	o.DashboardURL = pulumi.Sprintf("https://%s/cloudwatch/home?region=%s#dashboards/dashboard/%s", a.console(), a.region,
@@ -141,14 +139,6 @@ const (
 	widgetWidth, widgetHeight = 8, 6
 )
 
-type source struct{ region, queue, dlq, function string }
-
-// dashboard is the body of a CloudWatch dashboard.
-// https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
-type dashboard struct {
-	Widgets []widget `json:"widgets"`
-}
-
 type widget struct {
 	Type       string     `json:"type"`
 	X          int        `json:"x"`
@@ -173,12 +163,8 @@ type line struct {
 	Value float64 `json:"value"`
 }
 
-// series is one line of a graph: a metric, or an expression of other ones.
-type series struct {
-	namespace, metric string
-	dimensions        []string // name, value, name, value
-	options           options
-}
+// series is one line of a graph: namespace, name and dimensions of a metric, and options; or options with an expression.
+type series []any
 
 type options struct {
 	ID         string `json:"id,omitempty"`
@@ -189,68 +175,54 @@ type options struct {
 	YAxis      string `json:"yAxis,omitempty"`
 }
 
-// MarshalJSON writes the list that CloudWatch wants.
-func (s series) MarshalJSON() ([]byte, error) {
-	var list []any
-	if s.metric != "" {
-		list = append(list, s.namespace, s.metric)
-		for _, d := range s.dimensions {
-			list = append(list, d)
-		}
-	}
-	return json.Marshal(append(list, s.options))
-}
-
-func newDashboard(from source, c *Config) dashboard {
-	queue := func(name, metric string, o options) series {
-		return series{sqsNamespace, metric, []string{queueName, name}, o}
-	}
-	function := func(metric string, o options) series {
-		return series{lambdaNamespace, metric, []string{functionName, from.function}, o}
-	}
-	worker := func(metric string, o options, dimensions ...string) series {
-		return series{task.MetricNamespace, metric, append([]string{task.DimensionFunction, from.function}, dimensions...), o}
+// newDashboard returns the body of a CloudWatch dashboard.
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html
+func newDashboard(region, tasks, dlq, worker string, c *Config) map[string][]widget {
+	queue := func(name, metric string, o options) series { return series{sqsNamespace, metric, queueName, name, o} }
+	function := func(metric string, o options) series { return series{lambdaNamespace, metric, functionName, worker, o} }
+	work := func(metric string, o options) series {
+		return series{task.MetricNamespace, metric, task.DimensionFunction, worker, o}
 	}
 	var failures []series
 	for _, cause := range task.Causes() {
 		if cause != task.Lost { // no worker is left to count it
-			failures = append(failures, worker(task.MetricFailures, options{Label: string(cause), Stat: "Sum"},
-				task.DimensionCause, string(cause)))
+			failures = append(failures, series{task.MetricNamespace, task.MetricFailures, task.DimensionFunction, worker,
+				task.DimensionCause, cause, options{Label: string(cause), Stat: "Sum"}})
 		}
 	}
 	hidden := new(bool)
 	second := price.PerSecond(c.MemoryMB, c.EphemeralStorageMB, c.Architecture)
 	cost := fmt.Sprintf("time / 1000 * %s + calls * %s", decimal(second), decimal(price.Invocation.Dollars))
 
-	var d dashboard
+	var widgets []widget
 	add := func(title string, period int, stacked bool, metrics []series, lines ...line) {
-		n := len(d.Widgets)
+		n := len(widgets)
 		perRow := dashboardColumns / widgetWidth
-		p := properties{Title: title, Region: from.region, View: "timeSeries", Stacked: stacked, Period: period,
+		p := properties{Title: title, Region: region, View: "timeSeries", Stacked: stacked, Period: period,
 			Metrics: metrics}
 		if len(lines) > 0 {
 			p.Annotations = map[string][]line{"horizontal": lines}
 		}
-		d.Widgets = append(d.Widgets, widget{"metric", n % perRow * widgetWidth, n / perRow * widgetHeight, widgetWidth,
+		widgets = append(widgets, widget{"metric", n % perRow * widgetWidth, n / perRow * widgetHeight, widgetWidth,
 			widgetHeight, p})
 	}
 	add("Tasks", 60, false, []series{
-		queue(from.queue, queueVisible, options{Label: "waiting", Stat: "Maximum"}),
-		queue(from.queue, queueInFlight, options{Label: "at work", Stat: "Maximum"}),
-		queue(from.dlq, queueVisible, options{Label: "dead", Stat: "Maximum"}),
+		queue(tasks, queueVisible, options{Label: "waiting", Stat: "Maximum"}),
+		queue(tasks, queueInFlight, options{Label: "at work", Stat: "Maximum"}),
+		queue(dlq, queueVisible, options{Label: "dead", Stat: "Maximum"}),
 	})
 	add("Age of the oldest task (s)", 60, false, []series{
-		queue(from.queue, queueAge, options{Label: "waiting", Stat: "Maximum"}),
-		queue(from.dlq, queueAge, options{Label: "dead", Stat: "Maximum"}),
+		queue(tasks, queueAge, options{Label: "waiting", Stat: "Maximum"}),
+		queue(dlq, queueAge, options{Label: "dead", Stat: "Maximum"}),
 	}, line{"tasks are lost", float64(c.QueueRetentionSeconds)})
 	add("Samples per minute", 60, false, []series{
-		worker(task.MetricSamples, options{Label: "samples", Stat: "Sum"}),
-		worker(task.MetricTasks, options{Label: "tasks", Stat: "Sum", YAxis: "right"}),
+		work(task.MetricSamples, options{Label: "samples", Stat: "Sum"}),
+		work(task.MetricTasks, options{Label: "tasks", Stat: "Sum", YAxis: "right"}),
 	})
 	add("Failed chunks by cause", 300, true, failures)
 	add("Seconds of a task", 300, false, []series{
-		worker(task.MetricDuration, options{Label: "average", Stat: "Average"}),
-		worker(task.MetricDuration, options{Label: "longest", Stat: "Maximum"}),
+		work(task.MetricDuration, options{Label: "average", Stat: "Average"}),
+		work(task.MetricDuration, options{Label: "longest", Stat: "Maximum"}),
 	}, line{"timeout", float64(c.TimeoutSeconds)})
 	add("Workers", 60, false, []series{
 		function(lambdaConcurrent, options{Label: "at work", Stat: "Maximum"}),
@@ -260,10 +232,10 @@ func newDashboard(from source, c *Config) dashboard {
 	add("Estimated cost of Lambda (USD)", 3600, false, []series{
 		function(lambdaDuration, options{ID: "time", Stat: "Sum", Visible: hidden}),
 		function(lambdaInvocations, options{ID: "calls", Stat: "Sum", Visible: hidden}),
-		{options: options{ID: "cost", Expression: cost, Label: "per hour"}},
-		{options: options{ID: "total", Expression: "RUNNING_SUM(cost)", Label: "in the time shown", YAxis: "right"}},
+		{options{ID: "cost", Expression: cost, Label: "per hour"}},
+		{options{ID: "total", Expression: "RUNNING_SUM(cost)", Label: "in the time shown", YAxis: "right"}},
 	})
-	return d
+	return map[string][]widget{"widgets": widgets}
 }
 
 // decimal writes a small number as metric math wants it, without an exponent.

@@ -48,10 +48,10 @@ func wheel(dir, name, version, tag, file, text string) error {
 		h := &zip.FileHeader{Name: f.name, Method: zip.Deflate}
 		h.SetMode(0o755)
 		w, err := z.CreateHeader(h)
-		if err != nil {
-			return err
+		if err == nil {
+			_, err = w.Write([]byte(f.text))
 		}
-		if _, err := w.Write([]byte(f.text)); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -133,22 +133,16 @@ func (x *Index) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	type file struct {
-		Filename string            `json:"filename"`
-		URL      string            `json:"url"`
-		Hashes   map[string]string `json:"hashes"`
-		Uploaded string            `json:"upload-time,omitempty"`
-	}
-	var files []file
+	var files []map[string]any
 	for _, path := range packages {
 		text, _ := os.ReadFile(path)
-		f := file{Filename: filepath.Base(path), URL: "/files/" + filepath.Base(path),
-			Hashes: map[string]string{"sha256": fmt.Sprintf("%x", sha256.Sum256(text))}}
+		f := map[string]any{"filename": filepath.Base(path), "url": "/files/" + filepath.Base(path),
+			"hashes": map[string]string{"sha256": fmt.Sprintf("%x", sha256.Sum256(text))}}
 		if !x.Undated.Load() {
-			f.Uploaded = "2026-03-01T00:00:00Z"
+			f["upload-time"] = "2026-03-01T00:00:00Z"
 			version := strings.Split(strings.TrimSuffix(filepath.Base(path), ".tar.gz"), "-")[1]
 			if slices.Contains(x.Old, version) || x.Old == nil && version == "1.0" {
-				f.Uploaded = "2026-01-01T00:00:00Z"
+				f["upload-time"] = "2026-01-01T00:00:00Z"
 			}
 		}
 		files = append(files, f)
