@@ -2,6 +2,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -72,11 +73,8 @@ func Ask(ctx context.Context, host string) (Info, error) {
 // currentContext is the context that the docker command uses, with its endpoint; both are "" if it is the default one.
 // https://docs.docker.com/engine/manage-resources/contexts/
 func currentContext() (name, endpoint string) {
-	folder := os.Getenv("DOCKER_CONFIG")
-	if folder == "" {
-		home, _ := os.UserHomeDir()
-		folder = filepath.Join(home, ".docker")
-	}
+	home, _ := os.UserHomeDir()
+	folder := cmp.Or(os.Getenv("DOCKER_CONFIG"), filepath.Join(home, ".docker"))
 	if name = os.Getenv("DOCKER_CONTEXT"); name == "" {
 		var config struct{ CurrentContext string }
 		text, _ := os.ReadFile(filepath.Join(folder, "config.json"))

@@ -107,8 +107,7 @@ type Endpoints struct {
 }
 
 // Names returns the names of all outputs of a deployed stack.
-func Names() []string {
-	var names []string
+func Names() (names []string) {
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Outputs]()) {
 		if len(f.Index) == 1 && !f.Anonymous {
 			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")

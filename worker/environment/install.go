@@ -64,9 +64,7 @@ func findPython(ctx context.Context, wanted, specifier string) (interpreter, err
 			p.command = path
 			return p, nil
 		}
-		if found == "" {
-			found = fmt.Sprintf("%s is Python %s", path, p.Version)
-		}
+		found = cmp.Or(found, fmt.Sprintf("%s is Python %s", path, p.Version))
 	}
 	switch {
 	case specifier != "":

@@ -1,6 +1,7 @@
 package generator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,9 +63,7 @@ func (l launch) start(ctx context.Context, grace time.Duration, status *os.File,
 		// run several times, for a third of the start's CPU.
 		cmd.Env, cmd.Dir = []string{launchVariable + "=" + string(order), "GOGC=off"}, l.Dir
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		if cmd.WaitDelay = grace; grace <= 0 {
-			cmd.WaitDelay = defaultGrace
-		}
+		cmd.WaitDelay = cmp.Or(grace, defaultGrace)
 		cmd.ExtraFiles = []*os.File{status, ends[0]}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for this process to handle
 		start := (*exec.Cmd).Start

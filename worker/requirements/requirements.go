@@ -305,8 +305,7 @@ var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*`)
 
 // Normalise writes the same requirements in the same way, whatever their order and spacing and the spelling of names,
 // so that generators share environments. What a line reads from the disk is part of it, as State has it.
-func Normalise(lines []string, state func(path string) string) []string {
-	var list []string
+func Normalise(lines []string, state func(path string) string) (list []string) {
 	for _, line := range lines {
 		option, value := CutOption(line)
 		switch {

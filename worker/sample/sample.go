@@ -228,8 +228,7 @@ func domainOf(dir string) string {
 
 // Shape returns what the samples of a generator have in common: the sorted names of
 // the files in a sample's own folder, and its sub-folders, with a slash.
-func Shape(files []string) []string {
-	var list []string
+func Shape(files []string) (list []string) {
 	for _, name := range files {
 		if folder, _, nested := strings.Cut(name, "/"); nested {
 			name = folder + "/"
@@ -363,9 +362,7 @@ func (f folder) check(output, id string, buffer []byte) (Sample, error) {
 		}
 		s.Files = append(s.Files, file)
 	}
-	if s.Fingerprint == "" {
-		s.Fingerprint = hex.EncodeToString(mark.Sum(nil))
-	}
+	s.Fingerprint = cmp.Or(s.Fingerprint, hex.EncodeToString(mark.Sum(nil)))
 	return s, nil
 }
 

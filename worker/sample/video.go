@@ -3,6 +3,7 @@ package sample
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -314,10 +315,7 @@ func (m *matroskaFile) media() Media {
 	if file.Codec == "vp9" && len(m.first) > 0 && m.first[0]&0xf0 == 0x80 { // profile 0
 		file.PixelFormat = "yuv420p"
 	}
-	seconds := m.duration * m.unit / 1e9
-	if seconds == 0 {
-		seconds = float64(m.frames) * float64(t.frame) / 1e9
-	}
+	seconds := cmp.Or(m.duration*m.unit, float64(m.frames)*float64(t.frame)) / 1e9
 	if file.timing(m.frames, seconds); t.frame > 0 {
 		file.FPS = round6(1e9 / float64(t.frame))
 	}

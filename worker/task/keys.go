@@ -1,6 +1,7 @@
 package task
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,12 +24,7 @@ type Dataset string
 // DefaultDataset is the dataset of whoever names none. Its samples have the published keys.
 const DefaultDataset Dataset = "v1"
 
-func (d Dataset) String() string {
-	if d == "" {
-		return string(DefaultDataset)
-	}
-	return string(d)
-}
+func (d Dataset) String() string { return string(cmp.Or(d, DefaultDataset)) }
 
 // IsZero reports whether the name may be left out where it is written.
 func (d Dataset) IsZero() bool { return d.String() == string(DefaultDataset) }

@@ -152,9 +152,7 @@ func (m *Manifest) CheckCommit(g PinnedGenerator) error {
 //
 // A task of no run may have a seed of its own, as the predecessor's have, and so may one that restores its samples.
 func (m *Manifest) Fit(t *Task, g PinnedGenerator) error {
-	if t.Format == "" {
-		t.Format = m.Format
-	}
+	t.Format = cmp.Or(t.Format, m.Format)
 	if pinned := m.Generator(t.Generator); pinned != nil {
 		t.ChunkSize = cmp.Or(t.ChunkSize, pinned.ChunkSize)
 		if t.Options == nil && t.RunID == "" {
@@ -225,8 +223,7 @@ func (m *Manifest) Ask(r Range, generators []string) (changed bool) {
 }
 
 // Asked is the range of samples that were asked for of a generator, from the first to the last.
-func (m *Manifest) Asked(generator string) Range {
-	var all Range
+func (m *Manifest) Asked(generator string) (all Range) {
 	for _, e := range m.History {
 		if e.Asked != nil && slices.Contains(e.Generators, generator) {
 			if all.Len() == 0 {
