@@ -173,7 +173,8 @@ func (c *Config) check(r *reader) {
 	// The names of ECR's repositories have no two hyphens in a row.
 	if !stackNamePattern.MatchString(c.Name) || strings.Contains(c.Name, "--") {
 		r.errs = append(r.errs, fmt.Errorf(
-			"the project and the stack make the name %q, it must have at most 40 lower-case letters, digits and single hyphens and begin with a letter: pulumi stack rename", c.Name))
+			"the project and the stack make the name %q, it must have at most 40 lower-case letters, digits and "+
+				"single hyphens and begin with a letter: pulumi stack rename", c.Name))
 	}
 	if c.ReservedConcurrency != 0 && c.ReservedConcurrency < c.MaxConcurrency {
 		r.refuse("reservedConcurrency", c.ReservedConcurrency,
@@ -204,12 +205,13 @@ func (c *Config) check(r *reader) {
 	for key, b := range map[string]string{"bucketName": c.BucketName, "adoptBucket": c.AdoptBucket} {
 		if b != "" && (!bucketPattern.MatchString(b) || reserved(b)) {
 			r.refuse(key, b,
-				"it must have 3 to 63 lower-case letters, digits and hyphens, begin and end with a letter or digit, and not be of a form that S3 reserves")
+				"it must have 3 to 63 lower-case letters, digits and hyphens, begin and end with a letter or digit, and "+
+					"not be of a form that S3 reserves")
 		}
 	}
 	if c.AdoptBucket != "" && c.BucketName != "" && c.BucketName != c.AdoptBucket {
-		r.refuse("adoptBucket", c.AdoptBucket, "but bucketName is %q, and a stack has one bucket: pulumi config rm bucketName",
-			c.BucketName)
+		r.refuse("adoptBucket", c.AdoptBucket, "but bucketName is %q, and a stack has one bucket: pulumi config rm "+
+			"bucketName", c.BucketName)
 	}
 	if c.AdoptBucket != "" && !c.RetainData {
 		r.refuse("retainData", c.RetainData,
@@ -281,10 +283,9 @@ const (
 // Tag is a tag of a resource.
 type Tag struct{ Key, Value string }
 
-// awsDefaultTags is the provider's own key of tags for all resources.
-// readTags merges the tags of every resource: project and stack, those of the
-// provider's aws:defaultTags, and the stack's own, which win. IAM takes keys that differ
-// in case only for one key and refuses the second: one of them is left.
+// awsDefaultTags is the provider's own key of tags for all resources. readTags merges the tags of every resource:
+// project and stack, those of the provider's aws:defaultTags, and the stack's own, which win. IAM takes keys that
+// differ in case only for one key and refuses the second: one of them is left.
 func (c *Config) readTags(r *reader) {
 	var provider struct{ Tags map[string]json.RawMessage }
 	if v, ok := r.ctx.GetConfig("aws:defaultTags"); ok {

@@ -12,8 +12,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// A wrong value is refused, by name and in one sentence, before there is any
-// resource.
+// A wrong value is refused, by name and in one sentence, before there is any resource.
 func TestConfigErrors(t *testing.T) {
 	root := repository(t, "maze")
 	for _, test := range []struct{ key, value, want string }{

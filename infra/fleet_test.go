@@ -100,8 +100,8 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// The fleet grows with the tasks that wait or are at work outside Lambda, in powers of two up to its most, and goes to zero when none
-// waits, is delayed or at work; the bounds leave no number of tasks out.
+// The fleet grows with the tasks that wait or are at work outside Lambda, in powers of two up to its most, and goes to
+// zero when none waits, is delayed or at work; the bounds leave no number of tasks out.
 func TestFleetScales(t *testing.T) {
 	d := deploy(t, withFleet)
 	d.the(t, "aws:appautoscaling/target:Target", fleet).want(t, map[string]any{"minCapacity": 0.0, "maxCapacity": 20.0,

@@ -122,7 +122,9 @@ var subnetPattern = regexp.MustCompile(`^subnet-[0-9a-f]{8,17}$`)
 func (c *Config) checkFleet(r *reader) {
 	if c.FleetMaxWorkers > 0 && len(c.FleetSubnets) == 0 {
 		r.refuse("fleetMaxWorkers", c.FleetMaxWorkers,
-			"it needs fleetSubnets, public subnets such as those that aws ec2 describe-subnets --filters Name=default-for-az,Values=true --query Subnets[].SubnetId lists: pulumi config set --path 'fleetSubnets[0]' subnet-ID")
+			"it needs fleetSubnets, public subnets such as those that aws ec2 describe-subnets --filters "+
+				"Name=default-for-az,Values=true --query Subnets[].SubnetId lists: "+
+				"pulumi config set --path 'fleetSubnets[0]' subnet-ID")
 	}
 	for _, id := range c.FleetSubnets {
 		if !subnetPattern.MatchString(id) {
@@ -196,8 +198,8 @@ func containers(uri, logGroup pulumi.StringOutput, outputs pulumi.Map, a account
 		StopTimeout int        `json:"stopTimeout"`
 		Logs        logs       `json:"logConfiguration"`
 	}
-	run := fmt.Sprintf(`printf %%s "$OUTPUTS" >%s && exec ops --outputs %[1]s --local-dir /tmp/ops worker --workers 1 --timeout %ds`,
-		fleetFile, c.TimeoutSeconds)
+	run := fmt.Sprintf(`printf %%s "$OUTPUTS" >%s && `+
+		`exec ops --outputs %[1]s --local-dir /tmp/ops worker --workers 1 --timeout %ds`, fleetFile, c.TimeoutSeconds)
 	return pulumi.All(uri, logGroup, outputs).ApplyT(func(known []any) string {
 		return marshal([]container{{
 			Name: "worker", Image: known[0].(string), Essential: true, EntryPoint: []string{"/bin/sh", "-c"},
@@ -213,8 +215,8 @@ func containers(uri, logGroup pulumi.StringOutput, outputs pulumi.Map, a account
 // of two, and none after some minutes without a task. Tasks at work in Lambda do not count. Step scaling
 // can leave zero, which target tracking cannot, and CloudWatch repeats an alarm's scaling action each
 // minute. A container that is stopped with a task hands that back.
-func scale(ctx *pulumi.Context, name string, cluster *ecs.Cluster, service *ecs.Service, q *Queue, f *Function, c *Config,
-	child pulumi.ResourceOption) {
+func scale(ctx *pulumi.Context, name string, cluster *ecs.Cluster, service *ecs.Service, q *Queue, f *Function,
+	c *Config, child pulumi.ResourceOption) {
 	target := must(appautoscaling.NewTarget(ctx, name, &appautoscaling.TargetArgs{
 		MinCapacity: pulumi.Int(0), MaxCapacity: pulumi.Int(c.FleetMaxWorkers),
 		ResourceId:        pulumi.Sprintf("service/%s/%s", cluster.Name, service.Name),

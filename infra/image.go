@@ -51,10 +51,11 @@ func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string,
 	child := register(ctx, "Image", name, i, opts)
 	repository := must(ecr.NewRepository(ctx, name, &ecr.RepositoryArgs{
 		ImageScanningConfiguration: &ecr.RepositoryImageScanningConfigurationArgs{ScanOnPush: pulumi.Bool(true)},
-		EncryptionConfigurations:   ecr.RepositoryEncryptionConfigurationArray{&ecr.RepositoryEncryptionConfigurationArgs{EncryptionType: pulumi.String("AES256")}},
-		ImageTagMutability:         pulumi.String("MUTABLE"), // the function goes by digest
-		ForceDelete:                pulumi.Bool(!c.RetainData),
-		Tags:                       pulumi.ToStringMap(c.Tags),
+		EncryptionConfigurations: ecr.RepositoryEncryptionConfigurationArray{
+			&ecr.RepositoryEncryptionConfigurationArgs{EncryptionType: pulumi.String("AES256")}},
+		ImageTagMutability: pulumi.String("MUTABLE"), // the function goes by digest
+		ForceDelete:        pulumi.Bool(!c.RetainData),
+		Tags:               pulumi.ToStringMap(c.Tags),
 	}, child, pulumi.RetainOnDelete(c.RetainData)))
 	// Lambda adds this policy itself only if the deployer may change policies.
 	allow := marshal(rights.Document(rights.Statement{
@@ -83,24 +84,25 @@ var digestPattern = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)
 // checkDigest refuses <none>@<none>, which some daemons answer for an image that they have just pushed.
 func checkDigest(uri string) (string, error) {
 	if !digestPattern.MatchString(uri) {
-		return "", fmt.Errorf("the image was pushed, but Docker answers %q in place of its repository and digest: %s, then pulumi up",
-			uri, "switch off the daemon's containerd image store or update it to "+wantedEngine)
+		return "", fmt.Errorf("the image was pushed, but Docker answers %q in place of its repository and digest: %s, then "+
+			"pulumi up", uri, "switch off the daemon's containerd image store or update it to "+wantedEngine)
 	}
 	return uri, nil
 }
 
-// build builds an image from a Dockerfile below root, pushes it and returns its repository@digest. Lambda takes a single
-// manifest and no index, which is what this builder pushes: it asks the daemon itself, and only the buildx client adds
-// attestations (and the index that holds them) by default.
+// build builds an image from a Dockerfile below root, pushes it and returns its repository@digest. Lambda takes a
+// single manifest and no index, which is what this builder pushes: it asks the daemon itself, and only the buildx
+// client adds attestations (and the index that holds them) by default.
 //
-// The credentials of the registry belong to the image and not to a provider: they are new each time, and a provider that
-// differs makes Pulumi look at everything it has made.
+// The credentials of the registry belong to the image and not to a provider: they are new each time, and a provider
+// that differs makes Pulumi look at everything it has made.
 func build(ctx *pulumi.Context, name, root, dockerfile, tag string, args pulumi.StringMap, repository *ecr.Repository,
 	c *Config, child pulumi.ResourceOrInvokeOption) pulumi.StringOutput {
 	if c.BuilderImage != "" {
 		args[argBuilder] = pulumi.String(c.BuilderImage)
 	}
-	token := ecr.GetAuthorizationTokenOutput(ctx, ecr.GetAuthorizationTokenOutputArgs{RegistryId: repository.RegistryId}, child)
+	token := ecr.GetAuthorizationTokenOutput(ctx, ecr.GetAuthorizationTokenOutputArgs{RegistryId: repository.RegistryId},
+		child)
 	return must(docker.NewImage(ctx, name, &docker.ImageArgs{
 		ImageName: pulumi.Sprintf("%s:%s", repository.RepositoryUrl, tag),
 		Build: &docker.DockerBuildArgs{
@@ -144,8 +146,8 @@ func checkDocker(ctx context.Context, host string) error {
 	var major, minor int
 	_, err = fmt.Sscanf(info.ServerVersion, "%d.%d", &major, &minor)
 	if containerd && err == nil && (major < wantedEngineMajor || major == wantedEngineMajor && minor < wantedEngineMinor) {
-		return fmt.Errorf("the daemon is Docker %s with the containerd image store, which pushes images that Lambda refuses: %s %s",
-			info.ServerVersion, "switch that store off, or update Docker to", wantedEngine)
+		return fmt.Errorf("the daemon is Docker %s with the containerd image store, which pushes images that Lambda "+
+			"refuses: %s %s", info.ServerVersion, "switch that store off, or update Docker to", wantedEngine)
 	}
 	return nil
 }
@@ -199,8 +201,8 @@ func checkSources(root, ignoreFile string, dry bool) error {
 			info, err := os.Stat(path)
 			if err != nil {
 				if d.Type()&fs.ModeSymlink != 0 {
-					return fmt.Errorf("the link %s points to nothing, so the image cannot be built: remove it, or make what it points to",
-						path)
+					return fmt.Errorf("the link %s points to nothing, so the image cannot be built: remove it, or make what it "+
+						"points to", path)
 				}
 				return err
 			}

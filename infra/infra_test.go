@@ -31,8 +31,7 @@ var variants = map[string]map[string]string{
 
 const bucket, tasks, dlq, worker = name + "-data", name + "-tasks", name + "-tasks-dlq", name + "-worker"
 
-// Every resource has a parent, the beginning of whose name is its own, and every
-// component says when it is complete.
+// Every resource has a parent, the beginning of whose name is its own, and every component says when it is complete.
 func TestNoOrphans(t *testing.T) {
 	for variant, config := range variants {
 		t.Run(variant, func(t *testing.T) {

@@ -163,7 +163,7 @@ type line struct {
 	Value float64 `json:"value"`
 }
 
-// series is one line of a graph: namespace, name and dimensions of a metric, and options; or options with an expression.
+// series is one line of a graph: namespace, name and dimensions of a metric, and options; or an expression in options.
 type series []any
 
 type options struct {

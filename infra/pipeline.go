@@ -45,7 +45,8 @@ type Pipeline struct {
 // NewPipeline registers everything a stack has. Root is the repository's folder, relative to the program's: an absolute
 // path would make two machines disagree about the image. It fails before it registers anything when there are no
 // generators below root, when the image cannot be built from them, and when the account does not take the settings.
-func NewPipeline(ctx *pulumi.Context, name, root string, c *Config, opts ...pulumi.ResourceOption) (_ *Pipeline, err error) {
+func NewPipeline(ctx *pulumi.Context, name, root string, c *Config,
+	opts ...pulumi.ResourceOption) (_ *Pipeline, err error) {
 	defer caught(&err)
 	commits, locks, err := generatorsIn(ctx, filepath.Join(root, "generators"))
 	if err != nil {
@@ -166,7 +167,8 @@ func newRole(ctx *pulumi.Context, name, sid, service, description string, c *Con
 		args.PermissionsBoundary = pulumi.String(c.PermissionsBoundary)
 	}
 	role := must(iam.NewRole(ctx, name, args, child))
-	return role, must(iam.NewRolePolicy(ctx, name, &iam.RolePolicyArgs{Role: role.Name, Policy: policy(may, arns...)}, child))
+	return role, must(iam.NewRolePolicy(ctx, name,
+		&iam.RolePolicyArgs{Role: role.Name, Policy: policy(may, arns...)}, child))
 }
 
 // work is what a worker may do, with the ARNs of its bucket, queue, DLQ and log group.

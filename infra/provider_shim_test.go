@@ -21,8 +21,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/rights"
 )
 
-// shim stands between the provider and moto. It has what moto lacks, and keeps which
-// actions were asked for.
+// shim stands between the provider and moto. It has what moto lacks, and keeps which actions were asked for.
 type shim struct {
 	url string
 
@@ -139,8 +138,7 @@ func (s *shim) answers(rw http.ResponseWriter, q *http.Request, body []byte) boo
 	return false
 }
 
-// complete adds to answers of moto what it does not keep, and an alias where it has
-// resolved it.
+// complete adds to answers of moto what it does not keep, and an alias where it has resolved it.
 func (s *shim) complete(p *http.Response) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,8 +315,7 @@ var scopes = map[string][]string{
 	"cloudwatch":              {"arn:aws:cloudwatch:*:*:alarm:vm-dataset-*", "arn:aws:cloudwatch::*:dashboard/vm-dataset-*"},
 }
 
-// unscoped are actions that AWS grants on all resources only, and those of mappings,
-// whose names AWS makes up.
+// unscoped are actions that AWS grants on all resources only, and those of mappings, whose names AWS makes up.
 var unscoped = regexp.MustCompile(`^(logs:DescribeLogGroups|ecr:GetAuthorizationToken|cloudwatch:(List|Describe).*|` +
 	`ecs:(De)?[rR]egisterTaskDefinition|ecs:DescribeTaskDefinition|application-autoscaling:Describe.*|` +
 	`sns:(Unsubscribe|GetSubscriptionAttributes)|servicequotas:.*|sts:.*|lambda:.*EventSourceMapping.*|lambda:.*Tag.*)$`)

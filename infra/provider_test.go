@@ -142,10 +142,9 @@ func snake(camel string) string {
 	return b.String()
 }
 
-// TestProvider gives the inputs that the program registers to the provider that Pulumi's
-// aws plugin is made of: it validates them, makes the resources in a moto server, finds
-// nothing left to change, and deletes them. TF_PLUGIN_DIR names a folder with the
-// provider, where it cannot be downloaded.
+// TestProvider gives the inputs that the program registers to the provider that Pulumi's aws plugin is made of: it
+// validates them, makes the resources in a moto server, finds nothing left to change, and deletes them. TF_PLUGIN_DIR
+// names a folder with the provider, where it cannot be downloaded.
 //
 // The requests that it makes are the rights that a deployer needs: with UPDATE=1 the test
 // writes deploy/deployer-policy.json.

@@ -189,19 +189,19 @@ func (c *Config) checkQuota(r *reader, quota int) error {
 			way = fmt.Sprintf("pulumi config set maxConcurrency %d", max(quota, minMappingConcurrency))
 		}
 		r.refuse("maxConcurrency", c.MaxConcurrency,
-			"but the account may have %d workers at once: %s, or ask AWS for more (Service Quotas, Lambda, Concurrent executions)",
-			quota, way)
+			"but the account may have %d workers at once: %s, or ask AWS for more (Service Quotas, Lambda, "+
+				"Concurrent executions)", quota, way)
 	}
 	if free := max(quota-unreservedConcurrency, 0); c.Lambda && c.ReservedConcurrency > free {
 		r.refuse("reservedConcurrency", c.ReservedConcurrency,
-			"but the account may have %d workers at once and can reserve at most %d of them: pulumi config rm reservedConcurrency",
-			quota, free)
+			"but the account may have %d workers at once and can reserve at most %d of them: pulumi config rm "+
+				"reservedConcurrency", quota, free)
 	}
 	// No API answers how much memory is allowed. Accounts that are new in the one are in the other.
 	if quota <= newAccountConcurrency && c.MemoryMB > newAccountMemoryMB {
 		return r.ctx.Log.Warn(fmt.Sprintf(
-			"the account looks new (%d workers at once), and new accounts refuse more than %d MB: should AWS refuse the function, pulumi config set memoryMB %d",
-			quota, newAccountMemoryMB, newAccountMemoryMB), nil)
+			"the account looks new (%d workers at once), and new accounts refuse more than %d MB: should AWS "+
+				"refuse the function, pulumi config set memoryMB %d", quota, newAccountMemoryMB, newAccountMemoryMB), nil)
 	}
 	return nil
 }

@@ -98,13 +98,12 @@ func NewStorage(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Reso
 	must(s3.NewBucketPolicy(ctx, name+"-tls", &s3.BucketPolicyArgs{
 		Bucket: s.BucketName, Policy: tlsOnly("s3", "/*", bucket.Arn),
 	}, append(child, pulumi.DependsOn([]pulumi.Resource{access, owner}))...))
+	aes := s3.BucketServerSideEncryptionConfigurationV2RuleApplyServerSideEncryptionByDefaultArgs{
+		SseAlgorithm: pulumi.String("AES256")}
 	must(s3.NewBucketServerSideEncryptionConfigurationV2(ctx, name+"-encryption",
-		&s3.BucketServerSideEncryptionConfigurationV2Args{
-			Bucket: s.BucketName,
-			Rules: s3.BucketServerSideEncryptionConfigurationV2RuleArray{&s3.BucketServerSideEncryptionConfigurationV2RuleArgs{
-				ApplyServerSideEncryptionByDefault: &s3.BucketServerSideEncryptionConfigurationV2RuleApplyServerSideEncryptionByDefaultArgs{
-					SseAlgorithm: pulumi.String("AES256")},
-			}},
+		&s3.BucketServerSideEncryptionConfigurationV2Args{Bucket: s.BucketName,
+			Rules: s3.BucketServerSideEncryptionConfigurationV2RuleArray{
+				&s3.BucketServerSideEncryptionConfigurationV2RuleArgs{ApplyServerSideEncryptionByDefault: aes}},
 		}, child...))
 	must(s3.NewBucketLifecycleConfigurationV2(ctx, name+"-lifecycle", &s3.BucketLifecycleConfigurationV2Args{
 		Bucket: s.BucketName,
@@ -141,8 +140,9 @@ func NewQueue(ctx *pulumi.Context, name string, c *Config, opts ...pulumi.Resour
 		MessageRetentionSeconds:  pulumi.Int(c.QueueRetentionSeconds),
 		VisibilityTimeoutSeconds: pulumi.Int(c.VisibilityTimeoutSeconds),
 		SqsManagedSseEnabled:     pulumi.Bool(true),
-		RedrivePolicy:            pulumi.Sprintf(`{"deadLetterTargetArn":"%s","maxReceiveCount":%d}`, q.DLQ.Arn, c.MaxReceiveCount),
-		Tags:                     pulumi.ToStringMap(c.Tags),
+		RedrivePolicy: pulumi.Sprintf(`{"deadLetterTargetArn":"%s","maxReceiveCount":%d}`, q.DLQ.Arn,
+			c.MaxReceiveCount),
+		Tags: pulumi.ToStringMap(c.Tags),
 	}, child))
 	must(sqs.NewRedriveAllowPolicy(ctx, name+"-dlq-redrive", &sqs.RedriveAllowPolicyArgs{
 		QueueUrl:           q.DLQ.Url,

@@ -295,17 +295,14 @@ func (w *work) short(during generator.Watched) task.Cause {
 
 func (o *output) receipt(w *work, p process, cell *store.Cell) *store.Receipt {
 	c, d := p.chunk, w.delivery
-	r := &store.Receipt{
+	return &store.Receipt{
 		Dataset: w.task.Dataset, Generator: w.task.Generator, Commit: w.generator.Commit, Image: w.config.Image,
-		RunID: w.task.RunID, Options: w.task.Options, Lock: w.generator.Lock, Python: w.generator.Version, Platform: w.generator.Platform,
-		RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize, ChunkStart: c.First(), Seed: o.seed,
-		Command: o.result.Command, Start: p.keep[0], End: p.keep[len(p.keep)-1] + 1, Indices: c.Indices, Attempt: o.attempt,
-		Epoch: cell.Epoch, ReadFrom: cell.Key(), Format: w.task.Format, Domain: o.domain, Samples: o.samples,
-		CPUSeconds: o.result.CPU.Seconds(), WallSeconds: o.result.Wall.Seconds(), PeakRSSBytes: o.result.PeakRSS,
-		RequestID: d.requestID, MessageID: d.firstID, Receives: d.earlier + d.receives, Committed: time.Now().UTC(),
+		RunID: w.task.RunID, Options: w.task.Options, Lock: w.generator.Lock, Python: w.generator.Version,
+		Platform: w.generator.Platform, RunSeed: w.task.Seed, ChunkSize: w.task.ChunkSize, PartSize: w.task.PartSize,
+		ChunkStart: c.First(), Seed: o.seed, Attempt: o.attempt, FirstAttempt: c.Attempt, Command: o.result.Command,
+		Start: p.keep[0], End: p.keep[len(p.keep)-1] + 1, Indices: c.Indices, Epoch: cell.Epoch, ReadFrom: cell.Key(),
+		Format: w.task.Format, Domain: o.domain, Samples: o.samples, CPUSeconds: o.result.CPU.Seconds(),
+		WallSeconds: o.result.Wall.Seconds(), PeakRSSBytes: o.result.PeakRSS, RequestID: d.requestID,
+		MessageID: d.firstID, Receives: d.earlier + d.receives, Committed: time.Now().UTC(),
 	}
-	if c.Indices != nil {
-		r.FirstAttempt = c.Attempt
-	}
-	return r
 }

@@ -37,8 +37,8 @@ func seconds(d time.Duration) int32 { return int32(d.Round(time.Second).Seconds(
 // sendOn sends a part of the task as a new message, hidden for the delay. If it cannot, the old message is put off.
 func (w *work) sendOn(ctx context.Context, part task.Task, delay time.Duration) bool {
 	if _, err := w.queue.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &w.config.QueueURL,
-		MessageBody: aws.String(part.Body()), MessageAttributes: w.delivery.forwarded(), MessageGroupId: task.Group(part.RunID),
-		DelaySeconds: seconds(delay)}); err != nil {
+		MessageBody: aws.String(part.Body()), MessageAttributes: w.delivery.forwarded(),
+		MessageGroupId: task.Group(part.RunID), DelaySeconds: seconds(delay)}); err != nil {
 		w.log.Error("send the rest on", "error", err)
 		return w.putOff(ctx, w.retryDelay(task.Storage))
 	}

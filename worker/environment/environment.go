@@ -182,7 +182,7 @@ type workshop struct {
 }
 
 // newWorkshop makes the folder and finds Python. Both functions, of lines and of events, may be nil.
-func newWorkshop(ctx context.Context, dir, python string, progress func(string), events func(Event)) (*workshop, error) {
+func newWorkshop(ctx context.Context, dir, python string, lines func(string), events func(Event)) (*workshop, error) {
 	var mu sync.Mutex
 	w := &workshop{report: func(e Event) {
 		mu.Lock()
@@ -190,8 +190,8 @@ func newWorkshop(ctx context.Context, dir, python string, progress func(string),
 		if events != nil {
 			events(e)
 		}
-		if progress != nil && e.isProgress() {
-			progress(e.String())
+		if lines != nil && e.isProgress() {
+			lines(e.String())
 		}
 	}}
 	var err error

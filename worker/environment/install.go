@@ -33,8 +33,9 @@ type interpreter struct {
 // probe prints an interpreter. It runs on Python 2 as well. _base_executable is
 // the interpreter itself when this one is a virtual environment's.
 const probe = `import sys, json, platform
-print(json.dumps({"path": getattr(sys, "_base_executable", None) or sys.executable, "version": platform.python_version(),
-"minor": sys.version_info[1] if sys.version_info[0] == 3 else 0, "machine": platform.machine(), "prefix": getattr(sys, "base_prefix", sys.prefix)}))`
+print(json.dumps({"path": getattr(sys, "_base_executable", None) or sys.executable, "machine": platform.machine(),
+"version": platform.python_version(), "minor": sys.version_info[1] if sys.version_info[0] == 3 else 0,
+"prefix": getattr(sys, "base_prefix", sys.prefix)}))`
 
 // findPython returns the interpreter that was asked for, or the first on the
 // PATH that is new enough and is what the specifier says, as in ">=3.11,<3.13".
@@ -181,8 +182,8 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 		out, err = run(ctx, e.path, argv, env, say)
 	}
 	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w (%s): connect to the network, set PIP_INDEX_URL / PIP_FIND_LINKS or put uv %s on the PATH, then run again",
-			errNoUV, cmp.Or(reasonIn(out), err.Error()), UVRelease)
+		return fmt.Errorf("%w (%s): connect to the network, set PIP_INDEX_URL / PIP_FIND_LINKS or put uv %s on the "+
+			"PATH, then run again", errNoUV, cmp.Or(reasonIn(out), err.Error()), UVRelease)
 	}
 	return err
 }
@@ -318,7 +319,8 @@ func installError(file, out string, err error) error {
 			"): use a Python that it has wheels for, or lock it anew on this machine (ops generators lock NAME --update)"
 	}
 	if networkPattern.MatchString(out) {
-		return fmt.Errorf("install %s: %w (%s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again", file, errNoIndex, reason)
+		return fmt.Errorf("install %s: %w (%s): connect to the network or set PIP_INDEX_URL / PIP_FIND_LINKS, then run again",
+			file, errNoIndex, reason)
 	}
 	return fmt.Errorf("install %s: %s", file, reason)
 }

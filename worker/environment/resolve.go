@@ -179,7 +179,8 @@ func (r *resolver) wheelless(ctx context.Context, all []string) (list []string, 
 			}
 			known := len(rest)
 			for _, m := range wheellessPattern.FindAllStringSubmatch(out, -1) {
-				rest = slices.DeleteFunc(rest, func(entry string) bool { return requirements.PlainName(entry) == requirements.PlainName(m[1]) })
+				name := requirements.PlainName(m[1])
+				rest = slices.DeleteFunc(rest, func(entry string) bool { return requirements.PlainName(entry) == name })
 			}
 			if len(rest) == known {
 				if ctx.Err() != nil {

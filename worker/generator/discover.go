@@ -185,10 +185,10 @@ type Traits struct {
 	Licence    string       `json:"licence,omitempty" yaml:"licence"`
 	Category   string       `json:"category,omitempty" yaml:"category"`     // one of Categories
 	Domain     string       `json:"domain,omitempty" yaml:"domain"`         // of its samples
-	Pool       int          `json:"pool,omitempty" yaml:"pool"`             // puzzles that it can make; 0 is not known, or endless
-	Network    bool         `json:"network,omitempty" yaml:"network"`       // it converts data that it downloads: it is in no image
-	Blender    bool         `json:"blender,omitempty" yaml:"blender"`       // it reads its arguments after --, as Blender does
-	Repository string       `json:"repository,omitempty" yaml:"repository"` // owner/name on GitHub, a URL, or a path; "" if it is kept here
+	Pool       int          `json:"pool,omitempty" yaml:"pool"`             // puzzles it can make; 0: unknown or endless
+	Network    bool         `json:"network,omitempty" yaml:"network"`       // it converts what it downloads: in no image
+	Blender    bool         `json:"blender,omitempty" yaml:"blender"`       // it reads its arguments after --
+	Repository string       `json:"repository,omitempty" yaml:"repository"` // on GitHub, a URL or a path; "" if local
 }
 
 // Categories are the kinds of abilities that a generator's samples can train or test.
@@ -272,7 +272,8 @@ func ReadPins(root string) (map[string]Pin, error) {
 			return nil, fmt.Errorf("read %s: line %d: name %w", path, number, err)
 		}
 		if _, twice := pins[name]; twice || len(fields) > 6 || !commitPattern.MatchString(fields[0]) {
-			return nil, fmt.Errorf("read %s: line %d must be a name, once, and a full commit hash: restore the file with git, or remove the line and run ops generators sync", path, number)
+			return nil, fmt.Errorf("read %s: line %d must be a name, once, and a full commit hash: restore the "+
+				"file with git, or remove the line and run ops generators sync", path, number)
 		}
 		pins[name] = Pin{Commit: fields[0], Repository: fields[1], Licence: fields[2]}
 	}

@@ -135,7 +135,8 @@ func readProject(dir string) ([]string, error) {
 	case is.BuildSystem != nil:
 		return []string{dir}, nil
 	case slices.Contains(is.Project.Dynamic, "dependencies"):
-		return nil, fmt.Errorf("its %s computes its dependencies and has no [build-system] to do so: list them in requirements.txt", ProjectFile)
+		return nil, fmt.Errorf("its %s computes its dependencies and has no [build-system] to do so: list them in "+
+			"requirements.txt", ProjectFile)
 	}
 	for i, line := range is.Project.Dependencies {
 		if is.Project.Dependencies[i], err = localPackage(dir, strings.Join(strings.Fields(line), " ")); err != nil {

@@ -258,7 +258,7 @@ type Receipt struct {
 	Generator    string          `json:"generator"`
 	Commit       string          `json:"commit,omitempty"`
 	Image        string          `json:"image,omitempty"`
-	Lock         string          `json:"lock,omitempty"`     // SHA-256 of what the generator's packages were installed from
+	Lock         string          `json:"lock,omitempty"`     // SHA-256 of what its packages were installed from
 	Python       string          `json:"python,omitempty"`   // its version
 	Platform     string          `json:"platform,omitempty"` // as in linux-x86_64
 	Options      task.Options    `json:"options,omitempty"`  // of the generator

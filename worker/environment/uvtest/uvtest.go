@@ -36,7 +36,8 @@ func Bin() (bin, cache string, err error) {
 	}
 	bin, cache = filepath.Join(dir, "bin"), filepath.Join(dir, "packages")
 	link := filepath.Join(bin, "uv")
-	if to, err := os.Readlink(link); err == nil && filepath.Base(filepath.Dir(filepath.Dir(to))) == "uv-"+environment.UVRelease {
+	to, err := os.Readlink(link)
+	if err == nil && filepath.Base(filepath.Dir(filepath.Dir(to))) == "uv-"+environment.UVRelease {
 		if _, err := os.Stat(link); err == nil {
 			return bin, cache, nil
 		}
