@@ -198,7 +198,7 @@ type output struct {
 
 // produce runs the generator until its output is complete. When memory or disk were short it is run again with half as
 // many others beside it, in the end alone: only then they count as too little. When the generator itself fails it runs
-// again alone; if it fails alike and neither was short, the next attempt's seed is tried, three in all.
+// again alone; if it fails alike and neither was short, the next of three seeds is tried: a disturbance changes none.
 func (w *work) produce(ctx context.Context, p process, dir string, slot *slot, log *slog.Logger) (*output, error) {
 	kind := w.kind(p.chunk)
 	attempt := w.task.Attempt

@@ -176,19 +176,20 @@ type Entry struct {
 
 // Traits are what only the catalogue knows of a generator.
 type Traits struct {
-	Required   []string     `json:"required,omitempty" yaml:"required"` // files beyond those that every sample must have
-	Videoless  bool         `json:"videoless,omitempty" yaml:"videoless"`
-	FilesVary  bool         `json:"files_vary,omitempty" yaml:"files_vary"`
-	ExtraArgs  []string     `json:"extra_args,omitempty" yaml:"extra_args"`
-	Options    task.Options `json:"options,omitempty" yaml:"options"` // of its datasets, until one or a flag decides
-	ChunkSize  int          `json:"chunk_size,omitempty" yaml:"chunk_size"`
-	Licence    string       `json:"licence,omitempty" yaml:"licence"`
-	Category   string       `json:"category,omitempty" yaml:"category"`     // one of Categories
-	Domain     string       `json:"domain,omitempty" yaml:"domain"`         // of its samples
-	Pool       int          `json:"pool,omitempty" yaml:"pool"`             // puzzles it can make; 0: unknown or endless
-	Network    bool         `json:"network,omitempty" yaml:"network"`       // it converts what it downloads: in no image
-	Blender    bool         `json:"blender,omitempty" yaml:"blender"`       // it reads its arguments after --
-	Repository string       `json:"repository,omitempty" yaml:"repository"` // on GitHub, a URL or a path; "" if local
+	Required  []string     `json:"required,omitempty" yaml:"required"` // files beyond those that every sample must have
+	Videoless bool         `json:"videoless,omitempty" yaml:"videoless"`
+	FilesVary bool         `json:"files_vary,omitempty" yaml:"files_vary"`
+	ExtraArgs []string     `json:"extra_args,omitempty" yaml:"extra_args"`
+	Options   task.Options `json:"options,omitempty" yaml:"options"` // defaults of its datasets
+	ChunkSize int          `json:"chunk_size,omitempty" yaml:"chunk_size"`
+	Licence   string       `json:"licence,omitempty" yaml:"licence"`
+	Category  string       `json:"category,omitempty" yaml:"category"` // one of Categories
+	Domain    string       `json:"domain,omitempty" yaml:"domain"`     // of its samples
+	Pool      int          `json:"pool,omitempty" yaml:"pool"`         // puzzles it can make; 0: unknown or endless
+	Network   bool         `json:"network,omitempty" yaml:"network"`   // it converts what it downloads: in no image
+	Blender   bool         `json:"blender,omitempty" yaml:"blender"`   // it reads its arguments after --
+	// owner/name on GitHub, a URL, or a path; "" if it is kept here
+	Repository string `json:"repository,omitempty" yaml:"repository"`
 }
 
 // Categories are the kinds of abilities that a generator's samples can train or test.
