@@ -3,7 +3,6 @@
 package uvtest
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +24,12 @@ func Bin() (bin, cache string, err error) {
 	dir := filepath.Join(home, "vm-dataset-pipeline-tests")
 	source := filepath.Join(dir, "source", "any")
 	entry := filepath.Join(source, generator.DefaultEntry)
-	err = os.MkdirAll(filepath.Dir(entry), 0o755)
-	lock, lockErr := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	defer lock.Close()
-	if err = cmp.Or(err, lockErr); err == nil {
+	if err := os.MkdirAll(filepath.Dir(entry), 0o755); err != nil {
+		return "", "", fmt.Errorf("find uv: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err == nil {
+		defer lock.Close()
 		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
 	}
 	if err != nil {
