@@ -16,7 +16,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// DatasetCmd shows, compares and deletes datasets.
 type DatasetCmd struct {
 	List   DatasetListCmd   `cmd:"" help:"List the datasets."`
 	Show   DatasetShowCmd   `cmd:"" help:"Show what a dataset pins, what was asked for and what is there."`
@@ -36,17 +35,14 @@ func manifest(ctx context.Context, st *store.Store, t *target.Target, name strin
 	return m, err
 }
 
-// DatasetListCmd lists the datasets.
 type DatasetListCmd struct{}
 
-// Help is the long help.
 func (*DatasetListCmd) Help() string {
 	return `Examples:
   ops --stack dev dataset list
   ops --stack dev dataset list --json`
 }
 
-// Run lists.
 func (*DatasetListCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
 	names, err := st.Datasets(ctx)
 	if err != nil {
@@ -73,12 +69,10 @@ func (*DatasetListCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 	})
 }
 
-// DatasetShowCmd shows one dataset.
 type DatasetShowCmd struct {
 	Name string `arg:"" help:"Name of the dataset."`
 }
 
-// Help is the long help.
 func (*DatasetShowCmd) Help() string {
 	return `The number of committed samples comes from a listing; 'ops verify' proves it.
 
@@ -93,7 +87,6 @@ type ShownDataset struct {
 	Committed map[string]int `json:"committed"` // samples by generator
 }
 
-// Run shows.
 func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	m, err := manifest(ctx, st, t, c.Name)
 	if err != nil {
@@ -134,13 +127,11 @@ func shortAll(hashes []string) string {
 	return cmp.Or(strings.Join(short, ", "), "-")
 }
 
-// DatasetDiffCmd compares two datasets.
 type DatasetDiffCmd struct {
 	A string `arg:"" help:"Name of one dataset."`
 	B string `arg:"" help:"Name of the other."`
 }
 
-// Help is the long help.
 func (*DatasetDiffCmd) Help() string {
 	return `Compares seed and format; of each generator the chunk size, the options, the commits, the lock, and the range that was asked for. If nothing differs, a deterministic generator has made the same samples in one image.
 
@@ -150,7 +141,6 @@ Examples:
   ops --stack dev dataset diff v1 v2`
 }
 
-// Run compares.
 func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	a, err := manifest(ctx, st, t, c.A)
 	if err != nil {
@@ -183,12 +173,10 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	return nil
 }
 
-// DatasetDeleteCmd deletes a dataset.
 type DatasetDeleteCmd struct {
 	Name string `arg:"" help:"Name of the dataset."`
 }
 
-// Help is the long help.
 func (*DatasetDeleteCmd) Help() string {
 	return `Deletes receipts, samples, failure reports, runs and flags, and the manifest last. After Ctrl-C or a crash, the same command continues. Wait until the queue is empty, or purge it: a worker that knows the dataset continues with its tasks. What it leaves behind, the same command deletes.
 
@@ -196,7 +184,6 @@ Examples:
   ops --stack dev dataset delete trial`
 }
 
-// Run deletes.
 func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client,
 	st *store.Store) error {
 	m, err := manifest(ctx, st, t, c.Name)

@@ -18,10 +18,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// DestroyCmd deletes a stack in AWS.
 type DestroyCmd struct{}
 
-// Help is the long help.
 func (*DestroyCmd) Help() string {
 	return `Says how many tasks are in the queue and in the DLQ, which are lost, asks, and runs 'pulumi destroy'. The bucket and the images stay, unless the stack was deployed with retainData false: the names that are printed are needed to find them again.
 
@@ -30,7 +28,6 @@ Examples:
   ops --stack dev destroy --yes`
 }
 
-// Run destroys.
 func (*DestroyCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	if t.Name == stack.Local {
 		return ui.WithHint(errors.New("the local stack is none of Pulumi's"), "ops local down")

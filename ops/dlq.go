@@ -18,7 +18,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// DLQCmd shows the dead letter queue.
 type DLQCmd struct {
 	Count    DLQCountCmd    `cmd:"" help:"Count the tasks in the DLQ."`
 	List     DLQListCmd     `cmd:"" help:"Show the tasks in the DLQ by cause and generator."`
@@ -28,10 +27,8 @@ type DLQCmd struct {
 	Purge    DLQPurgeCmd    `cmd:"" help:"Delete messages in the DLQ."`
 }
 
-// DLQCountCmd counts the DLQ.
 type DLQCountCmd struct{}
 
-// Help is the long help.
 func (*DLQCountCmd) Help() string {
 	return `Counts the messages; 'ops dlq list' shows the causes.
 
@@ -40,7 +37,6 @@ Examples:
   ops --stack dev dlq count --json`
 }
 
-// Run counts.
 func (*DLQCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 	d, err := q.DLQDepth(ctx)
 	if err != nil {
@@ -94,16 +90,13 @@ func (f *dlqFilter) filter() dlq.Filter {
 	return dlq.Filter{IDs: f.ID, Causes: f.Cause, Generators: f.Generator, Dataset: f.Dataset, Since: f.Since.Time, Max: f.Max}
 }
 
-// DLQListCmd shows the DLQ.
 type DLQListCmd struct {
 	dlqFilter
 	Each bool `help:"Show every task, not one of each cause and generator."`
 }
 
-// Validate checks the flags.
 func (c *DLQListCmd) Validate() error { return c.check() }
 
-// Help is the long help.
 func (*DLQListCmd) Help() string {
 	return `Groups the tasks by cause, and shows the message id of one of each group for 'ops dlq show'. Reading the DLQ hides its messages for a moment and changes nothing else.
 
@@ -113,7 +106,6 @@ Examples:
   ops --stack dev dlq list --each --json`
 }
 
-// Run shows the DLQ.
 func (c *DLQListCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	list := []dlq.Message{}
 	filter := c.filter()
@@ -192,16 +184,13 @@ func deliveries(d dlq.Message) string { return cmp.Or(d.Text(task.AttributeRecei
 
 func ago(t time.Time) string { return ui.Span(time.Since(t)) + " ago" }
 
-// DLQDownloadCmd saves the DLQ.
 type DLQDownloadCmd struct {
 	dlqFilter
 	To string `help:"Folder to save the messages to, one JSON file each." aliases:"output" required:"" type:"path" placeholder:"DIR"`
 }
 
-// Validate checks the flags.
 func (c *DLQDownloadCmd) Validate() error { return c.check() }
 
-// Help is the long help.
 func (*DLQDownloadCmd) Help() string {
 	return `Writes one JSON file for each message, with its body, its attributes and its cause. 'ops dlq replay --from' sends the bodies from these files, so you can edit them first.
 
@@ -210,7 +199,6 @@ Examples:
   ops --stack dev dlq download --to saved --generator maze-task-data-generator --cause crashed`
 }
 
-// Run saves every message once.
 func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 	if err := os.MkdirAll(c.To, 0o755); err != nil {
 		return err
@@ -229,15 +217,12 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 	})
 }
 
-// DLQPurgeCmd empties the DLQ.
 type DLQPurgeCmd struct {
 	dlqFilter
 }
 
-// Validate checks the flags.
 func (c *DLQPurgeCmd) Validate() error { return c.check() }
 
-// Help is the long help.
 func (*DLQPurgeCmd) Help() string {
 	return `Without a filter it deletes everything in the DLQ: messages that another reader has in flight, and messages of other programs. With a filter it deletes the messages that are chosen when it asks.
 
@@ -246,7 +231,6 @@ Examples:
   ops --stack dev dlq purge --generator maze-task-data-generator --since 2h`
 }
 
-// Run deletes messages.
 func (c *DLQPurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	const enough = 1000 // to read before everything is deleted anyway
 	filter, ids, foreign := c.filter(), map[string]bool{}, 0

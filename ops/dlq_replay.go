@@ -13,7 +13,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// DLQReplayCmd sends tasks of the DLQ again.
 type DLQReplayCmd struct {
 	dlqFilter
 	From      string  `help:"Send the messages that were saved in this folder instead. Each file is renamed to .sent when its message is sent; the DLQ is not touched." type:"existingdir" placeholder:"DIR"`
@@ -24,7 +23,6 @@ type DLQReplayCmd struct {
 	DryRun    bool    `help:"Show what would be sent."`
 }
 
-// Help is the long help.
 func (*DLQReplayCmd) Help() string {
 	return `A task whose generator failed because of its seeds gets new ones: a task of a run starts three attempts further on, so that the dataset stays a function of the run's seed; a task without a run gets a new seed, always the same for the same message. A task that failed for another reason (time, memory, the bucket, the environment) keeps its seeds, so it produces the samples originally planned.
 
@@ -39,7 +37,6 @@ Examples:
   ops --stack dev dlq replay --from saved --keep-seed`
 }
 
-// Validate checks the flags.
 func (c *DLQReplayCmd) Validate() error {
 	switch {
 	case c.Rate < 0 || c.Rate > 0 && c.Rate < 0.001:
@@ -50,7 +47,6 @@ func (c *DLQReplayCmd) Validate() error {
 	return c.check()
 }
 
-// Run replays.
 func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	r := dlq.Replay{Filter: c.filter(), Queue: q, Store: st, From: c.From, Journal: dlq.JournalPath(o.LocalDir, t.DLQURL, c.From), Rate: c.Rate,
 		Chunk: c.Chunk, KeepSeed: c.KeepSeed, FreshSeed: c.FreshSeed, Say: o.Say, Progress: o.Progress}

@@ -17,12 +17,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// DLQShowCmd shows one task of the DLQ.
 type DLQShowCmd struct {
 	ID string `arg:"" help:"Message id from dlq list, logs or receipts; the message's own id in the DLQ; or the first 8 characters of either."`
 }
 
-// Help is the long help.
 func (*DLQShowCmd) Help() string {
 	return `Shows the task, its failure report with the end of the generator's stderr, and a command that runs the failed chunk by hand, in the environment of the local stack if there is one.
 
@@ -30,7 +28,6 @@ Examples:
   ops --stack dev dlq show 5fea7756-0ea4-451a-a703-a558b933e274`
 }
 
-// Run shows the message.
 func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	s, err := dlq.Find(ctx, q, st, o.Flags, c.ID)
 	if err != nil {

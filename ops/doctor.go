@@ -10,12 +10,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// DoctorCmd checks a stack.
 type DoctorCmd struct {
 	Worker bool `help:"Also invoke the function once, for less than a cent, and show what only a worker can know."`
 }
 
-// Help is the long help.
 func (*DoctorCmd) Help() string {
 	return `Prints one line for each check. For a stack on AWS: Pulumi knows the stack; the credentials belong to its account; queue and DLQ are reachable and connected; the bucket is writable; the function is active, runs the stack's image and fits the queue's times; Lambda accepts the image; the workers are not paused; the account allows as many workers as the stack may start; the log group exists; the image has the generators of the local folder. For the local stack: Python, generators and their environments, disk space, queue, bucket and workers. Each line that is not "ok" says what to do.
 
@@ -29,7 +27,6 @@ Examples:
   ops --stack local doctor --json`
 }
 
-// Run makes the checks.
 func (c *DoctorCmd) Run(ctx context.Context, o *Output) error {
 	var findings []doctor.Finding
 	var err error

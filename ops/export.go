@@ -28,17 +28,14 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// ExportCmd exports datasets.
 type ExportCmd struct {
 	Make   ExportMakeCmd   `cmd:"" default:"withargs" help:"Export a dataset: what 'ops export' does without a command."`
 	Verify ExportVerifyCmd `cmd:"" help:"Check the files of an export against its SHA256SUMS; needs no stack."`
 	Push   ExportPushCmd   `cmd:"" help:"Upload an export to the Hugging Face hub with its own client."`
 }
 
-// Help is the long help.
 func (*ExportCmd) Help() string { return (&ExportMakeCmd{}).Help() }
 
-// ExportMakeCmd exports a dataset in a form that others open.
 type ExportMakeCmd struct {
 	inDataset
 	exportPlace
@@ -60,7 +57,6 @@ type exportPlace struct {
 	Endpoint string `help:"For s3://: URL of another service with the S3 API. Credentials and region come from the environment, as for the AWS CLI." placeholder:"URL"`
 }
 
-// Help is the long help.
 func (*ExportMakeCmd) Help() string {
 	return `Writes a dataset in a form that trainers, hubs and evaluators open as it is. The flags are those of 'ops export make', which may be left out:
 
@@ -87,7 +83,6 @@ Examples:
   ops export verify v1`
 }
 
-// Validate checks the flags.
 func (c *ExportMakeCmd) Validate() error {
 	if _, err := export.ParseSplits(c.Split); err != nil {
 		return fmt.Errorf("--split: %w", err)
@@ -120,7 +115,6 @@ func parseSize(text string) (int64, error) {
 	return 0, fmt.Errorf("%q is no size", text)
 }
 
-// Run exports.
 func (c *ExportMakeCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	// What is read ahead and not used any more would double, before Go collects it.
 	if os.Getenv("GOMEMLIMIT") == "" {
@@ -292,13 +286,11 @@ func (p *exportProgress) show(at export.Progress) {
 	p.Progress(what+", MB", int(done), int(total))
 }
 
-// ExportVerifyCmd checks an export.
 type ExportVerifyCmd struct {
 	exportPlace
 	From string `arg:"" name:"place" help:"Folder, or s3://BUCKET/PREFIX."`
 }
 
-// Help is the long help.
 func (*ExportVerifyCmd) Help() string {
 	return `Reads every file of an export and compares it with SHA256SUMS. Files that are missing, changed, or not of the export are named.
 
@@ -309,10 +301,8 @@ Examples:
   ops export verify s3://datasets/v1 --endpoint https://s3.example.com`
 }
 
-// Validate checks the flags.
 func (c *ExportVerifyCmd) Validate() error { return c.checkPlace(c.From) }
 
-// Run verifies.
 func (c *ExportVerifyCmd) Run(ctx context.Context, o *Output) error {
 	from, err := c.open(ctx, c.From, "", export.ReadFolder)
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// ExportPushCmd uploads an export to the hub.
 type ExportPushCmd struct {
 	Folder  string `arg:"" help:"Folder of a finished export."`
 	Name    string `arg:"" help:"Repository of datasets on the hub: OWNER/NAME."`
@@ -22,7 +21,6 @@ type ExportPushCmd struct {
 	Command bool   `help:"Only print the command."`
 }
 
-// Help is the long help.
 func (*ExportPushCmd) Help() string {
 	return `Checks that a finished export keeps the hub's limits (100,000 files in a repository, 10,000 in a folder, 200 GB in a file), and has the hub's own client upload it, hf, which goes on where it was stopped. Where hf is not installed, the command is printed.
 
@@ -35,7 +33,6 @@ Examples:
 
 var hubName = regexp.MustCompile(`^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$`)
 
-// Validate checks the arguments.
 func (c *ExportPushCmd) Validate() error {
 	if strings.HasPrefix(c.Folder, "s3:") {
 		return errors.New("the hub's client uploads folders: export to a folder first")
@@ -46,7 +43,6 @@ func (c *ExportPushCmd) Validate() error {
 	return nil
 }
 
-// Run uploads.
 func (c *ExportPushCmd) Run(ctx context.Context, o *Output) error {
 	if _, err := os.Stat(filepath.Join(c.Folder, "SHA256SUMS")); err != nil {
 		return ui.WithHint(ui.Problem("%s has no SHA256SUMS: it is no finished export", c.Folder),

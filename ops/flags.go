@@ -14,7 +14,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// FlagsCmd marks samples.
 type FlagsCmd struct {
 	List   FlagsListCmd   `cmd:"" help:"List the flagged samples."`
 	Add    FlagsAddCmd    `cmd:"" help:"Flag samples."`
@@ -37,13 +36,11 @@ func (c *flagged) list(ctx context.Context, st *store.Store) ([]flags.Listed, er
 	return flags.States(ctx, st, all)
 }
 
-// FlagsListCmd lists flags.
 type FlagsListCmd struct {
 	flagged
 	State string `help:"Only these: ${enum}." enum:",open,resolved,gone" default:"" placeholder:"STATE"`
 }
 
-// Help is the long help.
 func (*FlagsListCmd) Help() string {
 	return `A flag is open while its sample has the files that were flagged, and resolved once a repair has replaced them.
 
@@ -52,7 +49,6 @@ Examples:
   ops --stack dev flags list --generator maze-task-data-generator --state open --json`
 }
 
-// Run lists.
 func (c *FlagsListCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
 	list, err := c.list(ctx, st)
 	if err != nil {
@@ -72,7 +68,6 @@ func (c *FlagsListCmd) Run(ctx context.Context, o *Output, st *store.Store) erro
 	})
 }
 
-// FlagsAddCmd flags samples.
 type FlagsAddCmd struct {
 	inDataset
 	Generator string   `arg:"" help:"Generator of the samples." predictor:"generator"`
@@ -81,7 +76,6 @@ type FlagsAddCmd struct {
 	By        string   `help:"Who flags them. Default: the name of this account." env:"OPS_USER" placeholder:"NAME"`
 }
 
-// Help is the long help.
 func (*FlagsAddCmd) Help() string {
 	return `Flags committed samples. Several people can flag at once; each person has one flag on a sample, and flagging it again replaces the reason.
 
@@ -92,7 +86,6 @@ Examples:
   ops --stack dev flags add maze-task-data-generator 10-19 maze_00000042 --reason 'walls flicker'`
 }
 
-// Validate checks the arguments.
 func (c *FlagsAddCmd) Validate() error {
 	if _, err := flags.ParseSamples(c.Samples); err != nil {
 		return ui.Usage("%v", err)
@@ -103,7 +96,6 @@ func (c *FlagsAddCmd) Validate() error {
 	return nil
 }
 
-// Run flags.
 func (c *FlagsAddCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	list, _ := flags.ParseSamples(c.Samples)
 	n, err := flags.Add(ctx, st, c.Generator, list, c.Reason, cmp.Or(c.By, flags.Account()))
@@ -118,7 +110,6 @@ func (c *FlagsAddCmd) Run(ctx context.Context, o *Output, t *target.Target, st *
 	})
 }
 
-// FlagsRemoveCmd removes flags.
 type FlagsRemoveCmd struct {
 	inDataset
 	Generator string   `arg:"" optional:"" help:"Generator of the samples. Default, with --resolved: all." predictor:"generator"`
@@ -126,7 +117,6 @@ type FlagsRemoveCmd struct {
 	Resolved  bool     `help:"Remove the flags of samples that were replaced, or are not committed any more."`
 }
 
-// Help is the long help.
 func (*FlagsRemoveCmd) Help() string {
 	return `Removes everybody's flags of samples. The samples stay as they are.
 
@@ -135,7 +125,6 @@ Examples:
   ops --stack dev flags remove --resolved`
 }
 
-// Validate checks the arguments.
 func (c *FlagsRemoveCmd) Validate() error {
 	if c.Resolved == (len(c.Samples) > 0) {
 		return ui.Usage("name a generator and its samples, or give --resolved")
@@ -146,7 +135,6 @@ func (c *FlagsRemoveCmd) Validate() error {
 	return nil
 }
 
-// Run removes.
 func (c *FlagsRemoveCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	var generators []string // none is all
 	if c.Generator != "" {
@@ -178,13 +166,11 @@ func (c *FlagsRemoveCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	})
 }
 
-// FlagsPlanCmd writes a repair plan.
 type FlagsPlanCmd struct {
 	flagged
 	To string `help:"File for the plan." required:"" type:"path" placeholder:"FILE"`
 }
 
-// Help is the long help.
 func (*FlagsPlanCmd) Help() string {
 	return `Writes a repair plan of the open flags and prints the command that carries it out. It replaces exactly these samples by another draw of their generator, with seeds that no sample has had, and touches nothing else; a sample that changed since the plan was made is left alone. Its flag is resolved then. If a generator makes the same sample again, its flag stays open.
 
@@ -194,7 +180,6 @@ Examples:
   ops --stack dev flags plan --to flagged.json`
 }
 
-// Run writes the plan.
 func (c *FlagsPlanCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	list, err := c.list(ctx, st)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// GeneratorsCmd shows, fetches and tries out the generators.
 type GeneratorsCmd struct {
 	List  GeneratorsListCmd  `cmd:"" help:"List every generator, and whether it is ready on this machine."`
 	Sync  GeneratorsSyncCmd  `cmd:"" help:"Fetch the generators of the catalogue at their commits."`
@@ -21,10 +20,8 @@ type GeneratorsCmd struct {
 	Run   GeneratorsRunCmd   `cmd:"" help:"Run a generator as a worker does, and keep its files."`
 }
 
-// GeneratorsListCmd lists the generators.
 type GeneratorsListCmd struct{}
 
-// Help is the long help.
 func (*GeneratorsListCmd) Help() string {
 	return `Every folder in the generators' folder that has examples/generate.py is a generator; catalog.yaml there names more, and 'ops generators sync' fetches them. A generator is ready when its Python environment exists; the local stack makes it on first use.
 
@@ -35,7 +32,6 @@ Examples:
   ops generators list --json | jq '.[] | select(.ready | not) | .name'`
 }
 
-// Run lists.
 func (*GeneratorsListCmd) Run(o *Output) error {
 	list, err := o.inventory().All()
 	if err != nil {

@@ -21,7 +21,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// GeneratorsCheckCmd checks whether generators keep the contract.
 type GeneratorsCheckCmd struct {
 	optionFlags
 	Names    []string      `arg:"" optional:"" name:"name" help:"Only these generators. Default: all that are there." predictor:"generator"`
@@ -31,7 +30,6 @@ type GeneratorsCheckCmd struct {
 	Parallel int           `help:"Generators checked at once. Default: one per CPU." short:"j" placeholder:"N"`
 }
 
-// Help is the long help.
 func (*GeneratorsCheckCmd) Help() string {
 	return `Runs each generator six or seven times, in the environment and the sandbox of a worker, and compares the results: the same command twice, another seed, twice as many samples, another PYTHONHASHSEED, and once watched, without network and shared memory. It decodes every picture and video of one run, and has its own judge, eval/verify.py, score them if it has one. It shows the hints of the longest run (see ops inspect).
 
@@ -47,7 +45,6 @@ Examples:
   ops generators check maze-task-data-generator --option difficulty=5`
 }
 
-// Validate checks the flags.
 func (c *GeneratorsCheckCmd) Validate() error {
 	switch {
 	case c.Samples < 1 || 2*c.Samples > task.MaxSamples:
@@ -62,7 +59,6 @@ func (c *GeneratorsCheckCmd) Validate() error {
 	return c.check()
 }
 
-// Run checks.
 func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	chosen, err := o.inventory().PrepareFolder(ctx, c.Names)
 	if err != nil {

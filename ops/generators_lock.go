@@ -13,13 +13,11 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 )
 
-// GeneratorsLockCmd locks what generators require.
 type GeneratorsLockCmd struct {
 	Names  []string `arg:"" optional:"" name:"name" help:"Only of these generators. Default: all that are there." predictor:"generator"`
 	Update bool     `help:"Resolve again, as of now, what is locked already." aliases:"upgrade"`
 }
 
-// Help is the long help.
 func (*GeneratorsLockCmd) Help() string {
 	return `A lock fixes a requirement set: the version of every package in it, and the hashes of its files for all platforms. Environments are made from locks alone, on this machine and in the image, so later uploads to an index change nothing. Locks are files in 'locks' of the generators' folder, one for each requirement set: commit them, and review what changes.
 
@@ -32,7 +30,6 @@ Examples:
   ops generators lock maze-task-data-generator --update`
 }
 
-// Run locks.
 func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 	here, err := o.inventory().Folder()
 	if err != nil {

@@ -18,7 +18,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// GeneratorsRunCmd runs one generator.
 type GeneratorsRunCmd struct {
 	optionFlags
 	Name    string `arg:"" help:"The generator." predictor:"generator"`
@@ -27,7 +26,6 @@ type GeneratorsRunCmd struct {
 	To      string `help:"Folder for the files that it makes; new, or empty." required:"" type:"path" placeholder:"DIR"`
 }
 
-// Help is the long help.
 func (*GeneratorsRunCmd) Help() string {
 	return `For authors of generators. Runs one process of the generator with the environment, the variables, the private folders and the sandbox of a worker, and checks its samples as a worker does. DIR gets the files that it wrote, even if it fails, and contact sheets: DIR/contact-sheet.png has a row for each sample with its first frame, four frames of its video, and its final frame. Each sheet has 25 samples; the next ones are contact-sheet-2.png and so on.
 
@@ -39,7 +37,6 @@ Examples:
   ops generators run my-generator --samples 20 --seed 7 --to /tmp/samples --json`
 }
 
-// Validate checks the flags.
 func (c *GeneratorsRunCmd) Validate() error {
 	switch {
 	case c.Samples < 1 || c.Samples > task.MaxSamples:
@@ -84,7 +81,6 @@ type TriedFailed struct {
 	Stderr   string     `json:"stderr,omitempty"`
 }
 
-// Run runs it.
 func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if entries, err := os.ReadDir(c.To); err == nil && len(entries) > 0 {
 		return ui.WithHint(fmt.Errorf("%s is not empty", c.To), "name a new folder with --to")

@@ -19,7 +19,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// GeneratorsSyncCmd fetches generators.
 type GeneratorsSyncCmd struct {
 	Names    []string `arg:"" optional:"" name:"name" help:"Only these generators. Default: all of the catalogue." predictor:"entry"`
 	Org      string   `help:"Add the generators of this GitHub organisation to the catalogue." placeholder:"NAME"`
@@ -27,7 +26,6 @@ type GeneratorsSyncCmd struct {
 	Parallel int      `help:"Repositories fetched at once." short:"j" default:"8"`
 }
 
-// Help is the long help.
 func (*GeneratorsSyncCmd) Help() string {
 	return `catalog.yaml in the generators' folder names a repository for each generator: owner/name on GitHub, a URL, or a path; catalog.lock has the commits. Sync fetches only those that are not there at that commit, one commit deep; run it again after an interruption. A generator without a commit gets the newest. Those that download data or need Blender are fetched only if they are named.
 
@@ -43,7 +41,6 @@ Examples:
   ops generators sync O-1_color_mixing_data_generator --update`
 }
 
-// Validate checks the flags.
 func (c *GeneratorsSyncCmd) Validate() error {
 	if c.Parallel < 1 || c.Parallel > 64 {
 		return ui.Usage("--parallel is %d, it must be from 1 to 64", c.Parallel)
@@ -54,7 +51,6 @@ func (c *GeneratorsSyncCmd) Validate() error {
 	return nil
 }
 
-// Run fetches.
 func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 	if _, err := os.Stat(o.Generators); err != nil {
 		return ui.WithHint(err, "run ops in the checkout, or name the folder with --generators-dir")

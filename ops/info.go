@@ -11,12 +11,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// InfoCmd shows the stack outputs.
 type InfoCmd struct {
 	Env bool `help:"Print shell exports instead. For the local stack they include its endpoints and placeholder credentials, so that the AWS CLI and SDKs work after eval."`
 }
 
-// Help is the long help.
 func (*InfoCmd) Help() string {
 	return `Examples:
   ops --stack dev info
@@ -24,7 +22,6 @@ func (*InfoCmd) Help() string {
   eval "$(ops --stack local info --env)" && aws sqs list-queues`
 }
 
-// Run prints the outputs.
 func (c *InfoCmd) Run(o *Output, t *target.Target) error {
 	if c.Env && o.JSON {
 		return ui.Usage("--env prints shell code: leave --json out")

@@ -11,7 +11,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// InspectCmd shows hints about samples.
 type InspectCmd struct {
 	inDataset
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
@@ -26,7 +25,6 @@ type InspectCmd struct {
 	unscored []string // generators whose judge failed
 }
 
-// Help is the long help.
 func (*InspectCmd) Help() string {
 	var kinds strings.Builder
 	for _, a := range inspect.Kinds {
@@ -55,7 +53,6 @@ Examples:
   ops --stack dev inspect --json`
 }
 
-// Validate checks the flags.
 func (c *InspectCmd) Validate() error {
 	if c.Near.given && (c.Videos.given || c.Eval.given || len(c.Hint) > 0) {
 		return ui.Usage("--near lists groups of samples: it goes with no other hint")
@@ -81,7 +78,6 @@ func (c *InspectCmd) Validate() error {
 	return nil
 }
 
-// Run scans.
 func (c *InspectCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
 	names, err := committed(ctx, st, c.Generator)
 	if err != nil {

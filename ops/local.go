@@ -20,7 +20,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// LocalCmd runs the pipeline on this machine.
 type LocalCmd struct {
 	Run_   LocalRunCmd    `cmd:"" name:"run" help:"Make and verify samples with one command."`
 	Up     LocalUpCmd     `cmd:"" help:"Start the local stack; Ctrl-C stops it."`
@@ -86,12 +85,10 @@ func (w *workerFlags) up(ctx context.Context, o *Output, image *local.Image) (*l
 	return s, &target.Target{Outputs: s.Outputs(), Name: stack.Local}, nil
 }
 
-// LocalUpCmd starts the local stack.
 type LocalUpCmd struct {
 	workerFlags
 }
 
-// Help is the long help.
 func (*LocalUpCmd) Help() string {
 	return `Queue, bucket and workers of the cloud on this machine, at addresses that any AWS tool can use. It continues where it stopped, even after a crash. While it runs, samples are plain files below the local folder.
 
@@ -101,10 +98,8 @@ Examples:
   eval "$(ops --stack local info --env)" && aws s3 ls s3://$BUCKET/`
 }
 
-// Validate checks the flags.
 func (c *LocalUpCmd) Validate() error { return c.check() }
 
-// Run starts the stack and waits.
 func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	image, _, err := c.find(ctx, o)
 	if err != nil {
@@ -130,10 +125,8 @@ func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	return errors.Join(err, s.Down())
 }
 
-// LocalDownCmd stops the local stack.
 type LocalDownCmd struct{}
 
-// Help is the long help.
 func (*LocalDownCmd) Help() string {
 	return `Stops it as Ctrl-C does: tasks in progress go back to the queue. Queue, samples and environments are kept, and 'ops local up' continues.
 
@@ -142,7 +135,6 @@ Examples:
   ops --local-dir /data/vm-dataset local down`
 }
 
-// Run stops the stack that runs in the local folder.
 func (*LocalDownCmd) Run(ctx context.Context, o *Output) error {
 	pid, err := local.PID(o.LocalDir)
 	if errors.Is(err, local.ErrDown) {
@@ -171,7 +163,6 @@ func (*LocalDownCmd) Run(ctx context.Context, o *Output) error {
 	}
 }
 
-// LocalStatusCmd shows the local stack.
 type LocalStatusCmd struct{}
 
 // LocalStatus is what status prints.
@@ -184,7 +175,6 @@ type LocalStatus struct {
 	DLQ     *queue.Depth `json:"dlq,omitempty"`
 }
 
-// Help is the long help.
 func (*LocalStatusCmd) Help() string {
 	return `Exit status 0: it is up. 2: it is not.
 
@@ -193,7 +183,6 @@ Examples:
   ops local status --json`
 }
 
-// Run shows the state.
 func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	s := LocalStatus{Dir: o.LocalDir, Samples: local.SamplesDir(o.LocalDir, task.DefaultDataset)}
 	outputs, err := local.Outputs(o.LocalDir)
@@ -230,14 +219,12 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 	return err
 }
 
-// LocalRunCmd makes and verifies samples with one command.
 type LocalRunCmd struct {
 	wanted
 	inDataset
 	workerFlags
 }
 
-// Help is the long help.
 func (*LocalRunCmd) Help() string {
 	return `Makes the Python environments, starts the local stack, submits, watches, verifies and stops. Committed samples are not made again, so the same command with more samples extends a dataset. After Ctrl-C, the same command continues.
 
@@ -246,7 +233,6 @@ Examples:
   ops local run --generator maze-task-data-generator --samples 1000 --workers 8 --format tar`
 }
 
-// Validate checks the flags.
 func (c *LocalRunCmd) Validate() error { return errors.Join(c.wanted.check(), c.workerFlags.check()) }
 
 // LocalResult is what run prints as JSON.
@@ -256,7 +242,6 @@ type LocalResult struct {
 	Seconds    float64 `json:"seconds"`
 }
 
-// Run does everything.
 func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	began := time.Now()
 	image, list, err := c.find(ctx, o, c.named()...)

@@ -11,7 +11,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// LogsCmd shows what the workers log.
 type LogsCmd struct {
 	Task      []string `help:"Only this task: a message id, as dlq list and queue peek show it, or GENERATOR:INDEX for the tasks of that sample; may be repeated." placeholder:"ID"`
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
@@ -22,7 +21,6 @@ type LogsCmd struct {
 	filter logs.Filter
 }
 
-// Help is the long help.
 func (*LogsCmd) Help() string {
 	return `The lines of all workers, oldest first: from the stack's log group, or from the log files of the local stack, even if it is down. With --task, Lambda's own lines of the task's invocations are included; they report timeouts and memory. A message id also finds the messages that the worker made of that one: the rest of a task that ran out of time.
 
@@ -37,7 +35,6 @@ Examples:
   ops --stack local logs --generator maze-task-data-generator --json | jq 'select(.level == "ERROR")'`
 }
 
-// Validate checks the flags.
 func (c *LogsCmd) Validate() error {
 	c.filter = logs.Filter{Generators: c.Generator, Dataset: c.Dataset}
 	if c.Dataset != "" {
@@ -60,7 +57,6 @@ func (c *LogsCmd) Validate() error {
 	return nil
 }
 
-// Run shows lines.
 func (c *LogsCmd) Run(ctx context.Context, o *Output) error {
 	w := bufio.NewWriter(o.Stdout)
 	shown := 0

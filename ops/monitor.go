@@ -15,7 +15,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// MonitorCmd shows the progress of a run.
 type MonitorCmd struct {
 	inDataset
 	Run_     string  `help:"Run to show. Default: the newest." name:"run" placeholder:"ID"`
@@ -23,7 +22,6 @@ type MonitorCmd struct {
 	Interval float64 `help:"Seconds between two polls." default:"5"`
 }
 
-// Help is the long help.
 func (*MonitorCmd) Help() string {
 	return `Counts come from the receipts: they are what is committed in the bucket. The rate is that of the last two minutes, and the ETA follows from it.
 
@@ -37,7 +35,6 @@ Examples:
   ops --stack dev monitor --run 20260801t101500.000-1f2e3d4c --json`
 }
 
-// Validate checks the flags.
 func (c *MonitorCmd) Validate() error {
 	if c.Interval < 0.1 {
 		return ui.Usage("--interval is %g, it must be at least 0.1", c.Interval)
@@ -45,7 +42,6 @@ func (c *MonitorCmd) Validate() error {
 	return nil
 }
 
-// Run polls once, or until the run is done.
 func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	run, err := findRun(ctx, st, c.Run_, t)
 	if err != nil {

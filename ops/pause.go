@@ -12,10 +12,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// PauseCmd stops the delivery of tasks.
 type PauseCmd struct{}
 
-// Help is the long help.
 func (*PauseCmd) Help() string {
 	return `Disables the event source mapping that gives tasks of the queue to workers, and waits until it is disabled. Workers finish the tasks they have; all others wait in the queue, as long as its retention. An ops worker on another machine goes on: stop it there. On the local stack a pause lasts until resume, or until the stack ends.
 
@@ -27,15 +25,12 @@ Examples:
   ops --stack dev resume`
 }
 
-// Run pauses.
 func (*PauseCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	return switchMapping(ctx, o, t, q, l, false)
 }
 
-// ResumeCmd starts the delivery of tasks again.
 type ResumeCmd struct{}
 
-// Help is the long help.
 func (*ResumeCmd) Help() string {
 	return `Enables the event source mapping again, and waits until it is enabled.
 
@@ -43,7 +38,6 @@ Examples:
   ops --stack dev resume`
 }
 
-// Run resumes.
 func (*ResumeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	return switchMapping(ctx, o, t, q, l, true)
 }

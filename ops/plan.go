@@ -26,7 +26,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// PlanCmd predicts what a run takes.
 type PlanCmd struct {
 	inDataset
 	wanted
@@ -37,7 +36,6 @@ type PlanCmd struct {
 	Canary       int     `help:"Measure first: make one sample and then K of each generator on this machine, at least 2." placeholder:"K"`
 }
 
-// Help is the long help.
 func (*PlanCmd) Help() string {
 	return `Predicts the tasks, time, storage and dollars of a run from the measured costs of its generators. It sends nothing and needs no stack. If --stack names one, it uses the stack's settings, and the format and chunk sizes of its dataset if that exists.
 
@@ -59,7 +57,6 @@ Examples:
   ops --stack dev plan --generator maze-task-data-generator --samples 500 --json`
 }
 
-// Validate checks the flags.
 func (c *PlanCmd) Validate() error {
 	switch {
 	case c.Workers < 0:
@@ -101,7 +98,6 @@ type Planned struct {
 	failed      map[string]string     // generators whose canary failed, and why
 }
 
-// Run plans.
 func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 	s, t, err := c.setting(ctx, o)
 	if err != nil {

@@ -14,17 +14,14 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// QueueCmd shows the task queue.
 type QueueCmd struct {
 	Count QueueCountCmd `cmd:"" help:"Count the tasks in the queue."`
 	Peek  QueuePeekCmd  `cmd:"" help:"Show tasks of the queue. Each peek counts as a delivery."`
 	Purge QueuePurgeCmd `cmd:"" help:"Delete every task in the queue."`
 }
 
-// QueueCountCmd counts the queue.
 type QueueCountCmd struct{}
 
-// Help is the long help.
 func (*QueueCountCmd) Help() string {
 	return `Waiting tasks can be received, tasks in flight are with a worker, delayed tasks wait for their time. SQS counts approximately, and is correct a minute after the last change.
 
@@ -33,7 +30,6 @@ Examples:
   ops --stack dev queue count --json`
 }
 
-// Run counts.
 func (*QueueCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 	d, err := q.Depth(ctx)
 	if err != nil {
@@ -49,12 +45,10 @@ func printDepth(o *Output, d queue.Depth) error {
 	})
 }
 
-// QueuePeekCmd shows tasks of the queue.
 type QueuePeekCmd struct {
 	Max int `help:"Most tasks to show." default:"1"`
 }
 
-// Help is the long help.
 func (*QueuePeekCmd) Help() string {
 	return `SQS shows a message only by delivering it: each peek counts against the deliveries that a task has before it moves to the DLQ (three, unless the stack says otherwise), and hides the task from workers for a moment. So peek refuses while the workers are not paused, unless --yes is given. It shows the count of each task.
 
@@ -63,7 +57,6 @@ Examples:
   ops --stack dev queue peek --yes --json`
 }
 
-// Run shows tasks.
 func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, l *lambda.Client) error {
 	if c.Max < 1 {
 		return ui.Usage("--max is %d, it must be at least 1", c.Max)
@@ -106,10 +99,8 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 	})
 }
 
-// QueuePurgeCmd empties the queue.
 type QueuePurgeCmd struct{}
 
-// Help is the long help.
 func (*QueuePurgeCmd) Help() string {
 	return `Deletes every task, even those that workers have at the moment: they finish their current chunk, and the rest is lost. Committed samples stay, and 'ops repair' sends what is missing. It asks first.
 
@@ -118,7 +109,6 @@ Examples:
   ops --stack local --yes queue purge`
 }
 
-// Run empties the queue.
 func (*QueuePurgeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client) error {
 	d, err := q.Depth(ctx)
 	if err != nil {

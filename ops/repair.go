@@ -18,7 +18,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// RepairCmd makes missing and damaged samples again, and replaces duplicates.
 type RepairCmd struct {
 	order
 	Run_       string  `help:"Run whose gaps are filled. Default: the newest." name:"run" placeholder:"ID"`
@@ -33,7 +32,6 @@ type RepairCmd struct {
 	create bool   // the dataset, if it does not exist
 }
 
-// Help is the long help.
 func (*RepairCmd) Help() string {
 	return `Fills the gaps of a run, or of --all or --generator with --samples: it sends tasks for the samples without a receipt, as the dataset pins them. If tasks are in the queue it asks first, because they may be the missing ones. Committed samples are not made again, so you can stop it and repeat it at any time; 'ops submit --resume ID' sends the rest of a run that it was sending.
 
@@ -53,7 +51,6 @@ Examples:
   ops --stack dev repair --duplicates --run 20260801t101500.000-1f2e3d4c`
 }
 
-// Validate checks the flags.
 func (c *RepairCmd) Validate() error {
 	switch {
 	case c.Overwrite && c.Plan == "":
@@ -71,7 +68,6 @@ func (c *RepairCmd) Validate() error {
 	return c.check()
 }
 
-// Run finds what to repair, or reads it from a plan, and sends it.
 func (c *RepairCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	if c.Plan != "" {
 		return c.carryOut(ctx, o, t, q, st)

@@ -16,7 +16,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// ReproduceCmd makes a committed sample again and compares.
 type ReproduceCmd struct {
 	inDataset
 	Generator string `arg:"" help:"Generator of the sample." predictor:"generator"`
@@ -25,7 +24,6 @@ type ReproduceCmd struct {
 	Here      bool   `help:"Run the generator of this machine, even if the receipt names an image."`
 }
 
-// Help is the long help.
 func (*ReproduceCmd) Help() string {
 	return `Runs the command of the sample's receipt again, with the environment, the working folder and the sandbox of a worker, and compares the sample's files with the hashes in the receipt. For a repaired sample it runs the command of the repair.
 
@@ -40,7 +38,6 @@ Examples:
   ops --stack local reproduce chess-task-data-generator 12 --to again --json`
 }
 
-// Validate checks the arguments.
 func (c *ReproduceCmd) Validate() error {
 	if c.Index < 0 || c.Index >= task.MaxIndex {
 		return ui.Usage("the index is %d, it must be from 0 to %d", c.Index, task.MaxIndex-1)
@@ -48,7 +45,6 @@ func (c *ReproduceCmd) Validate() error {
 	return nil
 }
 
-// Run reproduces.
 func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	p, err := reproduce.Sample(ctx, st, reproduce.Request{Generator: c.Generator, Index: c.Index, To: c.To, Here: c.Here,
 		Inventory: o.inventory()})

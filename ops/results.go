@@ -13,14 +13,12 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// ResultsCmd lists and downloads samples.
 type ResultsCmd struct {
 	List     ResultsListCmd     `cmd:"" help:"List what is committed."`
 	Ls       ResultsListCmd     `cmd:"" hidden:""`
 	Download ResultsDownloadCmd `cmd:"" help:"Download samples and check them against their receipts."`
 }
 
-// ResultsListCmd lists what is committed, generator by generator.
 type ResultsListCmd struct {
 	inDataset
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
@@ -37,7 +35,6 @@ type Listed struct {
 	Formats   []string `json:"formats"`
 }
 
-// Help is the long help.
 func (*ResultsListCmd) Help() string {
 	return `Reads the receipts of every run. SIZE is that of the samples as files, even if they are stored in shards.
 
@@ -46,7 +43,6 @@ Examples:
   ops --stack dev results list --generator maze-task-data-generator --json`
 }
 
-// Run lists.
 func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
 	names, err := committed(ctx, st, c.Generator)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// ResultsDownloadCmd downloads samples.
 type ResultsDownloadCmd struct {
 	inDataset
 	To        string   `help:"Folder to download to." required:"" type:"path" placeholder:"DIR"`
@@ -19,7 +18,6 @@ type ResultsDownloadCmd struct {
 	Check     bool     `help:"Also read and check every file that is there already."`
 }
 
-// Help is the long help.
 func (*ResultsDownloadCmd) Help() string {
 	return `Downloads only what has a receipt, and checks every file against the hash in it before it gets its name. Samples are in DIR/<generator>/<sample>/<file>, shards in DIR/<generator>/.
 
@@ -35,7 +33,6 @@ Examples:
   ops --stack dev results download --to dataset --check`
 }
 
-// Run downloads.
 func (c *ResultsDownloadCmd) Run(ctx context.Context, o *Output, st *store.Store) error {
 	names, err := committed(ctx, st, c.Generator)
 	if err != nil {

@@ -19,12 +19,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
-// RollbackCmd has an earlier version of the function work on the queue.
 type RollbackCmd struct {
 	To int `help:"Version to go to. Default: the one before." placeholder:"N"`
 }
 
-// Help is the long help.
 func (*RollbackCmd) Help() string {
 	return `Each 'pulumi up' that changes the worker publishes a version of the function, with its image and settings, and has it work on the queue. A rollback gives the work to an earlier version, or with --to to any. Tasks at work finish with the version they began with.
 
@@ -44,7 +42,6 @@ type rollback struct {
 	Image   string `json:"image"`
 }
 
-// Run rolls back.
 func (c *RollbackCmd) Run(ctx context.Context, o *Output, t *target.Target, l *lambda.Client) error {
 	if t.WithoutLambda() {
 		return ui.WithHint(fmt.Errorf("the function of stack %s takes no tasks, and what does has no versions", t.Name),

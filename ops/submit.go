@@ -29,7 +29,6 @@ type order struct {
 	Slower  float64  `help:"With --max-cost: how many times the measured CPU time a worker needs." default:"1" placeholder:"FACTOR"`
 }
 
-// SubmitCmd plans a run and sends its tasks.
 type SubmitCmd struct {
 	order
 	Run_   string `help:"Id of the new run." name:"run" placeholder:"ID"`
@@ -43,7 +42,6 @@ type SubmitCmd struct {
 	MaxDraws   float64 `hidden:"" default:"4"`
 }
 
-// Help is the long help.
 func (*SubmitCmd) Help() string {
 	return `The run is stored before its first task is sent, and a journal records every task that the queue has confirmed. After Ctrl-C or a crash, 'ops submit --resume ID' sends the rest; workers ignore what is sent twice.
 
@@ -61,7 +59,6 @@ Examples:
   ops --stack dev submit --resume 20260801t101500.000-1f2e3d4c`
 }
 
-// Validate checks the flags.
 func (c *SubmitCmd) Validate() error {
 	if c.Resume != "" {
 		if err := task.CheckName(c.Resume); err != nil {
@@ -116,7 +113,6 @@ type submitted struct {
 	Last    string   `json:"last_task,omitempty"`
 }
 
-// Run plans the run, stores it, and sends its tasks.
 func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	if r := c.repair(); r != nil {
 		return r.Run(ctx, o, t, q, st)

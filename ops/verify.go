@@ -21,7 +21,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// VerifyCmd checks that a run is complete.
 type VerifyCmd struct {
 	choice
 	inDataset
@@ -34,7 +33,6 @@ type VerifyCmd struct {
 	Fresh   bool   `help:"With --deep: start again, and do not continue an interrupted one."`
 }
 
-// Help is the long help.
 func (*VerifyCmd) Help() string {
 	return `Reads every receipt and lists every object: each index must be committed, each object of a receipt must be there with its size, and every object of the samples in question must have a receipt. If two receipts name an index, the later one of its cell counts.
 
@@ -55,7 +53,6 @@ Examples:
   ops --stack dev verify --all --samples 10000 --json`
 }
 
-// Validate checks the flags.
 func (c *VerifyCmd) Validate() error {
 	if !c.Deep && (c.To != "" || c.Read || c.Fresh) {
 		return ui.Usage("--to, --read and --fresh belong to --deep")
@@ -63,7 +60,6 @@ func (c *VerifyCmd) Validate() error {
 	return c.checkExtent(c.Run_, c.Samples, c.Start)
 }
 
-// Run verifies and prints the report.
 func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {
 	collectOften()
 	run, err := c.run(ctx, o, t, st)

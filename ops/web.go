@@ -15,7 +15,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
-// UICmd serves the web application.
 type UICmd struct {
 	inDataset
 	Addr     string `help:"Address to listen on. Only this machine reaches 127.0.0.1; port 0 takes a free one." default:"127.0.0.1:0" placeholder:"HOST:PORT"`
@@ -23,7 +22,6 @@ type UICmd struct {
 	ReadOnly bool   `help:"Refuse everything that changes the stack or the dataset."`
 }
 
-// Help is the long help.
 func (*UICmd) Help() string {
 	return `Shows samples, the run and its failures in a browser, until Ctrl-C. It prints an address with a token: only who has that can read or change anything. It works without a network, but for what the stack itself needs.
 
@@ -39,7 +37,6 @@ type webAddress struct {
 	Address string `json:"address"`
 }
 
-// Run serves until Ctrl-C.
 func (c *UICmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	on, err := web.Listen(c.Addr)
 	if err != nil {

@@ -20,7 +20,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// WorkerCmd runs workers for a stack on this machine.
 type WorkerCmd struct {
 	Workers int           `help:"Worker processes. Default: one per CPU." placeholder:"N"`
 	Idle    time.Duration `help:"Stop when no worker has had a task for so long. Default: never." placeholder:"TIME"`
@@ -29,7 +28,6 @@ type WorkerCmd struct {
 	Policy  bool          `help:"Print the IAM policy that the workers need, and do nothing else."`
 }
 
-// Help is the long help.
 func (*WorkerCmd) Help() string {
 	return `Takes tasks from the stack's queue on any machine, beside its function or instead of it, with the same worker. Needs the generators of the stack at the same commits, and AWS credentials where the AWS SDK looks for them. Log lines and metrics go to stdout, a JSON object a line.
 
@@ -41,7 +39,6 @@ Examples:
   ops --stack dev worker --policy > policy.json`
 }
 
-// Validate checks the flags.
 func (c *WorkerCmd) Validate() error {
 	switch {
 	case c.Workers < 0:
@@ -61,7 +58,6 @@ const (
 	handBackTime = time.Minute
 )
 
-// Run runs the workers until they are to stop.
 func (c *WorkerCmd) Run(ctx context.Context, o *Output, t *target.Target) error {
 	if c.Policy {
 		e := json.NewEncoder(o.Stdout)
