@@ -151,7 +151,7 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 		return err
 	}
 	list := dataset.Differences(&a, &b)
-	if err := o.Print(list, func(w io.Writer) {
+	err = o.Print(list, func(w io.Writer) {
 		if len(list) == 0 {
 			fmt.Fprintln(w, "nothing differs")
 			return
@@ -164,13 +164,8 @@ func (c *DatasetDiffCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", d.Generator, d.What, a, b)
 		}
-	}); err != nil {
-		return err
-	}
-	if len(list) > 0 {
-		return ui.Problem("")
-	}
-	return nil
+	})
+	return cmp.Or(err, ui.ProblemIf(len(list) > 0, ""))
 }
 
 type DatasetDeleteCmd struct {

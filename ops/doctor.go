@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -47,7 +48,7 @@ func (c *DoctorCmd) Run(ctx context.Context, o *Output) error {
 			problems++
 		}
 	}
-	if err := o.Print(findings, func(w io.Writer) {
+	err = o.Print(findings, func(w io.Writer) {
 		for _, f := range findings {
 			way := ""
 			if f.Try != "" {
@@ -55,8 +56,6 @@ func (c *DoctorCmd) Run(ctx context.Context, o *Output) error {
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s%s\n", f.State, f.Check, f.Says, way)
 		}
-	}); err != nil || problems == 0 {
-		return err
-	}
-	return ui.Problem("doctor found %s", ui.Plural(problems, "problem"))
+	})
+	return cmp.Or(err, ui.ProblemIf(problems > 0, "doctor found %s", ui.Plural(problems, "problem")))
 }

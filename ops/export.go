@@ -328,8 +328,6 @@ func (c *ExportVerifyCmd) Run(ctx context.Context, o *Output) error {
 			fmt.Fprintf(w, "complete: %s, %s\n", ui.Plural(r.Files, "file"), ui.Size(r.Bytes))
 		}
 	})
-	if err == nil && r.Wrong > 0 {
-		return ui.Problem("%s of %s not as they were exported", ui.Count(r.Wrong), ui.Plural(r.Files, "file"))
-	}
-	return err
+	return cmp.Or(err, ui.ProblemIf(r.Wrong > 0, "%s of %s not as they were exported", ui.Count(r.Wrong),
+		ui.Plural(r.Files, "file")))
 }

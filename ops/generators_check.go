@@ -104,16 +104,10 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 			return err
 		}
 	}
-	if err := o.Print(reports, func(w io.Writer) { printChecks(w, reports) }); err != nil {
-		return err
-	}
-	if slices.ContainsFunc(reports, func(r *contract.Report) bool {
-		return r.Verdict == contract.Breaks ||
-			r.Verdict == contract.Fails
-	}) {
-		return ui.Problem("")
-	}
-	return nil
+	broken := slices.ContainsFunc(reports, func(r *contract.Report) bool {
+		return r.Verdict == contract.Breaks || r.Verdict == contract.Fails
+	})
+	return cmp.Or(o.Print(reports, func(w io.Writer) { printChecks(w, reports) }), ui.ProblemIf(broken, ""))
 }
 
 func printChecks(w io.Writer, reports []*contract.Report) {

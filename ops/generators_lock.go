@@ -67,8 +67,5 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 	for _, r := range failed {
 		o.Say("%s: %s", strings.Join(r.Generators, ", "), r.Problem)
 	}
-	if len(failed) > 0 {
-		return ui.Problem("%s could not be resolved", ui.Plural(len(failed), "requirement set"))
-	}
-	return nil
+	return ui.ProblemIf(len(failed) > 0, "%s could not be resolved", ui.Plural(len(failed), "requirement set"))
 }

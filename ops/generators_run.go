@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,13 +130,7 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	if tried.Sheets, err = contract.SaveSheets(ctx, g, dir, made.Samples, c.To); err != nil {
 		return err
 	}
-	if err := o.Print(tried, tried.table); err != nil {
-		return err
-	}
-	if tried.Failure != nil {
-		return ui.Problem("")
-	}
-	return nil
+	return cmp.Or(o.Print(tried, tried.table), ui.ProblemIf(tried.Failure != nil, ""))
 }
 
 // listSamples lists samples with their prompts.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -115,14 +116,8 @@ func (c *InspectCmd) Run(ctx context.Context, o *Output, st *store.Store) error 
 		}
 		printHints(w, reports)
 	})
-	switch {
-	case err != nil:
-	case len(c.unscored) > 0:
-		err = ui.Problem("the judges of %s gave no scores", ui.Some(c.unscored, 3))
-	case low:
-		err = ui.Problem("")
-	}
-	return err
+	return cmp.Or(err, ui.ProblemIf(len(c.unscored) > 0, "the judges of %s gave no scores", ui.Some(c.unscored, 3)),
+		ui.ProblemIf(low, ""))
 }
 
 // listHints prints a line for each hint of a sample.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -213,10 +214,7 @@ func (*LocalStatusCmd) Run(ctx context.Context, o *Output) error {
 		fmt.Fprintf(w, "up\tprocess %d\nqueue\t%d waiting, %d in flight, %d delayed\ndlq\t%d\nsamples\t%s\n", s.PID,
 			s.Queue.Waiting, s.Queue.InFlight, s.Queue.Delayed, s.DLQ.Total(), s.Samples)
 	})
-	if err == nil && !s.Up {
-		return ui.Problem("")
-	}
-	return err
+	return cmp.Or(err, ui.ProblemIf(!s.Up, ""))
 }
 
 type LocalRunCmd struct {

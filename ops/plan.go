@@ -148,13 +148,7 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 	p.Prices = map[string]string{"region": price.Region, "as_of": oldest.Date}
 	p.costs = costs
 	p.remark(t)
-	if err := o.Print(p, p.table); err != nil {
-		return err
-	}
-	if len(p.Problems) > 0 {
-		return ui.Problem("")
-	}
-	return nil
+	return cmp.Or(o.Print(p, p.table), ui.ProblemIf(len(p.Problems) > 0, ""))
 }
 
 // setting is that of the flags, then of the stack if one is named, then the default.

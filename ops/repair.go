@@ -232,10 +232,8 @@ func (c *RepairCmd) replaceDuplicates(ctx context.Context, o *Output, t *target.
 	if i := slices.IndexFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict == dataset.Failed }); i >= 0 {
 		return ui.WithHint(ui.Problem(""), "ops%s dlq list", t.Flags())
 	}
-	if slices.ContainsFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict != dataset.Distinct }) {
-		return ui.Problem("")
-	}
-	return nil
+	left := slices.ContainsFunc(outcomes, func(x dataset.Outcome) bool { return x.Verdict != dataset.Distinct })
+	return ui.ProblemIf(left, "")
 }
 
 func printOutcomes(w io.Writer, outcomes []dataset.Outcome) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,13 +55,7 @@ func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st 
 	if err != nil {
 		return err
 	}
-	if err := o.Print(p, func(w io.Writer) { printReproduction(w, p) }); err != nil {
-		return err
-	}
-	if !p.Equal {
-		return ui.Problem("")
-	}
-	return nil
+	return cmp.Or(o.Print(p, func(w io.Writer) { printReproduction(w, p) }), ui.ProblemIf(!p.Equal, ""))
 }
 
 // unknownSample returns the error for a sample that is not committed: err, or one that

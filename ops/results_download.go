@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -54,8 +55,6 @@ func (c *ResultsDownloadCmd) Run(ctx context.Context, o *Output, st *store.Store
 			fmt.Fprintln(w, p)
 		}
 	})
-	if err == nil && len(s.Problems) > 0 {
-		return ui.Problem("%s could not be downloaded as the receipts say", ui.Plural(len(s.Problems), "object"))
-	}
-	return err
+	return cmp.Or(err, ui.ProblemIf(len(s.Problems) > 0, "%s could not be downloaded as the receipts say",
+		ui.Plural(len(s.Problems), "object")))
 }

@@ -32,6 +32,14 @@ func Problem(format string, args ...any) error {
 	return &StatusError{ExitProblem, fmt.Sprintf(format, args...)}
 }
 
+// ProblemIf is the error of a command that ran and perhaps found a problem: nil if it did not.
+func ProblemIf(found bool, format string, args ...any) error {
+	if !found {
+		return nil
+	}
+	return Problem(format, args...)
+}
+
 // Usage is the error of flags that do not fit.
 func Usage(format string, args ...any) error {
 	return &StatusError{ExitUsage, fmt.Sprintf(format, args...)}
