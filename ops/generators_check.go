@@ -47,16 +47,13 @@ Examples:
 
 func (c *GeneratorsCheckCmd) Validate() error {
 	switch {
-	case c.Samples < 1 || 2*c.Samples > task.MaxSamples:
-		return ui.Usage("--samples is %d, it must be from 1 to %d", c.Samples, task.MaxSamples/2)
-	case c.Seed < 0 || c.Seed > task.MaxSeed:
-		return ui.Usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
 	case c.Timeout < 0:
 		return ui.Usage("--timeout is %s, it must not be negative", c.Timeout)
 	case c.Parallel < 0:
 		return ui.Usage("--parallel is %d, it must not be negative", c.Parallel)
 	}
-	return c.check()
+	return cmp.Or(between("--samples", &c.Samples, 1, task.MaxSamples/2), between("--seed", &c.Seed, 0, task.MaxSeed),
+		c.check())
 }
 
 func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {

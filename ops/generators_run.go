@@ -39,13 +39,8 @@ Examples:
 }
 
 func (c *GeneratorsRunCmd) Validate() error {
-	switch {
-	case c.Samples < 1 || c.Samples > task.MaxSamples:
-		return ui.Usage("--samples is %d, it must be from 1 to %d", c.Samples, task.MaxSamples)
-	case c.Seed < 0 || c.Seed > task.MaxSeed:
-		return ui.Usage("--seed is %d, it must be from 0 to %d", c.Seed, task.MaxSeed)
-	}
-	return c.check()
+	return cmp.Or(between("--samples", &c.Samples, 1, task.MaxSamples), between("--seed", &c.Seed, 0, task.MaxSeed),
+		c.check())
 }
 
 // Tried is what run prints.

@@ -42,13 +42,10 @@ Examples:
 }
 
 func (c *GeneratorsSyncCmd) Validate() error {
-	if c.Parallel < 1 || c.Parallel > 64 {
-		return ui.Usage("--parallel is %d, it must be from 1 to 64", c.Parallel)
-	}
 	if c.Org != "" && strings.ContainsAny(c.Org, "/?#") {
 		return ui.Usage("--org is %q, it must be the name of an organisation", c.Org)
 	}
-	return nil
+	return between("--parallel", &c.Parallel, 1, 64)
 }
 
 func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {

@@ -26,6 +26,14 @@ func (o *Output) inventory() inventory.Inventory {
 	return inventory.Inventory{Flags: o.Flags, Say: o.Say}
 }
 
+// between refuses the number of a flag, if it was given, unless it lies in a range.
+func between(flag string, number *int, least, most int) error {
+	if number == nil || *number >= least && *number <= most {
+		return nil
+	}
+	return ui.Usage("%s is %d, it must be from %d to %d", flag, *number, least, most)
+}
+
 // inDataset is the flag of every command that works on samples.
 type inDataset struct {
 	Dataset string `help:"Dataset to work on." env:"OPS_DATASET" default:"${default_dataset}" placeholder:"NAME"`

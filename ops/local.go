@@ -64,8 +64,6 @@ func (w *workerFlags) check() error {
 		return ui.Usage("--timeout is %s, it must be at least 1s", w.Timeout)
 	case w.Memory < 128 || w.Memory > 10240:
 		return ui.Usage("--memory is %d, it must be from 128 to 10240, as on AWS Lambda", w.Memory)
-	case w.Tmp < 1 || w.Tmp > 10240:
-		return ui.Usage("--tmp is %d, it must be from 1 to 10240", w.Tmp)
 	case w.Visibility < w.Timeout || w.Visibility > 12*time.Hour:
 		return ui.Usage("--visibility is %s, it must be from the timeout of %s to 12h", w.Visibility, w.Timeout)
 	}
@@ -74,7 +72,7 @@ func (w *workerFlags) check() error {
 			return ui.Usage("--require %v", err)
 		}
 	}
-	return nil
+	return between("--tmp", &w.Tmp, 1, 10240)
 }
 
 func (w *workerFlags) up(ctx context.Context, o *Output, image *local.Image) (*local.Stack, *target.Target, error) {

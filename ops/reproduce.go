@@ -40,10 +40,7 @@ Examples:
 }
 
 func (c *ReproduceCmd) Validate() error {
-	if c.Index < 0 || c.Index >= task.MaxIndex {
-		return ui.Usage("the index is %d, it must be from 0 to %d", c.Index, task.MaxIndex-1)
-	}
-	return nil
+	return between("the index", &c.Index, 0, task.MaxIndex-1)
 }
 
 func (c *ReproduceCmd) Run(ctx context.Context, o *Output, t *target.Target, st *store.Store) error {

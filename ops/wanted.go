@@ -28,17 +28,11 @@ type wanted struct {
 }
 
 func (p *wanted) check() error {
-	switch {
-	case !p.given():
+	if !p.given() {
 		return ui.Usage("name the generators: --all, or --generator NAME")
-	case p.Batch != nil && (*p.Batch < 1 || *p.Batch > task.MaxSamples):
-		return ui.Usage("--batch is %d, it must be from 1 to %d", *p.Batch, task.MaxSamples)
-	case p.Chunk != nil && (*p.Chunk < 1 || *p.Chunk > task.MaxSamples):
-		return ui.Usage("--chunk is %d, it must be from 1 to %d", *p.Chunk, task.MaxSamples)
-	case p.Seed != nil && (*p.Seed < 0 || *p.Seed > task.MaxSeed):
-		return ui.Usage("--seed is %d, it must be from 0 to %d", *p.Seed, task.MaxSeed)
 	}
-	return cmp.Or(p.optionFlags.check(), p.checkExtent("", p.Samples, p.Start))
+	return cmp.Or(between("--batch", p.Batch, 1, task.MaxSamples), between("--chunk", p.Chunk, 1, task.MaxSamples),
+		between("--seed", p.Seed, 0, task.MaxSeed), p.optionFlags.check(), p.checkExtent("", p.Samples, p.Start))
 }
 
 // choose returns the chosen generators of a list, with the options that the flags give
