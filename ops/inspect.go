@@ -95,12 +95,10 @@ func (c *InspectCmd) Run(ctx context.Context, o *Output, st *store.Store) error 
 		return err
 	}
 	for _, name := range names {
-		deep, err := c.deep(ctx, o, st, name, judges[name])
-		if err != nil {
+		if scan.Deep, err = c.deep(ctx, o, st, name, judges[name]); err != nil {
 			return err
 		}
-		scan.Files = deep.Files
-		low = low || inspect.LowScore.Set()&deep.Set() != 0
+		low = low || inspect.LowScore.Set()&scan.Deep.Set() != 0
 		r, err := scan.Generator(ctx, name)
 		if err != nil {
 			return err

@@ -25,21 +25,23 @@ type picked struct {
 	samples []sample.Sample // in order of their indices
 }
 
-// receipts yields the receipts of a generator in the order of their samples.
-func (d *Deep) receipts(ctx context.Context, generator string) iter.Seq2[*store.Receipt, error] {
+// receipts yields the receipts of a generator in the order of their samples. progress may be nil.
+func receipts(ctx context.Context, st *store.Store, generator string,
+	progress func(what string, done, all int)) iter.Seq2[*store.Receipt, error] {
 	return func(yield func(*store.Receipt, error) bool) {
-		names, err := d.Store.CellNames(ctx, generator, task.Range{End: task.MaxIndex})
+		names, err := st.CellNames(ctx, generator, task.Range{End: task.MaxIndex})
 		if err != nil {
 			yield(nil, err)
 			return
 		}
 		var order dataset.Order
-		for cell, err := range d.Store.Cells(ctx, names) {
+		done := 0
+		for cell, err := range st.Cells(ctx, names) {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			if wrong := order.Contradiction(cell, d.Store.Dataset(), generator); wrong != "" {
+			if wrong := order.Contradiction(cell, st.Dataset(), generator); wrong != "" {
 				yield(nil, fmt.Errorf("%s cannot be trusted: %s: %w", cell.Key(), wrong, store.ErrDamaged))
 				return
 			}
@@ -47,6 +49,9 @@ func (d *Deep) receipts(ctx context.Context, generator string) iter.Seq2[*store.
 				if !yield(&cell.Receipts[i], nil) {
 					return
 				}
+			}
+			if done++; progress != nil {
+				progress("receipts of "+generator, done, len(names))
 			}
 		}
 	}
@@ -56,7 +61,7 @@ func (d *Deep) receipts(ctx context.Context, generator string) iter.Seq2[*store.
 // whole, come together, others at most atOnce.
 func (d *Deep) pick(ctx context.Context, generator string, wanted func(*sample.Sample) bool) iter.Seq2[picked, error] {
 	return func(yield func(picked, error) bool) {
-		for r, err := range d.receipts(ctx, generator) {
+		for r, err := range receipts(ctx, d.Store, generator, nil) {
 			if err != nil {
 				yield(picked{}, err)
 				return

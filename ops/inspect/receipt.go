@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"path"
@@ -137,8 +138,8 @@ func alone(s *sample.Sample) (list []Hint) {
 		return list
 	}
 	if !Plays(video.Name, video.Media) {
-		what := strings.TrimSpace(video.Media.Codec + " " + video.Media.PixelFormat)
-		add(Unplayable, video, 1, "%s in %s", orUnknown(what), path.Ext(video.Name))
+		what := cmp.Or(strings.TrimSpace(video.Media.Codec+" "+video.Media.PixelFormat), "an unknown codec")
+		add(Unplayable, video, 1, "%s in %s", what, path.Ext(video.Name))
 	}
 	if first != nil && first.Media.Width > 0 && video.Media.Width > 0 &&
 		(first.Media.Width != video.Media.Width || first.Media.Height != video.Media.Height) {
@@ -147,13 +148,6 @@ func alone(s *sample.Sample) (list []Hint) {
 			is.Width, is.Height, firstFrame, of.Width, of.Height)
 	}
 	return list
-}
-
-func orUnknown(what string) string {
-	if what == "" {
-		return "an unknown codec"
-	}
-	return what
 }
 
 // sharedFiles are the kinds of files that should differ between samples.

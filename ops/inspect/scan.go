@@ -2,11 +2,9 @@ package inspect
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"unique"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
@@ -20,14 +18,9 @@ const Examples = 5
 type Scan struct {
 	Store    *store.Store
 	List     Set                              // kinds of which all samples are named; of the others, Examples are
-	Files    FilesFunc                        // finds what receipts do not have; may be nil
+	Deep     Hints                            // what receipts do not have; may be nil
 	Progress func(what string, done, all int) // receipts that were read; may be nil
 }
-
-// FilesFunc finds hints in the files of samples, which are all of one receipt, and calls found with each. It is called
-// for one receipt at a time. Kinds that it finds are About.Deep.
-type FilesFunc func(ctx context.Context, r *store.Receipt, samples []store.ReceiptSample,
-	found func(*store.ReceiptSample, Hint)) error
 
 // Report is what a scan has found of one generator.
 type Report struct {
@@ -71,54 +64,30 @@ func newScanned(s *Scan) *scanned { return &scanned{Scan: s, found: map[Kind][]F
 
 // Generator scans one generator. An error is store.ErrDamaged if a receipt cannot be read or trusted.
 func (s *Scan) Generator(ctx context.Context, name string) (*Report, error) {
-	names, err := s.Store.CellNames(ctx, name, task.Range{End: task.MaxIndex})
-	if err != nil {
-		return nil, err
-	}
-	g, done := newScanned(s), 0
-	var order dataset.Order
-	for cell, err := range s.Store.Cells(ctx, names) {
+	g := newScanned(s)
+	for r, err := range receipts(ctx, s.Store, name, s.Progress) {
 		if err != nil {
 			return nil, err
 		}
-		if wrong := order.Contradiction(cell, s.Store.Dataset(), name); wrong != "" {
-			return nil, fmt.Errorf("%s cannot be trusted: %s: %w", cell.Key(), wrong, store.ErrDamaged)
-		}
-		for i := range cell.Receipts {
-			if err := g.add(ctx, &cell.Receipts[i]); err != nil {
-				return nil, err
-			}
-		}
-		if done++; s.Progress != nil {
-			s.Progress("receipts of "+name, done, len(names))
-		}
+		g.add(r)
 	}
 	return g.report(name), nil
 }
 
 // add takes the samples that a receipt describes.
-func (g *scanned) add(ctx context.Context, r *store.Receipt) error {
+func (g *scanned) add(r *store.Receipt) {
 	domain := slices.Index(g.domains, r.Domain)
 	if domain < 0 {
 		domain, g.domains = len(g.domains), append(g.domains, r.Domain)
 	}
-	from := len(g.marks)
 	for i := range r.Current {
 		s := &r.Current[i]
-		hints := alone(s)
+		hints := append(alone(s), g.Deep[s.Index]...)
 		for _, h := range hints {
 			g.keep(s.ID, s.Index, h)
 		}
 		g.marks, g.ids = append(g.marks, marksOf(s, hints)), append(g.ids, id{int32(s.Index), int32(domain)})
 	}
-	if g.Files == nil || len(r.Current) == 0 {
-		return nil
-	}
-	return g.Files(ctx, r, r.Current, func(s *store.ReceiptSample, h Hint) {
-		g.keep(s.ID, s.Index, h)
-		at, _ := slices.BinarySearchFunc(g.ids[from:], s.Index, func(a id, b int) int { return int(a.index) - b })
-		g.marks[from+at].alone |= h.Kind.Set()
-	})
 }
 
 // keep notes a sample that a report names.
@@ -159,6 +128,6 @@ func (g *scanned) report(name string) *Report {
 // Of reports the hints of samples of one domain that are all there is of a generator.
 func Of(generator, domain string, samples []sample.Sample) *Report {
 	g := newScanned(&Scan{})
-	_ = g.add(context.Background(), &store.Receipt{Domain: domain, Current: samples}) // only Files can fail
+	g.add(&store.Receipt{Domain: domain, Current: samples})
 	return g.report(generator)
 }

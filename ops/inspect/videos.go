@@ -38,17 +38,6 @@ const Unlike = 0.08
 // Hints are the hints of samples, by their indices.
 type Hints map[int][]Hint
 
-// Files is the FilesFunc that finds these hints.
-func (h Hints) Files(_ context.Context, _ *store.Receipt, samples []store.ReceiptSample,
-	found func(*store.ReceiptSample, Hint)) error {
-	for i := range samples {
-		for _, hint := range h[samples[i].Index] {
-			found(&samples[i], hint)
-		}
-	}
-	return nil
-}
-
 // Set are the kinds of these hints.
 func (h Hints) Set() (set Set) {
 	for _, list := range h {
@@ -101,7 +90,7 @@ func VideosOf(ctx context.Context, decoder *video.Decoder, dir string, samples [
 func (d *Deep) files(ctx context.Context, what, generator string, n int, want func(string) bool,
 	use func(ctx context.Context, dir string, samples []sample.Sample) (func(), error)) error {
 	all := 0
-	for r, err := range d.receipts(ctx, generator) {
+	for r, err := range receipts(ctx, d.Store, generator, nil) {
 		if err != nil {
 			return err
 		}
