@@ -54,7 +54,7 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 	if on {
 		want, word = target.MappingEnabled, "working"
 	}
-	changed, err := setMapping(ctx, o, t, l, want)
+	changed, err := t.Switch(ctx, l, on, o.Say)
 	if err != nil {
 		return err
 	}
@@ -72,16 +72,4 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"),
 			s.Queue.InFlight)
 	})
-}
-
-// setMapping brings the event source mapping into a state. It reports whether it was in another one.
-func setMapping(ctx context.Context, o *Output, t *target.Target, l *lambda.Client, want string) (bool, error) {
-	state, err := t.MappingState(ctx, l)
-	if err != nil || state == want {
-		return false, err
-	}
-	if err := t.SetMapping(ctx, l, want == target.MappingEnabled); err != nil {
-		return false, err
-	}
-	return true, t.WaitMapping(ctx, l, want, o.Say)
 }

@@ -95,11 +95,7 @@ func newWeb(o *Output, t *target.Target, q *queue.Client, st *store.Store, on ne
 			if err != nil {
 				return err
 			}
-			want := target.MappingDisabled
-			if on {
-				want = target.MappingEnabled
-			}
-			_, err = setMapping(ctx, o, t, l, want)
+			_, err = t.Switch(ctx, l, on, o.Say)
 			return err
 		}}, on.Addr())
 }

@@ -57,16 +57,6 @@ func (t *Target) MappingState(ctx context.Context, l *lambda.Client) (string, er
 	return aws.ToString(m.State), nil
 }
 
-// SetMapping enables or disables the event source mapping.
-func (t *Target) SetMapping(ctx context.Context, l *lambda.Client, on bool) error {
-	_, err := l.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &t.EventSourceMappingID,
-		Enabled: &on})
-	if err != nil {
-		return t.mappingError(err)
-	}
-	return nil
-}
-
 func (t *Target) mappingError(err error) error {
 	if _, gone := errors.AsType[*types.ResourceNotFoundException](err); gone {
 		return ui.WithHint(fmt.Errorf("the event source mapping %s is gone: no task can reach a worker",
@@ -78,32 +68,40 @@ func (t *Target) mappingError(err error) error {
 	return fmt.Errorf("the event source mapping: %w", err)
 }
 
-// mappingPatience is how long WaitMapping waits for Lambda. It mostly takes less than a
-// minute.
+// mappingPatience is how long Switch waits for Lambda. It mostly takes less than a minute.
 const mappingPatience = 3 * time.Minute
 
-// WaitMapping waits until the event source mapping is in a state, and prints the
-// states in between.
-func (t *Target) WaitMapping(ctx context.Context, l *lambda.Client, want string, say func(string, ...any)) error {
+// Switch has the event source mapping give tasks to workers, or not, and waits until it is Enabled or Disabled. It says
+// the states in between, and reports whether there was anything to change.
+func (t *Target) Switch(ctx context.Context, l *lambda.Client, on bool, say func(string, ...any)) (bool, error) {
+	want := MappingDisabled
+	if on {
+		want = MappingEnabled
+	}
+	if state, err := t.MappingState(ctx, l); err != nil || state == want {
+		return false, err
+	}
+	if _, err := l.UpdateEventSourceMapping(ctx, &lambda.UpdateEventSourceMappingInput{UUID: &t.EventSourceMappingID,
+		Enabled: &on}); err != nil {
+		return false, t.mappingError(err)
+	}
 	limit := time.Now().Add(mappingPatience)
 	for seen, pace := "", 100*time.Millisecond; ; pace = min(2*pace, 2*time.Second) {
 		state, err := t.MappingState(ctx, l)
 		switch {
-		case err != nil:
-			return err
-		case state == want:
-			return nil
+		case err != nil || state == want:
+			return true, err
 		case time.Now().After(limit):
-			return ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience), state),
-				"the same command, or ops%s doctor", t.Flags())
+			return true, ui.WithHint(fmt.Errorf("after %s the event source mapping is still %s", ui.Span(mappingPatience),
+				state), "the same command, or ops%s doctor", t.Flags())
 		case state != seen:
 			say("the event source mapping is %s", state)
 		}
 		seen = state
 		select {
 		case <-ctx.Done():
-			return ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it still becomes %s", seen, want),
-				"ops%s doctor shows its state", t.Flags())
+			return true, ui.WithHint(fmt.Errorf("stopped while the event source mapping is %s; it still becomes %s", seen,
+				want), "ops%s doctor shows its state", t.Flags())
 		case <-time.After(pace):
 		}
 	}
