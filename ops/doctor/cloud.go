@@ -77,8 +77,7 @@ func Cloud(ctx context.Context, o *ui.Output, f *target.Flags, invoke bool) ([]F
 	if first[len(first)-1].State != "ok" { // the credentials
 		for i := range rest {
 			rest[i].run = func(context.Context) (string, error) {
-				return "",
-					skipped("needs credentials of the stack's account")
+				return "", skipped("needs credentials of the stack's account")
 			}
 		}
 	}
@@ -88,13 +87,17 @@ func Cloud(ctx context.Context, o *ui.Output, f *target.Flags, invoke bool) ([]F
 	case err != nil:
 	case !invoke:
 		found = append(found, finding("worker", "", skipped(fmt.Sprintf(
-			"it was not asked: ops%s doctor --worker invokes it once, for less than a cent, and shows which generators in the image cannot run",
+			"it was not asked: ops%s doctor --worker invokes it once, for less than a cent, and shows which generators in "+
+				"the image cannot run",
 			d.t.Flags()))))
 	case first[len(first)-1].State == "ok":
 		found = append(found, d.worker(ctx)...)
 	}
 	return found, err
 }
+
+// refresh has Pulumi make the stack what it should be.
+const refresh = "pulumi up --refresh"
 
 // outputs checks the stack outputs beyond what all commands need.
 func (d *doctor) outputs(ctx context.Context) (string, error) {
@@ -108,7 +111,7 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", ui.WithHint(fmt.Errorf("the stack outputs lack %s", strings.Join(missing, ", ")), "pulumi up")
+		return wrong("pulumi up", "the stack outputs lack %s", strings.Join(missing, ", "))
 	}
 	if d.flags.Outputs != "" {
 		return "read from " + d.flags.Outputs + "; Pulumi is not asked", nil
@@ -136,8 +139,8 @@ func (d *doctor) region(context.Context) (string, error) {
 			elsewhere = m[2]
 		}
 		if elsewhere != "" && elsewhere != d.t.Region {
-			return "", ui.WithHint(fmt.Errorf("the stack's region is %s, but %s is %s", d.t.Region, part.name, part.value),
-				"pulumi config set aws:region %s, then pulumi up", elsewhere)
+			return wrong("pulumi config set aws:region "+elsewhere+", then pulumi up", "the stack's region is %s, but %s is %s",
+				d.t.Region, part.name, part.value)
 		}
 	}
 	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION"} {
@@ -150,16 +153,15 @@ func (d *doctor) region(context.Context) (string, error) {
 
 func (d *doctor) credentials(ctx context.Context) (string, error) {
 	if _, err := d.aws.Credentials.Retrieve(ctx); err != nil {
-		return "", ui.WithHint(fmt.Errorf("there are no AWS credentials: %w", err),
-			"aws configure, aws sso login, or AWS_PROFILE=NAME")
+		return wrong("aws configure, aws sso login, or AWS_PROFILE=NAME", "there are no AWS credentials: %w", err)
 	}
 	who, err := sts.NewFromConfig(d.aws).GetCallerIdentity(ctx, nil)
 	if err != nil {
 		return "", err
 	}
 	if account := aws.ToString(who.Account); d.t.AccountID != "" && account != d.t.AccountID {
-		return "", ui.WithHint(fmt.Errorf("the credentials are of account %s (%s), the stack is in %s", account,
-			aws.ToString(who.Arn), d.t.AccountID), "AWS_PROFILE=NAME of account %s", d.t.AccountID)
+		return wrong("AWS_PROFILE=NAME of account "+d.t.AccountID,
+			"the credentials are of account %s (%s), the stack is in %s", account, aws.ToString(who.Arn), d.t.AccountID)
 	}
 	return aws.ToString(who.Arn), nil
 }
@@ -169,14 +171,13 @@ func (d *doctor) queue(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	const way = "pulumi up --refresh"
 	switch {
 	case s.ARN != d.t.QueueARN:
-		return "", ui.WithHint(fmt.Errorf("%s is the queue %s, the stack's is %s", d.t.QueueURL, s.ARN, d.t.QueueARN), way)
+		return wrong(refresh, "%s is the queue %s, the stack's is %s", d.t.QueueURL, s.ARN, d.t.QueueARN)
 	case s.DeadLetter == "":
-		return "", ui.WithHint(errors.New("it has no redrive policy: a task whose worker is killed comes back for ever"), way)
+		return wrong(refresh, "it has no redrive policy: a task whose worker is killed comes back for ever")
 	case s.DeadLetter != d.t.DLQARN:
-		return "", ui.WithHint(fmt.Errorf("its failed tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN), way)
+		return wrong(refresh, "its failed tasks go to %s, the stack's DLQ is %s", s.DeadLetter, d.t.DLQARN)
 	}
 	depth, err := d.tasks.Depth(ctx)
 	if err != nil {
@@ -191,12 +192,11 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	const way = "pulumi up --refresh"
 	switch {
 	case dead.ARN != d.t.DLQARN:
-		return "", ui.WithHint(fmt.Errorf("%s is the queue %s, the stack's DLQ is %s", d.t.DLQURL, dead.ARN, d.t.DLQARN), way)
+		return wrong(refresh, "%s is the queue %s, the stack's DLQ is %s", d.t.DLQURL, dead.ARN, d.t.DLQARN)
 	case !dead.Takes(d.t.QueueARN):
-		return "", ui.WithHint(fmt.Errorf("its redrive allow policy does not name the task queue %s", d.t.QueueARN), way)
+		return wrong(refresh, "its redrive allow policy does not name the task queue %s", d.t.QueueARN)
 	}
 	tasks, err := d.tasks.Settings(ctx)
 	if err != nil {
@@ -204,10 +204,10 @@ func (d *doctor) dlq(ctx context.Context) (string, error) {
 	}
 	// SQS counts a task's age from when it was first sent.
 	if dead.Retention <= tasks.Retention && d.t.Name != stack.Local {
-		return "", ui.WithHint(fmt.Errorf(
+		return wrong(
+			"a longer retention of the DLQ, or a shorter one of the queue, in the stack's configuration; then pulumi up",
 			"it keeps a task for %s from when that was first sent, the queue for %s: a task may vanish on its way into it",
-			ui.Span(dead.Retention), ui.Span(tasks.Retention)),
-			"a longer retention of the DLQ, or a shorter one of the queue, in the stack's configuration; then pulumi up")
+			ui.Span(dead.Retention), ui.Span(tasks.Retention))
 	}
 	depth, err := d.tasks.DLQDepth(ctx)
 	if err != nil {
@@ -227,7 +227,8 @@ func (d *doctor) bucket(ctx context.Context) (string, error) {
 }
 
 // manifestRule is the way to an image that Lambda takes.
-const manifestRule = "Lambda takes one plain manifest and no index: push without provenance and attestations, from a Docker daemon that does not use the containerd image store; then pulumi up"
+const manifestRule = "Lambda takes one plain manifest and no index: push without provenance and attestations, " +
+	"from a Docker daemon that does not use the containerd image store; then pulumi up"
 
 // Manifests that Lambda takes. It refuses indexes of several.
 // https://docs.aws.amazon.com/lambda/latest/dg/images-create.html
@@ -248,12 +249,12 @@ func (d *doctor) image(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if len(out.ImageDetails) != 1 {
-		return "", ui.WithHint(fmt.Errorf("%s has no image %s", m[3], digest), "pulumi up pushes it again")
+		return wrong("pulumi up pushes it again", "%s has no image %s", m[3], digest)
 	}
 	image := out.ImageDetails[0]
 	kind := aws.ToString(image.ImageManifestMediaType)
 	if !slices.Contains(manifests, kind) {
-		return "", ui.WithHint(fmt.Errorf("it was pushed as %s", kind), manifestRule)
+		return wrong(manifestRule, "it was pushed as %s", kind)
 	}
 	return fmt.Sprintf("%s, one manifest (%s), %s", ui.Cut(digest, 20), kind,
 		ui.Size(aws.ToInt64(image.ImageSizeInBytes))), nil
@@ -267,26 +268,22 @@ func (d *doctor) mapping(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	const way = "pulumi up --refresh"
 	switch state := aws.ToString(m.State); {
 	case state == target.MappingDisabled:
-		return "", ui.WithHint(errors.New("the workers are paused"), "ops%s resume", d.t.Flags())
+		return wrong("ops"+d.t.Flags()+" resume", "the workers are paused")
 	case state != target.MappingEnabled:
-		return "", ui.WithHint(fmt.Errorf("it is %s", state), "the same in a minute")
+		return wrong("the same in a minute", "it is %s", state)
 	case aws.ToString(m.EventSourceArn) != d.t.QueueARN:
-		return "", ui.WithHint(fmt.Errorf("it reads %s, the stack's queue is %s", aws.ToString(m.EventSourceArn),
-			d.t.QueueARN), way)
+		return wrong(refresh, "it reads %s, the stack's queue is %s", aws.ToString(m.EventSourceArn), d.t.QueueARN)
 	case aws.ToString(m.FunctionArn) != d.t.FunctionARN:
-		return "", ui.WithHint(fmt.Errorf("it starts %s, the stack's function is %s", aws.ToString(m.FunctionArn),
-			d.t.FunctionARN), way)
+		return wrong(refresh, "it starts %s, the stack's function is %s", aws.ToString(m.FunctionArn), d.t.FunctionARN)
 	case aws.ToInt32(m.BatchSize) != 1:
-		return "", ui.WithHint(fmt.Errorf("it hands over %d tasks at once: one that runs long would hold up the others",
-			aws.ToInt32(m.BatchSize)), way)
+		return wrong(refresh, "it hands over %d tasks at once: one that runs long would hold up the others",
+			aws.ToInt32(m.BatchSize))
 	case !slices.Contains(m.FunctionResponseTypes, types.FunctionResponseTypeReportBatchItemFailures):
-		return "", ui.WithHint(errors.New("it does not ask for ReportBatchItemFailures: tasks that failed would be deleted"),
-			way)
+		return wrong(refresh, "it does not ask for ReportBatchItemFailures: tasks that failed would be deleted")
 	case strings.HasPrefix(aws.ToString(m.LastProcessingResult), "PROBLEM"):
-		return "", ui.WithHint(errors.New(aws.ToString(m.LastProcessingResult)), "ops%s logs --since 15m", d.t.Flags())
+		return wrong("ops"+d.t.Flags()+" logs --since 15m", "%s", aws.ToString(m.LastProcessingResult))
 	}
 	return target.MappingEnabled, nil
 }
@@ -325,14 +322,14 @@ func (d *doctor) concurrency(ctx context.Context) (string, error) {
 	if r := reserved.ReservedConcurrentExecutions; r != nil {
 		room, whose = int(*r), "the function has reserved"
 	}
+	way := fmt.Sprintf("pulumi config set maxConcurrency %d, then pulumi up", max(room, 2))
 	const why = "deliveries that Lambda throttles count against tasks"
 	if m.ScalingConfig == nil || m.ScalingConfig.MaximumConcurrency == nil {
-		return "", ui.WithHint(fmt.Errorf("the event source mapping has no maximum, %s %d: %s", whose, room, why),
-			"pulumi config set maxConcurrency %d, then pulumi up", max(room, 2))
+		return wrong(way, "the event source mapping has no maximum, %s %d: %s", whose, room, why)
 	}
 	if most := int(*m.ScalingConfig.MaximumConcurrency); most > room {
-		return "", ui.WithHint(fmt.Errorf("up to %d workers may start, %s %d (of %d): %s", most, whose, room, limit, why),
-			"pulumi config set maxConcurrency %d, then pulumi up; or ask AWS for more (Service Quotas, Lambda, Concurrent executions)", max(room, 2))
+		return wrong(way+"; or ask AWS for more (Service Quotas, Lambda, Concurrent executions)",
+			"up to %d workers may start, %s %d (of %d): %s", most, whose, room, limit, why)
 	}
 	return fmt.Sprintf("up to %d workers; %s %d (of %d)", *m.ScalingConfig.MaximumConcurrency, whose, room, limit), nil
 }
@@ -352,7 +349,7 @@ func (d *doctor) logGroup(ctx context.Context) (string, error) {
 		}
 		return fmt.Sprintf("%s, kept for %s", d.t.LogGroupName, ui.Plural(int(*g.RetentionInDays), "day")), nil
 	}
-	return "", ui.WithHint(fmt.Errorf("there is no log group %s", d.t.LogGroupName), "pulumi up --refresh")
+	return wrong(refresh, "there is no log group %s", d.t.LogGroupName)
 }
 
 // generators compares what is in the image with the local folder.
@@ -380,8 +377,8 @@ func (d *doctor) generators(context.Context) (string, error) {
 		}
 	}
 	if len(found) > 0 {
-		return "", ui.WithHint(errors.New(strings.Join(found, "; ")), "pulumi up, which brings what is in %s into the image",
-			d.flags.Generators)
+		return wrong("pulumi up, which brings what is in "+d.flags.Generators+" into the image", "%s",
+			strings.Join(found, "; "))
 	}
 	return in + ", the same as in " + d.flags.Generators, nil
 }

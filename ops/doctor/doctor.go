@@ -4,6 +4,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -32,6 +33,11 @@ type check struct {
 type skipped string
 
 func (s skipped) Error() string { return string(s) }
+
+// wrong is the result of a check that found a problem, and the way out.
+func wrong(way, format string, args ...any) (string, error) {
+	return "", ui.WithHint(fmt.Errorf(format, args...), "%s", way)
+}
 
 // checkTimeout bounds one check: a service that cannot be reached is tried
 // again and again by the SDK.

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -22,22 +21,22 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 		return "", err
 	}
 	c := out.Configuration
-	reason := func(state any, code any, text *string) error {
-		return fmt.Errorf("it is %v: %v %s", state, code, aws.ToString(text))
+	refused := func(way string, state, code any, text *string) (string, error) {
+		return wrong(way, "it is %v: %v %s", state, code, aws.ToString(text))
 	}
 	switch {
 	case c.StateReasonCode == types.StateReasonCodeInvalidImage:
-		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), manifestRule)
+		return refused(manifestRule, c.State, c.StateReasonCode, c.StateReason)
 	case c.LastUpdateStatusReasonCode == types.LastUpdateStatusReasonCodeInvalidImage:
-		return "", ui.WithHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), manifestRule)
+		return refused(manifestRule, "not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason)
 	case c.State == types.StatePending:
-		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), "the same in a minute")
+		return refused("the same in a minute", c.State, c.StateReasonCode, c.StateReason)
 	case c.State != types.StateActive && c.State != types.StateInactive: // an inactive one wakes at the first task
-		return "", ui.WithHint(reason(c.State, c.StateReasonCode, c.StateReason), "pulumi up")
+		return refused("pulumi up", c.State, c.StateReasonCode, c.StateReason)
 	case c.LastUpdateStatus == types.LastUpdateStatusInProgress:
-		return "", ui.WithHint(errors.New("an update is in progress"), "the same in a minute")
+		return wrong("the same in a minute", "an update is in progress")
 	case c.LastUpdateStatus == types.LastUpdateStatusFailed:
-		return "", ui.WithHint(reason("not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason), "pulumi up")
+		return refused("pulumi up", "not updated", c.LastUpdateStatusReasonCode, c.LastUpdateStatusReason)
 	}
 	runs := ""
 	if out.Code != nil {
@@ -51,12 +50,10 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 		return rolledBack, nil // its image and settings are not the stack's
 	}
 	if digest(runs) != digest(d.t.ImageURI) {
-		return "", ui.WithHint(fmt.Errorf("it runs the image %q, the stack's is %s", runs, d.t.ImageURI),
-			"pulumi up --refresh")
+		return wrong(refresh, "it runs the image %q, the stack's is %s", runs, d.t.ImageURI)
 	}
 	if len(c.Architectures) > 0 && string(c.Architectures[0]) != d.t.Architecture {
-		return "", ui.WithHint(fmt.Errorf("it runs on %s, the stack is for %s", c.Architectures[0], d.t.Architecture),
-			"pulumi up --refresh")
+		return wrong(refresh, "it runs on %s, the stack is for %s", c.Architectures[0], d.t.Architecture)
 	}
 	env := map[string]string{}
 	if c.Environment != nil {
@@ -65,8 +62,7 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 	for _, v := range []struct{ name, want string }{{stack.EnvBucket, d.t.BucketName}, {stack.EnvQueueURL, d.t.QueueURL},
 		{stack.EnvDLQURL, d.t.DLQURL}} {
 		if env[v.name] != v.want {
-			return "", ui.WithHint(fmt.Errorf("its %s is %q, the stack's is %q", v.name, env[v.name], v.want),
-				"pulumi up --refresh")
+			return wrong(refresh, "its %s is %q, the stack's is %q", v.name, env[v.name], v.want)
 		}
 	}
 	timeout := time.Duration(aws.ToInt32(c.Timeout)) * time.Second
@@ -75,10 +71,9 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if timeout >= s.Visibility {
-		return "", ui.WithHint(fmt.Errorf(
+		return wrong("timeoutSeconds below visibilityTimeoutSeconds in the stack's configuration, then pulumi up",
 			"it may take %s, but the queue hides a task for %s only: tasks would be delivered again while they run",
-			ui.Span(timeout), ui.Span(s.Visibility)),
-			"timeoutSeconds below visibilityTimeoutSeconds in the stack's configuration, then pulumi up")
+			ui.Span(timeout), ui.Span(s.Visibility))
 	}
 	return fmt.Sprintf("%s, %d MB, %s, at most %s", c.State, aws.ToInt32(c.MemorySize), d.t.Architecture,
 		ui.Span(timeout)), nil
@@ -107,8 +102,8 @@ func (d *doctor) rolledBack(ctx context.Context, works *types.FunctionConfigurat
 	if version == newest {
 		return "", nil
 	}
-	return fmt.Sprintf("%s, version %d takes tasks, not the newest, %d: ops%s rollback --to %[3]d, or pulumi up --refresh, ends that",
-		works.State, version, newest, d.t.Flags()), nil
+	const format = "%s, version %d takes tasks, not the newest, %d: ops%s rollback --to %[3]d, or " + refresh + ", ends that"
+	return fmt.Sprintf(format, works.State, version, newest, d.t.Flags()), nil
 }
 
 // digest is what follows the last @ of an image's URI, or all of one without.

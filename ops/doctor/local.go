@@ -65,11 +65,11 @@ func checkGenerators(f *target.Flags) (string, error) {
 	}
 	for _, x := range list {
 		if x.Problem != "" {
-			return "", ui.WithHint(fmt.Errorf("%s: %s", x.Name, x.Problem), "ops generators list")
+			return wrong("ops generators list", "%s: %s", x.Name, x.Problem)
 		}
 	}
 	if len(list) == 0 {
-		return "", ui.WithHint(fmt.Errorf("there are none in %s", f.Generators), "a folder there with examples/generate.py")
+		return wrong("a folder there with examples/generate.py", "there are none in %s", f.Generators)
 	}
 	return fmt.Sprintf("%d in %s", len(list), f.Generators), nil
 }
@@ -96,11 +96,10 @@ func checkEnvironments(f *target.Flags) (string, error) {
 			continue
 		}
 		if made.Problem != "" {
-			return "", ui.WithHint(fmt.Errorf("%s: %s", x.Name, made.Problem), "ops local up, which tries again")
+			return wrong("ops local up, which tries again", "%s: %s", x.Name, made.Problem)
 		}
 		if _, err := os.Stat(made.Python); err != nil {
-			return "", ui.WithHint(fmt.Errorf("%s: its Python is gone: %w", x.Name, err),
-				"ops local up makes its environment again")
+			return wrong("ops local up makes its environment again", "%s: its Python is gone: %w", x.Name, err)
 		}
 		ready++
 	}
@@ -126,8 +125,8 @@ func checkDisk(dir string, least int64) (string, error) {
 	}
 	free := int64(room.Bavail) * int64(room.Bsize) //nolint:unconvert // other types on other systems
 	if free < least {
-		return "", ui.WithHint(fmt.Errorf("%s has %s left, a run needs %s to start with", at, ui.Size(free), ui.Size(least)),
-			"make room, or another disk with --local-dir")
+		return wrong("make room, or another disk with --local-dir", "%s has %s left, a run needs %s to start with", at,
+			ui.Size(free), ui.Size(least))
 	}
 	return ui.Size(free) + " left", nil
 }
@@ -139,8 +138,8 @@ func (d *doctor) workers(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if out.Configuration.State != types.StateActive {
-		return "", ui.WithHint(errors.New(aws.ToString(out.Configuration.StateReason)), "the same in a moment; then %s",
-			filepath.Join(d.flags.LocalDir, "logs", "worker-*.log"))
+		return wrong("the same in a moment; then "+filepath.Join(d.flags.LocalDir, "logs", "worker-*.log"), "%s",
+			aws.ToString(out.Configuration.StateReason))
 	}
 	return ui.Plural(int(aws.ToInt32(out.Concurrency.ReservedConcurrentExecutions)), "worker") + " ready", nil
 }

@@ -70,15 +70,15 @@ func sandbox(x *worker.Examination) (string, error) {
 		network = "without a network"
 	}
 	if len(open) > 0 {
-		return "", ui.WithHint(fmt.Errorf("%s; a generator can read %s in /proc, which may hold credentials", landlock,
-			strings.Join(open, ", ")), "run only generators that may have the rights of the function's role")
+		return wrong("run only generators that may have the rights of the function's role",
+			"%s; a generator can read %s in /proc, which may hold credentials", landlock, strings.Join(open, ", "))
 	}
 	writable := "nothing outside its own folders"
 	if len(x.Sees.Writable) > 0 {
 		writable = strings.Join(x.Sees.Writable, ", ")
 	}
-	return fmt.Sprintf("%s; a generator runs %s, reads %d command lines of others in /proc and no environment or memory, and can write to %s",
-		landlock, network, len(x.Sees.Proc["cmdline"]), writable), nil
+	return fmt.Sprintf("%s; a generator runs %s, reads %d command lines of others in /proc and no environment or memory, "+
+		"and can write to %s", landlock, network, len(x.Sees.Proc["cmdline"]), writable), nil
 }
 
 // process names processes by their ids, the first few.
@@ -92,13 +92,12 @@ func process(ids []int) string {
 
 func clock(x *worker.Examination) (string, error) {
 	if x.ClockAhead == nil {
-		return "", ui.WithHint(errors.New("the bucket did not tell the worker its time: it does not answer there"),
-			"check the function's network")
+		return wrong("check the function's network", "the bucket did not tell the worker its time: it does not answer there")
 	}
 	off := time.Duration(*x.ClockAhead * float64(time.Second)).Round(time.Second)
 	if off.Abs() > worstClock {
-		return "", ui.WithHint(fmt.Errorf("the bucket's clock and the worker's differ by %s", ui.Span(off.Abs())),
-			"set the clock of the machine: AWS refuses requests that are 5 minutes off")
+		return wrong("set the clock of the machine: AWS refuses requests that are 5 minutes off",
+			"the bucket's clock and the worker's differ by %s", ui.Span(off.Abs()))
 	}
 	return fmt.Sprintf("%s off the bucket's, to a second", ui.Span(off.Abs())), nil
 }
