@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 )
@@ -35,15 +34,9 @@ func (c *GeneratorsLockCmd) Run(ctx context.Context, o *Output) error {
 	if err != nil {
 		return err
 	}
-	var names []string
-	if len(c.Names) > 0 {
-		var all []string
-		for _, g := range here {
-			all = append(all, g.Name)
-		}
-		if names, err = inventory.Pick(c.Names, all); err != nil {
-			return o.inventory().NotFound(err)
-		}
+	names, err := o.inventory().PickFrom(here, c.Names)
+	if err != nil {
+		return err
 	}
 	locks := environment.Locks{Root: o.Generators, Dir: filepath.Join(o.LocalDir, "generators"), Names: names,
 		Update: c.Update, Progress: func(line string) { o.Say("%s", line) }}

@@ -52,9 +52,12 @@ func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) er
 	for _, name := range names {
 		l := Listed{Generator: name}
 		var indices []int // cells come in order
-		err := eachCell(ctx, st, name, func(c *store.Cell) error {
-			indices = append(indices, c.Committed()...)
-			for _, r := range c.Receipts {
+		for cell, err := range st.CellsIn(ctx, name, task.Range{End: task.MaxIndex}, nil) {
+			if err != nil {
+				return err
+			}
+			indices = append(indices, cell.Committed()...)
+			for _, r := range cell.Receipts {
 				l.Chunks++
 				for _, s := range r.Current {
 					for _, f := range s.Files {
@@ -65,10 +68,6 @@ func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) er
 					l.Formats = append(l.Formats, f)
 				}
 			}
-			return nil
-		})
-		if err != nil {
-			return err
 		}
 		if l.Samples = len(indices); l.Samples > 0 { // else its cells were taken, and nothing is committed
 			l.First, l.Last = indices[0], indices[l.Samples-1]
@@ -95,16 +94,4 @@ func committed(ctx context.Context, st *store.Store, wanted []string) ([]string,
 		return there, nil
 	}
 	return inventory.Pick(wanted, there)
-}
-
-func eachCell(ctx context.Context, st *store.Store, generator string, do func(*store.Cell) error) error {
-	for c, err := range st.CellsIn(ctx, generator, task.Range{End: task.MaxIndex}, nil) {
-		if err != nil {
-			return err
-		}
-		if err := do(c); err != nil {
-			return err
-		}
-	}
-	return nil
 }

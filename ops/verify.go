@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/dataset"
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
@@ -114,15 +113,13 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st 
 	if err != nil {
 		return nil, err
 	}
-	var all []string
 	problems := map[string]string{}
 	for _, g := range list {
-		all = append(all, g.Name)
 		problems[g.Name] = g.Problem
 	}
-	names, err := inventory.Pick(c.names(), all)
+	names, err := o.inventory().PickFrom(list, c.names())
 	if err != nil || !c.everything() {
-		return names, o.inventory().NotFound(err)
+		return names, err
 	}
 	committed, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {

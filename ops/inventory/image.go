@@ -23,17 +23,12 @@ func (v Inventory) inImage(ctx context.Context, t *target.Target) ([]generator.G
 	if err != nil {
 		return nil, err
 	}
-	commits := t.Generators
 	if works == nil {
-		for _, name := range slices.Sorted(maps.Keys(commits)) {
-			works = append(works, worker.Installed{Name: name, Commit: commits[name], Lock: t.Locks[name]})
-		}
-	} else {
-		commits = map[string]string{}
-		for _, g := range works {
-			commits[g.Name] = g.Commit
+		for _, name := range slices.Sorted(maps.Keys(t.Generators)) {
+			works = append(works, worker.Installed{Name: name, Commit: t.Generators[name], Lock: t.Locks[name]})
 		}
 	}
+	commits := map[string]string{}
 	here, err := v.deployable()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -44,6 +39,7 @@ func (v Inventory) inImage(ctx context.Context, t *target.Target) ([]generator.G
 	}
 	var list []generator.Generator
 	for _, in := range works {
+		commits[in.Name] = in.Commit
 		source := byName[in.Name]
 		g := generator.Generator{Name: in.Name, Commit: in.Commit, Lock: in.Lock, Flags: source.Flags, HelpKey: source.HelpKey,
 			Traits:  generator.Traits{ChunkSize: source.ChunkSize, Options: source.Options, Pool: source.Pool},

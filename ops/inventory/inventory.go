@@ -127,15 +127,11 @@ func (v Inventory) PrepareFolder(ctx context.Context, names []string) ([]generat
 	if err != nil {
 		return nil, err
 	}
-	var all []string
-	for _, g := range here {
-		all = append(all, g.Name)
-	}
 	if len(names) == 0 {
 		names = []string{Everything}
 	}
-	if names, err = Pick(names, all); err != nil {
-		return nil, v.NotFound(err)
+	if names, err = v.PickFrom(here, names); err != nil {
+		return nil, err
 	}
 	index, err := local.Prepare(ctx, v.LocalDir, v.Generators, names, func(line string) { v.Say("%s", line) })
 	if err != nil {
@@ -156,14 +152,12 @@ func (v Inventory) PrepareFolder(ctx context.Context, names []string) ([]generat
 // left out with a message if all were asked for.
 func (v Inventory) Choose(list []generator.Generator, names []string) ([]generator.Generator, error) {
 	byName := map[string]generator.Generator{}
-	var known []string
 	for _, g := range list {
 		byName[g.Name] = g
-		known = append(known, g.Name)
 	}
-	picked, err := Pick(names, known)
+	picked, err := v.PickFrom(list, names)
 	if err != nil {
-		return nil, v.NotFound(err)
+		return nil, err
 	}
 	var chosen []generator.Generator
 	var seedless []string
@@ -214,8 +208,19 @@ func Pick(names, known []string) ([]string, error) {
 	return picked, nil
 }
 
-// NotFound adds a hint to the error of an unknown name, which may be in the catalogue.
-func (v Inventory) NotFound(err error) error {
+// PickFrom returns the names, each once, all of a list for Everything. One that the list does not have is refused, with
+// a hint if the catalogue has it.
+func (v Inventory) PickFrom(list []generator.Generator, names []string) ([]string, error) {
+	var known []string
+	for _, g := range list {
+		known = append(known, g.Name)
+	}
+	picked, err := Pick(names, known)
+	return picked, v.notFound(err)
+}
+
+// notFound adds a hint to the error of an unknown name, which may be in the catalogue.
+func (v Inventory) notFound(err error) error {
 	unknown, ok := errors.AsType[*generator.UnknownError](err)
 	if !ok {
 		return err
