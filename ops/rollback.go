@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,16 +54,15 @@ func (c *RollbackCmd) Run(ctx context.Context, o *Output, t *target.Target, l *l
 	if err != nil {
 		return err
 	}
-	versions, err := published(ctx, l, t.FunctionName)
+	versions, err := t.Versions(ctx, l)
 	if err != nil {
 		return err
 	}
-	now := versionNumber(aws.ToString(alias.FunctionVersion))
-	wanted := func(v types.FunctionConfiguration) bool {
-		n := versionNumber(aws.ToString(v.Version))
-		return c.To == 0 && n < now || n == c.To
-	}
-	versions = slices.DeleteFunc(versions, func(v types.FunctionConfiguration) bool { return !wanted(v) })
+	now, _ := strconv.Atoi(aws.ToString(alias.FunctionVersion))
+	versions = slices.DeleteFunc(versions, func(v types.FunctionConfiguration) bool {
+		n := target.VersionNumber(&v)
+		return n == 0 || n != c.To && (c.To != 0 || n >= now)
+	})
 	switch {
 	case len(versions) == 0 && c.To == 0:
 		return fmt.Errorf("version %d works on the queue, and no earlier one is left", now)
@@ -73,7 +71,9 @@ func (c *RollbackCmd) Run(ctx context.Context, o *Output, t *target.Target, l *l
 	case c.To == now:
 		return ui.Usage("--to %d: that version works on the queue already", c.To)
 	}
-	next := versions[len(versions)-1]
+	next := slices.MaxFunc(versions, func(a, b types.FunctionConfiguration) int {
+		return target.VersionNumber(&a) - target.VersionNumber(&b)
+	})
 	if next.State == types.StateFailed {
 		return fmt.Errorf("version %s cannot run: %s", *next.Version, aws.ToString(next.StateReason))
 	}
@@ -95,29 +95,4 @@ func (c *RollbackCmd) Run(ctx context.Context, o *Output, t *target.Target, l *l
 		fmt.Fprintf(w, "version %s works on the queue from now on, %s did: image %s\n", r.Version, r.Was, r.Image)
 		fmt.Fprintf(w, "back to the other: ops%s rollback --to %s\n", t.Flags(), r.Was)
 	})
-}
-
-// published returns the versions of a function, the oldest first, without the unpublished one.
-func published(ctx context.Context, l *lambda.Client, function string) (all []types.FunctionConfiguration, err error) {
-	pages := lambda.NewListVersionsByFunctionPaginator(l, &lambda.ListVersionsByFunctionInput{FunctionName: &function})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, page.Versions...)
-	}
-	all = slices.DeleteFunc(all, func(v types.FunctionConfiguration) bool {
-		return versionNumber(aws.ToString(v.Version)) == 0
-	})
-	slices.SortFunc(all, func(a, b types.FunctionConfiguration) int {
-		return cmp.Compare(versionNumber(*a.Version), versionNumber(*b.Version))
-	})
-	return all, nil
-}
-
-// versionNumber is 0 for what was not published.
-func versionNumber(version string) int {
-	n, _ := strconv.Atoi(version)
-	return n
 }

@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 )
 
@@ -81,29 +81,23 @@ func (d *doctor) function(ctx context.Context) (string, error) {
 
 // rolledBack says that a version works which is not the newest, or nothing.
 func (d *doctor) rolledBack(ctx context.Context, works *types.FunctionConfiguration) (string, error) {
-	version, err := strconv.Atoi(aws.ToString(works.Version))
+	version := target.VersionNumber(works)
+	if version == 0 {
+		return "", nil
+	}
+	versions, err := d.t.Versions(ctx, d.lambda)
 	if err != nil {
-		return "", nil //nolint:nilerr // $LATEST, which has no number: nothing is published
+		return "", err
 	}
 	newest := version
-	pages := lambda.NewListVersionsByFunctionPaginator(d.lambda,
-		&lambda.ListVersionsByFunctionInput{FunctionName: &d.t.FunctionName})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
-		if err != nil {
-			return "", err
-		}
-		for _, v := range page.Versions {
-			if n, err := strconv.Atoi(aws.ToString(v.Version)); err == nil {
-				newest = max(newest, n)
-			}
-		}
+	for i := range versions {
+		newest = max(newest, target.VersionNumber(&versions[i]))
 	}
 	if version == newest {
 		return "", nil
 	}
-	const format = "%s, version %d takes tasks, not the newest, %d: ops%s rollback --to %[3]d, or " + refresh + ", ends that"
-	return fmt.Sprintf(format, works.State, version, newest, d.t.Flags()), nil
+	return fmt.Sprintf("%s, version %d takes tasks, not the newest, %d: ops%s rollback --to %[3]d, or "+refresh+", ends that",
+		works.State, version, newest, d.t.Flags()), nil
 }
 
 // digest is what follows the last @ of an image's URI, or all of one without.

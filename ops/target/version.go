@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
@@ -45,6 +47,25 @@ func (t *Target) Examine(ctx context.Context, l *lambda.Client) (*worker.Examina
 			"pulumi up")
 	}
 	return x, nil
+}
+
+// Versions returns what is published of the function, and its unpublished state, in no order.
+func (t *Target) Versions(ctx context.Context, l *lambda.Client) (all []types.FunctionConfiguration, err error) {
+	pages := lambda.NewListVersionsByFunctionPaginator(l, &lambda.ListVersionsByFunctionInput{FunctionName: &t.FunctionName})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Versions...)
+	}
+	return all, nil
+}
+
+// VersionNumber is 0 for what was not published.
+func VersionNumber(f *types.FunctionConfiguration) int {
+	n, _ := strconv.Atoi(aws.ToString(f.Version))
+	return n
 }
 
 // versioned reports whether the function has an alias for the version that works on the queue.
