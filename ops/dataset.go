@@ -210,7 +210,6 @@ func (c *DatasetDeleteCmd) Run(ctx context.Context, o *Output, t *target.Target,
 	if err != nil {
 		return ui.WithHint(err, "the same command: it continues")
 	}
-	return o.Print(map[string]any{"dataset": m.Dataset, "objects": deleted}, func(w io.Writer) {
-		fmt.Fprintf(w, "dataset %s is deleted, %s\n", m.Dataset, ui.Plural(deleted, "object"))
-	})
+	return o.PrintLine(map[string]any{"dataset": m.Dataset, "objects": deleted}, "dataset %s is deleted, %s", m.Dataset,
+		ui.Plural(deleted, "object"))
 }

@@ -212,9 +212,8 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 	if err != nil {
 		return err
 	}
-	return o.Print(map[string]any{"messages": saved, "to": c.To}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s saved in %s; they are still in the DLQ\n", ui.Plural(saved, "message"), c.To)
-	})
+	return o.PrintLine(map[string]any{"messages": saved, "to": c.To}, "%s saved in %s; they are still in the DLQ",
+		ui.Plural(saved, "message"), c.To)
 }
 
 type DLQPurgeCmd struct {

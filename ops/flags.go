@@ -105,9 +105,8 @@ func (c *FlagsAddCmd) Run(ctx context.Context, o *Output, t *target.Target, st *
 	if err != nil {
 		return err
 	}
-	return o.Print(map[string]any{"generator": c.Generator, "flagged": n}, func(w io.Writer) {
-		fmt.Fprintf(w, "flagged: %s of %s\n", ui.Plural(n, "sample"), c.Generator)
-	})
+	return o.PrintLine(map[string]any{"generator": c.Generator, "flagged": n}, "flagged: %s of %s", ui.Plural(n, "sample"),
+		c.Generator)
 }
 
 type FlagsRemoveCmd struct {
@@ -161,9 +160,7 @@ func (c *FlagsRemoveCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 	if err := flags.Remove(ctx, st, gone); err != nil {
 		return err
 	}
-	return o.Print(map[string]int{"removed": len(gone)}, func(w io.Writer) {
-		fmt.Fprintf(w, "removed: %s\n", ui.Plural(len(gone), "flag"))
-	})
+	return o.PrintLine(map[string]int{"removed": len(gone)}, "removed: %s", ui.Plural(len(gone), "flag"))
 }
 
 type FlagsPlanCmd struct {
@@ -196,9 +193,8 @@ func (c *FlagsPlanCmd) Run(ctx context.Context, o *Output, t *target.Target, st 
 	if err := plan.Write(c.To); err != nil {
 		return err
 	}
-	err = o.Print(map[string]any{"samples": n, "plan": c.To}, func(w io.Writer) {
-		fmt.Fprintf(w, "repair plan for %s: %s\n", ui.Plural(n, "sample"), ui.FromHere(c.To))
-	})
+	err = o.PrintLine(map[string]any{"samples": n, "plan": c.To}, "repair plan for %s: %s", ui.Plural(n, "sample"),
+		ui.FromHere(c.To))
 	o.Say("next: ops%s repair --plan %s --overwrite%s", t.Flags(), ui.Quote(ui.FromHere(c.To)), t.In())
 	return err
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"io"
 
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 
@@ -68,8 +66,6 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 	if s.Queue, err = q.Depth(ctx); err != nil {
 		return err
 	}
-	return o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %s waiting, %d still with workers\n", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"),
-			s.Queue.InFlight)
-	})
+	return o.PrintLine(s, "%s: %s waiting, %d still with workers", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"),
+		s.Queue.InFlight)
 }

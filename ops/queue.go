@@ -39,10 +39,8 @@ func (*QueueCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error
 }
 
 func printDepth(o *Output, d queue.Depth) error {
-	return o.Print(d, func(w io.Writer) {
-		fmt.Fprintf(w, "waiting\t%s\nin flight\t%s\ndelayed\t%s\n", ui.Count(d.Waiting), ui.Count(d.InFlight),
-			ui.Count(d.Delayed))
-	})
+	return o.PrintLine(d, "waiting\t%s\nin flight\t%s\ndelayed\t%s", ui.Count(d.Waiting), ui.Count(d.InFlight),
+		ui.Count(d.Delayed))
 }
 
 type QueuePeekCmd struct {
@@ -62,20 +60,16 @@ func (c *QueuePeekCmd) Run(ctx context.Context, o *Output, t *target.Target, q *
 		return ui.Usage("--max is %d, it must be at least 1", c.Max)
 	}
 	if !o.Yes {
-		state, err := t.MappingState(ctx, l)
-		if err != nil {
-			return ui.WithHint(fmt.Errorf(
-				"a peek counts as a delivery of the task, and whether the workers are paused is not known: %w", err),
+		const counts = "a peek counts as a delivery of the task, and "
+		switch state, err := t.MappingState(ctx, l); {
+		case err != nil:
+			return ui.WithHint(fmt.Errorf(counts+"whether the workers are paused is not known: %w", err),
 				"the same command with --yes, if you accept the count")
-		}
-		if t.FleetWorkers > 0 {
-			return ui.WithHint(errors.New(
-				"a peek counts as a delivery of the task, and the stack's fleet works on whatever is paused"),
+		case t.FleetWorkers > 0:
+			return ui.WithHint(errors.New(counts+"the stack's fleet works on whatever is paused"),
 				"pulumi config set fleetMaxWorkers 0, then pulumi up, which sends it away; or --yes, if you accept the count")
-		}
-		if state != target.MappingDisabled {
-			return ui.WithHint(fmt.Errorf(
-				"a peek counts as a delivery of the task, and the workers are not paused (the event source mapping is %s)", state),
+		case state != target.MappingDisabled:
+			return ui.WithHint(fmt.Errorf(counts+"the workers are not paused (the event source mapping is %s)", state),
 				"ops%s pause, then the same command; or --yes, if you accept the count", t.Flags())
 		}
 	}

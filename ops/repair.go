@@ -163,9 +163,8 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 		return c.printPlan(o, t, run, tasks)
 	}
 	if len(tasks) == 0 {
-		return o.Print(submitted{Run: run, Removed: removed}, func(w io.Writer) {
-			fmt.Fprintf(w, "no task has to be sent; %s removed\n", ui.Plural(removed, "object"))
-		})
+		return o.PrintLine(submitted{Run: run, Removed: removed}, "no task has to be sent; %s removed",
+			ui.Plural(removed, "object"))
 	}
 	if err := o.inventory().KeepLocks(ctx, st, inventory.InRun(run, list)); err != nil {
 		return err

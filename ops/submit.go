@@ -334,9 +334,7 @@ func send(ctx context.Context, o *Output, t *target.Target, q *queue.Client, run
 	}
 	tasks := run.Plan()
 	s := submitted{Run: run, Tasks: len(tasks), Sent: sent, Samples: runs.CountSamples(tasks)}
-	err = o.Print(s, func(w io.Writer) {
-		fmt.Fprintf(w, "run %s: %s for %s\n", run.ID, ui.Plural(sent, "task"), ui.Plural(s.Samples, "sample"))
-	})
+	err = o.PrintLine(s, "run %s: %s for %s", run.ID, ui.Plural(sent, "task"), ui.Plural(s.Samples, "sample"))
 	o.Say("next: ops%s monitor --run %s --watch%s", t.Flags(), run.ID, t.In())
 	return err
 }

@@ -49,7 +49,7 @@ func startUI(t *testing.T, dir string, args ...string) (address string) {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
-	var at webAddress
+	var at struct{ Address string }
 	must(t, json.NewDecoder(out).Decode(&at))
 	return at.Address
 }

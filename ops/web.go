@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os/exec"
 	"runtime"
@@ -32,11 +31,6 @@ Examples:
   ops --stack dev ui --read-only --dataset v2`
 }
 
-// webAddress is what ui prints as JSON.
-type webAddress struct {
-	Address string `json:"address"`
-}
-
 func (c *UICmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
 	on, err := web.Listen(c.Addr)
 	if err != nil {
@@ -48,7 +42,7 @@ func (c *UICmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.C
 	}
 	defer s.Close()
 	o.Changing(t)
-	if err := o.Print(webAddress{s.Address()}, func(w io.Writer) { fmt.Fprintln(w, s.Address()) }); err != nil {
+	if err := o.PrintLine(map[string]string{"address": s.Address()}, "%s", s.Address()); err != nil {
 		return err
 	}
 	if here := s.AddressHere(); here != s.Address() {

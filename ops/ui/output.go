@@ -55,6 +55,11 @@ func (o *Output) Print(v any, table func(w io.Writer)) error {
 	return w.Flush()
 }
 
+// PrintLine prints data: as JSON with --json, else as this line.
+func (o *Output) PrintLine(v any, format string, args ...any) error {
+	return o.Print(v, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
+}
+
 // Say prints a line for people.
 func (o *Output) Say(format string, args ...any) {
 	o.Clear()
