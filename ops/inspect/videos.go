@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -73,18 +74,6 @@ func (d *Deep) Videos(ctx context.Context, generator string, n int, decoder *vid
 	})
 }
 
-// VideosOf decodes the videos of samples whose files lie below dir.
-func VideosOf(ctx context.Context, decoder *video.Decoder, dir string, samples []sample.Sample) (Hints, error) {
-	list, err := measure(ctx, decoder, dir, samples)
-	hints := Hints{}
-	for i, m := range list {
-		if found := m.hints(samples[i]); len(found) > 0 {
-			hints[samples[i].Index] = found
-		}
-	}
-	return hints, err
-}
-
 // files has use read the files of n samples, spread evenly, or of all if n is 0, of some at once. What use returns is
 // called by one goroutine at a time.
 func (d *Deep) files(ctx context.Context, what, generator string, n int, want func(string) bool,
@@ -147,49 +136,11 @@ func (d *Deep) files(ctx context.Context, what, generator string, n int, want fu
 	return group.Wait()
 }
 
-// measured is what decoding the video of a sample shows.
-type measured struct {
-	frames int       // that were decoded; 0 if there is no video
-	first  *Distance // from first_frame.png to the first frame
-	final  *Distance // from final_frame.png to the last frame
-	motion float64   // the largest Worst from the first frame to another
-	wrong  string    // why the video was not decoded
-}
-
-func (m measured) hints(s sample.Sample) (list []Hint) {
-	name := ""
-	for _, f := range s.Files {
-		if sample.IsGroundTruth(f.Name) && name == "" {
-			name = f.Name
-		}
-	}
-	add := func(k Kind, number float64, format string, args ...any) {
-		list = append(list, Hint{k, name, number, fmt.Sprintf(format, args...)})
-	}
-	if m.wrong != "" {
-		add(Undecoded, 1, "%s", m.wrong)
-	}
-	for _, x := range []struct {
-		kind    Kind
-		d       *Distance
-		picture string
-	}{{FirstFrame, m.first, firstFrame}, {FinalFrame, m.final, finalFrame}} {
-		if x.d != nil && x.d.Worst >= Unlike {
-			add(x.kind, x.d.Worst, "%.0f %% from %s where they differ most, %.1f %% on average", 100*x.d.Worst, x.picture,
-				100*x.d.Mean)
-		}
-	}
-	if m.frames > 0 && m.motion < Unlike {
-		add(Frozen, m.motion, "%d frames, at most %.1f %% from the first one", m.frames, 100*m.motion)
-	}
-	return list
-}
-
-// measure decodes the videos and pictures of samples, whose files lie below dir.
-func measure(ctx context.Context, d *video.Decoder, dir string, samples []sample.Sample) ([]measured, error) {
+// VideosOf decodes the videos of samples whose files lie below dir.
+func VideosOf(ctx context.Context, decoder *video.Decoder, dir string, samples []sample.Sample) (Hints, error) {
 	var jobs []video.Job
-	type place struct{ video, first, final int }
-	places := make([]place, len(samples))
+	type place struct{ video, first, final int } // among the jobs; -1 if it is not there
+	places, names := make([]place, len(samples)), make([]string, len(samples))
 	for i, s := range samples {
 		p := place{-1, -1, -1}
 		for _, f := range s.Files {
@@ -199,48 +150,59 @@ func measure(ctx context.Context, d *video.Decoder, dir string, samples []sample
 				at = &p.first
 			case f.Name == finalFrame:
 				at = &p.final
-			case sample.IsGroundTruth(f.Name):
-				at = &p.video
+			case sample.IsGroundTruth(f.Name) && p.video < 0:
+				at, names[i] = &p.video, f.Name
 			}
-			if at != nil && *at < 0 {
+			if at != nil {
 				*at = len(jobs)
 				jobs = append(jobs, video.Job{Path: f.Path, Every: true, Square: square})
 			}
 		}
 		places[i] = p
 	}
-	decoded, err := d.Decode(ctx, dir, jobs)
+	decoded, err := decoder.Decode(ctx, dir, jobs)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]measured, len(samples))
+	hints := Hints{}
 	for i, p := range places {
-		m := &list[i]
 		if p.video < 0 {
 			continue
 		}
+		add := func(k Kind, number float64, format string, args ...any) {
+			at := samples[i].Index
+			hints[at] = append(hints[at], Hint{k, names[i], number, fmt.Sprintf(format, args...)})
+		}
 		v := decoded[p.video]
-		if m.wrong = v.Wrong; len(v.Shown) == 0 {
-			if m.wrong == "" {
-				m.wrong = "there is nothing to decode it with"
-			}
+		if len(v.Shown) == 0 {
+			add(Undecoded, 1, "%s", cmp.Or(v.Wrong, "there is nothing to decode it with"))
 			continue
 		}
-		m.frames = v.Frames
-		begin, end := v.Shown[0], v.Shown[len(v.Shown)-1]
-		for _, f := range v.Shown {
-			m.motion = max(m.motion, distance(begin, f).Worst)
+		if v.Wrong != "" {
+			add(Undecoded, 1, "%s", v.Wrong)
 		}
+		begin, end := v.Shown[0], v.Shown[len(v.Shown)-1]
 		for _, x := range []struct {
-			at    int
-			frame *video.Frame
-			to    **Distance
-		}{{p.first, begin, &m.first}, {p.final, end, &m.final}} {
-			if x.at >= 0 && len(decoded[x.at].Shown) > 0 {
-				d := distance(decoded[x.at].Shown[0], x.frame)
-				*x.to = &d
+			kind    Kind
+			at      int
+			frame   *video.Frame
+			picture string
+		}{{FirstFrame, p.first, begin, firstFrame}, {FinalFrame, p.final, end, finalFrame}} {
+			if x.at < 0 || len(decoded[x.at].Shown) == 0 {
+				continue
+			}
+			if d := distance(decoded[x.at].Shown[0], x.frame); d.Worst >= Unlike {
+				add(x.kind, d.Worst, "%.0f %% from %s where they differ most, %.1f %% on average", 100*d.Worst, x.picture,
+					100*d.Mean)
 			}
 		}
+		motion := 0.0 // the largest from the first frame to another
+		for _, f := range v.Shown {
+			motion = max(motion, distance(begin, f).Worst)
+		}
+		if v.Frames > 0 && motion < Unlike {
+			add(Frozen, motion, "%d frames, at most %.1f %% from the first one", v.Frames, 100*motion)
+		}
 	}
-	return list, nil
+	return hints, nil
 }
