@@ -146,12 +146,8 @@ func printHints(w io.Writer, reports []*inspect.Report) {
 				}
 			}
 			ids = ids[:min(len(ids), 3)]
-			more := ""
-			if n := c.Samples - len(ids); n > 0 {
-				more = fmt.Sprintf(" and %s more", ui.Count(n))
-			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s%s\n", r.Generator, c.Kind, ui.Count(c.Samples), share(c.Share),
-				strings.Join(ids, ", "), more)
+				strings.Join(ids, ", "), ui.More(c.Samples-len(ids)))
 		}
 	}
 	fmt.Fprintf(w, "%s, %s; %s\n", ui.Plural(len(reports), "generator"), ui.Plural(samples, "sample"),

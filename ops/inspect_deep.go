@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
@@ -235,20 +236,17 @@ func printNear(w io.Writer, reports []*nearReport) {
 	const shown = 3
 	for _, r := range reports {
 		for _, g := range r.Groups {
-			text := ""
+			var ids []string
 			for _, s := range g.Samples[:min(len(g.Samples), shown)] {
-				text += ", " + s.ID
+				ids = append(ids, s.ID)
 			}
-			if more := len(g.Samples) - shown; more > 0 {
-				text += fmt.Sprintf(" and %s more", ui.Count(more))
-			}
-			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", r.Generator, ui.Count(len(g.Samples)), g.Furthest, text[2:])
+			fmt.Fprintf(w, "%s\t%s\t%d\t%s%s\n", r.Generator, ui.Count(len(g.Samples)), g.Furthest, strings.Join(ids, ", "),
+				ui.More(len(g.Samples)-shown))
 		}
 	}
 	for _, r := range reports {
 		fmt.Fprintf(w, "%s: %s of %s near another one, in %s\n", r.Generator, ui.Count(r.Near),
-			ui.Plural(r.Samples, "sample"),
-			ui.Plural(len(r.Groups), "group"))
+			ui.Plural(r.Samples, "sample"), ui.Plural(len(r.Groups), "group"))
 		for _, file := range r.Sheets {
 			fmt.Fprintf(w, "    %s\n", file)
 		}

@@ -236,12 +236,8 @@ func printReport(w io.Writer, r *dataset.Report) {
 			for _, d := range g.First {
 				pairs = append(pairs, fmt.Sprintf("%d = %d", d.Index, d.Of))
 			}
-			more := ""
-			if n := len(pairs); n < g.Duplicates {
-				more = fmt.Sprintf(" and %s more", ui.Count(g.Duplicates-n))
-			}
 			fmt.Fprintf(w, "%s: %s distinct of %s; it has %s puzzles; duplicates %s%s\n", g.Name, ui.Count(g.Distinct),
-				ui.Count(g.Samples), g.Pool, strings.Join(pairs, ", "), more)
+				ui.Count(g.Samples), g.Pool, strings.Join(pairs, ", "), ui.More(g.Duplicates-len(pairs)))
 		}
 	}
 	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {

@@ -106,6 +106,14 @@ func Some(names []string, few int) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
 }
 
+// More counts what a list leaves out, behind it: " and 1,234 more", or nothing.
+func More(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and %s more", Count(n))
+}
+
 // Span writes a duration: 7.1 days, 1h02m, 3m05s, 12.4 s.
 func Span(d time.Duration) string {
 	switch {
