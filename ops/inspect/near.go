@@ -91,15 +91,16 @@ func Groups(looks []Look, most int) (groups []Group) {
 	return groups
 }
 
+func isFrame(name string) bool { return name == firstFrame || name == finalFrame }
+
 // Looks reads the first and final frames of n samples of a generator, or of all if n is 0. Those that cannot be decoded
 // are left out, and so is a final frame that is not there.
 func (d *Deep) Looks(ctx context.Context, generator string, n int) (looks []Look, err error) {
-	want := func(name string) bool { return name == firstFrame || name == finalFrame }
-	err = d.files(ctx, "pictures of "+generator, generator, n, want, func(_ context.Context, _ string,
+	err = d.files(ctx, "pictures of "+generator, generator, n, isFrame, func(_ context.Context, _ string,
 		samples []sample.Sample) (func(), error) {
 		var list []Look
 		for _, s := range samples {
-			l, seen := Look{ID: s.ID, Index: s.Index}, false
+			l := Look{ID: s.ID, Index: s.Index}
 			for _, f := range s.Files {
 				picture, wrong, err := video.ReadPicture(f.Path)
 				if err != nil {
@@ -113,9 +114,8 @@ func (d *Deep) Looks(ctx context.Context, generator string, n int) (looks []Look
 					at = 1
 				}
 				l.see(at, picture)
-				seen = true
 			}
-			if seen {
+			if l.thumb[0] != nil || l.thumb[1] != nil {
 				list = append(list, l)
 			}
 		}
@@ -132,7 +132,6 @@ func (d *Deep) Pictures(ctx context.Context, generator string, indices []int,
 	for _, i := range indices {
 		wanted[i] = true
 	}
-	want := func(name string) bool { return name == firstFrame || name == finalFrame }
 	for g, err := range d.pick(ctx, generator, func(s *sample.Sample) bool { return wanted[s.Index] }) {
 		if err != nil {
 			return err
@@ -141,7 +140,7 @@ func (d *Deep) Pictures(ctx context.Context, generator string, indices []int,
 		if err != nil {
 			return err
 		}
-		samples, err := g.fetch(ctx, d.Store, dir, want)
+		samples, err := g.fetch(ctx, d.Store, dir, isFrame)
 		for _, s := range samples {
 			slices.SortFunc(s.Files, func(a, b sample.File) int { return strings.Compare(b.Name, a.Name) })
 			if err == nil {

@@ -66,7 +66,7 @@ const atOnce = 8
 // Videos decodes the videos of n samples of a generator, spread evenly, or of all if n is 0.
 func (d *Deep) Videos(ctx context.Context, generator string, n int, decoder *video.Decoder) (Hints, error) {
 	hints := Hints{}
-	want := func(name string) bool { return name == firstFrame || name == finalFrame || sample.IsGroundTruth(name) }
+	want := func(name string) bool { return isFrame(name) || sample.IsGroundTruth(name) }
 	return hints, d.files(ctx, "videos of "+generator, generator, n, want, func(ctx context.Context, dir string,
 		samples []sample.Sample) (func(), error) {
 		found, err := VideosOf(ctx, decoder, dir, samples)
