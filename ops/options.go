@@ -36,37 +36,35 @@ func parseOption(text string) (x option, err error) {
 	return x, err
 }
 
-// check checks what can be checked without the generators.
-func (f *optionFlags) check() error {
-	seen := map[[2]string]bool{}
-	for _, text := range f.Option {
-		x, err := parseOption(text)
-		if err != nil {
-			return err
-		}
-		is := [2]string{x.generator, x.name}
-		if seen[is] {
-			return ui.Usage("--option %s is given twice", x.name)
-		}
-		seen[is] = true
-	}
-	return nil
-}
-
-// give sets the options of the chosen generators, and returns those that the flags gave
-// them. An option that none of them has is refused; those that lack one are named.
-func (f *optionFlags) give(o *Output, chosen []generator.Generator) (map[string]task.Options, error) {
-	var list []option
+// parse reads the flags: what is for one generator comes last, and counts.
+func (f *optionFlags) parse() (list []option, err error) {
 	for _, text := range f.Option {
 		x, err := parseOption(text)
 		if err != nil {
 			return nil, err
 		}
+		if slices.ContainsFunc(list, func(y option) bool { return x.generator == y.generator && x.name == y.name }) {
+			return nil, ui.Usage("--option %s is given twice", x.name)
+		}
 		list = append(list, x)
 	}
-	slices.SortStableFunc(list, func(a, b option) int { // what is for one generator comes last, and counts
-		return min(len(a.generator), 1) - min(len(b.generator), 1)
-	})
+	slices.SortStableFunc(list, func(a, b option) int { return min(len(a.generator), 1) - min(len(b.generator), 1) })
+	return list, nil
+}
+
+// check checks what can be checked without the generators.
+func (f *optionFlags) check() error {
+	_, err := f.parse()
+	return err
+}
+
+// give sets the options of the chosen generators, and returns those that the flags gave
+// them. An option that none of them has is refused; those that lack one are named.
+func (f *optionFlags) give(o *Output, chosen []generator.Generator) (map[string]task.Options, error) {
+	list, err := f.parse()
+	if err != nil {
+		return nil, err
+	}
 	given := map[string]task.Options{}
 	for _, x := range list {
 		has, without, refused := false, []string(nil), error(nil)
