@@ -126,7 +126,10 @@ func (w *instance) loop(ctx, receiving context.Context) {
 				w.pool.config.Logs(w.number)))
 			return
 		}
-		p, err := w.start()
+		p, err := w.pool.config.Start(w.number, w.address)
+		if err == nil {
+			err = p.start()
+		}
 		if err != nil {
 			w.pool.config.Fail(fmt.Errorf("start worker %d: %w", w.number, err))
 			return

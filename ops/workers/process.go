@@ -85,15 +85,6 @@ type Process struct {
 	done  chan struct{}
 }
 
-// start starts a worker process.
-func (w *instance) start() (*Process, error) {
-	p, err := w.pool.config.Start(w.number, w.address)
-	if err != nil {
-		return nil, err
-	}
-	return p, p.start()
-}
-
 func (p *Process) start() (err error) {
 	if p.Log != nil {
 		defer p.Log.Close()

@@ -68,22 +68,18 @@ func (w *instance) serveNext(rw http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case inv := <-w.next:
+		deadline := inv.deadline
+		if behind := w.pool.config.Behind; behind != nil {
+			deadline = deadline.Add(behind(w.number)) // by the worker's clock
+		}
 		h := rw.Header()
 		h.Set("Lambda-Runtime-Aws-Request-Id", inv.id)
-		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(w.deadline(inv).UnixMilli(), 10))
+		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(deadline.UnixMilli(), 10))
 		h.Set("Lambda-Runtime-Invoked-Function-Arn", w.pool.config.FunctionARN)
 		h.Set("Content-Type", "application/json")
 		_, _ = rw.Write(inv.payload)
 	case <-r.Context().Done():
 	}
-}
-
-// deadline returns the deadline of an invocation by the worker's clock.
-func (w *instance) deadline(inv *invocation) time.Time {
-	if behind := w.pool.config.Behind; behind != nil {
-		return inv.deadline.Add(behind(w.number))
-	}
-	return inv.deadline
 }
 
 func (w *instance) serveAnswer(rw http.ResponseWriter, r *http.Request, failed bool) {
