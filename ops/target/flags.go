@@ -1,6 +1,7 @@
 package target
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 
@@ -18,19 +19,10 @@ type Flags struct {
 
 // AfterApply fills in the folders below the project's that no flag names.
 func (f *Flags) AfterApply() error {
-	for _, d := range []struct {
-		dir  *string
-		name string
-	}{{&f.LocalDir, ".local"}, {&f.Generators, generator.DefaultRoot}} {
-		if *d.dir != "" {
-			continue
-		}
-		var err error
-		if *d.dir, err = filepath.Abs(filepath.Join(f.Project, d.name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	project, err := filepath.Abs(f.Project)
+	f.LocalDir = cmp.Or(f.LocalDir, filepath.Join(project, ".local"))
+	f.Generators = cmp.Or(f.Generators, filepath.Join(project, generator.DefaultRoot))
+	return err
 }
 
 // projectFlag is the flag for hints that leads to the same project.

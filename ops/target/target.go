@@ -2,6 +2,7 @@
 package target
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,11 +49,7 @@ func Find(ctx context.Context, f *Flags, d task.Dataset) (*Target, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Outputs, err)
 		}
-		name := f.Stack
-		if name == "" {
-			name = "of " + f.Outputs
-		}
-		t := &Target{Outputs: o, Name: name, Dataset: d}
+		t := &Target{Outputs: o, Name: cmp.Or(f.Stack, "of "+f.Outputs), Dataset: d}
 		if os.Getenv("OPS_OUTPUTS") == "" { // else the next command has it, too
 			t.flags = " --outputs " + ui.Quote(ui.FromHere(f.Outputs))
 		}
