@@ -44,9 +44,7 @@ func (c *DLQShowCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 }
 
 func printDetails(w io.Writer, s *dlq.Details) {
-	pair := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
-	}
+	pair := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	pair("message", "%s", s.ID)
 	if s.First != s.ID {
 		pair("first message", "%s", s.First)
@@ -90,9 +88,7 @@ func printFailure(w io.Writer, s *dlq.Details) {
 		fmt.Fprintf(w, "(%s of the task failed, too, and %s a report in the bucket, such as %s)\n",
 			ui.Plural(len(s.Others), "chunk"), map[bool]string{true: "has", false: "have"}[len(s.Others) == 1], s.Others[0])
 	}
-	pair := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
-	}
+	pair := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	pair("seed", "%d (attempt %d)", f.Seed, f.Attempt)
 	ended := fmt.Sprintf("exit status %d", f.ExitCode)
 	if f.Signal != "" {

@@ -138,7 +138,7 @@ func (c *ExportMakeCmd) Run(ctx context.Context, o *Output, t *target.Target, st
 	defer to.Close()
 	shard, _ := parseSize(c.ShardSize)
 	e := &export.Export{Store: st, To: to, Format: export.Formats[c.As](), Workers: c.Workers, Say: o.Say,
-		Progress: newProgress(o).show, Options: export.Options{Generators: slices.Sorted(slices.Values(c.Generator)),
+		Progress: (&exportProgress{Output: o}).show, Options: export.Options{Generators: slices.Sorted(slices.Values(c.Generator)),
 			Split: c.Split, Where: c.Where, Without: c.Without, PerGenerator: c.PerGenerator, ShardSize: shard,
 			Partial: c.Partial}}
 	catalogue, err := generator.ReadCatalogue(o.Generators)
@@ -263,8 +263,6 @@ type exportProgress struct {
 	first int64 // bytes that were there when it began
 }
 
-func newProgress(o *Output) *exportProgress { return &exportProgress{Output: o} }
-
 func (p *exportProgress) show(at export.Progress) {
 	if !at.Bytes {
 		p.Progress(at.Doing, int(at.Done), int(at.Total))
@@ -309,7 +307,7 @@ func (c *ExportVerifyCmd) Run(ctx context.Context, o *Output) error {
 		return err
 	}
 	defer from.Close()
-	r, err := export.Verify(ctx, from, newProgress(o).show)
+	r, err := export.Verify(ctx, from, (&exportProgress{Output: o}).show)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ui.WithHint(ui.Problem("%s has no SHA256SUMS: it is no finished export", c.From),
 			"the same ops export again: it goes on where it was")

@@ -16,7 +16,7 @@ import (
 func TestExportProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var stderr bytes.Buffer
-		p := newProgress(&Output{Output: &ui.Output{Stderr: &stderr}})
+		p := &exportProgress{Output: &Output{Output: &ui.Output{Stderr: &stderr}}}
 		const total = 1000e6
 		for _, step := range []struct {
 			after time.Duration

@@ -71,21 +71,16 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 	defer os.RemoveAll(scratch)
 	var mu sync.Mutex
 	steps := 0
-	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Scratch: scratch,
-		Runs: probe.New(c.Timeout),
+	checker := contract.Checker{Samples: c.Samples, Seed: c.Seed, Scratch: scratch, Runs: probe.New(c.Timeout),
 		Progress: func(string, int) {
 			mu.Lock()
 			defer mu.Unlock()
 			steps++
 			o.Progress("runs", steps, contract.Steps*len(chosen))
 		}}
-	parallel := c.Parallel
-	if parallel == 0 {
-		parallel = runtime.NumCPU()
-	}
 	reports := make([]*contract.Report, len(chosen))
 	group, limited := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
+	group.SetLimit(cmp.Or(c.Parallel, runtime.NumCPU()))
 	for i := range chosen {
 		group.Go(func() (err error) {
 			reports[i], err = checker.Check(limited, &chosen[i])

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/monitor"
@@ -56,8 +55,7 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 		}
 		return o.Print(p, p.Table)
 	}
-	interval := time.Duration(c.Interval * float64(time.Second))
-	p, err := m.Watch(ctx, o.Output, interval)
+	p, err := m.Watch(ctx, o.Output, ui.Seconds(c.Interval))
 	if errors.Is(err, monitor.ErrLeft) {
 		return nil
 	}

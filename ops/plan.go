@@ -154,15 +154,14 @@ func (c *PlanCmd) Run(ctx context.Context, o *Output) error {
 // setting is that of the flags, then of the stack if one is named, then the default.
 func (c *PlanCmd) setting(ctx context.Context, o *Output) (s plan.Setting, t *target.Target, err error) {
 	s = plan.DefaultSetting()
-	s.Slower = c.Slower
 	if o.Outputs != "" || o.Stack != "" && o.Stack != stack.Local {
 		if t, err = target.Find(ctx, o.Flags, ""); err != nil {
 			return s, nil, err
 		}
 		s.Worker = t.Worker()
-		s.Slower = c.Slower
 		t.Ask(ctx, o.Say, &s)
 	}
+	s.Slower = c.Slower
 	s.MemoryMB = cmp.Or(c.Memory, s.MemoryMB)
 	s.Architecture = cmp.Or(c.Architecture, s.Architecture)
 	s.Concurrency = cmp.Or(c.Workers, s.Concurrency)

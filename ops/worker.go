@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,9 +65,7 @@ func (c *WorkerCmd) Run(ctx context.Context, o *Output, t *target.Target) error 
 		e.SetIndent("", "  ")
 		return e.Encode(rights.OfStack(t.Outputs))
 	}
-	if c.Workers == 0 {
-		c.Workers = runtime.GOMAXPROCS(0)
-	}
+	c.Workers = cmp.Or(c.Workers, runtime.GOMAXPROCS(0))
 	err := c.run(ctx, o, t)
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		o.Say("stopped")
