@@ -178,8 +178,7 @@ func owner(d dlq.Message) string {
 	return d.Generator() + " in " + d.Dataset()
 }
 
-// deliveries is how often workers received the task. SQS does not tell it of a message
-// that it moved itself.
+// deliveries is how often workers received the task. SQS does not tell it of a message that it moved itself.
 func deliveries(d dlq.Message) string { return cmp.Or(d.Text(task.AttributeReceives), "?") }
 
 func ago(t time.Time) string { return ui.Span(time.Since(t)) + " ago" }

@@ -148,8 +148,7 @@ func listSamples(samples []sample.Sample) ([]TriedOne, error) {
 	return list, nil
 }
 
-// failureOf is what a worker's failure report would have, nil if the generator is not
-// at fault.
+// failureOf is what a worker's failure report would have, nil if the generator is not at fault.
 func failureOf(err error) *TriedFailed {
 	f := probe.Blame(err)
 	if f == nil {

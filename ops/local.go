@@ -39,8 +39,7 @@ type workerFlags struct {
 	Tmp        int           `help:"Size of /tmp in each container in MB." default:"${local_tmp}" placeholder:"MB"`
 }
 
-// find returns the image and the generators that a run can use: those in the
-// image, or those on this machine.
+// find returns the image and the generators that a run can use: those in the image, or those on this machine.
 func (w *workerFlags) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator, error) {
 	if w.Image == "" {
 		list, err := o.inventory().Prepare(ctx, &target.Target{Name: stack.Local}, chosen...)

@@ -1,7 +1,7 @@
 // Command ops submits runs, watches them, verifies and fetches their results, and runs the pipeline on one machine.
 //
-// A command is one struct in one file: its fields are its flags, Help is its manual, Validate checks its flags, Run does
-// it. What it is for says the help of its field in CLI, or in the command above it. Run names what it needs as
+// A command is one struct in one file: its fields are its flags, Help is its manual, Validate checks its flags, Run
+// does it. What it is for says the help of its field in CLI, or in the command above it. Run names what it needs as
 // arguments; targets and clients are made only for a command that names them (see ops/target). To add a command, write
 // its struct and give it a field.
 package main

@@ -65,8 +65,7 @@ func (c *MonitorCmd) Run(ctx context.Context, o *Output, t *target.Target, q *qu
 	return incomplete(t, p)
 }
 
-// findRun returns a run, the newest if no id is given. The error for an unknown id
-// names the newest ones.
+// findRun returns a run, the newest if no id is given. The error for an unknown id names the newest ones.
 func findRun(ctx context.Context, st *store.Store, id string, t *target.Target) (task.Run, error) {
 	if id != "" {
 		run, err := st.Run(ctx, id)

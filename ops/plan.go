@@ -208,8 +208,7 @@ func (c *PlanCmd) generators(ctx context.Context, o *Output, t *target.Target) (
 	return c.choose(o, list)
 }
 
-// canaryTimeout is how long one run of a canary may take, as in 'ops generators check'
-// by default.
+// canaryTimeout is how long one run of a canary may take, as in 'ops generators check' by default.
 const canaryTimeout = 10 * time.Minute
 
 // measure runs the canaries, some at once but no more than leave each a CPU for

@@ -83,8 +83,7 @@ func (c *ResultsListCmd) Run(ctx context.Context, o *Output, st *store.Store) er
 	})
 }
 
-// committed returns the generators that have receipts, or those of them that
-// were asked for.
+// committed returns the generators that have receipts, or those of them that were asked for.
 func committed(ctx context.Context, st *store.Store, wanted []string) ([]string, error) {
 	there, err := st.Folders(ctx, st.Dataset().Prefix(task.ReceiptKind))
 	if err != nil {

@@ -194,8 +194,7 @@ func (c *order) costOf(o *Output, t *target.Target, run task.Run) (*plan.Estimat
 	return plan.Of(run, costs, s)
 }
 
-// checkCost refuses a run whose cost is above the limit or unknown. The local stack
-// costs nothing.
+// checkCost refuses a run whose cost is above the limit or unknown. The local stack costs nothing.
 func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 	if c.MaxCost == nil || t.Name == stack.Local {
 		return nil
@@ -218,8 +217,7 @@ func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 	return nil
 }
 
-// sayShards prints what a new dataset would cost in shards, if that is known and worth
-// knowing.
+// sayShards prints what a new dataset would cost in shards, if that is known and worth knowing.
 func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *store.Store, run task.Run) error {
 	if t.Name == stack.Local || run.Format != task.Files || c.Format != "" {
 		return nil

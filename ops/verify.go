@@ -106,8 +106,7 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *st
 	return run, err
 }
 
-// wanted returns the chosen generators. --all leaves out those that are not ready and
-// have no samples.
+// wanted returns the chosen generators. --all leaves out those that are not ready and have no samples.
 func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st *store.Store) ([]string, error) {
 	list, err := o.inventory().List(ctx, t)
 	if err != nil {

@@ -35,8 +35,7 @@ func (p *wanted) check() error {
 		between("--seed", p.Seed, 0, task.MaxSeed), p.optionFlags.check(), p.checkExtent("", p.Samples, p.Start))
 }
 
-// choose returns the chosen generators of a list, with the options that the flags give
-// them.
+// choose returns the chosen generators of a list, with the options that the flags give them.
 func (p *wanted) choose(o *Output, list []generator.Generator) ([]generator.Generator, error) {
 	chosen, err := p.choice.choose(o, list)
 	if err == nil {
@@ -85,8 +84,7 @@ func (p *wanted) runOrder() *runs.Order {
 		Format: task.Format(p.Format), Options: p.options, UpdateGenerators: p.UpdateGenerators, Version: version()}
 }
 
-// sayCommitted prints how much of the range is committed, given a run that was narrowed
-// to what is missing.
+// sayCommitted prints how much of the range is committed, given a run that was narrowed to what is missing.
 func (p *wanted) sayCommitted(o *Output, left task.Run) {
 	if done := runs.Committed(left); done > 0 {
 		o.Say("%s of this range are committed already and are not made again", ui.Plural(done, "sample"))

@@ -28,8 +28,7 @@ type check struct {
 	run  func(ctx context.Context) (says string, err error)
 }
 
-// skipped is the error of a check that could not be made, for a reason that is
-// another check's problem or none.
+// skipped is the error of a check that could not be made, for a reason that is another check's problem or none.
 type skipped string
 
 func (s skipped) Error() string { return string(s) }
@@ -39,8 +38,7 @@ func wrong(way, format string, args ...any) (string, error) {
 	return "", ui.WithHint(fmt.Errorf(format, args...), "%s", way)
 }
 
-// checkTimeout bounds one check: a service that cannot be reached is tried
-// again and again by the SDK.
+// checkTimeout bounds one check: a service that cannot be reached is tried again and again by the SDK.
 const checkTimeout = 20 * time.Second
 
 // examine runs checks concurrently and returns their findings in order.

@@ -22,9 +22,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// leastRoom is what the local stack needs on its disk to start with: the
-// environment of the generators here takes 200 MB, one that draws with
-// matplotlib and OpenCV 700 MB, and a chunk under way some tens of MB.
+// leastRoom is what the local stack needs on its disk to start with: the environment of the generators here takes 200
+// MB, one that draws with matplotlib and OpenCV 700 MB, and a chunk under way some tens of MB.
 const leastRoom = 1_000_000_000 // bytes
 
 // Local checks the local stack, and what it needs before it is up.
@@ -74,8 +73,7 @@ func checkGenerators(f *target.Flags) (string, error) {
 	return fmt.Sprintf("%d in %s", len(list), f.Generators), nil
 }
 
-// checkEnvironments checks the environments that exist. Others are made when they are
-// needed.
+// checkEnvironments checks the environments that exist. Others are made when they are needed.
 func checkEnvironments(f *target.Flags) (string, error) {
 	list, err := inventory.Inventory{Flags: f}.Folder()
 	if err != nil {
@@ -110,8 +108,7 @@ func checkEnvironments(f *target.Flags) (string, error) {
 	return says, nil
 }
 
-// checkDisk checks that the disk that the local stack writes to, or will, has
-// so many bytes left.
+// checkDisk checks that the disk that the local stack writes to, or will, has so many bytes left.
 func checkDisk(dir string, least int64) (string, error) {
 	var room syscall.Statfs_t
 	at := dir

@@ -1,5 +1,4 @@
-// Package flags keeps people's marks on samples in the bucket: what to repair, and what to
-// leave out of exports.
+// Package flags keeps people's marks on samples in the bucket: what to repair, and what to leave out of exports.
 package flags
 
 import (
@@ -22,9 +21,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// Limits. The flags of 10,000 indices are one object: so two people who flag seldom meet
-// in one, a listing of half a million samples takes 50 requests, and an object whose
-// samples are all flagged has about 2 MB.
+// Limits. The flags of 10,000 indices are one object: so two people who flag seldom meet in one, a listing of half a
+// million samples takes 50 requests, and an object whose samples are all flagged has about 2 MB.
 const (
 	span      = 10_000
 	MaxReason = 500 // characters
@@ -43,8 +41,7 @@ type Flag struct {
 	Time      time.Time `json:"time"`
 }
 
-// object holds the flags of a range of indices of a generator. Each change of it is a
-// compare-and-swap.
+// object holds the flags of a range of indices of a generator. Each change of it is a compare-and-swap.
 type object struct {
 	Version int    `json:"version"`
 	Changes int    `json:"changes"` // how often it was changed: so no two puts are alike

@@ -29,8 +29,7 @@ type Listed struct {
 	State State `json:"state"`
 }
 
-// States finds out the states of flags, which are in order, from the receipts of their
-// samples.
+// States finds out the states of flags, which are in order, from the receipts of their samples.
 func States(ctx context.Context, st *store.Store, list []Flag) ([]Listed, error) {
 	all := make([]Listed, len(list))
 	for start := 0; start < len(list); {

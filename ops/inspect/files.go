@@ -57,8 +57,8 @@ func receipts(ctx context.Context, st *store.Store, generator string,
 	}
 }
 
-// pick yields the samples of a generator that are wanted, as its receipts are read. Those of a shard, which is read as a
-// whole, come together, others at most atOnce.
+// pick yields the samples of a generator that are wanted, as its receipts are read. Those of a shard, which is read as
+// a whole, come together, others at most atOnce.
 func (d *Deep) pick(ctx context.Context, generator string, wanted func(*sample.Sample) bool) iter.Seq2[picked, error] {
 	return func(yield func(picked, error) bool) {
 		for r, err := range receipts(ctx, d.Store, generator, nil) {

@@ -15,8 +15,8 @@ import (
 // first and final frames together, of 512. docs/INSPECT.md has what it misses and what it finds wrongly.
 const Near = 48
 
-// Look is how a sample looks, in 6 KB: the hashes of its first and final frames, which find the pairs that may be alike,
-// and small pictures, which tell.
+// Look is how a sample looks, in 6 KB: the hashes of its first and final frames, which find the pairs that may be
+// alike, and small pictures, which tell.
 type Look struct {
 	ID    string
 	Index int

@@ -32,8 +32,8 @@ var deepKinds = []About{
 	{Kind: LowScore, Text: "the generator's own judge does not give it all points", File: anyVideo, Deep: true},
 }
 
-// Unlike is the Distance.Worst from which two pictures show something else. Encoding changes a block by at most 4 %, and
-// the least that happens in a video is 15 %: docs/INSPECT.md has the measurements.
+// Unlike is the Distance.Worst from which two pictures show something else. Encoding changes a block by at most 4 %,
+// and the least that happens in a video is 15 %: docs/INSPECT.md has the measurements.
 const Unlike = 0.08
 
 // Hints are the hints of samples, by their indices.

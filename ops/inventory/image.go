@@ -76,8 +76,7 @@ type Difference struct {
 	Changed []string // of another commit
 }
 
-// Compare compares the local folder with an image. Commits that are
-// not known are no difference.
+// Compare compares the local folder with an image. Commits that are not known are no difference.
 func Compare(here []generator.Generator, image map[string]string) (d Difference) {
 	seen := map[string]bool{}
 	for _, g := range here {

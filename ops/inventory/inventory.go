@@ -62,10 +62,9 @@ func (v Inventory) image() string {
 	return up.ImageURI
 }
 
-// List returns the target's generators and makes no environment. A stack whose
-// workers run in an image has those of the image, the local stack without one those
-// of the local folder. A stack on AWS without a list of its generators is taken
-// to have the local ones.
+// List returns the target's generators and makes no environment. A stack whose workers run in an image has those of the
+// image, the local stack without one those of the local folder. A stack on AWS without a list of its generators is
+// taken to have the local ones.
 func (v Inventory) List(ctx context.Context, t *target.Target) ([]generator.Generator, error) {
 	switch {
 	case t.Name != stack.Local && t.Generators != nil:
@@ -97,9 +96,8 @@ func (v Inventory) List(ctx context.Context, t *target.Target) ([]generator.Gene
 	return list, nil
 }
 
-// Prepare returns the generators that a run on the target can use. On the local stack
-// without an image their environments are made first if they are not there: those of
-// the chosen ones, or all.
+// Prepare returns the generators that a run on the target can use. On the local stack without an image their
+// environments are made first if they are not there: those of the chosen ones, or all.
 func (v Inventory) Prepare(ctx context.Context, t *target.Target, chosen ...string) ([]generator.Generator, error) {
 	if t.Name != stack.Local || v.image() != "" {
 		return v.List(ctx, t)
@@ -187,8 +185,7 @@ func (v Inventory) Choose(list []generator.Generator, names []string) ([]generat
 // Everything among names means every generator.
 const Everything = "all"
 
-// Pick returns the names, each once. One that is not known is refused with the nearest
-// that is.
+// Pick returns the names, each once. One that is not known is refused with the nearest that is.
 func Pick(names, known []string) ([]string, error) {
 	if slices.Contains(names, Everything) {
 		if len(known) == 0 {

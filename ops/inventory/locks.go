@@ -107,8 +107,7 @@ func (v Inventory) hereLock(ctx context.Context, hash string) ([]byte, error) {
 	return nil, context.Cause(ctx)
 }
 
-// LockState is the state of the lock of a generator: kept, stale or missing; "" if it
-// requires nothing.
+// LockState is the state of the lock of a generator: kept, stale or missing; "" if it requires nothing.
 func (v Inventory) LockState(g *generator.Generator) (string, error) {
 	hash, err := environment.Locked(v.Generators, g)
 	switch {

@@ -15,11 +15,10 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-// ForWorker returns the folder with the index of this machine's generators, for workers
-// of the target: in a container of the worker's image those that are installed there, or
-// else those of the folder, whose environments are made first. A queue gives a worker
-// tasks of every generator, so one that the target has and this machine has not, or has
-// of another commit or lock, is an error. One that is not ready is named.
+// ForWorker returns the folder with the index of this machine's generators, for workers of the target: in a container
+// of the worker's image those that are installed there, or else those of the folder, whose environments are made first.
+// A queue gives a worker tasks of every generator, so one that the target has and this machine has not, or has of
+// another commit or lock, is an error. One that is not ready is named.
 func (v Inventory) ForWorker(ctx context.Context, t *target.Target) (string, error) {
 	dir := os.Getenv(stack.EnvGenerators)
 	var index *generator.Index
@@ -73,8 +72,7 @@ func (v Inventory) prepareFor(ctx context.Context, t *target.Target) (*generator
 	return local.Prepare(ctx, v.LocalDir, v.Generators, names, func(line string) { v.Say("%s", line) })
 }
 
-// differs describes a commit or a lock that is not the target's. What is not known is no
-// difference.
+// differs describes a commit or a lock that is not the target's. What is not known is no difference.
 func differs(what, here, there string) string {
 	if here == there || here == "" || there == "" {
 		return ""

@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// Exports are the outputs as shell code: what the AWS CLI reads, and names for
-// scripts.
+// Exports are the outputs as shell code: what the AWS CLI reads, and names for scripts.
 func (t *Target) Exports() []string {
 	pairs := [][2]string{
 		{"AWS_REGION", t.Region}, {"AWS_DEFAULT_REGION", t.Region},

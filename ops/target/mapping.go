@@ -22,8 +22,7 @@ const (
 	MappingDisabled = "Disabled"
 )
 
-// WithoutLambda reports whether the stack's function takes no tasks: its fleet does, or ops worker on
-// other machines.
+// WithoutLambda reports whether the stack's function takes no tasks: its fleet does, or ops worker on other machines.
 func (t *Target) WithoutLambda() bool { return t.EventSourceMappingID == "" && t.Name != stack.Local }
 
 // Mapping asks for the event source mapping.

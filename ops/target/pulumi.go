@@ -16,9 +16,8 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// pulumiTarget asks the Pulumi CLI for the outputs of a stack, as a person would
-// in the project's folder. A name without a project ("dev") needs that folder;
-// a full one ("organization/vm-dataset/dev") does not.
+// pulumiTarget asks the Pulumi CLI for the outputs of a stack, as a person would in the project's folder. A name
+// without a project ("dev") needs that folder; a full one ("organization/vm-dataset/dev") does not.
 func pulumiTarget(ctx context.Context, f *Flags, d task.Dataset) (*Target, error) {
 	args := []string{"stack", "output", "--json", "--non-interactive"}
 	if f.Stack != "" {
@@ -87,9 +86,8 @@ const (
 	projectWay = "run ops in the checkout, name its folder with --project DIR or OPS_PROJECT, or give the stack's full name: --stack ORGANIZATION/PROJECT/STACK"
 )
 
-// refusals are the messages of the Pulumi CLI, as of v3.230.0, when it does not print
-// the outputs, and what they mean here. $1 is what the pattern
-// catches, or else the name of the stack; $folder is where Pulumi was asked.
+// refusals are the messages of the Pulumi CLI, as of v3.230.0, when it does not print the outputs, and what they mean
+// here. $1 is what the pattern catches, or else the name of the stack; $folder is where Pulumi was asked.
 var refusals = []struct {
 	status int // exit status that means the same; 0 for none
 	output *regexp.Regexp

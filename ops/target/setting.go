@@ -24,8 +24,7 @@ func (t *Target) Worker() plan.Worker {
 	return w
 }
 
-// Ask asks AWS for what the stack outputs do not have. Without it, a plan assumes
-// defaults.
+// Ask asks AWS for what the stack outputs do not have. Without it, a plan assumes defaults.
 func (t *Target) Ask(ctx context.Context, say func(format string, args ...any), s *plan.Setting) {
 	q, err := t.Queue(ctx)
 	if err == nil {
@@ -73,8 +72,7 @@ func (t *Target) askLambda(ctx context.Context, l *lambda.Client, s *plan.Settin
 	return nil
 }
 
-// Setting is what tasks are cut for. A stack on AWS is not asked for its number of
-// workers: the default is assumed.
+// Setting is what tasks are cut for. A stack on AWS is not asked for its number of workers: the default is assumed.
 func (t *Target) Setting() plan.Setting {
 	s := plan.DefaultSetting()
 	s.Worker = t.Worker()

@@ -30,8 +30,7 @@ type Target struct {
 	flags   string       // that lead to it from this folder, beside --stack; mostly ""
 }
 
-// Find returns the stack: the local one, a saved file, or what Pulumi says. The
-// dataset may be none.
+// Find returns the stack: the local one, a saved file, or what Pulumi says. The dataset may be none.
 func Find(ctx context.Context, f *Flags, d task.Dataset) (*Target, error) {
 	if f.Stack == stack.Local {
 		o, err := local.Outputs(f.LocalDir)
@@ -101,8 +100,7 @@ func (t *Target) Lambda(ctx context.Context) (*lambda.Client, error) {
 	return lambda.NewFromConfig(c), nil
 }
 
-// String is what a command is about to change: stack, account or endpoint,
-// and region.
+// String is what a command is about to change: stack, account or endpoint, and region.
 func (t *Target) String() string {
 	where := "account " + t.AccountID
 	if t.SQSEndpoint != "" {

@@ -70,8 +70,7 @@ func New(c Config) *Pool { return &Pool{config: c, last: time.Now()} }
 // Ready is how many workers have asked for work.
 func (p *Pool) Ready() int { return int(p.ready.Load()) }
 
-// Idle is how long the workers have waited for a message; 0 while one has one, or while
-// none is ready.
+// Idle is how long the workers have waited for a message; 0 while one has one, or while none is ready.
 func (p *Pool) Idle() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,12 +112,10 @@ func (p *Pool) Run(ctx, receiving context.Context) error {
 	return nil
 }
 
-// maxFailedStarts is how often in a row a worker may exit before it asks for work;
-// then the pool fails.
+// maxFailedStarts is how often in a row a worker may exit before it asks for work; then the pool fails.
 const maxFailedStarts = 5
 
-// loop keeps a worker process running and gives it one message at a time, until
-// receiving ends.
+// loop keeps a worker process running and gives it one message at a time, until receiving ends.
 func (w *instance) loop(ctx, receiving context.Context) {
 	for failedStarts := 0; receiving.Err() == nil; failedStarts++ {
 		if failedStarts == maxFailedStarts {
@@ -200,8 +197,7 @@ func (w *instance) receive(ctx context.Context, p *Process) (*events.SQSMessage,
 	return m, err
 }
 
-// invoke gives the process a message and waits for the answer. It reports whether the
-// process can take another one.
+// invoke gives the process a message and waits for the answer. It reports whether the process can take another one.
 func (w *instance) invoke(ctx context.Context, p *Process, m *events.SQSMessage) bool {
 	c := &w.pool.config
 	inv := &invocation{id: RequestID(m.ReceiptHandle), deadline: time.Now().Add(c.Timeout), answer: make(chan answer, 1)}
@@ -263,17 +259,15 @@ func (w *instance) invoke(ctx context.Context, p *Process, m *events.SQSMessage)
 	}
 }
 
-// RequestID returns the id of the invocation for a delivery, of the form that Lambda's
-// ids have. It follows from the receipt handle: who knows a delivery of the past also
-// knows which holds on cells are its.
+// RequestID returns the id of the invocation for a delivery, of the form that Lambda's ids have. It follows from the
+// receipt handle: who knows a delivery of the past also knows which holds on cells are its.
 func RequestID(receiptHandle string) string {
 	b := sha256.Sum256([]byte(receiptHandle))
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
-// acknowledge treats a message as Lambda's event source mapping does: one that
-// succeeded is deleted, one that failed is delivered again after its visibility
-// timeout, which the worker may have changed.
+// acknowledge treats a message as Lambda's event source mapping does: one that succeeded is deleted, one that failed is
+// delivered again after its visibility timeout, which the worker may have changed.
 func (w *instance) acknowledge(m *events.SQSMessage, a answer) {
 	var response events.SQSEventResponse
 	if a.failed || json.Unmarshal(a.body, &response) != nil {

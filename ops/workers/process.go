@@ -34,8 +34,7 @@ func Main() {
 	os.Exit(1)
 }
 
-// Command returns this program itself as one of so many workers, which share the CPUs and
-// the memory of the machine.
+// Command returns this program itself as one of so many workers, which share the CPUs and the memory of the machine.
 func Command(workers int, env []string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {

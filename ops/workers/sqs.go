@@ -36,8 +36,7 @@ const (
 // requestTime bounds what is sent to the queue after a task.
 const requestTime = 30 * time.Second
 
-// OpenSQS reads how long the stack's queue hides a message. It fails where the queue
-// cannot be read.
+// OpenSQS reads how long the stack's queue hides a message. It fails where the queue cannot be read.
 func OpenSQS(ctx context.Context, client *sqs.Client, o *stack.Outputs,
 	say func(format string, args ...any)) (*SQS, error) {
 	out, err := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &o.QueueURL,
@@ -52,9 +51,8 @@ func OpenSQS(ctx context.Context, client *sqs.Client, o *stack.Outputs,
 	return &SQS{client: client, outputs: o, visibility: time.Duration(seconds) * time.Second, say: say}, nil
 }
 
-// Receive polls until there is a message or ctx ends. Whatever goes wrong may pass, so it
-// is reported and tried again. It does not cut a poll off: the queue may then hand a
-// message to nobody, which counts as a delivery.
+// Receive polls until there is a message or ctx ends. Whatever goes wrong may pass, so it is reported and tried again.
+// It does not cut a poll off: the queue may then hand a message to nobody, which counts as a delivery.
 func (q *SQS) Receive(ctx context.Context) (*events.SQSMessage, error) {
 	wait := firstWait
 	for ctx.Err() == nil {
@@ -104,8 +102,7 @@ func (q *SQS) record(in *types.Message) *events.SQSMessage {
 	return m
 }
 
-// Keep hides the message for the queue's visibility timeout again, each time a third of
-// that is over.
+// Keep hides the message for the queue's visibility timeout again, each time a third of that is over.
 func (q *SQS) Keep(ctx context.Context, m *events.SQSMessage) {
 	every := time.NewTicker(q.visibility / 3)
 	defer every.Stop()
@@ -132,9 +129,8 @@ func (q *SQS) Delete(m *events.SQSMessage) error {
 	return err
 }
 
-// Return shows a message that was not begun at once. Who was killed may still hold cells,
-// and requests of its may still be executed: as on Lambda, its message comes back by its
-// visibility.
+// Return shows a message that was not begun at once. Who was killed may still hold cells, and requests of its may still
+// be executed: as on Lambda, its message comes back by its visibility.
 func (q *SQS) Return(m *events.SQSMessage, _ string, end End) {
 	if end != NotBegun {
 		return
