@@ -343,8 +343,7 @@ func (p *Planned) compare(w io.Writer) {
 	fmt.Fprintln(w, "\nWHERE\tWORKERS\tCPUS\tTAKES\tCOMPUTE\tUSD\t")
 	for _, at := range p.Places {
 		if len(at.Problems) > 0 {
-			fmt.Fprintf(w, "%s\t%s\t%.0f\tcannot work: %s\n", at.Name, ui.Count(at.Workers), at.CPUs,
-				at.Problems[0])
+			fmt.Fprintf(w, "%s\t%s\t%.0f\tcannot work: %s\n", at.Name, ui.Count(at.Workers), at.CPUs, at.Problems[0])
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t\n", at.Name, ui.Count(at.Workers), at.CPUs,

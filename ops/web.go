@@ -71,8 +71,7 @@ func openBrowser(o *Output, address string) {
 // newWeb returns the web application of a stack.
 func newWeb(o *Output, t *target.Target, q *queue.Client, st *store.Store, on net.Listener,
 	readOnly bool) (*web.Server, error) {
-	return web.New(web.Config{Target: t, Flags: o.Flags, Store: st, Queue: q, ReadOnly: readOnly,
-		Say: o.Say,
+	return web.New(web.Config{Target: t, Flags: o.Flags, Store: st, Queue: q, ReadOnly: readOnly, Say: o.Say,
 		Paused: func(ctx context.Context) (bool, error) {
 			if t.WithoutLambda() { // which cannot be paused
 				return false, nil

@@ -37,8 +37,7 @@ func (t *Target) Mapping(ctx context.Context, l *lambda.Client) (*lambda.GetEven
 			"stop and start the workers where they run; or pulumi config set lambda true, then pulumi up")
 	case t.EventSourceMappingID == "":
 		return nil, ui.WithHint(errors.New(
-			"the stack outputs lack eventSourceMappingId: what gives its tasks to workers is unknown"),
-			"ops local down and up")
+			"the stack outputs lack eventSourceMappingId: what gives its tasks to workers is unknown"), "ops local down and up")
 	}
 	out, err := l.GetEventSourceMapping(ctx, &lambda.GetEventSourceMappingInput{UUID: &t.EventSourceMappingID})
 	if err != nil {

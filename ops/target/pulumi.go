@@ -35,8 +35,7 @@ func pulumiTarget(ctx context.Context, f *Flags, d task.Dataset) (*Target, error
 		}
 		if name = strings.TrimSpace(string(shown)); name == stack.Local {
 			return nil, ui.WithHint(fmt.Errorf("the selected Pulumi stack is called %s, which is ops' name for this machine",
-				name),
-				"ops --stack ORGANIZATION/PROJECT/%s, or rename it: pulumi stack rename", name)
+				name), "ops --stack ORGANIZATION/PROJECT/%s, or rename it: pulumi stack rename", name)
 		}
 	}
 	o, err := stack.Parse(text)
