@@ -5,12 +5,17 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/ops/probe"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
@@ -206,3 +211,62 @@ func VideosOf(ctx context.Context, decoder *video.Decoder, dir string, samples [
 	}
 	return hints, nil
 }
+
+// square is how many pixels wide and high pictures are compared: each is the mean of a block of the picture.
+const square = 64
+
+// Distance is how far two pictures are from each other, whatever their sizes, from 0 to 1: black and white have 1.
+type Distance struct {
+	Mean  float64 `json:"mean"`  // of all blocks
+	Worst float64 `json:"worst"` // of the block that differs most
+}
+
+// distance compares two pictures that are scaled to squares.
+func distance(a, b *video.Frame) (d Distance) {
+	sum, worst := 0, 0
+	for i := 0; i+2 < len(a.Pixels) && i+2 < len(b.Pixels); i += 3 {
+		block := 0
+		for c := range 3 {
+			x := int(a.Pixels[i+c]) - int(b.Pixels[i+c])
+			block += max(x, -x)
+		}
+		sum, worst = sum+block, max(worst, block)
+	}
+	return Distance{float64(sum) / float64(255*max(len(a.Pixels), 1)), float64(worst) / (3 * 255)}
+}
+
+// Judge has a generator's own judge score the videos of n of its samples, spread evenly, and returns hints for those
+// that do not have all points, and how many were scored. probe.Blame recognizes the error if the judge is at fault.
+func (d *Deep) Judge(ctx context.Context, g *generator.Generator, n int) (Hints, int, error) {
+	hints, scored := Hints{}, 0
+	all := func(string) bool { return true }
+	err := d.files(ctx, "scores of "+g.Name, g.Name, n, all, func(ctx context.Context, dir string,
+		samples []sample.Sample) (func(), error) {
+		scratch := filepath.Join(dir, "judge")
+		if err := os.Mkdir(scratch, 0o700); err != nil {
+			return nil, err
+		}
+		scores, err := probe.Judge(ctx, g, scratch, samples)
+		return func() {
+			for i, s := range scores {
+				if scored++; s.Low() {
+					at := slices.IndexFunc(samples[i].Files, func(f sample.File) bool { return sample.IsGroundTruth(f.Name) })
+					hint := Hint{Kind: LowScore, Number: s.Score, Text: s.Percent()}
+					if at >= 0 {
+						hint.File = samples[i].Files[at].Name
+					}
+					if len(s.Faults) > 0 {
+						hint.Text += ": " + strings.Join(s.Faults[:min(len(s.Faults), shownFaults)], "; ")
+					}
+					hints[samples[i].Index] = append(hints[samples[i].Index], hint)
+				}
+			}
+		}, err
+	})
+	if err != nil {
+		err = fmt.Errorf("judge samples of %s: %w", g.Name, err)
+	}
+	return hints, scored, err
+}
+
+const shownFaults = 3

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -18,6 +19,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -123,4 +125,59 @@ func (t *Target) In() string {
 		return ""
 	}
 	return " --dataset " + t.Dataset.String()
+}
+
+// Flags are the stack that a command works on, and folders of this machine.
+type Flags struct {
+	Stack      string `help:"Stack to work on: a Pulumi stack, or ${local_stack} for the one on this machine. Default: the selected Pulumi stack." env:"OPS_STACK" placeholder:"NAME"`
+	LocalDir   string `help:"Where the local stack and submits keep everything. Default: .local in the project." env:"OPS_LOCAL_DIR" type:"path" placeholder:"DIR"`
+	Project    string `help:"Folder of the Pulumi project, when ops is run elsewhere: Pulumi is asked there, and its generators and .local are used." short:"C" env:"OPS_PROJECT" type:"existingdir" placeholder:"DIR"`
+	Outputs    string `help:"Read the stack outputs from a file saved with 'pulumi stack output --json', on machines without Pulumi." type:"existingfile" placeholder:"FILE"`
+	Generators string `help:"Folder with the generators. Default: generators in the project." env:"OPS_GENERATORS" type:"path" placeholder:"DIR" name:"generators-dir"`
+}
+
+// AfterApply fills in the folders below the project's that no flag names.
+func (f *Flags) AfterApply() error {
+	project, err := filepath.Abs(f.Project)
+	f.LocalDir = cmp.Or(f.LocalDir, filepath.Join(project, ".local"))
+	f.Generators = cmp.Or(f.Generators, filepath.Join(project, generator.DefaultRoot))
+	return err
+}
+
+// projectFlag is the flag for hints that leads to the same project.
+func (f *Flags) projectFlag() string {
+	if f.Project == "" || os.Getenv("OPS_PROJECT") != "" {
+		return ""
+	}
+	return " --project " + f.Project
+}
+
+// Exports are the outputs as shell code: what the AWS CLI reads, and names for scripts.
+func (t *Target) Exports() []string {
+	pairs := [][2]string{
+		{"AWS_REGION", t.Region}, {"AWS_DEFAULT_REGION", t.Region},
+		{"QUEUE_URL", t.QueueURL}, {"DLQ_URL", t.DLQURL}, {"BUCKET", t.BucketName},
+		{"AWS_ENDPOINT_URL_SQS", t.SQSEndpoint}, {"AWS_ENDPOINT_URL_S3", t.S3Endpoint},
+		{"AWS_ENDPOINT_URL_LAMBDA", t.LambdaEndpoint},
+		{"AWS_ACCESS_KEY_ID", t.AccessKeyID}, {"AWS_SECRET_ACCESS_KEY", t.SecretAccessKey},
+	}
+	var lines []string
+	for _, p := range pairs {
+		if p[1] != "" {
+			lines = append(lines, fmt.Sprintf("export %s='%s'", p[0], strings.ReplaceAll(p[1], "'", `'\''`)))
+		}
+	}
+	if t.SQSEndpoint != "" {
+		lines = append(lines, "unset AWS_PROFILE AWS_SESSION_TOKEN") // they would win over the placeholders
+		lines = append(lines, direct...)
+	}
+	return lines
+}
+
+// direct keeps boto3, the AWS CLI and curl from using a proxy for this machine. Clients
+// that read only one of the two variables get what the user has in the other.
+var direct = []string{
+	`export NO_PROXY="${NO_PROXY:-${no_proxy:-}}" no_proxy="${no_proxy:-${NO_PROXY:-}}"`,
+	`case ",$NO_PROXY," in (",*,"|*,127.0.0.1,*) ;; (*) NO_PROXY="127.0.0.1,localhost,::1${NO_PROXY:+,$NO_PROXY}" ;; esac`,
+	`case ",$no_proxy," in (",*,"|*,127.0.0.1,*) ;; (*) no_proxy="127.0.0.1,localhost,::1${no_proxy:+,$no_proxy}" ;; esac`,
 }

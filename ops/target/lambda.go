@@ -2,8 +2,11 @@ package target
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 )
 
 // States of an event source mapping that matter here. Between them it is
@@ -103,4 +107,94 @@ func (t *Target) Switch(ctx context.Context, l *lambda.Client, on bool, say func
 		case <-time.After(pace):
 		}
 	}
+}
+
+// examineTimeout is for a new worker's start and its examination, which takes 20 s at most.
+const examineTimeout = 2 * time.Minute
+
+// Examine invokes the version of the function that works on the queue, beside its tasks, and returns what
+// the worker answers about itself.
+func (t *Target) Examine(ctx context.Context, l *lambda.Client) (*worker.Examination, error) {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	in := &lambda.InvokeInput{FunctionName: &t.FunctionName, Payload: []byte(worker.Examine)}
+	if t.versioned() {
+		in.Qualifier = aws.String(stack.Alias)
+	}
+	out, err := l.Invoke(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	if out.FunctionError != nil {
+		var answer struct{ ErrorMessage string }
+		if err := json.Unmarshal(out.Payload, &answer); err != nil || answer.ErrorMessage == "" {
+			answer.ErrorMessage = string(out.Payload)
+		}
+		return nil, ui.WithHint(fmt.Errorf("it failed (%s): %s", aws.ToString(out.FunctionError), answer.ErrorMessage),
+			"pulumi up, if its image is older than this ops; ops%s logs --since 15m", t.Flags())
+	}
+	x := &worker.Examination{}
+	if err := json.Unmarshal(out.Payload, x); err != nil || x.Kernel == "" {
+		return nil, ui.WithHint(fmt.Errorf("its answer is not that of a worker: %s", ui.Cut(string(out.Payload), 100)),
+			"pulumi up")
+	}
+	return x, nil
+}
+
+// Versions returns what is published of the function, and its unpublished state, in no order.
+func (t *Target) Versions(ctx context.Context, l *lambda.Client) (all []types.FunctionConfiguration, err error) {
+	pages := lambda.NewListVersionsByFunctionPaginator(l, &lambda.ListVersionsByFunctionInput{FunctionName: &t.FunctionName})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Versions...)
+	}
+	return all, nil
+}
+
+// VersionNumber is 0 for what was not published.
+func VersionNumber(f *types.FunctionConfiguration) int {
+	n, _ := strconv.Atoi(aws.ToString(f.Version))
+	return n
+}
+
+// versioned reports whether the function has an alias for the version that works on the queue.
+func (t *Target) versioned() bool { return strings.HasSuffix(t.FunctionARN, ":"+stack.Alias) }
+
+// RolledBack returns the generators in the image of the version that works on the queue, or nil if that is
+// the stack's newest image, which the outputs describe.
+func (t *Target) RolledBack(ctx context.Context, say func(format string, args ...any)) ([]worker.Installed, error) {
+	if t.WithoutLambda() || !t.versioned() {
+		return nil, nil
+	}
+	l, err := t.Lambda(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f, err := l.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &t.FunctionARN})
+	if err != nil {
+		say("note: Lambda does not say which version works on the queue (%s); the newest is assumed", ui.Plain(err))
+		return nil, nil
+	}
+	if f.Environment == nil || f.Environment.Variables[stack.EnvImage] == "" { // it may not be decrypted by everybody
+		say("note: Lambda does not say which image works on the queue; the newest is assumed")
+		return nil, nil
+	}
+	if f.Environment.Variables[stack.EnvImage] == t.ImageURI {
+		return nil, nil
+	}
+	version := aws.ToString(f.Version)
+	x, err := t.Examine(ctx, l)
+	if err == nil && len(x.Generators) == 0 {
+		err = fmt.Errorf("its image has none: %s", x.Problem)
+	}
+	if err != nil {
+		return nil, ui.WithHint(fmt.Errorf("version %s of the function works on the queue and not the newest, and which generators it has is not known: %w",
+			version, err), "pulumi up --refresh goes back to the newest; ops%s doctor", t.Flags())
+	}
+	say("note: version %s of the function works on the queue and not the newest: generators and commits are those of its image",
+		version)
+	return x.Generators, nil
 }
