@@ -23,7 +23,6 @@ type DatasetCmd struct {
 	Delete DatasetDeleteCmd `cmd:"" help:"Delete a dataset with all its samples."`
 }
 
-// manifest reads the manifest of a dataset.
 func manifest(ctx context.Context, st *store.Store, t *target.Target, name string) (task.Manifest, error) {
 	if err := task.CheckName(name); err != nil {
 		return task.Manifest{}, ui.Usage("the name %v", err)

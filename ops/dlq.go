@@ -46,7 +46,6 @@ func (*DLQCountCmd) Run(ctx context.Context, o *Output, q *queue.Client) error {
 	return printDepth(o, d)
 }
 
-// dlqFilter are the flags that choose messages of the DLQ.
 type dlqFilter struct {
 	ID        []string     `help:"Only the task with this message id, its own or that of its first message; may be repeated." placeholder:"ID"`
 	Cause     []task.Cause `help:"Only tasks that failed for this cause; may be repeated." placeholder:"CAUSE"`
@@ -81,12 +80,10 @@ func (f *dlqFilter) check() error {
 	return nil
 }
 
-// given reports whether any flag chooses.
 func (f *dlqFilter) given() bool {
 	return len(f.ID)+len(f.Cause)+len(f.Generator)+len(f.Dataset)+f.Max > 0 || !f.Since.IsZero()
 }
 
-// filter is what the flags choose.
 func (f *dlqFilter) filter() dlq.Filter {
 	return dlq.Filter{IDs: f.ID, Causes: f.Cause, Generators: f.Generator, Dataset: f.Dataset, Since: f.Since.Time, Max: f.Max}
 }

@@ -76,7 +76,6 @@ func printDetails(w io.Writer, s *dlq.Details) {
 	}
 }
 
-// printFailure prints the failure report.
 func printFailure(w io.Writer, s *dlq.Details) {
 	f := s.Report
 	if f == nil {

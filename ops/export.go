@@ -214,7 +214,6 @@ func printExport(w io.Writer, s *export.Summary) {
 	}
 }
 
-// checkPlace checks a folder or s3://BUCKET/PREFIX.
 func (p *exportPlace) checkPlace(to string) error {
 	rest, bucket := strings.CutPrefix(to, "s3://")
 	name, _, _ := strings.Cut(rest, "/")
@@ -233,7 +232,6 @@ func (p *exportPlace) checkPlace(to string) error {
 	return nil
 }
 
-// open opens a folder, or a prefix of a bucket.
 func (p *exportPlace) open(ctx context.Context, to, region string, folder func(string) (export.Destination, error)) (
 	export.Destination, error) {
 	rest, bucket := strings.CutPrefix(to, "s3://")

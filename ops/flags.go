@@ -21,13 +21,11 @@ type FlagsCmd struct {
 	Plan   FlagsPlanCmd   `cmd:"" help:"Write the repair plan that replaces the flagged samples."`
 }
 
-// flagged are the flags that choose flagged samples.
 type flagged struct {
 	inDataset
 	Generator []string `help:"Only this generator; may be repeated." placeholder:"NAME" predictor:"generator"`
 }
 
-// list returns the chosen flags with their states.
 func (c *flagged) list(ctx context.Context, st *store.Store) ([]flags.Listed, error) {
 	all, err := flags.List(ctx, st, c.Generator...)
 	if err != nil {

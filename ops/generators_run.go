@@ -128,7 +128,6 @@ func (c *GeneratorsRunCmd) Run(ctx context.Context, o *Output) error {
 	return cmp.Or(o.Print(tried, tried.table), ui.ProblemIf(tried.Failure != nil, ""))
 }
 
-// listSamples lists samples with their prompts.
 func listSamples(samples []sample.Sample) ([]TriedOne, error) {
 	list := make([]TriedOne, len(samples))
 	for i, s := range samples {

@@ -140,7 +140,6 @@ func (c *GeneratorsSyncCmd) choose(ctx context.Context, o *Output, entries map[s
 	return names, add, nil
 }
 
-// printResults lists what has changed or failed, and counts the rest.
 func (c *GeneratorsSyncCmd) printResults(o *Output, results []catalogue.Result) error {
 	counts := map[catalogue.State]int{}
 	for _, r := range results {
@@ -173,7 +172,6 @@ func (c *GeneratorsSyncCmd) printResults(o *Output, results []catalogue.Result) 
 	return err
 }
 
-// change shows the commits before and after.
 func change(r catalogue.Result) string {
 	text := ui.Short(r.Commit)
 	if r.Before != "" {

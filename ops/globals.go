@@ -37,7 +37,6 @@ func between(flag string, number *int, least, most int) error {
 	return ui.Usage("%s is %d, it must be from %d to %d", flag, *number, least, most)
 }
 
-// inDataset is the flag of every command that works on samples.
 type inDataset struct {
 	Dataset string `help:"Dataset to work on." env:"OPS_DATASET" default:"${default_dataset}" placeholder:"NAME"`
 }
@@ -54,7 +53,6 @@ func (d *inDataset) AfterApply(k *kong.Context) error {
 	return nil
 }
 
-// spans makes kong read durations with ui.ParseSpan.
 var spans = kong.TypeMapper(reflect.TypeFor[time.Duration](),
 	kong.MapperFunc(func(c *kong.DecodeContext, target reflect.Value) error {
 		var text string
@@ -66,7 +64,6 @@ var spans = kong.TypeMapper(reflect.TypeFor[time.Duration](),
 		return err
 	}))
 
-// moment is a time on the command line.
 type moment struct{ time.Time }
 
 // UnmarshalText reads it with ui.ParseMoment.

@@ -129,7 +129,6 @@ func (c *InspectCmd) Run(ctx context.Context, o *Output, st *store.Store) error 
 		ui.ProblemIf(low, ""))
 }
 
-// listHints prints a line for each hint of a sample.
 func listHints(w io.Writer, reports []*inspect.Report, kinds inspect.Set) {
 	fmt.Fprintln(w, "GENERATOR\tHINT\tINDEX\tID\tFILE\tWHAT")
 	for _, r := range reports {
@@ -143,7 +142,6 @@ func listHints(w io.Writer, reports []*inspect.Report, kinds inspect.Set) {
 	}
 }
 
-// printHints prints how many samples have each hint.
 func printHints(w io.Writer, reports []*inspect.Report) {
 	fmt.Fprintln(w, "GENERATOR\tHINT\tSAMPLES\tSHARE\tEXAMPLES")
 	samples, hinted := 0, 0
@@ -173,7 +171,6 @@ func share(part float64) string {
 	return fmt.Sprintf("%.1f %%", 100*part)
 }
 
-// sampled is a number of samples, or all.
 type sampled struct {
 	given bool
 	n     int // 0: all
@@ -305,7 +302,6 @@ func (o *Output) decoder(ctx context.Context, name string) (*decoding.Decoder, e
 	return d, nil
 }
 
-// nearReport are the groups of a generator.
 type nearReport struct {
 	Generator string          `json:"generator"`
 	Samples   int             `json:"samples"` // whose pictures were compared
@@ -314,7 +310,6 @@ type nearReport struct {
 	Sheets    []string        `json:"sheets,omitempty"`
 }
 
-// near prints groups of samples that look nearly alike.
 func (c *InspectCmd) near(ctx context.Context, o *Output, st *store.Store, names []string) error {
 	deep := &inspect.Deep{Store: st, Progress: o.Progress}
 	reports := []*nearReport{}

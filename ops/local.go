@@ -28,7 +28,6 @@ type LocalCmd struct {
 	Status LocalStatusCmd `cmd:"" help:"Show whether the local stack is up, and its queues."`
 }
 
-// workerFlags are the flags of the local stack.
 type workerFlags struct {
 	Workers    int           `help:"Worker processes. Default: one per CPU." placeholder:"N"`
 	Visibility time.Duration `help:"How long a task is hidden while a worker has it." default:"${local_visibility}"`
@@ -299,7 +298,6 @@ func (c *LocalRunCmd) Run(ctx context.Context, o *Output) (err error) {
 	return ui.WithHint(ui.Problem(""), "ops local up, and in another terminal: ops --stack local dlq list")
 }
 
-// makeAndVerify makes what is missing of a run of the chosen generators, and verifies it.
 func (c *LocalRunCmd) makeAndVerify(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
 	chosen []generator.Generator) (*dataset.Report, error) {
 	o.Changing(t)

@@ -63,7 +63,6 @@ func main() {
 	os.Exit(run())
 }
 
-// variables are the values in help texts and defaults.
 func variables() kong.Vars {
 	return kong.Vars{"version": version(), "local_stack": "local", "default_dataset": task.DefaultDataset.String(),
 		"large_run": strconv.Itoa(plan.LargeRun), "large_chunk": strconv.Itoa(plan.LargeChunk),
@@ -109,7 +108,6 @@ func run() int {
 	return report(ctx, err)
 }
 
-// report prints an error, if there is one, and returns the exit status.
 func report(ctx context.Context, err error) int {
 	if err == nil {
 		return 0
@@ -145,7 +143,6 @@ func commandOf(err error) string {
 	return "ops"
 }
 
-// version is what this binary was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

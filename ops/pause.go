@@ -40,7 +40,6 @@ func (*ResumeCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue
 	return switchMapping(ctx, o, t, q, l, true)
 }
 
-// switched is what pause and resume print as JSON.
 type switched struct {
 	State string      `json:"state"`
 	Queue queue.Depth `json:"queue"`

@@ -193,7 +193,6 @@ func (c *PlanCmd) pin(ctx context.Context, o *Output, t *target.Target, order *r
 	return false, nil
 }
 
-// generators are the chosen ones: of the stack's image, or of the folder.
 func (c *PlanCmd) generators(ctx context.Context, o *Output, t *target.Target) ([]generator.Generator, error) {
 	var list []generator.Generator
 	var err error
@@ -248,7 +247,6 @@ func (c *PlanCmd) measure(ctx context.Context, o *Output, p *Planned) error {
 	return plan.SaveCosts(o.LocalDir, measured...)
 }
 
-// unmeasured adds a hint to an error of costs that are not known.
 func unmeasured(err error, chosen string, samples int) error {
 	unknown, ok := errors.AsType[*plan.UnknownCostError](err)
 	if !ok {
@@ -260,7 +258,6 @@ func unmeasured(err error, chosen string, samples int) error {
 	return ui.WithHint(err, "ops plan %s --samples %d --canary 10, or ops generators check", chosen, samples)
 }
 
-// remark adds notes on the inputs of the plan.
 func (p *Planned) remark(t *target.Target) {
 	var waits []string
 	for _, g := range p.Generators {
@@ -366,7 +363,6 @@ func (p *Planned) compare(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// others lists the generators with other chunk sizes.
 func (p *Planned) others() string {
 	var names []string
 	for _, g := range p.Generators {
@@ -380,7 +376,6 @@ func (p *Planned) others() string {
 	return " (" + ui.Some(names, 3) + ")"
 }
 
-// advice is the recommendation in a line.
 func (p *Planned) advice() string {
 	switch a := p.Advice; {
 	case a.Dollars == 0:
@@ -404,7 +399,6 @@ func (p *Planned) change(a plan.Advice) string {
 	return text + fmt.Sprintf(", for about %s USD", ui.Dollars(a.Dollars))
 }
 
-// amount writes how much of something.
 func amount(n float64) string {
 	switch {
 	case n > 0 && n < 0.01:

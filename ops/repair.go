@@ -178,7 +178,6 @@ func (c *RepairCmd) carryOut(ctx context.Context, o *Output, t *target.Target, q
 	return send(ctx, o, t, q, run, false)
 }
 
-// remove removes what no receipt names, after asking.
 func (c *RepairCmd) remove(ctx context.Context, o *Output, st *store.Store, plan *dataset.Plan) (int, error) {
 	var keys []string
 	for _, g := range plan.Generators {

@@ -34,7 +34,6 @@ Examples:
   ops --stack dev rollback --to 3`
 }
 
-// rollback is what the command prints as JSON.
 type rollback struct {
 	Version string `json:"version"`
 	Was     string `json:"was"`

@@ -89,7 +89,6 @@ func (c *SubmitCmd) repair() *RepairCmd {
 	return r
 }
 
-// checkOrder checks the flags of what a run may cost, and a run's id if there is one.
 func (c *order) checkOrder(run string) error {
 	if err := task.CheckName(run); run != "" && err != nil {
 		return ui.Usage("--run %v", err)
@@ -100,7 +99,6 @@ func (c *order) checkOrder(run string) error {
 	return checkSlower(c.Slower)
 }
 
-// submitted is what submit prints as JSON.
 type submitted struct {
 	Run     task.Run `json:"run"`
 	Tasks   int      `json:"tasks"`
@@ -136,7 +134,6 @@ func (c *SubmitCmd) Run(ctx context.Context, o *Output, t *target.Target, q *que
 	return c.submit(ctx, o, t, q, st, run, list)
 }
 
-// generators are those that a run on the target can use.
 func (c *order) generators(ctx context.Context, o *Output, t *target.Target) ([]generator.Generator, error) {
 	if c.DryRun {
 		return o.inventory().List(ctx, t)
@@ -144,7 +141,6 @@ func (c *order) generators(ctx context.Context, o *Output, t *target.Target) ([]
 	return o.inventory().Prepare(ctx, t, c.named()...)
 }
 
-// submit stores a run and sends it, or prints it.
 func (c *order) submit(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store,
 	run task.Run, list []generator.Generator) error {
 	tasks := run.Plan()
@@ -239,7 +235,6 @@ func (c *order) sayShards(ctx context.Context, o *Output, t *target.Target, st *
 	return err
 }
 
-// savesEnough reports whether shards save enough to mention them.
 func savesEnough(files, shards float64) bool { return files-shards >= max(0.1, 0.1*files) }
 
 // generatorFlags are flags that choose the run's generators: those given, or their names.
@@ -317,7 +312,6 @@ func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []tas
 	})
 }
 
-// send sends what is left of a run, and prints what to do next.
 func send(ctx context.Context, o *Output, t *target.Target, q *queue.Client, run task.Run, resumed bool) error {
 	for _, g := range run.Generators {
 		if batch, size := run.BatchOf(g), run.Chunk(g); batch%size != 0 && (!run.Missing || len(g.Missing) > 0) {

@@ -89,7 +89,6 @@ func (c *VerifyCmd) Run(ctx context.Context, o *Output, t *target.Target, st *st
 	return c.advise(o, t, st, run, report)
 }
 
-// run is the run that is verified, or what the flags describe.
 func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *store.Store) (task.Run, error) {
 	if !c.given() {
 		run, err := findRun(ctx, st, c.Run_, t)
@@ -137,7 +136,6 @@ func (c *VerifyCmd) wanted(ctx context.Context, o *Output, t *target.Target, st 
 	return names, nil
 }
 
-// file is the local file for something that belongs to this check.
 func (c *VerifyCmd) file(o *Output, t *target.Target, run task.Run, what string) string {
 	name := run.ID
 	if name == "" {
@@ -177,7 +175,6 @@ func (c *VerifyCmd) advise(o *Output, t *target.Target, st *store.Store, run tas
 	return ui.WithHint(wrong, "ops%s repair --plan %s%s%s", t.Flags(), ui.Quote(path), overwrite, t.In())
 }
 
-// flags are the flags that chose the generators.
 func (c *choice) flags() string {
 	if c.All {
 		return "--all"
@@ -250,7 +247,6 @@ func printReport(w io.Writer, r *dataset.Report) {
 		ui.Plural(r.Samples, "sample"), ui.Size(r.Bytes))
 }
 
-// tallied counts the samples of each commit or lock.
 func tallied(counts map[string]int, by string) string {
 	var parts []string
 	for _, what := range slices.Sorted(maps.Keys(counts)) {

@@ -17,7 +17,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// wanted are the flags that define what a run makes.
 type wanted struct {
 	choice
 	optionFlags
@@ -66,7 +65,6 @@ func (c *choice) checkExtent(run string, samples, start int) error {
 	return nil
 }
 
-// shape returns the flags of batch, chunk, format and options, for a hint.
 func (p *wanted) shape(run task.Run) string {
 	s := ""
 	if p.Batch != nil {
@@ -84,7 +82,6 @@ func (p *wanted) shape(run task.Run) string {
 	return s
 }
 
-// runOrder is what the flags ask for.
 func (p *wanted) runOrder() *runs.Order {
 	return &runs.Order{Start: p.Start, Samples: p.Samples, Batch: p.Batch, Chunk: p.Chunk, Seed: p.Seed,
 		Format: task.Format(p.Format), Options: p.options, UpdateGenerators: p.UpdateGenerators, Version: version()}
@@ -106,7 +103,6 @@ func knownCosts(o *Output) map[string]plan.Cost {
 	return costs
 }
 
-// choice are the flags that choose generators.
 type choice struct {
 	All       bool     `help:"Every generator." xor:"generators"`
 	Generator []string `help:"Only this generator; may be repeated. 'all' means --all." placeholder:"NAME" xor:"generators" predictor:"generator"`
@@ -120,7 +116,6 @@ func (c *choice) named() []string {
 	return c.Generator
 }
 
-// names are the generators as they were chosen.
 func (c *choice) names() []string {
 	if c.All {
 		return []string{inventory.Everything}
@@ -161,12 +156,10 @@ var predictGenerators = complete.PredictFunc(func(complete.Args) []string {
 	return names
 })
 
-// optionFlags is the flag of the generators' own options.
 type optionFlags struct {
 	Option []string `help:"Argument for the generators, as in difficulty=3 for --difficulty 3; may be repeated. It is for all chosen generators that have it, or with GENERATOR: in front for that one. A dataset keeps the first values of a generator. Default: the catalogue's." placeholder:"[GENERATOR:]NAME=VALUE" sep:"none"`
 }
 
-// option is one value of the flag.
 type option struct {
 	generator string // "" for all that have it
 	name      string

@@ -54,7 +54,6 @@ func (c *UICmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.C
 	return s.Serve(ctx, on)
 }
 
-// openBrowser opens an address in the browser of whoever sits at this machine.
 func openBrowser(o *Output, address string) {
 	program := "xdg-open"
 	if runtime.GOOS == "darwin" {
@@ -68,7 +67,6 @@ func openBrowser(o *Output, address string) {
 	go func() { _ = cmd.Wait() }()
 }
 
-// newWeb returns the web application of a stack.
 func newWeb(o *Output, t *target.Target, q *queue.Client, st *store.Store, on net.Listener,
 	readOnly bool) (*web.Server, error) {
 	return web.New(web.Config{Target: t, Flags: o.Flags, Store: st, Queue: q, ReadOnly: readOnly, Say: o.Say,

@@ -183,7 +183,6 @@ func (c *WorkerCmd) heed(o *Output, finish, handBack func()) (stop func()) {
 	}
 }
 
-// stopIdle calls finish when no worker has had a task for long enough.
 func (c *WorkerCmd) stopIdle(ctx context.Context, pool *workers.Pool, o *Output, finish func()) {
 	for pool.Idle() < c.Idle {
 		select {

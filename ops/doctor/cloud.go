@@ -96,7 +96,6 @@ func Cloud(ctx context.Context, o *ui.Output, f *target.Flags, invoke bool) ([]F
 	return found, err
 }
 
-// refresh has Pulumi make the stack what it should be.
 const refresh = "pulumi up --refresh"
 
 // outputs checks the stack outputs beyond what all commands need.
@@ -128,7 +127,6 @@ func (d *doctor) outputs(ctx context.Context) (string, error) {
 var registryPattern = regexp.MustCompile(
 	`^(\d{12})\.dkr\.ecr(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^@:]+)`)
 
-// region checks that all parts of the stack are in its region.
 func (d *doctor) region(context.Context) (string, error) {
 	for _, part := range []struct{ name, value string }{{"queueArn", d.t.QueueARN}, {"dlqArn", d.t.DLQARN},
 		{"functionArn", d.t.FunctionARN}, {"imageUri", d.t.ImageURI}} {
@@ -226,7 +224,6 @@ func (d *doctor) bucket(ctx context.Context) (string, error) {
 	return d.t.BucketName + ": written, read and deleted", nil
 }
 
-// manifestRule is the way to an image that Lambda takes.
 const manifestRule = "Lambda takes one plain manifest and no index: push without provenance and attestations, " +
 	"from a Docker daemon that does not use the containerd image store; then pulumi up"
 
@@ -235,7 +232,6 @@ const manifestRule = "Lambda takes one plain manifest and no index: push without
 var manifests = []string{"application/vnd.docker.distribution.manifest.v2+json",
 	"application/vnd.oci.image.manifest.v1+json"}
 
-// image checks the image in its repository.
 func (d *doctor) image(ctx context.Context) (string, error) {
 	m := registryPattern.FindStringSubmatch(d.t.ImageURI)
 	if m == nil {
@@ -352,7 +348,6 @@ func (d *doctor) logGroup(ctx context.Context) (string, error) {
 	return wrong(refresh, "there is no log group %s", d.t.LogGroupName)
 }
 
-// generators compares what is in the image with the local folder.
 func (d *doctor) generators(context.Context) (string, error) {
 	if len(d.t.Generators) == 0 {
 		return "", skipped("the stack does not say what is in its image")

@@ -73,7 +73,6 @@ func finding(name, says string, err error) Finding {
 	return f
 }
 
-// cure is the hint for a request that failed.
 func cure(err error) string {
 	if answer, ok := errors.AsType[smithy.APIError](err); ok {
 		switch code := answer.ErrorCode(); code {

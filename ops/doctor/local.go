@@ -128,7 +128,6 @@ func checkDisk(dir string, least int64) (string, error) {
 	return ui.Size(free) + " left", nil
 }
 
-// workers asks the local stack how many of its workers are ready.
 func (d *doctor) workers(ctx context.Context) (string, error) {
 	out, err := d.lambda.GetFunction(ctx, &lambda.GetFunctionInput{FunctionName: &d.t.FunctionName})
 	if err != nil {

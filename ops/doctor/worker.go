@@ -87,7 +87,6 @@ func sandbox(x *worker.Examination) (string, error) {
 		"and can write to %s", landlock, network, len(x.Sees.Proc["cmdline"]), writable), nil
 }
 
-// process names processes by their ids, the first few.
 func process(ids []int) string {
 	var names []string
 	for _, id := range ids {

@@ -133,7 +133,6 @@ func Account() string {
 	return cmp.Or(os.Getenv("USER"), "unknown")
 }
 
-// order is that of flags in a list.
 func order(a, b Flag) int {
 	return cmp.Or(strings.Compare(a.Generator, b.Generator), a.Index-b.Index, strings.Compare(a.By, b.By))
 }
@@ -191,7 +190,6 @@ func change(ctx context.Context, st *store.Store, generator string, indices []in
 	return group.Wait()
 }
 
-// committed returns those of a generator's samples that are committed, by index.
 func committed(ctx context.Context, st *store.Store, generator string, indices []int) (map[int]store.ReceiptSample,
 	error) {
 	samples := map[int]store.ReceiptSample{}
@@ -229,7 +227,6 @@ func List(ctx context.Context, st *store.Store, generators ...string) ([]Flag, e
 	return all, nil
 }
 
-// read reads the flags of a generator, in order.
 func read(ctx context.Context, st *store.Store, generator string) ([]Flag, error) {
 	var keys []string
 	for o, err := range st.List(ctx, prefix(st.Dataset(), generator), "") {
@@ -379,7 +376,6 @@ func Plan(st *store.Store, list []Listed) *dataset.Plan {
 	return p
 }
 
-// maxNamed is how many samples may be named at once.
 const maxNamed = 100_000
 
 // ParseSamples reads indices (12), ranges (10-19) and sample ids (maze_00000012).

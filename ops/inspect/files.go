@@ -137,7 +137,6 @@ func (p picked) fetch(ctx context.Context, st *store.Store, dir string, want fun
 	return samples, err
 }
 
-// save writes a file of a sample and compares it with its receipt.
 func save(f sample.File, key string, from io.Reader) error {
 	to, err := os.Create(f.Path)
 	if err != nil {

@@ -238,7 +238,6 @@ func (s *Scan) Generator(ctx context.Context, name string) (*Report, error) {
 	return g.report(name), nil
 }
 
-// add takes the samples that a receipt describes.
 func (g *scanned) add(r *store.Receipt) {
 	domain := slices.Index(g.domains, r.Domain)
 	if domain < 0 {
@@ -254,7 +253,6 @@ func (g *scanned) add(r *store.Receipt) {
 	}
 }
 
-// keep notes a sample that a report names.
 func (g *scanned) keep(id string, index int, h Hint) {
 	if len(g.found[h.Kind]) < Examples || g.List&h.Kind.Set() != 0 {
 		h.Text = unique.Make(h.Text).Value() // many are alike

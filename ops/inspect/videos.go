@@ -221,7 +221,6 @@ type Distance struct {
 	Worst float64 `json:"worst"` // of the block that differs most
 }
 
-// distance compares two pictures that are scaled to squares.
 func distance(a, b *video.Frame) (d Distance) {
 	sum, worst := 0, 0
 	for i := 0; i+2 < len(a.Pixels) && i+2 < len(b.Pixels); i += 3 {

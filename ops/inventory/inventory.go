@@ -44,7 +44,6 @@ func (v Inventory) Folder() ([]generator.Generator, error) {
 const notDeployed = "it downloads the data that it converts, and the workers of a deployed stack do not: " +
 	"run it on the local stack or by hand; docs/CATALOGUE.md says which need credentials for that"
 
-// deployable returns the generators of the folder, as a deployed stack can use them.
 func (v Inventory) deployable() ([]generator.Generator, error) {
 	list, err := v.Folder()
 	for i := range list {

@@ -160,7 +160,6 @@ func VersionNumber(f *types.FunctionConfiguration) int {
 	return n
 }
 
-// versioned reports whether the function has an alias for the version that works on the queue.
 func (t *Target) versioned() bool { return strings.HasSuffix(t.FunctionARN, ":"+stack.Alias) }
 
 // RolledBack returns the generators in the image of the version that works on the queue, or nil if that is

@@ -47,7 +47,6 @@ func (t *Target) Ask(ctx context.Context, say func(format string, args ...any), 
 	}
 }
 
-// askLambda asks for the function's limits and how many of it may run.
 func (t *Target) askLambda(ctx context.Context, l *lambda.Client, s *plan.Setting) error {
 	works := cmp.Or(t.FunctionARN, t.FunctionName) // its alias has the version that works
 	f, err := l.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &works})

@@ -128,7 +128,6 @@ func Span(d time.Duration) string {
 	return fmt.Sprintf("%.1f days", d.Hours()/24)
 }
 
-// plainWord is a word that a shell takes literally.
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./=:,+@%-]+$`)
 
 // Quote quotes a word for a shell, if it needs that.

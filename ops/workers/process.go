@@ -141,7 +141,6 @@ type instance struct {
 	current *invocation
 }
 
-// invocation is one message being worked on.
 type invocation struct {
 	id       string
 	payload  []byte

@@ -87,7 +87,6 @@ func (q *SQS) poll(ctx context.Context) (*events.SQSMessage, error) {
 	return q.record(&out.Messages[0]), nil
 }
 
-// record is a message as it is in a Lambda event.
 func (q *SQS) record(in *types.Message) *events.SQSMessage {
 	m := &events.SQSMessage{
 		MessageId: aws.ToString(in.MessageId), ReceiptHandle: aws.ToString(in.ReceiptHandle), Body: aws.ToString(in.Body),
