@@ -74,55 +74,37 @@ func Pulumi(ctx context.Context, f *Flags, args ...string) ([]byte, error) {
 	return nil, pulumiRefusal(f, exit.ExitCode(), stderr.String())
 }
 
-// Exit statuses of the Pulumi CLI.
-const (
-	pulumiNotLoggedIn = 3
-	pulumiNoStack     = 6
-)
-
-const (
-	noProject  = "there is no Pulumi project in $folder or above it"
-	projectWay = "run ops in the checkout, name its folder with --project DIR or OPS_PROJECT, or give the stack's full name: --stack ORGANIZATION/PROJECT/STACK"
-)
-
 // refusals are the messages of the Pulumi CLI, as of v3.230.0, when it does not print the outputs, and what they mean
 // here. $1 is what the pattern catches, or else the name of the stack; $folder is where Pulumi was asked.
 var refusals = []struct {
-	status int // exit status that means the same; 0 for none
-	output *regexp.Regexp
-	means  string
-	way    string
+	status              int // Pulumi's exit status that means the same; 0 for none
+	pattern, means, way string
 }{
-	{pulumiNotLoggedIn, regexp.MustCompile(`PULUMI_ACCESS_TOKEN must be set|invalid access token`),
-		"Pulumi is not logged in to where the stacks are kept",
+	{3, `PULUMI_ACCESS_TOKEN must be set|invalid access token`, "Pulumi is not logged in to where the stacks are kept",
 		"pulumi login (or set PULUMI_BACKEND_URL), as for pulumi up, then the same command"},
-	{pulumiNoStack, regexp.MustCompile(`no stack named '(.*?)' found`),
-		"there is no Pulumi stack $1",
+	{6, `no stack named '(.*?)' found`, "there is no Pulumi stack $1",
 		"pulumi stack ls shows those there are; pulumi stack init $1 makes it"},
-	{0, regexp.MustCompile(`no stack selected`),
-		"no Pulumi stack is selected",
+	{0, `no stack selected`, "no Pulumi stack is selected",
 		"ops --stack NAME ..., or pulumi stack select NAME; ops --stack local for this machine"},
-	{0, regexp.MustCompile(`no Pulumi\.yaml project file found`), noProject, projectWay},
-	{0, regexp.MustCompile(`pass the fully qualified name`), noProject, projectWay},
-	{0, regexp.MustCompile(`passphrase must be set`),
-		"the stack is locked with a passphrase, and neither PULUMI_CONFIG_PASSPHRASE nor PULUMI_CONFIG_PASSPHRASE_FILE is set",
+	{0, `no Pulumi\.yaml project file found|pass the fully qualified name`,
+		"there is no Pulumi project in $folder or above it",
+		"run ops in the checkout, name its folder with --project DIR or OPS_PROJECT, or give the stack's full name: " +
+			"--stack ORGANIZATION/PROJECT/STACK"},
+	{0, `passphrase must be set`, "the stack is locked with a passphrase, and neither PULUMI_CONFIG_PASSPHRASE nor " +
+		"PULUMI_CONFIG_PASSPHRASE_FILE is set",
 		"export PULUMI_CONFIG_PASSPHRASE=... (may be empty), as for pulumi up, then the same command"},
-	{0, regexp.MustCompile(`unable to read PULUMI_CONFIG_PASSPHRASE_FILE: (?:open )?(.*)`),
-		"the file that PULUMI_CONFIG_PASSPHRASE_FILE names cannot be read: $1",
-		"name the right file, then the same command"},
-	{0, regexp.MustCompile(`incorrect passphrase`),
+	{0, `unable to read PULUMI_CONFIG_PASSPHRASE_FILE: (?:open )?(.*)`,
+		"the file that PULUMI_CONFIG_PASSPHRASE_FILE names cannot be read: $1", "name the right file, then the same command"},
+	{0, `incorrect passphrase`,
 		"the passphrase in PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE is not the stack's",
 		"set the one that was used at pulumi stack init, then the same command"},
-	{0, regexp.MustCompile(`currently locked by`),
-		"another Pulumi process works on the stack",
+	{0, `currently locked by`, "another Pulumi process works on the stack",
 		"the same when it is done; if it was killed: pulumi cancel"},
 }
 
-var pulumiError = regexp.MustCompile(`(?m)^error: `)
-
 func pulumiRefusal(f *Flags, status int, stderr string) error {
 	for _, r := range refusals {
-		found := r.output.FindStringSubmatch(stderr)
+		found := regexp.MustCompile(r.pattern).FindStringSubmatch(stderr)
 		if found == nil && (r.status == 0 || r.status != status) {
 			continue
 		}
@@ -137,8 +119,8 @@ func pulumiRefusal(f *Flags, status int, stderr string) error {
 		fill := strings.NewReplacer("$1", caught, "$folder", folder).Replace
 		return ui.WithHint(errors.New(fill(r.means)), "%s", fill(r.way))
 	}
-	if place := pulumiError.FindStringIndex(stderr); place != nil {
-		stderr = stderr[place[1]:] // without the progress before it
+	if _, wrong, found := strings.Cut("\n"+stderr, "\nerror: "); found {
+		stderr = wrong // without the progress before it
 	}
 	return ui.WithHint(fmt.Errorf("pulumi does not print the stack's outputs: %s", strings.TrimSpace(stderr)),
 		"pulumi stack output --json in the project's folder, until that works")
