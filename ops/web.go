@@ -7,11 +7,9 @@ import (
 	"os/exec"
 	"runtime"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/ops/queue"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/web"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 )
 
 type UICmd struct {
@@ -31,12 +29,8 @@ Examples:
   ops --stack dev ui --read-only --dataset v2`
 }
 
-func (c *UICmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
-	on, err := web.Listen(c.Addr)
-	if err != nil {
-		return ui.WithHint(err, "--addr 127.0.0.1:0, which takes a free port")
-	}
-	s, err := newWeb(o, t, q, st, on, c.ReadOnly)
+func (c *UICmd) Run(ctx context.Context, o *Output, t *target.Target) error {
+	s, on, err := newWeb(ctx, o, t, c.Addr, c.ReadOnly)
 	if err != nil {
 		return err
 	}
@@ -67,9 +61,21 @@ func openBrowser(o *Output, address string) {
 	go func() { _ = cmd.Wait() }()
 }
 
-func newWeb(o *Output, t *target.Target, q *queue.Client, st *store.Store, on net.Listener,
-	readOnly bool) (*web.Server, error) {
-	return web.New(web.Config{Target: t, Flags: o.Flags, Store: st, Queue: q, ReadOnly: readOnly, Say: o.Say,
+func newWeb(ctx context.Context, o *Output, t *target.Target, addr string, readOnly bool) (*web.Server, net.Listener,
+	error) {
+	q, err := t.Queue(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := t.Store(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	on, err := web.Listen(addr)
+	if err != nil {
+		return nil, nil, ui.WithHint(err, "--addr 127.0.0.1:0, which takes a free port")
+	}
+	s, err := web.New(web.Config{Target: t, Flags: o.Flags, Store: st, Queue: q, ReadOnly: readOnly, Say: o.Say,
 		Paused: func(ctx context.Context) (bool, error) {
 			if t.WithoutLambda() { // which cannot be paused
 				return false, nil
@@ -89,13 +95,14 @@ func newWeb(o *Output, t *target.Target, q *queue.Client, st *store.Store, on ne
 			_, err = t.Switch(ctx, l, on, o.Say)
 			return err
 		}}, on.Addr())
+	return s, on, err
 }
 
 // serveBeside serves the web application of the local stack in the process that runs it, and returns its address, or
 // why there is none: the stack works without it. Call stop before the stack ends.
 func serveBeside(ctx context.Context, o *Output, t *target.Target) (address string, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	s, on, err := prepareBeside(ctx, o, t)
+	s, on, err := newWeb(ctx, o, t, "127.0.0.1:0", false)
 	if err != nil {
 		return fmt.Sprintf("does not run: %v; try ops --stack local ui", err), cancel
 	}
@@ -111,21 +118,4 @@ func serveBeside(ctx context.Context, o *Output, t *target.Target) (address stri
 		<-done
 		s.Close()
 	}
-}
-
-func prepareBeside(ctx context.Context, o *Output, t *target.Target) (*web.Server, net.Listener, error) {
-	q, err := t.Queue(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	st, err := t.Store(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	on, err := web.Listen("127.0.0.1:0")
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := newWeb(o, t, q, st, on, false)
-	return s, on, err
 }
