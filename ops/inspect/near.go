@@ -31,14 +31,6 @@ type Look struct {
 // see takes the first (0) or final (1) frame.
 func (l *Look) see(at int, p image.Image) { l.hash[at], l.thumb[at] = HashOf(p), thumb(p) }
 
-// LookOf returns the look of a sample with these frames.
-func LookOf(id string, index int, first, final image.Image) Look {
-	l := Look{ID: id, Index: index}
-	l.see(0, first)
-	l.see(1, final)
-	return l
-}
-
 // Group are samples of which each is near another one.
 type Group struct {
 	Samples  []Found `json:"samples"`  // in order of their indices; Number is the distance to the nearest one

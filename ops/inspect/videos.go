@@ -37,8 +37,8 @@ var deepKinds = []About{
 	{Kind: LowScore, Text: "the generator's own judge does not give it all points", File: anyVideo, Deep: true},
 }
 
-// Unlike is the Distance.Worst from which two pictures show something else. Encoding changes a block by at most 4 %,
-// and the least that happens in a video is 15 %: docs/INSPECT.md has the measurements.
+// Unlike is the distance, where they differ most, from which two pictures show something else. Encoding changes a block
+// by at most 4 %, and the least that happens in a video is 15 %: docs/INSPECT.md has the measurements.
 const Unlike = 0.08
 
 // Hints are the hints of samples, by their indices.
@@ -196,14 +196,14 @@ func VideosOf(ctx context.Context, decoder *video.Decoder, dir string, samples [
 			if x.at < 0 || len(decoded[x.at].Shown) == 0 {
 				continue
 			}
-			if d := distance(decoded[x.at].Shown[0], x.frame); d.Worst >= Unlike {
-				add(x.kind, d.Worst, "%.0f %% from %s where they differ most, %.1f %% on average", 100*d.Worst, x.picture,
-					100*d.Mean)
+			if mean, worst := distance(decoded[x.at].Shown[0], x.frame); worst >= Unlike {
+				add(x.kind, worst, "%.0f %% from %s where they differ most, %.1f %% on average", 100*worst, x.picture, 100*mean)
 			}
 		}
 		motion := 0.0 // the largest from the first frame to another
 		for _, f := range v.Shown {
-			motion = max(motion, distance(begin, f).Worst)
+			_, worst := distance(begin, f)
+			motion = max(motion, worst)
 		}
 		if v.Frames > 0 && motion < Unlike {
 			add(Frozen, motion, "%d frames, at most %.1f %% from the first one", v.Frames, 100*motion)
@@ -215,23 +215,19 @@ func VideosOf(ctx context.Context, decoder *video.Decoder, dir string, samples [
 // square is how many pixels wide and high pictures are compared: each is the mean of a block of the picture.
 const square = 64
 
-// Distance is how far two pictures are from each other, whatever their sizes, from 0 to 1: black and white have 1.
-type Distance struct {
-	Mean  float64 `json:"mean"`  // of all blocks
-	Worst float64 `json:"worst"` // of the block that differs most
-}
-
-func distance(a, b *video.Frame) (d Distance) {
-	sum, worst := 0, 0
+// distance is how far two pictures that are scaled to squares are from each other, from 0 to 1: of all blocks on
+// average, and of the block that differs most. Black and white have 1.
+func distance(a, b *video.Frame) (mean, worst float64) {
+	sum, most := 0, 0
 	for i := 0; i+2 < len(a.Pixels) && i+2 < len(b.Pixels); i += 3 {
 		block := 0
 		for c := range 3 {
 			x := int(a.Pixels[i+c]) - int(b.Pixels[i+c])
 			block += max(x, -x)
 		}
-		sum, worst = sum+block, max(worst, block)
+		sum, most = sum+block, max(most, block)
 	}
-	return Distance{float64(sum) / float64(255*max(len(a.Pixels), 1)), float64(worst) / (3 * 255)}
+	return float64(sum) / float64(255*max(len(a.Pixels), 1)), float64(most) / (3 * 255)
 }
 
 // Judge has a generator's own judge score the videos of n of its samples, spread evenly, and returns hints for those
