@@ -73,20 +73,7 @@ func (c *GeneratorsSyncCmd) Run(ctx context.Context, o *Output) error {
 	if results == nil {
 		return err
 	}
-	if printed := c.printResults(o, results); printed != nil || err != nil {
-		return cmp.Or(err, printed)
-	}
-	failed := 0
-	for _, r := range results {
-		if r.State == catalogue.Failed {
-			failed++
-		}
-	}
-	if failed > 0 {
-		return ui.WithHint(ui.Problem("%d of %s could not be fetched", failed, ui.Plural(len(results), "generator")),
-			"fix the problems above, then the same command: it fetches only these")
-	}
-	return nil
+	return cmp.Or(err, c.printResults(o, results))
 }
 
 // choose returns the generators of the catalogue to fetch, and the repositories of
@@ -169,6 +156,10 @@ func (c *GeneratorsSyncCmd) printResults(o *Output, results []catalogue.Result) 
 		}
 	}
 	o.Say("%s: %s", ui.Plural(len(results), "generator"), cmp.Or(strings.Join(parts, ", "), "none"))
+	if failed := counts[catalogue.Failed]; err == nil && failed > 0 {
+		err = ui.WithHint(ui.Problem("%d of %s could not be fetched", failed, ui.Plural(len(results), "generator")),
+			"fix the problems above, then the same command: it fetches only these")
+	}
 	return err
 }
 

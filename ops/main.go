@@ -112,7 +112,6 @@ func report(ctx context.Context, err error) int {
 	if err == nil {
 		return 0
 	}
-	var h *ui.Hint
 	switch {
 	case err.Error() == "":
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
@@ -120,12 +119,11 @@ func report(ctx context.Context, err error) int {
 	default:
 		fmt.Fprintf(os.Stderr, "ops: %s\n", strings.ReplaceAll(ui.Plain(err), "\n", "; "))
 	}
-	switch {
-	case errors.As(err, &h):
+	if h, ok := errors.AsType[*ui.Hint](err); ok {
 		fmt.Fprintf(os.Stderr, "try: %s\n", h.Way)
-	case errors.Is(err, store.ErrDamaged):
+	} else if errors.Is(err, store.ErrDamaged) {
 		fmt.Fprintln(os.Stderr, "try: ops verify --deep on the same stack: it shows what is damaged, and how to repair it")
-	case errors.Is(err, syscall.ECONNREFUSED):
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
 		fmt.Fprintln(os.Stderr, "try: the same command when the stack is up again; for the local one, ops local up")
 	}
 	var s interface{ ExitCode() int }

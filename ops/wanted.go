@@ -42,7 +42,7 @@ func (p *wanted) check() error {
 
 // choose returns the chosen generators of a list, with the options that the flags give them.
 func (p *wanted) choose(o *Output, list []generator.Generator) ([]generator.Generator, error) {
-	chosen, err := p.choice.choose(o, list)
+	chosen, err := o.inventory().Choose(list, p.names())
 	if err == nil {
 		p.options, err = p.give(o, chosen)
 	}
@@ -126,11 +126,6 @@ func (c *choice) names() []string {
 func (c *choice) everything() bool { return slices.Contains(c.names(), inventory.Everything) }
 
 func (c *choice) given() bool { return c.All || len(c.Generator) > 0 }
-
-// choose returns the chosen generators of a list.
-func (c *choice) choose(o *Output, list []generator.Generator) ([]generator.Generator, error) {
-	return o.inventory().Choose(list, c.names())
-}
 
 // sayPools says which generators cannot make as many different puzzles as are wanted of each.
 func sayPools(o *Output, chosen []generator.Generator, samples int) {
