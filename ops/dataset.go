@@ -108,8 +108,9 @@ func (c *DatasetShowCmd) Run(ctx context.Context, o *Output, t *target.Target, s
 			m.Created.Format("2006-01-02 15:04"))
 		fmt.Fprintln(w, "GENERATOR\tCHUNK\tOPTIONS\tASKED FOR\tCOMMITTED\tCOMMITS\tLOCKS")
 		for _, g := range m.Generators {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, cmp.Or(g.Options.String(), "-"), dataset.Extent(m.Asked(g.Name)),
-				ui.Count(s.Committed[g.Name]), shortAll(m.Commits(g.Name)), shortAll(m.Locks(g.Name)))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", g.Name, g.ChunkSize, cmp.Or(g.Options.String(), "-"),
+				dataset.Extent(m.Asked(g.Name)), ui.Count(s.Committed[g.Name]), shortAll(m.Commits(g.Name)),
+				shortAll(m.Locks(g.Name)))
 		}
 		for _, image := range m.Images() {
 			fmt.Fprintf(w, "image %s\n", image)

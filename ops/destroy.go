@@ -51,12 +51,12 @@ func (*DestroyCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queu
 		dead.Total())
 	question := "Delete the stack " + t.Name
 	if t.RetainData != nil && !*t.RetainData {
-		o.Say("bucket %s, images %s: they are deleted, because the stack was deployed with retainData false; to keep them: pulumi config set retainData true, then pulumi up",
-			t.BucketName, t.RepositoryURL)
+		o.Say("bucket %s, images %s: they are deleted, because the stack was deployed with retainData false; to keep "+
+			"them: pulumi config set retainData true, then pulumi up", t.BucketName, t.RepositoryURL)
 		question += " with ALL SAMPLES in " + t.BucketName
 	} else {
-		o.Say("bucket %s, images %s: they stay; to go on with the samples in another stack: pulumi config set adoptBucket %[1]s",
-			t.BucketName, t.RepositoryURL)
+		o.Say("bucket %s, images %s: they stay; to go on with the samples in another stack: pulumi config set adoptBucket "+
+			"%[1]s", t.BucketName, t.RepositoryURL)
 	}
 	if n := tasks.Total() + dead.Total(); n > 0 {
 		question = fmt.Sprintf("%s, and lose %s", question, ui.Plural(n, "task"))

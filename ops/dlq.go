@@ -85,7 +85,8 @@ func (f *dlqFilter) given() bool {
 }
 
 func (f *dlqFilter) filter() dlq.Filter {
-	return dlq.Filter{IDs: f.ID, Causes: f.Cause, Generators: f.Generator, Dataset: f.Dataset, Since: f.Since.Time, Max: f.Max}
+	return dlq.Filter{IDs: f.ID, Causes: f.Cause, Generators: f.Generator, Dataset: f.Dataset, Since: f.Since.Time,
+		Max: f.Max}
 }
 
 type DLQListCmd struct {
@@ -302,8 +303,9 @@ func (c *DLQReplayCmd) Validate() error {
 }
 
 func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {
-	r := dlq.Replay{Filter: c.filter(), Queue: q, Store: st, From: c.From, Journal: dlq.JournalPath(o.LocalDir, t.DLQURL, c.From), Rate: c.Rate,
-		Chunk: c.Chunk, KeepSeed: c.KeepSeed, FreshSeed: c.FreshSeed, Say: o.Say, Progress: o.Progress}
+	r := dlq.Replay{Filter: c.filter(), Queue: q, Store: st, From: c.From, Rate: c.Rate, Chunk: c.Chunk,
+		KeepSeed: c.KeepSeed, FreshSeed: c.FreshSeed, Say: o.Say, Progress: o.Progress,
+		Journal: dlq.JournalPath(o.LocalDir, t.DLQURL, c.From)}
 	replay := r.DryRun
 	if !c.DryRun {
 		o.Changing(t)
@@ -336,7 +338,7 @@ func printReplay(w io.Writer, r *dlq.Result) {
 		fmt.Fprintf(w, "%s failed again meanwhile: the next replay sends the rest of them\n", ui.Plural(r.Again, "task"))
 	}
 	if r.Hidden > 0 {
-		fmt.Fprintf(w, "about %s are hidden by another reader of the DLQ: they come back within two minutes, then run the same command\n",
-			ui.Plural(r.Hidden, "message"))
+		fmt.Fprintf(w, "about %s are hidden by another reader of the DLQ: they come back within two minutes, then run the "+
+			"same command\n", ui.Plural(r.Hidden, "message"))
 	}
 }

@@ -140,7 +140,8 @@ func (c *ExportMakeCmd) Run(ctx context.Context, o *Output, t *target.Target, st
 	defer to.Close()
 	shard, _ := parseSize(c.ShardSize)
 	e := &export.Export{Store: st, To: to, Format: export.Formats[c.As](), Workers: c.Workers, Say: o.Say,
-		Progress: (&exportProgress{Output: o}).show, Options: export.Options{Generators: slices.Sorted(slices.Values(c.Generator)),
+		Progress: (&exportProgress{Output: o}).show,
+		Options: export.Options{Generators: slices.Sorted(slices.Values(c.Generator)),
 			Split: c.Split, Where: c.Where, Without: c.Without, PerGenerator: c.PerGenerator, ShardSize: shard,
 			Partial: c.Partial}}
 	catalogue, err := generator.ReadCatalogue(o.Generators)

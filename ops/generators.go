@@ -41,15 +41,16 @@ func (*GeneratorsListCmd) Run(o *Output) error {
 		return err
 	}
 	return o.Print(list, func(w io.Writer) {
-		fmt.Fprintln(w, "GENERATOR\tSTATE\tCOMMIT\tSEED\tCHUNK\tREPOSITORY\tENVIRONMENT\tFLAGS\tFILES\tCATEGORY\tDOMAIN\tPOOL")
+		fmt.Fprintln(w,
+			"GENERATOR\tSTATE\tCOMMIT\tSEED\tCHUNK\tREPOSITORY\tENVIRONMENT\tFLAGS\tFILES\tCATEGORY\tDOMAIN\tPOOL")
 		for _, k := range list {
 			state := "ready"
 			if !k.Ready {
 				state = ui.Cut(k.Problem, 60)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, commitOf(k), seedOf(k), countOf(k.ChunkSize),
-				cmp.Or(k.Repository, "-"),
-				cmp.Or(ui.Short(k.Environment), "-"), flagsOf(k), filesOf(k), cmp.Or(k.Category, "-"), cmp.Or(k.Domain, "-"), countOf(k.Pool))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Name, state, commitOf(k), seedOf(k),
+				countOf(k.ChunkSize), cmp.Or(k.Repository, "-"), cmp.Or(ui.Short(k.Environment), "-"), flagsOf(k), filesOf(k),
+				cmp.Or(k.Category, "-"), cmp.Or(k.Domain, "-"), countOf(k.Pool))
 		}
 	})
 }

@@ -103,7 +103,8 @@ func (c *GeneratorsCheckCmd) Run(ctx context.Context, o *Output) error {
 }
 
 func printChecks(w io.Writer, reports []*contract.Report) {
-	fmt.Fprintln(w, "GENERATOR\tVERDICT\tSAME SEED\tOTHER SEED\tHASH SEED\tPREFIX\tNET\tSHM\tSTART CPU, WALL\tSAMPLE CPU, WALL\tMEMORY, EACH\tSIZE\tCHUNK, BATCH")
+	fmt.Fprintln(w, "GENERATOR\tVERDICT\tSAME SEED\tOTHER SEED\tHASH SEED\tPREFIX\tNET\tSHM\tSTART CPU, WALL\tSAMPLE "+
+		"CPU, WALL\tMEMORY, EACH\tSIZE\tCHUNK, BATCH")
 	counts := map[contract.Verdict]int{}
 	for _, r := range reports {
 		counts[r.Verdict]++

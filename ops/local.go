@@ -39,7 +39,8 @@ type workerFlags struct {
 }
 
 // find returns the image and the generators that a run can use: those in the image, or those on this machine.
-func (w *workerFlags) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator, error) {
+func (w *workerFlags) find(ctx context.Context, o *Output, chosen ...string) (*local.Image, []generator.Generator,
+	error) {
 	if w.Image == "" {
 		list, err := o.inventory().Prepare(ctx, &target.Target{Name: stack.Local}, chosen...)
 		return nil, list, err

@@ -80,7 +80,8 @@ func run() int {
 	out := &Output{ui.New(&cli.Style), &cli.Flags}
 	parser, err := kong.New(&cli,
 		kong.Name("ops"),
-		kong.Description("Make, check and fetch datasets of video reasoning samples.\n\nStart with 'ops local run --all --samples 20': it needs no cloud account."),
+		kong.Description("Make, check and fetch datasets of video reasoning samples.\n\nStart with 'ops local run --all "+
+			"--samples 20': it needs no cloud account."),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
 		variables(),

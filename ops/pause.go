@@ -65,6 +65,6 @@ func switchMapping(ctx context.Context, o *Output, t *target.Target, q *queue.Cl
 	if s.Queue, err = q.Depth(ctx); err != nil {
 		return err
 	}
-	return o.PrintLine(s, "%s: %s waiting, %d still with workers", word, ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"),
-		s.Queue.InFlight)
+	return o.PrintLine(s, "%s: %s waiting, %d still with workers", word,
+		ui.Plural(s.Queue.Waiting+s.Queue.Delayed, "task"), s.Queue.InFlight)
 }

@@ -274,7 +274,8 @@ func (p *Planned) remark(t *target.Target) {
 	}
 	if waits != nil {
 		p.Notes = append(p.Notes,
-			ui.Some(waits, 3)+" took longer than their CPU time: they wait for something, or the machine was busy when they were measured and the estimate is too long")
+			ui.Some(waits, 3)+" took longer than their CPU time: they wait for something, or the machine was busy when they "+
+				"were measured and the estimate is too long")
 	}
 	if t != nil && t.Region != "" && t.Region != price.Region {
 		p.Notes = append(p.Notes, fmt.Sprintf("the stack is in %s, whose prices may differ", t.Region))

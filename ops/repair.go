@@ -54,7 +54,8 @@ Examples:
 func (c *RepairCmd) Validate() error {
 	switch {
 	case c.Overwrite && c.Plan == "":
-		return ui.Usage("--overwrite belongs to --plan: 'ops verify --deep' writes one; other samples are another dataset, --dataset NAME")
+		return ui.Usage("--overwrite belongs to --plan: 'ops verify --deep' writes one; other samples are another " +
+			"dataset, --dataset NAME")
 	case c.Plan != "" && (c.given() || c.Run_ != "" || c.Samples != 0 || c.Duplicates):
 		return ui.Usage("--plan defines what to repair: leave --all, --generator, --samples, --run and --duplicates out")
 	case c.MaxCost != nil && (c.Plan != "" || c.Duplicates):

@@ -84,7 +84,8 @@ func (c *RollbackCmd) Run(ctx context.Context, o *Output, t *target.Target, l *l
 		return err
 	}
 	if t.FleetWorkers > 0 {
-		o.Say("note: the stack's fleet keeps the newest image: pulumi config set fleetMaxWorkers 0, then pulumi up, sends it away")
+		o.Say("note: the stack's fleet keeps the newest image: pulumi config set fleetMaxWorkers 0, then pulumi up, sends " +
+			"it away")
 	}
 	r := rollback{Version: *next.Version, Was: strconv.Itoa(now)}
 	if next.Environment != nil {

@@ -200,14 +200,14 @@ func (c *order) checkCost(o *Output, t *target.Target, run task.Run) error {
 		return unmeasured(err, c.generatorFlags(run), run.Samples)
 	}
 	if e.Changed != nil {
-		o.Say("the cost may differ: measured at another commit, or with other options: %s; ops plan --canary 10 measures again",
-			ui.Some(e.Changed, 3))
+		o.Say("the cost may differ: measured at another commit, or with other options: %s; ops plan --canary 10 measures "+
+			"again", ui.Some(e.Changed, 3))
 	}
 	if e.Make > *c.MaxCost {
 		return ui.WithHint(ui.Problem("nothing was sent: the run costs about %s dollars, more than --max-cost %g",
 			ui.Dollars(e.Make), *c.MaxCost),
-			"ops%s plan %s --samples %d%s: it shows the costs, and what would be cheaper", t.Flags(), c.generatorFlags(run), run.Samples,
-			c.shape(run))
+			"ops%s plan %s --samples %d%s: it shows the costs, and what would be cheaper", t.Flags(), c.generatorFlags(run),
+			run.Samples, c.shape(run))
 	}
 	o.Say("the run costs about %s dollars, --max-cost is %g", ui.Dollars(e.Make), *c.MaxCost)
 	return nil
@@ -315,7 +315,8 @@ func (c *order) printPlan(o *Output, t *target.Target, run task.Run, tasks []tas
 func send(ctx context.Context, o *Output, t *target.Target, q *queue.Client, run task.Run, resumed bool) error {
 	for _, g := range run.Generators {
 		if batch, size := run.BatchOf(g), run.Chunk(g); batch%size != 0 && (!run.Missing || len(g.Missing) > 0) {
-			o.Say("note: the batch of %d is no multiple of the chunk size of %d of %s: chunks that two tasks share are made twice", batch, size, g.Name)
+			o.Say("note: the batch of %d is no multiple of the chunk size of %d of %s: chunks that two tasks share are made "+
+				"twice", batch, size, g.Name)
 			break
 		}
 	}

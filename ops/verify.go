@@ -93,7 +93,8 @@ func (c *VerifyCmd) run(ctx context.Context, o *Output, t *target.Target, st *st
 	if !c.given() {
 		run, err := findRun(ctx, st, c.Run_, t)
 		if err == nil && run.Samples == 0 {
-			err = ui.Usage("run %s repairs samples and has no range of its own: give --all --samples N, or --run ID of the run that made them", run.ID)
+			err = ui.Usage("run %s repairs samples and has no range of its own: give --all --samples N, or --run ID of the "+
+				"run that made them", run.ID)
 		}
 		return run, err
 	}
@@ -225,7 +226,8 @@ func printReport(w io.Writer, r *dataset.Report) {
 			fmt.Fprintf(w, "%s: made with %d locks of its packages: %s\n", g.Name, len(g.Locks), tallied(g.Locks, "with"))
 		}
 		if g.ChunksAlike() {
-			fmt.Fprintf(w, "%s: equal chunks, %s of %s: it takes no seed, or ignores it (ops generators check %s)\n", g.Name, ui.Count(g.Alike), ui.Count(g.Chunks), g.Name)
+			fmt.Fprintf(w, "%s: equal chunks, %s of %s: it takes no seed, or ignores it (ops generators check %s)\n", g.Name,
+				ui.Count(g.Alike), ui.Count(g.Chunks), g.Name)
 		}
 		if g.Duplicates > 0 {
 			var pairs []string
@@ -237,7 +239,8 @@ func printReport(w io.Writer, r *dataset.Report) {
 		}
 	}
 	for _, domain := range slices.Sorted(maps.Keys(r.SameIDs)) {
-		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: to combine them, use generator and id\n", strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
+		fmt.Fprintf(w, "%s: their samples have the same ids, %s and so on: to combine them, use generator and id\n",
+			strings.Join(r.SameIDs[domain], ", "), task.SampleID(domain, 0))
 	}
 	checked := "run " + r.Run
 	if r.Run == "" {

@@ -131,10 +131,12 @@ func (c *WorkerCmd) remark(ctx context.Context, o *Output) error {
 	}
 	const see = "('What generators see' in docs/WORKERS.md)"
 	if !kept {
-		o.Say("note: generators have this machine's network, because taking it away needs root or user namespaces: keep them from its metadata service %s", see)
+		o.Say("note: generators have this machine's network, because taking it away needs root or user namespaces: keep "+
+			"them from its metadata service %s", see)
 	}
 	if generator.Landlock() == 0 {
-		o.Say("note: generators can read what this user can, because the kernel has no Landlock, which Linux has since 5.13 %s", see)
+		o.Say("note: generators can read what this user can, because the kernel has no Landlock, which Linux has since "+
+			"5.13 %s", see)
 	}
 	return nil
 }

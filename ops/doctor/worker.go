@@ -188,8 +188,8 @@ func (d *doctor) rolledBack(ctx context.Context, works *types.FunctionConfigurat
 	if version == newest {
 		return "", nil
 	}
-	return fmt.Sprintf("%s, version %d takes tasks, not the newest, %d: ops%s rollback --to %[3]d, or "+refresh+", ends that",
-		works.State, version, newest, d.t.Flags()), nil
+	return fmt.Sprintf("%s, version %d takes tasks, not the newest, %d: ops%s rollback --to %[3]d, or %[5]s, ends that",
+		works.State, version, newest, d.t.Flags(), refresh), nil
 }
 
 // digest is what follows the last @ of an image's URI, or all of one without.

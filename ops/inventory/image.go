@@ -133,7 +133,8 @@ func (v Inventory) ForWorker(ctx context.Context, t *target.Target) (string, err
 		}
 	}
 	if len(wrong) > 0 {
-		return "", ui.WithHint(fmt.Errorf("the queue of stack %s has tasks that this machine cannot take: of its generators %s", t.Name,
+		return "", ui.WithHint(fmt.Errorf("the queue of stack %s has tasks that this machine cannot take: of its "+
+			"generators %s", t.Name,
 			ui.Some(wrong, 5)), "check out the commit that the stack was deployed from, then ops generators sync; "+
 			"or use a container of the stack's image (docs/WORKERS.md)")
 	}

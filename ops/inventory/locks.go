@@ -75,7 +75,8 @@ func (v Inventory) FindLock(ctx context.Context, st *store.Store, receipt store.
 	case err != nil:
 		return nil, err
 	case environment.LockHash(text) != hash:
-		return nil, fmt.Errorf("the bucket's lock %.12s is not what its name says: put the right one in its place, or delete it", hash)
+		return nil, fmt.Errorf("the bucket's lock %.12s is not what its name says: put the right one in its place, or "+
+			"delete it", hash)
 	}
 	return text, nil
 }

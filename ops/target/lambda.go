@@ -37,7 +37,8 @@ func (t *Target) Mapping(ctx context.Context, l *lambda.Client) (*lambda.GetEven
 			"pulumi config set fleetMaxWorkers 0, then pulumi up, which sends it away; the tasks wait in the queue")
 	case t.WithoutLambda():
 		return nil, ui.WithHint(errors.New(
-			"the stack's outputs lack eventSourceMappingId: neither its function nor a fleet takes tasks, ops worker does on other machines"),
+			"the stack's outputs lack eventSourceMappingId: neither its function nor a fleet takes tasks, ops worker does on "+
+				"other machines"),
 			"stop and start the workers where they run; or pulumi config set lambda true, then pulumi up")
 	case t.EventSourceMappingID == "":
 		return nil, ui.WithHint(errors.New(
@@ -143,7 +144,8 @@ func (t *Target) Examine(ctx context.Context, l *lambda.Client) (*worker.Examina
 
 // Versions returns what is published of the function, and its unpublished state, in no order.
 func (t *Target) Versions(ctx context.Context, l *lambda.Client) (all []types.FunctionConfiguration, err error) {
-	pages := lambda.NewListVersionsByFunctionPaginator(l, &lambda.ListVersionsByFunctionInput{FunctionName: &t.FunctionName})
+	pages := lambda.NewListVersionsByFunctionPaginator(l,
+		&lambda.ListVersionsByFunctionInput{FunctionName: &t.FunctionName})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
@@ -190,10 +192,11 @@ func (t *Target) RolledBack(ctx context.Context, say func(format string, args ..
 		err = fmt.Errorf("its image has none: %s", x.Problem)
 	}
 	if err != nil {
-		return nil, ui.WithHint(fmt.Errorf("version %s of the function works on the queue and not the newest, and which generators it has is not known: %w",
+		return nil, ui.WithHint(fmt.Errorf("version %s of the function works on the queue and not the newest, and which "+
+			"generators it has is not known: %w",
 			version, err), "pulumi up --refresh goes back to the newest; ops%s doctor", t.Flags())
 	}
-	say("note: version %s of the function works on the queue and not the newest: generators and commits are those of its image",
-		version)
+	say("note: version %s of the function works on the queue and not the newest: generators and commits are those of "+
+		"its image", version)
 	return x.Generators, nil
 }

@@ -55,7 +55,8 @@ func Pulumi(ctx context.Context, f *Flags, args ...string) ([]byte, error) {
 	path, err := exec.LookPath("pulumi")
 	if err != nil {
 		return nil, ui.WithHint(errors.New("there is no pulumi on the PATH to ask for the stack's outputs"),
-			"install Pulumi; or --outputs FILE with what 'pulumi stack output --json' printed elsewhere; or ops --stack local for this machine")
+			"install Pulumi; or --outputs FILE with what 'pulumi stack output --json' printed elsewhere; or ops --stack "+
+				"local for this machine")
 	}
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
