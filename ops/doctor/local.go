@@ -13,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
-	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inventory"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/target"
@@ -37,10 +36,7 @@ func Local(ctx context.Context, f *target.Flags) ([]Finding, error) {
 		{"environments", func(context.Context) (string, error) { return checkEnvironments(f) }},
 		{"disk", func(context.Context) (string, error) { return checkDisk(f.LocalDir, leastRoom) }},
 	}
-	outputs, err := local.Outputs(f.LocalDir)
-	if errors.Is(err, local.ErrDown) {
-		err = ui.WithHint(err, "ops local up")
-	}
+	t, err := target.Find(ctx, f, "")
 	checks = append(checks, check{"stack", func(context.Context) (string, error) {
 		pid, _ := local.PID(f.LocalDir)
 		return fmt.Sprintf("process %d, in %s", pid, f.LocalDir), err
@@ -48,7 +44,6 @@ func Local(ctx context.Context, f *target.Flags) ([]Finding, error) {
 	if err != nil {
 		return examine(ctx, checks)
 	}
-	t := &target.Target{Outputs: outputs, Name: stack.Local}
 	d, err := newDoctor(ctx, f, t)
 	if err != nil {
 		return nil, err
