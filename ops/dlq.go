@@ -55,7 +55,7 @@ type dlqFilter struct {
 	Max       int          `help:"At most this many." placeholder:"N"`
 }
 
-func (f *dlqFilter) check() error {
+func (f *dlqFilter) Validate() error {
 	for _, c := range f.Cause {
 		if slices.Contains(task.Causes(), c) {
 			continue
@@ -93,8 +93,6 @@ type DLQListCmd struct {
 	dlqFilter
 	Each bool `help:"Show every task, not one of each cause and generator."`
 }
-
-func (c *DLQListCmd) Validate() error { return c.check() }
 
 func (*DLQListCmd) Help() string {
 	return `Groups the tasks by cause, and shows the message id of one of each group for 'ops dlq show'. Reading the DLQ hides its messages for a moment and changes nothing else.
@@ -187,8 +185,6 @@ type DLQDownloadCmd struct {
 	To string `help:"Folder to save the messages to, one JSON file each." aliases:"output" required:"" type:"path" placeholder:"DIR"`
 }
 
-func (c *DLQDownloadCmd) Validate() error { return c.check() }
-
 func (*DLQDownloadCmd) Help() string {
 	return `Writes one JSON file for each message, with its body, its attributes and its cause. 'ops dlq replay --from' sends the bodies from these files, so you can edit them first.
 
@@ -214,11 +210,7 @@ func (c *DLQDownloadCmd) Run(ctx context.Context, o *Output, q *queue.Client) er
 		ui.Plural(saved, "message"), c.To)
 }
 
-type DLQPurgeCmd struct {
-	dlqFilter
-}
-
-func (c *DLQPurgeCmd) Validate() error { return c.check() }
+type DLQPurgeCmd struct{ dlqFilter }
 
 func (*DLQPurgeCmd) Help() string {
 	return `Without a filter it deletes everything in the DLQ: messages that another reader has in flight, and messages of other programs. With a filter it deletes the messages that are chosen when it asks.
@@ -299,7 +291,7 @@ func (c *DLQReplayCmd) Validate() error {
 	case c.Chunk < 0 || c.Chunk > task.MaxSamples:
 		return ui.Usage("--chunk is %d, it must be from 1 to %d", c.Chunk, task.MaxSamples)
 	}
-	return c.check()
+	return c.dlqFilter.Validate()
 }
 
 func (c *DLQReplayCmd) Run(ctx context.Context, o *Output, t *target.Target, q *queue.Client, st *store.Store) error {

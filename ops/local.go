@@ -55,7 +55,7 @@ func (w *workerFlags) find(ctx context.Context, o *Output, chosen ...string) (*l
 	return image, image.Generators, nil
 }
 
-func (w *workerFlags) check() error {
+func (w *workerFlags) Validate() error {
 	switch {
 	case w.Workers < 0:
 		return ui.Usage("--workers is %d, it must be at least 1", w.Workers)
@@ -83,9 +83,7 @@ func (w *workerFlags) up(ctx context.Context, o *Output, image *local.Image) (*l
 	return s, &target.Target{Outputs: s.Outputs(), Name: stack.Local}, nil
 }
 
-type LocalUpCmd struct {
-	workerFlags
-}
+type LocalUpCmd struct{ workerFlags }
 
 func (*LocalUpCmd) Help() string {
 	return `Queue, bucket and workers of the cloud on this machine, at addresses that any AWS tool can use. It continues where it stopped, even after a crash. While it runs, samples are plain files below the local folder.
@@ -95,8 +93,6 @@ Examples:
   ops local up --image 123456789012.dkr.ecr.us-east-2.amazonaws.com/vm-dataset@sha256:...
   eval "$(ops --stack local info --env)" && aws s3 ls s3://$BUCKET/`
 }
-
-func (c *LocalUpCmd) Validate() error { return c.check() }
 
 func (c *LocalUpCmd) Run(ctx context.Context, o *Output) error {
 	image, _, err := c.find(ctx, o)
@@ -228,7 +224,9 @@ Examples:
   ops local run --generator maze-task-data-generator --samples 1000 --workers 8 --format tar`
 }
 
-func (c *LocalRunCmd) Validate() error { return errors.Join(c.wanted.check(), c.workerFlags.check()) }
+func (c *LocalRunCmd) Validate() error {
+	return errors.Join(c.wanted.check(), c.workerFlags.Validate())
+}
 
 // LocalResult is what run prints as JSON.
 type LocalResult struct {

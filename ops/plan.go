@@ -67,10 +67,7 @@ func (c *PlanCmd) Validate() error {
 		return ui.Usage("--canary is %d, it must be from 2 to %d: the cost of a sample is the difference to a run of one",
 			c.Canary, task.MaxSamples)
 	}
-	if err := checkSlower(c.Slower); err != nil {
-		return err
-	}
-	return c.check()
+	return cmp.Or(checkSlower(c.Slower), c.check())
 }
 
 func checkSlower(factor float64) error {
