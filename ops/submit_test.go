@@ -36,8 +36,12 @@ func TestSubmitStopped(t *testing.T) {
 	const tasks = 600 // 60 requests
 	c, dir := newCloud(t), t.TempDir()
 	makeGenerators(t, filepath.Join(dir, "generators"), "maze-task")
+	moments := []int{1, 17}
+	if os.Getenv("SCALE") != "" {
+		moments = []int{1, 2, 17, 30}
+	}
 	for _, how := range []os.Signal{syscall.SIGKILL, os.Interrupt} {
-		for _, at := range []int{1, 17} {
+		for _, at := range moments {
 			for _, done := range []bool{false, true} {
 				name := how.String() + " before"
 				if done {

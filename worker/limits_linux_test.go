@@ -84,8 +84,8 @@ func TestParallelismAdaptsToMemory(t *testing.T) {
 	const limit = 760 << 20
 	b := newBench(t, 4, worker.Limits{Memory: limit}, map[string]string{"grows": `
 hoard = []
-for i in range(20):
-    hoard.append(b"x" * (10 << 20))
+for i in range(40):
+    hoard.append(b"x" * (5 << 20))
     time.sleep(0.1)
 `})
 	stop := usage()

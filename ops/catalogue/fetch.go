@@ -38,8 +38,11 @@ func clone(ctx context.Context, dir, url, commit string) (string, error) {
 		return "", err
 	}
 	want := cmp.Or(commit, "HEAD")
-	err := each(ctx, dir, []string{"init", "--quiet", "--template="}, []string{"config", "remote.origin.url", url},
-		[]string{"fetch", "--quiet", "--no-tags", "--depth=1", "origin", "+" + want + ":" + pinned})
+	if err := each(ctx, dir, []string{"init", "--quiet", "--template="},
+		[]string{"config", "remote.origin.url", url}); err != nil {
+		return "", err
+	}
+	_, err := git(ctx, dir, true, "fetch", "--quiet", "--no-tags", "--depth=1", "origin", "+"+want+":"+pinned)
 	if refused(err) {
 		err = fetchAll(ctx, dir, want)
 	}

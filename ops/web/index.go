@@ -163,7 +163,7 @@ func (x *index) readGenerator(ctx context.Context, g *geometry, e *extent) bool 
 func records(c *store.Cell) (list []record) {
 	for n := range c.Receipts {
 		r := &c.Receipts[n]
-		run, commit := unique.Make(r.RunID).Value(), unique.Make(r.Commit).Value() // each once in memory
+		run, commit := unique.Make(r.RunID).Value(), unique.Make(r.Commit).Value() // mostly shared by receipts read together
 		for _, s := range r.Current {
 			one := committed{receipt: r, sample: s}
 			rec := record{Made: dataset.MadeOf(r, &s), run: run, commit: commit, place: export.Place(s.Fingerprint),

@@ -194,7 +194,7 @@ func visibility(seconds *int) (time.Duration, *apiError) {
 	return time.Duration(n) * time.Second, err
 }
 
-// delete changes nothing if the message is gone or was received again since.
+// remove changes nothing if the message is gone or was received again since.
 func (s *Server) remove(q *queue, e entry) (c change, out map[string]string, bad *apiError) {
 	if e.ReceiptHandle == "" {
 		return c, nil, errMissing("ReceiptHandle")

@@ -64,7 +64,7 @@ type queue struct {
 	turns    uint64            // how often a group was served
 	changed  chan struct{}     // closed and replaced when a message may have become visible
 	purged   time.Time
-	seen     []counted // what they were, for a server whose counts lag
+	seen     []counted // what the counts were, for a server whose counts lag
 }
 
 // group is the messages of a group, ordered by the moment from which each can be received.

@@ -20,7 +20,7 @@ func Memory() string {
 // room: on a disk such servers wait most of the time.
 func Folder(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(Memory(), "vm-dataset-test-")
+	dir, err := os.MkdirTemp(Memory(), "vm-dataset-bucket-")
 	check(t, err)
 	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
 	return dir
