@@ -3,6 +3,7 @@ package environment
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -12,11 +13,16 @@ import (
 
 func TestMain(m *testing.M) {
 	generator.Main()
+	// The interpreter itself, not a shim that starts it: that takes longer than most tests.
+	if p, err := usual(); err == nil {
+		if err := os.Setenv("PATH", filepath.Dir(p.Path)+string(filepath.ListSeparator)+os.Getenv("PATH")); err != nil {
+			panic(err)
+		}
+	}
 	os.Exit(m.Run())
 }
 
-// python is the interpreter on the PATH itself, not a shim that starts it, which takes
-// longer than most tests.
+// python is the interpreter on the PATH.
 func python(t *testing.T) string {
 	t.Helper()
 	p, err := usual()

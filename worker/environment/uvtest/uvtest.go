@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
@@ -61,12 +62,13 @@ func Bin() (bin, cache string, err error) {
 	return bin, cache, err
 }
 
-// Setenv lets this process and those it starts use them.
+// Setenv lets this process and those it starts use them, and the Python on the PATH without a shim that starts it.
 func Setenv() error {
 	bin, cache, err := Bin()
 	if err != nil {
 		return err
 	}
-	path := bin + string(os.PathListSeparator) + os.Getenv("PATH")
-	return errors.Join(os.Setenv("PATH", path), os.Setenv("UV_CACHE_DIR", cache))
+	python, _, err := environment.Interpreter(context.Background())
+	path := strings.Join([]string{bin, filepath.Dir(python), os.Getenv("PATH")}, string(os.PathListSeparator))
+	return errors.Join(err, os.Setenv("PATH", path), os.Setenv("UV_CACHE_DIR", cache))
 }
