@@ -179,7 +179,8 @@ func replaceable(ctx context.Context, dir, head string) error {
 		return err
 	}
 	if refs != head+" "+pinned {
-		return fmt.Errorf("%s has branches or commits of its own, and is not at the commit of the catalogue: move it away", dir)
+		return fmt.Errorf("%s has branches or commits of its own, and is not at the commit of the catalogue: move it away",
+			dir)
 	}
 	ignored, err := git(ctx, dir, false, "status", "--porcelain", "--untracked-files=all", "--ignored=matching")
 	if err != nil {

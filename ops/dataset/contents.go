@@ -178,7 +178,7 @@ func badShard(r store.Receipt, format string, args ...any) error {
 }
 
 // ReadShard reads a shard and calls use with each of its files. They must be just the plain files of the receipt, with
-// their sizes: none can leave a folder, be a link, or unpack to more. What is wrong is a Damage, other errors are use's.
+// their sizes: none can leave a folder, be a link, or unpack to more. What is wrong is a Damage, all else use's error.
 func ReadShard(from io.Reader, r store.Receipt,
 	use func(s store.ReceiptSample, f store.ReceiptFile, from io.Reader) error) error {
 	type member struct {

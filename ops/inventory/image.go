@@ -46,7 +46,8 @@ func (v Inventory) inImage(ctx context.Context, t *target.Target) ([]generator.G
 	for _, in := range works {
 		commits[in.Name] = in.Commit
 		source := byName[in.Name]
-		g := generator.Generator{Name: in.Name, Commit: in.Commit, Lock: in.Lock, Flags: source.Flags, HelpKey: source.HelpKey,
+		g := generator.Generator{Name: in.Name, Commit: in.Commit, Lock: in.Lock, Flags: source.Flags,
+			HelpKey: source.HelpKey,
 			Traits:  generator.Traits{ChunkSize: source.ChunkSize, Options: source.Options, Pool: source.Pool},
 			Problem: in.Problem}
 		if g.Commit == source.Commit || source.Network {
