@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -164,97 +163,4 @@ func (h *Handler) refuse(ctx context.Context, d delivery, cause error) bool {
 
 func (w *work) retryDelay(c task.Cause) time.Duration {
 	return time.Duration(float64(c.Delay(w.delivery.receives)) * w.config.RetryDelays)
-}
-
-type datasets struct {
-	mu    sync.Mutex
-	known map[task.Dataset]manifest
-}
-
-type manifest struct {
-	task.Manifest
-	read time.Time
-}
-
-// fit checks a task against its dataset and fills in what it lacks, with one request unless the manifest is known. One
-// of no run makes a missing manifest. The error is a *task.ContradictionError, a *task.InvalidError, or the store's.
-func (d *datasets) fit(ctx context.Context, st *store.Store, t *task.Task, g *generator.Generator, image string) error {
-	pinned := task.PinnedGenerator{Name: g.Name, Commit: g.Commit, Lock: g.Lock, Options: t.Options,
-		ChunkSize: cmp.Or(t.ChunkSize, g.ChunkSize, task.DefaultChunkSize)}
-	if t.Options == nil && t.RunID == "" { // the catalogue's, for a dataset that does not have the generator
-		pinned.Options = g.Options
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	began := time.Now()
-	// Not for longer: a dataset may be deleted and made anew.
-	if m := d.known[t.Dataset]; time.Since(m.read) < time.Minute && m.Generator(g.Name) != nil &&
-		m.Fit(t, pinned) == nil && !m.Learn(pinned) {
-		return t.Validate()
-	}
-	m, err := st.In(t.Dataset).ChangeManifest(ctx, func(m *task.Manifest) (*task.Manifest, error) {
-		if m == nil && t.RunID != "" {
-			return nil, &task.ContradictionError{Dataset: t.Dataset, What: "no manifest: it was deleted"}
-		}
-		first := m == nil
-		if first {
-			m = new(task.NewManifest(t.Dataset, task.DefaultSeed, cmp.Or(t.Format, task.Files)))
-		}
-		added := m.Add(pinned)
-		if err := m.Fit(t, pinned); err != nil {
-			return nil, err
-		}
-		learned, worked := m.Learn(pinned), m.Worked(image)
-		if !first && !added && !learned && !worked {
-			return nil, nil
-		}
-		return m, nil
-	})
-	if err != nil {
-		return err
-	}
-	d.known[t.Dataset] = manifest{m, began}
-	return t.Validate()
-}
-
-// metrics writes JSON log lines that CloudWatch turns into metrics, at no request of ours. Their format:
-// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
-type metrics struct {
-	mu       sync.Mutex
-	to       io.Writer
-	function string
-}
-
-type metric struct{ Name, Unit string }
-
-// task measures one task: Tasks and Samples (counts) and Duration (seconds).
-func (m *metrics) task(generator string, samples int, took time.Duration) {
-	m.write([]metric{{task.MetricTasks, "Count"}, {task.MetricSamples, "Count"}, {task.MetricDuration, "Seconds"}},
-		[][]string{{task.DimensionFunction}, {task.DimensionFunction, task.DimensionGenerator}},
-		map[string]any{task.DimensionGenerator: generator, task.MetricTasks: 1, task.MetricSamples: samples,
-			task.MetricDuration: took.Seconds()})
-}
-
-// failure counts one failed chunk by its cause. CloudWatch refuses empty dimensions: what has no name is called none.
-func (m *metrics) failure(generator string, cause task.Cause) {
-	m.write([]metric{{task.MetricFailures, "Count"}},
-		[][]string{{task.DimensionFunction}, {task.DimensionFunction, task.DimensionCause},
-			{task.DimensionFunction, task.DimensionGenerator, task.DimensionCause}},
-		map[string]any{task.DimensionGenerator: cmp.Or(generator, "none"), task.DimensionCause: cause,
-			task.MetricFailures: 1})
-}
-
-func (m *metrics) write(list []metric, dimensions [][]string, values map[string]any) {
-	values[task.DimensionFunction] = cmp.Or(m.function, "none")
-	values["_aws"] = map[string]any{
-		"Timestamp":         time.Now().UnixMilli(),
-		"CloudWatchMetrics": []map[string]any{{"Namespace": task.MetricNamespace, "Dimensions": dimensions, "Metrics": list}},
-	}
-	line, err := json.Marshal(values)
-	if err != nil {
-		panic(err) // strings and numbers always marshal
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, _ = m.to.Write(append(line, '\n')) // a metric is no reason to fail a task
 }
