@@ -257,7 +257,11 @@ func (run *guarded) measure() {
 		}
 		if e.Type().IsRegular() {
 			if info, err := e.Info(); err == nil {
-				run.bytes += info.Sys().(*syscall.Stat_t).Blocks * 512 // whatever the disk's own blocks are
+				size := info.Size()
+				if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+					size = stat.Blocks * 512 // whatever the disk's own blocks are
+				}
+				run.bytes += size
 			}
 		}
 		return nil

@@ -1,7 +1,6 @@
 package generator
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,11 +21,21 @@ import (
 // launchVariable turns a process into the sandbox of a generator.
 const launchVariable = "VM_DATASET_SANDBOX"
 
-// alive is a pipe that ends with this process, and with it its sandboxes.
-var alive = sync.OnceValues(func() (ends [2]*os.File, err error) {
-	ends[0], ends[1], err = os.Pipe()
-	return ends, err
-})
+// alive is a pipe that ends with this process, and with it its sandboxes. Where none could be made, as without free
+// descriptors, the next one to ask tries again.
+var alive struct {
+	sync.Mutex
+	read, write *os.File
+}
+
+func aliveEnd() (read *os.File, err error) {
+	alive.Lock()
+	defer alive.Unlock()
+	if alive.read == nil {
+		alive.read, alive.write, err = os.Pipe()
+	}
+	return alive.read, err
+}
 
 type launch struct {
 	Argv     []string `json:"argv"`
@@ -49,7 +58,7 @@ func (l launch) start(ctx context.Context, grace time.Duration, status *os.File,
 	if err != nil {
 		return nil, err
 	}
-	ends, err := alive()
+	aliveRead, err := aliveEnd()
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +72,10 @@ func (l launch) start(ctx context.Context, grace time.Duration, status *os.File,
 		// run several times, for a third of the start's CPU.
 		cmd.Env, cmd.Dir = []string{launchVariable + "=" + string(order), "GOGC=off"}, l.Dir
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-		cmd.WaitDelay = cmp.Or(grace, defaultGrace)
-		cmd.ExtraFiles = []*os.File{status, ends[0]}
+		if cmd.WaitDelay = grace; grace <= 0 {
+			cmd.WaitDelay = defaultGrace
+		}
+		cmd.ExtraFiles = []*os.File{status, aliveRead}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for this process to handle
 		start := (*exec.Cmd).Start
 		if l.Apart {
