@@ -33,7 +33,8 @@ type Entry struct {
 	Python       string   `yaml:"python"` // ">=3.11,<3.13", where the generator itself does not say it
 }
 
-// Traits are what only the catalogue knows of a generator.
+// Traits are what the catalogue says of a generator; repository and licence may come from CatalogueLock. A worker puts
+// its task's options in the place of these, ops adds those of the command line.
 type Traits struct {
 	Required  []string     `json:"required,omitempty" yaml:"required"` // files beyond those that every sample must have
 	Videoless bool         `json:"videoless,omitempty" yaml:"videoless"`

@@ -1,8 +1,6 @@
 package task
 
-import (
-	"time"
-)
+import "time"
 
 // Cause is why a chunk or a task failed. The set is closed: failure reports,
 // logs, DLQ attributes and the CLI use these values and no others.

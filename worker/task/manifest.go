@@ -117,7 +117,8 @@ func (m *Manifest) CheckChunk(generator string, size int) error {
 	return nil
 }
 
-// CheckOptions reports what is wrong with options for this generator, or nil: valid ones that its --help lists.
+// CheckOptions reports whether the dataset has other options of a generator, as a *ContradictionError. Of one that is
+// not in it nothing is pinned.
 func (m *Manifest) CheckOptions(generator string, o Options) error {
 	g := m.Generator(generator)
 	if g == nil || maps.Equal(g.Options, o) {

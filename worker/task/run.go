@@ -1,7 +1,6 @@
 package task
 
 import (
-	"cmp"
 	"fmt"
 	"time"
 )
@@ -68,10 +67,20 @@ func NewRunID(now time.Time, random uint32) string {
 func (r Run) Range() Range { return Range{r.Start, r.Start + r.Samples} }
 
 // Chunk returns the chunk size a generator of the run uses.
-func (r Run) Chunk(g RunGenerator) int { return cmp.Or(g.ChunkSize, r.ChunkSize) }
+func (r Run) Chunk(g RunGenerator) int {
+	if g.ChunkSize > 0 {
+		return g.ChunkSize
+	}
+	return r.ChunkSize
+}
 
 // BatchOf returns how many samples a task of a generator of the run has.
-func (r Run) BatchOf(g RunGenerator) int { return cmp.Or(g.Batch, r.Batch) }
+func (r Run) BatchOf(g RunGenerator) int {
+	if g.Batch > 0 {
+		return g.Batch
+	}
+	return r.Batch
+}
 
 // Plan cuts the run into its tasks, in rounds over the generators: so a run makes progress on each from the start and
 // one that fails shows early. The same run always gives the same list: a task is known by its place in it.

@@ -349,3 +349,14 @@ func TestRunIsJSON(t *testing.T) {
 		t.Errorf("its plan is %+v", plan)
 	}
 }
+
+// A run's object may come from anywhere: sizes of a generator that are none are the run's.
+func TestSizesOfRun(t *testing.T) {
+	r := Run{ChunkSize: 20, Batch: 600}
+	for own, want := range map[int][2]int{-1: {20, 600}, 0: {20, 600}, 5: {5, 5}} {
+		g := RunGenerator{ChunkSize: own, Batch: own}
+		if got := [2]int{r.Chunk(g), r.BatchOf(g)}; got != want {
+			t.Errorf("%d: %v, want %v", own, got, want)
+		}
+	}
+}
