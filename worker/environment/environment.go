@@ -125,13 +125,15 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 			}
 			problem := ""
 			switch {
+			case err == nil && !asked: // nothing to do, also when ctx has ended
+				if e.id == "" || !e.complete() {
+					problem = NotBuilt
+				}
 			case ctx.Err() != nil:
 				return fmt.Errorf("build environments: %w", context.Cause(ctx))
 			case err != nil:
 				problem = err.Error()
 				say(Failed, problem)
-			case !asked && (e.id == "" || !e.complete()):
-				problem = NotBuilt
 			}
 			members.set(problem)
 			if b.Image && (errors.Is(err, errNoIndex) || errors.Is(err, errNoUV)) {
