@@ -27,7 +27,8 @@ func must(err error) {
 	}
 }
 
-// need ends the reading of a file that is not as it has to be.
+// need ends the reading of a file that is not as it has to be. Arguments cost even if it is: in loops over what a file
+// holds, an if stands in the place of a need with arguments.
 func need(ok bool, format string, args ...any) {
 	if !ok {
 		must(broken(format, args...))
@@ -66,9 +67,10 @@ func Check(id, name string, f io.ReadSeeker, size int64) (wrong string, err erro
 	return reason(err)
 }
 
-// reason is what is wrong with a file, or "", and the error if it is another one.
+// reason is what is wrong with a file, or "", and the error if it is another one. A formatError that is joined with
+// another error is one, too: the other is not of the file.
 func reason(err error) (wrong string, other error) {
-	if bad, ok := errors.AsType[*formatError](err); ok {
+	if bad, ok := err.(*formatError); ok { //nolint:errorlint // the checks return it bare
 		return bad.reason, nil
 	}
 	return "", err
@@ -154,8 +156,9 @@ func checkPNG(f io.Reader, size int64, buffer []byte) (m Media) {
 		n, err := io.CopyBuffer(crc, io.LimitReader(f, length), buffer)
 		need(err == nil && n == length, truncated)
 		_, err = io.ReadFull(f, head[:4])
-		need(err == nil && binary.BigEndian.Uint32(head[:4]) == crc.Sum32(),
-			"is a damaged PNG: the checksum of its %q chunk is wrong", kind)
+		if err != nil || binary.BigEndian.Uint32(head[:4]) != crc.Sum32() {
+			must(broken("is a damaged PNG: the checksum of its %q chunk is wrong", kind))
+		}
 		need(first == (kind == "IHDR"), "is no PNG: IHDR is not its first chunk")
 		seenData = seenData || kind == "IDAT"
 		if kind == "IEND" {

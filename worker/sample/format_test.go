@@ -3,6 +3,7 @@ package sample
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"slices"
 	"testing"
 )
@@ -78,4 +79,15 @@ func FuzzCheckFile(f *testing.F) {
 			t.Errorf("%s: %v", name, err)
 		}
 	})
+}
+
+// What is wrong with a file is told from what is wrong with the disk, also where both happened.
+func TestReason(t *testing.T) {
+	bad := broken("is no PNG")
+	if wrong, err := reason(bad); wrong != "is no PNG" || err != nil {
+		t.Errorf("%q, %v", wrong, err)
+	}
+	if wrong, err := reason(errors.Join(bad, fs.ErrPermission)); wrong != "" || !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("with an error of the disk: %q, %v", wrong, err)
+	}
 }

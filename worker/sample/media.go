@@ -109,7 +109,7 @@ func box(data []byte, kind string) []byte {
 
 // configure reads the pixel format from a codec's configuration record, in MP4 or Matroska. A damaged one says nothing.
 func (m *Media) configure(record []byte) {
-	defer func() { _ = recover() }() // mp4ff on hostile records
+	defer func() { _ = recover() }() // mp4ff on hostile records; need and must below this refuse none, too
 	switch m.Codec {
 	case "mpeg4", "vp8": // have no other
 		m.PixelFormat = "yuv420p"

@@ -108,8 +108,12 @@ func checkPixels(from *bufio.Reader) (err error) {
 				_, err = rows.Discard(pass.bytes)
 			}
 			need(!errors.Is(err, io.EOF), "is a PNG with too few pixels")
-			need(err == nil, packed, err)
-			need(filter <= 4, "is a PNG with a row of filter %d", filter)
+			if err != nil {
+				must(broken(packed, err))
+			}
+			if filter > 4 {
+				must(broken("is a PNG with a row of filter %d", filter))
+			}
 		}
 	}
 	_, err = rows.ReadByte() // the end has a checksum

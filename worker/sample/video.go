@@ -44,11 +44,16 @@ func checkMP4(f io.ReadSeeker, size int64) Media {
 			fill(f, head[8:], truncated)
 			length, header = int64(binary.BigEndian.Uint64(head[8:])), 16
 		}
-		need(header <= length && length <= size-at, "is a truncated MP4: its %q box ends %d bytes behind the file", kind,
-			at+length-size)
-		need(at > 0 || kind == "ftyp", "is no MP4: it begins with %q", kind)
+		if length < header || length > size-at {
+			must(broken("is a truncated MP4: its %q box ends %d bytes behind the file", kind, at+length-size))
+		}
+		if at == 0 && kind != "ftyp" {
+			must(broken("is no MP4: it begins with %q", kind))
+		}
 		if kind == "moov" || kind == "moof" {
-			need(length <= maxMoov, "is no usable MP4: its index has %d bytes", length)
+			if length > maxMoov {
+				must(broken("is no usable MP4: its index has %d bytes", length))
+			}
 			index := make([]byte, length)
 			fillAt(f, at, index, truncated)
 			box, err := mp4.DecodeBox(0, bytes.NewReader(index))
@@ -62,8 +67,8 @@ func checkMP4(f io.ReadSeeker, size int64) Media {
 			}
 			if kind == "moof" {
 				fragments++ // one that cannot be understood has no frames
-			} else {
-				need(err == nil, "is a damaged MP4: %v", err)
+			} else if err != nil {
+				must(broken("is a damaged MP4: %v", err))
 			}
 		}
 		at += length
@@ -104,7 +109,8 @@ func videoTrack(moov *mp4.MoovBox, data []byte) (track *mp4.TrakBox, raw []byte)
 }
 
 func describeTrack(track *mp4.TrakBox, raw []byte, frames int, duration uint64) (m Media) {
-	defer func() { _ = recover() }() // mp4ff on hostile tables: they refuse no video whose frames are there
+	// mp4ff on hostile tables: they refuse no video whose frames are there. So need and must below this refuse none.
+	defer func() { _ = recover() }()
 	m.Frames = frames
 	if track.Mdia.Mdhd != nil && track.Mdia.Mdhd.Timescale > 0 {
 		m.timing(frames, float64(duration)/float64(track.Mdia.Mdhd.Timescale))
@@ -172,7 +178,9 @@ func checkTrack(track *mp4.TrakBox, size int64) (frames int, duration uint64) {
 			end += uint64(table.Stsz.GetSampleSize(int(frame)))
 			frame++
 		}
-		need(end <= uint64(size), "is a truncated MP4: a frame ends %d bytes behind the file", end-uint64(size))
+		if end > uint64(size) {
+			must(broken("is a truncated MP4: a frame ends %d bytes behind the file", end-uint64(size)))
+		}
 	}
 	need(frame == all+1, "is a damaged MP4: %d of %d frames have a place", frame-1, all)
 	if table.Stts != nil {
@@ -237,7 +245,9 @@ func checkMatroska(f io.Reader, size int64) Media {
 		need(!errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF), truncated)
 		must(err)
 		need(n > 0 || id == ebmlHeader, "is no Matroska file")
-		need(n < ebmlMost, "is no usable Matroska file: it has more than %d elements", ebmlMost)
+		if n >= ebmlMost {
+			must(broken("is no usable Matroska file: it has more than %d elements", ebmlMost))
+		}
 		if behind := length - (size - r.at); behind > 0 {
 			must(broken("is a truncated Matroska file: an element ends %d bytes behind the file", behind))
 		}
