@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -148,11 +149,11 @@ func (s *Store) get(ctx context.Context, key string, validation aws.ResponseChec
 	return used
 }
 
-// ask asks for an object, with a middleware that sees each answer.
+// ask asks for an object, with a middleware that sees each answer. Unset leaves the validation to the client.
 func (s *Store) ask(ctx context.Context, key string, validation aws.ResponseChecksumValidation,
 	reading middleware.FinalizeMiddleware) error {
 	_, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: &key}, func(o *s3.Options) {
-		o.ResponseChecksumValidation = validation
+		o.ResponseChecksumValidation = cmp.Or(validation, o.ResponseChecksumValidation)
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 			return stack.Finalize.Insert(reading, lastErrorID, middleware.After)
 		})
@@ -171,7 +172,7 @@ func (s *Store) Ahead(ctx context.Context) (ahead time.Duration, ok bool) {
 		}
 		return err
 	})
-	_ = s.ask(ctx, key, aws.ResponseChecksumValidationWhenSupported, reading)
+	_ = s.ask(ctx, key, aws.ResponseChecksumValidationUnset, reading)
 	return ahead, ok
 }
 
