@@ -283,9 +283,8 @@ const (
 // Tag is a tag of a resource.
 type Tag struct{ Key, Value string }
 
-// awsDefaultTags is the provider's own key of tags for all resources. readTags merges the tags of every resource:
-// project and stack, those of the provider's aws:defaultTags, and the stack's own, which win. IAM takes keys that
-// differ in case only for one key and refuses the second: one of them is left.
+// readTags merges the tags of every resource: project and stack, those of the provider's own aws:defaultTags, and the
+// stack's, which win. IAM takes keys that differ in case only for one key and refuses the second: one of them is left.
 func (c *Config) readTags(r *reader) {
 	var provider struct{ Tags map[string]json.RawMessage }
 	if v, ok := r.ctx.GetConfig("aws:defaultTags"); ok {

@@ -35,7 +35,7 @@ const (
 
 var subnetPattern = regexp.MustCompile(`^subnet-[0-9a-f]{8,17}$`)
 
-// checkFleet checks them together. Without a fleet and Lambda, machines with ops worker take the tasks.
+// checkFleet checks the fleet's settings together. Without a fleet and Lambda, machines with ops worker take the tasks.
 func (c *Config) checkFleet(r *reader) {
 	if c.FleetMaxWorkers > 0 && len(c.FleetSubnets) == 0 {
 		r.refuse("fleetMaxWorkers", c.FleetMaxWorkers,
@@ -117,11 +117,15 @@ func containers(uri, logGroup pulumi.StringOutput, outputs pulumi.Map, a account
 	}
 	run := fmt.Sprintf(`printf %%s "$OUTPUTS" >%s && `+
 		`exec ops --outputs %[1]s --local-dir /tmp/ops worker --workers 1 --timeout %ds`, fleetFile, c.TimeoutSeconds)
-	return pulumi.All(uri, logGroup, outputs).ApplyT(func(known []any) string {
+	return pulumi.All(uri, logGroup, outputs).ApplyT(func(known []any) (string, error) {
+		variables, err := marshal(known[2])
+		if err != nil {
+			return "", err
+		}
 		return marshal([]container{{
 			Name: "worker", Image: known[0].(string), Essential: true, EntryPoint: []string{"/bin/sh", "-c"},
 			Command:     []string{run},
-			Environment: []variable{{"OUTPUTS", marshal(known[2])}}, StopTimeout: fleetStopTime,
+			Environment: []variable{{"OUTPUTS", variables}}, StopTimeout: fleetStopTime,
 			Logs: logs{"awslogs", map[string]string{"awslogs-group": known[1].(string), "awslogs-region": a.region,
 				"awslogs-stream-prefix": "fleet"}},
 		}})

@@ -58,19 +58,19 @@ func NewImage(ctx *pulumi.Context, name, root string, commits map[string]string,
 		Tags:               pulumi.ToStringMap(c.Tags),
 	}, child, pulumi.RetainOnDelete(c.RetainData)))
 	// Lambda adds this policy itself only if the deployer may change policies.
-	allow := marshal(rights.Document(rights.Statement{
+	allow := must(marshal(rights.Document(rights.Statement{
 		Sid: "LambdaPull", Effect: rights.Allow, Principal: map[string]string{"Service": "lambda.amazonaws.com"},
 		Action: []string{"ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"},
 		Condition: map[string]map[string][]string{"StringLike": {"aws:sourceArn": {
 			strings.Join([]string{"arn", a.partition, "lambda", a.region, a.id, "function", "*"}, ":")}}},
-	}))
+	})))
 	i.pull = must(ecr.NewRepositoryPolicy(ctx, name+"-pull", &ecr.RepositoryPolicyArgs{Repository: repository.Name,
 		Policy: pulumi.String(allow)}, child, pulumi.RetainOnDelete(c.RetainData)))
 	if !c.RetainData {
 		must(ecr.NewLifecyclePolicy(ctx, name+"-lifecycle", &ecr.LifecyclePolicyArgs{Repository: repository.Name,
 			Policy: pulumi.Sprintf(expireUntagged, keepImages)}, child))
 	}
-	args := pulumi.StringMap{argCommits: pulumi.String(marshal(commits))}
+	args := pulumi.StringMap{argCommits: pulumi.String(must(marshal(commits)))}
 	if c.BaseImage != "" {
 		args[argBase] = pulumi.String(c.BaseImage)
 	}

@@ -28,7 +28,7 @@ func NewObservability(ctx *pulumi.Context, name string, q *Queue, f *Function, a
 	child := register(ctx, "Observability", name, o, opts)
 	board := must(cloudwatch.NewDashboard(ctx, name, &cloudwatch.DashboardArgs{
 		DashboardName: f.Name, // it has no generated name of its own
-		DashboardBody: pulumi.All(q.Tasks.Name, q.DLQ.Name, f.Name).ApplyT(func(v []any) string {
+		DashboardBody: pulumi.All(q.Tasks.Name, q.DLQ.Name, f.Name).ApplyT(func(v []any) (string, error) {
 			return marshal(newDashboard(a.region, v[0].(string), v[1].(string), v[2].(string), c))
 		}).(pulumi.StringOutput),
 	}, child))

@@ -11,8 +11,8 @@ import (
 func newRole(ctx *pulumi.Context, name, sid, service, description string, c *Config, child pulumi.ResourceOption,
 	may func(arns []string) []rights.Statement, arns ...pulumi.StringInput) (*iam.Role, *iam.RolePolicy) {
 	args := &iam.RoleArgs{Description: pulumi.String(description), Tags: pulumi.ToStringMap(c.Tags),
-		AssumeRolePolicy: pulumi.String(marshal(rights.Document(rights.Statement{Sid: sid, Effect: rights.Allow,
-			Principal: map[string]string{"Service": service}, Action: []string{"sts:AssumeRole"}})))}
+		AssumeRolePolicy: pulumi.String(must(marshal(rights.Document(rights.Statement{Sid: sid, Effect: rights.Allow,
+			Principal: map[string]string{"Service": service}, Action: []string{"sts:AssumeRole"}}))))}
 	if c.PermissionsBoundary != "" {
 		args.PermissionsBoundary = pulumi.String(c.PermissionsBoundary)
 	}
@@ -26,7 +26,7 @@ func work(arns []string) []rights.Statement { return rights.Worker(arns[0], arns
 
 // policy makes a document of ARNs that are known when their resources exist.
 func policy(statements func(arns []string) []rights.Statement, arns ...pulumi.StringInput) pulumi.StringOutput {
-	return pulumi.StringArray(arns).ToStringArrayOutput().ApplyT(func(known []string) string {
+	return pulumi.StringArray(arns).ToStringArrayOutput().ApplyT(func(known []string) (string, error) {
 		return marshal(rights.Document(statements(known)...))
 	}).(pulumi.StringOutput)
 }

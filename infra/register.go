@@ -8,7 +8,8 @@ import (
 
 type failure struct{ error }
 
-// must returns what was made, or ends the constructor that calls it with the error.
+// must returns what was made, or ends the constructor it is called in with the error, directly or in a helper such as
+// newRole. Functions that Pulumi calls later, as in ApplyT, return their errors: nobody catches theirs.
 func must[T any](made T, err error) T {
 	if err != nil {
 		panic(failure{err})
@@ -16,7 +17,7 @@ func must[T any](made T, err error) T {
 	return made
 }
 
-// caught makes the error that ended a constructor its result: each defers it.
+// caught makes the error that ended a constructor its result: each constructor defers it, also for register.
 func caught(err *error) {
 	switch p := recover().(type) {
 	case nil:
@@ -37,10 +38,7 @@ func register(ctx *pulumi.Context, kind, name string, c pulumi.ComponentResource
 }
 
 // marshal writes a document that AWS takes as JSON.
-func marshal(v any) string {
+func marshal(v any) (string, error) {
 	text, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // strings and numbers always marshal
-	}
-	return string(text)
+	return string(text), err
 }
