@@ -25,6 +25,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
@@ -321,5 +322,26 @@ func TestDamagedObject(t *testing.T) {
 	key := task.DefaultDataset.FileKey("maze", list[0].ID, "x.json")
 	if _, err := s.Cell(t.Context(), key); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("%v", err)
+	}
+}
+
+// The bucket's clock is read with the client's own settings: an answer's checksum is asked for only if those say so.
+func TestAheadKeepsValidation(t *testing.T) {
+	_, n := newStore(t)
+	for validation, want := range map[aws.ResponseChecksumValidation]string{
+		aws.ResponseChecksumValidationWhenRequired: "", aws.ResponseChecksumValidationWhenSupported: "ENABLED"} {
+		options := n.client.Options()
+		options.ResponseChecksumValidation = validation
+		var modes []string
+		n.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
+			modes = append(modes, r.Header.Get("X-Amz-Checksum-Mode"))
+			return send()
+		})
+		if _, ok := store.New(s3.New(options), s3test.Name).Ahead(t.Context()); !ok {
+			t.Error("no time in the answer")
+		}
+		if !slices.Equal(modes, []string{want}) {
+			t.Errorf("%v: %q", validation, modes)
+		}
 	}
 }
