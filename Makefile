@@ -24,7 +24,7 @@ provider-check:
 nightly:
 	SCALE=1 go test -timeout 2h ./ops/plan ./ops/dataset
 	SCALE=1 go test -timeout 2h -run '^Test(TaskOfManyInvocations|SameBytesWhateverHappens)$$' ./ops/local
-	SCALE=1 go test -timeout 2h -run '^Test(KilledExport|LargeVideos|SheetsOfManySamples|SubmitStopped|VerifyOfLargePictures)$$' ./ops ./ops/export
+	SCALE=1 go test -timeout 2h -run '^Test(LargeVideos|SheetsOfManySamples|SubmitStopped|VerifyOfLargePictures)$$' ./ops ./ops/export
 	go test -timeout 0 -run '^TestProtocol$$' ./worker -rapid.checks 20000
 	go test -timeout 1h -run '^TestWorkersAnywhere$$' ./ops -worker.schedules 20
 	go test -timeout 0 -run '^TestChaos$$' ./ops/local -chaos.schedules 500 -chaos.parallel 10
