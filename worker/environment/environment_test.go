@@ -25,7 +25,6 @@ import (
 func wheelhouse(t *testing.T) string {
 	t.Helper()
 	realUV(t)
-	noPip(t)
 	dir := t.TempDir()
 	wheel(t, dir, "tiny_thing", "value = 41 + 1\n")
 	t.Setenv("PIP_FIND_LINKS", dir)
@@ -347,9 +346,7 @@ func TestUVCannotFetch(t *testing.T) {
 func TestPythonTooOldOrAbsent(t *testing.T) {
 	root, dir, bin := bare(t, ""), t.TempDir(), t.TempDir()
 	old := filepath.Join(bin, "python3")
-	write(t, old, `#!/bin/sh
-echo '{"path":"/usr/bin/python3","version":"3.8.18","minor":8,"machine":"m","prefix":"/usr"}'
-`)
+	write(t, old, "#!/bin/sh\nprintf '%s\\0' /usr/bin/python3 3.8.18 m /usr\n")
 	if err := os.Chmod(old, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -431,8 +428,8 @@ func TestNoUV(t *testing.T) {
 	} {
 		bin := t.TempDir()
 		path := filepath.Join(bin, "python3")
-		write(t, path, "#!/bin/sh\ncase \"$1\" in -c) echo '{\"path\": \""+path+"\", \"version\": \""+p.Version+
-			"\", \"minor\": 11}';; *) echo '"+says+"'; exit 1;; esac\n")
+		write(t, path, "#!/bin/sh\ncase \"$1\" in -S) printf '%s\\0' '"+path+"' "+p.Version+" m /;; *) echo '"+says+
+			"'; exit 1;; esac\n")
 		if err := os.Chmod(path, 0o755); err != nil {
 			t.Fatal(err)
 		}

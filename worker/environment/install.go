@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -22,20 +21,20 @@ import (
 )
 
 type interpreter struct {
-	Path    string `json:"path"`
-	Version string `json:"version"`
-	Minor   int    `json:"minor"` // of Python 3; 0 for Python 2
-	Machine string `json:"machine"`
-	Prefix  string `json:"prefix"` // where it is installed: an environment needs it there
+	Path    string
+	Version string
+	Minor   int // of Python 3
+	Machine string
+	Prefix  string // where it is installed: an environment needs it there
 	command string // as it was found: a virtual environment's own pip may have settings
 }
 
-// probe prints an interpreter. It runs on Python 2 as well. _base_executable is
-// the interpreter itself when this one is a virtual environment's.
-const probe = `import sys, json, platform
-print(json.dumps({"path": getattr(sys, "_base_executable", None) or sys.executable, "machine": platform.machine(),
-"version": platform.python_version(), "minor": sys.version_info[1] if sys.version_info[0] == 3 else 0,
-"prefix": getattr(sys, "base_prefix", sys.prefix)}))`
+// probe prints an interpreter: each field ends with a NUL, and is what it was as bytes. It runs on Python 2 as well.
+// _base_executable is the interpreter itself when this one is a virtual environment's.
+const probe = `import sys, os
+for field in (getattr(sys, "_base_executable", None) or sys.executable, sys.version.split()[0], os.uname()[4],
+        getattr(sys, "base_prefix", sys.prefix)):
+    os.write(1, getattr(os, "fsencode", str)(field) + b"\0")`
 
 // findPython returns the interpreter that was asked for, or the first on the
 // PATH that is new enough and is what the specifier says, as in ">=3.11,<3.13".
@@ -51,18 +50,20 @@ func findPython(ctx context.Context, wanted, specifier string) (interpreter, err
 		if err != nil {
 			continue
 		}
-		cmd := exec.CommandContext(ctx, path, "-c", probe)
+		cmd := exec.CommandContext(ctx, path, "-S", "-c", probe) // what is installed beside it need not start
 		cmd.Env = userEnvironment()
 		out, err := cmd.Output()
 		if ctx.Err() != nil {
 			return interpreter{}, fmt.Errorf("find Python: %w", context.Cause(ctx))
 		}
-		var p interpreter
-		if err != nil || json.Unmarshal(out, &p) != nil {
+		fields := strings.Split(string(out), "\x00")
+		if err != nil || len(fields) != 5 {
 			continue // a stub that only tells how to install it
 		}
-		if p.Minor >= requirements.OldestMinor && p.is(specifier) {
-			p.command = path
+		p := interpreter{Path: fields[0], Version: fields[1], Machine: fields[2], Prefix: fields[3], command: path}
+		var major int
+		_, _ = fmt.Sscanf(p.Version, "%d.%d", &major, &p.Minor)
+		if major == 3 && p.Minor >= requirements.OldestMinor && p.is(specifier) {
 			return p, nil
 		}
 		found = cmp.Or(found, fmt.Sprintf("%s is Python %s", path, p.Version))
@@ -147,7 +148,7 @@ func newInstaller(ctx context.Context, dir string, python interpreter, say func(
 		return in, err
 	}
 	in.uv = filepath.Join(e.path, "bin", "uv")
-	in.settings = pipSettings(ctx, python.command, e.interpreter())
+	in.settings = pipSettings(ctx, python.command)
 	return in, nil
 }
 
@@ -178,7 +179,7 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 	if err == nil {
 		argv := slices.Concat([]string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
 			"--progress-bar", "off", "--only-binary", ":all:"}, e.requirements)
-		env := pipSettings(ctx, e.python.command, e.interpreter()).environ()
+		env := pipSettings(ctx, e.python.command).environ()
 		out, err = run(ctx, e.path, argv, env, say)
 	}
 	if err != nil && ctx.Err() == nil {
@@ -190,8 +191,8 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 
 // install makes the environment and proves that what it was made for can be imported. The error tells a way out.
 func (e environment) install(ctx context.Context, w *workshop, say func(string)) error {
-	// Without pip: nothing needs it, and it takes seconds.
-	if _, err := run(ctx, "", []string{e.python.Path, "-m", "venv", "--without-pip", e.path}, userEnvironment(),
+	// Without pip: nothing needs it, and it takes seconds. -S: neither is what is installed beside the interpreter.
+	if _, err := run(ctx, "", []string{e.python.Path, "-S", "-m", "venv", "--without-pip", e.path}, userEnvironment(),
 		say); err != nil {
 		return fmt.Errorf("make a Python environment with %s: %w", e.python.Path, err)
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -48,18 +50,6 @@ func realUV(t *testing.T) {
 		string(filepath.ListSeparator)))
 }
 
-// noPip takes pip away from the interpreter on the PATH. Asking it for its settings
-// takes longer than all else that installs a tiny package.
-func noPip(t *testing.T) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "python3")
-	write(t, path, "#!/bin/sh\n[ \"$2\" = pip ] && exit 1\nexec '"+python(t)+"' \"$@\"\n")
-	if err := os.Chmod(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", filepath.Dir(path)+string(filepath.ListSeparator)+os.Getenv("PATH"))
-}
-
 // pipConf is the user's configuration file of pip, in the place of all others, and
 // takes away what the environment says of packages.
 func pipConf(t *testing.T, text string) {
@@ -73,8 +63,8 @@ func pipConf(t *testing.T, text string) {
 func silence(t *testing.T) {
 	t.Helper()
 	for _, o := range options {
-		for _, name := range append([]string{"PIP_" + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_"))},
-			o.variables...) {
+		for _, name := range append([]string{"PIP_" + strings.ToUpper(strings.ReplaceAll(o.name, "-", "_")),
+			"PIP_" + strings.ToUpper(strings.ReplaceAll(o.also, "-", "_"))}, o.variables...) {
 			t.Setenv(name, "") // so that it is set again afterwards
 			os.Unsetenv(name)
 		}
@@ -175,6 +165,56 @@ func TestPipPrecedence(t *testing.T) {
 		}
 		if got := pipSettings(t.Context(), python(t))["index-url"]; got != test.want {
 			t.Errorf("pip.conf %q, %s: the index is %q, want %s", test.conf, test.variable, got, test.want)
+		}
+	}
+}
+
+// What is read of pip's files is what pip itself says of them.
+func TestPipConfig(t *testing.T) {
+	silence(t)
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(home, "own"))
+	t.Setenv("XDG_CONFIG_DIRS", filepath.Join(home, "shared")+string(os.PathListSeparator)+filepath.Join(home, "other"))
+	t.Setenv("PIP_CONFIG_FILE", "") // so that it is set again afterwards
+	named := filepath.Join(home, "named.conf")
+	for name, text := range map[string]string{
+		"shared/pip": "[global]\nindex-url = shared\ntimeout = 1\nretries = 1\ncert = 1\nproxy = 1\npre = 1\nclient-cert=\n",
+		"other/pip":  "[global]\nindex-url = other\ntimeout = 2\nretries = 2\nproxy = 2\npre = 2\n",
+		".pip":       "[global]\nINDEX_URL = old%20\ntimeout = 3\nproxy = 3\nretries: 3\n[list]\nformat = json\n",
+		"own/pip":    "[install]\ntimeout = 4\n[global]\ntimeout = 5\nfind-links =\n  /a b\n  /c'd\\e\nproxy = 4 ; of it\n",
+	} {
+		write(t, filepath.Join(home, name, "pip.conf"), text)
+	}
+	write(t, named, "[global]\nindex-url = named\nextra_index_url = ü\n")
+	own := filepath.Join(home, "venv")
+	if out, err := exec.Command(python(t), "-m", "venv", "--without-pip", "--system-site-packages",
+		own).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	write(t, filepath.Join(own, "pip.conf"), "[global]\nretries = 7\n")
+	for _, file := range []string{"", named, os.DevNull, filepath.Join(home, "none")} {
+		if os.Setenv("PIP_CONFIG_FILE", file); file == "" {
+			os.Unsetenv("PIP_CONFIG_FILE")
+		}
+		interpreter := filepath.Join(own, "bin", "python")
+		out, err := exec.Command(interpreter, "-m", "pip", "config", "list", "--disable-pip-version-check").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, want := settings{"retries": "1"}, 0
+		unquote := strings.NewReplacer(`\n`, " ", `\\`, `\`, `\'`, `'`) // what Python's repr has done
+		for _, section := range []string{"global", "install"} {
+			for _, m := range regexp.MustCompile(`(?m)^(global|install)\.([a-z-]+)=['"](.*)['"]\r?$`).
+				FindAllStringSubmatch(string(out), -1) {
+				if m[1] == section {
+					s.set(m[2], unquote.Replace(m[3]))
+					want++
+				}
+			}
+		}
+		if got := pipSettings(t.Context(), interpreter); !maps.Equal(got, s) || file != os.DevNull && want < 8 {
+			t.Errorf("PIP_CONFIG_FILE %q:\ngot  %v\nwant %v", file, got, s)
 		}
 	}
 }

@@ -22,7 +22,6 @@ func ownIndex(t *testing.T) (dir string, index *indextest.Index, server *httptes
 	t.Helper()
 	silence(t)
 	realUV(t)
-	noPip(t)
 	dir = t.TempDir()
 	server, index = packageIndex(t, dir)
 	t.Setenv("UV_CACHE_DIR", "") // each environment has an empty cache

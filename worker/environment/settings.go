@@ -2,6 +2,8 @@ package environment
 
 import (
 	"context"
+	_ "embed" // of pipConfig
+	"encoding/json"
 	"maps"
 	"os"
 	"os/exec"
@@ -40,27 +42,20 @@ var options = []option{
 	{name: "proxy", variables: []string{"ALL_PROXY"}},
 }
 
-var configPattern = regexp.MustCompile(`(?m)^(global|install)\.([a-z-]+)=['"](.*)['"]\r?$`)
+// pipConfig prints, as JSON, what pip's configuration files say of installing, from the least to the most important as
+// pip's documentation lists them (https://pip.pypa.io/en/stable/topics/configuration/). pip itself takes half a second
+// to tell, and not every Python has it. A file that cannot be read has no settings.
+//
+//go:embed pipconfig.py
+var pipConfig string
 
-// pipSettings asks the first of the Pythons that has pip for its configuration, and adds what the environment says.
-func pipSettings(ctx context.Context, pythons ...string) settings {
-	config := map[string]string{}
-	for _, python := range pythons {
-		cmd := exec.CommandContext(ctx, python, "-m", "pip", "config", "list", "--disable-pip-version-check")
-		cmd.Env = userEnvironment()
-		out, err := cmd.Output()
-		if err != nil {
-			continue
-		}
-		unquote := strings.NewReplacer(`\n`, " ", `\\`, `\`, `\'`, `'`) // what Python's repr has done
-		for _, section := range []string{"global", "install"} {         // the second overrides the first
-			for _, m := range configPattern.FindAllStringSubmatch(string(out), -1) {
-				if value := strings.TrimSpace(unquote.Replace(m[3])); m[1] == section && value != "" {
-					config[m[2]] = value
-				}
-			}
-		}
-		break
+// pipSettings reads pip's configuration as it is for a Python, and adds what the environment says.
+func pipSettings(ctx context.Context, python string) settings {
+	var config map[string]string
+	cmd := exec.CommandContext(ctx, python, "-I", "-c", pipConfig)
+	cmd.Env = userEnvironment()
+	if out, err := cmd.Output(); err == nil {
+		_ = json.Unmarshal(out, &config)
 	}
 	s := settings{"retries": "1"} // five for each package are minutes without a network
 	for _, o := range options {

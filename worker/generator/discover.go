@@ -105,6 +105,23 @@ func Discover(root string) ([]Generator, error) {
 	return list, nil
 }
 
+// inRepository reports whether a folder, or one that it is in, is a clone.
+func inRepository(dir string) bool {
+	at, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		at, err = filepath.Abs(at)
+	}
+	for ; err == nil; at = filepath.Dir(at) {
+		if _, err := os.Lstat(filepath.Join(at, ".git")); err == nil {
+			return true
+		}
+		if at == filepath.Dir(at) {
+			break
+		}
+	}
+	return false
+}
+
 // DefaultRoot is the generators' folder of the repository.
 const DefaultRoot = "generators"
 
@@ -116,6 +133,9 @@ const Dirty = "-dirty"
 // another one. It is "" without git, and where git does not know the folder: a fetched copy that is ignored is not of
 // the commit around it.
 func commitOf(dir string, shared []string) string {
+	if !inRepository(dir) { // a start of git takes 5 ms
+		return ""
+	}
 	git := func(args ...string) (string, error) {
 		cmd := exec.Command("git", append([]string{"-C", dir, "--no-optional-locks"}, args...)...)
 		cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
