@@ -6,12 +6,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -293,4 +295,26 @@ func setUp(e *testscript.Env, withCloud bool) error {
 		e.Setenv(name, value)
 	}
 	return nil
+}
+
+// A sandbox is one before the AWS clients and the endpoints of the local stack are initialised: that would take longer
+// than all else that it does.
+func TestSandboxIsFirst(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = []string{"VM_DATASET_SANDBOX={", "GODEBUG=inittrace=1"}
+	trace, err := cmd.CombinedOutput()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok || exit.ExitCode() == 0 || !bytes.Contains(trace, []byte("init os ")) {
+		t.Fatalf("%v\n%s", err, trace)
+	}
+	for _, late := range []string{"net/http", "github.com/segmentio/kafka-go", "github.com/aws/aws-sdk-go-v2/service/s3"} {
+		if bytes.Contains(trace, []byte("init "+late+" ")) {
+			t.Errorf("%s is initialised before the sandbox starts", late)
+		}
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/workers"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 )
 
 type WorkerCmd struct {
@@ -87,7 +88,7 @@ func (c *WorkerCmd) run(ctx context.Context, o *Output, t *target.Target) error 
 	if err != nil {
 		return err
 	}
-	if err := generator.Harden(); err != nil { // its environment holds the credentials
+	if err := sandbox.Harden(); err != nil { // its environment holds the credentials
 		return err
 	}
 	if err := c.remark(ctx, o); err != nil {
@@ -134,7 +135,7 @@ func (c *WorkerCmd) remark(ctx context.Context, o *Output) error {
 		o.Say("note: generators have this machine's network, because taking it away needs root or user namespaces: keep "+
 			"them from its metadata service %s", see)
 	}
-	if generator.Landlock() == 0 {
+	if sandbox.Landlock() == 0 {
 		o.Say("note: generators can read what this user can, because the kernel has no Landlock, which Linux has since "+
 			"5.13 %s", see)
 	}

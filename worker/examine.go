@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 )
 
 // Examine is the payload of a direct invocation that asks a worker for its Examination.
@@ -61,7 +62,7 @@ var examineProgram []byte
 // examine answers what its machine is like. It makes no sample and changes nothing in the bucket.
 func (h *Handler) examine(ctx context.Context) *Examination {
 	x := &Examination{CPUs: runtime.GOMAXPROCS(0), MemoryMB: h.config.Limits.Memory >> 20, User: os.Getuid(),
-		Worker: os.Getpid(), Landlock: generator.Landlock(), Image: h.config.Image}
+		Worker: os.Getpid(), Landlock: sandbox.Landlock(), Image: h.config.Image}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		x.Kernel = unix.ByteSliceToString(name.Release[:])

@@ -30,13 +30,11 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 func TestMain(m *testing.M) {
-	generator.Main()
 	s3server.Main()
 	dir, err := os.MkdirTemp("", "vm-dataset-test-")
 	if err == nil {

@@ -21,9 +21,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
-// TestMain lets the test binary be the sandbox of the generators.
 func TestMain(m *testing.M) {
-	generator.Main()
 	if err := uvtest.Setenv(); err != nil {
 		panic(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/ui"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 )
 
 // all makes every experiment. What the worker would do is measured; what only a
@@ -244,7 +245,7 @@ func (k *check) apart(ctx context.Context, first *made) error {
 
 // reportIsolation reports what a run without network and shared memory shows: how it differs, or "", and whether it
 // failed as a lock in /dev/shm does.
-func (k *check) reportIsolation(taken generator.Apart, how string, readOnly bool) {
+func (k *check) reportIsolation(taken sandbox.Apart, how string, readOnly bool) {
 	r := k.report
 	network := resource{Network, "the network", r.Seen.Network, taken.Network, &r.Network}
 	shared := resource{SharedMemory, "shared memory", r.Seen.Shared, taken.Shm, &r.Shm}

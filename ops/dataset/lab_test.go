@@ -23,13 +23,11 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 func TestMain(m *testing.M) {
-	generator.Main()
 	s3server.Main()
 	debug.SetGCPercent(400) // it is short of CPU and not of memory
 	os.Exit(m.Run())

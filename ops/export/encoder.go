@@ -54,8 +54,7 @@ var errEnded = errors.New("the encoder has ended")
 var encodeProgram string
 
 // NewEncoder finds a program that encodes: PyAV in the Python that EXPORT_PYTHON names, in one of pythons or in
-// python3, else ffmpeg, also that of imageio-ffmpeg beside one of pythons. It works until ctx ends. A program that
-// calls it must call generator.Main first.
+// python3, else ffmpeg, also that of imageio-ffmpeg beside one of pythons. It works until ctx ends.
 func NewEncoder(ctx context.Context, o VideoOptions, pythons ...string) (*Encoder, error) {
 	dir, err := os.MkdirTemp("", "export-video-")
 	if err != nil {

@@ -18,14 +18,12 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/export"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/local/s3server/s3test"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
 func TestMain(m *testing.M) {
-	generator.Main()
 	s3server.Main()
 	if os.Getenv("EXPORT_CHILD") != "" {
 		child()

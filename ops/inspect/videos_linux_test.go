@@ -9,14 +9,8 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/inspect"
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
-
-func TestMain(m *testing.M) {
-	generator.Main() // the sandbox starts this binary again
-	os.Exit(m.Run())
-}
 
 // makeVideos makes samples of a dot that moves, whose names are their faults.
 const makeVideos = `

@@ -31,6 +31,7 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/workers"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/environment"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/store"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
@@ -113,7 +114,7 @@ func Up(ctx context.Context, c Config) (_ *Stack, err error) {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := generator.Harden(); err != nil {
+	if err := sandbox.Harden(); err != nil {
 		return nil, err
 	}
 	s := &Stack{config: c, mapping: newMapping(), failed: make(chan error, 1)}

@@ -27,7 +27,6 @@ import (
 var testDir string // for all tests
 
 func TestMain(m *testing.M) {
-	generator.Main()
 	s3server.Main()
 	var err error
 	if testDir, err = os.MkdirTemp("", "vm-dataset-test-"); err != nil {

@@ -16,11 +16,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/sample"
 )
 
-func TestMain(m *testing.M) {
-	generator.Main()
-	os.Exit(m.Run())
-}
-
 // A real generator is measured; one that fails is named with its cause.
 func TestMeasureAll(t *testing.T) {
 	source, err := os.ReadFile(filepath.Join("..", "local", "testdata", "generate.py"))

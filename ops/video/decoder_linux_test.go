@@ -15,13 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/ops/video"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
-
-func TestMain(m *testing.M) {
-	generator.Main() // the sandbox starts this binary again
-	os.Exit(m.Run())
-}
 
 func check(t *testing.T, err error) {
 	t.Helper()

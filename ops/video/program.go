@@ -1,5 +1,5 @@
 // Package video runs programs that decode and encode videos. What they read comes from generators, so they run in a
-// sandbox. A program that calls it must call generator.Main first.
+// sandbox.
 package video
 
 import (

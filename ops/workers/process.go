@@ -19,16 +19,13 @@ import (
 
 	"github.com/vm-dataset/vm-dataset-pipeline/infra/stack"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 // Variable makes a process a worker.
 const Variable = "VM_DATASET_WORKER"
 
-// Main becomes the worker, or the sandbox of a generator, that this process was started
-// as, and does not return then. Every program that runs a pool must call it first.
+// Main becomes the worker that this process was started as, and does not return then. Every program that runs a pool must call it first.
 func Main() {
-	generator.Main()
 	if _, ok := os.LookupEnv(Variable); !ok {
 		return
 	}

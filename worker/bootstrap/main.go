@@ -7,11 +7,9 @@ import (
 	"os"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker"
-	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
 func main() {
-	generator.Main() // becomes the sandbox launcher of a generator if it was started as one
 	if err := worker.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, "bootstrap:", err)
 		os.Exit(1)

@@ -27,7 +27,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	generator.Main()
 	s3server.Main()
 	code := m.Run()
 	if dir != "" {

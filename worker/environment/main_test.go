@@ -12,7 +12,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	generator.Main()
 	// The interpreter itself, not a shim that starts it: that takes longer than most tests.
 	if p, err := usual(); err == nil {
 		if err := os.Setenv("PATH", filepath.Dir(p.Path)+string(filepath.ListSeparator)+os.Getenv("PATH")); err != nil {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 )
 
 const apartBody = `
@@ -43,7 +45,7 @@ func TestApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if result.Apart != (Apart{Network: true, Shm: true}) {
+	if result.Apart != (sandbox.Apart{Network: true, Shm: true}) {
 		if os.Getenv("CI") != "" {
 			t.Fatalf("only %+v could be taken away", result.Apart)
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -33,7 +34,7 @@ func (f *Failure) Error() string { return string(f.Cause) + ": " + f.Detail }
 
 // explain finds cause and reason of an exit status in the last line of stderr: a
 // warning further up that mentions an ImportError, say, did not end the generator.
-func (f *Failure) explain(end status) {
+func (f *Failure) explain(end sandbox.Status) {
 	last := LastLine(f.Stderr)
 	because := func(cause task.Cause, what string) {
 		if f.Cause, f.Detail = cause, what+": "+last; last == "" {

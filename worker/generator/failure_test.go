@@ -3,8 +3,11 @@ package generator
 import (
 	"testing"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
+
+type status = sandbox.Status
 
 func TestExplain(t *testing.T) {
 	const traceback = "Traceback (most recent call last):\n  File \"x.py\", line 1, in <module>\n"

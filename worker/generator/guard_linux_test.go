@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -145,12 +146,12 @@ for i in range(40):
 
 func TestGuardLimitsOutput(t *testing.T) {
 	for _, test := range []struct{ name, body, words string }{
-		{"100,000 files", `
-for i in range(100_000):
+		{"files", `
+for i in range(10_000_000):
     open(os.path.join(args.output, str(i)), "w").close()
 `, "more than 1000 files"},
 		{"folders", `
-for i in range(100_000):
+for i in range(10_000_000):
     os.mkdir(os.path.join(args.output, str(i)))
 `, "more than 1000 files"},
 		{"many bytes", fills, "more than 8 MB"},
@@ -237,7 +238,7 @@ time.sleep(600)
 			return 0
 		}
 		want := saved[[]int](t, Result{Output: filepath.Join(r.Scratch, "output")}, "all.json")
-		listed, scanned = family(want[0]), descendants(want[0], processes())
+		listed, scanned = family(want[0]), descendants(want[0], sandbox.Processes())
 		for _, pid := range want {
 			if !slices.Contains(listed, pid) || !slices.Contains(scanned, pid) {
 				t.Errorf("process %d of %v is not among %v, or not among %v", pid, want, listed, scanned)
@@ -262,7 +263,7 @@ func BenchmarkGuard(b *testing.B) {
 	})
 	b.Run("process table", func(b *testing.B) {
 		for b.Loop() {
-			residentMemory(descendants(pid, processes())...)
+			residentMemory(descendants(pid, sandbox.Processes())...)
 		}
 	})
 	b.Run("proportional", func(b *testing.B) {

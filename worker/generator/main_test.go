@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/generatortest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 )
 
 // workerVariable turns the test binary into a worker that runs one request, so
@@ -19,7 +20,6 @@ import (
 const workerVariable = "VM_DATASET_TEST_WORKER"
 
 func TestMain(m *testing.M) {
-	Main()
 	if text, ok := os.LookupEnv(workerVariable); ok {
 		os.Exit(workOnce(text))
 	}
@@ -32,7 +32,7 @@ func workOnce(text string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if err := Harden(); err != nil {
+	if err := sandbox.Harden(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

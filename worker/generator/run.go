@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -44,14 +45,8 @@ type Result struct {
 	CPU, Wall time.Duration
 	PeakRSS   int64 // bytes, of the largest process; of all together where a Guard saw more
 	Watched   Watched
-	Apart     Apart  // what was taken away from it, if that was asked for
-	stdout    string // its end, of a run that succeeded
-}
-
-// Apart is what a run was kept away from.
-type Apart struct {
-	Network bool `json:"network"` // there was none but its own loopback
-	Shm     bool `json:"shm"`     // /dev/shm could not be written
+	Apart     sandbox.Apart // what was taken away from it, if that was asked for
+	stdout    string        // its end, of a run that succeeded
 }
 
 // Command returns the command of a run without this machine's paths: a receipt reads the same wherever it was made.
@@ -86,10 +81,6 @@ func CheckCommand(argv []string) error {
 
 // tailSize is how much of a generator's output is kept for a failure report.
 const tailSize = 8 << 10
-
-// defaultGrace is enough to kill some thousand processes on a busy machine, and
-// less than the time that a worker keeps back of its invocation.
-const defaultGrace = 5 * time.Second
 
 // Run runs the generator once, in a sandbox, and returns when every process it started is gone. When the context ends,
 // or the guard says so, they are killed. The error is a *Failure, unless the context was cancelled (its error, wrapped;
@@ -134,8 +125,8 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	}
 	defer statusRead.Close()
 	began := time.Now()
-	cmd, err := launch{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...), Scratch: r.Scratch,
-		Readable: Readable(g), MaxFile: r.MaxBytes, Apart: r.Apart}.start(ctx, r.Grace, statusWrite,
+	cmd, err := sandbox.Order{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...), Scratch: r.Scratch,
+		Readable: Readable(g), MaxFile: r.MaxBytes, Apart: r.Apart}.Start(ctx, r.Grace, statusWrite,
 		func(cmd *exec.Cmd) error {
 			cmd.Stdout, cmd.Stderr = stdout, stderr
 			return nil
@@ -156,13 +147,13 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	result.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	result.PeakRSS = max(peakRSS(cmd.ProcessState), result.Watched.PeakGroupRSS)
 
-	var end status
+	var end sandbox.Status
 	if err := json.NewDecoder(statusRead).Decode(&end); err != nil {
-		killStrays(r.Scratch, cmd.WaitDelay) // the sandbox was killed before it could clean up
-		end = status{Exit: -1, Signal: syscall.SIGKILL.String()}
+		sandbox.KillStrays(r.Scratch, cmd.WaitDelay) // the sandbox was killed before it could clean up
+		end = sandbox.Status{Exit: -1, Signal: syscall.SIGKILL.String()}
 	}
 	result.Apart = end.Apart
-	if end.finished() { // even if the time was up a moment later: the output is complete
+	if end.Finished() { // even if the time was up a moment later: the output is complete
 		return result, nil
 	}
 	if f, ok := errors.AsType[*Failure](context.Cause(ctx)); ok {
@@ -267,7 +258,7 @@ func (t *Tail) String() string {
 	return text
 }
 
-func classify(ctx context.Context, end status, stdout, stderr, scratch string) *Failure {
+func classify(ctx context.Context, end sandbox.Status, stdout, stderr, scratch string) *Failure {
 	f := &Failure{ExitCode: end.Exit, Signal: end.Signal, Stdout: stdout, Stderr: stderr}
 	f.explain(end)
 	if free, _, err := diskSpace(scratch); err == nil && free < 1<<20 && f.Cause != task.Environment {

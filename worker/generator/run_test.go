@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -213,7 +214,7 @@ time.sleep(600)
 	if f, ok := errors.AsType[*Failure](err); !ok || f.Cause != task.TimedOut {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(began); took > 1*time.Second+defaultGrace {
+	if took := time.Since(began); took > 1*time.Second+sandbox.DefaultGrace {
 		t.Errorf("took %v", took)
 	}
 	expired, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/generatortest"
+	"github.com/vm-dataset/vm-dataset-pipeline/worker/sandbox"
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/task"
 )
 
@@ -75,7 +76,7 @@ func TestDaemonsAreDead(t *testing.T) {
 // withTmp finds what is left of a run by its environment.
 func withTmp(scratch string) map[int]bool {
 	found := map[int]bool{}
-	for pid := range processes() {
+	for pid := range sandbox.Processes() {
 		if env, err := os.ReadFile(filepath.Join("/proc", itoa(pid), "environ")); err == nil &&
 			bytes.Contains(env, []byte("TMPDIR="+scratch)) {
 			found[pid] = true
@@ -357,31 +358,5 @@ func TestKeepsNetwork(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if kept, err := KeepsNetwork(t.Context()); kept || err == nil || !strings.Contains(err.Error(), `"true"`) {
 		t.Errorf("without the program: %v, %v", kept, err)
-	}
-}
-
-// A worker that had no descriptor left for a moment starts generators again.
-func TestAliveIsTriedAgain(t *testing.T) {
-	read, write := alive.read, alive.write
-	t.Cleanup(func() { alive.read, alive.write = read, write })
-	alive.read, alive.write = nil, nil
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	none := limit
-	none.Cur = 0
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
-	_, refused := aliveEnd()
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	if refused == nil {
-		t.Error("a pipe without descriptors")
-	}
-	if end, err := aliveEnd(); err != nil || end == nil {
-		t.Errorf("then: %v, %v", end, err)
 	}
 }

@@ -28,7 +28,6 @@ import (
 const commitsVariable = "GENERATOR_COMMITS"
 
 func main() {
-	generator.Main() // becomes the sandbox launcher of a generator if it was started as one
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

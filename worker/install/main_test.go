@@ -15,7 +15,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	generator.Main()
 	os.Exit(m.Run())
 }
 
