@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -68,19 +67,8 @@ import os, sys, time
 seed = int(sys.argv[sys.argv.index("--seed") + 1])
 `
 
-// cpus keeps tests side by side from making workers at the same time.
-var cpus sync.Mutex
-
-// withCPUs makes a worker as on a machine with so many CPUs: it asks when it is made.
-func withCPUs(n int, made func() (*worker.Handler, error)) (*worker.Handler, error) {
-	cpus.Lock()
-	defer cpus.Unlock()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(n))
-	return made()
-}
-
-// newBench returns a bench whose worker has so many CPUs.
-func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]string) *bench {
+// newBench returns a bench whose worker is configured so.
+func newBench(t *testing.T, c worker.Config, does map[string]string) *bench {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join("..", "ops", "local", "testdata", "generate.py"))
 	if err != nil {
@@ -99,11 +87,10 @@ func newBench(t *testing.T, cpus int, limits worker.Limits, does map[string]stri
 		t.Fatal(err)
 	}
 	server := s3test.New(t)
-	b := &bench{t: t, cpus: cpus, store: server.Store(nil), log: &logBuffer{}, url: server.URL,
+	b := &bench{t: t, cpus: c.CPUs, store: server.Store(nil), log: &logBuffer{}, url: server.URL,
 		generators: builder.Dir}
-	b.Handler, err = withCPUs(cpus, func() (*worker.Handler, error) {
-		return worker.New(worker.Config{Bucket: "bucket", Generators: builder.Dir, Limits: limits}, b.store, nil, b.log)
-	})
+	c.Bucket, c.Generators = "bucket", builder.Dir
+	b.Handler, err = worker.New(c, b.store, nil, b.log)
 	if err != nil {
 		t.Fatal(err)
 	}

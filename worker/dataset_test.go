@@ -18,7 +18,7 @@ import (
 // may have a seed of its own. What contradicts the manifest is refused, and told how
 // to go on; another lock is taken in by an update.
 func TestDatasetOfWorker(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
+	t.Parallel()
 	st := s3test.New(t).Store(nil)
 	generators := install(t, "good")
 	change := func(what func(*generator.Generator)) {
@@ -41,7 +41,7 @@ func TestDatasetOfWorker(t *testing.T) {
 		change(func(g *generator.Generator) { g.Commit, g.Lock = commit, lock })
 	}
 	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: generators, Image: "image@sha256:1"}, st, nil,
-		os.Stderr)
+		t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}

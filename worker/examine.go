@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"time"
 
@@ -61,7 +60,7 @@ var examineProgram []byte
 
 // examine answers what its machine is like. It makes no sample and changes nothing in the bucket.
 func (h *Handler) examine(ctx context.Context) *Examination {
-	x := &Examination{CPUs: runtime.GOMAXPROCS(0), MemoryMB: h.config.Limits.Memory >> 20, User: os.Getuid(),
+	x := &Examination{CPUs: h.config.CPUs, MemoryMB: h.config.Limits.Memory >> 20, User: os.Getuid(),
 		Worker: os.Getpid(), Landlock: sandbox.Landlock(), Image: h.config.Image}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {

@@ -25,7 +25,7 @@ import (
 // A direct invocation tells what the worker's machine is like, without a task: its clock against the
 // bucket's, which refuses the worker here, what a generator reaches, and who is not ready and why.
 func TestExamine(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
+	t.Parallel()
 	ahead := time.Duration(0)
 	bucket := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
@@ -60,6 +60,7 @@ func TestExamine(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			ahead = test.ahead
 			test.config.Bucket = "bucket"
+			test.config.Folder = t.TempDir()
 			h, err := worker.New(test.config, store.New(client, "bucket"), nil, &bytes.Buffer{})
 			if err != nil {
 				t.Fatal(err)
@@ -100,7 +101,7 @@ func TestExamine(t *testing.T) {
 			if test.config.OwnMachine && os.Getuid() == 0 && x.Sees.Network {
 				t.Error("root can take the network away")
 			}
-			entries, err := os.ReadDir(filepath.Join(os.TempDir(), "vm-dataset-worker-0"))
+			entries, err := os.ReadDir(filepath.Join(test.config.Folder, "vm-dataset-worker-0"))
 			if err != nil || len(entries) > 0 {
 				t.Errorf("left in the temporary folder: %v, %v", entries, err)
 			}

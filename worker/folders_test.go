@@ -13,7 +13,8 @@ import (
 // What lies in folders of a sample that is made anew takes the place of what was
 // there: frames that it has no more are gone.
 func TestFoldersAreOverwritten(t *testing.T) {
-	b := newBench(t, 2, worker.Limits{}, map[string]string{"g": `
+	t.Parallel()
+	b := newBench(t, worker.Config{CPUs: 2}, map[string]string{"g": `
 import atexit, pathlib
 def frames():
     for folder in pathlib.Path(sys.argv[sys.argv.index("--output") + 1]).glob("*_task/*"):

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -51,15 +52,15 @@ type Summary struct {
 	Remaining []task.Range `json:"remaining,omitempty"`
 }
 
-// New returns a handler that runs as many generator processes at once as Go may use CPUs (GOMAXPROCS), or fewer where
-// they need more memory. It takes and empties a scratch folder. Logs and metrics go to out as lines of JSON.
+// New returns a handler that takes and empties a scratch folder. Logs and metrics go to out as lines of JSON.
 func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler, error) {
-	dir, err := openScratch()
+	c.Limits, c.RetryDelays = c.Limits.Filled(), cmp.Or(c.RetryDelays, 1)
+	c.CPUs, c.Folder = cmp.Or(c.CPUs, runtime.GOMAXPROCS(0)), cmp.Or(c.Folder, os.TempDir())
+	dir, err := openScratch(c.Folder)
 	if err != nil {
 		return nil, err
 	}
-	capacity := oneCPU * int64(runtime.GOMAXPROCS(0))
-	c.Limits, c.RetryDelays = c.Limits.Filled(), cmp.Or(c.RetryDelays, 1)
+	capacity := oneCPU * int64(c.CPUs)
 	return &Handler{config: c, store: st, queue: queue, log: slog.New(slog.NewJSONHandler(out, nil)),
 		metrics: &metrics{to: out, function: c.Function}, scratch: dir, guard: c.Limits.Guard(),
 		usage: &usage{kinds: map[kind]extremes{}}, datasets: &datasets{known: map[task.Dataset]manifest{}},

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -36,7 +35,8 @@ func outside(to aws.HTTPClient) *store.Store {
 
 // inWorld runs a test in a world of its own.
 func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
-	dir := modelDir(t)
+	t.Parallel()
+	dir := memoryDir(t)
 	modelIndex(t, dir)
 	synctest.Test(t, func(t *testing.T) {
 		w, err := newWorld(dir, 1000, 0)
@@ -114,8 +114,8 @@ func (d *distant) Do(r *http.Request) (*http.Response, error) {
 func TestCPUsDoNotWaitForCells(t *testing.T) {
 	for _, cpus := range []int{1, 3} {
 		t.Run(fmt.Sprint(cpus), func(t *testing.T) {
-			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cpus))
 			inWorld(t, func(t *testing.T, w *world) {
+				w.config.CPUs = cpus
 				const chunks, takes = 12, 3 * time.Second
 				h, err := New(w.config, outside(&distant{inMemory: inMemory{w.bucket}, latency: 50 * time.Millisecond}), nil,
 					io.Discard)
@@ -160,8 +160,8 @@ func TestCPUsDoNotWaitForCells(t *testing.T) {
 // the one that is being made: another worker could take the others. What has waited
 // for a CPU until time was up is given back.
 func TestNoMoreIsHeldThanIsSoonMade(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(3))
 	inWorld(t, func(t *testing.T, w *world) {
+		w.config.CPUs = 3
 		const chunks = 8
 		near := &distant{inMemory: inMemory{w.bucket}}
 		h, err := New(w.config, outside(near), nil, io.Discard)

@@ -82,9 +82,9 @@ func children() map[int]int64 {
 // is done, though all at once would not fit; and the limit is never passed.
 func TestParallelismAdaptsToMemory(t *testing.T) {
 	const limit = 760 << 20
-	b := newBench(t, 4, worker.Limits{Memory: limit}, map[string]string{"grows": `
-hoard = []
-for i in range(40):
+	b := newBench(t, worker.Config{CPUs: 4, Limits: worker.Limits{Memory: limit}}, map[string]string{"grows": `
+hoard = [b"x" * (100 << 20)]
+for i in range(20):
     hoard.append(b"x" * (5 << 20))
     time.sleep(0.1)
 `})
@@ -120,7 +120,7 @@ for i in range(40):
 // What is too large alone fails with that cause, and the report has the end of
 // what the generator said.
 func TestTooLargeAlone(t *testing.T) {
-	b := newBench(t, 2, worker.Limits{Memory: 500 << 20}, map[string]string{"endless": `
+	b := newBench(t, worker.Config{CPUs: 2, Limits: worker.Limits{Memory: 500 << 20}}, map[string]string{"endless": `
 print("drawing", file=sys.stderr, flush=True)
 hoard = []
 while True:
@@ -147,13 +147,13 @@ while True:
 
 // Two that do not fit on the disk together are made one after the other.
 func TestDiskForOneAtATime(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"); err != nil {
 		t.Skipf("needs the right to mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
-	t.Setenv("TMPDIR", disk)
-	b := newBench(t, 2, worker.Limits{}, map[string]string{"wide": `
+	b := newBench(t, worker.Config{CPUs: 2, Folder: disk}, map[string]string{"wide": `
 for i in range(35):
     with open(os.path.join(os.environ["TMPDIR"], str(i)), "wb") as f:
         f.write(b"x" * (1 << 20))
@@ -171,7 +171,7 @@ func TestHangEndsEarly(t *testing.T) {
 	t.Parallel()
 	x := task.Task{Generator: "hangs", NumSamples: 12, Seed: 1, ChunkSize: 2, Format: task.Files}
 	hung := x.Chunks()[1]
-	b := newBench(t, 2, worker.Limits{Patience: 1500 * time.Millisecond}, map[string]string{"hangs": fmt.Sprintf(`
+	b := newBench(t, worker.Config{CPUs: 2, Limits: worker.Limits{Patience: 1500 * time.Millisecond}}, map[string]string{"hangs": fmt.Sprintf(`
 if seed == %d:
     time.sleep(3600)
 `, hung.Seed(x, 0))})
@@ -193,7 +193,7 @@ if seed == %d:
 // Files and bytes are limited by chunk.
 func TestOutputLimits(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, 1, worker.Limits{Files: 10, Bytes: 20 << 20}, map[string]string{"files": `
+	b := newBench(t, worker.Config{CPUs: 2, Limits: worker.Limits{Files: 10, Bytes: 20 << 20}}, map[string]string{"files": `
 for i in range(100_000):
     open(os.path.join(os.environ["TMPDIR"], str(i)), "w").close()
     time.sleep(0.01)
@@ -204,9 +204,12 @@ for i in range(1 << 20):
     time.sleep(0.03)
 `})
 	for _, name := range []string{"files", "bytes"} {
-		if _, err := b.do(task.Task{Generator: name, NumSamples: 2, Seed: 1, ChunkSize: 2}, 2*time.Minute); err == nil ||
-			!strings.Contains(err.Error(), "unsafe_output") || !strings.Contains(err.Error(), "written more than") {
-			t.Errorf("%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := b.do(task.Task{Generator: name, NumSamples: 2, Seed: 1, ChunkSize: 2}, 2*time.Minute); err == nil ||
+				!strings.Contains(err.Error(), "unsafe_output") || !strings.Contains(err.Error(), "written more than") {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -25,8 +24,8 @@ import (
 //
 // Only the generator is not real, and the bucket is a model in memory.
 func TestProtocol(t *testing.T) {
-	dir := modelDir(t)
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // two chunks at a time, on every machine
+	t.Parallel()
+	dir := memoryDir(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		own, err := os.MkdirTemp(dir, "case-")
 		if err != nil {

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"testing/synctest"
 	"time"
 
@@ -90,13 +89,6 @@ func (c *call) lost() time.Time {
 	return time.Now().Add(modelLateness)
 }
 
-// modelDir is a folder for worlds, which is the temporary one, too.
-func modelDir(t *testing.T) string {
-	dir := memoryDir(t)
-	t.Setenv("TMPDIR", dir)
-	return dir
-}
-
 // modelIndex writes down the generator of a world.
 func modelIndex(t interface{ Fatal(...any) }, dir string) {
 	index, err := json.Marshal(generator.Index{Generators: []generator.Generator{{
@@ -119,7 +111,8 @@ func newWorld(dir string, pageSize int, ahead time.Duration) (*world, error) {
 		sqsserver.Options{BaseURL: "http://127.0.0.1"}); err != nil {
 		return nil, err
 	}
-	w.config = Config{Bucket: "bucket", Generators: dir, Region: "us-east-2"}
+	// two chunks at a time, on every machine
+	w.config = Config{Bucket: "bucket", Generators: dir, Region: "us-east-2", CPUs: 2, Folder: dir}
 	if w.config.DLQURL, err = w.queue.CreateQueue(sqsserver.Queue{Name: "dead"}); err != nil {
 		return nil, err
 	}

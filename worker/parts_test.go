@@ -24,7 +24,8 @@ func ranges(list []store.Receipt) (all []task.Range, parts []int) {
 // that were not. Both belong to the same grid: neither is a conflict for the
 // other, also where part of the cell is committed already.
 func TestPartsBesideWholeChunks(t *testing.T) {
-	b := newBench(t, 2, worker.Limits{}, map[string]string{"g": ""})
+	t.Parallel()
+	b := newBench(t, worker.Config{CPUs: 2}, map[string]string{"g": ""})
 	whole := task.Task{Generator: "g", NumSamples: 6, Seed: 1, ChunkSize: 6}
 	if _, err := b.do(whole, time.Minute); err != nil {
 		t.Fatal(err)
@@ -79,9 +80,10 @@ func TestPartsBesideWholeChunks(t *testing.T) {
 // What a part could not do for lack of time is the rest of the task, and each part
 // has its own receipt.
 func TestPartsOneByOne(t *testing.T) {
-	b := newBench(t, 1, worker.Limits{}, map[string]string{"g": "", "slow": "time.sleep(1)"})
+	t.Parallel()
+	b := newBench(t, worker.Config{CPUs: 1}, map[string]string{"g": "", "slow": "time.sleep(2)"})
 	x := task.Task{Generator: "slow", NumSamples: 8, Seed: 1, ChunkSize: 8, PartSize: 2}
-	s, err := b.do(x, 5*time.Second) // 2 s of it are kept back
+	s, err := b.do(x, 8*time.Second) // 2 s of it are kept back
 	if err != nil || s.Samples == 0 || s.Samples == 8 || len(s.Remaining) != 1 ||
 		s.Remaining[0] != (task.Range{Start: s.Samples, End: 8}) {
 		t.Errorf("%+v, %v", s, err)
@@ -101,14 +103,15 @@ func TestPartsOneByOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	next.StartIndex = 8
-	if _, err := b.do(next, 10*time.Second); err == nil || !strings.Contains(err.Error(), "another worker") {
+	if _, err := b.do(next, 5*time.Second); err == nil || !strings.Contains(err.Error(), "another worker") {
 		t.Errorf("in epoch %d: %v", cell.Epoch, err)
 	}
 }
 
 // A damaged part is made again as it was, and no more than it.
 func TestPartsRestored(t *testing.T) {
-	b := newBench(t, 2, worker.Limits{}, map[string]string{"g": ""})
+	t.Parallel()
+	b := newBench(t, worker.Config{CPUs: 2}, map[string]string{"g": ""})
 	x := task.Task{Generator: "g", NumSamples: 4, Seed: 1, ChunkSize: 4, PartSize: 2}
 	if _, err := b.do(x, time.Minute); err != nil {
 		t.Fatal(err)

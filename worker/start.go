@@ -41,6 +41,8 @@ type Config struct {
 	// The machine is not of the stack: its generators may be others, and may reach others' credentials over the network.
 	OwnMachine bool
 
+	CPUs        int     // generators that run at once, where there is memory for them; 0 is GOMAXPROCS
+	Folder      string  // where generators write; "" is the temporary folder
 	RetryDelays float64 // factor on the waits before a retry, for tests; 0 is 1
 }
 
@@ -122,7 +124,7 @@ func Start() error {
 	return nil
 }
 
-// scratch is the worker's own part of the temporary folder. What chunks write before it is stored is below it.
+// scratch is the worker's own part of a folder. What chunks write before it is stored is below it.
 type scratch struct {
 	dir  string
 	lock *os.File
@@ -130,9 +132,9 @@ type scratch struct {
 
 // openScratch takes the first of the folders vm-dataset-worker-0, -1, ... that no living worker holds, and empties
 // it: what is in there belonged to a worker that was killed.
-func openScratch() (*scratch, error) {
+func openScratch(folder string) (*scratch, error) {
 	for n := 0; ; n++ {
-		dir := filepath.Join(os.TempDir(), fmt.Sprintf("vm-dataset-worker-%d", n))
+		dir := filepath.Join(folder, fmt.Sprintf("vm-dataset-worker-%d", n))
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("make scratch folder: %w", err)
 		}

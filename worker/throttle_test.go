@@ -99,7 +99,7 @@ func TestThrottledBucket(t *testing.T) {
 	counter := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { runs.Add(1) }))
 	defer counter.Close()
 	count := fmt.Sprintf("import urllib.request\nurllib.request.urlopen(%q)", counter.URL)
-	b := newBench(t, 5, worker.Limits{}, map[string]string{"third": count, "half": count, "most": count})
+	b := newBench(t, worker.Config{CPUs: 5}, map[string]string{"third": count, "half": count, "most": count})
 	for name, part := range map[string]float64{"third": 0.3, "half": 0.5, "most": 0.7} {
 		t.Run(name, func(t *testing.T) {
 			runs.Store(0)
@@ -144,7 +144,8 @@ func TestThrottledBucket(t *testing.T) {
 // What a bucket refuses until the time is up is a failure of storage, which says what
 // the bucket had said, and is reported before the invocation ends.
 func TestThrottledUntilTheEnd(t *testing.T) {
-	b := newBench(t, 1, worker.Limits{}, map[string]string{"good": ""})
+	t.Parallel()
+	b := newBench(t, worker.Config{CPUs: 1}, map[string]string{"good": ""})
 	g := b.newGate(false)
 	h := b.through(g, func(o *s3.Options) { o.Retryer = hurried{store.UnlimitedRetries()} })
 	defer h.Close()
@@ -183,7 +184,7 @@ func TestThrottledUntilTheEnd(t *testing.T) {
 // 60 files it makes no more than a store has requests in flight.
 func TestConnections(t *testing.T) {
 	t.Parallel()
-	b := newBench(t, 5, worker.Limits{}, map[string]string{"good": ""})
+	b := newBench(t, worker.Config{CPUs: 5}, map[string]string{"good": ""})
 	g := b.newGate(true)
 	// As many requests wait for one another as come at once, like those of chunks that
 	// end together and have S3's latency.
@@ -226,9 +227,8 @@ func (b *bench) through(g *gate, options ...func(*s3.Options)) *worker.Handler {
 	})
 	client := s3.New(s3.Options{BaseEndpoint: &g.URL, Region: "us-east-2", HTTPClient: store.HTTPClient(trusting),
 		Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}, options...)
-	h, err := withCPUs(b.cpus, func() (*worker.Handler, error) {
-		return worker.New(worker.Config{Bucket: "bucket", Generators: b.generators}, store.New(client, "bucket"), nil, b.log)
-	})
+	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: b.generators, CPUs: b.cpus},
+		store.New(client, "bucket"), nil, b.log)
 	if err != nil {
 		b.t.Fatal(err)
 	}

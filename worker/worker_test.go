@@ -78,11 +78,12 @@ func invocation(ctx context.Context, id string) (context.Context, context.Cancel
 
 // A bare task can be invoked directly, without a queue.
 func TestDirectInvocation(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
+	t.Parallel()
+	folder := t.TempDir()
 	st := s3test.New(t).Store(nil)
 	var out bytes.Buffer
 	h, err := worker.New(worker.Config{Bucket: "bucket", Generators: install(t, "good", "crash"), Function: "f",
-		Image: "r@sha256:1"}, st, nil, &out)
+		Image: "r@sha256:1", Folder: folder}, st, nil, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +120,7 @@ func TestDirectInvocation(t *testing.T) {
 			t.Errorf("%s: %+v, %v", payload, got, err)
 		}
 	}
-	entries, err := os.ReadDir(filepath.Join(os.TempDir(), "vm-dataset-worker-0"))
+	entries, err := os.ReadDir(filepath.Join(folder, "vm-dataset-worker-0"))
 	if err != nil || len(entries) > 0 {
 		t.Errorf("left in the temporary folder: %v, %v", entries, err)
 	}
@@ -179,7 +180,6 @@ func TestAgainstMoto(t *testing.T) {
 	if endpoint == "" {
 		t.Skip("MOTO_ENDPOINT is not set: no moto server to run against")
 	}
-	t.Setenv("TMPDIR", t.TempDir())
 	creds := credentials.NewStaticCredentialsProvider("a", "b", "")
 	objects := s3.New(s3.Options{BaseEndpoint: &endpoint, Region: "us-east-2", HTTPClient: store.HTTPClient(nil),
 		Credentials: creds}, store.ClientOptions)

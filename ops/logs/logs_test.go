@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -312,6 +313,10 @@ func TestLocalLogs(t *testing.T) {
 // With --follow, lines come as they are written, until Ctrl-C.
 func TestLogsFollow(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, follow) // it looks for more every two seconds
+}
+
+func follow(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "logs"), 0o755); err != nil {
 		t.Fatal(err)

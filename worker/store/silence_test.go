@@ -154,12 +154,17 @@ func TestSlowServer(t *testing.T) {
 		})
 	})
 	s := server.store()
-	if o, err := s.read(t.Context(), "k"); err != nil || len(o.text) != 10 {
-		t.Errorf("read %q, %v", o.text, err)
-	}
-	if err := s.put(t.Context(), "k", make([]byte, 16<<20)); err != nil {
-		t.Error(err)
-	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		if o, err := s.read(t.Context(), "k"); err != nil || len(o.text) != 10 {
+			t.Errorf("read %q, %v", o.text, err)
+		}
+	})
+	group.Go(func() {
+		if err := s.put(t.Context(), "k", make([]byte, 16<<20)); err != nil {
+			t.Error(err)
+		}
+	})
 	queue := sqs.New(sqs.Options{BaseEndpoint: &server.URL, Region: "us-east-2", HTTPClient: httpClient(nil, brief),
 		Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""), Retryer: LimitedRetries()})
 	for range 2 { // the second on a connection that has been idle
@@ -169,6 +174,7 @@ func TestSlowServer(t *testing.T) {
 		}
 		time.Sleep(brief * 2 / 3)
 	}
+	group.Wait()
 	if n := server.requests.Load(); n != 4 {
 		t.Errorf("%d requests", n)
 	}
