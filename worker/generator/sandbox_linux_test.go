@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator/generatortest"
@@ -25,7 +24,7 @@ import (
 // landlocked skips where the kernel has no Landlock of that version.
 func landlocked(t *testing.T, version int) {
 	t.Helper()
-	if v, err := llsyscall.LandlockGetABIVersion(); err != nil || v < version {
+	if sandbox.Landlock() < version {
 		t.Skipf("no Landlock of version %d here", version)
 	}
 }

@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/landlock-lsm/go-landlock/landlock"
-	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,13 +27,7 @@ func Harden() error {
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 }
 
-// Landlock returns the version of the kernel's Landlock, or 0 if it has none.
-func Landlock() int {
-	version, _ := llsyscall.LandlockGetABIVersion()
-	return max(version, 0)
-}
-
-// confine restricts this process and all it starts, as far as the kernel can:
+// confine restricts this thread and all it starts, as far as the kernel can:
 // Landlock has come with Linux 5.13, and Lambda's is older.
 func confine(scratch string, dirs []string) error {
 	// When memory is short the generator goes, not the worker. Raising the score needs no right.
@@ -56,19 +48,8 @@ func confine(scratch string, dirs []string) error {
 	}
 	system := []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys",
 		"/dev", "/var/cache/fontconfig", "/var/lib/fonts"}
-	// Files, and since V6 signals and abstract sockets: none reach a process
-	// outside. The network is left alone, some generators fetch their material.
-	v6 := landlock.V6
-	restricted, err := landlock.NewConfig(v6.HandledAccessFS, v6.Scoped)
-	if err != nil {
-		return err
-	}
-	return restricted.BestEffort().Restrict(
-		landlock.RODirs(append(system, dirs...)...).IgnoreIfMissing(),
-		landlock.RWDirs(scratch).WithRefer(), // to move a file to another folder
-		landlock.RWFiles("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty").IgnoreIfMissing(),
-		landlock.RWDirs("/dev/shm").WithRefer().IgnoreIfMissing(),
-	)
+	return restrict(append(system, dirs...), []string{scratch, "/dev/shm"},
+		[]string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"})
 }
 
 // setApart gives a process namespaces of its own for network and mounts. Root may do that; anybody else needs a user
