@@ -77,6 +77,7 @@ func names(list []shown) (names []string) {
 
 // The grid has what is committed, with holes left out, and finds any index at once.
 func TestGeometry(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	chess := maze(8)
 	chess.Name, chess.Domain = "chess-generator", "chess"
@@ -127,6 +128,7 @@ func TestGeometry(t *testing.T) {
 }
 
 func TestEmpty(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.serve(t).get("/samples").want(t, 200, "has no samples yet", "submit --all")
 }
@@ -149,6 +151,7 @@ func oddVideos(i int, file string) sample.Media {
 
 // A filter or an order finds what a person would who reads all receipts and metadata.
 func TestFilters(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	first, second := maze(60), maze(60)
 	first.Media = oddVideos
@@ -273,6 +276,7 @@ func TestFilters(t *testing.T) {
 
 // A condition that does not fit the metadata, and damage, are reported and stop nobody.
 func TestProblems(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze(30))
 	s := b.serve(t)
@@ -309,6 +313,7 @@ func TestProblems(t *testing.T) {
 
 // Two datasets stand side by side by their indices.
 func TestCompare(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	one, two := maze(14), maze(14)
 	two.Files = func(i int) map[string]string {
@@ -330,6 +335,7 @@ func TestCompare(t *testing.T) {
 
 // Many viewers at once see the same, and a receipt is read once for all of them.
 func TestViewers(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Tar, maze(100))
 	s := b.serve(t)
@@ -372,6 +378,7 @@ func TestViewers(t *testing.T) {
 
 // A sample's page has all that is known of it.
 func TestSamplePage(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	g := maze(20)
 	g.Receipt = func(r *store.Receipt) {
@@ -392,6 +399,7 @@ func TestSamplePage(t *testing.T) {
 
 // Removing flags needs no receipt: it goes on where one is damaged.
 func TestUnflagDamaged(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze(30))
 	s := b.serve(t)
@@ -408,6 +416,7 @@ func TestUnflagDamaged(t *testing.T) {
 
 // Flags of several generators are those that are said to be set, also if one of the samples is not there.
 func TestFlagSeveral(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	chess := maze(3)
 	chess.Name, chess.Domain = "chess-generator", "chess"

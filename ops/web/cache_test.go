@@ -14,6 +14,7 @@ import (
 
 // The cache stays below its limit, drops what was longest not used, and continues in the next process.
 func TestCache(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	c, err := openCache(dir, 1000)
 	if err != nil {

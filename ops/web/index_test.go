@@ -11,6 +11,7 @@ import (
 
 // However many lengths videos have, runs and commits are found.
 func TestManyLengths(t *testing.T) {
+	t.Parallel()
 	cell := &store.Cell{Receipts: make([]store.Receipt, 1<<16+1)}
 	for i := range cell.Receipts {
 		r := &cell.Receipts[i]
@@ -27,6 +28,7 @@ func TestManyLengths(t *testing.T) {
 
 // What nearly all samples have is known once all are read.
 func TestHintsOfAll(t *testing.T) {
+	t.Parallel()
 	x := newIndex(nil)
 	cell := indexedCell{}
 	for i := range 20 {

@@ -23,6 +23,7 @@ import (
 
 // Files of both formats come whole and in ranges, and from the bucket once.
 func TestMedia(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	for _, format := range []task.Format{task.Files, task.Tar} {
 		t.Run(string(format), func(t *testing.T) {
@@ -127,6 +128,7 @@ with av.open(sys.argv[1], "w") as out:
 
 // A video that no browser plays comes re-encoded, from EXPORT_PYTHON's PyAV, and is encoded once.
 func TestEncoded(t *testing.T) {
+	t.Parallel()
 	python := os.Getenv("EXPORT_PYTHON")
 	if python == "" {
 		t.Skip("EXPORT_PYTHON is not set: it names a Python with PyAV")

@@ -52,6 +52,7 @@ func newQueue(t testing.TB) (*queue.Client, *atomic.Int64) {
 
 // Ten viewers of a run have one poller, and it ends when the last of them has left.
 func TestOnePoller(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	g := maze(20)
 	b.commit(t, "v1", task.Files, g, task.Range{End: 15})

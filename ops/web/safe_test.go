@@ -15,6 +15,7 @@ import (
 
 // Who has no token, another name for this machine or a page elsewhere, reads and changes nothing.
 func TestGuard(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze(3))
 	s := b.serve(t)
@@ -81,6 +82,7 @@ func TestGuard(t *testing.T) {
 
 // A server for other machines has their addresses for it, no names, and wants the token as well.
 func TestGuardElsewhere(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze(3))
 	s := b.serveOn(t, "0.0.0.0:0")
@@ -123,6 +125,7 @@ func offline() bool {
 
 // The token becomes a cookie that scripts and other sites do not get, and leaves the address.
 func TestToken(t *testing.T) {
+	t.Parallel()
 	s := newBucket(t).serve(t)
 	c := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	a := s.do(c, "GET", "/samples?generator=x&token="+s.token)
@@ -155,6 +158,7 @@ func TestToken(t *testing.T) {
 
 // With --read-only every request that could change something is refused.
 func TestReadOnly(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze(3))
 	s := b.serve(t, func(c *web.Config) { c.ReadOnly = true })
@@ -172,6 +176,7 @@ func TestReadOnly(t *testing.T) {
 
 // What a generator writes is shown as text or downloaded, and never runs.
 func TestGeneratorsText(t *testing.T) {
+	t.Parallel()
 	const evil = `<script>document.title = "evil"</script><img src=x onerror=alert(1)>`
 	g := maze(2)
 	g.Files = func(i int) map[string]string {
@@ -214,6 +219,7 @@ func TestGeneratorsText(t *testing.T) {
 
 // No path leads to a file that no receipt names.
 func TestPaths(t *testing.T) {
+	t.Parallel()
 	b := newBucket(t)
 	b.commit(t, "v1", task.Files, maze(3))
 	s := b.serve(t)

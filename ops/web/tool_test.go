@@ -12,6 +12,7 @@ func (*noTool) Close() {}
 
 // A request that is cancelled does not wait until it is known whether there is a tool.
 func TestAwait(t *testing.T) {
+	t.Parallel()
 	asked, answer, none := make(chan bool), make(chan bool), errors.New("none")
 	x := tool[*noTool]{find: func() (*noTool, error) { close(asked); <-answer; return nil, none }}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -59,6 +59,7 @@ func isBusy(err error) (*store.BusyError, bool) { return errors.AsType[*store.Bu
 // Of many that want a cell at once one gets it, in the next epoch, also when answers
 // are lost; what each commits stays.
 func TestTakeAtOnce(t *testing.T) {
+	t.Parallel()
 	s, n := newStore(t)
 	n.loseAnswers(5)
 	cell := task.Range{Start: 20, End: 40}
@@ -104,6 +105,7 @@ func (n *network) clock(skew, later time.Duration) {
 // A cell is free some seconds after the deadline of its holder, by the bucket's clock,
 // whatever the workers' clocks show.
 func TestHoldEnds(t *testing.T) {
+	t.Parallel()
 	for _, skew := range []time.Duration{0, -7 * time.Minute, 7 * time.Minute} {
 		t.Run(skew.String(), func(t *testing.T) {
 			s, n := newStore(t)
@@ -160,6 +162,7 @@ func TestHoldEnds(t *testing.T) {
 // Who wants nothing of a cell does not take it, whoever holds it; but what a holder
 // left that was killed is cleared away.
 func TestNotWanted(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	cell := task.Range{End: 5}
 	commit(t, s, cell, 0, 1)
@@ -199,6 +202,7 @@ func TestNotWanted(t *testing.T) {
 // What is written over does not count until it is committed again, and what nobody
 // names any more is deleted.
 func TestReplace(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	cell := task.Range{End: 5}
 	commit(t, s, cell, 0, 1, 2, 3, 4)
@@ -232,6 +236,7 @@ func TestReplace(t *testing.T) {
 // SDK then sends it again and is told that it exists, or has another ETag: that is our
 // own.
 func TestLostAnswer(t *testing.T) {
+	t.Parallel()
 	for name, answer := range map[string]func(r *http.Response) (*http.Response, error){
 		"reset": func(r *http.Response) (*http.Response, error) {
 			_ = r.Body.Close()
@@ -271,6 +276,7 @@ func TestLostAnswer(t *testing.T) {
 
 // Cells of a range are listed just so, and the listing tells what is committed.
 func TestCellNames(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
 	state := map[task.Range]store.State{}
@@ -314,6 +320,7 @@ func TestCellNames(t *testing.T) {
 // An object without a byte in the place of a cell, as a lost write leaves it, is no
 // complete cell; who knows that a holder is dead is not stopped by a damaged one.
 func TestEmptyObjectIsNoCell(t *testing.T) {
+	t.Parallel()
 	s, n := newStore(t)
 	cell := task.Range{End: 5}
 	commit(t, s, cell, 0, 1, 2, 3, 4)
@@ -334,6 +341,7 @@ func TestEmptyObjectIsNoCell(t *testing.T) {
 // A sample that was being written over when its repair was killed counts no more until
 // it is made; to restore an older receipt of it does not make it count.
 func TestVoidOutlivesRestoration(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	cell := task.Range{End: 5}
 	commit(t, s, cell, 0, 1, 2, 3, 4)

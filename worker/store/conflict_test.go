@@ -14,6 +14,7 @@ import (
 // S3 answers 409 where two conditional requests meet, and has carried out neither:
 // that says nothing of who is first, and every such request is made again.
 func TestConflictIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	s, n := newStore(t)
 	var mu sync.Mutex
 	answered := map[string]int{}

@@ -9,6 +9,7 @@ import (
 
 // Several that delete the same objects at once all have them gone.
 func TestDeleteAtOnce(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	check(t, s.PutFiles(t.Context(), "maze", makeSamples(t, 0, 40, 10)))
 	there := keys(t, s, task.DataKind)

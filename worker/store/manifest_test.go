@@ -19,6 +19,7 @@ import (
 // Many make and extend a manifest at once, and answers get lost: one of them has
 // made it, its seed stays, and every change of the others is there once.
 func TestChangeManifest(t *testing.T) {
+	t.Parallel()
 	all, network := newStore(t)
 	st := all.In("race")
 	network.loseAnswers(3)
@@ -70,6 +71,7 @@ func TestChangeManifest(t *testing.T) {
 // Who may not list a bucket as a whole is told 403 of what is missing; a listing below
 // the name tells it from what may not be read.
 func TestManifestOfALimitedRole(t *testing.T) {
+	t.Parallel()
 	st, network := newStore(t)
 	network.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {
 		response, err := send()
@@ -102,6 +104,7 @@ func TestManifestOfALimitedRole(t *testing.T) {
 // A dataset is deleted with all that belongs to it and nothing else, its manifest
 // last: what was interrupted goes on.
 func TestDeleteDataset(t *testing.T) {
+	t.Parallel()
 	all, network := newStore(t)
 	list := makeSamples(t, 0, 5, 10)
 	for _, name := range []task.Dataset{"v1", "v2", "v22"} {

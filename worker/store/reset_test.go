@@ -19,6 +19,7 @@ import (
 // A connection that is reset in the middle of a body that is being written costs one
 // more request, which sends the body from its beginning.
 func TestResetInABody(t *testing.T) {
+	t.Parallel()
 	server := s3test.New(t)
 	to, err := url.Parse(server.URL)
 	check(t, err)

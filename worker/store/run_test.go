@@ -12,6 +12,7 @@ import (
 
 // Many change a run at once, and answers get lost: every change is there once.
 func TestChangeRun(t *testing.T) {
+	t.Parallel()
 	st, network := newStore(t)
 	if err := st.ChangeRun(t.Context(), "r", func(*task.Run) bool { return true }); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a run that is not there: %v", err)

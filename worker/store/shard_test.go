@@ -26,6 +26,7 @@ func noSuchUpload(r *http.Request) *http.Response {
 // the next try is told what S3 tells then. The shard is there once, and no upload is
 // left.
 func TestLostAnswerOfShard(t *testing.T) {
+	t.Parallel()
 	create := func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Has("uploads") }
 	part := func(r *http.Request) bool { return r.Method == http.MethodPut && r.URL.Query().Has("partNumber") }
 	complete := func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Has("uploadId") }
@@ -68,6 +69,7 @@ func TestLostAnswerOfShard(t *testing.T) {
 // An upload that is gone without its object, or with one of another size in its
 // place, is a failure.
 func TestUploadIsGone(t *testing.T) {
+	t.Parallel()
 	for name, there := range map[string]int{"nothing is there": 0, "something else is there": 5} {
 		t.Run(name, func(t *testing.T) {
 			s, n := newStore(t)
@@ -96,6 +98,7 @@ func TestUploadIsGone(t *testing.T) {
 // An abort whose answer is lost, like one that says that the upload is gone, changes
 // nothing in what the chunk failed with, and is not tried for longer than 5 s.
 func TestLostAnswerOfAbort(t *testing.T) {
+	t.Parallel()
 	s, n := newStore(t)
 	aborts := 0
 	n.set(func(r *http.Request, send func() (*http.Response, error)) (*http.Response, error) {

@@ -143,6 +143,7 @@ func content(t testing.TB, s *store.Store, key string) []byte {
 // An answer may be cut off after the object's first bytes have come. It is asked for
 // again, like a request that failed, until the time is up or it was the sixth.
 func TestCutAnswer(t *testing.T) {
+	t.Parallel()
 	s, n := newStore(t)
 	commit(t, s, task.Range{End: 5}, 0, 1, 2)
 	key := task.DefaultDataset.CellKey("maze", task.Range{End: 5})
@@ -175,6 +176,7 @@ func TestCutAnswer(t *testing.T) {
 
 // The store has the checksum of every file and refuses other bytes.
 func TestPutFiles(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	list := makeSamples(t, 5, 3, 10, 1000)
 	check(t, s.PutFiles(t.Context(), "maze", list))
@@ -203,6 +205,7 @@ func TestPutFiles(t *testing.T) {
 // A shard has the same bytes whatever the order of its samples, holds their
 // files alone, and is one object whether it is small or sent in parts.
 func TestPutShard(t *testing.T) {
+	t.Parallel()
 	for name, size := range map[string]int{"small": 1000, "in parts": 5 << 20} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := newStore(t)
@@ -241,6 +244,7 @@ func TestPutShard(t *testing.T) {
 
 // A shard whose upload fails is not there, and no half of it either.
 func TestShardInterrupted(t *testing.T) {
+	t.Parallel()
 	s, n := newStore(t)
 	list := makeSamples(t, 0, 4, 5<<20)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -271,6 +275,7 @@ func TestShardInterrupted(t *testing.T) {
 // Runs are listed newest first and written once; failure reports are found by
 // generator.
 func TestRunsAndFailures(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	for _, id := range []string{"20260101t000000.000-a", "20260301t000000.000-b", "20260201t000000.000-c"} {
 		check(t, s.PutRun(t.Context(), task.Run{ID: id, Samples: 5}))
@@ -315,6 +320,7 @@ func TestRunsAndFailures(t *testing.T) {
 
 // What is not what the pipeline writes is named, not taken.
 func TestDamagedObject(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	list := makeSamples(t, 0, 1, 10)
 	list[0].Files[0].Name = "x.json"
@@ -327,6 +333,7 @@ func TestDamagedObject(t *testing.T) {
 
 // The bucket's clock is read with the client's own settings: an answer's checksum is asked for only if those say so.
 func TestAheadKeepsValidation(t *testing.T) {
+	t.Parallel()
 	_, n := newStore(t)
 	for validation, want := range map[aws.ResponseChecksumValidation]string{
 		aws.ResponseChecksumValidationWhenRequired: "", aws.ResponseChecksumValidationWhenSupported: "ENABLED"} {

@@ -19,6 +19,7 @@ func (suspended) Deadline() (time.Time, bool) { return time.Now().Add(-time.Seco
 
 // A worker that wakes up after its hold writes no file over those of whoever has the cell now.
 func TestSuspended(t *testing.T) {
+	t.Parallel()
 	st, _ := newStore(t)
 	path := t.TempDir() + "/prompt.txt"
 	check(t, os.WriteFile(path, []byte("late"), 0o600))

@@ -14,6 +14,7 @@ import (
 
 // An object of which nothing was written is there, too.
 func TestUploadOfNothing(t *testing.T) {
+	t.Parallel()
 	s, _ := newStore(t)
 	o, err := s.Upload(t.Context(), "exports/metadata.jsonl", 0, func(io.Writer) error { return nil })
 	check(t, err)
@@ -24,6 +25,7 @@ func TestUploadOfNothing(t *testing.T) {
 
 // Whatever the estimate, an upload does not run out of parts: behind the first ones, each few are twice as large.
 func TestUploadLargerThanEstimated(t *testing.T) {
+	t.Parallel()
 	store.SetParts(t, 2, 1)
 	s, n := newStore(t)
 	var mu sync.Mutex
