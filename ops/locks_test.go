@@ -33,6 +33,7 @@ func TestLockScripts(t *testing.T) {
 			e.Values["index"] = server
 			e.Setenv("UV_DEFAULT_INDEX", server.URL+"/simple")
 			e.Setenv("UV_PYTHON_DOWNLOADS", "never")
+			e.Setenv("PIP_CONFIG_FILE", os.DevNull)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "up": waitUp, "edit": editFile,

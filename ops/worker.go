@@ -137,7 +137,7 @@ func (c *WorkerCmd) remark(ctx context.Context, o *Output) error {
 	}
 	if sandbox.Landlock() == 0 {
 		o.Say("note: generators can read what this user can, because the kernel has no Landlock, which Linux has since "+
-			"5.13 %s", see)
+			"5.19 %s", see)
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ type Summary struct {
 	Remaining []task.Range `json:"remaining,omitempty"`
 }
 
-// New returns a handler that takes and empties a scratch folder. Logs and metrics go to out as lines of JSON.
+// New returns a handler. It takes and empties a scratch folder. Logs and metrics go to out as lines of JSON.
 func New(c Config, st *store.Store, queue *sqs.Client, out io.Writer) (*Handler, error) {
 	c.Limits, c.RetryDelays = c.Limits.Filled(), cmp.Or(c.RetryDelays, 1)
 	c.CPUs, c.Folder = cmp.Or(c.CPUs, runtime.GOMAXPROCS(0)), cmp.Or(c.Folder, os.TempDir())

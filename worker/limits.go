@@ -16,7 +16,7 @@ import (
 // Limits bound what the generators of a worker may use. A zero is the default.
 type Limits struct {
 	Memory   int64         // bytes, of worker and generators together; at most and by default those of the machine
-	FreeDisk int64         // bytes that stay free in the temporary folder, an eighth of a small disk; default 64 MiB
+	FreeDisk int64         // bytes that stay free in Config.Folder, an eighth of a small disk; default 64 MiB
 	Bytes    int64         // that a chunk may write; default sample.MaxBytes
 	Files    int           // that a chunk may write for each of its samples, temporary ones counted; default 1,000
 	Patience time.Duration // that a chunk gets, however quick others were; default 2 min

@@ -171,7 +171,8 @@ func TestHangEndsEarly(t *testing.T) {
 	t.Parallel()
 	x := task.Task{Generator: "hangs", NumSamples: 12, Seed: 1, ChunkSize: 2, Format: task.Files}
 	hung := x.Chunks()[1]
-	b := newBench(t, worker.Config{CPUs: 2, Limits: worker.Limits{Patience: 1500 * time.Millisecond}}, map[string]string{"hangs": fmt.Sprintf(`
+	b := newBench(t, worker.Config{CPUs: 2, Limits: worker.Limits{Patience: 1500 * time.Millisecond}},
+		map[string]string{"hangs": fmt.Sprintf(`
 if seed == %d:
     time.sleep(3600)
 `, hung.Seed(x, 0))})

@@ -144,7 +144,6 @@ func TestThrottledBucket(t *testing.T) {
 // What a bucket refuses until the time is up is a failure of storage, which says what
 // the bucket had said, and is reported before the invocation ends.
 func TestThrottledUntilTheEnd(t *testing.T) {
-	t.Parallel()
 	b := newBench(t, worker.Config{CPUs: 1}, map[string]string{"good": ""})
 	g := b.newGate(false)
 	h := b.through(g, func(o *s3.Options) { o.Retryer = hurried{store.UnlimitedRetries()} })

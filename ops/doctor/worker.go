@@ -57,7 +57,7 @@ func (d *doctor) worker(ctx context.Context) []Finding {
 
 // sandbox judges what generators reach. Command lines are everybody's.
 func sandbox(x *worker.Examination) (string, error) {
-	landlock := "no Landlock, which Linux has since 5.13"
+	landlock := "no Landlock as Linux has it since 5.19"
 	if x.Landlock > 0 {
 		landlock = fmt.Sprintf("Landlock %d", x.Landlock)
 	}

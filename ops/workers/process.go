@@ -24,7 +24,8 @@ import (
 // Variable makes a process a worker.
 const Variable = "VM_DATASET_WORKER"
 
-// Main becomes the worker that this process was started as, and does not return then. Every program that runs a pool must call it first.
+// Main becomes the worker that this process was started as, and does not return then. Every program that runs a pool
+// must call it first.
 func Main() {
 	if _, ok := os.LookupEnv(Variable); !ok {
 		return

@@ -136,7 +136,8 @@ func (b *Builder) Build(ctx context.Context) (*generator.Index, error) {
 				say(Failed, problem)
 			}
 			members.set(problem)
-			if b.Image && (errors.Is(err, errNoIndex) || errors.Is(err, errNoUV)) {
+			general := errors.Is(err, errNoIndex) || errors.Is(err, errNoUV) || errors.Is(err, errPipConfig)
+			if b.Image && general {
 				return fmt.Errorf("build environments: %w", err)
 			}
 			return nil

@@ -25,6 +25,7 @@ import (
 func wheelhouse(t *testing.T) string {
 	t.Helper()
 	realUV(t)
+	t.Setenv("PIP_CONFIG_FILE", os.DevNull)
 	dir := t.TempDir()
 	wheel(t, dir, "tiny_thing", "value = 41 + 1\n")
 	t.Setenv("PIP_FIND_LINKS", dir)
@@ -428,7 +429,7 @@ func TestNoUV(t *testing.T) {
 	} {
 		bin := t.TempDir()
 		path := filepath.Join(bin, "python3")
-		write(t, path, "#!/bin/sh\ncase \"$1\" in -S) printf '%s\\0' '"+path+"' "+p.Version+" m /;; *) echo '"+says+
+		write(t, path, "#!/bin/sh\ncase \"$1\" in -S) printf '%s\\0' '"+path+"' "+p.Version+" m /;; -I) echo '{}';; *) echo '"+says+
 			"'; exit 1;; esac\n")
 		if err := os.Chmod(path, 0o755); err != nil {
 			t.Fatal(err)

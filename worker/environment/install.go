@@ -132,8 +132,11 @@ const UVRelease = "0.13.9"
 // newInstaller finds uv on the PATH, or brings it in with pip from the package index.
 func newInstaller(ctx context.Context, dir string, python interpreter, say func(Event)) (installer, error) {
 	in := installer{cache: filepath.Join(dir, "cache")}
+	var err error
+	if in.settings, err = pipSettings(ctx, python.command); err != nil {
+		return in, err
+	}
 	if in.uv = uvOnPath(ctx); in.uv != "" {
-		in.settings = pipSettings(ctx, python.command)
 		return in, nil
 	}
 	own := filepath.Join(dir, "installer")
@@ -142,14 +145,10 @@ func newInstaller(ctx context.Context, dir string, python interpreter, say func(
 	}
 	e := environment{id: "uv-" + UVRelease, path: filepath.Join(own, "uv-"+UVRelease), python: python,
 		requirements: []string{"uv==" + UVRelease}}
-	err := e.ensure(ctx, func(stage Stage, detail string) { say(Event{Environment: e.id, Stage: stage, Detail: detail}) },
-		func(line func(string)) error { return e.installUV(ctx, line) })
-	if err != nil {
-		return in, err
-	}
+	err = e.ensure(ctx, func(stage Stage, detail string) { say(Event{Environment: e.id, Stage: stage, Detail: detail}) },
+		func(line func(string)) error { return e.installUV(ctx, in.settings, line) })
 	in.uv = filepath.Join(e.path, "bin", "uv")
-	in.settings = pipSettings(ctx, python.command)
-	return in, nil
+	return in, err
 }
 
 func uvOnPath(ctx context.Context) string {
@@ -170,7 +169,7 @@ func uvOnPath(ctx context.Context) string {
 }
 
 // installUV makes an environment that has pip, and with it uv.
-func (e environment) installUV(ctx context.Context, say func(string)) error {
+func (e environment) installUV(ctx context.Context, from settings, say func(string)) error {
 	out, err := run(ctx, "", []string{e.python.Path, "-m", "venv", e.path}, userEnvironment(), say)
 	if err != nil && strings.Contains(out, "ensurepip") {
 		return fmt.Errorf("%w: %s has no ensurepip: install python3-venv or uv %s, then run again", errNoUV,
@@ -179,8 +178,7 @@ func (e environment) installUV(ctx context.Context, say func(string)) error {
 	if err == nil {
 		argv := slices.Concat([]string{e.interpreter(), "-m", "pip", "install", "--disable-pip-version-check", "--no-input",
 			"--progress-bar", "off", "--only-binary", ":all:"}, e.requirements)
-		env := pipSettings(ctx, e.python.command).environ()
-		out, err = run(ctx, e.path, argv, env, say)
+		out, err = run(ctx, e.path, argv, from.environ(), say)
 	}
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%w (%s): connect to the network, set PIP_INDEX_URL / PIP_FIND_LINKS or put uv %s on the "+

@@ -163,8 +163,8 @@ func TestPipPrecedence(t *testing.T) {
 		if test.variable != "" {
 			t.Setenv(test.variable, test.want)
 		}
-		if got := pipSettings(t.Context(), python(t))["index-url"]; got != test.want {
-			t.Errorf("pip.conf %q, %s: the index is %q, want %s", test.conf, test.variable, got, test.want)
+		if got, err := pipSettings(t.Context(), python(t)); err != nil || got["index-url"] != test.want {
+			t.Errorf("pip.conf %q, %s: the index is %q, %v, want %s", test.conf, test.variable, got, err, test.want)
 		}
 	}
 }
@@ -179,8 +179,8 @@ func TestPipConfig(t *testing.T) {
 	t.Setenv("PIP_CONFIG_FILE", "") // so that it is set again afterwards
 	named := filepath.Join(home, "named.conf")
 	for name, text := range map[string]string{
-		"shared/pip": "[global]\nindex-url = shared\ntimeout = 1\nretries = 1\ncert = 1\nproxy = 1\npre = 1\nclient-cert=\n",
-		"other/pip":  "[global]\nindex-url = other\ntimeout = 2\nretries = 2\nproxy = 2\npre = 2\n",
+		"shared/pip": "[global]\nindex-url = shared\ntimeout = 1\nretries = 1\nproxy = 1\npre = 1\nclient-cert = 1\n",
+		"other/pip":  "[global]\nindex-url = other\n--timeout = 2\nretries = 2\nproxy = 2\npre = 2\nclient-cert =\n",
 		".pip":       "[global]\nINDEX_URL = old%20\ntimeout = 3\nproxy = 3\nretries: 3\n[list]\nformat = json\n",
 		"own/pip":    "[install]\ntimeout = 4\n[global]\ntimeout = 5\nfind-links =\n  /a b\n  /c'd\\e\nproxy = 4 ; of it\n",
 	} {
@@ -199,23 +199,34 @@ func TestPipConfig(t *testing.T) {
 		}
 		interpreter := filepath.Join(own, "bin", "python")
 		out, err := exec.Command(interpreter, "-m", "pip", "config", "list", "--disable-pip-version-check").Output()
-		if err != nil {
-			t.Fatal(err)
+		if err != nil && os.Getenv("CI") == "" {
+			t.Skip("this Python has no pip")
 		}
-		s, want := settings{"retries": "1"}, 0
+		says, s := map[string]string{}, settings{"retries": "1"}
 		unquote := strings.NewReplacer(`\n`, " ", `\\`, `\`, `\'`, `'`) // what Python's repr has done
 		for _, section := range []string{"global", "install"} {
 			for _, m := range regexp.MustCompile(`(?m)^(global|install)\.([a-z-]+)=['"](.*)['"]\r?$`).
 				FindAllStringSubmatch(string(out), -1) {
-				if m[1] == section {
-					s.set(m[2], unquote.Replace(m[3]))
-					want++
+				if m[1] == section && m[3] != "" {
+					says[m[2]] = unquote.Replace(m[3])
 				}
 			}
 		}
-		if got := pipSettings(t.Context(), interpreter); !maps.Equal(got, s) || file != os.DevNull && want < 8 {
-			t.Errorf("PIP_CONFIG_FILE %q:\ngot  %v\nwant %v", file, got, s)
+		for _, o := range options {
+			s.set(o.name, says[o.also])
+			s.set(o.name, says[o.name])
 		}
+		if got, err := pipSettings(t.Context(), interpreter); err != nil || !maps.Equal(got, s) ||
+			file != os.DevNull && len(s) < 5 {
+			t.Errorf("PIP_CONFIG_FILE %q:\ngot  %v, %v\nwant %v", file, got, err, s)
+		}
+	}
+	write(t, named, "[global]\nindex-url = a\nindex-url = b\n")
+	t.Setenv("PIP_CONFIG_FILE", named)
+	_, err := (&Builder{Root: bare(t, "tiny-thing\n"), Dir: t.TempDir(), Image: true}).Build(t.Context())
+	if err == nil || !strings.Contains(err.Error(), named) || !strings.Contains(err.Error(), "'index-url'") ||
+		strings.Contains(err.Error(), "\n") {
+		t.Errorf("a file that names an option twice: %v", err)
 	}
 }
 

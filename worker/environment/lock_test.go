@@ -22,6 +22,7 @@ func ownIndex(t *testing.T) (dir string, index *indextest.Index, server *httptes
 	t.Helper()
 	silence(t)
 	realUV(t)
+	t.Setenv("PIP_CONFIG_FILE", os.DevNull)
 	dir = t.TempDir()
 	server, index = packageIndex(t, dir)
 	t.Setenv("UV_CACHE_DIR", "") // each environment has an empty cache

@@ -7,6 +7,8 @@ shared = (variable("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)
 places = [join(folder, "pip") for folder in shared] + ["/etc"]
 if sys.platform == "darwin":
     places = ["/Library/Application Support/pip"]
+    if sys.prefix.startswith("/opt/homebrew"):
+        places.insert(0, "/opt/homebrew/share/pip")
     own = home("~/Library/Application Support")
     config = own if os.path.isdir(join(own, "pip")) else home("~/.config")
 if not os.path.exists(named):
@@ -18,9 +20,9 @@ for path in files if named != os.devnull else []:
     try:
         parser = configparser.RawConfigParser()
         parser.read(path)
-    except (configparser.Error, UnicodeError, OSError):
-        continue
+    except (configparser.Error, UnicodeError) as error:
+        sys.exit(f"{path}: " + " ".join(str(error).split()))
     for name, options in sections.items():
         if parser.has_section(name):
-            options.update((key.replace("_", "-"), value) for key, value in parser.items(name) if value)
-print(json.dumps({**sections["global"], **sections["install"]}))
+            options.update((key.replace("_", "-").removeprefix("--"), value) for key, value in parser.items(name))
+print(json.dumps({key: value for options in sections.values() for key, value in options.items() if value}))

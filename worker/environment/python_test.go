@@ -53,7 +53,8 @@ func anotherPython(t *testing.T, p interpreter) {
 	t.Helper()
 	t.Setenv("UV_OFFLINE", "1")
 	path := filepath.Join(t.TempDir(), "python3.14")
-	write(t, path, fmt.Sprintf("#!/bin/sh\nprintf '%%s\\0' '%s' 3.19.2 '%s' '%s'\n", p.Path, p.Machine, p.Prefix))
+	write(t, path, fmt.Sprintf("#!/bin/sh\n[ $1 = -I ] && echo '{}' && exit\nprintf '%%s\\0' '%s' 3.19.2 '%s' '%s'\n",
+		p.Path, p.Machine, p.Prefix))
 	if err := os.Chmod(path, 0o755); err != nil {
 		t.Fatal(err)
 	}

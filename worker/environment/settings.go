@@ -4,6 +4,8 @@ import (
 	"context"
 	_ "embed" // of pipConfig
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -44,18 +46,26 @@ var options = []option{
 
 // pipConfig prints, as JSON, what pip's configuration files say of installing, from the least to the most important as
 // pip's documentation lists them (https://pip.pypa.io/en/stable/topics/configuration/). pip itself takes half a second
-// to tell, and not every Python has it. A file that cannot be read has no settings.
+// to tell, and not every Python has it. A file that cannot be parsed ends it with an error, as it ends pip.
 //
 //go:embed pipconfig.py
 var pipConfig string
 
+var errPipConfig = errors.New("pip's configuration cannot be read")
+
 // pipSettings reads pip's configuration as it is for a Python, and adds what the environment says.
-func pipSettings(ctx context.Context, python string) settings {
+func pipSettings(ctx context.Context, python string) (settings, error) {
 	var config map[string]string
 	cmd := exec.CommandContext(ctx, python, "-I", "-c", pipConfig)
 	cmd.Env = userEnvironment()
-	if out, err := cmd.Output(); err == nil {
-		_ = json.Unmarshal(out, &config)
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &config)
+	} else if exit, ok := errors.AsType[*exec.ExitError](err); ok && len(exit.Stderr) > 0 {
+		err = errors.New(strings.TrimSpace(string(exit.Stderr)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w: mend it, or set PIP_CONFIG_FILE=%s to do without", errPipConfig, err, os.DevNull)
 	}
 	s := settings{"retries": "1"} // five for each package are minutes without a network
 	for _, o := range options {
@@ -74,7 +84,7 @@ func pipSettings(ctx context.Context, python string) settings {
 			}
 		}
 	}
-	return s
+	return s, nil
 }
 
 // set changes an option unless the value is empty, as pip does.

@@ -67,8 +67,8 @@ func (p Program) Start(ctx context.Context, connect func(*exec.Cmd) error) (*exe
 	if resolved, err := filepath.EvalSymlinks(p.Argv[0]); err == nil {
 		readable = append(readable, filepath.Dir(resolved))
 	}
-	return sandbox.Order{Argv: p.Argv, Dir: p.Scratch, Env: p.Env, Scratch: p.Scratch, Readable: readable, MaxFile: p.MaxFile,
-		MaxMemory: p.MaxMemory, Apart: true}.Start(ctx, sandbox.DefaultGrace, ignored, connect)
+	return sandbox.Order{Argv: p.Argv, Dir: p.Scratch, Env: p.Env, Scratch: p.Scratch, Readable: readable,
+		MaxFile: p.MaxFile, MaxMemory: p.MaxMemory, Apart: true}.Start(ctx, sandbox.DefaultGrace, ignored, connect)
 }
 
 // Installed are the folders in which a Python and its packages are: its environment, and the one this was made from.

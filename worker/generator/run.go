@@ -125,8 +125,8 @@ func Run(ctx context.Context, r Request) (Result, error) {
 	}
 	defer statusRead.Close()
 	began := time.Now()
-	cmd, err := sandbox.Order{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...), Scratch: r.Scratch,
-		Readable: Readable(g), MaxFile: r.MaxBytes, Apart: r.Apart}.Start(ctx, r.Grace, statusWrite,
+	cmd, err := sandbox.Order{Argv: argv, Dir: work, Env: append(Environ(g, r.Seed, r.Scratch), r.Env...),
+		Scratch: r.Scratch, Readable: Readable(g), MaxFile: r.MaxBytes, Apart: r.Apart}.Start(ctx, r.Grace, statusWrite,
 		func(cmd *exec.Cmd) error {
 			cmd.Stdout, cmd.Stderr = stdout, stderr
 			return nil

@@ -14,10 +14,6 @@ import (
 	"github.com/vm-dataset/vm-dataset-pipeline/worker/generator"
 )
 
-func TestMain(m *testing.M) {
-	os.Exit(m.Run())
-}
-
 // installer puts a uv on the PATH that says something in place of installing
 // packages: what the real one says is tested with it.
 func installer(t *testing.T, says string) {

@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Landlock returns the version of the kernel's Landlock, or 0 if it has none.
+// Landlock returns the version of the kernel's Landlock, or 0 if it has none of use: with version 1 (before Linux 5.19)
+// files cannot be moved between folders, whatever is allowed there.
 func Landlock() int {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
+	if errno != 0 || version < 2 {
 		return 0
 	}
 	return int(version)
@@ -30,15 +31,16 @@ const (
 		unix.LANDLOCK_ACCESS_FS_MAKE_FIFO | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK | unix.LANDLOCK_ACCESS_FS_MAKE_SYM
 )
 
-// restrict takes from this thread, and from what it starts, all files but those below folders that may be read or
-// written and some single files, and signals and abstract sockets of processes outside (version 6), as far as the
-// kernel can. What there is not is left out. The network is left alone: some generators fetch their material.
+// restrict takes from this thread, and from what it starts, all files but those below the scratch folder, what may be
+// read, some single files and /dev/shm, and (version 6) signals and abstract sockets of processes outside, as far as
+// the kernel can. Of these only the scratch folder must exist. The network is left alone: some generators fetch their
+// material.
 //
-// Version 1 is of no use: whatever is allowed there, files cannot be moved between folders. The library for this is not
-// used because it restricts all threads, with C: every program and test would be linked by the C compiler.
-func restrict(readable, writable, files []string) error {
+// The library for this is not used because it restricts all threads, with C: every program and test would be linked by
+// the C compiler.
+func restrict(scratch string, readable, files []string) error {
 	version := Landlock()
-	if version < 2 {
+	if version == 0 {
 		return nil
 	}
 	rules := unix.LandlockRulesetAttr{Handled_access_fs: allRights | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV}
@@ -51,7 +53,8 @@ func restrict(readable, writable, files []string) error {
 	if version >= 6 {
 		rules.Scoped = unix.LANDLOCK_SCOPE_SIGNAL | unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
 	}
-	set, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&rules)), unsafe.Sizeof(rules), 0)
+	set, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&rules)),
+		unsafe.Sizeof(rules), 0)
 	if errno != 0 {
 		return fmt.Errorf("landlock_create_ruleset: %w", errno)
 	}
@@ -59,10 +62,10 @@ func restrict(readable, writable, files []string) error {
 	for _, allowed := range []struct {
 		rights uint64
 		paths  []string
-	}{{readRights, readable}, {allRights, writable}, {fileRights, files}} {
+	}{{readRights, readable}, {allRights, []string{scratch, "/dev/shm"}}, {fileRights, files}} {
 		for _, path := range allowed.paths {
 			f, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-			if errors.Is(err, os.ErrNotExist) {
+			if errors.Is(err, os.ErrNotExist) && path != scratch {
 				continue
 			}
 			if err != nil {

@@ -28,7 +28,7 @@ func Harden() error {
 }
 
 // confine restricts this thread and all it starts, as far as the kernel can:
-// Landlock has come with Linux 5.13, and Lambda's is older.
+// Landlock is of use since Linux 5.19, and Lambda's is older.
 func confine(scratch string, dirs []string) error {
 	// When memory is short the generator goes, not the worker. Raising the score needs no right.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)
@@ -48,7 +48,7 @@ func confine(scratch string, dirs []string) error {
 	}
 	system := []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix", "/proc", "/sys",
 		"/dev", "/var/cache/fontconfig", "/var/lib/fonts"}
-	return restrict(append(system, dirs...), []string{scratch, "/dev/shm"},
+	return restrict(scratch, append(system, dirs...),
 		[]string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"})
 }
 

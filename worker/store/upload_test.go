@@ -25,7 +25,6 @@ func TestUploadOfNothing(t *testing.T) {
 
 // Whatever the estimate, an upload does not run out of parts: behind the first ones, each few are twice as large.
 func TestUploadLargerThanEstimated(t *testing.T) {
-	t.Parallel()
 	store.SetParts(t, 2, 1)
 	s, n := newStore(t)
 	var mu sync.Mutex
