@@ -39,6 +39,9 @@ export async function ui(...flags) {
 }
 
 async function ended(child) {
+  if (child.exitCode !== null || child.signalCode !== null) { // a test that waited for it would never end
+    throw new Error(`ops ui has ended by itself: status ${child.exitCode}, ${child.signalCode}`);
+  }
   const end = new Promise(resolve => child.once('exit', resolve));
   child.kill('SIGINT');
   await end;
