@@ -25,17 +25,18 @@ export async function ui(...flags) {
     stdio: ['ignore', 'pipe', 'inherit'] });
   child.unref(); // a test that fails early must not leave it behind, nor wait for it
   process.on('exit', () => child.kill('SIGINT'));
+  // Read to its end: where nobody reads what it prints after its address, that would end it.
   let out = '';
-  for await (const text of child.stdout.setEncoding('utf8')) {
-    out += text;
-    const found = out.match(/http:\S+/);
-    if (found) {
-      child.stdout.resume();
-      child.stdout.unref();
-      return { address: found[0], origin: new URL(found[0]).origin, stop: () => ended(child) };
-    }
-  }
-  throw new Error(`ops ui ended: ${out}`);
+  const address = await new Promise((resolve, reject) => {
+    child.stdout.setEncoding('utf8').on('data', text => {
+      out += text;
+      const found = out.match(/http:\S+(?=\s)/);
+      if (found) resolve(found[0]);
+    });
+    child.once('exit', () => reject(new Error(`ops ui ended: ${out}`)));
+  });
+  child.stdout.unref();
+  return { address, origin: new URL(address).origin, stop: () => ended(child) };
 }
 
 async function ended(child) {
