@@ -167,7 +167,11 @@ func (w *work) makePart(ctx context.Context, p process, cell *store.Cell, last b
 func (w *work) commit(ctx context.Context, p process, r *store.Receipt, samples []sample.Sample, cell *store.Cell,
 	last bool) error {
 	if r.Format == task.Tar {
-		shard, err := w.store.PutShard(ctx, w.task.Generator, p.chunk, cell.Epoch, samples)
+		named := p.chunk
+		if named.Indices == nil {
+			named.Keep = r.Range() // some of the chunk may have been there
+		}
+		shard, err := w.store.PutShard(ctx, w.task.Generator, named, cell.Epoch, samples)
 		if err != nil {
 			return err
 		}
