@@ -29,8 +29,8 @@ type interpreter struct {
 	command string // as it was found: a virtual environment's own pip may have settings
 }
 
-// probe prints an interpreter: each field ends with a NUL, and is what it was as bytes. It runs on Python 2 as well.
-// _base_executable is the interpreter itself when this one is a virtual environment's.
+// probe prints an interpreter: four fields, each with a NUL at its end, since paths may have any other byte. It runs on
+// Python 2 as well. _base_executable is the interpreter itself when this one is a virtual environment's.
 const probe = `import sys, os
 for field in (getattr(sys, "_base_executable", None) or sys.executable, sys.version.split()[0], os.uname()[4],
         getattr(sys, "base_prefix", sys.prefix)):

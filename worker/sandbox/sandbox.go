@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -68,8 +67,7 @@ func (o Order) Start(ctx context.Context, grace time.Duration, status *os.File,
 			return nil, err
 		}
 		cmd := exec.CommandContext(ctx, self)
-		// The collector of garbage rests until init.
-		cmd.Env, cmd.Dir = []string{variable + "=" + string(order), "GOGC=off"}, o.Dir
+		cmd.Env, cmd.Dir = []string{variable + "=" + string(order)}, o.Dir
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		if cmd.WaitDelay = grace; grace <= 0 {
 			cmd.WaitDelay = DefaultGrace
@@ -125,14 +123,13 @@ const (
 //
 // The sandbox is a process between worker and generator. Orphans of the generator become its children, so that it finds
 // and kills every last one, whatever they did to hide; and it ends, with all of them, when the worker does.
-func init() { //nolint:gochecknoinits // see above
+func init() {
 	if order, ok := os.LookupEnv(variable); ok {
 		become(order)
 	}
 }
 
 func become(order string) {
-	debug.SetGCPercent(100)
 	runtime.LockOSThread() // some of what is set up belongs to the thread
 	keepDescriptors()
 	var o Order

@@ -175,7 +175,7 @@ func TestSlowServer(t *testing.T) {
 		time.Sleep(brief * 2 / 3)
 	}
 	group.Wait()
-	if n := server.requests.Load(); n < 4 || n > 6 { // a machine that is busy elsewhere is silent, too
+	if n := server.requests.Load(); n != 4 {
 		t.Errorf("%d requests", n)
 	}
 }
